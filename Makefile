@@ -1,0 +1,48 @@
+# Everything runs in .venv, which is made on first use and again whenever pyproject.toml changes.
+# Another interpreter: make test PYTHON=python3.12.  Arguments for pytest: make test ARGS="-k contract".
+
+PYTHON ?= python3
+ARGS ?=
+
+venv := .venv
+python := $(venv)/bin/python
+installed := $(venv)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(installed) ## make .venv with the package and everything the other targets need
+
+$(installed): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed; choose one with PYTHON=..." >&2; exit 1; }
+	@echo "Setting up $(venv) with $$($(PYTHON) --version); this takes a minute, once."
+	@$(PYTHON) -m venv $(venv)
+	@$(python) -m pip install --quiet --disable-pip-version-check -e '.[all,dev]'
+	@touch $@
+
+demo: $(installed) ## run a real command through the store, follow it, kill the server, compare
+	@$(python) examples/demo.py
+
+test: $(installed) ## run all tests
+	@$(python) -m pytest $(ARGS)
+
+check: $(installed) ## check format, lint, types and the structure of the code
+	@$(python) -m ruff format --check .
+	@$(python) -m ruff check .
+	@$(python) -m mypy
+	@$(python) -m pytest -q tests/unit/structure $(ARGS)
+
+format: $(installed) ## put the code into the house format
+	@$(python) -m ruff format .
+	@$(python) -m ruff check --fix .
+
+bench: $(installed) ## measure the store beside plain redis-py
+	@$(python) -m benchmarks $(ARGS)
+
+clean: ## remove everything that can be made again, .venv too
+	@rm -rf $(venv) build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

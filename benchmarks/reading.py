@@ -1,0 +1,43 @@
+"""Read a long job into events, beside redis-py's `xrange` over the same stream, which leaves its entries encoded."""
+
+from typing import Any
+
+from benchmarks.results import Row, Target
+from benchmarks.rounds import measured, take_turns
+from benchmarks.scale import BATCH_EVENTS
+from benchmarks.sides import Sides, stream_of
+from benchmarks.texts import events
+
+PAGE = 1000
+
+
+async def reading_rows(sides: Sides) -> list[Row]:
+    """Fill a job, then read it from the beginning."""
+    job_id, size = await sides.new_job(), sides.scale.long_job
+    for _ in range(size // BATCH_EVENTS):
+        await sides.repository.add_events(job_id, events(BATCH_EVENTS))
+
+    async def ours() -> float:
+        with measured() as stopwatch:
+            found = await sides.repository.get_events_since(job_id, 0)
+        assert len(found) == size
+        return stopwatch.rate(size)
+
+    async def theirs() -> float:
+        with measured() as stopwatch:
+            found = await _read_entries(sides, stream_of(job_id))
+        return stopwatch.rate(len(found))
+
+    rates = await take_turns(ours, theirs, sides.scale.rounds)
+    return [Row(f"read {size:,} events", "events/s", rates[0], f"xrange, COUNT {PAGE}", rates[1], Target(0.4))]
+
+
+async def _read_entries(sides: Sides, key: str) -> list[Any]:
+    found: list[Any] = []
+    first = "-"
+    while True:
+        page: Any = await sides.client.xrange(key, first, "+", count=PAGE)
+        found.extend(page)
+        if len(page) < PAGE:
+            return found
+        first = f"({page[-1][0].decode()}"

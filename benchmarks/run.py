@@ -1,0 +1,55 @@
+"""Measure everything, one server after the other."""
+
+import os
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from benchmarks.appending import Appending
+from benchmarks.coding import coding_rows
+from benchmarks.compression import compression_lines
+from benchmarks.memory import memory_rows
+from benchmarks.reading import reading_rows
+from benchmarks.results import Report, Section
+from benchmarks.scale import QUICK, Scale
+from benchmarks.servers import FILE_SETTINGS, running, server_binaries
+from benchmarks.sides import Sides, open_sides
+
+#: Reading and memory are measured, and the targets are set, without the file.
+_WITHOUT_FILE = next(iter(FILE_SETTINGS))
+
+
+async def run(scale: Scale, *, tcp: bool = False) -> Report:
+    """Measure on every server and with every setting of the append-only file, then the codec alone."""
+    places = [(binary, setting) for binary in server_binaries() for setting in FILE_SETTINGS]
+    sections = [await _on_server(binary, setting, scale, tcp=tcp) for binary, setting in places]
+    sections.append(Section("codec alone", await coding_rows(scale)))
+    return Report(_setting(scale, tcp=tcp), sections, compression_lines(scale))
+
+
+async def _on_server(binary: Path, file_setting: str, scale: Scale, *, tcp: bool) -> Section:
+    with running(binary, file_setting, tcp=tcp) as url:
+        async with open_sides(url, scale) as sides:
+            is_without_file = file_setting == _WITHOUT_FILE
+            rows = await Appending(sides).rows(has_targets=is_without_file)
+            if is_without_file:
+                rows += await reading_rows(sides) + await memory_rows(sides)
+            return Section(f"{await _server_name(sides)}, {file_setting}", rows)
+
+
+async def _server_name(sides: Sides) -> str:
+    info = await sides.info("server")
+    name = info.get("server_name", "redis")
+    return f"{name} {info[f'{name}_version']}"
+
+
+def _setting(scale: Scale, *, tcp: bool) -> dict[str, str]:
+    packages = ", ".join(f"{name} {version(name)}" for name in ("redis", "hiredis", "msgpack", "zstandard"))
+    return {
+        "When": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "Python": f"{platform.python_version()}, {packages}",
+        "Machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
+        "Connections": "TCP, loopback" if tcp else "Unix socket",
+        "Rounds": str(scale.rounds) if scale != QUICK else "one, and so short that the figures say nothing",
+    }

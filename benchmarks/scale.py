@@ -1,0 +1,46 @@
+"""How much is measured."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """The size of a run; the defaults are those of a full one."""
+
+    #: How often each measurement is repeated, ours and theirs in turn.
+    rounds: int = 9
+    #: Batches of BATCH_EVENTS events in a round.
+    batches: int = 40
+    #: Tasks that append to one job at the same time, and how many events each of them appends.
+    tasks: int = 100
+    events_per_task: int = 50
+    #: Events that one task appends, each awaited.
+    awaited: int = 2_000
+    #: Events of the job that is read.
+    long_job: int = 100_000
+    #: Events of the job whose memory is measured.
+    measured_job: int = 10_000
+    #: Sizes in bytes of the texts that are compressed.
+    text_bytes: tuple[int, ...] = (256, 512, 1024, 2048, 4096, 16_384, 65_536)
+    #: How many texts of each size.
+    texts: int = 40
+
+
+FULL = Scale()
+#: Shows that everything runs; its figures say nothing.
+QUICK = Scale(
+    rounds=1,
+    batches=1,
+    tasks=10,
+    events_per_task=2,
+    awaited=20,
+    long_job=2_000,
+    measured_job=1_000,
+    text_bytes=(1024,),
+    texts=2,
+)
+
+#: Events in one call of `add_events`, or in one pipeline.
+BATCH_EVENTS = 500
+#: Bytes of text in an event.
+EVENT_BYTES = 80

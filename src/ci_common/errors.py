@@ -1,0 +1,179 @@
+"""Every error that a `JobRepository` may raise; one root.
+
+    RepositoryError
+    ├── NotFoundError
+    │   ├── JobNotFoundError
+    │   ├── UserNotFoundError
+    │   └── APIKeyNotFoundError
+    ├── AlreadyExistsError
+    │   ├── JobAlreadyExistsError
+    │   ├── UserAlreadyExistsError
+    │   ├── EmailAlreadyExistsError
+    │   └── APIKeyAlreadyExistsError
+    ├── InvalidInputError (also a ValueError)
+    │   ├── InvalidIdError
+    │   ├── InvalidJobError
+    │   ├── InvalidEventError
+    │   │   └── EventTooLargeError
+    │   ├── InvalidPositionError
+    │   ├── InvalidTimeError
+    │   └── UnknownStatusError
+    └── ConflictError
+        ├── InvalidTransitionError
+        └── ResultConflictError
+
+What an error is about stands in its attributes as well as in its message.
+"""
+
+
+class RepositoryError(Exception):
+    """Root of all errors of this package and of those built on it."""
+
+
+class NotFoundError(RepositoryError):
+    """Raised when what a write or an event read is about isn't there."""
+
+
+class JobNotFoundError(NotFoundError):
+    """Raised when there is no such job, or it isn't the given user's."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"there is no job {job_id!r}")
+        self.job_id = job_id
+
+
+class UserNotFoundError(NotFoundError):
+    """Raised when there is no such user."""
+
+    def __init__(self, user_id: str) -> None:
+        super().__init__(f"there is no user {user_id!r}")
+        self.user_id = user_id
+
+
+class APIKeyNotFoundError(NotFoundError):
+    """Raised when there is no such API key."""
+
+    def __init__(self, key_id: str) -> None:
+        super().__init__(f"there is no API key {key_id!r}")
+        self.key_id = key_id
+
+
+class AlreadyExistsError(RepositoryError):
+    """Raised when something of that id, email or hash is there already; nothing was written."""
+
+
+class JobAlreadyExistsError(AlreadyExistsError):
+    """Raised when the id was given to a job before; ids are never used again."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"there is a job {job_id!r} already: give every job an id of its own")
+        self.job_id = job_id
+
+
+class UserAlreadyExistsError(AlreadyExistsError):
+    """Raised when there is a user of that id."""
+
+    def __init__(self, user_id: str) -> None:
+        super().__init__(f"there is a user {user_id!r} already")
+        self.user_id = user_id
+
+
+class EmailAlreadyExistsError(AlreadyExistsError):
+    """Raised when another user has that email, whatever its case."""
+
+    def __init__(self, email: str) -> None:
+        super().__init__(f"there is a user with the email {email!r} already")
+        self.email = email
+
+
+class APIKeyAlreadyExistsError(AlreadyExistsError):
+    """Raised when there is an API key of that id or that hash."""
+
+    def __init__(self, key_id: str) -> None:
+        super().__init__(f"there is an API key {key_id!r}, or one with the same hash, already")
+        self.key_id = key_id
+
+
+class InvalidInputError(RepositoryError, ValueError):
+    """Raised when an argument can't be accepted as it is; nothing was written."""
+
+
+class InvalidIdError(InvalidInputError):
+    """Raised when an id is empty, too long, or has control characters or braces."""
+
+    def __init__(self, what: str, value: object, reason: str) -> None:
+        super().__init__(f"{what} {value!r} {reason}")
+        self.value = value
+
+
+class InvalidJobError(InvalidInputError):
+    """Raised when the fields of a new job contradict each other."""
+
+    def __init__(self, job_id: str, reason: str) -> None:
+        super().__init__(f"job {job_id!r}: {reason}")
+        self.job_id = job_id
+
+
+class InvalidEventError(InvalidInputError):
+    """Raised when an event's type isn't `log` or `complete`, or its fields don't fit its type."""
+
+
+class EventTooLargeError(InvalidEventError):
+    """Raised when one event's data is above the repository's limit."""
+
+    def __init__(self, size_bytes: int, limit_bytes: int) -> None:
+        super().__init__(
+            f"the event's data has {size_bytes} bytes, the limit is {limit_bytes}: split it into several events"
+        )
+        self.size_bytes = size_bytes
+        self.limit_bytes = limit_bytes
+
+
+class InvalidPositionError(InvalidInputError):
+    """Raised when an event id isn't a whole number from 0 on."""
+
+    def __init__(self, value: object) -> None:
+        super().__init__(f"{value!r} is no event id: use the id of the last event you have seen, 0 for none")
+        self.value = value
+
+
+class InvalidTimeError(InvalidInputError):
+    """Raised when a time isn't a `datetime`, or lies outside of the years 1 to 9999 once it is written in UTC."""
+
+    def __init__(self, what: str, value: object) -> None:
+        super().__init__(f"{what} {value!r} is not a datetime of the years 1 to 9999 in UTC")
+        self.value = value
+
+
+class UnknownStatusError(InvalidInputError):
+    """Raised when a status isn't one of the five."""
+
+    def __init__(self, value: object) -> None:
+        super().__init__(f"{value!r} is no job status: use queued, running, completed, failed or cancelled")
+        self.value = value
+
+
+class ConflictError(RepositoryError):
+    """Raised when the job's state forbids the change; nothing was written."""
+
+
+class InvalidTransitionError(ConflictError):
+    """Raised when a job can't go from its status to the requested one."""
+
+    def __init__(self, job_id: str, current: str, requested: str, hint: str = "") -> None:
+        super().__init__(f"job {job_id!r} is {current} and can't become {requested}{hint and ': ' + hint}")
+        self.job_id = job_id
+        self.current = current
+        self.requested = requested
+
+
+class ResultConflictError(ConflictError):
+    """Raised when a job that has a result is given another one; the first one wins."""
+
+    def __init__(self, job_id: str, current: bool, requested: bool) -> None:
+        super().__init__(
+            f"job {job_id!r} has the result success={current} already, it can't become success={requested}"
+        )
+        self.job_id = job_id
+        self.current = current
+        self.requested = requested

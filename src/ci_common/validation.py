@@ -1,0 +1,169 @@
+"""What a repository accepts: pure checks, called before anything is queued or sent."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import datetime
+
+from ci_common.errors import (
+    EventTooLargeError,
+    InvalidEventError,
+    InvalidIdError,
+    InvalidJobError,
+    InvalidPositionError,
+    InvalidTimeError,
+)
+from ci_common.models import APIKey, EventType, Job, JobEvent, User, as_utc
+from ci_common.transitions import ENDED
+
+#: The longest id in characters.
+MAX_ID_LENGTH = 256
+#: The most UTF-8 bytes of one event's data, unless a repository says otherwise.
+MAX_EVENT_BYTES = 16 * 1024 * 1024
+
+
+def check_id(what: str, value: str) -> str:
+    """Return the id; InvalidIdError unless it is 1 to 256 characters, none of them a control character or a brace.
+
+    Braces are the cluster's hash tags; `what` names the id in the message, such as "job id".
+    """
+    if not isinstance(value, str):
+        raise InvalidIdError(what, value, "is not text")
+    if not value:
+        raise InvalidIdError(what, value, "is empty")
+    if len(value) > MAX_ID_LENGTH:
+        raise InvalidIdError(what, value, f"is longer than {MAX_ID_LENGTH} characters")
+    if any(character in "{}" or not character.isprintable() for character in value):
+        raise InvalidIdError(what, value, "has a brace, a control character or another that can't be printed")
+    return value
+
+
+def check_optional_id(what: str, value: str | None) -> None:
+    """Raise InvalidIdError unless the id is None or can be one."""
+    if value is not None:
+        check_id(what, value)
+
+
+def check_position(value: int) -> int:
+    """Return the event id; InvalidPositionError unless it is a whole number from 0 on."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise InvalidPositionError(value)
+    return value
+
+
+def check_text(what: str, value: str | None) -> None:
+    """Raise InvalidIdError if an optional short text can't be written as UTF-8."""
+    if value is not None and not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise InvalidIdError(what, value, "is not valid Unicode") from None
+
+
+def check_time(what: str, value: datetime) -> None:
+    """Raise InvalidTimeError unless it is a datetime that can be written in UTC."""
+    try:
+        as_utc(value)
+    except (AttributeError, TypeError, OverflowError):
+        raise InvalidTimeError(what, value) from None
+
+
+def check_optional_time(what: str, value: datetime | None) -> None:
+    """Raise InvalidTimeError unless it is None or can be written in UTC."""
+    if value is not None:
+        check_time(what, value)
+
+
+def fold_email(email: str) -> str:
+    """Return the form in which emails are compared: whatever their case."""
+    return email.casefold()
+
+
+def check_user(user: User) -> None:
+    """Raise unless the user's fields can be stored."""
+    check_id("user id", user.id)
+    check_id("email", user.email)
+    check_text("user name", user.name)
+    check_time("created_at", user.created_at)
+
+
+def check_api_key(api_key: APIKey) -> None:
+    """Raise unless the key's fields can be stored."""
+    check_id("API key id", api_key.id)
+    check_id("user id", api_key.user_id)
+    check_id("API key hash", api_key.key_hash)
+    check_text("API key name", api_key.name)
+    check_time("created_at", api_key.created_at)
+    check_optional_time("last_used_at", api_key.last_used_at)
+
+
+def check_job(job: Job) -> None:
+    """Raise unless the job's fields can be stored and don't contradict each other."""
+    check_id("job id", job.id)
+    check_optional_id("user id", job.user_id)
+    check_id("queue", job.queue)
+    for what in ("name", "container_id", "zip_file_path"):
+        check_text(what, getattr(job, what))
+    for argument in job.command or ():
+        check_text("command", argument)
+    check_time("created_at", job.created_at)
+    check_optional_time("start_time", job.start_time)
+    check_optional_time("end_time", job.end_time)
+    completions = [event for event in job.events if event.type == EventType.COMPLETE]
+    if job.status not in ENDED:
+        if completions or job.success is not None or job.end_time is not None:
+            raise InvalidJobError(job.id, f"it is {job.status}, so it can't have a result, an end or a complete event")
+    elif len(completions) > 1:
+        raise InvalidJobError(job.id, "it has more than one complete event")
+    elif completions and job.success is not None and completions[0].success != job.success:
+        raise InvalidJobError(job.id, "its complete event says another result than its `success`")
+    elif job.status != "completed" and (job.success or (completions and completions[0].success)):
+        raise InvalidJobError(job.id, f"it is {job.status}, so its result can't be success=True")
+
+
+def accept_event(event: JobEvent, now: datetime, max_bytes: int = MAX_EVENT_BYTES) -> JobEvent:
+    """Return the event as a store keeps it: with a timestamp, its text in its one spelling.
+
+    InvalidEventError for a type other than `log` and `complete`, a `complete` without `success`, or text that isn't
+    Unicode; InvalidTimeError; EventTooLargeError above `max_bytes` of UTF-8.
+    """
+    if event.type not in ("log", "complete"):
+        raise InvalidEventError(f"the event type {event.type!r} is unknown: use log or complete")
+    if event.type == "complete" and not isinstance(event.success, bool):
+        raise InvalidEventError("a complete event needs success=True or success=False")
+    if event.success is not None and not isinstance(event.success, bool):
+        raise InvalidEventError(f"success={event.success!r} is neither True, False nor None")
+    check_optional_time("timestamp", event.timestamp)
+    data = event.data
+    if data is not None:
+        data, size = spell(data)
+        if size > max_bytes:
+            raise EventTooLargeError(size, max_bytes)
+    if data is event.data and event.timestamp is not None:
+        return event
+    return replace(event, data=data, timestamp=event.timestamp or now)
+
+
+def accept_events(events: Iterable[JobEvent], now: datetime, max_bytes: int = MAX_EVENT_BYTES) -> list[JobEvent]:
+    """Return the events as `accept_event` does, or raise and accept none of them."""
+    return [accept_event(event, now, max_bytes) for event in events]
+
+
+def spell(data: str) -> tuple[str, int]:
+    """Return the text as its bytes would be decoded, and how many bytes of UTF-8 it has.
+
+    Escaped bytes (`surrogateescape`) that together form a character are written as that character, so that one byte
+    string has one spelling.
+    """
+    if not isinstance(data, str):
+        raise InvalidEventError(f"an event's data is text, not {type(data).__name__}")
+    if data.isascii():
+        return data, len(data)
+    try:
+        return data, len(data.encode())
+    except UnicodeEncodeError:
+        pass
+    try:
+        raw = data.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise InvalidEventError(f"the event's data has a lone surrogate at character {error.start}") from None
+    return raw.decode("utf-8", "surrogateescape"), len(raw)

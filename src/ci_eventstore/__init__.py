@@ -1,0 +1,7 @@
+"""An event-sourced store for CI jobs and their live logs, on Redis or Valkey streams."""
+
+from ci_eventstore.errors import StoreError
+from ci_eventstore.projection.differences import Difference
+from ci_eventstore.repository import RedisJobRepository
+
+__all__ = ["Difference", "RedisJobRepository", "StoreError"]

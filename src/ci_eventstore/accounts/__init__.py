@@ -1,0 +1,1 @@
+"""Users and API keys: records with unique indexes; no event streams."""

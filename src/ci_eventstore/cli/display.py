@@ -1,0 +1,89 @@
+"""Show things to people: tables, times, durations. Pure, but for the time zone and the terminal's width."""
+
+import json
+import shlex
+import shutil
+import sys
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import click
+
+from ci_common.models import Job, as_utc, to_rfc3339
+
+NOTHING = "-"
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+
+
+def echo_json(value: object) -> None:
+    """Print a value as JSON, in ASCII, whatever the terminal's encoding."""
+    click.echo(json.dumps(value, indent=2))
+
+
+def job_dict(job: Job) -> dict[str, Any]:
+    """Return a job ready for JSON: its summary, and all else but its events."""
+    return {
+        **job.to_summary_dict(),
+        "user_id": job.user_id,
+        "name": job.name,
+        "queue": job.queue,
+        "command": job.command,
+        "container_id": job.container_id,
+        "created_at": to_rfc3339(job.created_at),
+    }
+
+
+def local_time(time: datetime | None) -> str:
+    """Write a time in the local time zone, to the second."""
+    return NOTHING if time is None else as_utc(time).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def duration(start: datetime | None, end: datetime) -> str:
+    """Write how long something took, such as `0.4s`, `12s`, `3m 07s`, `2h 05m`, `3d 04h`."""
+    if start is None:
+        return NOTHING
+    took = max(as_utc(end) - as_utc(start), timedelta(0))
+    seconds = int(took.total_seconds())
+    if seconds < 10:
+        return f"{took.total_seconds():.1f}s"
+    if seconds < 60:
+        return f"{seconds}s"
+    if seconds < 3600:
+        return f"{seconds // 60}m {seconds % 60:02}s"
+    if seconds < 86400:
+        return f"{seconds // 3600}h {seconds % 3600 // 60:02}m"
+    return f"{seconds // 86400}d {seconds % 86400 // 3600:02}h"
+
+
+def command_line(command: Sequence[str] | None) -> str:
+    """Write a command as one would type it."""
+    return NOTHING if command is None else shlex.join(command)
+
+
+def result(job: Job) -> str:
+    """Say in a word how the job's command ended."""
+    return NOTHING if job.success is None else "passed" if job.success else "failed"
+
+
+def printable(text: str) -> str:
+    """Return a text in one line that can't move the terminal's cursor."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Lay rows out in columns; on a terminal, what doesn't fit into its width is cut off."""
+    cells = [list(titles), *([printable(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    if sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns
+        lines = [line if len(line) <= width else f"{line[: width - 1]}…" for line in lines]
+    return "\n".join(lines)
+
+
+def properties(pairs: Sequence[tuple[str, str]]) -> str:
+    """Lay names and values out in two columns."""
+    width = max(len(name) for name, _ in pairs)
+    return "\n".join(f"{name.ljust(width)}  {printable(value)}" for name, value in pairs)

@@ -1,0 +1,50 @@
+"""What the exit codes mean, and which error ends with which. Pure."""
+
+from enum import IntEnum
+
+from ci_common.errors import AlreadyExistsError, ConflictError, InvalidInputError, NotFoundError, RepositoryError
+from ci_eventstore.errors import AmbiguousPrefixError, ConfigurationError
+
+
+class ExitCode(IntEnum):
+    """The codes that the program itself exits with; `run` adds those of its command."""
+
+    SUCCESS = 0
+    FAILED = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    STORE = 4
+    INPUT_OUTPUT = 74
+    NOT_EXECUTABLE = 126
+    COMMAND_NOT_FOUND = 127
+    #: To which the number of a signal is added.
+    SIGNAL = 128
+    INTERRUPTED = 130
+    BROKEN_PIPE = 141
+
+
+#: As help shows it.
+MEANINGS = {
+    ExitCode.SUCCESS: "success",
+    ExitCode.FAILED: "the job failed or was cancelled; verify found differences",
+    ExitCode.USAGE: "wrong usage or input, or the job's state forbids it; nothing was done",
+    ExitCode.NOT_FOUND: "there is no such job, user or key",
+    ExitCode.STORE: "the store can't be reached, isn't suitable, or failed",
+    ExitCode.INPUT_OUTPUT: "output can't be written, as on a full disk",
+    ExitCode.INTERRUPTED: "ended by Ctrl-C",
+    ExitCode.BROKEN_PIPE: "whoever read the output has gone",
+}
+
+_USAGE_ERRORS = (InvalidInputError, AlreadyExistsError, ConflictError, ConfigurationError, AmbiguousPrefixError)
+
+
+def exit_code_of(error: RepositoryError) -> ExitCode:
+    """Return the code that an error of the repository ends the program with."""
+    if isinstance(error, _USAGE_ERRORS):
+        return ExitCode.USAGE
+    return ExitCode.NOT_FOUND if isinstance(error, NotFoundError) else ExitCode.STORE
+
+
+def exit_code_of_process(returncode: int) -> int:
+    """Return a process's exit code as a shell would: 128 and its number for one that a signal killed."""
+    return returncode if returncode >= 0 else ExitCode.SIGNAL - returncode

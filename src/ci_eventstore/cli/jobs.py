@@ -1,0 +1,130 @@
+"""`jobs`: list, show and cancel jobs."""
+
+from collections.abc import Sequence
+
+import click
+
+from ci_common.errors import JobNotFoundError, UserNotFoundError
+from ci_common.models import Job, JobStatus, utc_now
+from ci_eventstore.cli.display import (
+    NOTHING,
+    command_line,
+    duration,
+    echo_json,
+    job_dict,
+    json_option,
+    local_time,
+    properties,
+    result,
+    table,
+)
+from ci_eventstore.cli.help import examples
+from ci_eventstore.cli.messages import say
+from ci_eventstore.cli.store import find_job, find_user, uses_store
+from ci_eventstore.repository import RedisJobRepository
+
+
+@click.group(epilog=examples("jobs list --status running", "jobs show 3f9c", "jobs cancel 3f9c --reason 'wrong branch'"))
+def jobs() -> None:
+    """List, show and cancel jobs."""
+
+
+@jobs.command("list", epilog=examples("jobs list", "jobs list --user ada@example.com --status failed", "jobs list --json"))
+@click.option("--user", metavar="USER", help="Only this user's jobs: an id or an email.")
+@click.option("--status", type=click.Choice([status.value for status in JobStatus]), help="Only jobs of this status.")
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="At most so many jobs.")
+@click.option("--before", metavar="JOB", help="Those created before this job: the next page.")
+@json_option
+@uses_store
+async def list_jobs(
+    repository: RedisJobRepository, user: str | None, status: str | None, limit: int, before: str | None, as_json: bool
+) -> None:
+    """List jobs, the newest first.
+
+    STATUS says where a job stands; RESULT what its command said: a completed job has passed or failed.
+    """
+    user_id = None if user is None else await _owner_id(repository, user)
+    before_id = None if before is None else await find_job(repository, before)
+    found = await repository.page_jobs(user_id, status, limit + 1, before_id)
+    page = found[:limit]
+    if as_json:
+        echo_json([job_dict(job) for job in page])
+        return
+    _echo_table(page)
+    if len(found) > limit:
+        say(f"there are more: add --before {page[-1].id}")
+
+
+@jobs.command(epilog=examples("jobs show 3f9c", "jobs show 3f9c --json"))
+@click.argument("job")
+@json_option
+@uses_store
+async def show(repository: RedisJobRepository, job: str, as_json: bool) -> None:
+    """Show one job."""
+    job_id = await find_job(repository, job)
+    found = await repository.get_job_summary(job_id)
+    if found is None:
+        raise JobNotFoundError(job_id)
+    if as_json:
+        echo_json(job_dict(found))
+    else:
+        click.echo(properties(_properties(found)))
+
+
+@jobs.command(epilog=examples("jobs cancel 3f9c", "jobs cancel 3f9c --reason 'wrong branch'"))
+@click.argument("job")
+@click.option("--reason", metavar="TEXT", help="Why; it stands in the job's log.")
+@uses_store
+async def cancel(repository: RedisJobRepository, job: str, reason: str | None) -> None:
+    """Cancel a job; a `ci-eventstore run` that runs it stops its command.
+
+    A job that is cancelled already stays as it is; one that ended otherwise can't be cancelled.
+    """
+    job_id = await find_job(repository, job)
+    await repository.cancel_job(job_id, reason)
+    click.echo(f"job {job_id} is cancelled")
+
+
+async def _owner_id(repository: RedisJobRepository, user: str) -> str:
+    """Return the user's id; that of a user without an account counts if there is a job of theirs."""
+    try:
+        return (await find_user(repository, user)).id
+    except UserNotFoundError:
+        if await repository.page_jobs(user, limit=1):
+            return user
+        raise
+
+
+def _echo_table(page: Sequence[Job]) -> None:
+    if not page:
+        say("there are no such jobs")
+        return
+    titles = ("ID", "STATUS", "RESULT", "CREATED", "TOOK", "USER", "NAME")
+    click.echo(table(titles, [_row(job) for job in page]))
+
+
+def _row(job: Job) -> tuple[str, ...]:
+    name = job.name or command_line(job.command)
+    created = local_time(job.created_at)
+    return (job.id, str(job.status), result(job), created, _took(job), job.user_id or NOTHING, name)
+
+
+def _took(job: Job) -> str:
+    return duration(job.start_time, job.end_time or utc_now())
+
+
+def _properties(job: Job) -> list[tuple[str, str]]:
+    return [
+        ("job", job.id),
+        ("name", job.name or NOTHING),
+        ("command", command_line(job.command)),
+        ("status", str(job.status)),
+        ("result", result(job)),
+        ("user", job.user_id or NOTHING),
+        ("queue", job.queue),
+        ("created", local_time(job.created_at)),
+        ("started", local_time(job.start_time)),
+        ("ended", local_time(job.end_time)),
+        ("took", _took(job)),
+        ("container", job.container_id or NOTHING),
+    ]

@@ -1,0 +1,171 @@
+"""A command as a process, in a session and process group of its own, with one stream for all it prints."""
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import os
+import sys
+import termios
+from asyncio.subprocess import DEVNULL, Process
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+from ci_eventstore.cli.exits import exit_code_of_process
+
+READ_BYTES = 64 * 1024
+#: What is read at most once no more is waited for; more than the kernel keeps for a pipe.
+LAST_BYTES = 1024 * 1024
+
+
+class CommandOutput:
+    """The reading end of the pipe or the pseudo-terminal that a command prints to."""
+
+    def __init__(self, descriptor: int) -> None:
+        os.set_blocking(descriptor, False)
+        self.descriptor = descriptor
+        self._readable = asyncio.Event()
+        self._bytes_left: int | None = None
+
+    async def read(self) -> bytes:
+        """Return the next piece as soon as there is one; nothing at the end.
+
+        The end is there when no process has the other end open, or when no more is waited for.
+        """
+        while True:
+            wanted = READ_BYTES if self._bytes_left is None else min(READ_BYTES, self._bytes_left)
+            try:
+                piece = os.read(self.descriptor, wanted)
+            except BlockingIOError:
+                if self._bytes_left is not None:
+                    return b""
+                await self._until_readable()
+                continue
+            except OSError as error:
+                # How Linux says that nobody has the terminal open.
+                if error.errno == errno.EIO:
+                    return b""
+                raise
+            if self._bytes_left is not None:
+                self._bytes_left -= len(piece)
+            return piece
+
+    def stop_waiting(self) -> None:
+        """Let the output end with what has been printed by now, whoever may still hold the other end."""
+        self._bytes_left = LAST_BYTES
+        self._readable.set()
+
+    def close(self) -> None:
+        """Close the reading end."""
+        os.close(self.descriptor)
+
+    async def _until_readable(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._readable.clear()
+        loop.add_reader(self.descriptor, self._readable.set)
+        try:
+            await self._readable.wait()
+        finally:
+            loop.remove_reader(self.descriptor)
+
+
+class Command:
+    """A running command."""
+
+    def __init__(self, process: Process, output: CommandOutput) -> None:
+        self.output = output
+        self._process = process
+
+    @classmethod
+    async def start(cls, arguments: Sequence[str], *, pty: bool) -> Self:
+        """Start a command, its standard output and error together on one pipe or pseudo-terminal; OSError."""
+        reading, writing = _open_terminal() if pty else os.pipe()
+        output = CommandOutput(reading)
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *arguments,
+                stdin=None if _may_read_terminal() else DEVNULL,
+                stdout=writing,
+                stderr=writing,
+                start_new_session=True,
+                preexec_fn=_control_terminal if pty else None,
+            )
+        except BaseException:
+            output.close()
+            raise
+        finally:
+            os.close(writing)
+        return cls(process, output)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the command itself has ended; what it started may still run."""
+        return self._process.returncode is not None
+
+    async def wait(self) -> int:
+        """Wait until the command itself has ended, and return its exit code as a shell would."""
+        return exit_code_of_process(await self._process.wait())
+
+    def signal(self, number: int) -> None:
+        """Send a signal to all processes of the group."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, number)
+
+    def group_is_alive(self) -> bool:
+        """Tell whether a process of the group still runs."""
+        try:
+            os.killpg(self._process.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True
+        return _has_living_member(self._process.pid)
+
+    def resize(self) -> None:
+        """Give the pseudo-terminal the size of the one that standard output is."""
+        _copy_size(self.output.descriptor)
+
+
+def _open_terminal() -> tuple[int, int]:
+    """Return both ends of a new pseudo-terminal that passes output on byte for byte."""
+    reading, writing = os.openpty()
+    attributes = termios.tcgetattr(writing)
+    attributes[1] &= ~termios.OPOST
+    termios.tcsetattr(writing, termios.TCSANOW, attributes)
+    termios.tcsetwinsize(writing, (24, 80))
+    _copy_size(writing)
+    return reading, writing
+
+
+def _copy_size(terminal: int) -> None:
+    with contextlib.suppress(OSError, termios.error, ValueError):
+        termios.tcsetwinsize(terminal, termios.tcgetwinsize(sys.stdout.fileno()))
+
+
+def _control_terminal() -> None:
+    """Make standard output the terminal that controls this session; runs in the new process."""
+    fcntl.ioctl(1, termios.TIOCSCTTY, 0)
+
+
+def _may_read_terminal() -> bool:
+    """Tell whether a command may have this program's standard input: not if that is a terminal others read from."""
+    try:
+        return not os.isatty(0) or os.tcgetpgrp(0) == os.getpgrp()
+    except OSError:
+        return False
+
+
+def _has_living_member(group: int) -> bool:
+    """Tell whether the group has more than processes that have ended and nobody has collected.
+
+    Those are told apart where there is `/proc`; in a container whose first process collects nothing, they stay.
+    """
+    found = False
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, its_group = path.read_text(errors="replace").rpartition(")")[2].split()[:3]
+            found = True
+            if int(its_group) == group and state not in "ZX":
+                return True
+    return not found

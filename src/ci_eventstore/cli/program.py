@@ -1,0 +1,84 @@
+"""The program: all commands in one group, and how a call of it ends."""
+
+import os
+import sys
+
+import click
+
+from ci_common.errors import RepositoryError
+from ci_eventstore.cli.exits import MEANINGS, ExitCode, exit_code_of
+from ci_eventstore.cli.help import literally
+from ci_eventstore.cli.jobs import jobs
+from ci_eventstore.cli.keys import keys
+from ci_eventstore.cli.messages import say
+from ci_eventstore.cli.projection import rebuild, verify
+from ci_eventstore.cli.run import run
+from ci_eventstore.cli.store import store_options
+from ci_eventstore.cli.tail import tail
+from ci_eventstore.cli.users import users
+
+NAME = "ci-eventstore"
+
+EPILOG = "\n\n".join(
+    (
+        literally(
+            "Examples:",
+            "  ci-eventstore run -- make test",
+            "  ci-eventstore tail 3f9c",
+            "  ci-eventstore jobs list",
+            "  ci-eventstore COMMAND --help",
+        ),
+        literally("Exit codes:", *(f"  {code.value:>3}  {meaning}" for code, meaning in MEANINGS.items())),
+        "`run` exits with its command's own code: 128 + N if signal N killed it, 127 if it wasn't found, 126 if it "
+        "can't be executed.",
+    )
+)
+
+
+@click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@store_options
+@click.version_option(package_name=NAME, message="%(prog)s %(version)s")
+def program() -> None:
+    """Keep CI jobs and their logs as streams of events on Redis or Valkey.
+
+    Without --url and without CI_EVENTSTORE_URL, the store is a server of its own under your data directory, which
+    starts by itself and stops when nobody uses it. Wherever a job is asked for, the beginning of its id is enough.
+    """
+
+
+for command in (run, tail, jobs, users, keys, verify, rebuild):
+    program.add_command(command)
+
+
+def main() -> None:
+    """Run the program with the arguments of the command line, and exit."""
+    sys.exit(call(sys.argv[1:]))
+
+
+def call(arguments: list[str]) -> int:
+    """Run the program and return its exit code; whatever goes wrong is said in one line on standard error."""
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # whatever the terminal's encoding
+    try:
+        code: int | None = program.main(arguments, prog_name=NAME, standalone_mode=False)
+        sys.stdout.flush()
+        return code or ExitCode.SUCCESS
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        return ExitCode.INTERRUPTED
+    except RepositoryError as error:
+        say(str(error))
+        return exit_code_of(error)
+    except BrokenPipeError:
+        _discard_output()
+        return ExitCode.BROKEN_PIPE
+    except OSError as error:
+        say(str(error))
+        _discard_output()
+        return ExitCode.INPUT_OUTPUT
+
+
+def _discard_output() -> None:
+    """Let what is still buffered go nowhere, so that Python's last flush doesn't complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,66 @@
+"""`run`: a command as a job."""
+
+import asyncio
+import secrets
+import signal
+from collections.abc import Sequence
+
+import click
+
+from ci_common.models import Job, JobStatus, utc_now
+from ci_eventstore.cli.help import examples
+from ci_eventstore.cli.job_run import JobRun
+from ci_eventstore.cli.messages import say
+from ci_eventstore.cli.store import find_user, uses_store
+from ci_eventstore.repository import RedisJobRepository
+
+
+@click.command(
+    context_settings={"allow_interspersed_args": False},
+    epilog=examples(
+        "run -- make test",
+        "run --name nightly --user ada@example.com -- ./build.sh --all",
+        "run --pty -- npm test",
+        "run --id build-42 -- sh -c 'make && make install'",
+    ),
+)
+@click.option("--name", metavar="TEXT", help="What the job is called.")
+@click.option("--user", metavar="USER", help="Whose job it is: an id or an email.")
+@click.option("--id", "job_id", metavar="ID", help="The job's id; a random one if it is left out.")
+@click.option("--pty", is_flag=True, help="Run the command on a pseudo-terminal, so that it shows colours and progress.")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@uses_store
+async def run(
+    repository: RedisJobRepository,
+    name: str | None,
+    user: str | None,
+    job_id: str | None,
+    pty: bool,
+    command: Sequence[str],
+) -> int:
+    """Run COMMAND as a job: its output goes to the terminal and into the job's log, byte for byte.
+
+    The job's id is the first thing on standard error. Standard output and error of the command come together on
+    standard output, in their order. Exits with the command's own code; with 4 if the command succeeded and the store
+    failed.
+
+    Ctrl-C, SIGTERM, SIGHUP, and `ci-eventstore jobs cancel` from elsewhere stop the command and all that it started
+    in its process group; what is left after 10 seconds, or at a second Ctrl-C, is killed. The job ends as cancelled.
+    """
+    owner = None if user is None else await find_user(repository, user)
+    now = utc_now()
+    job = Job(
+        id=secrets.token_hex(8) if job_id is None else job_id,
+        user_id=owner and owner.id,
+        status=JobStatus.RUNNING,
+        start_time=now,
+        created_at=now,
+        name=name,
+        command=[_as_text(argument) for argument in command],
+    )
+    return await JobRun(repository, job).execute(command, pty=pty)
+
+
+def _as_text(argument: str) -> str:
+    """Return an argument with U+FFFD for bytes that aren't UTF-8."""
+    return argument.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

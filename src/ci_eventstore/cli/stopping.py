@@ -1,0 +1,103 @@
+"""Stop a running command: as it was asked for first, by force when that doesn't help."""
+
+import asyncio
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from ci_eventstore.cli.messages import say
+from ci_eventstore.cli.process import Command
+
+#: How long a command that was asked to stop may take.
+GRACE_SECONDS = 10.0
+#: How long output is waited for that something else than the command itself may still print.
+LAST_OUTPUT_SECONDS = 2.0
+POLL_SECONDS = 0.05
+STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Why a command was stopped."""
+
+    #: What its process group was sent.
+    signal: signal.Signals
+    #: Whether the job was ended in the store first, by someone else.
+    from_store: bool
+
+
+class Stopper:
+    """Stops a command's process group when this process is told to end, or when it is asked to.
+
+    The group is sent the signal that this process got; what is left of it after GRACE_SECONDS, or at the next signal,
+    is killed.
+    """
+
+    def __init__(self) -> None:
+        #: None as long as the command may run.
+        self.stop: Stop | None = None
+        self._command: Command | None = None
+        self._deadline: float | None = None
+
+    @contextmanager
+    def on_signals(self) -> Iterator[None]:
+        """Stop when a signal says so, but for those that this process was started to ignore, as by `nohup`."""
+        loop = asyncio.get_running_loop()
+        handled = [number for number in STOPPING_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        for number in handled:
+            loop.add_signal_handler(number, self._receive, number)
+        try:
+            yield
+        finally:
+            for number in handled:
+                loop.remove_signal_handler(number)
+
+    def attach(self, command: Command) -> None:
+        """Take charge of a command that was just started."""
+        self._command = command
+        if self.stop is not None:
+            self._begin(command, self.stop.signal)
+
+    def stop_for_store(self) -> None:
+        """Stop because the job was ended in the store."""
+        if self.stop is None and self._command is not None and not self._command.has_ended:
+            say("the job was ended by someone else: stopping the command")
+            self.stop = Stop(signal.SIGTERM, from_store=True)
+            self._begin(self._command, signal.SIGTERM)
+
+    async def finish(self) -> None:
+        """Once the command itself has ended: return when nothing is left of a group that is being stopped."""
+        if self._command is None or self._deadline is None:
+            return
+        if self.stop is not None and self.stop.signal != signal.SIGTERM:
+            # What a shell starts in the background ignores SIGINT.
+            self._command.signal(signal.SIGTERM)
+        while self._command.group_is_alive() and self._now() < self._deadline + LAST_OUTPUT_SECONDS:
+            await asyncio.sleep(POLL_SECONDS)
+
+    def _receive(self, number: signal.Signals) -> None:
+        command = self._command
+        if command is not None and self._deadline is not None:
+            self._kill(command)
+        elif command is not None and command.has_ended:
+            command.output.stop_waiting()
+        else:
+            self.stop = Stop(number, from_store=False)
+            if command is not None:
+                say(f"{number.name}: stopping the command; once more kills it")
+                self._begin(command, number)
+
+    def _begin(self, command: Command, number: signal.Signals) -> None:
+        self._deadline = self._now() + GRACE_SECONDS
+        command.signal(number)
+        asyncio.get_running_loop().call_later(GRACE_SECONDS, self._kill, command)
+
+    def _kill(self, command: Command) -> None:
+        if command.group_is_alive():
+            self._deadline = self._now()
+            command.signal(signal.SIGKILL)
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()

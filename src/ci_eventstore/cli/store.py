@@ -1,0 +1,108 @@
+"""Open the store that a command works on, and find in it what the user means."""
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, replace
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import click
+
+from ci_common.errors import JobNotFoundError, UserNotFoundError
+from ci_common.models import User
+from ci_eventstore.cli.exits import ExitCode
+from ci_eventstore.errors import ConfigurationError
+from ci_eventstore.repository import RedisJobRepository
+
+PREFIX_VARIABLE = "CI_EVENTSTORE_PREFIX"
+DEFAULT_PREFIX = "ci"
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class StoreAddress:
+    """Where the store is, as the command line says; None where it says nothing."""
+
+    url: str | None = None
+    prefix: str | None = None
+
+    def repository(self) -> RedisJobRepository:
+        """Return the repository, not open yet; ConfigurationError."""
+        if self.url == "":
+            raise ConfigurationError("--url is empty: leave it out, or say where the store is")
+        prefix = self.prefix if self.prefix is not None else os.environ.get(PREFIX_VARIABLE) or DEFAULT_PREFIX
+        return RedisJobRepository.from_url(self.url, prefix=prefix)
+
+
+pass_address = click.make_pass_decorator(StoreAddress, ensure=True)
+
+
+def _keep(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    if value is not None and parameter.name is not None:
+        address = context.find_object(StoreAddress) or StoreAddress()
+        context.obj = replace(address, **{parameter.name: value})
+
+
+_url_option = click.option(
+    "--url",
+    metavar="URL",
+    expose_value=False,
+    callback=_keep,
+    help="Where the store is: embedded://PATH, redis://, rediss:// or unix://PATH.  "
+    "[env: CI_EVENTSTORE_URL; default: embedded, in ~/.local/share/ci-eventstore]",
+)
+_prefix_option = click.option(
+    "--prefix",
+    metavar="NAME",
+    expose_value=False,
+    callback=_keep,
+    help="Which of the stores on that server.  [env: CI_EVENTSTORE_PREFIX; default: ci]",
+)
+
+
+def store_options(function: Function) -> Function:
+    """Give a command --url and --prefix; they may stand before the command as well as behind it."""
+    return _url_option(_prefix_option(function))
+
+
+def uses_store(
+    function: Callable[Concatenate[RedisJobRepository, P], Coroutine[Any, Any, int | None]],
+) -> Callable[P, int | None]:
+    """Make a command of a coroutine function that is given the open repository and returns the exit code."""
+
+    @pass_address
+    @wraps(function)
+    def call(address: StoreAddress, /, *args: P.args, **kwargs: P.kwargs) -> int | None:
+        async def work() -> int | None:
+            async with address.repository() as repository:
+                return await function(repository, *args, **kwargs)
+
+        try:
+            return asyncio.run(work())
+        except KeyboardInterrupt:
+            return ExitCode.INTERRUPTED
+
+    return store_options(call)
+
+
+async def find_job(repository: RedisJobRepository, beginning: str) -> str:
+    """Return the id of the one job that begins so; AmbiguousPrefixError.
+
+    What isn't known is returned as it is: whoever uses it says that it is missing, or that its projection is.
+    """
+    try:
+        return await repository.resolve_job_id(beginning)
+    except JobNotFoundError:
+        return beginning
+
+
+async def find_user(repository: RedisJobRepository, id_or_email: str) -> User:
+    """Return the user of that id, else of that email; UserNotFoundError."""
+    user = await repository.get_user(id_or_email) or await repository.get_user_by_email(id_or_email)
+    if user is None:
+        raise UserNotFoundError(id_or_email)
+    return user

@@ -1,0 +1,31 @@
+"""The file that server and watchdog write to."""
+
+from io import BufferedWriter
+from pathlib import Path
+
+NAME = "server.log"
+#: When it is bigger, the next start makes it `server.log.1`.
+LARGEST_BYTES = 1 << 20
+_SHOWN_BYTES = 2000
+_SHOWN_LINES = 12
+
+
+def open_log(directory: Path) -> BufferedWriter:
+    """Open the log to append to it; only while no server runs."""
+    path = directory / NAME
+    if path.exists() and path.stat().st_size > LARGEST_BYTES:
+        path.replace(path.with_name(f"{NAME}.1"))
+    return path.open("ab")
+
+
+def end_of_log(directory: Path, start: int) -> str:
+    """Return the last lines that were written behind a position, to be shown in an error."""
+    try:
+        with (directory / NAME).open("rb") as log:
+            size = log.seek(0, 2)
+            log.seek(max(start, size - _SHOWN_BYTES))
+            text = log.read().decode(errors="replace")
+    except OSError as error:
+        return f"its log can't be read: {error}"
+    lines = [f"    {line}" for line in text.splitlines()[-_SHOWN_LINES:] if line.strip()]
+    return "\n".join([f"the end of {directory / NAME}:", *lines]) if lines else "it wrote nothing to its log"

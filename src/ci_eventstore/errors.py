@@ -1,0 +1,102 @@
+"""What can go wrong between the store and its server, below `ci_common.errors.RepositoryError`.
+
+RepositoryError
+└── StoreError
+    ├── NotInitializedError
+    ├── AmbiguousPrefixError
+    ├── ConfigurationError (also a ValueError)
+    ├── StoreUnavailableError
+    │   ├── AuthenticationError
+    │   └── EmbeddedServerError
+    ├── UnsuitableServerError
+    ├── StoreFullError
+    ├── StoreFormatError
+    ├── OutcomeUnknownError
+    ├── AcknowledgedEventsLostError
+    ├── ProjectionMissingError
+    └── StreamDamagedError
+"""
+
+from ci_common.errors import RepositoryError
+
+
+class StoreError(RepositoryError):
+    """Root of the errors that come from the store's server or its data."""
+
+
+class NotInitializedError(StoreError):
+    """Raised when the repository is used before `initialize()` or after `close()`."""
+
+    def __init__(self) -> None:
+        super().__init__("the repository isn't open: await initialize() first, or use it as an async context manager")
+
+
+class AmbiguousPrefixError(StoreError):
+    """Raised when several jobs' ids begin as the given one does."""
+
+    def __init__(self, prefix: str, found: list[str]) -> None:
+        super().__init__(f"several jobs begin with {prefix!r}, such as {', '.join(found)}: give more of the id")
+        self.prefix = prefix
+        self.found = found
+
+
+class ConfigurationError(StoreError, ValueError):
+    """Raised when a URL, prefix, client or setting can't be used; nothing was sent."""
+
+
+class StoreUnavailableError(StoreError):
+    """Raised when the server can't be reached, or a read got no answer in time; nothing was changed."""
+
+
+class AuthenticationError(StoreUnavailableError):
+    """Raised when the server asks for a password, refuses the given one, or forbids a command."""
+
+
+class EmbeddedServerError(StoreUnavailableError):
+    """Raised when the embedded server doesn't start; the message ends with the end of its log."""
+
+
+class UnsuitableServerError(StoreError):
+    """Raised when the server is too old, or its settings could lose data."""
+
+
+class StoreFullError(StoreError):
+    """Raised when the server is out of memory and refuses writes; nothing was changed."""
+
+
+class StoreFormatError(StoreError):
+    """Raised when the data was written in another format version or with another partition count."""
+
+
+class OutcomeUnknownError(StoreError):
+    """Raised when a write got no answer: it took effect once, or it never will."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what}: the server gave no answer; read the job to see whether it took effect")
+
+
+class AcknowledgedEventsLostError(StoreError):
+    """Raised when the server no longer knows events that it had acknowledged, as after a failover."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"job {job_id!r}: the server lost events that it had acknowledged (a failover, or a restore)")
+        self.job_id = job_id
+
+
+class ProjectionMissingError(StoreError):
+    """Raised when a job's stream is there but its hash isn't; `rebuild` mends it, then try again."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"job {job_id!r} has events but no projection: run `ci-eventstore rebuild`, then try again")
+        self.job_id = job_id
+
+
+class StreamDamagedError(StoreError):
+    """Raised when a job's stream lacks events that the store had acknowledged."""
+
+    def __init__(self, job_id: str, expected: int, found: int | None) -> None:
+        what = "the stream ends before it" if found is None else f"event {found} comes instead"
+        super().__init__(f"job {job_id!r}: event {expected} is missing, {what}")
+        self.job_id = job_id
+        self.expected = expected
+        self.found = found

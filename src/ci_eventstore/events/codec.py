@@ -1,0 +1,130 @@
+"""Encode what a stream entry holds, and decode it: msgpack, with a schema version.
+
+Version 1 is an array:
+
+    [1, "log", time, data]                      data may be nil
+    [1, "complete", time, data, success]
+    [1, <fact type>, time, {field: value}]
+
+- A log event given a `success` has it as a fifth element.
+- time: microseconds since 1970 for an aware one, ISO 8601 text for a naive one.
+- data: text; bytes where it isn't UTF-8; extension type 1, Zstandard, where that is smaller.
+"""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgpack
+import zstandard
+
+from ci_common.models import JobEvent
+from ci_eventstore.events.records import Fact, FactType, Record
+
+VERSION = 1
+#: Shorter texts are stored as they are: compressing them saves little and costs time.
+COMPRESS_FROM_BYTES = 1024
+#: Zstandard's level 3 halves what level 1 does at about the same speed (`benchmarks/`).
+COMPRESSION_LEVEL = 3
+ZSTANDARD = 1
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_pack = msgpack.Packer().pack
+
+
+def encode(record: Record) -> bytes:
+    """Return the payload of a record; an event needs its timestamp."""
+    if isinstance(record, Fact):
+        return _pack((VERSION, record.type.value, _encode_time(record.time), _encode_fields(record)))
+    return encode_event(record)
+
+
+def encode_event(event: JobEvent) -> bytes:
+    """Return the payload of a visible event."""
+    time, data = event.timestamp, event.data
+    if time is None:
+        raise ValueError("an event is given its timestamp before it is encoded")
+    micros = (time - _EPOCH) // _MICROSECOND if time.tzinfo is not None else time.isoformat()
+    if data is not None and (len(data) >= COMPRESS_FROM_BYTES or not data.isascii()):
+        return _pack((VERSION, event.type, micros, _encode_text(data), *_result(event)))
+    if event.success is None:
+        return _pack((VERSION, event.type, micros, data))
+    return _pack((VERSION, event.type, micros, data, event.success))
+
+
+def _result(event: JobEvent) -> tuple[bool, ...]:
+    return () if event.success is None else (event.success,)
+
+
+def _encode_text(data: str) -> str | bytes | msgpack.ExtType:
+    raw = data.encode("utf-8", "surrogateescape")
+    if len(raw) >= COMPRESS_FROM_BYTES:
+        packed = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL).compress(raw)
+        if len(packed) < len(raw):
+            return msgpack.ExtType(ZSTANDARD, packed)
+    try:
+        data.encode()
+    except UnicodeEncodeError:
+        return raw
+    return data
+
+
+def _encode_time(time: datetime) -> int | str:
+    return (time - _EPOCH) // _MICROSECOND if time.tzinfo is not None else time.isoformat()
+
+
+def _encode_fields(fact: Fact) -> dict[str, Any]:
+    return {
+        name: {"time": _encode_time(value)} if isinstance(value, datetime) else value
+        for name, value in fact.fields.items()
+    }
+
+
+def decode(payload: bytes, position: int) -> Record:
+    """Return the record in a payload; a visible event gets `position` as its id.
+
+    ValueError for a version that this program doesn't know.
+    """
+    entry = msgpack.unpackb(payload)
+    decoder = DECODERS.get(entry[0])
+    if decoder is None:
+        raise ValueError(f"entry version {entry[0]!r} is unknown: this program reads up to {VERSION}")
+    return decoder(entry, position)
+
+
+def decode_event(payload: bytes, position: int) -> JobEvent:
+    """Return the visible event in a payload; ValueError if it holds a fact."""
+    record = decode(payload, position)
+    if type(record) is JobEvent:
+        return record
+    raise ValueError(f"entry {position}-0 holds the fact {record.type}, not an event")
+
+
+def _decode_1(entry: list[Any], position: int) -> Record:
+    kind, time, data = entry[1], entry[2], entry[3]
+    time = _EPOCH + timedelta(microseconds=time) if type(time) is int else datetime.fromisoformat(time)
+    if kind not in ("log", "complete"):
+        return Fact(FactType(kind), time, _decode_fields(data))
+    if data is not None and type(data) is not str:
+        data = _decode_text(data)
+    return JobEvent(kind, data, entry[4] if len(entry) > 4 else None, time, id=position)
+
+
+#: By schema version; a version that was ever written stays.
+DECODERS: dict[int, Callable[[list[Any], int], Record]] = {1: _decode_1}
+
+
+def _decode_text(data: bytes | msgpack.ExtType) -> str:
+    raw = zstandard.ZstdDecompressor().decompress(data.data) if isinstance(data, msgpack.ExtType) else data
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def _decode_time(value: int | str) -> datetime:
+    if type(value) is int:
+        return _EPOCH + timedelta(microseconds=value)
+    return datetime.fromisoformat(str(value))
+
+
+def _decode_fields(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: _decode_time(value["time"]) if isinstance(value, dict) else value for name, value in fields.items()}

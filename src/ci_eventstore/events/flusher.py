@@ -1,0 +1,161 @@
+"""Group commit: while one call of a job is on its way, what follows waits in order and goes out together."""
+
+import asyncio
+import secrets
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+
+from ci_eventstore.errors import OutcomeUnknownError
+from ci_eventstore.events.append import Call
+from ci_eventstore.events.batch import Batch
+
+#: How long an unused token is kept, well below what the server keeps it for.
+TOKEN_SECONDS = 1200.0
+#: How many jobs' lanes are kept before those that are idle are let go.
+LANES_KEPT = 1000
+
+SendEvents = Callable[[str, Batch, Call], Awaitable[object]]
+#: A command that runs in its job's lane: it is given the call to make, and returns whether it made it.
+LaneCommand = Callable[[Call], Awaitable[bool]]
+
+
+@dataclass(eq=False, slots=True)
+class _Waiting:
+    done: asyncio.Future[None]
+    work: Batch | LaneCommand
+
+
+@dataclass(eq=False, slots=True)
+class _Lane:
+    """The writes of one job, one after the other."""
+
+    job_id: str
+    waiting: deque[_Waiting] = field(default_factory=deque)
+    sender: asyncio.Task[None] | None = None
+    token: str = field(default_factory=lambda: secrets.token_hex(8))
+    number: int = 0
+    #: Tokens with a call of unknown outcome: the next call closes them.
+    unknown: tuple[str, ...] = ()
+    used_at: float = field(default_factory=time.monotonic)
+
+    def next_call(self) -> Call:
+        """Return the next call of this lane's writer, under a new token if the old one was long unused."""
+        now = time.monotonic()
+        if now - self.used_at > TOKEN_SECONDS:
+            self.renew_token()
+        self.used_at = now
+        self.number += 1
+        return Call(self.token, self.number, self.unknown)
+
+    def renew_token(self) -> None:
+        """Begin again under a new token."""
+        self.token, self.number = secrets.token_hex(8), 0
+
+    def note_error(self, call: Call, error: Exception) -> None:
+        """Remember a call that may still take effect."""
+        if isinstance(error, OutcomeUnknownError):
+            self.unknown = (*self.unknown, call.token)
+
+    def take_batch(self) -> tuple[Batch, list[asyncio.Future[None]]]:
+        """Take the appends at the head that go out together, without the cancelled ones, and who waits for them."""
+        batch, waiters = Batch(), list[asyncio.Future[None]]()
+        while self.waiting and isinstance(work := self.waiting[0].work, Batch):
+            if waiters and not batch.has_room_for(work):
+                break
+            done = self.waiting.popleft().done
+            if not done.done():
+                batch.extend(work)
+                waiters.append(done)
+        return batch, waiters
+
+
+class Flusher:
+    """Sends the writes of all jobs, each job's in the order in which they were given."""
+
+    def __init__(self, send_events: SendEvents) -> None:
+        self._send_events = send_events
+        self._lanes: dict[str, _Lane] = {}
+        self._senders: set[asyncio.Task[None]] = set()
+
+    async def append(self, job_id: str, batches: Iterable[Batch]) -> None:
+        """Append events behind what waits already, a batch after the other, and return when they are stored.
+
+        Cancelling takes out what hasn't left yet.
+        """
+        for batch in batches:
+            await self._enqueue(job_id, batch)
+
+    async def execute(self, job_id: str, command: LaneCommand) -> None:
+        """Run a command behind what waits already."""
+        await self._enqueue(job_id, command)
+
+    async def drain(self) -> None:
+        """Wait until everything that waits has been sent."""
+        while self._senders:
+            await asyncio.wait(self._senders)
+
+    def _enqueue(self, job_id: str, work: Batch | LaneCommand) -> asyncio.Future[None]:
+        lane = self._lanes.get(job_id) or self._new_lane(job_id)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        lane.waiting.append(_Waiting(done, work))
+        if lane.sender is None:
+            lane.sender = asyncio.create_task(self._send(lane))
+            self._senders.add(lane.sender)
+        return done
+
+    def _new_lane(self, job_id: str) -> _Lane:
+        if len(self._lanes) >= LANES_KEPT:
+            for idle in [lane for lane in self._lanes.values() if lane.sender is None and not lane.unknown]:
+                del self._lanes[idle.job_id]
+        return self._lanes.setdefault(job_id, _Lane(job_id))
+
+    async def _send(self, lane: _Lane) -> None:
+        try:
+            while lane.waiting:
+                if isinstance(lane.waiting[0].work, Batch):
+                    await self._deliver_batch(lane)
+                else:
+                    await self._deliver_command(lane)
+        finally:
+            if lane.sender is not None:
+                self._senders.discard(lane.sender)
+            lane.sender = None
+
+    async def _deliver_batch(self, lane: _Lane) -> None:
+        batch, waiters = lane.take_batch()
+        if not waiters:
+            return
+        call, failure = lane.next_call(), None
+        try:
+            await self._send_events(lane.job_id, batch, call)
+            lane.unknown = ()
+        except Exception as error:  # noqa: BLE001 - it belongs to those who wait, not to the sender
+            failure = error
+            lane.note_error(call, error)
+            lane.renew_token()
+        for done in waiters:
+            _settle(done, failure)
+
+    async def _deliver_command(self, lane: _Lane) -> None:
+        waiting = lane.waiting.popleft()
+        if waiting.done.done() or isinstance(waiting.work, Batch):
+            return
+        call, failure = Call(secrets.token_hex(8), 1, lane.unknown), None
+        try:
+            if await waiting.work(call):
+                lane.unknown = ()
+        except Exception as error:  # noqa: BLE001 - it belongs to who waits, not to the sender
+            failure = error
+            lane.note_error(call, error)
+        _settle(waiting.done, failure)
+
+
+def _settle(done: asyncio.Future[None], error: Exception | None) -> None:
+    if done.done():
+        return
+    if error is None:
+        done.set_result(None)
+    else:
+        done.set_exception(error)

@@ -1,0 +1,150 @@
+"""Read a job's stream in pages, and notice a hole."""
+
+from bisect import bisect_left
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from typing import NamedTuple
+
+from ci_common.errors import JobNotFoundError
+from ci_common.models import JobEvent
+from ci_eventstore.errors import ProjectionMissingError, StreamDamagedError
+from ci_eventstore.events.codec import decode, decode_event
+from ci_eventstore.events.records import Fact, FactType, Place, Record
+from ci_eventstore.keys import JobKeys
+from ci_eventstore.server.client import BLOCK_SECONDS, Server
+from ci_eventstore.server.replies import StreamEntry, as_blocking_entries, as_entries, as_optional_texts, as_texts
+
+PAGE_ENTRIES = 1000
+#: Behind every stream id.
+_END = "+"
+
+
+class Extent(NamedTuple):
+    """How far a job's log goes, and where its end is, as its hash said at one moment."""
+
+    position: int
+    end_position: int | None
+
+
+class EventReader:
+    """Reads the streams of one server."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    async def extent(self, keys: JobKeys, user_id: str | None = None) -> Extent:
+        """Return how far the log goes; JobNotFoundError, also for another user's job, ProjectionMissingError."""
+        reply = await self._server.read("HMGET", keys.hash, "position", "end_position", "user_id")
+        position, end_position, owner = as_optional_texts(reply)
+        if position is None:
+            await raise_missing(self._server, keys)
+        if position is None or user_id not in (None, owner):
+            raise JobNotFoundError(keys.job_id)
+        return Extent(int(position), None if end_position is None else int(end_position))
+
+    async def read(
+        self, keys: JobKeys, after: int, *, at_least: int, limit: int | None = None, until: int | None = None
+    ) -> list[JobEvent]:
+        """Return the visible events behind a position, at most `limit`, none behind `until`.
+
+        StreamDamagedError if there is a hole, or if the log ends before position `at_least`: empty is never the end.
+        """
+        events: list[JobEvent] = []
+        if after >= at_least:
+            return events
+        cursor = after
+        while limit is None or len(events) < limit:
+            wanted = PAGE_ENTRIES if limit is None else min(PAGE_ENTRIES, limit - len(events))
+            first, last = f"{cursor + 1}-0", _END if until is None else f"{until}-0"
+            entries = as_entries(await self._server.read("XRANGE", keys.stream, first, last, "COUNT", wanted))
+            cursor = _take_visible(keys.job_id, entries, cursor, events)
+            if len(entries) < wanted:
+                break
+        if cursor < at_least and (limit is None or len(events) < limit):
+            raise StreamDamagedError(keys.job_id, cursor + 1, None)
+        return events
+
+    async def position_of_line(self, keys: JobKeys, line: int) -> int:
+        """Return the position of the last event in the sparse index whose text ends before the line; 0 for none."""
+        entries = [text.split(" ") for text in as_texts(await self._server.read("LRANGE", keys.index, 0, -1))]
+        known = [(int(lines), int(position)) for position, lines, _ in entries]
+        place = bisect_left(known, (line, 0))
+        return known[place - 1][1] if place else 0
+
+    async def records(self, keys: JobKeys, after: Place, until: Place) -> AsyncIterator[list[tuple[Place, Record]]]:
+        """Yield everything in a stream behind one place up to another, facts too, a page at a time."""
+        first = f"({after}"
+        while True:
+            reply = await self._server.read("XRANGE", keys.stream, first, str(until), "COUNT", PAGE_ENTRIES)
+            page = [_decode_entry(entry) for entry in as_entries(reply)]
+            if page:
+                yield page
+                first = f"({page[-1][0]}"
+            if len(page) < PAGE_ENTRIES:
+                return
+
+    async def follow(self, keys: JobKeys, after: int, user_id: str | None = None) -> AsyncGenerator[JobEvent, None]:
+        """Yield the visible events behind a position as they come; end behind `complete`.
+
+        Started at or behind the job's end, it yields what is there and ends.
+        """
+        extent = await self.extent(keys, user_id)
+        if extent.end_position is not None and extent.end_position <= after:
+            for event in await self.read(keys, after, at_least=extent.position):
+                yield event
+            return
+        cursor, has_ended = Place(after), False
+        while True:
+            entries = await self._entries_behind(keys, cursor)
+            for entry in entries:
+                cursor, record = _decode_entry(entry)
+                if isinstance(record, Fact):
+                    has_ended = has_ended or record.type is FactType.ENDED
+                    continue
+                after = _next(keys.job_id, after, cursor)
+                yield record
+                if record.type == "complete":
+                    return
+            if len(entries) < PAGE_ENTRIES and has_ended:
+                return
+            if not entries:
+                _check_not_behind(keys.job_id, after, await self.extent(keys, user_id))
+
+    async def _entries_behind(self, keys: JobKeys, cursor: Place) -> list[StreamEntry]:
+        """Return entries behind the cursor; wait for them at the server for a while if there are none."""
+        reply = await self._server.read_blocking(
+            "XREAD", "COUNT", PAGE_ENTRIES, "BLOCK", int(BLOCK_SECONDS * 1000), "STREAMS", keys.stream, str(cursor)
+        )
+        return list(as_blocking_entries(reply))
+
+
+async def raise_missing(server: Server, keys: JobKeys) -> None:
+    """Raise ProjectionMissingError if the job has a stream, though it has no hash."""
+    if await server.read("EXISTS", keys.stream) and not await server.read("EXISTS", keys.hash):
+        raise ProjectionMissingError(keys.job_id)
+
+
+def _decode_entry(entry: StreamEntry) -> tuple[Place, Record]:
+    place = Place.parse(entry[0])
+    return place, decode(entry[1][1], place.position)
+
+
+def _next(job_id: str, last: int, place: Place) -> int:
+    if place.position != last + 1:
+        raise StreamDamagedError(job_id, last + 1, place.position)
+    return place.position
+
+
+def _check_not_behind(job_id: str, seen: int, extent: Extent) -> None:
+    if extent.position < seen:
+        raise StreamDamagedError(job_id, seen, None)
+
+
+def _take_visible(job_id: str, entries: Sequence[StreamEntry], cursor: int, events: list[JobEvent]) -> int:
+    """Append the entries' visible events to `events`, and return the position of the last one."""
+    for stream_id, fields in entries:
+        if stream_id.endswith(b"-0"):
+            cursor += 1
+            if int(stream_id[:-2]) != cursor:
+                raise StreamDamagedError(job_id, cursor, int(stream_id[:-2]))
+            events.append(decode_event(fields[1], cursor))
+    return cursor

@@ -1,0 +1,63 @@
+"""What a job's stream holds: visible events (`JobEvent`) and facts, each at its place."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from ci_common.models import JobEvent
+
+
+class FactType(StrEnum):
+    """What may happen to a job beside its visible events."""
+
+    #: All fields of a new job.
+    CREATED = "created"
+    #: It runs.
+    STARTED = "started"
+    #: Its start time or container became known, its status stays.
+    UPDATED = "updated"
+    #: A controller gave it up.
+    REQUEUED = "requeued"
+    #: Its run broke; `complete` follows.
+    FAILED = "failed"
+    #: Someone stopped it; `complete` follows.
+    CANCELLED = "cancelled"
+    #: It was created ended, without a `complete` event.
+    ENDED = "ended"
+    #: An explicit end time replaced one that came from an event.
+    END_TIME_SET = "end_time_set"
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """Something that happened to a job and isn't a visible event."""
+
+    type: FactType
+    time: datetime
+    #: By field name of the job's state.
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+Record = JobEvent | Fact
+
+
+class Place(NamedTuple):
+    """Where a record stands in its stream; the stream id is `<position>-<part>`.
+
+    Visible events have part 0 and dense positions; facts have parts 1, 2 … behind the event that they follow.
+    """
+
+    position: int
+    part: int = 0
+
+    def __str__(self) -> str:
+        """Return the stream id."""
+        return f"{self.position}-{self.part}"
+
+    @classmethod
+    def parse(cls, stream_id: bytes) -> "Place":
+        """Read a stream id."""
+        position, part = stream_id.split(b"-")
+        return cls(int(position), int(part))

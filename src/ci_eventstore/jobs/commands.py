@@ -1,0 +1,43 @@
+"""What may be asked of a job."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from ci_common.models import JobEvent, JobStatus
+
+
+@dataclass(frozen=True, slots=True)
+class AppendEvents:
+    """Append accepted events, all or none; `complete` among them ends the job."""
+
+    events: tuple[JobEvent, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateStatus:
+    """Move the job to a status, or note more about the one it has."""
+
+    status: JobStatus
+    start_time: datetime | None = None
+    container_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Complete:
+    """End the job with a `complete` event."""
+
+    event: JobEvent
+    #: Whether the event's time was given as the job's end time, and not just as the event's.
+    end_time_is_explicit: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """End the job as cancelled, with a last line in its log that says so."""
+
+    line: str
+    #: Only if the job is this user's.
+    user_id: str | None = None
+
+
+Command = AppendEvents | UpdateStatus | Complete | Cancel

@@ -1,0 +1,113 @@
+"""The rules: which records a command appends to a job's stream.
+
+`now` is the time of those records that have none of their own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from ci_common.errors import InvalidTransitionError, JobNotFoundError, ResultConflictError
+from ci_common.models import Job, JobEvent, JobStatus
+from ci_common.transitions import ENDED, check_move
+from ci_eventstore.events.records import Fact, FactType, Record
+from ci_eventstore.jobs.commands import AppendEvents, Cancel, Command, Complete, UpdateStatus
+from ci_eventstore.jobs.evolve import evolve_all
+from ci_eventstore.jobs.state import JobState
+
+#: Fields of `Job` that the `created` fact holds.
+CREATED_FIELDS = (
+    "user_id", "created_at", "name", "queue", "command", "zip_file_path", "success",
+    "start_time", "end_time", "container_id",
+)  # fmt: skip
+_MOVES = {
+    JobStatus.RUNNING: FactType.STARTED,
+    JobStatus.QUEUED: FactType.REQUEUED,
+    JobStatus.FAILED: FactType.FAILED,
+    JobStatus.CANCELLED: FactType.CANCELLED,
+}
+
+
+def decide_creation(job: Job, events: Sequence[JobEvent], now: datetime) -> list[Record]:
+    """Return the records of a new job; its events were accepted."""
+    known = {name: getattr(job, name) for name in CREATED_FIELDS}
+    fields = {name: value for name, value in known.items() if value is not None}
+    records: list[Record] = [Fact(FactType.CREATED, now, {**fields, "status": str(job.status)}), *events]
+    if job.status in ENDED and not any(event.type == "complete" for event in events):
+        records.append(Fact(FactType.ENDED, now))
+    return records
+
+
+def decide(job_id: str, state: JobState, command: Command, now: datetime) -> list[Record]:
+    """Return the records that a command appends, none if it changes nothing.
+
+    InvalidTransitionError, ResultConflictError; JobNotFoundError for another user's job.
+    """
+    match command:
+        case AppendEvents():
+            return _append(job_id, state, command, now)
+        case UpdateStatus():
+            return _update_status(job_id, state, command, now)
+        case Complete():
+            return _complete(job_id, state, command, now)
+        case Cancel():
+            return _cancel(job_id, state, command, now)
+
+
+def _append(job_id: str, state: JobState, command: AppendEvents, now: datetime) -> list[Record]:
+    records: list[Record] = []
+    for event in command.events:
+        if event.type == "complete":
+            added = _complete(job_id, evolve_all(state, records), Complete(event, end_time_is_explicit=False), now)
+        else:
+            added = [event]
+        records += added
+    return records
+
+
+def _update_status(job_id: str, state: JobState, command: UpdateStatus, now: datetime) -> list[Record]:
+    details: dict[str, Any] = {}
+    if command.start_time is not None and state.start_time is None:
+        details["start_time"] = command.start_time
+    if command.container_id not in (None, state.container_id) and command.status != JobStatus.QUEUED:
+        details["container_id"] = command.container_id
+    if command.status == state.status:
+        return [Fact(FactType.UPDATED, now, details)] if details else []
+    if command.status == JobStatus.COMPLETED:
+        hint = "a job is completed with its result, by complete_job"
+        raise InvalidTransitionError(job_id, state.status.value, "completed", hint)
+    check_move(job_id, state.status, command.status)
+    if command.status == JobStatus.RUNNING and state.start_time is None:
+        details.setdefault("start_time", now)
+    records: list[Record] = [Fact(_MOVES[command.status], now, details)]
+    if command.status in ENDED:
+        records.append(JobEvent("complete", success=False, timestamp=now))
+    return records
+
+
+def _complete(job_id: str, state: JobState, command: Complete, now: datetime) -> list[Record]:
+    success, known = bool(command.event.success), state.success
+    if known is None and state.status in (JobStatus.FAILED, JobStatus.CANCELLED):
+        known = False
+    if known is not None and known != success:
+        raise ResultConflictError(job_id, known, success)
+    records: list[Record] = []
+    if command.end_time_is_explicit and (state.end_time is None or state.end_time_from_event):
+        records.append(Fact(FactType.END_TIME_SET, now, {"end_time": command.event.timestamp}))
+    if not state.has_complete:
+        records.append(replace(command.event, id=None))
+    return records
+
+
+def _cancel(job_id: str, state: JobState, command: Cancel, now: datetime) -> list[Record]:
+    if command.user_id is not None and command.user_id != state.user_id:
+        raise JobNotFoundError(job_id)
+    if state.status == JobStatus.CANCELLED:
+        return []
+    check_move(job_id, state.status, JobStatus.CANCELLED)
+    return [
+        JobEvent("log", command.line, timestamp=now),
+        Fact(FactType.CANCELLED, now),
+        JobEvent("complete", success=False, timestamp=now),
+    ]

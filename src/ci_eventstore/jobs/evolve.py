@@ -1,0 +1,96 @@
+"""The fold: a job's state after each record of its stream."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any, cast
+
+from ci_common.models import JobEvent, JobStatus
+from ci_common.transitions import ENDED
+from ci_eventstore.events.records import Fact, FactType, Record
+from ci_eventstore.jobs.state import JobState
+
+#: The sparse index has an entry each so many events or bytes.
+INDEX_EVENTS = 1000
+INDEX_BYTES = 1024 * 1024
+
+
+def evolve(state: JobState | None, record: Record) -> JobState:
+    """Return the state after one more record; None is the state before `created`."""
+    created = isinstance(record, Fact) and record.type is FactType.CREATED
+    if created != (state is None):
+        raise ValueError(f"a job's stream begins with `created`, once: {record.type} comes at the wrong place")
+    if state is None:
+        return _created(cast(Fact, record))
+    return _fact(state, record) if isinstance(record, Fact) else _event(state, record)
+
+
+def evolve_all(state: JobState | None, records: Iterable[Record]) -> JobState:
+    """Return the state after some more records."""
+    for record in records:
+        state = evolve(state, record)
+    if state is None:
+        raise ValueError("a job's stream has at least `created`")
+    return state
+
+
+def text_size(record: Record) -> tuple[int, int]:
+    """Return how many UTF-8 bytes and how many lines a record adds to the job's log."""
+    data = record.data if isinstance(record, JobEvent) and record.type == "log" else None
+    if not data:
+        return 0, 0
+    return len(data) if data.isascii() else len(data.encode("utf-8", "surrogateescape")), data.count("\n")
+
+
+def index_entry(state: JobState) -> str:
+    """Return the sparse index's entry for the log as it stands."""
+    return f"{state.position} {state.lines} {state.bytes}"
+
+
+def _event(state: JobState, event: JobEvent) -> JobState:
+    size, lines = text_size(event)
+    position, total = state.position + 1, state.bytes + size
+    state = replace(state, position=position, part=0, bytes=total, lines=state.lines + lines)
+    if position - state.indexed_position >= INDEX_EVENTS or total - state.indexed_bytes >= INDEX_BYTES:
+        state = replace(state, indexed_position=position, indexed_bytes=total)
+    return _complete(state, event) if event.type == "complete" else state
+
+
+def _complete(state: JobState, event: JobEvent) -> JobState:
+    from_event = state.end_time is None
+    return replace(
+        state,
+        status=state.status if state.status in ENDED else JobStatus.COMPLETED,
+        success=event.success,
+        end_time=event.timestamp if from_event else state.end_time,
+        end_time_from_event=from_event or state.end_time_from_event,
+        has_complete=True,
+        end_position=state.position,
+        version=state.version + 1,
+    )
+
+
+def _created(fact: Fact) -> JobState:
+    known = dict(fact.fields)
+    known["status"] = JobStatus(known["status"])
+    if known.get("command") is not None:
+        known["command"] = tuple(known["command"])
+    return JobState(**known, part=1, version=1)
+
+
+#: What a fact changes beside the fields that it holds.
+_CHANGES: dict[FactType, dict[str, Any]] = {
+    FactType.STARTED: {"status": JobStatus.RUNNING},
+    FactType.UPDATED: {},
+    FactType.REQUEUED: {"status": JobStatus.QUEUED, "container_id": None},
+    FactType.FAILED: {"status": JobStatus.FAILED},
+    FactType.CANCELLED: {"status": JobStatus.CANCELLED},
+    FactType.ENDED: {},
+    FactType.END_TIME_SET: {"end_time_from_event": False},
+}
+
+
+def _fact(state: JobState, fact: Fact) -> JobState:
+    changes = {**_CHANGES[fact.type], **fact.fields}
+    if fact.type is FactType.ENDED:
+        changes["end_position"] = state.position
+    return replace(state, part=state.part + 1, version=state.version + 1, **changes)

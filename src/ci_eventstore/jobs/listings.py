@@ -1,0 +1,77 @@
+"""List jobs in the order of their creation, and find them by the beginning of their id."""
+
+import heapq
+from collections.abc import AsyncIterator, Sequence
+
+from ci_common.errors import JobNotFoundError
+from ci_common.models import Job, JobStatus
+from ci_eventstore.jobs.state import from_hash, to_job
+from ci_eventstore.keys import Keys, jobs_key, listing_member, member_job_id
+from ci_eventstore.server.client import Server
+from ci_eventstore.server.replies import as_text_map, as_texts
+
+PAGE_JOBS = 500
+#: Behind every text that begins as what stands before it.
+_BEHIND = "\U0010ffff"
+
+
+class Listings:
+    """The jobs of all partitions, the newest first."""
+
+    def __init__(self, server: Server, keys: Keys) -> None:
+        self._server = server
+        self._keys = keys
+
+    async def page(self, user_id: str | None, status: JobStatus | None, limit: int, before: str | None) -> list[Job]:
+        """Return up to `limit` jobs, those that come after the job `before`; JobNotFoundError if there is none."""
+        cursor = None if before is None else await self._member(before, user_id)
+        jobs: list[Job] = []
+        while len(jobs) < limit:
+            members = await self._members(user_id, status, min(limit - len(jobs), PAGE_JOBS), cursor)
+            jobs += await self._jobs(members, user_id, status)
+            if len(members) < min(limit, PAGE_JOBS):
+                break
+            cursor = members[-1]
+        return jobs[:limit]
+
+    async def all(self, user_id: str | None) -> AsyncIterator[list[Job]]:
+        """Yield all jobs, a page at a time."""
+        cursor = None
+        while members := await self._members(user_id, None, PAGE_JOBS, cursor):
+            yield await self._jobs(members, user_id, None)
+            cursor = members[-1]
+
+    async def ids_beginning(self, prefix: str, limit: int) -> list[str]:
+        """Return up to `limit` ids of jobs that begin with `prefix`, in order."""
+        commands = [
+            ("ZRANGEBYLEX", f"{tag}:ids", f"[{prefix}", f"[{prefix}{_BEHIND}", "LIMIT", 0, limit)
+            for tag in self._keys.tags
+        ]
+        found = [as_texts(reply) for reply in await self._server.read_many(commands)]
+        return sorted(job_id for ids in found for job_id in ids)[:limit]
+
+    async def _member(self, job_id: str, user_id: str | None) -> str:
+        fields = as_text_map(await self._server.read("HGETALL", self._keys.job(job_id).hash))
+        if not fields or user_id not in (None, fields.get("user_id")):
+            raise JobNotFoundError(job_id)
+        return listing_member(from_hash(fields).created_at, job_id)
+
+    async def _members(
+        self, user_id: str | None, status: JobStatus | None, count: int, cursor: str | None
+    ) -> list[str]:
+        start = "+" if cursor is None else f"({cursor}"
+        commands = [
+            ("ZREVRANGEBYLEX", jobs_key(tag, user_id, status), start, "-", "LIMIT", 0, count) for tag in self._keys.tags
+        ]
+        found = [as_texts(reply) for reply in await self._server.read_many(commands)]
+        return list(heapq.merge(*found, reverse=True))[:count]
+
+    async def _jobs(self, members: Sequence[str], user_id: str | None, status: JobStatus | None) -> list[Job]:
+        """Return the members' jobs, but those that are no longer what was asked for."""
+        ids = [member_job_id(member) for member in members]
+        replies = await self._server.read_many([("HGETALL", self._keys.job(job_id).hash) for job_id in ids])
+        states = [
+            (job_id, from_hash(fields)) for job_id, fields in zip(ids, map(as_text_map, replies), strict=True) if fields
+        ]
+        jobs = [to_job(job_id, state) for job_id, state in states]
+        return [job for job in jobs if user_id in (None, job.user_id) and status in (None, job.status)]

@@ -1,0 +1,119 @@
+"""A job's state, and the hash that holds it."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from typing import Any
+
+from ci_common.models import Job, JobStatus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobState:
+    """What the fold of a job's stream says: decided fields, then counters."""
+
+    user_id: str | None = None
+    created_at: datetime
+    name: str | None = None
+    queue: str = "default"
+    command: tuple[str, ...] | None = None
+    zip_file_path: str | None = None
+    status: JobStatus
+    success: bool | None = None
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+    #: Whether `end_time` came from an event, so that an explicit one may replace it.
+    end_time_from_event: bool = False
+    container_id: str | None = None
+    #: How often the job was given to a controller, and how often it was tried.
+    epoch: int = 0
+    attempts: int = 0
+    #: Position of the `complete` event; of the last event where a job was created ended without one.
+    end_position: int | None = None
+    #: Whether there is a `complete` event.
+    has_complete: bool = False
+    #: Raised by each fact and by `complete`, not by logs.
+    version: int = 0
+    #: The last entry's stream id is `<position>-<part>`.
+    position: int = 0
+    part: int = 0
+    #: Of all events' data: UTF-8 bytes and newlines.
+    bytes: int = 0
+    lines: int = 0
+    #: Where the sparse index has its last entry.
+    indexed_position: int = 0
+    indexed_bytes: int = 0
+
+
+#: Moved by the append script itself; the other fields are sent to it.
+COUNTERS = frozenset({"position", "part", "bytes", "lines", "indexed_position", "indexed_bytes", "end_position"})
+
+Decode = Callable[[str], Any]
+_DECODERS: dict[str, Decode] = {
+    "created_at": datetime.fromisoformat,
+    "start_time": datetime.fromisoformat,
+    "end_time": datetime.fromisoformat,
+    "status": JobStatus,
+    "success": lambda text: text == "1",
+    "end_time_from_event": lambda text: text == "1",
+    "has_complete": lambda text: text == "1",
+    "command": lambda text: tuple(json.loads(text)),
+    **dict.fromkeys(("epoch", "attempts", "version", *COUNTERS), int),
+}
+_NAMES = tuple(field.name for field in fields(JobState))
+
+
+def encode_field(value: Any) -> str | None:
+    """Return a field as the hash holds it; None is no field at all."""
+    if isinstance(value, bool):
+        return "1" if value else "0"
+    if isinstance(value, datetime):
+        return value.isoformat() if value.tzinfo is None else value.astimezone(UTC).isoformat()
+    if isinstance(value, tuple):
+        return json.dumps(value, ensure_ascii=False)
+    return None if value is None else str(value)
+
+
+def to_hash(state: JobState) -> dict[str, str]:
+    """Return all fields of the hash of a job in that state."""
+    encoded = {name: encode_field(getattr(state, name)) for name in _NAMES}
+    return {name: text for name, text in encoded.items() if text is not None}
+
+
+def from_hash(fields: Mapping[str, str]) -> JobState:
+    """Return the state in a hash; fields that this version doesn't know are left alone."""
+    return JobState(**{name: _DECODERS.get(name, str)(fields[name]) for name in _NAMES if name in fields})
+
+
+def decided_changes(before: JobState | None, after: JobState) -> tuple[dict[str, str], list[str]]:
+    """Return the decided fields that a hash must be given, and those it must lose, to go from one state to the next."""
+    given, lost = {}, []
+    for name in _NAMES:
+        old, new = getattr(before, name, None), getattr(after, name)
+        if name in COUNTERS or (old == new and before is not None):
+            continue
+        text = encode_field(new)
+        if text is not None:
+            given[name] = text
+        elif before is not None:
+            lost.append(name)
+    return given, lost
+
+
+def to_job(job_id: str, state: JobState) -> Job:
+    """Return the job, without its events."""
+    return Job(
+        id=job_id,
+        user_id=state.user_id,
+        status=state.status,
+        success=state.success,
+        start_time=state.start_time,
+        end_time=state.end_time,
+        container_id=state.container_id,
+        zip_file_path=state.zip_file_path,
+        created_at=state.created_at,
+        name=state.name,
+        queue=state.queue,
+        command=state.command,
+    )

@@ -1,0 +1,120 @@
+"""Keep jobs: decide in Python on the state that was read, write under its version, repeat on conflict."""
+
+import logging
+from collections.abc import Sequence
+
+from ci_common.errors import InvalidJobError, JobNotFoundError
+from ci_common.models import Job, JobEvent, utc_now
+from ci_common.validation import accept_events
+from ci_eventstore.events.append import Call, Change, append
+from ci_eventstore.events.batch import Batch, encode_batch, encode_batches
+from ci_eventstore.events.flusher import Flusher
+from ci_eventstore.events.reader import raise_missing
+from ci_eventstore.events.records import Fact, FactType, Record
+from ci_eventstore.jobs.commands import Command
+from ci_eventstore.jobs.decide import decide, decide_creation
+from ci_eventstore.jobs.evolve import evolve_all
+from ci_eventstore.jobs.state import JobState, decided_changes, from_hash
+from ci_eventstore.keys import JobKeys, Keys, listing_member
+from ci_eventstore.server.client import Server
+from ci_eventstore.server.replies import as_text_map
+
+logger = logging.getLogger("ci_eventstore.jobs")
+
+#: A new job's events go in with it in one step, which takes no more than this.
+MAX_CREATION_EVENTS = 100_000
+
+
+class JobStore:
+    """The jobs' writes, and the states that they are decided on."""
+
+    def __init__(self, server: Server, keys: Keys, max_event_bytes: int) -> None:
+        self._server = server
+        self._keys = keys
+        self._max_event_bytes = max_event_bytes
+        self._flusher = Flusher(self._send_events)
+
+    async def drain(self) -> None:
+        """Wait until everything that waits has been sent."""
+        await self._flusher.drain()
+
+    async def state(self, job_id: str) -> JobState | None:
+        """Return a job's state, None if there is no such job; ProjectionMissingError."""
+        keys = self._keys.job(job_id)
+        fields = as_text_map(await self._server.read("HGETALL", keys.hash))
+        if not fields:
+            await raise_missing(self._server, keys)
+            return None
+        return from_hash(fields)
+
+    async def create(self, job: Job) -> None:
+        """Store a new job with its events in one step; JobAlreadyExistsError."""
+        if len(job.events) > MAX_CREATION_EVENTS:
+            raise InvalidJobError(job.id, f"it has {len(job.events)} events, {MAX_CREATION_EVENTS} may come with a job")
+        now = utc_now()
+        events = accept_events(job.events, now, self._max_event_bytes)
+        records = decide_creation(job, events, now)
+        keys = self._keys.job(job.id)
+
+        async def command(call: Call) -> bool:
+            await self._commit(keys, None, records, call)
+            return True
+
+        await self._flusher.execute(job.id, command)
+
+    async def append(self, job_id: str, events: Sequence[JobEvent]) -> None:
+        """Append accepted log events behind what this process is writing to the job already; JobNotFoundError."""
+        await self._flusher.append(job_id, encode_batches(events))
+
+    async def execute(self, job_id: str, command: Command) -> None:
+        """Let the job do what the command says, behind what this process is writing to it already.
+
+        JobNotFoundError, InvalidTransitionError, ResultConflictError.
+        """
+        keys = self._keys.job(job_id)
+
+        async def attempts(call: Call) -> bool:
+            while True:
+                state = await self.state(job_id)
+                if state is None:
+                    raise JobNotFoundError(job_id)
+                records = decide(job_id, state, command, utc_now())
+                if not records:
+                    return False
+                if await self._commit(keys, state, records, call):
+                    return True
+                logger.debug("decided again", extra={"job_id": job_id, "version": state.version})
+
+        await self._flusher.execute(job_id, attempts)
+
+    async def _send_events(self, job_id: str, batch: Batch, call: Call) -> None:
+        await append(self._server, self._keys.job(job_id), batch, call=call)
+
+    async def _commit(self, keys: JobKeys, state: JobState | None, records: list[Record], call: Call) -> bool:
+        change = plan_change(keys, state, records)
+        return await append(self._server, keys, encode_batch(records), call=call, change=change)
+
+
+def plan_change(keys: JobKeys, before: JobState | None, records: Sequence[Record]) -> Change:
+    """Return what appending the records changes in the job's projection."""
+    after = evolve_all(before, records)
+    given, lost = decided_changes(before, after)
+    joins = set(keys.listings(after.user_id, after.status))
+    leaves = set() if before is None else set(keys.listings(before.user_id, before.status))
+    ends = [place for place, record in enumerate(records, start=1) if _is_end(record)]
+    return Change(
+        expected="new" if before is None else before.version,
+        ends_at=ends[-1] if ends else 0,
+        kinds="".join("f" if isinstance(record, Fact) else "v" for record in records),
+        given=given,
+        lost=lost,
+        member=listing_member(after.created_at, keys.job_id),
+        leaves=sorted(leaves - joins),
+        joins=sorted(joins - leaves),
+    )
+
+
+def _is_end(record: Record) -> bool:
+    if isinstance(record, Fact):
+        return record.type is FactType.ENDED
+    return record.type == "complete"

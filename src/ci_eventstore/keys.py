@@ -1,0 +1,156 @@
+"""Name every key of the store.
+
+    {ci:0}:job:<id>                 hash: the job's projection
+    {ci:0}:events:<id>              stream: everything that happened to the job
+    {ci:0}:calls:<id>               hash: the last call of each writer, so that a repeated one is known; expires
+    {ci:0}:index:<id>               list: sparse index of the log, "position lines bytes"
+    {ci:0}:ids                      sorted set: job ids, for look-up by prefix
+    {ci:0}:jobs:<status>            sorted set: jobs of a status by creation; "all" for all of them
+    {ci:0}:owned:<status>:<user>    sorted set: the same for one user's jobs
+    {ci:accounts}:...               users, API keys, their indexes, the store's format
+
+What stands in braces decides the cluster slot: all keys of a partition are on one node, so one script may write them.
+"""
+
+import re
+import zlib
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from ci_common.models import JobStatus, as_utc
+from ci_eventstore.errors import ConfigurationError
+
+PREFIX_PATTERN = re.compile(r"[A-Za-z0-9_-]+")
+_YEAR_ONE = datetime(1, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class JobKeys:
+    """The keys of one job and of its partition's indexes."""
+
+    job_id: str
+    tag: str
+
+    @property
+    def hash(self) -> str:
+        """The projection."""
+        return f"{self.tag}:job:{self.job_id}"
+
+    @property
+    def stream(self) -> str:
+        """The events and facts."""
+        return f"{self.tag}:events:{self.job_id}"
+
+    @property
+    def calls(self) -> str:
+        """The last call of each writer."""
+        return f"{self.tag}:calls:{self.job_id}"
+
+    @property
+    def index(self) -> str:
+        """The sparse index of the log."""
+        return f"{self.tag}:index:{self.job_id}"
+
+    @property
+    def ids(self) -> str:
+        """The partition's job ids."""
+        return f"{self.tag}:ids"
+
+    def listings(self, user_id: str | None, status: JobStatus) -> list[str]:
+        """Return the sorted sets that a job of that user and status stands in."""
+        keys = [jobs_key(self.tag), jobs_key(self.tag, status=status)]
+        if user_id is not None:
+            keys += [jobs_key(self.tag, user_id), jobs_key(self.tag, user_id, status)]
+        return keys
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The names of all keys under one prefix."""
+
+    prefix: str
+    partitions: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse what can't be a prefix or a partition count."""
+        if not PREFIX_PATTERN.fullmatch(self.prefix):
+            raise ConfigurationError(f"the prefix {self.prefix!r} must be one or more of A-Z a-z 0-9 _ -")
+        if not 1 <= self.partitions <= 1024:
+            raise ConfigurationError(f"the partition count {self.partitions} must be between 1 and 1024")
+
+    def tag(self, partition: int) -> str:
+        """Return the hash tag of a partition."""
+        return f"{{{self.prefix}:{partition}}}"
+
+    @property
+    def tags(self) -> list[str]:
+        """The hash tags of all partitions."""
+        return [self.tag(partition) for partition in range(self.partitions)]
+
+    def job(self, job_id: str) -> JobKeys:
+        """Return the keys of a job: its partition is the CRC32 of its id modulo the count."""
+        return JobKeys(job_id, self.tag(zlib.crc32(job_id.encode()) % self.partitions))
+
+    def pattern(self, name: str) -> str:
+        """Return what matches all keys of a kind (job, events, jobs, owned) in all partitions, for `SCAN`."""
+        return f"{{{self.prefix}:*}}:{name}:*"
+
+    @property
+    def store(self) -> str:
+        """The hash that holds the format version and the partition count."""
+        return self._account("store")
+
+    @property
+    def users(self) -> str:
+        """The set of user ids."""
+        return self._account("users")
+
+    @property
+    def emails(self) -> str:
+        """The hash from case-folded emails to user ids."""
+        return self._account("emails")
+
+    @property
+    def api_keys(self) -> str:
+        """The set of API key ids."""
+        return self._account("keys")
+
+    @property
+    def api_key_hashes(self) -> str:
+        """The hash from API key hashes to API key ids."""
+        return self._account("key-hashes")
+
+    def user(self, user_id: str) -> str:
+        """Return the key of a user's record."""
+        return self._account(f"user:{user_id}")
+
+    def user_api_keys(self, user_id: str) -> str:
+        """Return the key of the set of a user's API key ids."""
+        return self._account(f"user-keys:{user_id}")
+
+    def api_key(self, key_id: str) -> str:
+        """Return the key of an API key's record."""
+        return self._account(f"key:{key_id}")
+
+    def _account(self, name: str) -> str:
+        return f"{{{self.prefix}:accounts}}:{name}"
+
+
+def jobs_key(tag: str, user_id: str | None = None, status: JobStatus | None = None) -> str:
+    """Return the key of a listing: a partition's jobs, those of one user, of one status, or of both."""
+    name = status.value if status else "all"
+    return f"{tag}:jobs:{name}" if user_id is None else f"{tag}:owned:{name}:{user_id}"
+
+
+def listing_member(created_at: datetime, job_id: str) -> str:
+    """Return a job's member in the listings; members sort by creation, then by id.
+
+    Sixteen hex digits of microseconds since year 1, a colon, the id.
+    """
+    return f"{(as_utc(created_at) - _YEAR_ONE) // _MICROSECOND:016x}:{job_id}"
+
+
+def member_job_id(member: str) -> str:
+    """Return the job id in a listing's member."""
+    return member[17:]

@@ -1,0 +1,1 @@
+"""Check hashes and indexes against the streams that they are made from, and mend them."""

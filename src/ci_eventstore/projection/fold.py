@@ -1,0 +1,47 @@
+"""Fold a job's stream, a page at a time, into all that is derived from it."""
+
+from ci_common.models import JobStatus
+from ci_eventstore.events.reader import EventReader
+from ci_eventstore.events.records import Place
+from ci_eventstore.jobs.evolve import evolve, index_entry
+from ci_eventstore.jobs.state import JobState
+from ci_eventstore.keys import JobKeys, jobs_key, listing_member
+
+
+class Fold:
+    """What a job's stream says up to a place: its state, and the sparse index of its log."""
+
+    def __init__(self, keys: JobKeys) -> None:
+        self.keys = keys
+        self.state: JobState | None = None
+        self.index: list[str] = []
+
+    @property
+    def place(self) -> Place:
+        """Where the last record stands that was folded."""
+        return Place(self.state.position, self.state.part) if self.state else Place(0)
+
+    async def advance(self, reader: EventReader, until: Place) -> None:
+        """Fold the records behind the last one, up to a place."""
+        async for page in reader.records(self.keys, self.place, until):
+            for _, record in page:
+                indexed = self.state.indexed_position if self.state else 0
+                self.state = evolve(self.state, record)
+                if self.state.indexed_position != indexed:
+                    self.index.append(index_entry(self.state))
+
+    def listings(self) -> dict[str, bool]:
+        """Return every listing that the job could stand in, and whether it belongs there."""
+        if self.state is None:
+            return {}
+        user_id = self.state.user_id
+        scopes = [None] if user_id is None else [None, user_id]
+        possible = [jobs_key(self.keys.tag, scope, status) for scope in scopes for status in (None, *JobStatus)]
+        member_of = set(self.keys.listings(user_id, self.state.status))
+        return {key: key in member_of for key in possible}
+
+    def member(self) -> str:
+        """Return the job's member in the listings; nothing if there is no stream."""
+        if self.state is None:
+            return ""
+        return listing_member(self.state.created_at, self.keys.job_id)

@@ -1,0 +1,112 @@
+"""Verify and rebuild what is derived from one job's stream, while the job may be in use."""
+
+from ci_eventstore.events.reader import EventReader
+from ci_eventstore.events.records import Place
+from ci_eventstore.jobs.state import from_hash, to_hash
+from ci_eventstore.keys import JobKeys
+from ci_eventstore.projection.differences import Difference, compare
+from ci_eventstore.projection.fold import Fold
+from ci_eventstore.server.client import Server
+from ci_eventstore.server.replies import as_entries, as_text_map, as_texts
+from ci_eventstore.server.scripts import load_script
+
+REBUILD = load_script(__package__, "rebuild")
+
+
+class JobProjections:
+    """The projections of single jobs."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._reader = EventReader(server)
+
+    async def verify(self, keys: JobKeys) -> list[Difference]:
+        """Return where the job's hash, sparse index and listings differ from its stream.
+
+        Scripts move all of these together, so they are read in one transaction, and the place that the hash says is
+        where the fold has to stop.
+        """
+        subject = f"job {keys.job_id}"
+        fold = await self._begun_fold(keys)
+        listings = list(fold.listings())
+        last, hash_reply, index_reply, in_ids, *scores = await self._server.read_at_once(
+            [
+                ("XREVRANGE", keys.stream, "+", "-", "COUNT", 1),
+                ("HGETALL", keys.hash),
+                ("LRANGE", keys.index, 0, -1),
+                ("ZSCORE", keys.ids, keys.job_id),
+                *(("ZSCORE", key, fold.member()) for key in listings),
+            ]
+        )
+        found = as_text_map(hash_reply)
+        if not last:
+            return [Difference(subject, "stream", "events", None)] if found else []
+        if not {"position", "part"} <= found.keys():
+            return [Difference(subject, "hash", "a projection", None)]
+        place, end = Place(int(found["position"]), int(found["part"])), Place.parse(as_entries(last)[0][0])
+        if place != end:
+            return [Difference(subject, "hash at", str(end), str(place))]
+        await fold.advance(self._reader, place)
+        standing = {key for key, score in zip(listings, scores, strict=True) if score is not None}
+        if in_ids is not None:
+            standing.add(keys.ids)
+        return _compare(subject, fold, found, standing, as_texts(index_reply))
+
+    async def rebuild(self, keys: JobKeys) -> bool:
+        """Write the job's hash, sparse index and listings as its stream says; False if it has no stream."""
+        fold = Fold(keys)
+        while True:
+            last = await self._last_place(keys)
+            if last is None:
+                return False
+            await fold.advance(self._reader, last)
+            if await rebuild(self._server, fold):
+                return True
+
+    async def _begun_fold(self, keys: JobKeys) -> Fold:
+        """Return the fold of the first record, which says who owns the job and when it was created."""
+        fold = Fold(keys)
+        await fold.advance(self._reader, Place(0, 1))
+        return fold
+
+    async def _last_place(self, keys: JobKeys) -> Place | None:
+        entries = as_entries(await self._server.read("XREVRANGE", keys.stream, "+", "-", "COUNT", 1))
+        return Place.parse(entries[0][0]) if entries else None
+
+
+def _compare(
+    subject: str, fold: Fold, fields: dict[str, str], standing: set[str], index: list[str]
+) -> list[Difference]:
+    expected = {key for key, belongs in fold.listings().items() if belongs} | {fold.keys.ids}
+    differences = compare(subject, "field", to_hash(fold.state) if fold.state else {}, fields)
+    differences += compare(subject, "listing", dict.fromkeys(expected, "member"), dict.fromkeys(standing, "member"))
+    if index != fold.index:
+        differences.append(Difference(subject, "sparse index", ", ".join(fold.index), ", ".join(index)))
+    return differences
+
+
+async def rebuild(server: Server, fold: Fold) -> bool:
+    """Write what a fold says as `rebuild.lua` does; False if the stream has gone on since."""
+    if fold.state is None:
+        return False
+    listings = fold.listings()
+    leaves = [key for key, belongs in listings.items() if not belongs]
+    joins = [key for key, belongs in listings.items() if belongs]
+    fields = to_hash(fold.state)
+    pairs = [text for pair in fields.items() for text in pair]
+    keys = fold.keys
+    reply = await server.run(
+        REBUILD,
+        [keys.hash, keys.stream, keys.index, keys.ids, *leaves, *joins],
+        [str(fold.place), keys.job_id, fold.member(), len(leaves), len(fields), *pairs, *fold.index],
+    )
+    return bool(reply)
+
+
+def belongs(listing: str, member: str, keys: JobKeys, fields: dict[str, str]) -> bool:
+    """Tell whether a listing's member is as the job's hash says."""
+    if "created_at" not in fields or "status" not in fields:
+        return False
+    fold = Fold(keys)
+    fold.state = from_hash(fields)
+    return member == fold.member() and fold.listings().get(listing, False)

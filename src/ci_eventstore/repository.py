@@ -1,0 +1,295 @@
+"""`RedisJobRepository`: the contract of `ci_common`, on a Redis or Valkey server."""
+
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
+from dataclasses import replace
+from datetime import datetime
+from typing import Self
+
+from ci_common.errors import InvalidIdError, JobNotFoundError
+from ci_common.models import APIKey, Job, JobEvent, JobStatus, User, utc_now
+from ci_common.repository import JobRepository, cancel_message
+from ci_common.validation import (
+    MAX_EVENT_BYTES,
+    accept_events,
+    check_api_key,
+    check_id,
+    check_job,
+    check_optional_time,
+    check_position,
+    check_text,
+    check_time,
+    check_user,
+)
+from ci_eventstore.errors import AmbiguousPrefixError, NotInitializedError
+from ci_eventstore.events.reader import Extent
+from ci_eventstore.jobs.commands import AppendEvents, Cancel, Complete, UpdateStatus
+from ci_eventstore.jobs.state import JobState, to_job
+from ci_eventstore.keys import Keys
+from ci_eventstore.projection.differences import Difference
+from ci_eventstore.server import deployments
+from ci_eventstore.server.deployments import Deployment
+from ci_eventstore.store import Store
+
+
+class RedisJobRepository(JobRepository):
+    """Jobs as streams of events on one server, each job's state kept ready in a hash.
+
+        async with RedisJobRepository.from_url("redis://localhost") as repository:
+            await repository.create_job(Job(id="1", status="queued"))
+
+    Beside the errors of the contract, every method may raise StoreUnavailableError (nothing was changed), and writes
+    OutcomeUnknownError (it took effect once, or never will). A call that only lost its answer is repeated, and has its
+    effect once.
+    """
+
+    def __init__(
+        self, client: object, *, prefix: str = "ci", partitions: int = 1, max_event_bytes: int = MAX_EVENT_BYTES
+    ) -> None:
+        """Use the server of a ready `redis.asyncio.Redis` client; its connections are left alone.
+
+        Repositories of different prefixes never see each other. The partition count is fixed with the first
+        `initialize()`. ConfigurationError.
+        """
+        self._open(deployments.from_client(client), Keys(prefix, partitions), max_event_bytes)
+
+    @classmethod
+    def from_url(
+        cls,
+        url: str | None = None,
+        *,
+        prefix: str = "ci",
+        partitions: int = 1,
+        max_event_bytes: int = MAX_EVENT_BYTES,
+    ) -> Self:
+        """Use the server at `embedded://PATH`, `redis://`, `rediss://` or `unix://PATH`.
+
+        None: what the environment variable CI_EVENTSTORE_URL says, else an embedded server under the user's data
+        directory. ConfigurationError.
+        """
+        repository = cls.__new__(cls)
+        deployment = deployments.from_url(url or deployments.default_url())
+        repository._open(deployment, Keys(prefix, partitions), max_event_bytes)
+        return repository
+
+    def _open(self, deployment: Deployment, keys: Keys, max_event_bytes: int) -> None:
+        self._deployment = deployment
+        self._keys = keys
+        self._max_event_bytes = max_event_bytes
+        self._opened: Store | None = None
+
+    @property
+    def _store(self) -> Store:
+        if self._opened is None:
+            raise NotInitializedError
+        return self._opened
+
+    async def initialize(self) -> None:
+        """Connect, check the server and the format of its data.
+
+        StoreUnavailableError, AuthenticationError, UnsuitableServerError, StoreFormatError.
+        """
+        if self._opened is None:
+            self._opened = await Store.open(self._deployment, self._keys, self._max_event_bytes)
+
+    async def close(self) -> None:
+        """Send what is waiting to be sent, then close the connections."""
+        if self._opened is not None:
+            store, self._opened = self._opened, None
+            await store.close()
+
+    # Users and keys
+
+    async def create_user(self, user: User) -> None:
+        """Store a new user; UserAlreadyExistsError, EmailAlreadyExistsError."""
+        check_user(user)
+        await self._store.accounts.create_user(user)
+
+    async def get_user(self, user_id: str) -> User | None:
+        """Return the user of that id."""
+        return await self._store.accounts.get_user(check_id("user id", user_id))
+
+    async def get_user_by_email(self, email: str) -> User | None:
+        """Return the user with that email, whatever its case."""
+        return await self._store.accounts.get_user_by_email(email) if is_id(email) else None
+
+    async def list_users(self) -> list[User]:
+        """Return all users, the oldest first."""
+        return await self._store.accounts.list_users()
+
+    async def update_user_active(self, user_id: str, is_active: bool) -> None:
+        """Let a user authenticate, or not; UserNotFoundError."""
+        await self._store.accounts.update_user_active(check_id("user id", user_id), is_active)
+
+    async def create_api_key(self, api_key: APIKey) -> None:
+        """Store a new key; UserNotFoundError, APIKeyAlreadyExistsError."""
+        check_api_key(api_key)
+        await self._store.accounts.create_api_key(api_key)
+
+    async def get_api_key_by_hash(self, key_hash: str) -> APIKey | None:
+        """Return the key with that hash, a revoked one too."""
+        return await self._store.accounts.get_api_key_by_hash(key_hash) if is_id(key_hash) else None
+
+    async def list_api_keys(self, user_id: str | None = None) -> list[APIKey]:
+        """Return all keys, or a user's, the oldest first."""
+        return await self._store.accounts.list_api_keys(_optional("user id", user_id))
+
+    async def revoke_api_key(self, key_id: str) -> None:
+        """Make the key inactive, for good; APIKeyNotFoundError."""
+        await self._store.accounts.revoke_api_key(check_id("API key id", key_id))
+
+    async def update_api_key_last_used(self, key_id: str, timestamp: datetime) -> None:
+        """Note when a key was used; APIKeyNotFoundError."""
+        check_time("timestamp", timestamp)
+        await self._store.accounts.update_api_key_last_used(check_id("API key id", key_id), timestamp)
+
+    # Jobs
+
+    async def create_job(self, job: Job) -> None:
+        """Store a new job with its events, in one step; JobAlreadyExistsError, InvalidJobError."""
+        check_job(job)
+        await self._store.jobs.create(job)
+
+    async def get_job(self, job_id: str, user_id: str | None = None) -> Job | None:
+        """Return a job with its events, those up to the moment that its state belongs to."""
+        state = await self._visible_state(job_id, user_id)
+        if state is None:
+            return None
+        keys = self._keys.job(job_id)
+        events = await self._store.reader.read(keys, 0, at_least=state.position, until=state.position)
+        return replace(to_job(job_id, state), events=events)
+
+    async def get_job_summary(self, job_id: str, user_id: str | None = None) -> Job | None:
+        """Return a job without its events."""
+        state = await self._visible_state(job_id, user_id)
+        return None if state is None else to_job(job_id, state)
+
+    async def list_jobs(self, user_id: str | None = None) -> list[Job]:
+        """Return all jobs, or a user's, without events, the newest first."""
+        pages = self._store.listings.all(_optional("user id", user_id))
+        return [job async for page in pages for job in page]
+
+    async def page_jobs(
+        self, user_id: str | None = None, status: str | None = None, limit: int = 100, before: str | None = None
+    ) -> list[Job]:
+        """Return up to `limit` jobs in the order of `list_jobs`, those that come after the job `before`."""
+        wanted = None if status is None else JobStatus.parse(status)
+        before = _optional("job id", before)
+        return await self._store.listings.page(_optional("user id", user_id), wanted, limit, before)
+
+    async def resolve_job_id(self, prefix: str) -> str:
+        """Return the id that begins with `prefix`, if it is the only one; JobNotFoundError, AmbiguousPrefixError."""
+        found = await self._store.listings.ids_beginning(check_id("job id", prefix), 3)
+        if not found:
+            raise JobNotFoundError(prefix)
+        if len(found) > 1 and prefix not in found:
+            raise AmbiguousPrefixError(prefix, found)
+        return found[0]
+
+    # State
+
+    async def update_job_status(
+        self, job_id: str, status: str, start_time: datetime | None = None, container_id: str | None = None
+    ) -> None:
+        """Move a job to another status; JobNotFoundError, UnknownStatusError, InvalidTransitionError."""
+        check_optional_time("start_time", start_time)
+        check_text("container id", container_id)
+        command = UpdateStatus(JobStatus.parse(status), start_time, container_id)
+        await self._store.jobs.execute(check_id("job id", job_id), command)
+
+    async def complete_job(self, job_id: str, success: bool, end_time: datetime) -> None:
+        """End a job with its result; JobNotFoundError, ResultConflictError."""
+        check_time("end_time", end_time)
+        event = JobEvent("complete", success=success, timestamp=end_time)
+        [event] = accept_events([event], end_time)
+        await self._store.jobs.execute(check_id("job id", job_id), Complete(event, end_time_is_explicit=True))
+
+    async def cancel_job(self, job_id: str, reason: str | None = None, user_id: str | None = None) -> None:
+        """End a job as cancelled, and say why in its log; JobNotFoundError, InvalidTransitionError."""
+        [line] = accept_events([JobEvent("log", cancel_message(reason))], utc_now(), self._max_event_bytes)
+        command = Cancel(line.data or "", _optional("user id", user_id))
+        await self._store.jobs.execute(check_id("job id", job_id), command)
+
+    # Events
+
+    async def add_event(self, job_id: str, event: JobEvent) -> None:
+        """Append a visible event; it is stored when the call returns."""
+        await self.add_events(job_id, (event,))
+
+    async def add_events(self, job_id: str, events: Iterable[JobEvent]) -> None:
+        """Append events in their order.
+
+        Up to 1,000 log events of together 1 MiB go in in one step, as does any number of events with a `complete` among
+        them; more log events go in in several, with those of other writers between them.
+        """
+        check_id("job id", job_id)
+        accepted = accept_events(events, utc_now(), self._max_event_bytes)
+        jobs = self._store.jobs
+        if accepted and all(event.type == "log" for event in accepted):
+            await jobs.append(job_id, accepted)
+        else:
+            await jobs.execute(job_id, AppendEvents(tuple(accepted)))
+
+    async def get_events_since(self, job_id: str, last_event_id: int, user_id: str | None = None) -> list[JobEvent]:
+        """Return all events after the one seen last; JobNotFoundError, InvalidPositionError."""
+        return await self._read(job_id, last_event_id, None, user_id)
+
+    async def read_events(
+        self, job_id: str, after: int = 0, limit: int = 1000, user_id: str | None = None
+    ) -> list[JobEvent]:
+        """Return up to `limit` events after the given id."""
+        return await self._read(job_id, after, max(limit, 0), user_id)
+
+    async def follow_events(
+        self, job_id: str, last_event_id: int = 0, user_id: str | None = None
+    ) -> AsyncGenerator[JobEvent, None]:
+        """Yield the events after the given id as they come; end with the job."""
+        keys = self._keys.job(check_id("job id", job_id))
+        check_position(last_event_id)
+        following = self._store.reader.follow(keys, last_event_id, _optional("user id", user_id))
+        async with aclosing(following):
+            async for event in following:
+                yield event
+
+    async def position_of_line(self, job_id: str, line: int) -> int:
+        """Return the id of an event at or shortly before the one that holds a line of the log, counted from 1.
+
+        From there, at most 1,000 events or 1 MiB have to be read to reach the line. JobNotFoundError.
+        """
+        keys = self._keys.job(check_id("job id", job_id))
+        await self._store.reader.extent(keys)
+        return await self._store.reader.position_of_line(keys, line)
+
+    # Projection
+
+    async def verify(self, job_id: str | None = None) -> list[Difference]:
+        """Return where hashes and indexes differ from what the streams say: of one job, or of the whole store."""
+        return await self._store.projections.verify(job_id)
+
+    async def rebuild(self, job_id: str | None = None) -> list[Difference]:
+        """Mend what `verify` reports, while the store is in use, and return what was mended."""
+        return await self._store.projections.rebuild(job_id)
+
+    async def _read(self, job_id: str, after: int, limit: int | None, user_id: str | None) -> list[JobEvent]:
+        keys = self._keys.job(check_id("job id", job_id))
+        check_position(after)
+        extent: Extent = await self._store.reader.extent(keys, _optional("user id", user_id))
+        return await self._store.reader.read(keys, after, at_least=extent.position, limit=limit)
+
+    async def _visible_state(self, job_id: str, user_id: str | None) -> JobState | None:
+        state = await self._store.jobs.state(check_id("job id", job_id))
+        _optional("user id", user_id)
+        return state if state is not None and user_id in (None, state.user_id) else None
+
+
+def _optional(what: str, value: str | None) -> str | None:
+    return None if value is None else check_id(what, value)
+
+
+def is_id(value: str) -> bool:
+    """Tell whether a text could be an id, an email or a hash: what couldn't is looked up in vain."""
+    try:
+        check_id("id", value)
+    except InvalidIdError:
+        return False
+    return True

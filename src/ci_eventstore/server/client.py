@@ -1,0 +1,181 @@
+"""Send commands and scripts: the one module that configures redis-py, and the edge where its errors become ours."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from typing import Any, cast
+
+from hiredis import pack_command
+from redis import exceptions
+from redis.asyncio import Redis
+from redis.asyncio.connection import BlockingConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.maint_notifications import MaintNotificationsConfig
+
+from ci_eventstore.errors import (
+    AuthenticationError,
+    OutcomeUnknownError,
+    StoreError,
+    StoreFullError,
+    StoreUnavailableError,
+)
+from ci_eventstore.server.deployments import Deployment
+from ci_eventstore.server.replies import Reply, as_info, as_texts
+from ci_eventstore.server.retry import is_passing, pauses, was_never_executed
+from ci_eventstore.server.scripts import Script
+
+logger = logging.getLogger("ci_eventstore.server")
+
+#: How long a command is tried again while the server can't be reached; a restart takes less.
+PATIENCE_SECONDS = 20.0
+#: The same when nothing was reached yet, so that a wrong address is told soon.
+FIRST_PATIENCE_SECONDS = 1.0
+#: The same while the server says that it is loading its data.
+LOADING_PATIENCE_SECONDS = 300.0
+COMMAND_CONNECTIONS = 32
+BLOCKING_CONNECTIONS = 1000
+#: How long a blocking read waits at the server; below the socket's timeout.
+BLOCK_SECONDS = 5.0
+
+#: Set on every connection, whatever the URL or the given client says.
+PINNED: dict[str, Any] = {
+    "protocol": 2,
+    "decode_responses": False,
+    "encoding": "utf-8",
+    "encoding_errors": "strict",
+    "socket_timeout": 10.0,
+    "socket_connect_timeout": 5.0,
+    "health_check_interval": 0,
+    "retry_on_timeout": False,
+    "retry_on_error": [],
+    "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+}
+
+
+class Server:
+    """A server of one deployment: a pool for commands, another for blocking reads."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self.deployment = deployment
+        self._commands = _client(deployment, COMMAND_CONNECTIONS)
+        self._blocking = _client(deployment, BLOCKING_CONNECTIONS)
+        self._reached = False
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._commands.aclose(close_connection_pool=True)
+        await self._blocking.aclose(close_connection_pool=True)
+        self.deployment.release()
+
+    async def info(self) -> dict[str, str]:
+        """Return what the server says of itself; nothing if it doesn't know the command, as `fakeredis`."""
+        try:
+            return as_info(await self.read("INFO"))
+        except StoreError as error:
+            if isinstance(error.__cause__, exceptions.ResponseError) and "unknown command" in str(error):
+                return {}
+            raise
+
+    async def read(self, *command: str | int | bytes) -> Reply:
+        """Send a command that changes nothing, or does no harm if it is done twice; StoreUnavailableError."""
+        return await self._persist(command[0], lambda: self._commands.execute_command(*command), is_write=False)
+
+    async def read_many(self, commands: Sequence[Sequence[str | int | bytes]]) -> list[Reply]:
+        """Send several reads together and return their replies; other clients' commands may come between them."""
+        return await self._pipeline(commands, is_transaction=False)
+
+    async def read_at_once(self, commands: Sequence[Sequence[str | int | bytes]]) -> list[Reply]:
+        """Send several reads of one slot as a transaction: nothing comes between them."""
+        return await self._pipeline(commands, is_transaction=True)
+
+    async def _pipeline(self, commands: Sequence[Sequence[str | int | bytes]], *, is_transaction: bool) -> list[Reply]:
+        async def send() -> list[Reply]:
+            pipeline = self._commands.pipeline(transaction=is_transaction)
+            for command in commands:
+                pipeline.execute_command(*command)
+            return await pipeline.execute()
+
+        return cast(list[Reply], await self._persist("pipeline", send, is_write=False))
+
+    async def scan(self, pattern: str) -> AsyncIterator[str]:
+        """Yield the keys that match a pattern. It walks all keys: for maintenance, never for a request."""
+        cursor = b"0"
+        while True:
+            cursor, keys = await self.read("SCAN", cursor, "MATCH", pattern, "COUNT", 1000)
+            for key in as_texts(keys):
+                yield key
+            if cursor == b"0":
+                return
+
+    async def read_blocking(self, *command: str | int | bytes) -> Reply:
+        """Send a read that waits at the server for up to BLOCK_SECONDS."""
+        return await self._persist(command[0], lambda: self._blocking.execute_command(*command), is_write=False)
+
+    async def run(self, script: Script, keys: Sequence[str], arguments: Iterable[str | int | bytes]) -> Reply:
+        """Run a script. It is sent again after a lost reply, so it must know its call by an argument.
+
+        OutcomeUnknownError: no answer came, though it may have been executed; StoreUnavailableError: it wasn't.
+        """
+        values = [*keys, *arguments]
+
+        async def send() -> Reply:
+            try:
+                return await self._commands.execute_command("EVALSHA", script.sha, len(keys), *values)
+            except exceptions.NoScriptError:
+                return await self._commands.execute_command("EVAL", script.source, len(keys), *values)
+
+        return await self._persist(script.name, send, is_write=True)
+
+    async def _persist(self, what: object, send: Callable[[], Awaitable[Reply]], *, is_write: bool) -> Reply:
+        started, may_have_arrived = time.monotonic(), False
+        for pause in pauses():
+            try:
+                reply = await send()
+            except exceptions.RedisError as error:
+                may_have_arrived = may_have_arrived or not was_never_executed(error)
+                if not is_passing(error) or time.monotonic() - started + pause > self._patience(error):
+                    raise _translate(error, what, self.deployment.name, is_write and may_have_arrived) from error
+                logger.debug("sending again", extra={"command": str(what), "error": str(error)})
+            else:
+                self._reached = True
+                return reply
+            await asyncio.sleep(pause)
+        raise AssertionError("pauses never end")
+
+    def _patience(self, error: Exception) -> float:
+        if isinstance(error, exceptions.BusyLoadingError):
+            return LOADING_PATIENCE_SECONDS
+        return PATIENCE_SECONDS if self._reached else FIRST_PATIENCE_SECONDS
+
+
+class _FastPacking:
+    """Encodes commands in C: redis-py does so in its synchronous connections only, and batches have many arguments."""
+
+    def pack_command(self, *args: Any) -> list[bytes]:
+        """Return the command as the server reads it."""
+        return [pack_command(args)]
+
+
+def _client(deployment: Deployment, connections: int) -> Redis:
+    options = {**deployment.connection_options, **PINNED, "retry": Retry(NoBackoff(), 0)}
+    connection_class = type("Connection", (_FastPacking, deployment.connection_class), {})
+    pool = BlockingConnectionPool(max_connections=connections, timeout=10, connection_class=connection_class, **options)
+    client = Redis(connection_pool=pool)
+    # Replies are read as the protocol says, in `replies`, whatever shapes a version of redis-py makes of them.
+    client.response_callbacks.clear()
+    return client
+
+
+def _translate(error: exceptions.RedisError, what: object, where: str, is_unknown: bool) -> Exception:
+    """Return our error for one of redis-py's; one that has no meaning of its own here is returned as it is."""
+    if isinstance(error, exceptions.AuthenticationError | exceptions.AuthorizationError) or str(error).startswith(
+        ("NOAUTH", "WRONGPASS", "NOPERM")
+    ):
+        return AuthenticationError(f"{where} refuses access: {error}. Put user and password into the URL")
+    if isinstance(error, exceptions.OutOfMemoryError):
+        return StoreFullError(f"{where} is out of memory and takes no writes: raise its maxmemory, or delete jobs")
+    if is_passing(error):
+        return OutcomeUnknownError(str(what)) if is_unknown else StoreUnavailableError(f"{where}: {error}")
+    return StoreError(f"{where}, {what}: {error}")

@@ -1,0 +1,86 @@
+"""Where the server runs, chosen by URL alone, or taken from a ready client."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from redis.asyncio import Redis
+from redis.asyncio.connection import Connection, parse_url
+
+from ci_eventstore.embedded import EmbeddedConnection, EmbeddedServer
+from ci_eventstore.errors import ConfigurationError
+
+URL_VARIABLE = "CI_EVENTSTORE_URL"
+_REDIS_SCHEMES = ("redis", "rediss", "unix")
+
+
+def _nothing() -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """How connections to one server are made."""
+
+    #: Without a password; for messages.
+    name: str
+    connection_class: type[Any]
+    connection_options: Mapping[str, Any] = field(repr=False)
+    #: Called when the last connection was closed.
+    release: Callable[[], None] = _nothing
+
+
+def default_url() -> str:
+    """Return `CI_EVENTSTORE_URL`, or an embedded server under the user's data directory."""
+    url = os.environ.get(URL_VARIABLE)
+    if url:
+        return url
+    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return f"embedded://{data}/ci-eventstore"
+
+
+def from_url(url: str) -> Deployment:
+    """Read a URL: `embedded://PATH`, `redis://`, `rediss://`, `unix://PATH`; ConfigurationError says what is wrong."""
+    scheme = url.partition("://")[0]
+    if scheme == "embedded":
+        return _embedded(url)
+    if "://" not in url or scheme not in _REDIS_SCHEMES:
+        raise ConfigurationError(f"the URL {_shown(url)!r} must begin with embedded://, redis://, rediss:// or unix://")
+    try:
+        options: dict[str, Any] = dict(parse_url(url))
+    except (ValueError, TypeError) as error:
+        raise ConfigurationError(f"the URL {_shown(url)!r} can't be read: {error}") from None
+    database = urlsplit(url).path.strip("/")
+    if scheme != "unix" and database and not database.isdigit():
+        raise ConfigurationError(f"the URL {_shown(url)!r} ends in {database!r}, which is no database number")
+    connection_class: Any = options.pop("connection_class", Connection)
+    return Deployment(_shown(url), connection_class, options)
+
+
+def from_client(client: object) -> Deployment:
+    """Use a client's address and credentials; its connections stay its own. ConfigurationError if it is no client."""
+    if not isinstance(client, Redis):
+        raise ConfigurationError(f"a redis.asyncio.Redis client is needed, or a URL by from_url(), not {client!r}")
+    pool = client.connection_pool
+    return Deployment("the given client's server", pool.connection_class, dict(pool.connection_kwargs))
+
+
+def _embedded(url: str) -> Deployment:
+    path = unquote(url.removeprefix("embedded://"))
+    if not path:
+        raise ConfigurationError("the URL embedded:// needs the directory for its data: embedded:///var/lib/ci")
+    server = EmbeddedServer(Path(path).expanduser().absolute())
+    options = {"path": str(server.socket_path), "server": server}
+    return Deployment(url, EmbeddedConnection, options, server.release)
+
+
+def _shown(url: str) -> str:
+    """Return the URL without its password."""
+    try:
+        password = urlsplit(url).password
+    except ValueError:
+        password = None
+    return url.replace(f":{password}@", ":***@") if password else url

@@ -1,0 +1,71 @@
+"""An open store: the server, checked, and the parts that work on it."""
+
+from dataclasses import dataclass
+
+from ci_eventstore.accounts.store import AccountStore
+from ci_eventstore.errors import StoreFormatError
+from ci_eventstore.events.reader import EventReader
+from ci_eventstore.jobs.listings import Listings
+from ci_eventstore.jobs.store import JobStore
+from ci_eventstore.keys import Keys
+from ci_eventstore.projection.projections import Projections
+from ci_eventstore.server.checks import check_server
+from ci_eventstore.server.client import Server
+from ci_eventstore.server.deployments import Deployment
+from ci_eventstore.server.scripts import load_script
+
+#: Of keys, hashes and streams; another number means another layout.
+FORMAT_VERSION = 1
+INITIALIZE = load_script("ci_eventstore", "initialize")
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """The parts of one open repository."""
+
+    server: Server
+    accounts: AccountStore
+    jobs: JobStore
+    listings: Listings
+    reader: EventReader
+    projections: Projections
+
+    @classmethod
+    async def open(cls, deployment: Deployment, keys: Keys, max_event_bytes: int) -> "Store":
+        """Connect, check the server and the data's format; StoreError."""
+        server = Server(deployment)
+        try:
+            check_server(await server.info())
+            await check_format(server, keys)
+        except BaseException:
+            await server.close()
+            raise
+        return cls(
+            server=server,
+            accounts=AccountStore(server, keys),
+            jobs=JobStore(server, keys, max_event_bytes),
+            listings=Listings(server, keys),
+            reader=EventReader(server),
+            projections=Projections(server, keys),
+        )
+
+    async def close(self) -> None:
+        """Send what is waiting to be sent, then close the connections."""
+        await self.jobs.drain()
+        await self.server.close()
+
+
+async def check_format(server: Server, keys: Keys) -> None:
+    """Note the format version and the partition count of a new store; StoreFormatError if an old one has others."""
+    reply = await server.run(INITIALIZE, [keys.store], [FORMAT_VERSION, keys.partitions])
+    version, partitions = int(reply[0]), int(reply[1])
+    if version != FORMAT_VERSION:
+        raise StoreFormatError(
+            f"the store {keys.prefix!r} has format version {version}, this program reads {FORMAT_VERSION}: "
+            "use the program version that wrote it, or another prefix"
+        )
+    if partitions != keys.partitions:
+        raise StoreFormatError(
+            f"the store {keys.prefix!r} was made with {partitions} partitions, not {keys.partitions}: "
+            f"open it with partitions={partitions}, which never changes"
+        )

@@ -1,0 +1,68 @@
+"""A fixture per deployment, and the repository that the contract's tests use."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import fakeredis
+import pytest
+
+from ci_common import JobRepository, MemoryJobRepository
+from ci_eventstore import RedisJobRepository
+from tests.contract.deployments import DEPLOYMENTS, DefaultsJobRepository, MakeRepository, new_prefix
+from tests.servers import RealServer, find_redis7
+
+
+@pytest.fixture
+def memory() -> MakeRepository:
+    return lambda prefix: MemoryJobRepository()
+
+
+@pytest.fixture
+def defaults() -> MakeRepository:
+    return lambda prefix: DefaultsJobRepository()
+
+
+@pytest.fixture
+def fake() -> MakeRepository:
+    server = fakeredis.FakeServer(version=(7, 0))
+    return lambda prefix: RedisJobRepository(fakeredis.FakeAsyncRedis(server=server), prefix=prefix)
+
+
+@pytest.fixture(scope="session")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeRepository]:
+    url = f"embedded://{tmp_path_factory.mktemp('embedded')}"
+    # As long as somebody has it open, the server runs; without this it would be started for every test.
+    keeper = RedisJobRepository.from_url(url, prefix=new_prefix())
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        runner.run(keeper.initialize())
+        yield lambda prefix: RedisJobRepository.from_url(url, prefix=prefix)
+        runner.run(keeper.close())
+
+
+@pytest.fixture(scope="session")
+def redis7() -> Iterator[MakeRepository]:
+    try:
+        binary = find_redis7()
+    except LookupError as reason:
+        pytest.skip(str(reason))
+    with RealServer(binary, tcp=True) as server:
+        yield lambda prefix: RedisJobRepository.from_url(server.url, prefix=prefix)
+
+
+@pytest.fixture(params=DEPLOYMENTS)
+def deployment(request: pytest.FixtureRequest) -> MakeRepository:
+    made: MakeRepository = request.getfixturevalue(request.param)
+    return made
+
+
+@pytest.fixture
+async def repository(deployment: MakeRepository) -> AsyncIterator[JobRepository]:
+    """An open repository; what the test leaves in a Redis one must be in agreement with its streams."""
+    prefix = new_prefix()
+    async with deployment(prefix) as opened:
+        yield opened
+    # Another one, because the test may have closed that one.
+    checker = deployment(prefix)
+    if isinstance(checker, RedisJobRepository):
+        async with checker:
+            assert await checker.verify() == []

@@ -1,0 +1,25 @@
+"""Where the contract is tested: a deployment is a function that makes a repository for a prefix."""
+
+import secrets
+from collections.abc import Callable
+
+from ci_common import JobRepository, MemoryJobRepository
+
+#: Names of the fixtures in `conftest`, each of which gives a `MakeRepository`.
+DEPLOYMENTS = ["memory", "defaults", "fake", "embedded", "redis7"]
+
+#: Makes a repository that isn't open yet; within a test, those of one prefix share their data, except in memory.
+MakeRepository = Callable[[str], JobRepository]
+
+
+class DefaultsJobRepository(MemoryJobRepository):
+    """A repository that has written nothing but what it must, and takes the rest from the contract."""
+
+    add_events = JobRepository.add_events
+    cancel_job = JobRepository.cancel_job
+    get_job_summary = JobRepository.get_job_summary
+
+
+def new_prefix() -> str:
+    """Return a prefix that no other test uses."""
+    return f"t{secrets.token_hex(6)}"

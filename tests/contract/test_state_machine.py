@@ -1,0 +1,161 @@
+"""Random commands, given to two repositories: whatever comes, both answer the same and hold the same."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from ci_common import APIKey, Job, JobEvent, JobRepository, MemoryJobRepository, User
+from ci_eventstore import RedisJobRepository
+from tests.contract import commands as c
+from tests.contract.deployments import MakeRepository, new_prefix
+
+
+class TwoRepositories(RuleBasedStateMachine):
+    """Drives both on one event loop, and compares them after every command."""
+
+    def __init__(self, make_first: Callable[[], JobRepository], make_second: Callable[[], JobRepository]) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.pair = (make_first(), make_second())
+        self.touched: str | None = None
+        for repository in self.pair:
+            self.runner.run(repository.initialize())
+
+    def give(self, command: c.Command, job_id: str | None = None) -> None:
+        """Run a command on both and compare the outcomes; the job that it is about is compared afterwards."""
+        first, second = (self.runner.run(c.observe(repository, command)) for repository in self.pair)
+        assert first == second
+        self.touched = job_id or self.touched
+
+    def teardown(self) -> None:
+        """Compare all that both hold, and close them."""
+        try:
+            first, second = (self.runner.run(c.everything(repository)) for repository in self.pair)
+            assert c.comparable(first) == c.comparable(second)
+            for repository in self.pair:
+                if isinstance(repository, RedisJobRepository):
+                    assert self.runner.run(repository.verify()) == []
+        finally:
+            for repository in self.pair:
+                self.runner.run(repository.close())
+            self.runner.close()
+
+    @precondition(lambda self: self.touched)
+    @invariant()
+    def jobs_are_equal(self) -> None:
+        """The job of the last command is the same in both."""
+        job_id, self.touched = self.touched, None
+        if job_id:
+            self.give(lambda repository: repository.get_job(job_id))
+
+    @rule(job=c.jobs)
+    def create_job(self, job: Job) -> None:
+        self.give(lambda repository: repository.create_job(job), job.id)
+
+    @rule(
+        job_id=c.job_ids,
+        status=c.statuses,
+        start_time=st.none() | c.times,
+        container_id=st.sampled_from([None, None, "c2", "\ud800"]),
+    )
+    def update_job_status(
+        self, job_id: str, status: str, start_time: datetime | None, container_id: str | None
+    ) -> None:
+        self.give(lambda repository: repository.update_job_status(job_id, status, start_time, container_id), job_id)
+
+    @rule(job_id=c.job_ids, success=st.booleans(), end_time=c.times)
+    def complete_job(self, job_id: str, success: bool, end_time: datetime) -> None:
+        self.give(lambda repository: repository.complete_job(job_id, success, end_time), job_id)
+
+    @rule(job_id=c.job_ids, reason=c.data, user_id=c.some_user)
+    def cancel_job(self, job_id: str, reason: str | None, user_id: str | None) -> None:
+        self.give(lambda repository: repository.cancel_job(job_id, reason, user_id), job_id)
+
+    @rule(job_id=c.job_ids, event=c.events)
+    def add_event(self, job_id: str, event: JobEvent) -> None:
+        self.give(lambda repository: repository.add_event(job_id, event), job_id)
+
+    @rule(job_id=c.job_ids, events=c.event_lists)
+    def add_events(self, job_id: str, events: list[JobEvent]) -> None:
+        self.give(lambda repository: repository.add_events(job_id, events), job_id)
+
+    @rule(job_id=c.job_ids, events=c.event_lists, bad=c.bad_events)
+    def add_a_bad_event(self, job_id: str, events: list[JobEvent], bad: JobEvent) -> None:
+        self.give(lambda repository: repository.add_events(job_id, [*events, bad]), job_id)
+
+    @rule(job_id=c.job_ids, after=c.positions, limit=c.limits, user_id=c.some_user)
+    def read(self, job_id: str, after: int, limit: int, user_id: str | None) -> None:
+        self.give(lambda repository: repository.get_events_since(job_id, after, user_id))
+        self.give(lambda repository: repository.read_events(job_id, after, limit, user_id))
+        self.give(lambda repository: repository.get_job_summary(job_id, user_id))
+        self.give(lambda repository: repository.get_job(job_id, user_id))
+
+    @rule(job_id=c.job_ids, after=c.positions)
+    def follow(self, job_id: str, after: int) -> None:
+        self.give(lambda repository: c.follow_what_is_there(repository, job_id, after))
+
+    @rule(user_id=c.some_user, status=st.none() | c.statuses, limit=c.limits, before=st.none() | c.job_ids)
+    def page(self, user_id: str | None, status: str | None, limit: int, before: str | None) -> None:
+        self.give(lambda repository: repository.page_jobs(user_id, status, limit, before))
+
+    @rule(user=c.users)
+    def create_user(self, user: User) -> None:
+        self.give(lambda repository: repository.create_user(user))
+
+    @rule(user_id=c.user_ids, is_active=st.booleans())
+    def update_user_active(self, user_id: str, is_active: bool) -> None:
+        self.give(lambda repository: repository.update_user_active(user_id, is_active))
+
+    @rule(key=c.keys)
+    def create_api_key(self, key: APIKey) -> None:
+        self.give(lambda repository: repository.create_api_key(key))
+
+    @rule(key_id=st.sampled_from(c.KEY_IDS), used_at=st.none() | c.times)
+    def change_api_key(self, key_id: str, used_at: datetime | None) -> None:
+        if used_at is None:
+            self.give(lambda repository: repository.revoke_api_key(key_id))
+        else:
+            self.give(lambda repository: repository.update_api_key_last_used(key_id, used_at))
+
+    @rule(user_id=c.user_ids, email=c.emails, key_hash=c.hashes)
+    def read_accounts(self, user_id: str, email: str, key_hash: str) -> None:
+        self.give(lambda repository: repository.get_user(user_id))
+        self.give(lambda repository: repository.get_user_by_email(email))
+        self.give(lambda repository: repository.get_api_key_by_hash(key_hash))
+        self.give(lambda repository: repository.list_api_keys(user_id))
+
+    @rule(bad=st.sampled_from(c.BAD_IDS), job_id=c.job_ids)
+    def give_bad_input(self, bad: str, job_id: str) -> None:
+        self.give(lambda repository: repository.get_job(bad))
+        self.give(lambda repository: repository.add_events(bad, []))
+        self.give(lambda repository: repository.list_jobs(bad))
+        self.give(lambda repository: repository.get_events_since(job_id, -1))
+        self.give(lambda repository: repository.update_job_status(job_id, "done"), job_id)
+
+
+def compare(make_first: Callable[[], JobRepository], make_second: Callable[[], JobRepository], examples: int) -> None:
+    """Run the machine for some examples of up to 30 commands."""
+    run_state_machine_as_test(
+        lambda: TwoRepositories(make_first, make_second),
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=30,
+            deadline=None,
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("deployment", "examples"),
+    [("memory", 40), ("defaults", 40), ("fake", 40), ("embedded", 40), ("redis7", 40)],
+    indirect=["deployment"],
+)
+def test_it_does_what_the_memory_does(deployment: MakeRepository, examples: int) -> None:
+    """No sequence of commands tells a deployment from the repository in memory."""
+    compare(MemoryJobRepository, lambda: deployment(new_prefix()), examples)

@@ -1,0 +1,65 @@
+"""Find and kill the processes that work in a data directory."""
+
+import os
+import signal
+from pathlib import Path
+
+from tests.servers import wait_until
+
+
+def processes_in(directory: Path) -> set[int]:
+    """Return all processes that work in a directory or have a file below it open; zombies have none."""
+    return {int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal() and _uses(entry, directory)}
+
+
+def servers_of(directory: Path) -> list[int]:
+    """Return the servers of a data directory."""
+    return sorted(pid for pid in _background(directory) if "-server" in _name(pid))
+
+
+def watchdogs_of(directory: Path) -> list[int]:
+    """Return the watchdogs of a data directory."""
+    return sorted(pid for pid in _background(directory) if "-server" not in _name(pid))
+
+
+def kill(pid: int) -> None:
+    """Kill a process, which may be gone already, and wait until it has nothing open any more."""
+    folder = Path(f"/proc/{pid}")
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+    wait_until(lambda: not folder.exists() or not _links(folder), f"the end of process {pid}")
+
+
+def _background(directory: Path) -> list[int]:
+    return [pid for pid in processes_in(directory) if _link(Path(f"/proc/{pid}/cwd")) == str(directory.resolve())]
+
+
+def _uses(process: Path, directory: Path) -> bool:
+    if int(process.name) == os.getpid():
+        return False
+    inside = str(directory.resolve())
+    return any(link == inside or link.startswith(f"{inside}/") for link in _links(process))
+
+
+def _links(process: Path) -> list[str]:
+    try:
+        descriptors = list((process / "fd").iterdir())
+    except OSError:
+        return []
+    return [_link(path) for path in (process / "cwd", *descriptors)]
+
+
+def _link(path: Path) -> str:
+    try:
+        return str(path.readlink())
+    except OSError:
+        return ""
+
+
+def _name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text()
+    except OSError:
+        return ""

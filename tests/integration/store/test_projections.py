@@ -1,0 +1,161 @@
+"""Verify finds what is wrong, rebuild brings back what was."""
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from ci_common.errors import JobNotFoundError
+from ci_common.models import APIKey, Job, JobEvent, User
+from ci_eventstore.errors import ProjectionMissingError
+from ci_eventstore.repository import RedisJobRepository
+from ci_eventstore.server.client import Server
+
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+
+async def fill(repository: RedisJobRepository) -> None:
+    """Write jobs in all states, logs over the sparse index's steps, users and keys."""
+    for user in ("u", "v"):
+        await repository.create_user(User(id=user, name=user, email=f"{user}@X.org", created_at=NOW))
+        await repository.create_api_key(APIKey(id=f"key-{user}", user_id=user, key_hash=f"hash-{user}"))
+    for number, owner in enumerate([None, "u", "u", "v", "v:queued"]):
+        await repository.create_job(Job(id=f"job-{number}", status="queued", user_id=owner, command=["a", "b c"]))
+    await repository.create_job(Job(id="made", status="failed", user_id="u", events=[JobEvent("log", "x\n")]))
+    await repository.update_job_status("job-1", "running", container_id="c")
+    await repository.add_events("job-1", [JobEvent("log", f"line {number}\n") for number in range(2500)])
+    await repository.add_event("job-1", JobEvent("log", "x" * 2_000_000))
+    await repository.cancel_job("job-2", "because")
+    await repository.complete_job("job-3", True, NOW)
+    await repository.add_event("job-3", JobEvent("log", "late"))
+
+
+#: The command that reads all of a key, and what follows the key in it.
+READERS: dict[bytes, tuple[str | int, ...]] = {
+    b"hash": ("HGETALL",),
+    b"zset": ("ZRANGE", 0, -1),
+    b"set": ("SMEMBERS",),
+    b"list": ("LRANGE", 0, -1),
+    b"stream": ("XRANGE", "-", "+"),
+}
+
+
+async def dump(server: Server) -> dict[str, Any]:
+    """Return the whole store but for what expires."""
+    found: dict[str, Any] = {}
+    for key in sorted([key async for key in server.scan("*")]):
+        kind = await server.read("TYPE", key)
+        if ":calls:" not in key:
+            command, *arguments = READERS[kind]
+            reply = await server.read(command, key, *arguments)
+            found[key] = dict(zip(reply[::2], reply[1::2], strict=True)) if kind == b"hash" else sorted(reply)
+    return found
+
+
+async def delete(server: Server, *kinds: str) -> None:
+    for kind in kinds:
+        for key in [key async for key in server.scan(f"{{ci:*}}:{kind}*")]:
+            await server.read("DEL", key)
+
+
+async def test_everything_derived_can_be_deleted_and_comes_back(repository: RedisJobRepository, server: Server) -> None:
+    """Without any job hash, listing and index, rebuild makes the store what it was, key by key."""
+    await fill(repository)
+    before = await dump(server)
+    await delete(
+        server, "job:", "jobs:", "owned:", "ids", "index:", "users", "emails", "keys", "key-hashes", "user-keys:"
+    )
+    assert len(await repository.verify()) > 10
+    with pytest.raises(ProjectionMissingError):
+        await repository.get_job("job-1")
+    with pytest.raises(ProjectionMissingError):
+        await repository.add_event("job-1", JobEvent("log", "x"))
+    assert await repository.rebuild() != []
+    assert await repository.verify() == []
+    assert await dump(server) == before
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        ("HSET", "{ci:0}:job:job-1", "status", "queued"),
+        ("HSET", "{ci:0}:job:job-1", "position", "7"),
+        ("HINCRBY", "{ci:0}:job:job-1", "bytes", "1"),
+        ("HDEL", "{ci:0}:job:job-3", "success"),
+        ("HSET", "{ci:0}:job:job-3", "unheard_of", "1"),
+        ("RPUSH", "{ci:0}:index:job-1", "1 1 1"),
+        ("DEL", "{ci:0}:index:job-1"),
+        ("ZADD", "{ci:0}:jobs:running", "0", "0000000000000000:ghost"),
+        ("ZADD", "{ci:0}:owned:all:w", "0", "00e2c8c6fd19b000:job-1"),
+        ("DEL", "{ci:0}:jobs:all"),
+        ("DEL", "{ci:0}:ids"),
+        ("SREM", "{ci:accounts}:users", "u"),
+        ("HSET", "{ci:accounts}:emails", "w@x.org", "u"),
+        ("SADD", "{ci:accounts}:user-keys:u", "key-v"),
+        ("DEL", "{ci:accounts}:key-hashes"),
+    ],
+    ids=" ".join,
+)
+async def test_each_damage_is_found_and_mended(
+    repository: RedisJobRepository, server: Server, damage: tuple[str, ...]
+) -> None:
+    """Verify reports a wrong field, index or listing, and rebuild makes it right again."""
+    await fill(repository)
+    before = await dump(server)
+    await server.read(*damage)
+    assert await repository.verify() != []
+    await repository.rebuild()
+    assert await repository.verify() == []
+    assert await dump(server) == before
+
+
+async def test_verify_and_rebuild_while_the_store_is_in_use(repository: RedisJobRepository) -> None:
+    """Writers in full swing make no difference, and a rebuild beside them loses nothing."""
+    await repository.create_job(Job(id="busy", status="running", user_id="u"))
+    stop = asyncio.Event()
+
+    async def write() -> int:
+        count = 0
+        while not stop.is_set():
+            await repository.add_events("busy", [JobEvent("log", "x\n")] * 20)
+            count += 20
+        return count
+
+    async def move() -> None:
+        while not stop.is_set():
+            await repository.update_job_status("busy", "queued")
+            await repository.update_job_status("busy", "running")
+
+    writers = [asyncio.create_task(write()) for _ in range(4)]
+    mover = asyncio.create_task(move())
+    for _ in range(10):
+        assert await repository.verify() == []
+        assert await repository.rebuild("busy") == []
+    stop.set()
+    await mover
+    job = await repository.get_job("busy")
+    assert job is not None
+    assert len(job.events) == sum([await writer for writer in writers])
+
+
+async def test_a_stream_that_is_gone_is_reported(repository: RedisJobRepository, server: Server) -> None:
+    """A hash without its stream can't be rebuilt, so it stays reported."""
+    await repository.create_job(Job(id="a", status="queued"))
+    await server.read("DEL", "{ci:0}:events:a")
+    assert [str(difference) for difference in await repository.verify()] == [
+        "job a: stream: expected 'events', found None"
+    ]
+    await server.read("FLUSHALL")
+
+
+async def test_one_job_is_verified_alone(repository: RedisJobRepository, server: Server) -> None:
+    """With an id, only that job is looked at; a missing one is an error."""
+    await fill(repository)
+    await server.read("HSET", "{ci:0}:job:job-1", "status", "queued")
+    assert await repository.verify("job-2") == []
+    assert [difference.place for difference in await repository.verify("job-1")] != []
+    assert await repository.rebuild("job-1") != []
+    assert await repository.verify("job-1") == []
+    with pytest.raises(JobNotFoundError):
+        await repository.verify("none")

@@ -1,0 +1,34 @@
+"""`python -m benchmarks` runs, and shows every row; what the figures are is not looked at here."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.__main__ import main
+from benchmarks.scale import QUICK
+from benchmarks.servers import FILE_SETTINGS, server_binaries
+
+APPENDING = ["append, batches of 500", f"append, {QUICK.tasks} tasks on one job", "append, one task"]
+WITHOUT_FILE = [
+    f"read {QUICK.long_job:,} events",
+    "memory, 80 bytes of text, beyond the payload",
+    "memory, 80 bytes of text, MEMORY USAGE beyond it",
+    "memory, 80 bytes of text, all",
+    "memory, 80 bytes of text, all",
+]
+CODEC = ["encode an event of 80 bytes", "decode an event of 80 bytes"]
+
+
+def test_a_quick_run_has_all_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every server is measured with and without its append-only file, and all rows are printed and written as JSON."""
+    main(["--quick", "--json", str(tmp_path / "report.json")])
+    printed = capsys.readouterr().out
+    report = json.loads((tmp_path / "report.json").read_text())
+    names = [[row["what"] for row in section["rows"]] for section in report["sections"]]
+    assert names == [APPENDING + WITHOUT_FILE, APPENDING] * len(server_binaries()) + [CODEC]
+    assert {(line["bytes"], line["level"]) for line in report["compression"]} == {(1024, 1), (1024, 3)}
+    for section in report["sections"]:
+        assert section["title"] in printed
+        assert all(row["what"] in printed and row["ours"] for row in section["rows"])
+    assert all(setting in printed for setting in FILE_SETTINGS)

@@ -1,0 +1,82 @@
+"""Entries: golden bytes of every version, and round trips."""
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ci_common.models import JobEvent
+from ci_common.validation import accept_event
+from ci_eventstore.events.codec import COMPRESS_FROM_BYTES, decode, decode_event, encode
+from ci_eventstore.events.records import Fact, FactType
+
+NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+#: What was once written must be readable for ever, and what is written now must not change by accident.
+GOLDEN = [
+    ("9401a36c6f67cf000660dc3778d000a368690a", JobEvent("log", "hi\n", timestamp=NOON)),
+    ("9401a36c6f67cf000660dc3778d000c0", JobEvent("log", None, timestamp=NOON)),
+    ("9401a36c6f67cf000660dc3778d000c403ff0a00", JobEvent("log", "\udcff\n\0", timestamp=NOON)),
+    ("9501a8636f6d706c657465cf000660dc3778d000c0c3", JobEvent("complete", success=True, timestamp=NOON)),
+    (
+        "9401a36c6f67b3323032362d31312d32325431323a30303a3030a0",
+        JobEvent("log", "", timestamp=NOON.replace(tzinfo=None)),
+    ),
+    (
+        "9401a773746172746564cf000660dc3778d00082aa73746172745f74696d6581a474696d65cf000660dc3778d000"
+        "ac636f6e7461696e65725f6964a163",
+        Fact(FactType.STARTED, NOON, {"start_time": NOON, "container_id": "c"}),
+    ),
+]
+
+
+@pytest.mark.parametrize(("payload", "record"), GOLDEN)
+def test_version_1_is_what_it_was(payload: str, record: JobEvent | Fact) -> None:
+    """Known records have known bytes, and known bytes are read as these records."""
+    assert encode(record).hex() == payload
+    assert decode(bytes.fromhex(payload), 7) == record
+
+
+def test_an_unknown_version_is_refused_by_its_number() -> None:
+    """A payload of a later version isn't guessed at."""
+    with pytest.raises(ValueError, match="version 9"):
+        decode(bytes.fromhex("9409a36c6f6700a0"), 1)
+
+
+def test_a_fact_is_no_event() -> None:
+    """Where an event must be, a fact is an error."""
+    with pytest.raises(ValueError, match="created"):
+        decode_event(encode(Fact(FactType.CREATED, NOON)), 1)
+
+
+aware = st.datetimes(timezones=st.just(UTC)) | st.datetimes(
+    min_value=datetime(2, 1, 1), max_value=datetime(9998, 1, 1), timezones=st.just(timezone(timedelta(hours=-7)))
+)
+texts = st.text() | st.binary(max_size=3000).map(lambda raw: raw.decode("utf-8", "surrogateescape"))
+events = st.builds(
+    JobEvent, st.just("log"), st.none() | texts, st.none() | st.booleans(), aware | st.datetimes()
+) | st.builds(JobEvent, st.just("complete"), st.none() | texts, st.booleans(), aware | st.datetimes())
+
+
+@given(event=events, position=st.integers(1, 2**40))
+def test_events_come_back_as_they_were(event: JobEvent, position: int) -> None:
+    """Any accepted event survives; so do its awareness, its microseconds and its bytes."""
+    accepted = accept_event(event, NOON)
+    found = decode_event(encode(accepted), position)
+    assert found == accepted
+    assert found.id == position
+    assert found.timestamp is not None
+    assert event.timestamp is not None
+    assert (found.timestamp.tzinfo is None) == (event.timestamp.tzinfo is None)
+
+
+@given(raw=st.binary(min_size=COMPRESS_FROM_BYTES, max_size=10_000))
+def test_bytes_survive_compression(raw: bytes) -> None:
+    """Text above the threshold, whatever its bytes, comes back byte for byte."""
+    event = JobEvent("log", (raw * 3).decode("utf-8", "surrogateescape"), timestamp=NOON)
+    payload = encode(event)
+    data = decode_event(payload, 1).data
+    assert data is not None
+    assert data.encode("utf-8", "surrogateescape") == raw * 3
+    assert len(payload) < 3 * len(raw)

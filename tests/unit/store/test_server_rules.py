@@ -1,0 +1,83 @@
+"""What a server must be, which URLs there are, and when a command is sent again."""
+
+import pytest
+from redis import exceptions
+
+from ci_eventstore.errors import ConfigurationError, UnsuitableServerError
+from ci_eventstore.server.checks import check_server
+from ci_eventstore.server.deployments import from_client, from_url
+from ci_eventstore.server.retry import is_passing, was_never_executed
+
+GOOD = {"redis_version": "7.0.15", "maxmemory_policy": "noeviction", "redis_mode": "standalone", "role": "master"}
+
+
+@pytest.mark.parametrize(
+    "info",
+    [{}, GOOD, {**GOOD, "redis_version": "8.4.0"}, {**GOOD, "redis_version": "7.2.4", "valkey_version": "9.1.2"}],
+)
+def test_a_good_server_passes(info: dict[str, str]) -> None:
+    """Redis from 7.0 on and Valkey pass; so does a server that says nothing of itself."""
+    check_server(info)
+
+
+@pytest.mark.parametrize(
+    ("info", "says"),
+    [
+        ({"redis_version": "6.2.14"}, "6.2.14.*7.0"),
+        ({"maxmemory_policy": "allkeys-lru"}, "allkeys-lru.*noeviction"),
+        ({"redis_mode": "cluster"}, "cluster"),
+        ({"role": "slave"}, "replica"),
+    ],
+)
+def test_an_unsuitable_server_is_refused(info: dict[str, str], says: str) -> None:
+    """A server that could lose jobs is refused, with what is wrong and what to do."""
+    with pytest.raises(UnsuitableServerError, match=says):
+        check_server({**GOOD, **info})
+
+
+@pytest.mark.parametrize(
+    "url", ["", "localhost:6379", "http://localhost", "redis://localhost:port", "embedded://", "redis://localhost/x/y"]
+)
+def test_a_bad_url_is_refused(url: str) -> None:
+    """A URL that leads nowhere raises before anything is sent."""
+    with pytest.raises(ConfigurationError):
+        from_url(url)
+
+
+def test_a_password_stays_out_of_messages() -> None:
+    """Errors name the server without its password."""
+    assert "secret" not in from_url("redis://user:secret@localhost:1/0").name
+    with pytest.raises(ConfigurationError) as caught:
+        from_url("redis://user:secret@localhost:port")
+    assert "secret" not in str(caught.value)
+
+
+def test_what_is_no_client_is_refused() -> None:
+    """A URL given as a client says that from_url is meant."""
+    with pytest.raises(ConfigurationError, match="from_url"):
+        from_client("redis://localhost")
+
+
+def refused_connection() -> Exception:
+    error = exceptions.ConnectionError("Error 111 connecting to localhost:1")
+    error.__context__ = ConnectionRefusedError()
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "passing", "never_executed"),
+    [
+        (refused_connection(), True, True),
+        (exceptions.ConnectionError("Connection closed by server."), True, False),
+        (exceptions.TimeoutError("Timeout reading from localhost"), True, False),
+        (exceptions.BusyLoadingError("LOADING"), True, True),
+        (exceptions.ReadOnlyError("READONLY"), True, True),
+        (exceptions.AuthenticationError("WRONGPASS"), False, False),
+        (exceptions.ResponseError("ERR"), False, False),
+        (exceptions.OutOfMemoryError("OOM"), False, False),
+    ],
+)
+def test_errors_pass_or_last(error: Exception, passing: bool, never_executed: bool) -> None:
+    """Only what may pass is tried again, and only what surely had no effect is called so."""
+    assert is_passing(error) is passing
+    assert was_never_executed(error) is never_executed

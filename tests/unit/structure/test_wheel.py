@@ -1,0 +1,73 @@
+"""The built wheel, in a clean virtual environment, is all that a user's typed program needs."""
+
+import os
+import shutil
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.unit.structure.source import ROOT, SRC
+
+PROGRAM = Path(__file__).with_name("typed_program.py")
+#: Installing takes seconds, more where the package index is slow.
+pytestmark = pytest.mark.timeout(300)
+
+
+def run(*command: str | Path, folder: Path) -> str:
+    """Run a command outside of the project's folder, and without its settings; return what it prints."""
+    hidden = {"PYTHONPATH", "MYPYPATH", "VIRTUAL_ENV"}
+    environment = {name: value for name, value in os.environ.items() if name not in hidden}
+    done = subprocess.run(
+        [str(word) for word in command], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from this checkout."""
+    folder = tmp_path_factory.mktemp("wheel")
+    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT, folder=folder)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def clean_python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of a virtual environment that has the wheel and its core dependencies, no more."""
+    folder = tmp_path_factory.mktemp("clean")
+    venv.create(folder / "venv", with_pip=True)
+    python = folder / "venv" / "bin" / "python"
+    run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", wheel, folder=folder)
+    return python
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    """The user's program, away from our sources."""
+    return Path(shutil.copy(PROGRAM, tmp_path))
+
+
+def test_the_wheel_has_everything_the_code_needs(wheel: Path) -> None:
+    """Every module and script of the source and both type markers are in it, and nothing else."""
+    sources = {str(path.relative_to(SRC)) for pattern in ("*.py", "*.lua", "py.typed") for path in SRC.rglob(pattern)}
+    with zipfile.ZipFile(wheel) as archive:
+        packed = {name for name in archive.namelist() if ".dist-info/" not in name}
+    assert {"ci_common/py.typed", "ci_eventstore/py.typed"} <= packed
+    assert packed == sources
+
+
+def test_a_typed_program_passes_the_strict_checker(clean_python: Path, program: Path) -> None:
+    """The types that the wheel brings are enough for a program to be checked strictly."""
+    command = [sys.executable, "-m", "mypy", "--strict", "--config-file", os.devnull, "--no-incremental"]
+    run(*command, "--python-executable", clean_python, program, folder=program.parent)
+
+
+def test_the_program_starts_without_extras(clean_python: Path, program: Path) -> None:
+    """What the program imports is there with the core dependencies alone."""
+    run(clean_python, "-W", "error", "-c", "import typed_program", folder=program.parent)
