@@ -4,20 +4,23 @@
 --       (4 and 5 are missing where records have no owner)
 -- ARGV  1 call id, 2 id, 3 value that must be unique; then the record's fields, as names and values
 --
--- Returns "ok", or "exists" (the id), "taken" (the value), "ownerless", and changes nothing.
+-- Returns "ok", also for a repeated call; or "ownerless", "exists" (the id), "taken" (the value), and changes nothing.
 
 local record, ids, unique, owner, owned = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local call, id, value = ARGV[1], ARGV[2], ARGV[3]
 
 local known_call = redis.call('HGET', record, 'call')
-if known_call then
-  return known_call == call and 'ok' or 'exists'
-end
-if redis.call('HEXISTS', unique, value) == 1 then
-  return 'taken'
+if known_call == call then
+  return 'ok'
 end
 if owner and redis.call('EXISTS', owner) == 0 then
   return 'ownerless'
+end
+if known_call then
+  return 'exists'
+end
+if redis.call('HEXISTS', unique, value) == 1 then
+  return 'taken'
 end
 
 redis.call('HSET', record, 'call', call, unpack(ARGV, 4))

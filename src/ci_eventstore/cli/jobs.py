@@ -24,12 +24,16 @@ from ci_eventstore.cli.store import find_job, find_user, uses_store
 from ci_eventstore.repository import RedisJobRepository
 
 
-@click.group(epilog=examples("jobs list --status running", "jobs show 3f9c", "jobs cancel 3f9c --reason 'wrong branch'"))
+@click.group(
+    epilog=examples("jobs list --status running", "jobs show 3f9c", "jobs cancel 3f9c --reason 'wrong branch'")
+)
 def jobs() -> None:
     """List, show and cancel jobs."""
 
 
-@jobs.command("list", epilog=examples("jobs list", "jobs list --user ada@example.com --status failed", "jobs list --json"))
+@jobs.command(
+    "list", epilog=examples("jobs list", "jobs list --user ada@example.com --status failed", "jobs list --json")
+)
 @click.option("--user", metavar="USER", help="Only this user's jobs: an id or an email.")
 @click.option("--status", type=click.Choice([status.value for status in JobStatus]), help="Only jobs of this status.")
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="At most so many jobs.")

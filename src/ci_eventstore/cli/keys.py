@@ -13,7 +13,9 @@ from ci_eventstore.cli.store import find_user, uses_store
 from ci_eventstore.repository import RedisJobRepository
 
 
-@click.group("key", epilog=examples("key create ada@example.com --name laptop", "key list", "key revoke 9d41c0ffee15aa07"))
+@click.group(
+    "key", epilog=examples("key create ada@example.com --name laptop", "key list", "key revoke 9d41c0ffee15aa07")
+)
 def keys() -> None:
     """Create, list and revoke users' API keys."""
 

@@ -25,6 +25,8 @@ class CommandOutput:
     def __init__(self, descriptor: int) -> None:
         os.set_blocking(descriptor, False)
         self.descriptor = descriptor
+        #: Whether it ended although some process still had the other end open.
+        self.was_cut_off = False
         self._readable = asyncio.Event()
         self._bytes_left: int | None = None
 
@@ -39,6 +41,7 @@ class CommandOutput:
                 piece = os.read(self.descriptor, wanted)
             except BlockingIOError:
                 if self._bytes_left is not None:
+                    self.was_cut_off = True
                     return b""
                 await self._until_readable()
                 continue
@@ -48,6 +51,7 @@ class CommandOutput:
                     return b""
                 raise
             if self._bytes_left is not None:
+                self.was_cut_off = self._bytes_left == 0
                 self._bytes_left -= len(piece)
             return piece
 
@@ -73,8 +77,9 @@ class CommandOutput:
 class Command:
     """A running command."""
 
-    def __init__(self, process: Process, output: CommandOutput) -> None:
+    def __init__(self, process: Process, output: CommandOutput, *, has_terminal: bool) -> None:
         self.output = output
+        self.has_terminal = has_terminal
         self._process = process
 
     @classmethod
@@ -96,7 +101,7 @@ class Command:
             raise
         finally:
             os.close(writing)
-        return cls(process, output)
+        return cls(process, output, has_terminal=pty)
 
     @property
     def has_ended(self) -> bool:

@@ -35,7 +35,17 @@ EPILOG = "\n\n".join(
 )
 
 
-@click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class GroupInOrder(click.Group):
+    """Lists its commands in the order in which they were added."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands' names."""
+        return list(self.commands)
+
+
+@click.group(
+    cls=GroupInOrder, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @store_options
 @click.version_option(package_name=NAME, message="%(prog)s %(version)s")
 def program() -> None:

@@ -19,9 +19,9 @@ from ci_eventstore.repository import RedisJobRepository
 @json_option
 @uses_store
 async def verify(repository: RedisJobRepository, job: str | None, as_json: bool) -> int:
-    """Compare hashes and indexes with the streams that they are made from: a job's, or the whole store's.
+    """Compare hashes and indexes with their streams.
 
-    Prints each difference in a line, and exits with 1 if there are any. The store may be in use.
+    Those of one job, or of the whole store. Prints each difference in a line, and exits with 1 if there are any. The store may be in use.
     """
     differences = await repository.verify(None if job is None else await find_job(repository, job))
     _echo(differences, as_json)
@@ -37,9 +37,9 @@ async def verify(repository: RedisJobRepository, job: str | None, as_json: bool)
 @json_option
 @uses_store
 async def rebuild(repository: RedisJobRepository, job: str | None, as_json: bool) -> int:
-    """Make hashes and indexes anew where they differ from their streams: a job's, or the whole store's.
+    """Mend hashes and indexes that differ from their streams.
 
-    Prints what was mended, and exits with 1 if something couldn't be, such as a job whose stream is gone. The store
+    Those of one job, or of the whole store. Prints what was mended, and exits with 1 if something couldn't be, such as a job whose stream is gone. The store
     may be in use.
     """
     job_id = None if job is None else await find_job(repository, job)

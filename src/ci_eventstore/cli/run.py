@@ -1,8 +1,6 @@
 """`run`: a command as a job."""
 
-import asyncio
 import secrets
-import signal
 from collections.abc import Sequence
 
 import click
@@ -10,7 +8,6 @@ import click
 from ci_common.models import Job, JobStatus, utc_now
 from ci_eventstore.cli.help import examples
 from ci_eventstore.cli.job_run import JobRun
-from ci_eventstore.cli.messages import say
 from ci_eventstore.cli.store import find_user, uses_store
 from ci_eventstore.repository import RedisJobRepository
 
@@ -27,7 +24,9 @@ from ci_eventstore.repository import RedisJobRepository
 @click.option("--name", metavar="TEXT", help="What the job is called.")
 @click.option("--user", metavar="USER", help="Whose job it is: an id or an email.")
 @click.option("--id", "job_id", metavar="ID", help="The job's id; a random one if it is left out.")
-@click.option("--pty", is_flag=True, help="Run the command on a pseudo-terminal, so that it shows colours and progress.")
+@click.option(
+    "--pty", is_flag=True, help="Run the command on a pseudo-terminal, so that it shows colours and progress."
+)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @uses_store
 async def run(
@@ -38,11 +37,13 @@ async def run(
     pty: bool,
     command: Sequence[str],
 ) -> int:
-    """Run COMMAND as a job: its output goes to the terminal and into the job's log, byte for byte.
+    """Run a command as a job.
 
-    The job's id is the first thing on standard error. Standard output and error of the command come together on
-    standard output, in their order. Exits with the command's own code; with 4 if the command succeeded and the store
-    failed.
+    What it prints goes to standard output and into the job's log, at once, byte for byte; its standard output and
+    error come together, in their order. The job's id is the first thing on standard error.
+
+    Exits with the command's own code, 128 + N if signal N killed it, 127 if it wasn't found, 126 if it can't be
+    executed; with 4 if the command succeeded and the store failed.
 
     Ctrl-C, SIGTERM, SIGHUP, and `ci-eventstore jobs cancel` from elsewhere stop the command and all that it started
     in its process group; what is left after 10 seconds, or at a second Ctrl-C, is killed. The job ends as cancelled.
@@ -51,7 +52,7 @@ async def run(
     now = utc_now()
     job = Job(
         id=secrets.token_hex(8) if job_id is None else job_id,
-        user_id=owner and owner.id,
+        user_id=None if owner is None else owner.id,
         status=JobStatus.RUNNING,
         start_time=now,
         created_at=now,

@@ -17,6 +17,8 @@ class StandardOutput:
         self._descriptor = sys.stdout.fileno() if descriptor is None else descriptor
         self._poll = select.poll()
         self._poll.register(self._descriptor, select.POLLOUT)
+        self._is_abandoned = False
+        self._writable = asyncio.Event()
 
     async def write(self, data: bytes) -> None:
         """Write all of it; OSError, of which BrokenPipeError means that nobody reads any more."""
@@ -24,13 +26,20 @@ class StandardOutput:
         while rest:
             if not self._poll.poll(0):
                 await self._until_writable()
+            if self._is_abandoned:
+                raise BrokenPipeError
             rest = rest[os.write(self._descriptor, rest[: select.PIPE_BUF]) :]
+
+    def abandon(self) -> None:
+        """Wait no longer for a reader that doesn't read: what isn't written yet raises BrokenPipeError."""
+        self._is_abandoned = True
+        self._writable.set()
 
     async def _until_writable(self) -> None:
         loop = asyncio.get_running_loop()
-        writable = loop.create_future()
-        loop.add_writer(self._descriptor, lambda: writable.done() or writable.set_result(None))
+        self._writable.clear()
+        loop.add_writer(self._descriptor, self._writable.set)
         try:
-            await writable
+            await self._writable.wait()
         finally:
             loop.remove_writer(self._descriptor)

@@ -38,7 +38,9 @@ class Stopper:
         #: None as long as the command may run.
         self.stop: Stop | None = None
         self._command: Command | None = None
+        #: When what is left of the group is killed; None as long as nothing is being stopped.
         self._deadline: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:
@@ -73,8 +75,12 @@ class Stopper:
         if self.stop is not None and self.stop.signal != signal.SIGTERM:
             # What a shell starts in the background ignores SIGINT.
             self._command.signal(signal.SIGTERM)
-        while self._command.group_is_alive() and self._now() < self._deadline + LAST_OUTPUT_SECONDS:
+        while self._command.group_is_alive():
+            if self._now() > self._deadline + LAST_OUTPUT_SECONDS:
+                break
             await asyncio.sleep(POLL_SECONDS)
+        if self._timer is not None:
+            self._timer.cancel()
 
     def _receive(self, number: signal.Signals) -> None:
         command = self._command
@@ -91,7 +97,7 @@ class Stopper:
     def _begin(self, command: Command, number: signal.Signals) -> None:
         self._deadline = self._now() + GRACE_SECONDS
         command.signal(number)
-        asyncio.get_running_loop().call_later(GRACE_SECONDS, self._kill, command)
+        self._timer = asyncio.get_running_loop().call_later(GRACE_SECONDS, self._kill, command)
 
     def _kill(self, command: Command) -> None:
         if command.group_is_alive():

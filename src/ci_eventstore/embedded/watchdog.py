@@ -22,6 +22,7 @@ from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 _SYNC_SECONDS = 1.0
+_POLL_SECONDS = 0.01
 #: How long a server may take to end by itself.
 _STOP_SECONDS = 10.0
 
@@ -98,13 +99,12 @@ def _end_after_last_user(server: subprocess.Popen[bytes], ending: threading.Even
 
 def _look_after(server: subprocess.Popen[bytes], ending: threading.Event, descriptor: int, socket: str) -> None:
     """Put to disk what the server wrote, every second; end it if it can't be reached, or its folder was deleted."""
-    was_reachable = False
+    while not (os.path.exists(socket) or ending.wait(_POLL_SECONDS)):
+        pass
     while not ending.wait(_SYNC_SECONDS):
-        is_reachable = os.path.exists(socket)
-        if (was_reachable and not is_reachable) or os.fstat(descriptor).st_nlink == 0:
+        if not os.path.exists(socket) or os.fstat(descriptor).st_nlink == 0:
             _log("the data directory or the socket was deleted: ending the server")
             _end(server, ending)
-        was_reachable = is_reachable
         try:
             _sync()
         except OSError as error:

@@ -11,4 +11,4 @@ from ci_eventstore.embedded import EmbeddedConnection, EmbeddedServer
 def client_of(server: EmbeddedServer) -> Redis:
     """Return a client that repeats nothing by itself."""
     pool = ConnectionPool(connection_class=EmbeddedConnection, server=server, retry=Retry(NoBackoff(), 0))
-    return Redis(connection_pool=pool)
+    return Redis.from_pool(pool)

@@ -22,6 +22,11 @@ def watchdogs_of(directory: Path) -> list[int]:
     return sorted(pid for pid in _background(directory) if "-server" not in _name(pid))
 
 
+def has_open(pid: int, path: Path) -> bool:
+    """Return whether a process has a file open."""
+    return str(path.resolve()) in _links(Path(f"/proc/{pid}"))
+
+
 def kill(pid: int) -> None:
     """Kill a process, which may be gone already, and wait until it has nothing open any more."""
     folder = Path(f"/proc/{pid}")
