@@ -80,9 +80,10 @@ async def show(repository: RedisJobRepository, job: str, as_json: bool) -> None:
 @click.option("--reason", metavar="TEXT", help="Why; it stands in the job's log.")
 @uses_store
 async def cancel(repository: RedisJobRepository, job: str, reason: str | None) -> None:
-    """Cancel a job; a `ci-eventstore run` that runs it stops its command.
+    """Cancel a job.
 
-    A job that is cancelled already stays as it is; one that ended otherwise can't be cancelled.
+    A `ci-eventstore run` that runs it stops its command. A job that is cancelled already stays as it is; one that ended
+    otherwise can't be cancelled.
     """
     job_id = await find_job(repository, job)
     await repository.cancel_job(job_id, reason)

@@ -26,7 +26,10 @@ def keys() -> None:
 @json_option
 @uses_store
 async def create(repository: RedisJobRepository, user: str, name: str | None, as_json: bool) -> None:
-    """Create a key for a user, given by id or email, and print it, this once: only its hash is stored."""
+    """Create a key for a user, and print it.
+
+    The user is given by id or email. The key can't be shown again, because only its hash is stored.
+    """
     owner = await find_user(repository, user)
     plaintext = generate_api_key()
     api_key = APIKey(id=secrets.token_hex(8), user_id=owner.id, name=name, key_hash=hash_api_key(plaintext))

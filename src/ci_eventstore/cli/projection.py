@@ -21,7 +21,8 @@ from ci_eventstore.repository import RedisJobRepository
 async def verify(repository: RedisJobRepository, job: str | None, as_json: bool) -> int:
     """Compare hashes and indexes with their streams.
 
-    Those of one job, or of the whole store. Prints each difference in a line, and exits with 1 if there are any. The store may be in use.
+    Those of one job, or of the whole store. Prints each difference in a line, and exits with 1 if there are any. The
+    store may be in use.
     """
     differences = await repository.verify(None if job is None else await find_job(repository, job))
     _echo(differences, as_json)
@@ -39,8 +40,8 @@ async def verify(repository: RedisJobRepository, job: str | None, as_json: bool)
 async def rebuild(repository: RedisJobRepository, job: str | None, as_json: bool) -> int:
     """Mend hashes and indexes that differ from their streams.
 
-    Those of one job, or of the whole store. Prints what was mended, and exits with 1 if something couldn't be, such as a job whose stream is gone. The store
-    may be in use.
+    Those of one job, or of the whole store. Prints what was mended, and exits with 1 if something couldn't be, such as
+    a job whose stream is gone. The store may be in use.
     """
     job_id = None if job is None else await find_job(repository, job)
     found = await repository.rebuild(job_id)

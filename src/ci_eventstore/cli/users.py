@@ -63,7 +63,10 @@ async def activate(repository: RedisJobRepository, user: str) -> None:
 @click.argument("user")
 @uses_store
 async def deactivate(repository: RedisJobRepository, user: str) -> None:
-    """Keep a user, given by id or email, from authenticating; jobs and keys stay."""
+    """Keep a user, given by id or email, from authenticating.
+
+    Jobs and keys stay.
+    """
     await _set_active(repository, user, False)
 
 

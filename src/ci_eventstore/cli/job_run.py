@@ -1,0 +1,142 @@
+"""A command that runs as a job, from the job's creation to its end."""
+
+import asyncio
+import shutil
+import signal
+from collections.abc import Sequence
+
+from ci_common.errors import ConflictError, RepositoryError
+from ci_common.models import Job, JobEvent, JobStatus, utc_now
+from ci_common.repository import JobRepository
+from ci_eventstore.cli.exits import ExitCode
+from ci_eventstore.cli.messages import say
+from ci_eventstore.cli.output import OutputAppender
+from ci_eventstore.cli.process import Command, CommandOutput
+from ci_eventstore.cli.stdout import StandardOutput
+from ci_eventstore.cli.stopping import LAST_OUTPUT_SECONDS, Stop, Stopper
+
+#: How often the store is asked whether someone else has ended the job.
+WATCH_SECONDS = 0.5
+
+
+class JobRun:
+    """Runs one command as one job."""
+
+    def __init__(self, repository: JobRepository, job: Job) -> None:
+        self._repository = repository
+        self._job = job
+        self._stopper = Stopper()
+        self._log = OutputAppender(repository, job.id)
+        self._terminal: StandardOutput | None = StandardOutput()
+
+    async def execute(self, arguments: Sequence[str], *, pty: bool) -> int:
+        """Create the job, run the command to its end, end the job; return the exit code. RepositoryError."""
+        with self._stopper.on_signals():
+            await self._repository.create_job(self._job)
+            say(f"job {self._job.id}")
+            if self._stopper.stop is not None:
+                return await self._conclude(ExitCode.SUCCESS)
+            try:
+                command = await Command.start(arguments, pty=pty)
+            except OSError as error:
+                return await self._give_up(arguments[0], error)
+            return await self._conclude(await self._attend(command))
+
+    async def _attend(self, command: Command) -> int:
+        """Pass the command's output on until it has ended, and return its exit code."""
+        self._stopper.attach(command)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._send())
+            watcher = tasks.create_task(self._watch())
+            pump = tasks.create_task(self._pump(command.output))
+            if command.has_terminal:
+                asyncio.get_running_loop().add_signal_handler(signal.SIGWINCH, command.resize)
+            code = await command.wait()
+            await self._stopper.finish()
+            await asyncio.wait({pump}, timeout=LAST_OUTPUT_SECONDS)
+            self._wait_no_longer(command.output)
+            await pump
+            await self._log.close()
+            watcher.cancel()
+        command.output.close()
+        if command.output.was_cut_off:
+            say("the command has ended, but something it started holds its output: what that prints now is not stored")
+        return code
+
+    def _wait_no_longer(self, output: CommandOutput) -> None:
+        """Take what the command has printed; when it was stopped, don't wait for a reader of this output either."""
+        output.stop_waiting()
+        if self._stopper.stop is not None and self._terminal is not None:
+            self._terminal.abandon()
+
+    async def _pump(self, output: CommandOutput) -> None:
+        while piece := await output.read():
+            await self._show(piece)
+            await self._log.write(piece)
+
+    async def _show(self, piece: bytes) -> None:
+        """Print a piece; once that fails, the command and its log go on without."""
+        try:
+            if self._terminal is not None:
+                await self._terminal.write(piece)
+        except OSError as error:
+            self._terminal = None
+            if not isinstance(error, BrokenPipeError):
+                say(f"the output can't be shown any more, but is stored: {error.strerror}")
+
+    async def _send(self) -> None:
+        await self._log.send()
+        if self._log.failure is not None:
+            where = f"line {self._log.stored_lines + 1} (byte {self._log.stored_bytes})"
+            say(
+                f"warning: from {where} on, the output is not stored in the log of job {self._job.id}; "
+                f"the command goes on: {self._log.failure}"
+            )
+
+    async def _watch(self) -> None:
+        """Stop the command when someone else has ended the job; what the store can't say now, it says later."""
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            try:
+                job = await self._repository.get_job_summary(self._job.id)
+            except RepositoryError:
+                continue
+            if job is not None and job.status in (JobStatus.CANCELLED, JobStatus.FAILED):
+                return self._stopper.stop_for_store()
+
+    async def _give_up(self, program: str, error: OSError) -> int:
+        """End the job of a command that can't be started."""
+        reason = f"{program!r} can't be started: {error.strerror or error}"
+        say(reason)
+        await self._repository.add_event(self._job.id, JobEvent("log", f"[{reason}]\n"))
+        await self._repository.update_job_status(self._job.id, JobStatus.FAILED)
+        is_missing = isinstance(error, FileNotFoundError) and shutil.which(program) is None
+        return ExitCode.COMMAND_NOT_FOUND if is_missing else ExitCode.NOT_EXECUTABLE
+
+    async def _conclude(self, code: int) -> int:
+        """End the job, and return the exit code."""
+        stop = self._stopper.stop
+        if stop is not None:
+            code = code or ExitCode.SIGNAL + stop.signal
+        try:
+            await self._end(code == 0, stop)
+        except ConflictError:
+            say(f"job {self._job.id} was ended by someone else, just as the command ended")
+            return code or ExitCode.FAILED
+        except RepositoryError as error:
+            say(f"job {self._job.id} could not be ended and still counts as running: {error}")
+            return code or ExitCode.STORE
+        return code or (ExitCode.STORE if self._log.failure else ExitCode.SUCCESS)
+
+    async def _end(self, success: bool, stop: Stop | None) -> None:
+        job_id = self._job.id
+        if self._log.failure is not None:
+            note = f"\n[the output from byte {self._log.stored_bytes} on is missing: the store failed]\n"
+            await self._repository.add_event(job_id, JobEvent("log", note))
+        if stop is None:
+            await self._repository.complete_job(job_id, success, utc_now())
+        elif not stop.from_store:
+            if not self._log.ends_a_line:
+                await self._repository.add_event(job_id, JobEvent("log", "\n"))
+            await self._repository.cancel_job(job_id, f"run got {stop.signal.name}")
+            say(f"job {job_id} is cancelled")

@@ -1,0 +1,90 @@
+"""`tail`: a job's log, byte for byte, as it grows."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from datetime import datetime
+
+import click
+
+from ci_common.models import JobEvent, as_utc, utc_now
+from ci_common.transitions import ENDED
+from ci_eventstore.cli.exits import ExitCode
+from ci_eventstore.cli.help import examples
+from ci_eventstore.cli.stdout import StandardOutput
+from ci_eventstore.cli.store import find_job, uses_store
+from ci_eventstore.repository import RedisJobRepository
+
+PAGE_EVENTS = 1000
+
+
+@click.command(epilog=examples("tail 3f9c", "tail 3f9c --timestamps", "tail 3f9c --no-follow > build.log"))
+@click.argument("job")
+@click.option("--after", metavar="N", type=click.IntRange(min=0), default=0, help="Begin behind event N.")
+@click.option("--no-follow", is_flag=True, help="Print what is there, and end.")
+@click.option("--timestamps", is_flag=True, help="Begin each line with the time at which it was stored.")
+@uses_store
+async def tail(repository: RedisJobRepository, job: str, after: int, no_follow: bool, timestamps: bool) -> int:
+    """Print a job's log, and follow it until the job ends.
+
+    The bytes are those that the command printed. Exits with 0 if the job passed, or hasn't ended (--no-follow); with 1
+    if it failed or was cancelled.
+    """
+    job_id = await find_job(repository, job)
+    terminal = StandardOutput()
+    render: Callable[[JobEvent], bytes] = TimestampedLines().render if timestamps else log_bytes
+    async for events in _read(repository, job_id, after, follow=not no_follow):
+        await terminal.write(b"".join(map(render, events)))
+    ended = await repository.get_job_summary(job_id)
+    return ExitCode.FAILED if ended is not None and ended.success is False else ExitCode.SUCCESS
+
+
+async def _read(
+    repository: RedisJobRepository, job_id: str, after: int, *, follow: bool
+) -> AsyncIterator[list[JobEvent]]:
+    """Yield the events behind a position: of a job that runs one by one as they come, else a page at a time."""
+    job = await repository.get_job_summary(job_id)
+    if follow and job is not None and job.status not in ENDED:
+        async with aclosing(repository.follow_events(job_id, after)) as events:
+            async for event in events:
+                yield [event]
+        return
+    # Not by following, which ends with the job, before late output.
+    while page := await repository.read_events(job_id, after, PAGE_EVENTS):
+        yield page
+        after += len(page)
+        if len(page) < PAGE_EVENTS:
+            return
+
+
+def log_bytes(event: JobEvent) -> bytes:
+    """Return what the command printed, of an event of its log; nothing for other events."""
+    return (event.data or "").encode("utf-8", "surrogateescape") if event.type == "log" else b""
+
+
+class TimestampedLines:
+    """Puts in front of each line the time of the event that it begins in."""
+
+    def __init__(self) -> None:
+        self._is_at_line_start = True
+
+    def render(self, event: JobEvent) -> bytes:
+        """Return the next event's bytes with the times in front."""
+        data = log_bytes(event)
+        if not data:
+            return b""
+        mark = rfc3339(event.timestamp or utc_now()).encode() + b" "
+        rest = mark.join(_lines(data))
+        was_at_start, self._is_at_line_start = self._is_at_line_start, data.endswith(b"\n")
+        return mark + rest if was_at_start else rest
+
+
+def _lines(data: bytes) -> list[bytes]:
+    """Split behind each newline; a carriage return alone ends no line."""
+    lines = [line + b"\n" for line in data.split(b"\n")]
+    lines[-1] = lines[-1][:-1]
+    return lines if lines[-1] else lines[:-1]
+
+
+def rfc3339(time: datetime) -> str:
+    """Write a time in RFC 3339, UTC, to the millisecond, so that all have one width."""
+    return as_utc(time).isoformat(timespec="milliseconds").replace("+00:00", "Z")

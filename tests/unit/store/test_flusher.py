@@ -1,0 +1,193 @@
+"""Group commit: order, batches, cancellation, and what an unknown outcome leaves behind. The sending is faked."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from ci_common.models import JobEvent, utc_now
+from ci_eventstore.errors import OutcomeUnknownError, StoreUnavailableError
+from ci_eventstore.events.append import Call
+from ci_eventstore.events.batch import BATCH_BYTES, BATCH_EVENTS, Batch, encode_batch, encode_batches
+from ci_eventstore.events.codec import decode_event
+from ci_eventstore.events.flusher import Flusher
+
+
+class FakeStore:
+    """Takes batches; can be held, and told to fail."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str | None]] = []
+        self.calls: list[Call] = []
+        self.errors: list[Exception | None] = []
+        self.open = asyncio.Event()
+        self.open.set()
+
+    async def send(self, job_id: str, batch: Batch, call: Call) -> None:
+        self.calls.append(call)
+        await self.open.wait()
+        error = self.errors.pop(0) if self.errors else None
+        if error is not None:
+            raise error
+        self.batches.append([decode_event(payload, 1).data for payload in batch.payloads])
+
+
+def logs(*data: str) -> Batch:
+    return encode_batch([JobEvent("log", text, timestamp=utc_now()) for text in data])
+
+
+async def settle(predicate: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not predicate():
+            await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def store() -> FakeStore:
+    return FakeStore()
+
+
+@pytest.fixture
+async def flusher(store: FakeStore) -> Flusher:
+    return Flusher(store.send)
+
+
+async def begin(store: FakeStore, flusher: Flusher, *data: str) -> list[asyncio.Task[None]]:
+    """Hold the store with one append on its way, and let others wait behind it."""
+    store.open.clear()
+    tasks = []
+    for text in ("first", *data):
+        tasks.append(asyncio.create_task(flusher.append("j", [logs(text)])))
+        await settle(lambda: bool(store.calls))
+    return tasks
+
+
+async def test_what_waits_goes_out_together_in_order(store: FakeStore, flusher: Flusher) -> None:
+    """While a call is on its way, further appends wait, and make one call."""
+    tasks = await begin(store, flusher, *"abcdef")
+    store.open.set()
+    await asyncio.gather(*tasks)
+    assert store.batches == [["first"], list("abcdef")]
+    assert [(call.number, call.token) for call in store.calls] == [(1, store.calls[0].token), (2, store.calls[0].token)]
+
+
+async def test_jobs_dont_wait_for_each_other(store: FakeStore, flusher: Flusher) -> None:
+    """A call of one job on its way keeps no other job back."""
+    await begin(store, flusher)
+    other = asyncio.create_task(flusher.append("other", [logs("x")]))
+    await settle(lambda: len(store.calls) == 2)
+    store.open.set()
+    await other
+
+
+async def test_a_batch_has_bounds(store: FakeStore, flusher: Flusher) -> None:
+    """Neither many small events nor a few big ones make a call too big."""
+    tasks = await begin(store, flusher)
+    tasks += [asyncio.create_task(flusher.append("j", [logs("x")])) for _ in range(BATCH_EVENTS + 1)]
+    half = "\0" + "".join(chr(33 + number * 7919 % 90) for number in range(BATCH_BYTES // 2 + 1))
+    big = Batch([b"x" * len(half)], ["1 1"], 1, 1, len(half))
+    assert not big.has_room_for(big)
+    await asyncio.sleep(0)
+    store.open.set()
+    await asyncio.gather(*tasks)
+    assert [len(batch) for batch in store.batches] == [1, BATCH_EVENTS, 1]
+
+
+def test_many_events_are_several_batches() -> None:
+    """A long list is cut by number and by size; a single event is never cut."""
+    events = [
+        JobEvent("log", text, timestamp=utc_now()) for text in ["a"] * 2500 + ["b" * 700_000] * 3 + ["c" * 3_000_000]
+    ]
+    assert [len(batch.payloads) for batch in encode_batches(events)] == [1000, 1000, 501, 1, 1, 1]
+    assert [batch.bytes for batch in encode_batches(events)][-1] == 3_000_000
+
+
+async def test_a_cancelled_waiter_takes_only_its_own_part_out(store: FakeStore, flusher: Flusher) -> None:
+    """What hasn't left yet stays out; what has is stored; the others don't notice."""
+    tasks = await begin(store, flusher, *"abc")
+    tasks[0].cancel()
+    tasks[2].cancel()
+    store.open.set()
+    done = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(result) for result in done] == [asyncio.CancelledError, type(None), asyncio.CancelledError, type(None)]
+    assert store.batches == [["first"], ["a", "c"]]
+
+
+async def test_a_command_stays_behind_earlier_lines(store: FakeStore, flusher: Flusher) -> None:
+    """Status changes and completions run in their place among the appends."""
+    seen: list[int] = []
+
+    async def command(call: Call) -> bool:
+        seen.append(len(store.batches))
+        return True
+
+    tasks = await begin(store, flusher, "a")
+    tasks.append(asyncio.create_task(flusher.execute("j", command)))
+    await asyncio.sleep(0)
+    tasks.append(asyncio.create_task(flusher.append("j", [logs("b")])))
+    await asyncio.sleep(0)
+    store.open.set()
+    await asyncio.gather(*tasks)
+    assert seen == [2]
+    assert store.batches == [["first"], ["a"], ["b"]]
+
+
+async def test_an_error_reaches_those_of_its_batch_alone(store: FakeStore, flusher: Flusher) -> None:
+    """Who waits behind a call that failed goes on, under a new token."""
+    tasks = await begin(store, flusher, "a")
+    store.errors = [StoreUnavailableError("away")]
+    store.open.set()
+    first, second = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(first, StoreUnavailableError)
+    assert second is None
+    assert store.calls[1].token != store.calls[0].token
+    assert [(call.number, call.closes) for call in store.calls] == [(1, ()), (1, ())]
+
+
+async def test_an_unknown_outcome_is_closed_by_the_next_call(store: FakeStore, flusher: Flusher) -> None:
+    """Tokens that may have a call on its way are closed until a call has gone through, and then forgotten."""
+    store.errors = [OutcomeUnknownError("append"), OutcomeUnknownError("append")]
+    for _ in range(2):
+        with pytest.raises(OutcomeUnknownError):
+            await flusher.append("j", [logs("x")])
+    await flusher.append("j", [logs("y")])
+    await flusher.append("j", [logs("z")])
+    first, second, third, fourth = store.calls
+    assert [second.closes, third.closes, fourth.closes] == [(first.token,), (first.token, second.token), ()]
+
+
+async def test_a_commands_unknown_outcome_is_closed_too(store: FakeStore, flusher: Flusher) -> None:
+    """A command that decided to do nothing has closed nothing."""
+    calls: list[Call] = []
+
+    async def fail(call: Call) -> bool:
+        calls.append(call)
+        raise OutcomeUnknownError("append")
+
+    async def do_nothing(call: Call) -> bool:
+        return False
+
+    with pytest.raises(OutcomeUnknownError):
+        await flusher.execute("j", fail)
+    await flusher.execute("j", do_nothing)
+    await flusher.append("j", [logs("x")])
+    assert store.calls[0].closes == (calls[0].token,)
+
+
+async def test_draining_waits_for_what_waits(store: FakeStore, flusher: Flusher) -> None:
+    """Closing a repository sends what was given to it."""
+    await begin(store, flusher, "a", "b")
+    drained = asyncio.create_task(flusher.drain())
+    await asyncio.sleep(0)
+    assert not drained.done()
+    store.open.set()
+    await drained
+    assert store.batches == [["first"], ["a", "b"]]
+
+
+async def test_idle_lanes_are_let_go(flusher: Flusher, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that writes to many jobs, one after the other, doesn't remember all of them."""
+    monkeypatch.setattr("ci_eventstore.events.flusher.LANES_KEPT", 10)
+    for number in range(100):
+        await flusher.append(f"job-{number}", [logs("x")])
+    assert len(flusher._lanes) <= 10
