@@ -160,6 +160,7 @@ class _FastPacking:
 
 def _client(deployment: Deployment, connections: int) -> Redis:
     options = {**deployment.connection_options, **PINNED, "retry": Retry(NoBackoff(), 0)}
+    options.pop("max_connections", None)
     connection_class = type("Connection", (_FastPacking, deployment.connection_class), {})
     pool = BlockingConnectionPool(max_connections=connections, timeout=10, connection_class=connection_class, **options)
     client = Redis(connection_pool=pool)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from redis import RedisError
 from redis.asyncio import Redis
 from redis.asyncio.connection import Connection, parse_url
 
@@ -57,6 +58,10 @@ def from_url(url: str) -> Deployment:
     if scheme != "unix" and database and not database.isdigit():
         raise ConfigurationError(f"the URL {_shown(url)!r} ends in {database!r}, which is no database number")
     connection_class: Any = options.pop("connection_class", Connection)
+    try:
+        connection_class(**{name: value for name, value in options.items() if name != "max_connections"})
+    except (TypeError, ValueError, RedisError) as error:
+        raise ConfigurationError(f"the URL {_shown(url)!r} has an option that can't be used: {error}") from None
     return Deployment(_shown(url), connection_class, options)
 
 

@@ -39,13 +39,13 @@ async def refusal(url: str) -> StoreError:
 
 
 @asynccontextmanager
-async def configured(server: RealServer, *setting: str) -> AsyncIterator[Redis]:
+async def configured(server: RealServer, name: str, value: str) -> AsyncIterator[Redis]:
     """Change a setting of a server for a while."""
     client = Redis(port=server.port)
-    [before] = (await client.config_get(setting[0])).values()
-    await client.config_set(*setting)
+    before = (await client.config_get(name))[name]
+    await client.config_set(name, value)
     yield client
-    await client.config_set(setting[0], before)
+    await client.config_set(name, before or "")
     await client.aclose()
 
 

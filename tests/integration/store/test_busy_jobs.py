@@ -9,12 +9,13 @@ from ci_common.models import Job, JobEvent, utc_now
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.server.client import Server
 from tests.servers import RealServer, find_valkey
+from tests.waiting import wait_until
 
 
 async def test_a_completion_isnt_starved_by_writers(
     valkey: RealServer, server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Beside 16 busy writers, in processes' stead with a repository each, it decides at most twice."""
+    """Beside 16 busy writers, each with a repository of its own, it decides at most twice."""
     caplog.set_level(logging.DEBUG, "ci_eventstore.jobs")
     stop = asyncio.Event()
     acknowledged = 0
@@ -29,12 +30,10 @@ async def test_a_completion_isnt_starved_by_writers(
     async with RedisJobRepository.from_url(valkey.url) as repository:
         await repository.create_job(Job(id="j", status="running"))
         writers = [asyncio.create_task(write()) for _ in range(16)]
-        while acknowledged < 500:
-            await asyncio.sleep(0)
+        await wait_until(lambda: acknowledged >= 500)
         await repository.complete_job("j", True, utc_now())
         at_completion = acknowledged
-        while acknowledged < at_completion + 100:
-            await asyncio.sleep(0)
+        await wait_until(lambda: acknowledged >= at_completion + 100)
         stop.set()
         await asyncio.gather(*writers)
         again = [record for record in caplog.records if record.message == "decided again"]
@@ -82,8 +81,7 @@ async def test_a_killed_server_loses_nothing_acknowledged() -> None:
             writers = [asyncio.create_task(write(writer)) for writer in range(8)]
             for _ in range(3):
                 goal = sum(map(len, acknowledged)) + 200
-                while sum(map(len, acknowledged)) < goal:
-                    await asyncio.sleep(0.001)
+                await wait_until(lambda goal=goal: sum(map(len, acknowledged)) >= goal)
                 server.kill()
                 await asyncio.to_thread(server.start)
             stop.set()

@@ -1,7 +1,6 @@
 """Group commit: order, batches, cancellation, and what an unknown outcome leaves behind. The sending is faked."""
 
 import asyncio
-from collections.abc import Callable
 
 import pytest
 
@@ -11,6 +10,7 @@ from ci_eventstore.events.append import Call
 from ci_eventstore.events.batch import BATCH_BYTES, BATCH_EVENTS, Batch, encode_batch, encode_batches
 from ci_eventstore.events.codec import decode_event
 from ci_eventstore.events.flusher import Flusher
+from tests.waiting import wait_until
 
 
 class FakeStore:
@@ -36,12 +36,6 @@ def logs(*data: str) -> Batch:
     return encode_batch([JobEvent("log", text, timestamp=utc_now()) for text in data])
 
 
-async def settle(predicate: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not predicate():
-            await asyncio.sleep(0)
-
-
 @pytest.fixture
 async def store() -> FakeStore:
     return FakeStore()
@@ -58,7 +52,7 @@ async def begin(store: FakeStore, flusher: Flusher, *data: str) -> list[asyncio.
     tasks = []
     for text in ("first", *data):
         tasks.append(asyncio.create_task(flusher.append("j", [logs(text)])))
-        await settle(lambda: bool(store.calls))
+        await wait_until(lambda: bool(store.calls))
     return tasks
 
 
@@ -75,7 +69,7 @@ async def test_jobs_dont_wait_for_each_other(store: FakeStore, flusher: Flusher)
     """A call of one job on its way keeps no other job back."""
     await begin(store, flusher)
     other = asyncio.create_task(flusher.append("other", [logs("x")]))
-    await settle(lambda: len(store.calls) == 2)
+    await wait_until(lambda: len(store.calls) == 2)
     store.open.set()
     await other
 
@@ -84,8 +78,8 @@ async def test_a_batch_has_bounds(store: FakeStore, flusher: Flusher) -> None:
     """Neither many small events nor a few big ones make a call too big."""
     tasks = await begin(store, flusher)
     tasks += [asyncio.create_task(flusher.append("j", [logs("x")])) for _ in range(BATCH_EVENTS + 1)]
-    half = "\0" + "".join(chr(33 + number * 7919 % 90) for number in range(BATCH_BYTES // 2 + 1))
-    big = Batch([b"x" * len(half)], ["1 1"], 1, 1, len(half))
+    half = BATCH_BYTES // 2 + 1
+    big = Batch([b"x" * half], ["1 1"], 1, 1, half)
     assert not big.has_room_for(big)
     await asyncio.sleep(0)
     store.open.set()
@@ -95,9 +89,8 @@ async def test_a_batch_has_bounds(store: FakeStore, flusher: Flusher) -> None:
 
 def test_many_events_are_several_batches() -> None:
     """A long list is cut by number and by size; a single event is never cut."""
-    events = [
-        JobEvent("log", text, timestamp=utc_now()) for text in ["a"] * 2500 + ["b" * 700_000] * 3 + ["c" * 3_000_000]
-    ]
+    texts = ["a"] * 2500 + ["b" * 700_000] * 3 + ["c" * 3_000_000]
+    events = [JobEvent("log", text, timestamp=utc_now()) for text in texts]
     assert [len(batch.payloads) for batch in encode_batches(events)] == [1000, 1000, 501, 1, 1, 1]
     assert [batch.bytes for batch in encode_batches(events)][-1] == 3_000_000
 

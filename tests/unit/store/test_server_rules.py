@@ -36,7 +36,16 @@ def test_an_unsuitable_server_is_refused(info: dict[str, str], says: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "url", ["", "localhost:6379", "http://localhost", "redis://localhost:port", "embedded://", "redis://localhost/x/y"]
+    "url",
+    [
+        "",
+        "localhost:6379",
+        "http://localhost",
+        "redis://localhost:port",
+        "embedded://",
+        "redis://localhost/x",
+        "redis://localhost?colour=red",
+    ],
 )
 def test_a_bad_url_is_refused(url: str) -> None:
     """A URL that leads nowhere raises before anything is sent."""
