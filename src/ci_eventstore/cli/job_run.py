@@ -138,5 +138,5 @@ class JobRun:
         elif not stop.from_store:
             if not self._log.ends_a_line:
                 await self._repository.add_event(job_id, JobEvent("log", "\n"))
-            await self._repository.cancel_job(job_id, f"run got {stop.signal.name}")
+            await self._repository.cancel_job(job_id, f"stopped by {stop.signal.name}")
             say(f"job {job_id} is cancelled")

@@ -13,8 +13,8 @@ def processes_in(directory: Path) -> set[int]:
 
 
 def servers_of(directory: Path) -> list[int]:
-    """Return the servers of a data directory."""
-    return sorted(pid for pid in _background(directory) if "-server" in _name(pid))
+    """Return the servers of a data directory, without the children that rewrite a server's file."""
+    return sorted(pid for pid in _background(directory) if "-server" in _name(pid) and "-server" not in _parents_name(pid))
 
 
 def watchdogs_of(directory: Path) -> list[int]:
@@ -53,7 +53,7 @@ def _links(process: Path) -> list[str]:
         descriptors = list((process / "fd").iterdir())
     except OSError:
         return []
-    return [_link(path) for path in (process / "cwd", *descriptors)]
+    return [link for path in (process / "cwd", *descriptors) if (link := _link(path))]
 
 
 def _link(path: Path) -> str:
@@ -68,3 +68,11 @@ def _name(pid: int) -> str:
         return Path(f"/proc/{pid}/comm").read_text()
     except OSError:
         return ""
+
+
+def _parents_name(pid: int) -> str:
+    try:
+        parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
+    except OSError:
+        return ""
+    return _name(int(parent))

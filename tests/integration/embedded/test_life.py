@@ -4,12 +4,13 @@ import asyncio
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from ci_eventstore.embedded import EmbeddedServer
+from ci_eventstore.embedded import EmbeddedServer, watchdog
 from ci_eventstore.embedded.file_lock import FileLock
 from ci_eventstore.embedded.probe import Answer, probe
 from ci_eventstore.errors import EmbeddedServerError
@@ -102,14 +103,16 @@ def test_a_newcomer_waits_for_the_end(directory: Path, server: EmbeddedServer, s
     assert log.read_text().count("ready to exit") == 1
 
 
-def test_a_server_that_does_not_stop_is_killed(directory: Path, server: EmbeddedServer) -> None:
+def test_a_server_that_does_not_stop_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The end can be delayed, but not prevented."""
-    server.ensure_running()
-    (pid,) = servers_of(directory)
-    os.kill(pid, signal.SIGSTOP)
-    server.release()
-    wait_until(lambda: not processes_in(directory), "the end of the server")
-    assert "doesn't stop: killing it" in (directory / "server.log").read_text()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(watchdog, "_STOP_SECONDS", 0)
+    stubborn = ["sh", "-c", "trap '' TERM; echo ready; while :; do read line; done"]
+    with subprocess.Popen(stubborn, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        watchdog._end_after_last_user(process, threading.Event())
+        assert process.wait() == -signal.SIGKILL
 
 
 async def test_a_link_leads_to_the_same_server(directory: Path, server: EmbeddedServer) -> None:

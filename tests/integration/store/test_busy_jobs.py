@@ -1,6 +1,7 @@
 """Many writers, long logs, lost servers."""
 
 import asyncio
+import functools
 import logging
 
 import pytest
@@ -64,6 +65,10 @@ async def test_a_million_events(repository: RedisJobRepository) -> None:
         assert line - 1000 <= before < line
 
 
+def has_reached(acknowledged: list[list[str]], goal: int) -> bool:
+    return sum(map(len, acknowledged)) >= goal
+
+
 async def test_a_killed_server_loses_nothing_acknowledged() -> None:
     """Appenders go on by themselves when the server is back, and every acknowledged line is there once, in order."""
     with RealServer(find_valkey(), "appendfsync always") as server:
@@ -81,7 +86,7 @@ async def test_a_killed_server_loses_nothing_acknowledged() -> None:
             writers = [asyncio.create_task(write(writer)) for writer in range(8)]
             for _ in range(3):
                 goal = sum(map(len, acknowledged)) + 200
-                await wait_until(lambda goal=goal: sum(map(len, acknowledged)) >= goal)
+                await wait_until(functools.partial(has_reached, acknowledged, goal))
                 server.kill()
                 await asyncio.to_thread(server.start)
             stop.set()

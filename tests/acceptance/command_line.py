@@ -1,0 +1,146 @@
+"""The program as a user calls it: a process, its arguments, what it prints and how it ends."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from tests.servers import wait_until
+
+PROGRAM = Path(sys.executable).with_name("ci-eventstore")
+PATIENCE_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a call printed, and its exit code."""
+
+    code: int
+    out: bytes
+    err: str
+
+    @property
+    def text(self) -> str:
+        """Standard output, of commands that print text."""
+        return self.out.decode()
+
+    @property
+    def job_id(self) -> str:
+        """The job's id that `run` told first."""
+        return job_id_in(self.err.splitlines()[0])
+
+
+class Running:
+    """A call that hasn't ended yet."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
+        self.shown = b""
+
+    def job_id(self) -> str:
+        """Wait for the line in which `run` tells the job's id."""
+        return job_id_in(_stream(self.process.stderr).readline().decode())
+
+    def wait_for_output(self, expected: bytes) -> None:
+        """Read standard output until it contains something."""
+        while expected not in self.shown:
+            piece = os.read(_stream(self.process.stdout).fileno(), 65536)
+            assert piece, f"the output ended without {expected!r}: {self.shown!r}"
+            self.shown += piece
+
+    def send(self, signal: int) -> None:
+        """Send a signal to this process alone, as `kill` does."""
+        self.process.send_signal(signal)
+
+    def end(self) -> Ended:
+        """Wait for the end; `out` has what was read before, too."""
+        out, err = self.process.communicate(timeout=PATIENCE_SECONDS)
+        return Ended(self.process.returncode, self.shown + out, err.decode())
+
+
+@dataclass
+class CommandLine:
+    """The program with an environment of its own: a store that no other test uses."""
+
+    environment: Mapping[str, str]
+    started: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def __call__(self, *arguments: str | Path, stdin: bytes | None = None, **more: str) -> Ended:
+        """Call the program and wait for its end."""
+        done = subprocess.run(
+            [PROGRAM, *arguments],
+            env={**self.environment, **more},
+            input=b"" if stdin is None else stdin,
+            capture_output=True,
+            check=False,
+            timeout=PATIENCE_SECONDS,
+        )
+        return Ended(done.returncode, done.stdout, done.stderr.decode())
+
+    def start(self, *arguments: str | Path) -> Running:
+        """Call the program and leave it running, in a session of its own."""
+        process = subprocess.Popen(
+            [PROGRAM, *arguments],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        self.started.append(process)
+        return Running(process)
+
+    def shell(self, script: str, *arguments: str) -> Ended:
+        """Run a bash script in which the program can be called by its name."""
+        path = f"{PROGRAM.parent}{os.pathsep}{self.environment['PATH']}"
+        done = subprocess.run(
+            ["bash", "-c", script, "bash", *arguments],
+            env={**self.environment, "PATH": path},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            timeout=PATIENCE_SECONDS,
+        )
+        return Ended(done.returncode, done.stdout, done.stderr.decode())
+
+    def kill_all(self) -> None:
+        """Kill what a test has left running."""
+        for process in self.started:
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
+
+
+def job_id_in(line: str) -> str:
+    """Return the id in the first line that `run` prints."""
+    found = re.fullmatch(r"ci-eventstore: job (\S+)", line.strip())
+    assert found, f"no job id in {line!r}"
+    return found.group(1)
+
+
+def is_alive(process_id: int) -> bool:
+    """Return whether a process runs; one that ended and wasn't collected doesn't."""
+    try:
+        return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def wait_for_file(path: Path) -> str:
+    """Wait until a file has a whole line, and return it."""
+    wait_until(lambda: path.exists() and path.read_text().endswith("\n"), f"a line in {path}")
+    return path.read_text().strip()
+
+
+def python(program: str) -> Sequence[str]:
+    """Return the command that runs a small Python program."""
+    return [sys.executable, "-c", program]
+
+
+def _stream(stream: IO[bytes] | None) -> IO[bytes]:
+    assert stream is not None
+    return stream
