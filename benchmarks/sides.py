@@ -3,8 +3,8 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from itertools import count
 from typing import Any
+from uuid import uuid4
 
 from redis.asyncio import Redis
 
@@ -14,7 +14,6 @@ from ci_eventstore import RedisJobRepository
 from ci_eventstore.keys import Keys
 
 PREFIX = "bench"
-_numbers = count(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +26,7 @@ class Sides:
 
     async def new_job(self) -> str:
         """Create a running job and return its id."""
-        job_id = f"job-{next(_numbers)}"
+        job_id = str(uuid4())
         await self.repository.create_job(Job(id=job_id, status="running"))
         return job_id
 
@@ -39,7 +38,7 @@ class Sides:
 
 def new_key() -> str:
     """Return the name of a stream that isn't there yet."""
-    return f"stream-{next(_numbers)}"
+    return f"stream:{uuid4()}"
 
 
 def stream_of(job_id: str) -> str:

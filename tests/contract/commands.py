@@ -13,7 +13,9 @@ from ci_common import APIKey, Job, JobEvent, JobRepository, JobStatus, User
 from ci_common.errors import RepositoryError
 from ci_common.models import as_utc, utc_now
 
-JOB_IDS = ["job", "job 2", "jób:3", "JOB"]
+#: Those that every example begins with, and one more.
+FIRST_JOB_IDS = ["job", "jób:2"]
+JOB_IDS = [*FIRST_JOB_IDS * 3, "late"]
 USER_IDS = ["ada", "bob", "eve"]
 KEY_IDS = ["k1", "k2", "k3"]
 BAD_IDS = ["", "{", "a\nb", "x" * 300, "\udcff"]
@@ -94,6 +96,18 @@ ended_jobs = st.builds(
     events=event_lists,
     end_time=st.none() | times,
     **_optional_fields(st.none() | st.booleans()),
+)
+first_jobs = st.tuples(
+    *(
+        st.builds(
+            Job,
+            id=st.just(job_id),
+            user_id=some_user,
+            status=st.sampled_from(["queued", "running", "completed", "failed", "cancelled"]),
+            created_at=creation_times,
+        )
+        for job_id in FIRST_JOB_IDS
+    )
 )
 odd_jobs = st.builds(Job, id=job_ids, status=statuses, events=st.lists(events | bad_events, max_size=3))
 jobs = st.one_of(living_jobs, living_jobs, ended_jobs, odd_jobs)

@@ -7,7 +7,14 @@ from datetime import datetime
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from ci_common import APIKey, Job, JobEvent, JobRepository, MemoryJobRepository, User
 from ci_eventstore import RedisJobRepository
@@ -52,6 +59,11 @@ class TwoRepositories(RuleBasedStateMachine):
         job_id, self.touched = self.touched, None
         if job_id:
             self.give(lambda repository: repository.get_job(job_id))
+
+    @initialize(jobs=c.first_jobs)
+    def create_first_jobs(self, jobs: tuple[Job, ...]) -> None:
+        for job in jobs:
+            self.give(lambda repository, job=job: repository.create_job(job), job.id)
 
     @rule(job=c.jobs)
     def create_job(self, job: Job) -> None:

@@ -25,7 +25,7 @@ def current_socket(directory: Path) -> Path:
 
 def default_socket(directory: Path, environment: Mapping[str, str], user_id: int) -> Path:
     """Return where the socket for a data directory (without symbolic links) is to be made."""
-    place = Path(hashlib.sha256(os.fsencode(directory)).hexdigest()[:16]) / "server.sock"
+    place = Path(_folder_name(directory)) / "server.sock"
     session = environment.get("XDG_RUNTIME_DIR", "")
     preferred = Path(session) / "ci-eventstore" / place
     if _is_own_session(session, user_id) and len(os.fsencode(preferred)) <= LONGEST_SOCKET_PATH:
@@ -34,14 +34,17 @@ def default_socket(directory: Path, environment: Mapping[str, str], user_id: int
 
 
 def recorded_socket(directory: Path, user_id: int) -> Path | None:
-    """Return where the last server's socket was made; None if there was none, or others can write there now."""
+    """Return where the last server's socket was made; None if there was none, or others can write there now.
+
+    None also in a copied data directory, whose record names the original's socket.
+    """
     try:
         socket = Path(os.fsdecode((directory / _RECORD).read_bytes()))
         folders = _folders_of(socket)
         is_private = all(fault_of(folder.lstat(), user_id) is None for folder in folders)
     except (OSError, ValueError):
         return None
-    return socket if is_private else None
+    return socket if is_private and socket.parent.name == _folder_name(directory) else None
 
 
 def record_socket(directory: Path, socket: Path) -> None:
@@ -71,6 +74,10 @@ def fault_of(status: os.stat_result, user_id: int) -> str | None:
     if status.st_mode & 0o077:
         return f"may be used by others (mode {stat.S_IMODE(status.st_mode):04o})"
     return None
+
+
+def _folder_name(directory: Path) -> str:
+    return hashlib.sha256(os.fsencode(directory)).hexdigest()[:16]
 
 
 def _folders_of(socket: Path) -> tuple[Path, Path]:
