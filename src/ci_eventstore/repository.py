@@ -1,5 +1,6 @@
 """`RedisJobRepository`: the contract of `ci_common`, on a Redis or Valkey server."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from dataclasses import replace
@@ -77,6 +78,7 @@ class RedisJobRepository(JobRepository):
         self._keys = keys
         self._max_event_bytes = max_event_bytes
         self._opened: Store | None = None
+        self._opening = asyncio.Lock()
 
     @property
     def _store(self) -> Store:
@@ -89,8 +91,9 @@ class RedisJobRepository(JobRepository):
 
         StoreUnavailableError, AuthenticationError, UnsuitableServerError, StoreFormatError.
         """
-        if self._opened is None:
-            self._opened = await Store.open(self._deployment, self._keys, self._max_event_bytes)
+        async with self._opening:
+            if self._opened is None:
+                self._opened = await Store.open(self._deployment, self._keys, self._max_event_bytes)
 
     async def close(self) -> None:
         """Send what is waiting to be sent, then close the connections."""
@@ -156,7 +159,8 @@ class RedisJobRepository(JobRepository):
         if state is None:
             return None
         keys = self._keys.job(job_id)
-        events = await self._store.reader.read(keys, 0, at_least=state.position, until=state.position)
+        extent = Extent(state.position, state.end_position, state.bytes)
+        events = await self._store.reader.read(keys, 0, extent)
         return replace(to_job(job_id, state), events=events)
 
     async def get_job_summary(self, job_id: str, user_id: str | None = None) -> Job | None:
@@ -273,8 +277,8 @@ class RedisJobRepository(JobRepository):
     async def _read(self, job_id: str, after: int, limit: int | None, user_id: str | None) -> list[JobEvent]:
         keys = self._keys.job(check_id("job id", job_id))
         check_position(after)
-        extent: Extent = await self._store.reader.extent(keys, _optional("user id", user_id))
-        return await self._store.reader.read(keys, after, at_least=extent.position, limit=limit)
+        extent = await self._store.reader.extent(keys, _optional("user id", user_id))
+        return await self._store.reader.read(keys, after, extent, limit)
 
     async def _visible_state(self, job_id: str, user_id: str | None) -> JobState | None:
         state = await self._store.jobs.state(check_id("job id", job_id))

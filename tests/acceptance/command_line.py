@@ -141,6 +141,13 @@ def python(program: str) -> Sequence[str]:
     return [sys.executable, "-c", program]
 
 
+def until_signal(name: str, first: str, last: str) -> Sequence[str]:
+    """Return a command that prints a line, waits for a signal, prints another line and succeeds."""
+    handler = f"lambda *_: (print({last!r}, flush=True), sys.exit(0))"
+    wait = f"print({first!r}, flush=True)\nwhile True: signal.pause()"
+    return python(f"import signal, sys\nsignal.signal(signal.{name}, {handler})\n{wait}")
+
+
 def _stream(stream: IO[bytes] | None) -> IO[bytes]:
     assert stream is not None
     return stream

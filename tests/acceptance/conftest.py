@@ -2,11 +2,11 @@
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pytest
 
-from ci_eventstore import RedisJobRepository
+from ci_eventstore import Difference, RedisJobRepository
 from tests.acceptance.command_line import CommandLine
 from tests.contract.deployments import new_prefix
 
@@ -36,6 +36,12 @@ def cli(embedded_url: str) -> Iterator[CommandLine]:
     command_line = make_command_line(embedded_url)
     try:
         yield command_line
-        assert command_line("verify").code == 0
     finally:
         command_line.kill_all()
+    assert asyncio.run(_verify(command_line.environment)) == []
+
+
+async def _verify(environment: Mapping[str, str]) -> list[Difference]:
+    url, prefix = environment["CI_EVENTSTORE_URL"], environment["CI_EVENTSTORE_PREFIX"]
+    async with RedisJobRepository.from_url(url, prefix=prefix) as repository:
+        return await repository.verify()

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import aclosing
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -16,7 +16,7 @@ from ci_common.models import as_utc, utc_now
 #: Those that every example begins with, and one more.
 FIRST_JOB_IDS = ["job", "jób:2"]
 JOB_IDS = [*FIRST_JOB_IDS * 3, "late"]
-USER_IDS = ["ada", "bob", "eve"]
+USER_IDS = ["ada", "bob"]
 KEY_IDS = ["k1", "k2", "k3"]
 BAD_IDS = ["", "{", "a\nb", "x" * 300, "\udcff"]
 
@@ -45,6 +45,7 @@ some_user = st.none() | user_ids
 positions = st.integers(0, 12)
 limits = st.integers(-1, 6)
 emails = st.sampled_from(["ada@x.org", "ADA@x.org", "bob@x.org", "straße@x.org", "STRASSE@x.org"])
+key_ids = st.sampled_from(KEY_IDS)
 hashes = st.sampled_from(["h1", "h2", "h3"])
 
 users = st.builds(
@@ -57,7 +58,7 @@ users = st.builds(
 )
 keys = st.builds(
     APIKey,
-    id=st.sampled_from(KEY_IDS),
+    id=key_ids,
     user_id=user_ids,
     name=st.none() | st.just("laptop"),
     key_hash=hashes,
@@ -114,6 +115,46 @@ jobs = st.one_of(living_jobs, living_jobs, ended_jobs, odd_jobs)
 
 #: A call with its arguments drawn, ready for any repository.
 Command = Callable[[JobRepository], Coroutine[Any, Any, object]]
+
+
+def _call(method: str, *arguments: st.SearchStrategy[Any]) -> st.SearchStrategy[Command]:
+    """Draw a call of one method."""
+
+    def bind(values: tuple[Any, ...]) -> Command:
+        return lambda repository: getattr(repository, method)(*values)
+
+    return st.tuples(*arguments).map(bind)
+
+
+_bad_ids = st.sampled_from(BAD_IDS)
+_impossible = st.sampled_from([datetime.max.replace(tzinfo=timezone(-timedelta(hours=1))), "yesterday"])
+
+account_commands = st.one_of(
+    _call("create_user", users),
+    _call("update_user_active", user_ids, st.booleans()),
+    _call("create_api_key", keys),
+    _call("create_api_key", keys),
+    _call("revoke_api_key", key_ids),
+    _call("update_api_key_last_used", key_ids, times),
+)
+bad_commands = st.one_of(
+    _call("create_user", st.builds(replace, users, id=_bad_ids)),
+    _call("create_user", st.builds(replace, users, email=_bad_ids)),
+    _call("create_api_key", st.builds(replace, keys, id=_bad_ids)),
+    _call("create_job", st.builds(replace, living_jobs, queue=_bad_ids)),
+    _call("create_job", st.builds(replace, living_jobs, start_time=_impossible)),
+    _call("get_job", job_ids, _bad_ids),
+    _call("list_jobs", _bad_ids),
+    _call("list_api_keys", _bad_ids),
+    _call("revoke_api_key", _bad_ids),
+    _call("add_events", _bad_ids, st.just([])),
+    _call("get_events_since", job_ids, st.sampled_from([-1, True, 1.0])),
+    _call("update_job_status", job_ids, st.just("done")),
+    _call("update_job_status", job_ids, statuses, _impossible),
+    _call("complete_job", job_ids, st.booleans(), st.none() | _impossible),
+    _call("complete_job", job_ids, st.just(1), times),
+    _call("update_api_key_last_used", key_ids, _impossible),
+)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """The program: all commands in one group, and how a call of it ends."""
 
-import os
 import sys
 
 import click
@@ -13,6 +12,7 @@ from ci_eventstore.cli.keys import keys
 from ci_eventstore.cli.messages import say
 from ci_eventstore.cli.projection import rebuild, verify
 from ci_eventstore.cli.run import run
+from ci_eventstore.cli.stdout import discard_output
 from ci_eventstore.cli.store import store_options
 from ci_eventstore.cli.tail import tail
 from ci_eventstore.cli.users import users
@@ -80,15 +80,7 @@ def call(arguments: list[str]) -> int:
     except RepositoryError as error:
         say(str(error))
         return exit_code_of(error)
-    except BrokenPipeError:
-        _discard_output()
-        return ExitCode.BROKEN_PIPE
     except OSError as error:
         say(str(error))
-        _discard_output()
+        discard_output()
         return ExitCode.INPUT_OUTPUT
-
-
-def _discard_output() -> None:
-    """Let what is still buffered go nowhere, so that Python's last flush doesn't complain."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -12,6 +12,7 @@ import click
 from ci_common.errors import JobNotFoundError, UserNotFoundError
 from ci_common.models import User
 from ci_eventstore.cli.exits import ExitCode
+from ci_eventstore.cli.stdout import discard_output
 from ci_eventstore.errors import ConfigurationError
 from ci_eventstore.repository import RedisJobRepository
 
@@ -85,6 +86,9 @@ def uses_store(
             return asyncio.run(work())
         except KeyboardInterrupt:
             return ExitCode.INTERRUPTED
+        except BrokenPipeError:
+            discard_output()
+            return ExitCode.BROKEN_PIPE
 
     return store_options(call)
 

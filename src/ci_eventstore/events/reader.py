@@ -14,8 +14,8 @@ from ci_eventstore.server.client import BLOCK_SECONDS, Server
 from ci_eventstore.server.replies import StreamEntry, as_blocking_entries, as_entries, as_optional_texts, as_texts
 
 PAGE_ENTRIES = 1000
-#: Behind every stream id.
-_END = "+"
+#: What a page is about to have at most; events of many mebibytes are read a few at a time.
+PAGE_BYTES = 8 * 1024 * 1024
 
 
 class Extent(NamedTuple):
@@ -23,6 +23,13 @@ class Extent(NamedTuple):
 
     position: int
     end_position: int | None
+    #: Of all events' text.
+    bytes: int
+
+    @property
+    def page_entries(self) -> int:
+        """How many entries of this log a page may have, so that it stays near PAGE_BYTES."""
+        return max(10, min(PAGE_ENTRIES, PAGE_BYTES * self.position // max(self.bytes, 1)))
 
 
 class EventReader:
@@ -33,34 +40,27 @@ class EventReader:
 
     async def extent(self, keys: JobKeys, user_id: str | None = None) -> Extent:
         """Return how far the log goes; JobNotFoundError, also for another user's job, ProjectionMissingError."""
-        reply = await self._server.read("HMGET", keys.hash, "position", "end_position", "user_id")
-        position, end_position, owner = as_optional_texts(reply)
+        reply = await self._server.read("HMGET", keys.hash, "position", "end_position", "bytes", "user_id")
+        position, end_position, size, owner = as_optional_texts(reply)
         if position is None:
             await raise_missing(self._server, keys)
         if position is None or user_id not in (None, owner):
             raise JobNotFoundError(keys.job_id)
-        return Extent(int(position), None if end_position is None else int(end_position))
+        return Extent(int(position), None if end_position is None else int(end_position), int(size or 0))
 
-    async def read(
-        self, keys: JobKeys, after: int, *, at_least: int, limit: int | None = None, until: int | None = None
-    ) -> list[JobEvent]:
-        """Return the visible events behind a position, at most `limit`, none behind `until`.
+    async def read(self, keys: JobKeys, after: int, extent: Extent, limit: int | None = None) -> list[JobEvent]:
+        """Return the visible events behind a position, at most `limit`, up to the log's extent.
 
-        StreamDamagedError if there is a hole, or if the log ends before position `at_least`: empty is never the end.
+        StreamDamagedError if one of them isn't there: empty is never the end.
         """
         events: list[JobEvent] = []
-        if after >= at_least:
-            return events
-        cursor = after
-        while limit is None or len(events) < limit:
-            wanted = PAGE_ENTRIES if limit is None else min(PAGE_ENTRIES, limit - len(events))
-            first, last = f"{cursor + 1}-0", _END if until is None else f"{until}-0"
-            entries = as_entries(await self._server.read("XRANGE", keys.stream, first, last, "COUNT", wanted))
-            cursor = _take_visible(keys.job_id, entries, cursor, events)
-            if len(entries) < wanted:
-                break
-        if cursor < at_least and (limit is None or len(events) < limit):
-            raise StreamDamagedError(keys.job_id, cursor + 1, None)
+        last = extent.position if limit is None else min(extent.position, after + limit)
+        while after < last:
+            command = ("XRANGE", keys.stream, f"{after + 1}-0", f"{last}-0", "COUNT", extent.page_entries)
+            entries = as_entries(await self._server.read(*command))
+            if not entries:
+                raise StreamDamagedError(keys.job_id, after + 1, None)
+            after = _take_visible(keys.job_id, entries, after, events)
         return events
 
     async def position_of_line(self, keys: JobKeys, line: int) -> int:
@@ -89,12 +89,12 @@ class EventReader:
         """
         extent = await self.extent(keys, user_id)
         if extent.end_position is not None and extent.end_position <= after:
-            for event in await self.read(keys, after, at_least=extent.position):
+            for event in await self.read(keys, after, extent):
                 yield event
             return
         cursor, has_ended = Place(after), False
         while True:
-            entries = await self._entries_behind(keys, cursor)
+            entries = await self._entries_behind(keys, cursor, extent.page_entries)
             for entry in entries:
                 cursor, record = _decode_entry(entry)
                 if isinstance(record, Fact):
@@ -104,15 +104,16 @@ class EventReader:
                 yield record
                 if record.type == "complete":
                     return
-            if len(entries) < PAGE_ENTRIES and has_ended:
+            if len(entries) < extent.page_entries and has_ended:
                 return
             if not entries:
-                _check_not_behind(keys.job_id, after, await self.extent(keys, user_id))
+                extent = await self.extent(keys, user_id)
+                _check_not_behind(keys.job_id, after, extent)
 
-    async def _entries_behind(self, keys: JobKeys, cursor: Place) -> list[StreamEntry]:
+    async def _entries_behind(self, keys: JobKeys, cursor: Place, count: int) -> list[StreamEntry]:
         """Return entries behind the cursor; wait for them at the server for a while if there are none."""
         reply = await self._server.read_blocking(
-            "XREAD", "COUNT", PAGE_ENTRIES, "BLOCK", int(BLOCK_SECONDS * 1000), "STREAMS", keys.stream, str(cursor)
+            "XREAD", "COUNT", count, "BLOCK", int(BLOCK_SECONDS * 1000), "STREAMS", keys.stream, str(cursor)
         )
         return list(as_blocking_entries(reply))
 

@@ -16,6 +16,7 @@ from redis.maint_notifications import MaintNotificationsConfig
 
 from ci_eventstore.errors import (
     AuthenticationError,
+    NotInitializedError,
     OutcomeUnknownError,
     StoreError,
     StoreFullError,
@@ -62,9 +63,11 @@ class Server:
         self._commands = _client(deployment, COMMAND_CONNECTIONS)
         self._blocking = _client(deployment, BLOCKING_CONNECTIONS)
         self._reached = False
+        self._closed = False
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; what is still waiting for an answer raises NotInitializedError."""
+        self._closed = True
         await self._commands.aclose(close_connection_pool=True)
         await self._blocking.aclose(close_connection_pool=True)
         self.deployment.release()
@@ -131,6 +134,8 @@ class Server:
     async def _persist(self, what: object, send: Callable[[], Awaitable[Reply]], *, is_write: bool) -> Reply:
         started, may_have_arrived = time.monotonic(), False
         for pause in pauses():
+            if self._closed:
+                raise NotInitializedError
             try:
                 reply = await send()
             except exceptions.RedisError as error:

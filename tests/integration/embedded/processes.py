@@ -28,13 +28,24 @@ def has_open(pid: int, path: Path) -> bool:
 
 
 def kill(pid: int) -> None:
-    """Kill a process, which may be gone already, and wait until it has nothing open any more."""
-    folder = Path(f"/proc/{pid}")
+    """Kill a process, which may be gone already, and wait until all its files and connections are closed."""
     try:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
         return
-    wait_until(lambda: not folder.exists() or not _links(folder), f"the end of process {pid}")
+    wait_until(lambda: _is_dead(Path(f"/proc/{pid}")), f"the end of process {pid}")
+
+
+def _is_dead(process: Path) -> bool:
+    """Return whether nothing but the entry for its parent is left; the main thread may end before others."""
+    try:
+        return _state(process) == "Z" and len(list((process / "task").iterdir())) == 1
+    except OSError:
+        return True
+
+
+def _state(process: Path) -> str:
+    return (process / "stat").read_text().rpartition(")")[2].split()[0]
 
 
 def _background(directory: Path) -> list[int]:

@@ -91,7 +91,7 @@ class Twin:
         found = as_text_map(await self.server.read("HGETALL", self.keys.hash))
         assert from_hash(found) == self.state
         assert await JobProjections(self.server).verify(self.keys) == []
-        events = await EventReader(self.server).read(self.keys, 0, at_least=self.state.position)
+        events = await EventReader(self.server).read(self.keys, 0, await EventReader(self.server).extent(self.keys))
         assert [event.id for event in events] == list(range(1, self.state.position + 1))
 
 
@@ -131,7 +131,8 @@ async def send(server: Server, keys: JobKeys, data: str, call: Call) -> None:
 
 
 async def data_of(server: Server, keys: JobKeys) -> list[str | None]:
-    return [event.data for event in await EventReader(server).read(keys, 0, at_least=1)]
+    reader = EventReader(server)
+    return [event.data for event in await reader.read(keys, 0, await reader.extent(keys))]
 
 
 async def test_a_repeated_call_has_its_effect_once(server: Server, keys: Keys) -> None:

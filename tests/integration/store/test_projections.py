@@ -8,9 +8,10 @@ import pytest
 
 from ci_common.errors import JobNotFoundError
 from ci_common.models import APIKey, Job, JobEvent, User
-from ci_eventstore.errors import ProjectionMissingError
+from ci_eventstore.errors import NotInitializedError, ProjectionMissingError, StreamDamagedError
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.server.client import Server
+from tests.servers import RealServer
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
@@ -147,6 +148,32 @@ async def test_a_stream_that_is_gone_is_reported(repository: RedisJobRepository,
         "job a: stream: expected 'events', found None"
     ]
     await server.read("FLUSHALL")
+
+
+async def test_a_missing_event_is_no_end(repository: RedisJobRepository, server: Server) -> None:
+    """Where the stream has less than the hash says, readers are told, whether it is missing inside or behind."""
+    await repository.create_job(Job(id="a", status="running", events=[JobEvent("log", str(n)) for n in range(5)]))
+    for deleted, expected in [("5-0", 5), ("3-0", 3)]:
+        await server.read("XDEL", "{ci:0}:events:a", deleted)
+        for read in (repository.get_job("a"), repository.get_events_since("a", 1), repository.read_events("a", 2, 9)):
+            with pytest.raises(StreamDamagedError) as caught:
+                await read
+            assert caught.value.expected == expected
+    await server.read("FLUSHALL")
+
+
+async def test_a_closed_repository_ends_its_followers(valkey: RealServer, server: Server) -> None:
+    """Who follows an idle job isn't left hanging when the repository is closed."""
+    repository = RedisJobRepository.from_url(valkey.url)
+    await asyncio.gather(repository.initialize(), repository.initialize())
+    await repository.create_job(Job(id="a", status="running", events=[JobEvent("log", "x")]))
+    following = repository.follow_events("a")
+    assert (await anext(following)).data == "x"
+    waiting = asyncio.ensure_future(anext(following))
+    await asyncio.sleep(0)
+    await repository.close()
+    with pytest.raises(NotInitializedError):
+        await waiting
 
 
 async def test_one_job_is_verified_alone(repository: RedisJobRepository, server: Server) -> None:
