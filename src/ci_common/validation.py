@@ -1,7 +1,6 @@
 """What a repository accepts: pure checks, called before anything is queued or sent."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 from datetime import datetime
 
 from ci_common.errors import (
@@ -32,7 +31,7 @@ def check_id(what: str, value: str) -> str:
         raise InvalidIdError(what, value, "is empty")
     if len(value) > MAX_ID_LENGTH:
         raise InvalidIdError(what, value, f"is longer than {MAX_ID_LENGTH} characters")
-    if any(character in "{}" or not character.isprintable() for character in value):
+    if "{" in value or "}" in value or not value.isprintable():
         raise InvalidIdError(what, value, "has a brace, a control character or another that can't be printed")
     return value
 
@@ -140,7 +139,7 @@ def accept_event(event: JobEvent, now: datetime, max_bytes: int = MAX_EVENT_BYTE
             raise EventTooLargeError(size, max_bytes)
     if data is event.data and event.timestamp is not None:
         return event
-    return replace(event, data=data, timestamp=event.timestamp or now)
+    return JobEvent(event.type, data, event.success, event.timestamp or now, id=event.id)
 
 
 def accept_events(events: Iterable[JobEvent], now: datetime, max_bytes: int = MAX_EVENT_BYTES) -> list[JobEvent]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ci_common import APIKey, Job, JobEvent, JobRepository, JobStatus, User
 from ci_common.errors import RepositoryError
-from ci_common.models import as_utc, utc_now
+from ci_common.models import utc_now
 
 #: Those that every example begins with, and one more.
 FIRST_JOB_IDS = ["job", "jób:2"]
@@ -117,13 +117,22 @@ jobs = st.one_of(living_jobs, living_jobs, ended_jobs, odd_jobs)
 Command = Callable[[JobRepository], Coroutine[Any, Any, object]]
 
 
+@dataclass(frozen=True)
+class Call:
+    """A command that can be read in the report of a failure."""
+
+    method: str
+    arguments: tuple[Any, ...]
+
+    def __call__(self, repository: JobRepository) -> Coroutine[Any, Any, object]:
+        """Call the method."""
+        result: Coroutine[Any, Any, object] = getattr(repository, self.method)(*self.arguments)
+        return result
+
+
 def _call(method: str, *arguments: st.SearchStrategy[Any]) -> st.SearchStrategy[Command]:
     """Draw a call of one method."""
-
-    def bind(values: tuple[Any, ...]) -> Command:
-        return lambda repository: getattr(repository, method)(*values)
-
-    return st.tuples(*arguments).map(bind)
+    return st.tuples(*arguments).map(lambda values: Call(method, values))
 
 
 _bad_ids = st.sampled_from(BAD_IDS)
@@ -176,7 +185,8 @@ async def observe(repository: JobRepository, command: Command) -> Outcome:
 def comparable(value: object) -> object:
     """Return a value that is equal for what counts as equal: times taken from the clock are all the same `now`."""
     if isinstance(value, datetime):
-        return "now" if abs(as_utc(value) - utc_now()) < timedelta(hours=1) else (value, value.tzinfo is None)
+        aware = value if value.tzinfo else value.replace(tzinfo=UTC)
+        return "now" if abs(aware - utc_now()) < timedelta(hours=1) else (value, value.tzinfo is None)
     if is_dataclass(value) and not isinstance(value, type):
         return (type(value).__name__, [(field.name, comparable(getattr(value, field.name))) for field in fields(value)])
     if isinstance(value, list | tuple):

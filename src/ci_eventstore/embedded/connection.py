@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+from redis import exceptions
 from redis.asyncio.connection import UnixDomainSocketConnection
 
 from ci_eventstore.embedded.server import EmbeddedServer
@@ -23,7 +24,9 @@ class EmbeddedConnection(UnixDomainSocketConnection):
             await asyncio.to_thread(self._server.ensure_running)
         try:
             await self._connect_to_socket()
-        except (FileNotFoundError, ConnectionRefusedError):
+        except (FileNotFoundError, ConnectionRefusedError, exceptions.ConnectionError):
+            # The last one, redis-py's, is what a server that is being killed leaves of a connection it has just taken.
+            await self.disconnect(nowait=True)
             await asyncio.to_thread(self._server.ensure_running)
             await self._connect_to_socket()
 

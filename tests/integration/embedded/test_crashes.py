@@ -11,7 +11,7 @@ from ci_eventstore.embedded import EmbeddedServer
 from tests.integration.embedded.children import Child
 from tests.integration.embedded.clients import client_of
 from tests.integration.embedded.processes import kill, processes_in, servers_of, watchdogs_of
-from tests.integration.embedded.writer_program import BATCH
+from tests.integration.embedded.writer_program import BATCH, TEXT
 from tests.servers import wait_until
 
 Start = Callable[..., Child]
@@ -30,10 +30,12 @@ async def numbers_in(directory: Path) -> list[int]:
 
 
 async def wait_for_worst_moment(server: EmbeddedServer, progress: asyncio.Task[int]) -> None:
-    """Wait for a sync that the server does itself: it then answers before it writes. If it never does, for progress."""
+    """Wait until the server has acknowledged a batch that it hasn't written yet; if it never does so, for progress."""
     async with client_of(server) as client:
-        while not (progress.done() or (await client.info("persistence"))["aof_pending_bio_fsync"]):
-            await asyncio.sleep(0)
+        while not progress.done():
+            unwritten = (await client.info("persistence"))["aof_buffer_length"]
+            if unwritten > 2 * BATCH * len(TEXT):
+                return
 
 
 @pytest.mark.parametrize("victims_of", [servers_of, watchdogs_of])
