@@ -9,7 +9,7 @@ python := $(venv)/bin/python
 installed := $(venv)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench clean
+.PHONY: help setup demo test check format bench docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ format: $(installed) ## put the code into the house format
 
 bench: $(installed) ## measure the store beside plain redis-py
 	@$(python) -m benchmarks $(ARGS)
+
+docs: $(installed) ## write the documents that are made from the code
+	@$(python) -m tests.documents
 
 clean: ## remove everything that can be made again, .venv too
 	@rm -rf $(venv) build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache

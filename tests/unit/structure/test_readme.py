@@ -7,6 +7,7 @@ import pytest
 
 from ci_common import MemoryJobRepository
 from ci_eventstore import RedisJobRepository
+from tests.documents import COMMANDS, render_commands
 
 ROOT = Path(__file__).parents[3]
 README = (ROOT / "README.md").read_text()
@@ -23,6 +24,11 @@ def test_links_lead_somewhere(document: Path) -> None:
     """Every relative link names a file that is there."""
     targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text())
     assert [target for target in targets if not (document.parent / target).exists()] == []
+
+
+def test_the_page_of_commands_is_what_they_say() -> None:
+    """`make docs` would change nothing but line breaks, which depend on the version of click."""
+    assert COMMANDS.read_text().split() == render_commands().split()
 
 
 def test_the_program_of_the_readme_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
