@@ -3,7 +3,7 @@
 from typing import Any
 
 from benchmarks.results import Row, Target
-from benchmarks.rounds import measured, take_turns
+from benchmarks.rounds import Lap, lap_of, take_turns
 from benchmarks.scale import BATCH_EVENTS
 from benchmarks.sides import Sides, stream_of
 from benchmarks.texts import events
@@ -17,16 +17,17 @@ async def reading_rows(sides: Sides) -> list[Row]:
     for _ in range(size // BATCH_EVENTS):
         await sides.repository.add_events(job_id, events(BATCH_EVENTS))
 
-    async def ours() -> float:
-        with measured() as stopwatch:
+    async def ours() -> Lap:
+        with lap_of(size) as lap:
             found = await sides.repository.get_events_since(job_id, 0)
         assert len(found) == size
-        return stopwatch.rate(size)
+        return lap
 
-    async def theirs() -> float:
-        with measured() as stopwatch:
+    async def theirs() -> Lap:
+        with lap_of(size) as lap:
             found = await _read_entries(sides, stream_of(job_id))
-        return stopwatch.rate(len(found))
+        assert len(found) >= size
+        return lap
 
     rates = await take_turns(ours, theirs, sides.scale.rounds)
     return [Row(f"read {size:,} events", "events/s", rates[0], f"xrange, COUNT {PAGE}", rates[1], Target(0.4))]

@@ -2,34 +2,44 @@
 
 import gc
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-
-#: Prepares, runs once against the clock, and returns its rate.
-Side = Callable[[], Awaitable[float]]
+from dataclasses import dataclass
 
 
-class Stopwatch:
-    """Seconds taken by the block of `measured()`."""
+@dataclass(slots=True)
+class Lap:
+    """How long so many things took."""
 
-    seconds = 0.0
+    count: int
+    seconds: float = 0.0
 
-    def rate(self, count: int) -> float:
-        """Return how many of so many things were done in a second."""
-        return count / self.seconds
+
+#: Prepares, runs once against the clock, and returns what it took.
+Side = Callable[[], Awaitable[Lap]]
 
 
 @contextmanager
-def measured() -> Iterator[Stopwatch]:
-    """Take the time of a block, with no garbage of earlier blocks to collect in it."""
-    stopwatch = Stopwatch()
-    gc.collect()
+def lap_of(count: int) -> Iterator[Lap]:
+    """Take the time of a block that does so many things."""
+    lap = Lap(count)
     started = time.perf_counter()
-    yield stopwatch
-    stopwatch.seconds = time.perf_counter() - started
+    yield lap
+    lap.seconds = time.perf_counter() - started
 
 
-async def take_turns(ours: Side, theirs: Side, rounds: int) -> tuple[list[float], list[float]]:
-    """Run both sides in turn and return their rates; a first round warms up and doesn't count."""
-    rates = [(await ours(), await theirs()) for _ in range(rounds + 1)]
+async def take_turns(ours: Side, theirs: Side, rounds: int, laps: int = 1) -> tuple[list[float], list[float]]:
+    """Return both sides' rates for each round, in which they take turns for some laps each.
+
+    A first round warms up and doesn't count. No round has to collect the garbage of the one before.
+    """
+    rates = []
+    for _ in range(rounds + 1):
+        gc.collect()
+        pairs = [(await ours(), await theirs()) for _ in range(laps)]
+        rates.append((_rate([lap for lap, _ in pairs]), _rate([lap for _, lap in pairs])))
     return [rate for rate, _ in rates[1:]], [rate for _, rate in rates[1:]]
+
+
+def _rate(laps: Sequence[Lap]) -> float:
+    return sum(lap.count for lap in laps) / sum(lap.seconds for lap in laps)

@@ -7,15 +7,17 @@ from dataclasses import dataclass
 class Scale:
     """The size of a run; the defaults are those of a full one."""
 
-    #: How often each measurement is repeated, ours and theirs in turn.
-    rounds: int = 9
-    #: Batches of BATCH_EVENTS events in a round.
-    batches: int = 40
+    #: How often each measurement is repeated.
+    rounds: int = 15
+    #: How often both sides of appending take turns in a round.
+    laps: int = 10
+    #: Batches of BATCH_EVENTS events in a lap.
+    batches: int = 4
     #: Tasks that append to one job at the same time, and how many events each of them appends.
     tasks: int = 100
-    events_per_task: int = 50
-    #: Events that one task appends, each awaited.
-    awaited: int = 2_000
+    events_per_task: int = 20
+    #: Events that one task appends in a lap, each awaited.
+    awaited: int = 250
     #: Events of the job that is read.
     long_job: int = 100_000
     #: Events of the job whose memory is measured.
@@ -30,6 +32,7 @@ FULL = Scale()
 #: Shows that everything runs; its figures say nothing.
 QUICK = Scale(
     rounds=1,
+    laps=2,
     batches=1,
     tasks=10,
     events_per_task=2,
@@ -44,3 +47,5 @@ QUICK = Scale(
 BATCH_EVENTS = 500
 #: Bytes of text in an event.
 EVENT_BYTES = 80
+#: The same of an event with many lines, which is compressed.
+LARGE_EVENT_BYTES = 4096

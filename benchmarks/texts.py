@@ -43,6 +43,12 @@ def events(count: int) -> list[JobEvent]:
     return [JobEvent("log", line, timestamp=_START + place * step) for place, line in enumerate(lines)]
 
 
+def large_events(count: int, size: int) -> list[JobEvent]:
+    """Return log events of many lines each."""
+    log = generated_log(count * size)
+    return [JobEvent("log", log[place * size : (place + 1) * size], timestamp=_START) for place in range(count)]
+
+
 def generated_log(size: int) -> str:
     """Return generated lines of at least so many bytes."""
     return "\n".join(generated_lines(size // 40 + 1))

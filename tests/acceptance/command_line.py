@@ -40,10 +40,12 @@ class Running:
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.process = process
         self.shown = b""
+        self.told = ""
 
     def job_id(self) -> str:
         """Wait for the line in which `run` tells the job's id."""
-        return job_id_in(_stream(self.process.stderr).readline().decode())
+        self.wait_for_error("\n")
+        return job_id_in(self.told.splitlines()[0])
 
     def wait_for_output(self, expected: bytes) -> None:
         """Read standard output until it contains something."""
@@ -52,14 +54,21 @@ class Running:
             assert piece, f"the output ended without {expected!r}: {self.shown!r}"
             self.shown += piece
 
+    def wait_for_error(self, expected: str) -> None:
+        """Read standard error until it contains something."""
+        while expected not in self.told:
+            piece = os.read(_stream(self.process.stderr).fileno(), 65536)
+            assert piece, f"standard error ended without {expected!r}: {self.told!r}"
+            self.told += piece.decode()
+
     def send(self, signal: int) -> None:
         """Send a signal to this process alone, as `kill` does."""
         self.process.send_signal(signal)
 
     def end(self) -> Ended:
-        """Wait for the end; `out` has what was read before, too."""
+        """Wait for the end; what was read before is in it, too."""
         out, err = self.process.communicate(timeout=PATIENCE_SECONDS)
-        return Ended(self.process.returncode, self.shown + out, err.decode())
+        return Ended(self.process.returncode, self.shown + out, self.told + err.decode())
 
 
 @dataclass
@@ -143,9 +152,8 @@ def python(program: str) -> Sequence[str]:
 
 def until_signal(name: str, first: str, last: str) -> Sequence[str]:
     """Return a command that prints a line, waits for a signal, prints another line and succeeds."""
-    handler = f"lambda *_: (print({last!r}, flush=True), sys.exit(0))"
-    wait = f"print({first!r}, flush=True)\nwhile True: signal.pause()"
-    return python(f"import signal, sys\nsignal.signal(signal.{name}, {handler})\n{wait}")
+    wait = f"numbers = {{signal.{name}}}\nsignal.pthread_sigmask(signal.SIG_BLOCK, numbers)"
+    return python(f"import signal\n{wait}\nprint({first!r}, flush=True)\nsignal.sigwait(numbers)\nprint({last!r})")
 
 
 def _stream(stream: IO[bytes] | None) -> IO[bytes]:

@@ -10,7 +10,7 @@ from ci_eventstore import Difference, RedisJobRepository
 from tests.acceptance.command_line import CommandLine
 from tests.contract.deployments import new_prefix
 
-HIDDEN = frozenset({"CI_EVENTSTORE_URL", "CI_EVENTSTORE_PREFIX", "COLUMNS", "PYTHONWARNINGS"})
+HIDDEN = frozenset({"CI_EVENTSTORE_URL", "CI_EVENTSTORE_PREFIX", "COLUMNS", "PYTHONUNBUFFERED", "PYTHONWARNINGS"})
 
 
 @pytest.fixture(scope="session")

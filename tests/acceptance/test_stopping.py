@@ -8,20 +8,33 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.command_line import PROGRAM, CommandLine, Running, is_alive, until_signal, wait_for_file
+from tests.acceptance.command_line import PROGRAM, CommandLine, Running, is_alive, python, until_signal, wait_for_file
 
-#: Prints an unfinished line; its grandchild ignores what a background process of a shell ignores.
-TWO_PROCESSES = (
-    'sh -c "echo \\$\\$ > {0}/grandchild; sleep 1000; true" & printf working; echo $$ > {0}/child; sleep 1000'
-)
+#: Prints an unfinished line with its own id and its child's, which ignores Ctrl-C as a shell's background jobs do.
+TWO_PROCESSES = """
+import os, signal, subprocess
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+child = subprocess.Popen(["sleep", "1000"])
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+print(f"working {os.getpid()} {child.pid}", end="", flush=True)
+signal.pause()
+"""
+#: Tells when it ignores every signal that can be ignored.
+STUBBORN = """
+import os, signal
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, signal.SIG_IGN)
+print("ready", os.getpid(), flush=True)
+while True:
+    signal.pause()
+"""
 
 
-def start_two_processes(cli: CommandLine, folder: Path) -> tuple[Running, list[int]]:
+def start_two_processes(cli: CommandLine) -> tuple[Running, list[int]]:
     """Start a job whose command has a child; return it when both run, with their process ids."""
-    running = cli.start("run", "--id", "it", "--", "sh", "-c", TWO_PROCESSES.format(folder))
-    running.job_id()
+    running = cli.start("run", "--id", "it", "--", *python(TWO_PROCESSES))
     running.wait_for_output(b"working")
-    return running, [int(wait_for_file(folder / name)) for name in ("child", "grandchild")]
+    return running, [int(word) for word in running.shown.split()[1:]]
 
 
 def status(cli: CommandLine, job_id: str = "it") -> tuple[str, bool | None]:
@@ -31,27 +44,27 @@ def status(cli: CommandLine, job_id: str = "it") -> tuple[str, bool | None]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
-def test_a_signal_stops_the_command(cli: CommandLine, tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_stops_the_command(cli: CommandLine, number: signal.Signals) -> None:
     """Everything in the command's process group ends, the job is cancelled, and its log says why in its last line."""
-    running, processes = start_two_processes(cli, tmp_path)
+    running, processes = start_two_processes(cli)
     running.send(number)
     done = running.end()
     assert done.code == 128 + number
     assert [is_alive(process) for process in processes] == [False, False]
     assert status(cli) == ("cancelled", False)
     log = cli("tail", "it")
-    assert (log.code, log.text) == (1, f"working\n[cancelled: stopped by {number.name}]\n")
+    assert (log.code, log.out) == (1, done.out + f"\n[cancelled: stopped by {number.name}]\n".encode())
 
 
-def test_a_cancel_from_elsewhere_stops_the_command(cli: CommandLine, tmp_path: Path) -> None:
+def test_a_cancel_from_elsewhere_stops_the_command(cli: CommandLine) -> None:
     """`jobs cancel` in another process ends the command and its children."""
-    running, processes = start_two_processes(cli, tmp_path)
+    running, processes = start_two_processes(cli)
     cancelled = cli("jobs", "cancel", "it", "--reason", "wrong branch")
     assert (cancelled.code, cancelled.text) == (0, "job it is cancelled\n")
     done = running.end()
     assert (done.code, "ended by someone else" in done.err) == (143, True)
     assert [is_alive(process) for process in processes] == [False, False]
-    assert cli("tail", "it").text == "working[cancelled: wrong branch]\n"
+    assert cli("tail", "it").out == done.out + b"[cancelled: wrong branch]\n"
 
 
 def test_what_the_command_prints_while_it_stops_is_stored(cli: CommandLine) -> None:
@@ -73,18 +86,16 @@ def test_late_output_of_a_cancelled_job_is_stored(cli: CommandLine) -> None:
     assert cli("tail", "it").text == "ready\n[cancelled]\ncleaning up\n"
 
 
-def test_a_second_signal_kills(cli: CommandLine, tmp_path: Path) -> None:
+def test_a_second_signal_kills(cli: CommandLine) -> None:
     """A command that ignores the first Ctrl-C is killed by the second."""
-    script = f"trap '' INT TERM; echo $$ > {tmp_path}/pid; echo ready; while true; do sleep 0.05; done"
-    running = cli.start("run", "--id", "it", "--", "sh", "-c", script)
-    running.wait_for_output(b"ready\n")
+    running = cli.start("run", "--id", "it", "--", *python(STUBBORN))
+    running.wait_for_output(b"\n")
     running.send(signal.SIGINT)
-    stderr = running.process.stderr
-    assert stderr is not None
-    assert b"SIGINT: stopping the command; once more kills it" in stderr.readline() + stderr.readline()
+    running.wait_for_error("SIGINT: stopping the command; once more kills it")
     running.send(signal.SIGINT)
-    assert running.end().code == 137
-    assert not is_alive(int(wait_for_file(tmp_path / "pid")))
+    done = running.end()
+    assert done.code == 137
+    assert not is_alive(int(done.out.split()[1]))
     assert status(cli) == ("cancelled", False)
 
 
@@ -92,7 +103,7 @@ def test_ctrl_c_in_a_terminal_stops_the_command(cli: CommandLine) -> None:
     """Typed at a terminal, it reaches `run`, which passes it on to the command in its own process group."""
     ours, theirs = os.openpty()
     process = subprocess.Popen(
-        ["setsid", "--ctty", "--wait", PROGRAM, "run", "--id", "it", "--", "sh", "-c", "echo ready; sleep 1000"],
+        ["setsid", "--ctty", "--wait", PROGRAM, "run", "--id", "it", "--", *python(TWO_PROCESSES)],
         env=cli.environment,
         stdin=theirs,
         stdout=theirs,
@@ -101,12 +112,12 @@ def test_ctrl_c_in_a_terminal_stops_the_command(cli: CommandLine) -> None:
     os.close(theirs)
     cli.started.append(process)
     shown = b""
-    while b"ready" not in shown:
+    while b"working" not in shown:
         shown += os.read(ours, 1000)
     os.write(ours, b"\x03")
     assert process.wait(30) == 130
     os.close(ours)
-    assert cli("tail", "it").text == "ready\n[cancelled: stopped by SIGINT]\n"
+    assert cli("tail", "it").text.splitlines()[1] == "[cancelled: stopped by SIGINT]"
 
 
 def test_a_signal_that_was_ignored_stays_ignored(cli: CommandLine, tmp_path: Path) -> None:

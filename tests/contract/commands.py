@@ -13,9 +13,9 @@ from ci_common import APIKey, Job, JobEvent, JobRepository, JobStatus, User
 from ci_common.errors import RepositoryError
 from ci_common.models import utc_now
 
-#: Those that every example begins with, and one more.
+#: Those that every example begins with, and those that are created in its course.
 FIRST_JOB_IDS = ["job", "jób:2"]
-JOB_IDS = [*FIRST_JOB_IDS * 3, "late"]
+LATER_JOB_IDS = ["a", "b", "c", "d"]
 USER_IDS = ["ada", "bob"]
 KEY_IDS = ["k1", "k2", "k3"]
 BAD_IDS = ["", "{", "a\nb", "x" * 300, "\udcff"]
@@ -39,7 +39,8 @@ completions = st.builds(JobEvent, st.just("complete"), st.none() | data, st.bool
 bad_events = st.sampled_from([JobEvent("progress"), JobEvent("complete"), JobEvent("log", "\ud800"), JobEvent("")])
 events = st.one_of(logs, logs, logs, completions)
 event_lists = st.lists(events, max_size=5)
-job_ids = st.sampled_from(JOB_IDS)
+job_ids = st.sampled_from([*FIRST_JOB_IDS * 3, *LATER_JOB_IDS])
+new_job_ids = st.sampled_from([*LATER_JOB_IDS * 2, *FIRST_JOB_IDS])
 user_ids = st.sampled_from(USER_IDS)
 some_user = st.none() | user_ids
 positions = st.integers(0, 12)
@@ -84,7 +85,7 @@ def _optional_fields(success: st.SearchStrategy[bool | None]) -> dict[str, st.Se
 
 living_jobs = st.builds(
     Job,
-    id=job_ids,
+    id=new_job_ids,
     status=st.sampled_from(["queued", "running"]),
     events=st.lists(logs, max_size=3),
     **_optional_fields(st.none()),
@@ -92,7 +93,7 @@ living_jobs = st.builds(
 #: Some of them contradict themselves.
 ended_jobs = st.builds(
     Job,
-    id=job_ids,
+    id=new_job_ids,
     status=st.sampled_from(["completed", "failed", "cancelled"]),
     events=event_lists,
     end_time=st.none() | times,
@@ -104,13 +105,13 @@ first_jobs = st.tuples(
             Job,
             id=st.just(job_id),
             user_id=some_user,
-            status=st.sampled_from(["queued", "running", "completed", "failed", "cancelled"]),
+            status=st.sampled_from(["queued", "queued", "running", "running", "completed", "failed"]),
             created_at=creation_times,
         )
         for job_id in FIRST_JOB_IDS
     )
 )
-odd_jobs = st.builds(Job, id=job_ids, status=statuses, events=st.lists(events | bad_events, max_size=3))
+odd_jobs = st.builds(Job, id=new_job_ids, status=statuses, events=st.lists(events | bad_events, max_size=3))
 jobs = st.one_of(living_jobs, living_jobs, ended_jobs, odd_jobs)
 
 #: A call with its arguments drawn, ready for any repository.

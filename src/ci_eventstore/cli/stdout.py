@@ -36,6 +36,8 @@ class StandardOutput:
         self._writable.set()
 
     async def _until_writable(self) -> None:
+        if self._is_abandoned:
+            return
         loop = asyncio.get_running_loop()
         self._writable.clear()
         loop.add_writer(self._descriptor, self._writable.set)

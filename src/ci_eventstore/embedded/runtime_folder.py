@@ -8,6 +8,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from ci_eventstore.errors import EmbeddedServerError
@@ -57,7 +58,8 @@ def record_socket(directory: Path, socket: Path) -> None:
 def make_private(socket: Path, user_id: int) -> None:
     """Make the socket's folders; EmbeddedServerError if others could put something there."""
     for folder in _folders_of(socket):
-        folder.mkdir(mode=0o700, exist_ok=True)
+        with suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
         if fault := fault_of(folder.lstat(), user_id):
             raise EmbeddedServerError(
                 f"the folder {folder} {fault}, so the embedded server's socket can't be put there: "

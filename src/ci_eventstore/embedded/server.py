@@ -104,7 +104,7 @@ class EmbeddedServer:
             raise EmbeddedServerError(f"the server of {self._directory} was released while it was waited for")
 
     def _unusable(self, error: OSError) -> EmbeddedServerError:
-        reason = error if self._directory.is_dir() or not self._directory.exists() else "it isn't a folder"
+        reason = "it isn't a folder" if os.path.isfile(self._directory) else error
         return EmbeddedServerError(f"{self._directory} can't be used for an embedded server: {reason}")
 
     def _forget_locks(self) -> None:

@@ -31,7 +31,7 @@ def server_command(program: Path, socket: Path) -> list[str]:
         "unixsocket": str(socket),
         "unixsocketperm": "700",
         "appendonly": "yes",
-        "appendfsync": "everysec",
+        "appendfsync": "no",
         "aof-load-truncated": "yes",
         "save": "",
         "maxmemory-policy": "noeviction",

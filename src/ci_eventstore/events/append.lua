@@ -102,20 +102,18 @@ for i = 6, #KEYS do
   end
 end
 
-local time = redis.call('TIME')
-local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 if not last_call and redis.call('HLEN', calls) >= CALLS_KEPT then
   local known = redis.call('HGETALL', calls)
   for i = 1, #known, 2 do
     local used = tonumber(string.match(known[i + 1], '(%d+)$'))
-    if used < now - CALLS_AGE_MS then
+    if used < now_ms - CALLS_AGE_MS then
       redis.call('HDEL', calls, known[i])
     end
   end
 end
 for closing in string.gmatch(closed, '%S+') do
-  redis.call('HSET', calls, closing, string.format('-1 0 %.0f', now))
+  redis.call('HSET', calls, closing, string.format('-1 0 %.0f', now_ms))
 end
-redis.call('HSET', calls, token, string.format('%d %d %.0f', number, position, now))
+redis.call('HSET', calls, token, string.format('%d %d %.0f', number, position, now_ms))
 redis.call('PEXPIRE', calls, CALLS_TTL_MS)
 return {'ok', position}

@@ -22,6 +22,7 @@ from ci_eventstore.errors import (
     StoreFullError,
     StoreUnavailableError,
 )
+from ci_eventstore.server.clock import ClockReading
 from ci_eventstore.server.deployments import Deployment
 from ci_eventstore.server.replies import Reply, as_info, as_texts
 from ci_eventstore.server.retry import is_passing, pauses, was_never_executed
@@ -64,6 +65,7 @@ class Server:
         self._blocking = _client(deployment, BLOCKING_CONNECTIONS)
         self._reached = False
         self._closed = False
+        self._clock: ClockReading | None = None
 
     async def close(self) -> None:
         """Close all connections; what is still waiting for an answer raises NotInitializedError."""
@@ -119,17 +121,43 @@ class Server:
     async def run(self, script: Script, keys: Sequence[str], arguments: Iterable[str | int | bytes]) -> Reply:
         """Run a script. It is sent again after a lost reply, so it must know its call by an argument.
 
-        OutcomeUnknownError: no answer came, though it may have been executed; StoreUnavailableError: it wasn't.
+        OutcomeUnknownError: no answer came; it was executed before this is raised, or never will be.
+        StoreUnavailableError: it wasn't and won't be.
         """
-        values = [*keys, *arguments]
+        deadline_ms = await self._deadline_ms()
+        values = [*keys, *arguments, deadline_ms]
 
         async def send() -> Reply:
+            nonlocal deadline_ms
             try:
-                return await self._commands.execute_command("EVALSHA", script.sha, len(keys), *values)
-            except exceptions.NoScriptError:
-                return await self._commands.execute_command("EVAL", script.source, len(keys), *values)
+                return await self._evaluate(script, len(keys), values)
+            except exceptions.ResponseError as error:
+                if not str(error).startswith("EXPIRED"):
+                    raise
+            self._clock = None
+            deadline_ms = values[-1] = await self._deadline_ms()
+            return await self._evaluate(script, len(keys), values)
 
-        return await self._persist(script.name, send, is_write=True)
+        try:
+            return await self._persist(script.name, send, is_write=True)
+        except OutcomeUnknownError:
+            if self._clock is not None:
+                await asyncio.sleep(self._clock.seconds_until_past(deadline_ms, time.monotonic()))
+            raise
+
+    async def _evaluate(self, script: Script, key_count: int, values: Sequence[str | int | bytes]) -> Reply:
+        try:
+            return await self._commands.execute_command("EVALSHA", script.sha, key_count, *values)
+        except exceptions.NoScriptError:
+            return await self._commands.execute_command("EVAL", script.source, key_count, *values)
+
+    async def _deadline_ms(self) -> int:
+        """Return by when, in the server's time, a command that is sent now must have been executed."""
+        asked_at = time.monotonic()
+        if self._clock is None or not self._clock.is_fresh(asked_at):
+            seconds, micros = await self.read("TIME")
+            self._clock = ClockReading(int(seconds) * 1000 + int(micros) // 1000, asked_at, time.monotonic())
+        return self._clock.deadline_ms(time.monotonic(), PATIENCE_SECONDS)
 
     async def _persist(self, what: object, send: Callable[[], Awaitable[Reply]], *, is_write: bool) -> Reply:
         started, may_have_arrived = time.monotonic(), False

@@ -16,7 +16,11 @@ class Script:
 
 
 def load_script(package: str, name: str, constants: Mapping[str, int] | None = None) -> Script:
-    """Return the script `<name>.lua` of a package, the constants defined in front of it."""
+    """Return the script `<name>.lua` of a package, behind the check of its deadline and the constants."""
     head = "".join(f"local {constant} = {value}\n" for constant, value in (constants or {}).items())
-    source = head + files(package).joinpath(f"{name}.lua").read_text("utf-8")
+    source = _read("ci_eventstore.server", "deadline") + head + _read(package, name)
     return Script(name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
+
+
+def _read(package: str, name: str) -> str:
+    return files(package).joinpath(f"{name}.lua").read_text("utf-8")

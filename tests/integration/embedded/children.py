@@ -13,9 +13,9 @@ _ROOT = Path(__file__).resolve().parents[3]
 class Child:
     """One of the programs of this folder, talked to by lines."""
 
-    def __init__(self, program: str, directory: Path, **environment: str) -> None:
+    def __init__(self, program: str, directory: Path, *arguments: str, **environment: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", f"tests.integration.embedded.{program}", str(directory)],
+            [sys.executable, "-m", f"tests.integration.embedded.{program}", str(directory), *arguments],
             cwd=_ROOT,
             env=environment or None,
             stdin=subprocess.PIPE,

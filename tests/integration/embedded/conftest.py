@@ -41,8 +41,8 @@ def start(directory: Path) -> Iterator[Callable[..., Child]]:
     """Start programs of this folder on the data directory."""
     children: list[Child] = []
 
-    def begin(program: str = "user_program", **environment: str) -> Child:
-        children.append(Child(program, directory, **environment))
+    def begin(program: str = "user_program", *arguments: str, **environment: str) -> Child:
+        children.append(Child(program, directory, *arguments, **environment))
         return children[-1]
 
     yield begin

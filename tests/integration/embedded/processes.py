@@ -14,7 +14,9 @@ def processes_in(directory: Path) -> set[int]:
 
 def servers_of(directory: Path) -> list[int]:
     """Return the servers of a data directory, without the children that rewrite a server's file."""
-    return sorted(pid for pid in _background(directory) if "-server" in _name(pid) and "-server" not in _parents_name(pid))
+    return sorted(
+        pid for pid in _background(directory) if "-server" in _name(pid) and "-server" not in _parents_name(pid)
+    )
 
 
 def watchdogs_of(directory: Path) -> list[int]:

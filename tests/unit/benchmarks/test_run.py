@@ -17,7 +17,7 @@ WITHOUT_FILE = [
     "memory, 80 bytes of text, all",
     "memory, 80 bytes of text, all",
 ]
-CODEC = ["encode an event of 80 bytes", "decode an event of 80 bytes"]
+CODEC = [f"{does} an event of {size} bytes" for size in (80, 4096) for does in ("encode", "decode")]
 
 
 def test_a_quick_run_has_all_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,68 @@
+"""The servers that tests start: they come up, die, come back with their data, and leave nothing behind."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import redis
+
+from tests.servers import RealServer, find_redis7, find_valkey
+
+
+@pytest.fixture(params=[find_redis7, find_valkey], ids=["redis7", "valkey"])
+def binary(request: pytest.FixtureRequest) -> Path:
+    find: Callable[[], Path] = request.param
+    try:
+        return find()
+    except LookupError as reason:
+        pytest.skip(str(reason))
+
+
+def is_alive(pid: int) -> bool:
+    """Return whether there is a process of that id."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("tcp", [True, False], ids=["TCP", "Unix socket"])
+def test_a_server_comes_back_with_its_data(binary: Path, tcp: bool) -> None:
+    """At the same address, after `kill` and after `restart`; with `appendfsync always` a kill loses nothing."""
+    with RealServer(binary, "appendfsync always", tcp=tcp) as server:
+        assert server.url.startswith("redis://" if tcp else "unix://")
+        with redis.Redis.from_url(server.url) as client:
+            client.set("key", "value")
+            first = server.pid
+            server.kill()
+            assert not is_alive(first)
+            with pytest.raises(redis.ConnectionError):
+                client.get("key")
+            server.start()
+            assert client.get("key") == b"value"
+            server.restart()
+            assert client.get("key") == b"value"
+            assert server.pid != first
+        last, folder = server.pid, server.folder
+    assert not is_alive(last)
+    assert not folder.exists()
+
+
+def test_a_test_may_configure_its_server(binary: Path) -> None:
+    """Its lines win over the usual ones, and may change before a restart."""
+    with RealServer(binary, "maxmemory-policy allkeys-lru") as server, redis.Redis.from_url(server.url) as client:
+        assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "allkeys-lru"}
+        server.configuration.append("requirepass secret")
+        server.restart()
+        with pytest.raises(redis.AuthenticationError):
+            client.ping()
+
+
+def test_a_server_that_does_not_start_says_why(binary: Path) -> None:
+    """The error ends with what the server said, and its folder is gone."""
+    server = RealServer(binary, "no-such-directive yes")
+    with pytest.raises(RuntimeError, match="no-such-directive"), server:
+        pass
+    assert not server.folder.exists()

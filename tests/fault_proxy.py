@@ -1,0 +1,186 @@
+"""A proxy between client and server that breaks the connection at a chosen command, in a chosen way."""
+
+import asyncio
+import contextlib
+import tempfile
+from collections.abc import Callable, Sequence
+from enum import Enum
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+
+class Fault(Enum):
+    """What happens to a command and its connection."""
+
+    #: The connection is cut; the server never sees the command.
+    CUT_BEFORE = "cut before the request"
+    #: The server executes the command; the connection is cut before the reply.
+    CUT_AFTER = "cut after the request"
+    #: The server executes the command; the connection is cut in the middle of the reply.
+    CUT_IN_REPLY = "cut in the middle of the reply"
+    #: The server executes the command; the reply doesn't come while the client waits.
+    STALL = "stall behind the request"
+    #: The command is held until the client has given the connection up, and reaches the server then.
+    LATE = "deliver late"
+    #: The connection stays open, and nothing goes through any more.
+    HALF_OPEN = "half-open"
+
+
+#: Says what happens to a command, such as [b"EVALSHA", …]; None lets it through.
+Plan = Callable[[Sequence[bytes]], Fault | None]
+
+
+def at(fault: Fault, name: bytes, *, times: int = 1) -> Plan:
+    """Return a plan that breaks the first commands of a name."""
+    left = times
+
+    def plan(command: Sequence[bytes]) -> Fault | None:
+        nonlocal left
+        if left and command[0].upper() == name:
+            left -= 1
+            return fault
+        return None
+
+    return plan
+
+
+class FaultProxy:
+    """Listens on a Unix socket and passes on to another one; every connection has one of its own at the server."""
+
+    def __init__(self, upstream: Path) -> None:
+        self.plan: Plan = lambda command: None
+        #: How many faults happened.
+        self.faults = 0
+        #: Commands that are held until `release` is set, because their fault is LATE.
+        self.release = asyncio.Event()
+        self.held = 0
+        self._upstream = upstream
+        self._folder = tempfile.TemporaryDirectory(prefix="ci-proxy-", dir="/tmp")
+        self._connections: set[asyncio.Task[None]] = set()
+
+    @property
+    def url(self) -> str:
+        """The proxy's address, for `from_url`."""
+        return f"unix://{self._folder.name}/socket"
+
+    async def __aenter__(self) -> Self:
+        """Listen."""
+        self._server = await asyncio.start_unix_server(self._accept, f"{self._folder.name}/socket")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Cut everything off."""
+        self._server.close()
+        for task in list(self._connections):
+            task.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+        self._folder.cleanup()
+
+    def cut_all(self) -> None:
+        """Cut every connection that is open now."""
+        for task in list(self._connections):
+            task.cancel()
+
+    async def delivered(self) -> None:
+        """Let the held commands go to the server, and wait until it has executed them."""
+        self.release.set()
+        async with asyncio.timeout(30):
+            while self.held:  # noqa: ASYNC110 - as `waiting.wait_until`
+                await asyncio.sleep(0)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections.add(task)
+        try:
+            upstream = await asyncio.open_unix_connection(self._upstream)
+            with contextlib.closing(upstream[1]):
+                await self._pass_on(reader, writer, *upstream)
+        except (OSError, EOFError, asyncio.CancelledError):
+            pass
+        finally:
+            self._connections.discard(task)
+            writer.transport.abort()
+
+    async def _pass_on(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        server_reader: asyncio.StreamReader,
+        server_writer: asyncio.StreamWriter,
+    ) -> None:
+        while True:
+            raw, command = await read_command(reader)
+            fault = self.plan(command)
+            if fault is not None:
+                self.faults += 1
+            if fault is Fault.CUT_BEFORE:
+                return
+            if fault is Fault.HALF_OPEN:
+                await reader.read()
+                return
+            if fault is Fault.LATE:
+                await self._deliver_late(raw, reader, server_reader, server_writer)
+                return
+            server_writer.write(raw)
+            reply = await read_reply(server_reader)
+            if fault is Fault.CUT_AFTER:
+                return
+            if fault is Fault.STALL:
+                await reader.read()
+                return
+            writer.write(reply[: len(reply) // 2] if fault is Fault.CUT_IN_REPLY else reply)
+            await writer.drain()
+            if fault is Fault.CUT_IN_REPLY:
+                writer.close()
+                await writer.wait_closed()
+                return
+
+    async def _deliver_late(
+        self,
+        raw: bytes,
+        reader: asyncio.StreamReader,
+        server_reader: asyncio.StreamReader,
+        server_writer: asyncio.StreamWriter,
+    ) -> None:
+        self.held += 1
+        try:
+            await reader.read()
+            await self.release.wait()
+            server_writer.write(raw)
+            await read_reply(server_reader)
+        finally:
+            self.held -= 1
+
+
+async def read_command(reader: asyncio.StreamReader) -> tuple[bytes, list[bytes]]:
+    """Read one command; return its bytes, and its parts. EOFError when there are no more."""
+    head = await _line(reader)
+    raw, parts = head, []
+    for _ in range(int(head[1:])):
+        length = await _line(reader)
+        part = await reader.readexactly(int(length[1:]) + 2)
+        raw += length + part
+        parts.append(part[:-2])
+    return raw, parts
+
+
+async def read_reply(reader: asyncio.StreamReader) -> bytes:
+    """Read one reply of RESP2, whatever is nested in it; return its bytes."""
+    head = await _line(reader)
+    kind, size = head[:1], head[1:-2]
+    if kind == b"$" and size != b"-1":
+        return head + await reader.readexactly(int(size) + 2)
+    if kind == b"*" and size != b"-1":
+        return head + b"".join([await read_reply(reader) for _ in range(int(size))])
+    return head
+
+
+async def _line(reader: asyncio.StreamReader) -> bytes:
+    line = await reader.readline()
+    if not line.endswith(b"\n"):
+        raise EOFError
+    return line
