@@ -11,7 +11,8 @@ RepositoryError
     ├── UnsuitableServerError
     ├── StoreFullError
     ├── StoreFormatError
-    ├── OutcomeUnknownError
+        ├── OutcomeUnknownError
+        ├── LogNotStoredError
     ├── AcknowledgedEventsLostError
     ├── ProjectionMissingError
     └── StreamDamagedError
@@ -73,6 +74,17 @@ class OutcomeUnknownError(StoreError):
 
     def __init__(self, what: str) -> None:
         super().__init__(f"{what}: the server gave no answer; read the job to see whether it took effect")
+
+
+class LogNotStoredError(StoreError):
+    """Raised when a `LogWriter` gave up; what it couldn't store is in a local file."""
+
+    def __init__(self, job_id: str, size_bytes: int, path: str | None) -> None:
+        where = f"they are in {path}" if path else "they could not be kept in a local file either"
+        super().__init__(f"job {job_id!r}: the last {size_bytes} bytes of its log could not be stored; {where}")
+        self.job_id = job_id
+        self.size_bytes = size_bytes
+        self.path = path
 
 
 class AcknowledgedEventsLostError(StoreError):

@@ -23,6 +23,7 @@ from ci_common.validation import (
     check_user,
 )
 from ci_eventstore.errors import AmbiguousPrefixError, NotInitializedError
+from ci_eventstore.events.append import Call
 from ci_eventstore.events.reader import Extent
 from ci_eventstore.jobs.commands import AppendEvents, Cancel, Complete, UpdateStatus
 from ci_eventstore.jobs.state import JobState, to_job
@@ -31,6 +32,7 @@ from ci_eventstore.projection.differences import Difference
 from ci_eventstore.server import deployments
 from ci_eventstore.server.deployments import Deployment
 from ci_eventstore.store import Store
+from ci_eventstore.writer.log_writer import LogWriter, WriterSettings
 
 
 class RedisJobRepository(JobRepository):
@@ -233,6 +235,18 @@ class RedisJobRepository(JobRepository):
             await jobs.append(job_id, accepted)
         else:
             await jobs.execute(job_id, AppendEvents(tuple(accepted)))
+
+    def log_writer(
+        self, job_id: str, *, secrets: Iterable[str] = (), settings: WriterSettings | None = None
+    ) -> LogWriter:
+        """Return a writer for a job's log; use it as an async context manager. Secrets are masked in what it writes."""
+        check_id("job id", job_id)
+
+        async def send(event: JobEvent, call: Call) -> None:
+            [accepted] = accept_events([event], utc_now(), self._max_event_bytes)
+            await self._store.jobs.append_under(job_id, accepted, call)
+
+        return LogWriter(job_id, send, secrets=secrets, settings=settings)
 
     async def get_events_since(self, job_id: str, last_event_id: int, user_id: str | None = None) -> list[JobEvent]:
         """Return all events after the one seen last; JobNotFoundError, InvalidPositionError."""

@@ -66,6 +66,10 @@ class JobStore:
         """Append accepted log events behind what this process is writing to the job already; JobNotFoundError."""
         await self._flusher.append(job_id, encode_batches(events))
 
+    async def append_under(self, job_id: str, event: JobEvent, call: Call) -> None:
+        """Append one accepted log event under a call of the caller's own, beside what else this process writes."""
+        await append(self._server, self._keys.job(job_id), encode_batch([event]), call=call)
+
     async def execute(self, job_id: str, command: Command) -> None:
         """Let the job do what the command says, behind what this process is writing to it already.
 
