@@ -59,6 +59,14 @@ def free_port() -> int:
         return port
 
 
+def start_guard(pid: int, folder: Path) -> "subprocess.Popen[bytes]":
+    """Start a process that kills a server and removes its folder as soon as this process is gone, however it ends."""
+    script = 'cat >/dev/null; kill -9 "$1"; rm -rf "$2"'
+    command = ["sh", "-c", script, "guard", str(pid), str(folder)]
+    # Its own session: a Ctrl-C at the terminal must not end it before its work.
+    return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+
+
 class RealServer:
     """A server in a folder of its own, on a Unix socket, and on a TCP port too if asked for one.
 
@@ -73,6 +81,7 @@ class RealServer:
         self.configuration = list(configuration)
         self._binary = binary
         self._process: subprocess.Popen[bytes] | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
@@ -116,9 +125,10 @@ class RealServer:
         with (self.folder / "log").open("ab") as log:
             command = [self._binary, self.folder / "server.conf"]
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self._guard = start_guard(self._process.pid, self.folder)
         wait_until(self._answers_or_died, f"an answer of {self.url}")
         if self._process.poll() is not None:
-            self._process = None
+            self._reap()
             raise RuntimeError(f"the server didn't start:\n{self.log[-2000:]}")
 
     def stop(self) -> None:
@@ -148,6 +158,11 @@ class RealServer:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _reap(self) -> None:
+        if self._guard is not None:
+            # Before the server's id is free for another process.
+            self._guard.kill()
+            self._guard.communicate()
+            self._guard = None
         if self._process is not None:
             self._process.wait()
             self._process = None

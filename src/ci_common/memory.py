@@ -210,7 +210,7 @@ class MemoryJobRepository(JobRepository):
         check_text("container_id", container_id)
         stored = self._job(job_id)
         now = utc_now()
-        if container_id is None:
+        if container_id is None or wanted == JobStatus.QUEUED:
             container_id = stored.job.container_id
         if wanted != stored.job.status:
             if wanted == JobStatus.COMPLETED:
@@ -219,11 +219,9 @@ class MemoryJobRepository(JobRepository):
             stored.move(wanted, now)
             if wanted == JobStatus.RUNNING:
                 start_time = start_time or now
-        stored.job = replace(
-            stored.job,
-            start_time=stored.job.start_time or start_time,
-            container_id=None if wanted == JobStatus.QUEUED else container_id,
-        )
+            if wanted == JobStatus.QUEUED:
+                container_id = None
+        stored.job = replace(stored.job, start_time=stored.job.start_time or start_time, container_id=container_id)
 
     async def complete_job(self, job_id: str, success: bool, end_time: datetime) -> None:
         """End a job with its result."""

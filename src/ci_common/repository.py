@@ -160,8 +160,8 @@ class JobRepository(UserRepository, APIKeyRepository):
     ) -> None:
         """Move a job: queued → running, failed, cancelled; running → failed, cancelled, and back to queued.
 
-        - The first `start_time` stays; a job that moves to running without one starts now. Back in the queue, a job
-          has no `container_id`.
+        - The first `start_time` stays; a job that moves to running without one starts now. Moving back into the queue,
+          a job loses its `container_id`; one that is queued takes none.
         - The status that the job has already is no error; what `start_time` and `container_id` add is stored.
         - `failed` and `cancelled` end the job: result False, end time now, and a `complete` event in the same step.
         - `completed` is refused: `complete_job` is meant.

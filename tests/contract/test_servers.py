@@ -1,13 +1,16 @@
 """The servers that tests start: they come up, die, come back with their data, and leave nothing behind."""
 
-import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import redis
 
-from tests.servers import RealServer, find_redis7, find_valkey
+from tests.servers import RealServer, find_redis7, find_valkey, wait_until
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(params=[find_redis7, find_valkey], ids=["redis7", "valkey"])
@@ -20,12 +23,11 @@ def binary(request: pytest.FixtureRequest) -> Path:
 
 
 def is_alive(pid: int) -> bool:
-    """Return whether there is a process of that id."""
+    """Return whether a process runs; one that is dead but not yet collected has no command line any more."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())
+    except OSError:
         return False
-    return True
 
 
 @pytest.mark.parametrize("tcp", [True, False], ids=["TCP", "Unix socket"])
@@ -66,3 +68,21 @@ def test_a_server_that_does_not_start_says_why(binary: Path) -> None:
     with pytest.raises(RuntimeError, match="no-such-directive"), server:
         pass
     assert not server.folder.exists()
+
+
+def test_a_server_does_not_outlive_its_tests(binary: Path) -> None:
+    """A run of tests that is killed takes its servers with it, and their folders."""
+    program = (
+        "import pathlib, sys, tests.servers as s\n"
+        "server = s.RealServer(pathlib.Path(sys.argv[1]))\n"
+        "server.start()\n"
+        "print(server.pid, server.folder, flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", program, str(binary)]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        pid, folder = run.stdout.readline().split()
+        assert is_alive(int(pid))
+        run.kill()
+    wait_until(lambda: not is_alive(int(pid)) and not Path(folder).exists(), "the end of the server")

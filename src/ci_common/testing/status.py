@@ -103,6 +103,13 @@ class StatusContract:
         await repository.update_job_status(job_id, "running", container_id="third")
         assert (await fetch(repository, job_id)).container_id == "third"
 
+    async def test_a_queued_job_keeps_what_it_was_created_with(self, repository: JobRepository) -> None:
+        """Only the move into the queue takes a container away, and the queue never gives one."""
+        job_id = await create(repository, status="queued", container_id="given")
+        await repository.update_job_status(job_id, "queued")
+        await repository.update_job_status(job_id, "queued", container_id="other")
+        assert (await fetch(repository, job_id)).container_id == "given"
+
     @pytest.mark.parametrize("status", ["failed", "cancelled"])
     @pytest.mark.parametrize("before", ["queued", "running"])
     async def test_a_bad_end_completes_the_log(self, repository: JobRepository, before: str, status: str) -> None:
