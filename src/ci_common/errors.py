@@ -12,6 +12,7 @@
     │   └── APIKeyAlreadyExistsError
     ├── InvalidInputError (also a ValueError)
     │   ├── InvalidIdError
+    │   ├── InvalidTextError
     │   ├── InvalidJobError
     │   ├── InvalidEventError
     │   │   └── EventTooLargeError
@@ -103,6 +104,14 @@ class InvalidIdError(InvalidInputError):
 
     def __init__(self, what: str, value: object, reason: str) -> None:
         super().__init__(f"{what} {value!r} {reason}")
+        self.value = value
+
+
+class InvalidTextError(InvalidInputError):
+    """Raised when a name, a command or another short text isn't valid Unicode."""
+
+    def __init__(self, what: str, value: str) -> None:
+        super().__init__(f"{what} {value!r} is not valid Unicode")
         self.value = value
 
 

@@ -9,6 +9,7 @@ from ci_common.errors import (
     InvalidIdError,
     InvalidJobError,
     InvalidPositionError,
+    InvalidTextError,
     InvalidTimeError,
 )
 from ci_common.models import APIKey, EventType, Job, JobEvent, User, as_utc
@@ -50,12 +51,12 @@ def check_position(value: int) -> int:
 
 
 def check_text(what: str, value: str | None) -> None:
-    """Raise InvalidIdError if an optional short text can't be written as UTF-8."""
+    """Raise InvalidTextError if an optional short text can't be written as UTF-8."""
     if value is not None and not value.isascii():
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise InvalidIdError(what, value, "is not valid Unicode") from None
+            raise InvalidTextError(what, value) from None
 
 
 def check_time(what: str, value: datetime) -> None:

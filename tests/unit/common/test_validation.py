@@ -12,6 +12,7 @@ from ci_common.errors import (
     InvalidIdError,
     InvalidJobError,
     InvalidPositionError,
+    InvalidTextError,
     InvalidTimeError,
 )
 from ci_common.validation import (
@@ -90,7 +91,7 @@ def test_short_text_is_unicode() -> None:
     for value in (None, "", "é\x00\n🚒"):
         check_text("name", value)
     for value in ("\ud800", "a\udcff"):
-        with pytest.raises(InvalidIdError, match=r"name .* is not valid Unicode"):
+        with pytest.raises(InvalidTextError, match=r"name .* is not valid Unicode"):
             check_text("name", value)
 
 
