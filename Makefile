@@ -28,7 +28,7 @@ demo: $(installed) ## run a real command through the store, follow it, kill the 
 	@$(python) examples/demo.py
 
 test: $(installed) ## run all tests
-	@$(python) -m pytest $(ARGS)
+	@$(python) -m pytest -n 2 --dist worksteal $(ARGS)
 
 check: $(installed) ## check format, lint, types and the structure of the code
 	@$(python) -m ruff format --check .

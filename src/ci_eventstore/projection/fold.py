@@ -3,7 +3,7 @@
 from ci_common.models import JobStatus
 from ci_eventstore.events.reader import EventReader
 from ci_eventstore.events.records import Place
-from ci_eventstore.jobs.evolve import evolve, index_entry
+from ci_eventstore.jobs.evolve import evolve_all
 from ci_eventstore.jobs.state import JobState
 from ci_eventstore.keys import JobKeys, jobs_key, listing_member
 
@@ -24,11 +24,7 @@ class Fold:
     async def advance(self, reader: EventReader, until: Place) -> None:
         """Fold the records behind the last one, up to a place."""
         async for page in reader.records(self.keys, self.place, until):
-            for _, record in page:
-                indexed = self.state.indexed_position if self.state else 0
-                self.state = evolve(self.state, record)
-                if self.state.indexed_position != indexed:
-                    self.index.append(index_entry(self.state))
+            self.state = evolve_all(self.state, (record for _, record in page), self.index)
 
     def listings(self) -> dict[str, bool]:
         """Return every listing that the job could stand in, and whether it belongs there."""
