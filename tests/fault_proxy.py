@@ -55,7 +55,8 @@ class FaultProxy:
         #: Commands that are held until `release` is set, because their fault is LATE.
         self.release = asyncio.Event()
         self.held = 0
-        self._upstream = upstream
+        #: Where new connections lead.
+        self.upstream = upstream
         self._folder = tempfile.TemporaryDirectory(prefix="ci-proxy-", dir="/tmp")
         self._connections: set[asyncio.Task[None]] = set()
 
@@ -96,7 +97,7 @@ class FaultProxy:
         assert task is not None
         self._connections.add(task)
         try:
-            upstream = await asyncio.open_unix_connection(self._upstream)
+            upstream = await asyncio.open_unix_connection(self.upstream)
             with contextlib.closing(upstream[1]):
                 await self._pass_on(reader, writer, *upstream)
         except (OSError, EOFError, asyncio.CancelledError):

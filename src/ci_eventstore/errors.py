@@ -12,6 +12,7 @@ RepositoryError
     ├── StoreFullError
     ├── StoreFormatError
         ├── OutcomeUnknownError
+        ├── NotReplicatedError
         ├── LogNotStoredError
     ├── AcknowledgedEventsLostError
     ├── ProjectionMissingError
@@ -74,6 +75,15 @@ class OutcomeUnknownError(StoreError):
 
     def __init__(self, what: str) -> None:
         super().__init__(f"{what}: the server gave no answer; read the job to see whether it took effect")
+
+
+class NotReplicatedError(StoreError):
+    """Raised when a write took effect, but no replica said in time that it has it: a failover may lose it."""
+
+    def __init__(self, what: str, wanted: int, answered: int) -> None:
+        super().__init__(f"{what}: done, but {answered} of {wanted} replicas have it; a failover may lose it")
+        self.wanted = wanted
+        self.answered = answered
 
 
 class LogNotStoredError(StoreError):

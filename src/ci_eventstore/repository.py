@@ -31,6 +31,7 @@ from ci_eventstore.keys import Keys
 from ci_eventstore.projection.differences import Difference
 from ci_eventstore.server import deployments
 from ci_eventstore.server.deployments import Deployment
+from ci_eventstore.settings import Durability, Settings
 from ci_eventstore.store import Store
 from ci_eventstore.writer.log_writer import LogWriter, WriterSettings
 
@@ -47,14 +48,22 @@ class RedisJobRepository(JobRepository):
     """
 
     def __init__(
-        self, client: object, *, prefix: str = "ci", partitions: int = 1, max_event_bytes: int = MAX_EVENT_BYTES
+        self,
+        client: object,
+        *,
+        prefix: str = "ci",
+        partitions: int = 1,
+        max_event_bytes: int = MAX_EVENT_BYTES,
+        durability: Durability = "server",
     ) -> None:
         """Use the server of a ready `redis.asyncio.Redis` client; its connections are left alone.
 
         Repositories of different prefixes never see each other. The partition count is fixed with the first
-        `initialize()`. ConfigurationError.
+        `initialize()`. With `durability="replicated"` a write is acknowledged when a replica has it too, and raises
+        NotReplicatedError if none says so in time. ConfigurationError.
         """
-        self._open(deployments.from_client(client), Keys(prefix, partitions), max_event_bytes)
+        settings = Settings(max_event_bytes=max_event_bytes, durability=durability)
+        self._open(deployments.from_client(client), Keys(prefix, partitions), settings)
 
     @classmethod
     def from_url(
@@ -64,6 +73,7 @@ class RedisJobRepository(JobRepository):
         prefix: str = "ci",
         partitions: int = 1,
         max_event_bytes: int = MAX_EVENT_BYTES,
+        durability: Durability = "server",
     ) -> Self:
         """Use the server at `embedded://PATH`, `redis://`, `rediss://` or `unix://PATH`.
 
@@ -72,13 +82,14 @@ class RedisJobRepository(JobRepository):
         """
         repository = cls.__new__(cls)
         deployment = deployments.from_url(url or deployments.default_url())
-        repository._open(deployment, Keys(prefix, partitions), max_event_bytes)
+        settings = Settings(max_event_bytes=max_event_bytes, durability=durability)
+        repository._open(deployment, Keys(prefix, partitions), settings)
         return repository
 
-    def _open(self, deployment: Deployment, keys: Keys, max_event_bytes: int) -> None:
+    def _open(self, deployment: Deployment, keys: Keys, settings: Settings) -> None:
         self._deployment = deployment
         self._keys = keys
-        self._max_event_bytes = max_event_bytes
+        self._settings = settings
         self._opened: Store | None = None
         self._opening = asyncio.Lock()
 
@@ -95,7 +106,7 @@ class RedisJobRepository(JobRepository):
         """
         async with self._opening:
             if self._opened is None:
-                self._opened = await Store.open(self._deployment, self._keys, self._max_event_bytes)
+                self._opened = await Store.open(self._deployment, self._keys, self._settings)
 
     async def close(self) -> None:
         """Send what is waiting to be sent, then close the connections."""
@@ -212,7 +223,7 @@ class RedisJobRepository(JobRepository):
 
     async def cancel_job(self, job_id: str, reason: str | None = None, user_id: str | None = None) -> None:
         """End a job as cancelled, and say why in its log; JobNotFoundError, InvalidTransitionError."""
-        [line] = accept_events([JobEvent("log", cancel_message(reason))], utc_now(), self._max_event_bytes)
+        [line] = accept_events([JobEvent("log", cancel_message(reason))], utc_now(), self._settings.max_event_bytes)
         command = Cancel(line.data or "", _optional("user id", user_id))
         await self._store.jobs.execute(check_id("job id", job_id), command)
 
@@ -229,7 +240,7 @@ class RedisJobRepository(JobRepository):
         them; more log events go in in several, with those of other writers between them.
         """
         check_id("job id", job_id)
-        accepted = accept_events(events, utc_now(), self._max_event_bytes)
+        accepted = accept_events(events, utc_now(), self._settings.max_event_bytes)
         jobs = self._store.jobs
         if accepted and all(event.type == "log" for event in accepted):
             await jobs.append(job_id, accepted)
@@ -243,7 +254,7 @@ class RedisJobRepository(JobRepository):
         check_id("job id", job_id)
 
         async def send(event: JobEvent, call: Call) -> None:
-            [accepted] = accept_events([event], utc_now(), self._max_event_bytes)
+            [accepted] = accept_events([event], utc_now(), self._settings.max_event_bytes)
             await self._store.jobs.append_under(job_id, accepted, call)
 
         return LogWriter(job_id, send, secrets=secrets, settings=settings)

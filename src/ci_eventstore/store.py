@@ -13,6 +13,7 @@ from ci_eventstore.server.checks import check_server
 from ci_eventstore.server.client import Server
 from ci_eventstore.server.deployments import Deployment
 from ci_eventstore.server.scripts import load_script
+from ci_eventstore.settings import Settings
 
 #: Of keys, hashes and streams; another number means another layout.
 FORMAT_VERSION = 1
@@ -31,9 +32,9 @@ class Store:
     projections: Projections
 
     @classmethod
-    async def open(cls, deployment: Deployment, keys: Keys, max_event_bytes: int) -> "Store":
+    async def open(cls, deployment: Deployment, keys: Keys, settings: Settings) -> "Store":
         """Connect, check the server and the data's format; StoreError."""
-        server = Server(deployment)
+        server = Server(deployment, settings.replicas)
         try:
             check_server(await server.info())
             await check_format(server, keys)
@@ -43,7 +44,7 @@ class Store:
         return cls(
             server=server,
             accounts=AccountStore(server, keys),
-            jobs=JobStore(server, keys, max_event_bytes),
+            jobs=JobStore(server, keys, settings.max_event_bytes),
             listings=Listings(server, keys),
             reader=EventReader(server),
             projections=Projections(server, keys),

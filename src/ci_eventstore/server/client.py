@@ -17,6 +17,7 @@ from redis.maint_notifications import MaintNotificationsConfig
 from ci_eventstore.errors import (
     AuthenticationError,
     NotInitializedError,
+    NotReplicatedError,
     OutcomeUnknownError,
     StoreError,
     StoreFullError,
@@ -36,6 +37,8 @@ PATIENCE_SECONDS = 20.0
 FIRST_PATIENCE_SECONDS = 1.0
 #: The same while the server says that it is loading its data.
 LOADING_PATIENCE_SECONDS = 300.0
+#: How long a write waits for the replicas; below the socket's timeout.
+REPLICATION_SECONDS = 2.0
 COMMAND_CONNECTIONS = 32
 BLOCKING_CONNECTIONS = 1000
 #: How long a blocking read waits at the server; below the socket's timeout.
@@ -59,8 +62,10 @@ PINNED: dict[str, Any] = {
 class Server:
     """A server of one deployment: a pool for commands, another for blocking reads."""
 
-    def __init__(self, deployment: Deployment) -> None:
+    def __init__(self, deployment: Deployment, replicas: int = 0) -> None:
         self.deployment = deployment
+        #: How many replicas must have a write before it is acknowledged.
+        self._replicas = replicas
         self._commands = _client(deployment, COMMAND_CONNECTIONS)
         self._blocking = _client(deployment, BLOCKING_CONNECTIONS)
         self._reached = False
@@ -147,9 +152,24 @@ class Server:
 
     async def _evaluate(self, script: Script, key_count: int, values: Sequence[str | int | bytes]) -> Reply:
         try:
-            return await self._commands.execute_command("EVALSHA", script.sha, key_count, *values)
+            return await self._write(script.name, "EVALSHA", script.sha, key_count, *values)
         except exceptions.NoScriptError:
-            return await self._commands.execute_command("EVAL", script.source, key_count, *values)
+            return await self._write(script.name, "EVAL", script.source, key_count, *values)
+
+    async def _write(self, what: str, *command: str | int | bytes) -> Reply:
+        """Send a write; with replicas, WAIT for them on the same connection, since it is that connection's writes."""
+        if not self._replicas:
+            return await self._commands.execute_command(*command)
+        pipeline = self._commands.pipeline(transaction=False)
+        pipeline.execute_command(*command)
+        pipeline.execute_command("WAIT", self._replicas, int(REPLICATION_SECONDS * 1000))
+        reply, answered = await pipeline.execute(raise_on_error=False)
+        for result in (reply, answered):
+            if isinstance(result, Exception):
+                raise result
+        if answered < self._replicas:
+            raise NotReplicatedError(what, self._replicas, answered)
+        return reply
 
     async def _deadline_ms(self) -> int:
         """Return by when, in the server's time, a command that is sent now must have been executed."""

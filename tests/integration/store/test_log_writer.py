@@ -46,6 +46,11 @@ async def stored(repository: RedisJobRepository) -> bytes:
     return "".join(event.data or "" for event in events).encode("utf-8", "surrogateescape")
 
 
+def only_file_of(directory: Path) -> tuple[Path, bytes]:
+    [path] = directory.iterdir()
+    return path, path.read_bytes()
+
+
 pieces = st.lists(st.binary(max_size=12) | st.text("aß€😀\n", max_size=6).map(str.encode), max_size=12)
 
 
@@ -181,8 +186,7 @@ async def test_a_store_that_stays_away_is_told_and_the_rest_is_kept(
 
     with pytest.raises(LogNotStoredError) as caught:
         await write_all()
-    [kept] = tmp_path.iterdir()
-    rest = kept.read_bytes()
+    kept, rest = only_file_of(tmp_path)
     assert (caught.value.path, caught.value.size_bytes) == (str(kept), len(rest))
     assert (await stored(repository)) + rest == "".join(lines).encode()
 

@@ -1,0 +1,31 @@
+"""What an operator may choose, beside where the server is."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ci_common.validation import MAX_EVENT_BYTES
+from ci_eventstore.errors import ConfigurationError
+
+Durability = Literal["server", "replicated"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The settings of a repository; ConfigurationError for what can't be."""
+
+    #: The most UTF-8 bytes of one event's data.
+    max_event_bytes: int = MAX_EVENT_BYTES
+    #: When a write is acknowledged: when the server has it, or when a replica has it too.
+    durability: Durability = "server"
+
+    def __post_init__(self) -> None:
+        """Refuse what can't be."""
+        if self.durability not in ("server", "replicated"):
+            raise ConfigurationError(f"durability={self.durability!r} must be 'server' or 'replicated'")
+        if self.max_event_bytes < 1:
+            raise ConfigurationError(f"max_event_bytes={self.max_event_bytes} must be 1 or more")
+
+    @property
+    def replicas(self) -> int:
+        """How many replicas must have a write before it is acknowledged."""
+        return 1 if self.durability == "replicated" else 0

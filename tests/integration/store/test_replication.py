@@ -1,0 +1,131 @@
+"""A primary with a replica: writes that wait for it, and a failover to one that was behind."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+
+from ci_common.models import Job, JobEvent
+from ci_eventstore.errors import AcknowledgedEventsLostError, ConfigurationError, NotReplicatedError, StreamDamagedError
+from ci_eventstore.repository import RedisJobRepository
+from ci_eventstore.server import client
+from ci_eventstore.writer.log_writer import LOST_LINE, WriterSettings
+from tests.fault_proxy import FaultProxy
+from tests.servers import RealServer, find_valkey
+
+Pair = tuple[RealServer, RealServer]
+
+
+@pytest.fixture
+async def pair() -> AsyncIterator[Pair]:
+    """A primary and its replica, in step."""
+    with RealServer(find_valkey(), "repl-diskless-sync-delay 0", tcp=True) as primary, RealServer(find_valkey(), tcp=True) as replica:
+        async with Redis(port=replica.port) as admin:
+            await admin.replicaof("127.0.0.1", primary.port)
+        await in_step(primary)
+        yield primary, replica
+
+
+@pytest.fixture
+async def proxy(pair: Pair) -> AsyncIterator[FaultProxy]:
+    async with FaultProxy(pair[0].socket_path) as opened:
+        yield opened
+
+
+async def in_step(primary: RealServer) -> None:
+    async with Redis(port=primary.port) as admin:
+        while await admin.wait(1, 100) < 1:
+            await admin.set("touch", "1")
+        await admin.delete("touch")
+        assert await admin.wait(1, 10_000) == 1
+
+
+def logs(count: int, first: int = 1) -> list[JobEvent]:
+    return [JobEvent("log", f"{number}\n") for number in range(first, first + count)]
+
+
+async def fail_over_to_one_that_is_behind(pair: Pair, proxy: FaultProxy, repository: RedisJobRepository) -> None:
+    """Let five events be acknowledged that the replica never gets, and lead the address to it."""
+    primary, replica = pair
+    await in_step(primary)
+    async with Redis(port=replica.port) as admin:
+        await admin.execute_command("REPLICAOF", "NO", "ONE")
+    await repository.add_events("j", logs(5, 6))
+    proxy.upstream = replica.socket_path
+    proxy.cut_all()
+
+
+async def test_a_replicated_write_is_on_the_replica(pair: Pair) -> None:
+    """What was acknowledged is there, without waiting any more."""
+    primary, replica = pair
+    async with RedisJobRepository.from_url(primary.url, durability="replicated") as repository:
+        await repository.create_job(Job(id="j", status="running"))
+        for event in logs(20):
+            await repository.add_event("j", event)
+            async with Redis(port=replica.port) as reader:
+                assert await reader.hget("{ci:0}:job:j", "position") == event.data.strip().encode()  # type: ignore[union-attr]
+
+
+async def test_a_write_without_its_replica_is_told(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The write took effect, and the error says that a failover may lose it."""
+    monkeypatch.setattr(client, "REPLICATION_SECONDS", 0.05)
+    primary, replica = pair
+    async with RedisJobRepository.from_url(primary.url, durability="replicated") as repository:
+        await repository.create_job(Job(id="j", status="running"))
+        replica.kill()
+        with pytest.raises(NotReplicatedError, match="0 of 1 replicas"):
+            await repository.add_event("j", logs(1)[0])
+        assert await repository.get_events_since("j", 0) == await repository.read_events("j", 0, 1) != []
+
+
+async def test_lost_acknowledged_events_are_told_once(pair: Pair, proxy: FaultProxy) -> None:
+    """After a failover to a replica that was behind, the next append is refused, saying why; then it goes on."""
+    async with RedisJobRepository.from_url(proxy.url) as repository:
+        await repository.create_job(Job(id="j", status="running"))
+        await repository.add_events("j", logs(5))
+        following = repository.follow_events("j", last_event_id=9)
+        await fail_over_to_one_that_is_behind(pair, proxy, repository)
+        with pytest.raises(AcknowledgedEventsLostError):
+            await repository.add_event("j", JobEvent("log", "refused"))
+        await repository.add_event("j", JobEvent("log", "goes on\n"))
+        events = await repository.get_events_since("j", 0)
+        assert [event.data for event in events] == [*(event.data for event in logs(5)), "goes on\n"]
+        await following.aclose()
+        assert await repository.verify() == []
+
+
+async def test_a_log_writer_says_it_in_the_log(pair: Pair, proxy: FaultProxy) -> None:
+    """A writer that lost acknowledged text marks the place, and goes on."""
+    async with RedisJobRepository.from_url(proxy.url) as repository:
+        await repository.create_job(Job(id="j", status="running"))
+        async with repository.log_writer("j", settings=WriterSettings(pause_seconds=0)) as writer:
+            for text in ("one\n", "two\n"):
+                await writer.write(text)
+                await anext(repository.follow_events("j", {"one\n": 0, "two\n": 1}[text]))
+            await fail_over_to_one_that_is_behind(pair, proxy, repository)
+            async with Redis(port=pair[1].port) as admin:
+                await admin.delete("{ci:0}:calls:j")
+            await writer.write("three\n")
+        events = await repository.get_events_since("j", 0)
+        assert [event.data for event in events] == ["one\n", "two\n", LOST_LINE + "three\n"]
+
+
+async def test_a_follower_ahead_of_the_store_is_told(
+    pair: Pair, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A follower at a position that the store no longer has doesn't wait for ever."""
+    monkeypatch.setattr("ci_eventstore.events.reader.BLOCK_SECONDS", 0.05)
+    async with RedisJobRepository.from_url(proxy.url) as repository:
+        await repository.create_job(Job(id="j", status="running"))
+        await repository.add_events("j", logs(5))
+        await fail_over_to_one_that_is_behind(pair, proxy, repository)
+        with pytest.raises(StreamDamagedError):
+            await anext(repository.follow_events("j", last_event_id=10))
+
+
+def test_an_unknown_durability_is_refused() -> None:
+    """Bad settings raise before anything is connected."""
+    with pytest.raises(ConfigurationError, match="durability"):
+        RedisJobRepository.from_url("redis://localhost", durability="sure")  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="max_event_bytes"):
+        RedisJobRepository.from_url("redis://localhost", max_event_bytes=0)
