@@ -7,12 +7,13 @@ Version 1 is an array:
     [1, <fact type>, time, {field: value}]
 
 - A log event given a `success` has it as a fifth element.
-- time: microseconds since 1970 for an aware one, ISO 8601 text for a naive one.
+- time: msgpack's timestamp for an aware one, ISO 8601 text for a naive one.
 - data: text; bytes where it isn't UTF-8; extension type 1, Zstandard, where that is smaller.
 """
 
+import threading
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import msgpack
@@ -28,9 +29,26 @@ COMPRESS_FROM_BYTES = 1024
 COMPRESSION_LEVEL = 3
 ZSTANDARD = 1
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
-_pack = msgpack.Packer().pack
+
+def _plain(value: Any) -> Any:
+    """Return what msgpack can write for a subclass of datetime."""
+    if isinstance(value, datetime):
+        return msgpack.Timestamp.from_datetime(value)
+    raise TypeError(f"{value!r} can't be encoded")
+
+
+_pack = msgpack.Packer(datetime=True, default=_plain).pack
+
+
+class _Zstandard(threading.local):
+    """What each thread compresses with: making it takes longer than using it on a short text."""
+
+    def __init__(self) -> None:
+        self.compress = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL).compress
+        self.decompress = zstandard.ZstdDecompressor().decompress
+
+
+_zstandard = _Zstandard()
 
 
 def encode(record: Record) -> bytes:
@@ -45,12 +63,12 @@ def encode_event(event: JobEvent) -> bytes:
     time, data = event.timestamp, event.data
     if time is None:
         raise ValueError("an event is given its timestamp before it is encoded")
-    micros = (time - _EPOCH) // _MICROSECOND if time.tzinfo is not None else time.isoformat()
+    stored = time if time.tzinfo is not None else time.isoformat()
     if data is not None and (len(data) >= COMPRESS_FROM_BYTES or not data.isascii()):
-        return _pack((VERSION, event.type, micros, _encode_text(data), *_result(event)))
+        return _pack((VERSION, event.type, stored, _encode_text(data), *_result(event)))
     if event.success is None:
-        return _pack((VERSION, event.type, micros, data))
-    return _pack((VERSION, event.type, micros, data, event.success))
+        return _pack((VERSION, event.type, stored, data))
+    return _pack((VERSION, event.type, stored, data, event.success))
 
 
 def _result(event: JobEvent) -> tuple[bool, ...]:
@@ -60,7 +78,7 @@ def _result(event: JobEvent) -> tuple[bool, ...]:
 def _encode_text(data: str) -> str | bytes | msgpack.ExtType:
     raw = data.encode("utf-8", "surrogateescape")
     if len(raw) >= COMPRESS_FROM_BYTES:
-        packed = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL).compress(raw)
+        packed = _zstandard.compress(raw)
         if len(packed) < len(raw):
             return msgpack.ExtType(ZSTANDARD, packed)
     try:
@@ -70,8 +88,8 @@ def _encode_text(data: str) -> str | bytes | msgpack.ExtType:
     return data
 
 
-def _encode_time(time: datetime) -> int | str:
-    return (time - _EPOCH) // _MICROSECOND if time.tzinfo is not None else time.isoformat()
+def _encode_time(time: datetime) -> datetime | str:
+    return time if time.tzinfo is not None else time.isoformat()
 
 
 def _encode_fields(fact: Fact) -> dict[str, Any]:
@@ -86,7 +104,7 @@ def decode(payload: bytes, position: int) -> Record:
 
     ValueError for a version that this program doesn't know.
     """
-    entry = msgpack.unpackb(payload)
+    entry = msgpack.unpackb(payload, timestamp=3)
     decoder = DECODERS.get(entry[0])
     if decoder is None:
         raise ValueError(f"entry version {entry[0]!r} is unknown: this program reads up to {VERSION}")
@@ -103,7 +121,8 @@ def decode_event(payload: bytes, position: int) -> JobEvent:
 
 def _decode_1(entry: list[Any], position: int) -> Record:
     kind, time, data = entry[1], entry[2], entry[3]
-    time = _EPOCH + timedelta(microseconds=time) if type(time) is int else datetime.fromisoformat(time)
+    if type(time) is str:
+        time = datetime.fromisoformat(time)
     if kind not in ("log", "complete"):
         return Fact(FactType(kind), time, _decode_fields(data))
     if data is not None and type(data) is not str:
@@ -116,14 +135,12 @@ DECODERS: dict[int, Callable[[list[Any], int], Record]] = {1: _decode_1}
 
 
 def _decode_text(data: bytes | msgpack.ExtType) -> str:
-    raw = zstandard.ZstdDecompressor().decompress(data.data) if isinstance(data, msgpack.ExtType) else data
+    raw = _zstandard.decompress(data.data) if isinstance(data, msgpack.ExtType) else data
     return raw.decode("utf-8", "surrogateescape")
 
 
-def _decode_time(value: int | str) -> datetime:
-    if type(value) is int:
-        return _EPOCH + timedelta(microseconds=value)
-    return datetime.fromisoformat(str(value))
+def _decode_time(value: datetime | str) -> datetime:
+    return datetime.fromisoformat(value) if isinstance(value, str) else value
 
 
 def _decode_fields(fields: dict[str, Any]) -> dict[str, Any]:

@@ -145,7 +145,7 @@ def _take_visible(job_id: str, entries: Sequence[StreamEntry], cursor: int, even
     for stream_id, fields in entries:
         if stream_id.endswith(b"-0"):
             cursor += 1
-            if int(stream_id[:-2]) != cursor:
-                raise StreamDamagedError(job_id, cursor, int(stream_id[:-2]))
+            if stream_id != b"%d-0" % cursor:
+                raise StreamDamagedError(job_id, cursor, Place.parse(stream_id).position)
             events.append(decode_event(fields[1], cursor))
     return cursor

@@ -26,7 +26,7 @@ from ci_eventstore.errors import (
 from ci_eventstore.server.clock import ClockReading
 from ci_eventstore.server.deployments import Deployment
 from ci_eventstore.server.replies import Reply, as_info, as_texts
-from ci_eventstore.server.retry import is_passing, pauses, was_never_executed
+from ci_eventstore.server.retry import failed_start, is_passing, pauses, was_never_executed
 from ci_eventstore.server.scripts import Script
 
 logger = logging.getLogger("ci_eventstore.server")
@@ -230,6 +230,9 @@ def _translate(error: exceptions.RedisError, what: object, where: str, is_unknow
         return AuthenticationError(f"{where} refuses access: {error}. Put user and password into the URL")
     if isinstance(error, exceptions.OutOfMemoryError):
         return StoreFullError(f"{where} is out of memory and takes no writes: raise its maxmemory, or delete jobs")
-    if is_passing(error):
+    start = failed_start(error)
+    if start is not None and not is_unknown:
+        return start
+    if is_passing(error) or is_unknown:
         return OutcomeUnknownError(str(what)) if is_unknown else StoreUnavailableError(f"{where}: {error}")
     return StoreError(f"{where}, {what}: {error}")

@@ -5,6 +5,8 @@ from socket import gaierror
 
 from redis import exceptions
 
+from ci_eventstore.errors import EmbeddedServerError
+
 #: The pause before each further try; the last one repeats.
 PAUSES_SECONDS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.0)
 
@@ -25,7 +27,7 @@ _REFUSED = (
     exceptions.MasterDownError,
 )
 _LASTING = (exceptions.AuthenticationError, exceptions.AuthorizationError)
-_NO_CONNECTION = (ConnectionRefusedError, FileNotFoundError, PermissionError, gaierror)
+_NO_CONNECTION = (ConnectionRefusedError, FileNotFoundError, PermissionError, gaierror, EmbeddedServerError)
 
 
 def pauses() -> Iterator[float]:
@@ -37,7 +39,12 @@ def pauses() -> Iterator[float]:
 
 def is_passing(error: Exception) -> bool:
     """Tell whether the same command may succeed later."""
-    return isinstance(error, _PASSING) and not isinstance(error, _LASTING)
+    return isinstance(error, _PASSING) and not isinstance(error, _LASTING) and not failed_start(error)
+
+
+def failed_start(error: Exception) -> EmbeddedServerError | None:
+    """Return why the embedded server didn't start, if that is what the error is about."""
+    return error.__cause__ if isinstance(error.__cause__, EmbeddedServerError) else None
 
 
 def was_never_executed(error: Exception) -> bool:

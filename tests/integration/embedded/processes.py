@@ -38,6 +38,13 @@ def kill(pid: int) -> None:
     wait_until(lambda: _is_dead(Path(f"/proc/{pid}")), f"the end of process {pid}")
 
 
+def freeze(pid: int) -> None:
+    """Stop a process until it gets SIGCONT; other signals wait for that too once all its threads stand still."""
+    os.kill(pid, signal.SIGSTOP)
+    threads = Path(f"/proc/{pid}/task")
+    wait_until(lambda: all(_state(thread) == "T" for thread in threads.iterdir()), f"process {pid} to stand still")
+
+
 def _is_dead(process: Path) -> bool:
     """Return whether nothing but the entry for its parent is left; the main thread may end before others."""
     try:

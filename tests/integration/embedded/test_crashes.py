@@ -12,7 +12,7 @@ from ci_eventstore.embedded import EmbeddedServer
 from ci_eventstore.embedded.file_lock import FileLock
 from tests.integration.embedded.children import Child
 from tests.integration.embedded.clients import client_of
-from tests.integration.embedded.processes import has_open, kill, processes_in, servers_of, watchdogs_of
+from tests.integration.embedded.processes import freeze, has_open, kill, processes_in, servers_of, watchdogs_of
 from tests.integration.embedded.writer_program import BATCH, TEXT
 from tests.servers import wait_until
 
@@ -82,7 +82,7 @@ def test_a_start_outlives_its_starter(directory: Path, start: Start) -> None:
     starter = start().send("use")
     wait_until(lambda: bool(watchdogs_of(directory)), "the watchdog")
     (watchdog,) = watchdogs_of(directory)
-    os.kill(watchdog, signal.SIGSTOP)
+    freeze(watchdog)
     starter.kill()
     second = start().send("use")
     wait_until(lambda: has_open(second.pid, directory / "users.lock"), "the second user")

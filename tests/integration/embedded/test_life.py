@@ -17,7 +17,7 @@ from ci_eventstore.embedded.probe import Answer, probe
 from ci_eventstore.errors import EmbeddedServerError
 from tests.integration.embedded.children import Child
 from tests.integration.embedded.clients import client_of
-from tests.integration.embedded.processes import has_open, processes_in, servers_of, watchdogs_of
+from tests.integration.embedded.processes import freeze, has_open, processes_in, servers_of, watchdogs_of
 from tests.servers import wait_until
 
 Start = Callable[..., Child]
@@ -42,6 +42,14 @@ async def test_the_data_is_there_the_next_time(directory: Path, server: Embedded
     wait_until(lambda: not processes_in(directory), "the end of the server")
     async with client_of(server) as client:
         assert await client.get("key") == b"value"
+
+
+def test_watchdog_and_server_share_the_lock(directory: Path, server: EmbeddedServer) -> None:
+    """No second server can start before both are dead, whichever of them dies first."""
+    server.ensure_running()
+    for pid in (*watchdogs_of(directory), *servers_of(directory)):
+        assert has_open(pid, directory / "server.lock")
+    assert FileLock.take(directory / "server.lock", shared=False) is None
 
 
 def test_asking_twice_is_harmless(directory: Path, server: EmbeddedServer) -> None:
@@ -88,11 +96,23 @@ def test_the_last_users_death_stops_it(directory: Path, start: Start) -> None:
     wait_until(lambda: not processes_in(directory), "the end of the server")
 
 
+async def test_a_connection_holds_on(directory: Path, server: EmbeddedServer, start: Start) -> None:
+    """Who came to a running server keeps it after the others have left."""
+    other = start()
+    assert other.ask("use") == "ok"
+    found = servers_of(directory)
+    async with client_of(server) as client:
+        await client.ping()
+        other.kill()
+        assert server.is_in_use
+        assert (await client.ping(), servers_of(directory)) == (True, found)
+
+
 def test_a_newcomer_waits_for_the_end(directory: Path, server: EmbeddedServer, start: Start) -> None:
     """Who comes while the server is being stopped gets a new one as soon as the old one is gone."""
     server.ensure_running()
     (old,) = servers_of(directory)
-    os.kill(old, signal.SIGSTOP)
+    freeze(old)
     server.release()
     log = directory / "server.log"
     newcomer = start().send("use")
@@ -203,8 +223,9 @@ def test_a_forked_child_does_not_hold_on(directory: Path, start: Start) -> None:
 
 
 def test_the_user_gets_no_child(directory: Path, server: EmbeddedServer) -> None:
-    """Whoever waits for its children doesn't find ours among them."""
+    """Whoever waits for its children doesn't find ours among them, and Ctrl-C at its terminal doesn't reach them."""
     server.ensure_running()
+    assert os.getsid(0) not in {os.getsid(pid) for pid in processes_in(directory)}
     assert str(os.getpid()) not in {
         Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1] for pid in processes_in(directory)
     }
@@ -247,6 +268,24 @@ def test_release_ends_the_waiting(directory: Path, server: EmbeddedServer, start
                 one.result()
     other.close()
     assert not has_open(os.getpid(), directory / "users.lock")
+
+
+def test_release_ends_a_start_that_waits_its_turn(server: EmbeddedServer, start: Start) -> None:
+    """One that another thread's start holds up doesn't take hold of the server after the release."""
+    assert start().ask("use") == "ok"
+    with ThreadPoolExecutor() as pool:
+        with server._mutex:
+            waiting = pool.submit(server.ensure_running)
+            wait_until(_is_before_the_mutex, "the second start")
+            server.release()
+        with pytest.raises(EmbeddedServerError, match="was released while it was waited for"):
+            waiting.result()
+    assert not server.is_in_use
+
+
+def _is_before_the_mutex() -> bool:
+    frames = sys._current_frames().values()
+    return any(frame.f_code.co_name == "ensure_running" and "releases" in frame.f_locals for frame in frames)
 
 
 def _has_pending(pid: int, number: signal.Signals) -> bool:

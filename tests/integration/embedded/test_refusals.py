@@ -17,7 +17,7 @@ from ci_eventstore.embedded.file_lock import FileLock
 from ci_eventstore.errors import ConfigurationError, EmbeddedServerError
 from tests.integration.embedded.children import Child
 from tests.integration.embedded.clients import client_of
-from tests.integration.embedded.processes import servers_of
+from tests.integration.embedded.processes import freeze, servers_of
 
 Start = Callable[..., Child]
 NOBODY = 65534
@@ -163,7 +163,7 @@ def test_a_server_that_does_not_answer(
     monkeypatch.setattr("ci_eventstore.embedded.probe._ANSWER_SECONDS", 0.1)
     assert start().ask("use") == "ok"
     (pid,) = servers_of(directory)
-    os.kill(pid, signal.SIGSTOP)
+    freeze(pid)
     try:
         assert "it accepts connections, but doesn't answer" in refusal(server)
     finally:

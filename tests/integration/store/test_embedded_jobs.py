@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ci_common.models import Job, JobEvent, utc_now
+from ci_eventstore.errors import EmbeddedServerError
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.server.client import Server
 from ci_eventstore.server.deployments import from_url
@@ -60,6 +61,13 @@ async def test_a_job_survives_a_kill_under_load(tmp_path: Path, victim: str) -> 
         job = await repository.get_job("j")
         assert job is not None
         assert job.success is True
+
+
+async def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
+    """The error is the embedded server's own, at once, and names what is wrong."""
+    (tmp_path / "file").write_text("not a directory")
+    with pytest.raises(EmbeddedServerError, match="file"):
+        await RedisJobRepository.from_url(f"embedded://{tmp_path}/file").initialize()
 
 
 async def fill(url: str) -> list[str | None]:

@@ -73,14 +73,14 @@ async def test_any_split_of_any_bytes_is_the_same_log(
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(cuts=st.lists(st.integers(0, 60), max_size=6), secret=st.sampled_from(["s3cr€t-value", "aab", "one\ntwo"]))
+@given(cuts=st.lists(st.integers(0, 60), max_size=6), secret=st.sampled_from(["s3cr€t-value", "xxy", "one\ntwo"]))
 async def test_no_secret_reaches_the_server(
     repository: RedisJobRepository, server: Server, cuts: list[int], secret: str
 ) -> None:
     """However it is split, no secret is found in any byte of the server's data, packed or unpacked."""
     await server.read("FLUSHALL")
     await repository.create_job(Job(id="j", status="running"))
-    raw = f"a {secret} aa{secret}{secret}\n{secret}".encode()
+    raw = f"x {secret} xx{secret}{secret}\n{secret}".encode()
     edges = [0, *sorted(min(cut, len(raw)) for cut in cuts), len(raw)]
     async with repository.log_writer("j", secrets=[secret], settings=EAGER) as writer:
         for start, end in itertools.pairwise(edges):

@@ -15,16 +15,20 @@ NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
 #: What was once written must be readable for ever, and what is written now must not change by accident.
 GOLDEN = [
-    ("9401a36c6f67cf000660dc3778d000a368690a", JobEvent("log", "hi\n", timestamp=NOON)),
-    ("9401a36c6f67cf000660dc3778d000c0", JobEvent("log", None, timestamp=NOON)),
-    ("9401a36c6f67cf000660dc3778d000c403ff0a00", JobEvent("log", "\udcff\n\0", timestamp=NOON)),
-    ("9501a8636f6d706c657465cf000660dc3778d000c0c3", JobEvent("complete", success=True, timestamp=NOON)),
+    ("9401a36c6f67d6ff6b02d940a368690a", JobEvent("log", "hi\n", timestamp=NOON)),
+    ("9401a36c6f67d6ff6b02d940c0", JobEvent("log", None, timestamp=NOON)),
+    ("9401a36c6f67d6ff6b02d940c403ff0a00", JobEvent("log", "\udcff\n\0", timestamp=NOON)),
+    ("9501a8636f6d706c657465d6ff6b02d940c0c3", JobEvent("complete", success=True, timestamp=NOON)),
     (
         "9401a36c6f67b3323032362d31312d32325431323a30303a3030a0",
         JobEvent("log", "", timestamp=NOON.replace(tzinfo=None)),
     ),
     (
-        "9401a773746172746564cf000660dc3778d00082aa73746172745f74696d6581a474696d65cf000660dc3778d000"
+        "9401a36c6f67d7ff00000fa06b02d940a0",
+        JobEvent("log", "", timestamp=NOON + timedelta(microseconds=1)),
+    ),
+    (
+        "9401a773746172746564d6ff6b02d94082aa73746172745f74696d6581a474696d65d6ff6b02d940"
         "ac636f6e7461696e65725f6964a163",
         Fact(FactType.STARTED, NOON, {"start_time": NOON, "container_id": "c"}),
     ),

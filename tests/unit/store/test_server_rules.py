@@ -3,7 +3,7 @@
 import pytest
 from redis import exceptions
 
-from ci_eventstore.errors import ConfigurationError, UnsuitableServerError
+from ci_eventstore.errors import ConfigurationError, EmbeddedServerError, UnsuitableServerError
 from ci_eventstore.server.checks import check_server
 from ci_eventstore.server.deployments import from_client, from_url
 from ci_eventstore.server.retry import is_passing, was_never_executed
@@ -73,10 +73,17 @@ def refused_connection() -> Exception:
     return error
 
 
+def failed_start() -> Exception:
+    error = exceptions.ConnectionError("the server doesn't start")
+    error.__cause__ = EmbeddedServerError("its log says why")
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "passing", "never_executed"),
     [
         (refused_connection(), True, True),
+        (failed_start(), False, True),
         (exceptions.ConnectionError("Connection closed by server."), True, False),
         (exceptions.TimeoutError("Timeout reading from localhost"), True, False),
         (exceptions.BusyLoadingError("LOADING"), True, True),
