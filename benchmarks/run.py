@@ -23,9 +23,10 @@ _WITHOUT_FILE = next(iter(FILE_SETTINGS))
 async def run(scale: Scale, *, tcp: bool = False) -> Report:
     """Measure on every server and with every setting of the append-only file, then the codec alone."""
     places = [(binary, setting) for binary in server_binaries() for setting in FILE_SETTINGS]
+    setting = _setting(scale, tcp=tcp)
     sections = [await _on_server(binary, setting, scale, tcp=tcp) for binary, setting in places]
     sections.append(Section("codec alone", await coding_rows(scale)))
-    return Report(_setting(scale, tcp=tcp), sections, compression_lines(scale))
+    return Report(setting, sections, compression_lines(scale))
 
 
 async def _on_server(binary: Path, file_setting: str, scale: Scale, *, tcp: bool) -> Section:
@@ -45,11 +46,12 @@ async def _server_name(sides: Sides) -> str:
 
 
 def _setting(scale: Scale, *, tcp: bool) -> dict[str, str]:
+    load, *_ = os.getloadavg()
     packages = ", ".join(f"{name} {version(name)}" for name in ("redis", "hiredis", "msgpack", "zstandard"))
     return {
         "When": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "Python": f"{platform.python_version()}, {packages}",
-        "Machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
+        "Machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs, load {load:.1f} at the start",
         "Connections": "TCP, loopback" if tcp else "Unix socket",
         "Rounds": str(scale.rounds) if scale != QUICK else "one, and so short that the figures say nothing",
     }

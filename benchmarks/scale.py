@@ -9,15 +9,16 @@ class Scale:
 
     #: How often each measurement is repeated.
     rounds: int = 15
-    #: How often both sides of appending take turns in a round.
-    laps: int = 10
+    #: How often both sides of appending take turns in a round. Each begins its turn with cold caches, which costs
+    #: up to half a millisecond, so a lap mustn't be short.
+    laps: int = 4
     #: Batches of BATCH_EVENTS events in a lap.
-    batches: int = 4
+    batches: int = 10
     #: Tasks that append to one job at the same time, and how many events each of them appends.
     tasks: int = 100
-    events_per_task: int = 20
+    events_per_task: int = 50
     #: Events that one task appends in a lap, each awaited.
-    awaited: int = 250
+    awaited: int = 600
     #: Events of the job that is read.
     long_job: int = 100_000
     #: Events of the job whose memory is measured.

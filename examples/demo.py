@@ -4,7 +4,9 @@ Everything is asserted: a difference ends it with exit code 1.
 """
 
 import asyncio
+import difflib
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -20,13 +22,13 @@ from ci_eventstore.server.client import Server
 from ci_eventstore.server.deployments import from_url
 
 TOOL = [sys.executable, "-m", "ci_eventstore.cli"]
-#: Some seconds of real output: a test suite of Python's own, in colour, in pieces, with a progress line in between.
-COMMAND = """
-printf '\\033[1mrunning the tests of textwrap\\033[0m\\n'
+#: Some seconds of real output: tests of Python's own that every installation has, with colours and a progress line.
+COMMAND = """{{
+printf '\\033[1mrunning the tests of difflib\\033[0m\\n'
 for percent in 20 40 60 80 100; do printf 'warming up %s%%\\r' $percent; sleep 0.2; done; printf '\\n'
-{python} -u -m unittest -v test.test_textwrap 2>&1 | while read line; do echo "$line"; sleep 0.02; done
+{python} -u -m doctest -v {tests} 2>&1 | while IFS= read -r line; do printf '%s\\n' "$line"; sleep 0.005; done
 printf '\\033[32mdone\\033[0m, not valid UTF-8: \\377\\n'
-"""
+}} | tee {copy}"""
 
 
 def title(number: int, text: str) -> None:
@@ -47,9 +49,13 @@ def tool(*arguments: str) -> bytes:
     return subprocess.run([*TOOL, *arguments], check=False, stdout=subprocess.PIPE).stdout
 
 
-def run_and_follow(job_id: str) -> tuple[bytes, bytes]:
-    """Run the command through the store and follow it from a second process; return what each of them printed."""
-    command = COMMAND.format(python=sys.executable)
+def run_and_follow(job_id: str, copy: Path) -> tuple[bytes, bytes]:
+    """Run the command through the store and follow it from a second process; return what each of them printed.
+
+    The command writes what it prints into a file too, past the store.
+    """
+    paths = {"python": sys.executable, "tests": difflib.__file__, "copy": copy}
+    command = COMMAND.format(**{name: shlex.quote(str(path)) for name, path in paths.items()})
     runner = subprocess.Popen(
         [*TOOL, "run", "--id", job_id, "--name", "demo", "--", "sh", "-c", command],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -106,6 +112,7 @@ async def main(directory: Path) -> None:
     """Do it step by step."""
     url, job_id = f"embedded://{directory}", "demo-0001"
     os.environ["CI_EVENTSTORE_URL"] = url
+    os.environ.pop("CI_EVENTSTORE_PREFIX", None)
     keeper = EmbeddedServer(directory)
 
     title(1, "A server of its own starts, because somebody wants to use it")
@@ -113,11 +120,11 @@ async def main(directory: Path) -> None:
     print(f"   {url}\n   listens on {keeper.socket_path}")
 
     title(2, "A real command runs through the store; this is what a second process sees of it, live")
-    printed, followed = run_and_follow(job_id)
-    expect(
-        printed != b"" and printed == followed,
-        f"the follower saw what was printed, byte for byte ({len(printed)} bytes)",
-    )
+    copy = directory.with_name("printed")
+    shown, followed = run_and_follow(job_id, copy)
+    printed = copy.read_bytes()
+    expect(printed != b"" and shown == printed, f"run showed what the command printed ({len(printed)} bytes)")
+    expect(followed == printed, "the follower saw the same, byte for byte")
 
     title(3, "What the store holds: a stream of events and facts, and the hash made from it")
     await show_raw(url, job_id)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from ci_eventstore import RedisJobRepository
 from tests.servers import wait_until
 
 PROGRAM = Path(sys.executable).with_name("ci-eventstore")
@@ -78,12 +79,14 @@ class CommandLine:
     environment: Mapping[str, str]
     started: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
-    def __call__(self, *arguments: str | Path, stdin: bytes | None = None, **more: str) -> Ended:
+    def __call__(
+        self, *arguments: str | Path, stdin: bytes = b"", environment: Mapping[str, str] | None = None
+    ) -> Ended:
         """Call the program and wait for its end."""
         done = subprocess.run(
             [PROGRAM, *arguments],
-            env={**self.environment, **more},
-            input=b"" if stdin is None else stdin,
+            env={**self.environment, **(environment or {})},
+            input=stdin,
             capture_output=True,
             check=False,
             timeout=PATIENCE_SECONDS,
@@ -115,6 +118,11 @@ class CommandLine:
             timeout=PATIENCE_SECONDS,
         )
         return Ended(done.returncode, done.stdout, done.stderr.decode())
+
+    def repository(self) -> RedisJobRepository:
+        """Return the store that the program uses, not open yet."""
+        environment = self.environment
+        return RedisJobRepository.from_url(environment["CI_EVENTSTORE_URL"], prefix=environment["CI_EVENTSTORE_PREFIX"])
 
     def kill_all(self) -> None:
         """Kill what a test has left running."""

@@ -2,12 +2,14 @@
 
 import asyncio
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from ci_eventstore import Difference, RedisJobRepository
-from tests.acceptance.command_line import CommandLine
+from ci_eventstore.cli import program
+from tests.acceptance.command_line import CommandLine, Ended
 from tests.contract.deployments import new_prefix
 
 HIDDEN = frozenset({"CI_EVENTSTORE_URL", "CI_EVENTSTORE_PREFIX", "COLUMNS", "PYTHONUNBUFFERED", "PYTHONWARNINGS"})
@@ -38,10 +40,35 @@ def cli(embedded_url: str) -> Iterator[CommandLine]:
         yield command_line
     finally:
         command_line.kill_all()
-    assert asyncio.run(_verify(command_line.environment)) == []
+    assert asyncio.run(_verify(command_line)) == []
 
 
-async def _verify(environment: Mapping[str, str]) -> list[Difference]:
-    url, prefix = environment["CI_EVENTSTORE_URL"], environment["CI_EVENTSTORE_PREFIX"]
-    async with RedisJobRepository.from_url(url, prefix=prefix) as repository:
+@pytest.fixture
+def here(cli: CommandLine, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+    """The program, called in this process: where much is asked of it and the process itself doesn't matter."""
+    for name in ("CI_EVENTSTORE_URL", "CI_EVENTSTORE_PREFIX"):
+        monkeypatch.setenv(name, cli.environment[name])
+
+    def call_program(*arguments: str) -> Ended:
+        if _is_in_event_loop():
+            with ThreadPoolExecutor() as pool:
+                code = pool.submit(program.call, list(arguments)).result()
+        else:
+            code = program.call(list(arguments))
+        captured = capfd.readouterr()
+        return Ended(code, captured.out.encode(), captured.err)
+
+    return call_program
+
+
+def _is_in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+async def _verify(command_line: CommandLine) -> list[Difference]:
+    async with command_line.repository() as repository:
         return await repository.verify()

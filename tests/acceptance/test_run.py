@@ -152,6 +152,21 @@ def test_a_reader_that_leaves_does_not_stop_the_command(cli: CommandLine) -> Non
     assert cli("tail", "whole").out == b"".join(b"%d\n" % number for number in range(1, 50_001))
 
 
+def test_standard_streams_may_be_missing(cli: CommandLine) -> None:
+    """A program that was started without them works as with /dev/null."""
+    done = cli.shell("ci-eventstore run --id it -- sh -c 'cat; echo out; echo err >&2' <&- >&- 2>&-; echo $?")
+    assert (done.text, done.err) == ("0\n", "")
+    assert cli("tail", "it").text == "out\nerr\n"
+
+
+def test_a_full_disk_does_not_stop_the_command(cli: CommandLine) -> None:
+    """What can't be shown is stored all the same."""
+    done = cli.shell("ci-eventstore run --id it -- seq 3 > /dev/full")
+    message = "ci-eventstore: the output can't be shown any more, but is stored: No space left on device"
+    assert (done.code, done.err.splitlines()[1:]) == (0, [message])
+    assert cli("tail", "it").text == "1\n2\n3\n"
+
+
 def test_something_left_behind_does_not_keep_run_waiting(cli: CommandLine, tmp_path: Path) -> None:
     """A process in the background that keeps the output open is left alone, and said."""
     script = f"sleep 1000 & echo $! > {tmp_path}/pid; echo done"
@@ -163,7 +178,7 @@ def test_something_left_behind_does_not_keep_run_waiting(cli: CommandLine, tmp_p
 
 def test_a_flood_from_something_left_behind_ends(cli: CommandLine, tmp_path: Path) -> None:
     """A process in the background that prints without end doesn't keep `run` going."""
-    done = cli("run", "--", "sh", "-c", f"yes & echo $! > {tmp_path}/pid; sleep 0.1; exit 5")
+    done = cli("run", "--", "sh", "-c", f"(while :; do echo y; done) & echo $! > {tmp_path}/pid; sleep 0.1; exit 5")
     cli.shell('kill "$1" || true', (tmp_path / "pid").read_text().strip())
     assert done.code == 5
     assert cli("tail", done.job_id).out == done.out

@@ -1,12 +1,14 @@
 """`ci-eventstore tail`: a job's log, at once and as it grows."""
 
+import asyncio
 import os
-import re
 import signal
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from ci_common import Job, JobEvent
 from tests.acceptance.command_line import CommandLine, Running, until_signal
 
 
@@ -16,6 +18,13 @@ def gate(tmp_path: Path) -> Path:
     path = tmp_path / "gate"
     os.mkfifo(path)
     return path
+
+
+def logs(*texts: str) -> list[JobEvent]:
+    """Return log events, a second apart."""
+    return [
+        JobEvent("log", text, timestamp=datetime(2026, 1, 1, 0, 0, n, tzinfo=UTC)) for n, text in enumerate(texts, 1)
+    ]
 
 
 def waiting_job(cli: CommandLine, gate: Path, code: int = 0) -> Running:
@@ -56,33 +65,40 @@ def test_no_follow_prints_what_is_there(cli: CommandLine, gate: Path) -> None:
     job.end()
 
 
-def test_after_skips_events(cli: CommandLine, gate: Path) -> None:
+@pytest.mark.parametrize(("number", "output"), [(0, b"one\ntwo\n"), (1, b"two\n"), (2, b""), (99, b"")])
+async def test_after_skips_events(cli: CommandLine, number: int, output: bytes) -> None:
     """It begins behind the given event; behind the last one there is nothing."""
-    job = waiting_job(cli, gate)
-    gate.write_text("go\n")
-    job.end()
-    outputs = [cli("tail", "it", "--after", str(number)).out for number in (0, 1, 2, 99)]
-    assert outputs == [b"one\ntwo\n", b"two\n", b"", b""]
+    async with cli.repository() as repository:
+        await repository.create_job(Job(id="it", status="queued", events=logs("one\n", "two\n")))
+    assert cli("tail", "it", "--no-follow", "--after", str(number)).out == output
 
 
-def test_after_skips_events_of_a_running_job(cli: CommandLine, gate: Path) -> None:
-    """Following begins behind the given event too."""
-    job = waiting_job(cli, gate)
-    tail = cli.start("tail", "it", "--after", "1")
-    gate.write_text("go\n")
-    assert (tail.end().out, job.end().code) == (b"two\n", 0)
+async def test_after_skips_events_of_a_running_job(cli: CommandLine) -> None:
+    """Following begins behind the given event too, be it stored already or not."""
+    async with cli.repository() as repository:
+        await repository.create_job(Job(id="it", status="running", events=logs("one\n", "two\n")))
+        tails = [cli.start("tail", "it", "--after", str(number)) for number in (1, 3)]
+        await asyncio.to_thread(tails[0].wait_for_output, b"two\n")
+        await repository.add_events("it", logs("three\n", "four\n"))
+        await repository.complete_job("it", True, datetime.now(UTC))
+    assert [tail.end().out for tail in tails] == [b"two\nthree\nfour\n", b"four\n"]
 
 
-def test_timestamps_stand_before_each_line(cli: CommandLine) -> None:
+async def test_timestamps_stand_before_each_line(cli: CommandLine) -> None:
     """Each line has one, be there several lines in an event or several events in a line; the text stays as it is."""
-    script = "printf 'a\\nb\\nc'; sleep 0.3; printf 'c\\n\\x1b[1mred\\rblue\\n\\n'; sleep 0.3; printf 'end'"
-    job = cli("run", "--", "bash", "-c", script)
-    lines = cli("tail", job.job_id, "--timestamps").out.split(b"\n")
-    stamped = [re.fullmatch(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z) (.*)", line, re.DOTALL) for line in lines]
-    assert [found and found.group(2) for found in stamped] == [b"a", b"b", b"cc", b"\x1b[1mred\rblue", b"", b"end"]
-    times = [found.group(1) for found in stamped if found]
-    assert times == sorted(times)
-    assert len(set(times)) == 3
+    async with cli.repository() as repository:
+        await repository.create_job(
+            Job(id="it", status="queued", events=logs("a\nb\nc", "c\n\x1b[1mred\rblue\n\n", "end"))
+        )
+    done = cli("tail", "it", "--no-follow", "--timestamps")
+    assert done.text.split("\n") == [
+        "2026-01-01T00:00:01.000Z a",
+        "2026-01-01T00:00:01.000Z b",
+        "2026-01-01T00:00:01.000Z cc",
+        "2026-01-01T00:00:02.000Z \x1b[1mred\rblue",
+        "2026-01-01T00:00:02.000Z ",
+        "2026-01-01T00:00:03.000Z end",
+    ]
 
 
 def test_ctrl_c_ends_it_quietly(cli: CommandLine, gate: Path) -> None:

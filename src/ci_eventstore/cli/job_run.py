@@ -28,6 +28,7 @@ class JobRun:
         self._stopper = Stopper()
         self._log = OutputAppender(repository, job.id)
         self._terminal: StandardOutput | None = StandardOutput()
+        self._has_ended = False
 
     async def execute(self, arguments: Sequence[str], *, pty: bool) -> int:
         """Create the job, run the command to its end, end the job; return the exit code. RepositoryError."""
@@ -57,6 +58,7 @@ class JobRun:
             self._wait_no_longer(command.output)
             await pump
             await self._log.close()
+            self._has_ended = True
             watcher.cancel()
         command.output.close()
         if command.output.was_cut_off:
@@ -95,14 +97,15 @@ class JobRun:
 
     async def _watch(self) -> None:
         """Stop the command when someone else has ended the job; what the store can't say now, it says later."""
-        while True:
+        while not self._has_ended:
             await asyncio.sleep(WATCH_SECONDS)
             try:
                 job = await self._repository.get_job_summary(self._job.id)
             except RepositoryError:
                 continue
             if job is not None and job.status in (JobStatus.CANCELLED, JobStatus.FAILED):
-                return self._stopper.stop_for_store()
+                self._stopper.stop_for_store()
+                return
 
     async def _give_up(self, program: str, error: OSError) -> int:
         """End the job of a command that can't be started."""

@@ -12,7 +12,7 @@ from ci_eventstore.cli.keys import keys
 from ci_eventstore.cli.messages import say
 from ci_eventstore.cli.projection import rebuild, verify
 from ci_eventstore.cli.run import run
-from ci_eventstore.cli.stdout import discard_output
+from ci_eventstore.cli.stdout import discard_output, open_missing_streams
 from ci_eventstore.cli.store import store_options
 from ci_eventstore.cli.tail import tail
 from ci_eventstore.cli.users import users
@@ -67,6 +67,7 @@ def main() -> None:
 
 def call(arguments: list[str]) -> int:
     """Run the program and return its exit code; whatever goes wrong is said in one line on standard error."""
+    open_missing_streams()
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # whatever the terminal's encoding
     try:
         code: int | None = program.main(arguments, prog_name=NAME, standalone_mode=False)

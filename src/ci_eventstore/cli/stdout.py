@@ -47,6 +47,18 @@ class StandardOutput:
             loop.remove_writer(self._descriptor)
 
 
+def open_missing_streams() -> None:
+    """Let standard streams that this process was started without go nowhere, and no other file take their places."""
+    for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            if nowhere != descriptor:
+                os.dup2(nowhere, descriptor)
+                os.close(nowhere)
+            os.set_inheritable(descriptor, True)
+            setattr(sys, name, os.fdopen(descriptor, mode, closefd=False))
+
+
 def discard_output() -> None:
     """Let what Python still buffers for standard output go nowhere, so that its last flush doesn't complain."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import signal
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from functools import wraps
@@ -80,30 +79,18 @@ def uses_store(
     @wraps(function)
     def call(address: StoreAddress, /, *args: P.args, **kwargs: P.kwargs) -> int | None:
         async def work() -> int | None:
-            _cancel_on_ctrl_c()
             async with address.repository() as repository:
                 return await function(repository, *args, **kwargs)
 
         try:
             return asyncio.run(work())
-        except (asyncio.CancelledError, KeyboardInterrupt):
+        except KeyboardInterrupt:
             return ExitCode.INTERRUPTED
         except BrokenPipeError:
             discard_output()
             return ExitCode.BROKEN_PIPE
 
     return store_options(call)
-
-
-def _cancel_on_ctrl_c() -> None:
-    """Have Ctrl-C cancel the current task between two of its steps.
-
-    By itself, asyncio cancels it in the middle of one. A timeout that the same step enters then, as those of redis-py
-    do, takes the cancellation for its own, and it is lost.
-    """
-    task = asyncio.current_task()
-    if task is not None and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, task.cancel)
 
 
 async def find_job(repository: RedisJobRepository, beginning: str) -> str:

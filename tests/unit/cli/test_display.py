@@ -1,0 +1,71 @@
+"""What people see."""
+
+import sys
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from ci_common import JobEvent
+from ci_eventstore.cli import display
+from ci_eventstore.cli.tail import TimestampedLines
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-1, "0.0s"),
+        (0.44, "0.4s"),
+        (9.99, "10.0s"),
+        (10, "10s"),
+        (59.9, "59s"),
+        (187, "3m 07s"),
+        (7500, "2h 05m"),
+        (100_000, "1d 03h"),
+    ],
+)
+def test_durations_are_short(seconds: float, text: str) -> None:
+    """Two units at most; never negative."""
+    assert display.duration(START, START + timedelta(seconds=seconds)) == text
+
+
+def test_a_naive_time_counts_as_utc() -> None:
+    """Beside an aware one, too."""
+    assert display.duration(START.replace(tzinfo=None), START + timedelta(seconds=20)) == "20s"
+
+
+def test_text_stays_in_its_line() -> None:
+    """What would move the cursor is written out; letters of all scripts stay."""
+    assert display.printable("né\n\x1b[2J\x00日本\u202e") == "né\\n\\x1b[2J\\x00日本\\u202e"
+
+
+def test_a_table_is_cut_to_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal a row takes one line; into a pipe it goes whole."""
+    rows = [("1", "x" * 100)]
+    assert max(map(len, display.table(("ID", "NAME"), rows).splitlines())) == 104
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "50")
+    assert display.table(("ID", "NAME"), rows).splitlines()[1] == "1   " + "x" * 45 + "…"
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        (["a\n", "b\n"], "1 a\n2 b\n"),
+        (["a", "b", "\nc"], "1 ab\n3 c"),
+        (["a\nb\n\n"], "1 a\n1 b\n1 \n"),
+        (["\r1%\r2%", "\n"], "1 \r1%\r2%\n"),
+        (["", "a"], "2 a"),
+    ],
+)
+def test_each_line_has_one_time(texts: list[str], expected: str) -> None:
+    """That of the event in which it begins."""
+    lines = TimestampedLines()
+    shown = b"".join(
+        lines.render(JobEvent("log", text, timestamp=START + timedelta(seconds=second)))
+        for second, text in enumerate(texts, 1)
+    )
+    for second in range(1, len(texts) + 1):
+        shown = shown.replace(f"2026-01-01T00:00:0{second}.000Z".encode(), str(second).encode())
+    assert shown.decode() == expected
