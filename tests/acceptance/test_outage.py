@@ -35,17 +35,18 @@ def set_full(server: RealServer, is_full: bool) -> None:
         client.config_set("maxmemory", "1" if is_full else "0")
 
 
-def fail_in_the_middle(cli: CommandLine, server: RealServer, gate: Path, code: int) -> Running:
-    """Start a job that prints before and after the store begins to fail, and leave it waiting at the gate."""
-    os.mkfifo(gate)
-    script = f"echo one; read line < {gate}; echo two; read line < {gate}; echo three; exit {code}"
+def fail_in_the_middle(cli: CommandLine, server: RealServer, folder: Path, code: int) -> Running:
+    """Start a job that prints before and after the store begins to fail, and leave it waiting at the second gate."""
+    for gate in ("first", "second"):
+        os.mkfifo(folder / gate)
+    script = f"cd {folder}; echo one; read line < first; echo two; read line < second; echo three; exit {code}"
     running = cli.start("run", "--id", "it", "--", "sh", "-c", script)
     running.wait_for_output(b"one\n")
     tail = cli.start("tail", "it")
     tail.wait_for_output(b"one\n")
     tail.process.kill()
     set_full(server, True)
-    gate.write_text("go\n")
+    (folder / "first").write_text("go\n")
     running.wait_for_error("warning: from line 2 (byte 4) on, the output is not stored in the log of job it")
     return running
 
@@ -55,8 +56,8 @@ def test_the_command_goes_on_when_the_store_fails(
     own_cli: CommandLine, server: RealServer, tmp_path: Path, code: int, exit_code: int
 ) -> None:
     """All output reaches the terminal; one warning says from where on the log lacks it, another that it isn't ended."""
-    running = fail_in_the_middle(own_cli, server, tmp_path / "gate", code)
-    (tmp_path / "gate").write_text("go\n")
+    running = fail_in_the_middle(own_cli, server, tmp_path, code)
+    (tmp_path / "second").write_text("go\n")
     done = running.end()
     assert (done.code, done.out) == (exit_code, b"one\ntwo\nthree\n")
     assert len(done.err.splitlines()) == 3
@@ -68,9 +69,9 @@ def test_the_log_says_what_is_missing_when_the_store_is_back(
     own_cli: CommandLine, server: RealServer, tmp_path: Path
 ) -> None:
     """The job ends with its result, and its log says from where on it lacks output."""
-    running = fail_in_the_middle(own_cli, server, tmp_path / "gate", 0)
+    running = fail_in_the_middle(own_cli, server, tmp_path, 0)
     set_full(server, False)
-    (tmp_path / "gate").write_text("go\n")
+    (tmp_path / "second").write_text("go\n")
     done = running.end()
     assert (done.code, done.out) == (4, b"one\ntwo\nthree\n")
     log = own_cli("tail", "it")

@@ -54,28 +54,31 @@ local bytes, lines = tonumber(state[4] or 0), tonumber(state[5] or 0)
 local indexed_position, indexed_bytes = tonumber(state[6] or 0), tonumber(state[7] or 0)
 local end_position = false
 local indexes = position + count - indexed_position >= INDEX_EVENTS or bytes + added_bytes - indexed_bytes >= INDEX_BYTES
-local next_size = string.gmatch(sizes, '%d+')
 
-if not indexes then
-  bytes, lines = bytes + added_bytes, lines + added_lines
-end
-for i = 1, count do
-  local visible = kinds == '' or string.byte(kinds, i) == 118
-  if visible then
-    position, part = position + 1, 0
-  else
-    part = part + 1
+if kinds == '' and not indexes then
+  -- Logs in batches: nothing but the entries themselves.
+  for i = 1, count do
+    redis.call('XADD', stream, string.format('%d-0', position + i), 'e', ARGV[before_records + i])
   end
-  redis.call('XADD', stream, string.format('%d-%d', position, part), 'e', ARGV[before_records + i])
-  if indexes then
+  position, part, bytes, lines = position + count, 0, bytes + added_bytes, lines + added_lines
+else
+  local next_size = string.gmatch(sizes, '%d+')
+  for i = 1, count do
+    local visible = kinds == '' or string.byte(kinds, i) == 118
+    if visible then
+      position, part = position + 1, 0
+    else
+      part = part + 1
+    end
+    redis.call('XADD', stream, string.format('%d-%d', position, part), 'e', ARGV[before_records + i])
     bytes, lines = bytes + tonumber(next_size()), lines + tonumber(next_size())
     if visible and (position - indexed_position >= INDEX_EVENTS or bytes - indexed_bytes >= INDEX_BYTES) then
       indexed_position, indexed_bytes = position, bytes
       redis.call('RPUSH', index, position .. ' ' .. lines .. ' ' .. bytes)
     end
-  end
-  if i == ends_at then
-    end_position = position
+    if i == ends_at then
+      end_position = position
+    end
   end
 end
 

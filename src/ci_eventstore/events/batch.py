@@ -44,16 +44,14 @@ class Batch:
 def encode_batch(records: Iterable[Record]) -> Batch:
     """Return records ready to be sent."""
     payloads, sizes = [], []
-    total_bytes = total_lines = payload_bytes = 0
+    total_bytes = total_lines = 0
     for record in records:
-        payload = encode_event(record) if type(record) is JobEvent else encode(record)
+        payloads.append(encode_event(record) if type(record) is JobEvent else encode(record))
         size, lines = text_size(record)
-        payloads.append(payload)
         sizes.append(f"{size} {lines}")
         total_bytes += size
         total_lines += lines
-        payload_bytes += len(payload)
-    return Batch(payloads, sizes, total_bytes, total_lines, payload_bytes)
+    return Batch(payloads, sizes, total_bytes, total_lines, sum(map(len, payloads)))
 
 
 def encode_batches(events: Sequence[JobEvent]) -> Iterator[Batch]:

@@ -47,10 +47,10 @@ def _is_log(record: Record) -> bool:
 
 def text_size(record: Record) -> tuple[int, int]:
     """Return how many UTF-8 bytes and how many lines a record adds to the job's log."""
-    data = record.data if isinstance(record, JobEvent) and record.type == "log" else None
-    if not data:
-        return 0, 0
-    return len(data) if data.isascii() else len(data.encode("utf-8", "surrogateescape")), data.count("\n")
+    if type(record) is JobEvent and record.type == "log" and record.data:
+        data = record.data
+        return len(data) if data.isascii() else len(data.encode("utf-8", "surrogateescape")), data.count("\n")
+    return 0, 0
 
 
 def index_entry(position: int, lines: int, size: int) -> str:
