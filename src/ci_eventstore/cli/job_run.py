@@ -1,6 +1,7 @@
 """A command that runs as a job, from the job's creation to its end."""
 
 import asyncio
+import contextlib
 import shutil
 import signal
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ class JobRun:
         self._stopper = Stopper()
         self._log = OutputAppender(repository, job.id)
         self._terminal: StandardOutput | None = StandardOutput()
-        self._has_ended = False
+        self._has_ended = asyncio.Event()
 
     async def execute(self, arguments: Sequence[str], *, pty: bool) -> int:
         """Create the job, run the command to its end, end the job; return the exit code. RepositoryError."""
@@ -48,7 +49,7 @@ class JobRun:
         self._stopper.attach(command)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._send())
-            watcher = tasks.create_task(self._watch())
+            tasks.create_task(self._watch())
             pump = tasks.create_task(self._pump(command.output))
             if command.has_terminal:
                 asyncio.get_running_loop().add_signal_handler(signal.SIGWINCH, command.resize)
@@ -58,8 +59,7 @@ class JobRun:
             self._wait_no_longer(command.output)
             await pump
             await self._log.close()
-            self._has_ended = True
-            watcher.cancel()
+            self._has_ended.set()
         command.output.close()
         if command.output.was_cut_off:
             say("the command has ended, but something it started holds its output: what that prints now is not stored")
@@ -97,8 +97,7 @@ class JobRun:
 
     async def _watch(self) -> None:
         """Stop the command when someone else has ended the job; what the store can't say now, it says later."""
-        while not self._has_ended:
-            await asyncio.sleep(WATCH_SECONDS)
+        while not await self._ends_within(WATCH_SECONDS):
             try:
                 job = await self._repository.get_job_summary(self._job.id)
             except RepositoryError:
@@ -106,6 +105,12 @@ class JobRun:
             if job is not None and job.status in (JobStatus.CANCELLED, JobStatus.FAILED):
                 self._stopper.stop_for_store()
                 return
+
+    async def _ends_within(self, seconds: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._has_ended.wait()
+        return self._has_ended.is_set()
 
     async def _give_up(self, program: str, error: OSError) -> int:
         """End the job of a command that can't be started."""
