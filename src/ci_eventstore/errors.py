@@ -67,7 +67,7 @@ class StoreFullError(StoreError):
 
 
 class StoreFormatError(StoreError):
-    """Raised when the data was written in another format version or with another partition count."""
+    """Raised when the data has another format version or partition count, or an entry that can't be read."""
 
 
 class OutcomeUnknownError(StoreError):

@@ -20,6 +20,7 @@ import msgpack
 import zstandard
 
 from ci_common.models import JobEvent
+from ci_eventstore.errors import StoreFormatError
 from ci_eventstore.events.records import Fact, FactType, Record
 
 VERSION = 1
@@ -102,26 +103,29 @@ def _encode_fields(fact: Fact) -> dict[str, Any]:
 def decode(payload: bytes, position: int) -> Record:
     """Return the record in a payload; a visible event gets `position` as its id.
 
-    ValueError for a version that this program doesn't know.
+    StoreFormatError for one that this program can't read.
     """
     entry = msgpack.unpackb(payload, timestamp=3)
     decoder = DECODERS.get(entry[0])
     if decoder is None:
-        raise ValueError(f"entry version {entry[0]!r} is unknown: this program reads up to {VERSION}")
-    return decoder(entry, position)
+        raise StoreFormatError(f"entry version {entry[0]!r} is unknown: this program reads up to {VERSION}")
+    try:
+        return decoder(entry, position)
+    except (ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
+        raise StoreFormatError(f"an entry at position {position} can't be read: {error}") from error
 
 
 def decode_event(payload: bytes, position: int) -> JobEvent:
-    """Return the visible event in a payload; ValueError if it holds a fact."""
+    """Return the visible event in a payload; StoreFormatError if it holds a fact."""
     record = decode(payload, position)
     if type(record) is JobEvent:
         return record
-    raise ValueError(f"entry {position}-0 holds the fact {record.type}, not an event")
+    raise StoreFormatError(f"entry {position}-0 holds the fact {record.type}, not an event")
 
 
 def _decode_1(entry: list[Any], position: int) -> Record:
     kind, time, data = entry[1], entry[2], entry[3]
-    if type(time) is str:
+    if type(time) is not datetime:
         time = datetime.fromisoformat(time)
     if kind not in ("log", "complete"):
         return Fact(FactType(kind), time, _decode_fields(data))

@@ -92,7 +92,7 @@ class EventReader:
             for event in await self.read(keys, after, extent):
                 yield event
             return
-        cursor, has_ended = Place(after), False
+        cursor, seen, has_ended = Place(after), 0, False
         while True:
             entries = await self._entries_behind(keys, cursor, extent.page_entries)
             for entry in entries:
@@ -100,15 +100,15 @@ class EventReader:
                 if isinstance(record, Fact):
                     has_ended = has_ended or record.type is FactType.ENDED
                     continue
-                after = _next(keys.job_id, after, cursor)
+                after = seen = _next(keys.job_id, after, cursor)
                 yield record
                 if record.type == "complete":
                     return
             if len(entries) < extent.page_entries and has_ended:
                 return
             if not entries:
-                extent = await self.extent(keys, user_id)
-                _check_not_behind(keys.job_id, after, extent)
+                known, extent = max(extent.position, seen), await self.extent(keys, user_id)
+                _check_not_behind(keys.job_id, known, extent)
 
     async def _entries_behind(self, keys: JobKeys, cursor: Place, count: int) -> list[StreamEntry]:
         """Return entries behind the cursor; wait for them at the server for a while if there are none."""

@@ -203,18 +203,31 @@ class Server:
         return PATIENCE_SECONDS if self._reached else FIRST_PATIENCE_SECONDS
 
 
-class _FastPacking:
-    """Encodes commands in C: redis-py does so in its synchronous connections only, and batches have many arguments."""
+class _Connection:
+    """What is done otherwise than by redis-py's connections, whichever of them is used."""
 
     def pack_command(self, *args: Any) -> list[bytes]:
-        """Return the command as the server reads it."""
+        """Return the command as the server reads it; in C, as redis-py does in its synchronous connections only."""
         return [pack_command(args)]
+
+    async def send_packed_command(self: Any, command: Any, check_health: bool = True) -> None:
+        """Send a command. On Python 3.11 the `wait_for` that redis-py sends under may swallow a cancellation."""
+        if not self.is_connected:
+            await self.connect()
+        patience, self.socket_timeout = self.socket_timeout, None
+        try:
+            async with asyncio.timeout(patience):
+                await super().send_packed_command(command, check_health)  # type: ignore[misc]
+        except TimeoutError:
+            raise exceptions.TimeoutError("Timeout writing to socket") from None
+        finally:
+            self.socket_timeout = patience
 
 
 def _client(deployment: Deployment, connections: int) -> Redis:
     options = {**deployment.connection_options, **PINNED, "retry": Retry(NoBackoff(), 0)}
     options.pop("max_connections", None)
-    connection_class = type("Connection", (_FastPacking, deployment.connection_class), {})
+    connection_class = type("Connection", (_Connection, deployment.connection_class), {})
     pool = BlockingConnectionPool(max_connections=connections, timeout=10, connection_class=connection_class, **options)
     client = Redis(connection_pool=pool)
     # Replies are read as the protocol says, in `replies`, whatever shapes a version of redis-py makes of them.

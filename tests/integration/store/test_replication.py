@@ -1,5 +1,6 @@
 """A primary with a replica: writes that wait for it, and a failover to one that was behind."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -119,9 +120,23 @@ async def test_a_follower_ahead_of_the_store_is_told(
     async with RedisJobRepository.from_url(proxy.url) as repository:
         await repository.create_job(Job(id="j", status="running"))
         await repository.add_events("j", logs(5))
+        following = repository.follow_events("j", last_event_id=4)
+        assert (await anext(following)).id == 5
+        reading_on = asyncio.ensure_future(anext(following))
         await fail_over_to_one_that_is_behind(pair, proxy, repository)
+        assert (await reading_on).id == 6
         with pytest.raises(StreamDamagedError):
-            await anext(repository.follow_events("j", last_event_id=10))
+            [event async for event in following]
+
+
+async def test_a_follower_may_start_ahead(repository: RedisJobRepository, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A position that isn't there yet is waited for."""
+    monkeypatch.setattr("ci_eventstore.events.reader.BLOCK_SECONDS", 0.02)
+    await repository.create_job(Job(id="j", status="running"))
+    following = asyncio.ensure_future(anext(repository.follow_events("j", last_event_id=2)))
+    await asyncio.sleep(0.1)
+    await repository.add_events("j", logs(3))
+    assert (await following).data == "3\n"
 
 
 def test_an_unknown_durability_is_refused() -> None:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from ci_common.models import JobEvent
 from ci_common.validation import accept_event
+from ci_eventstore.errors import StoreFormatError
 from ci_eventstore.events.codec import COMPRESS_FROM_BYTES, decode, decode_event, encode
 from ci_eventstore.events.records import Fact, FactType
 
@@ -44,13 +45,20 @@ def test_version_1_is_what_it_was(payload: str, record: JobEvent | Fact) -> None
 
 def test_an_unknown_version_is_refused_by_its_number() -> None:
     """A payload of a later version isn't guessed at."""
-    with pytest.raises(ValueError, match="version 9"):
+    with pytest.raises(StoreFormatError, match="version 9"):
         decode(bytes.fromhex("9409a36c6f6700a0"), 1)
+
+
+@pytest.mark.parametrize("payload", ["9101", "9401a36c6f6705a0", "9401a36c6f67a178a0", "9401a378797ad6ff6b02d940a0"])
+def test_a_damaged_entry_is_told(payload: str) -> None:
+    """Too short, a time that is none, an unknown fact: an error of ours, with the position."""
+    with pytest.raises(StoreFormatError, match="position 7"):
+        decode(bytes.fromhex(payload), 7)
 
 
 def test_a_fact_is_no_event() -> None:
     """Where an event must be, a fact is an error."""
-    with pytest.raises(ValueError, match="created"):
+    with pytest.raises(StoreFormatError, match="created"):
         decode_event(encode(Fact(FactType.CREATED, NOON)), 1)
 
 
