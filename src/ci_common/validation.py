@@ -1,7 +1,7 @@
 """What a repository accepts: pure checks, called before anything is queued or sent."""
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 
 from ci_common.errors import (
     EventTooLargeError,
@@ -148,7 +148,8 @@ def accept_events(events: Iterable[JobEvent], now: datetime, max_bytes: int = MA
     accepted = []
     for event in events:
         # Most events are of this kind, and in batches of them a call for each would cost as much as their encoding.
-        is_plain = event.type == "log" and event.success is None and event.timestamp is not None
+        time = event.timestamp
+        is_plain = event.type == "log" and event.success is None and type(time) is datetime and time.tzinfo is UTC
         if is_plain and type(event.data) is str and event.data.isascii() and len(event.data) <= max_bytes:
             accepted.append(event)
         else:
