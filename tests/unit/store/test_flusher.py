@@ -67,11 +67,12 @@ async def test_what_waits_goes_out_together_in_order(store: FakeStore, flusher: 
 
 async def test_jobs_dont_wait_for_each_other(store: FakeStore, flusher: Flusher) -> None:
     """A call of one job on its way keeps no other job back."""
-    await begin(store, flusher)
+    [first] = await begin(store, flusher)
     other = asyncio.create_task(flusher.append("other", [logs("x")]))
     await wait_until(lambda: len(store.calls) == 2)
     store.open.set()
-    await other
+    await asyncio.gather(first, other)
+    assert sorted(store.batches) == [["first"], ["x"]]
 
 
 async def test_a_batch_has_bounds(store: FakeStore, flusher: Flusher) -> None:
