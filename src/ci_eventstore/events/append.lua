@@ -6,7 +6,7 @@
 --       4 tokens to close, joined by spaces: calls under them that are still on their way are refused
 --       5 how many of the records end the job when they are in: 0, or the place of the last of them
 --       6 kinds: a letter each record, v(isible) or f(act); "" if all are visible
---       7 sizes: "bytes lines" of each record's text, joined by spaces; 8 and 9 their sums
+--       7 sizes: "bytes lines" of each record's text, joined by spaces; "" if all are visible; 8 and 9 their sums
 --       10 member of the listings, 11 how many listings to leave
 --       12 how many fields to set, 13 how many to remove; then these, as names and values, then names
 --       then the records' payloads
@@ -38,7 +38,7 @@ elseif number ~= 1 then
   return {'lost'}
 end
 
-local state = redis.call('HMGET', hash, 'version', 'position', 'part', 'bytes', 'lines', 'indexed_position', 'indexed_bytes')
+local state = redis.call('HMGET', hash, 'version', 'position', 'part', 'bytes', 'lines')
 if expected == 'new' then
   if state[1] or redis.call('EXISTS', stream) == 1 then
     return {'exists'}
@@ -51,20 +51,27 @@ end
 
 local position, part = tonumber(state[2] or 0), tonumber(state[3] or 0)
 local bytes, lines = tonumber(state[4] or 0), tonumber(state[5] or 0)
-local indexed_position, indexed_bytes = tonumber(state[6] or 0), tonumber(state[7] or 0)
 local end_position = false
-local indexes = position + count - indexed_position >= INDEX_EVENTS or bytes + added_bytes - indexed_bytes >= INDEX_BYTES
 
-if kinds == '' and not indexes then
+local indexed_position, indexed_bytes = string.match(redis.call('LINDEX', index, -1) or '0 0 0', '^(%d+) %d+ (%d+)$')
+local function add_to_index_if_due()
+  if position - indexed_position >= INDEX_EVENTS or bytes - indexed_bytes >= INDEX_BYTES then
+    indexed_position, indexed_bytes = position, bytes
+    redis.call('RPUSH', index, string.format('%d %d %d', position, lines, bytes))
+  end
+end
+
+if kinds == '' then
   -- Logs in batches: nothing but the entries themselves.
   for i = 1, count do
     redis.call('XADD', stream, string.format('%d-0', position + i), 'e', ARGV[before_records + i])
   end
   position, part, bytes, lines = position + count, 0, bytes + added_bytes, lines + added_lines
+  add_to_index_if_due()
 else
   local next_size = string.gmatch(sizes, '%d+')
   for i = 1, count do
-    local visible = kinds == '' or string.byte(kinds, i) == 118
+    local visible = string.byte(kinds, i) == 118
     if visible then
       position, part = position + 1, 0
     else
@@ -72,9 +79,8 @@ else
     end
     redis.call('XADD', stream, string.format('%d-%d', position, part), 'e', ARGV[before_records + i])
     bytes, lines = bytes + tonumber(next_size()), lines + tonumber(next_size())
-    if visible and (position - indexed_position >= INDEX_EVENTS or bytes - indexed_bytes >= INDEX_BYTES) then
-      indexed_position, indexed_bytes = position, bytes
-      redis.call('RPUSH', index, position .. ' ' .. lines .. ' ' .. bytes)
+    if visible then
+      add_to_index_if_due()
     end
     if i == ends_at then
       end_position = position
@@ -82,8 +88,7 @@ else
   end
 end
 
-redis.call('HSET', hash, 'position', position, 'part', part, 'bytes', bytes, 'lines', lines,
-  'indexed_position', indexed_position, 'indexed_bytes', indexed_bytes)
+redis.call('HSET', hash, 'position', position, 'part', part, 'bytes', bytes, 'lines', lines)
 if end_position then
   redis.call('HSET', hash, 'end_position', end_position)
 end

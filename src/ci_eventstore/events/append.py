@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 from ci_common.errors import JobAlreadyExistsError, JobNotFoundError
 from ci_eventstore.errors import AcknowledgedEventsLostError, ProjectionMissingError
 from ci_eventstore.events.batch import Batch
-from ci_eventstore.jobs.evolve import INDEX_BYTES, INDEX_EVENTS
+from ci_eventstore.events.log_index import INDEX_BYTES, INDEX_EVENTS
 from ci_eventstore.keys import JobKeys
 from ci_eventstore.server.client import Server
 from ci_eventstore.server.scripts import load_script

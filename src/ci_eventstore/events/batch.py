@@ -1,6 +1,6 @@
 """Records that go to the server together, encoded."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ci_common.models import JobEvent
@@ -8,59 +8,54 @@ from ci_eventstore.events.codec import encode, encode_event
 from ci_eventstore.events.records import Record
 from ci_eventstore.jobs.evolve import text_size
 
-#: One script call takes at most so many events, and so many bytes unless one event alone has more.
+#: One script call takes at most so many log events, and so many bytes of their text unless one event alone has more.
 BATCH_EVENTS = 1000
 BATCH_BYTES = 1024 * 1024
 
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """Encoded records, and what they add to their job's counters."""
+    """Encoded records, and what their text adds to their job's counters."""
 
     payloads: list[bytes] = field(default_factory=list)
-    #: "bytes lines" of each record's text.
-    sizes: list[str] = field(default_factory=list)
-    #: Sums of these.
     bytes: int = 0
     lines: int = 0
-    payload_bytes: int = 0
+    #: "bytes lines" of each record's text; none where all are log events.
+    sizes: list[str] = field(default_factory=list)
 
     def has_room_for(self, other: "Batch") -> bool:
         """Tell whether both fit into one script call."""
-        return (
-            len(self.payloads) + len(other.payloads) <= BATCH_EVENTS
-            and self.payload_bytes + other.payload_bytes <= BATCH_BYTES
-        )
+        return len(self.payloads) + len(other.payloads) <= BATCH_EVENTS and self.bytes + other.bytes <= BATCH_BYTES
 
     def extend(self, other: "Batch") -> None:
-        """Put another batch's records behind this one's."""
+        """Put another batch's log events behind this one's."""
         self.payloads += other.payloads
-        self.sizes += other.sizes
         self.bytes += other.bytes
         self.lines += other.lines
-        self.payload_bytes += other.payload_bytes
 
 
-def encode_batch(records: Iterable[Record]) -> Batch:
-    """Return records ready to be sent."""
-    payloads, sizes = [], []
-    total_bytes = total_lines = 0
-    for record in records:
-        payloads.append(encode_event(record) if type(record) is JobEvent else encode(record))
-        size, lines = text_size(record)
-        sizes.append(f"{size} {lines}")
-        total_bytes += size
-        total_lines += lines
-    return Batch(payloads, sizes, total_bytes, total_lines, sum(map(len, payloads)))
+def encode_logs(events: Sequence[JobEvent]) -> Batch:
+    """Return log events ready to be sent."""
+    text = "".join([event.data or "" for event in events])
+    size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogateescape"))
+    return Batch([encode_event(event) for event in events], size, text.count("\n"))
+
+
+def encode_records(records: Sequence[Record]) -> Batch:
+    """Return records of all kinds ready to be sent."""
+    sizes = [text_size(record) for record in records]
+    payloads = [encode(record) for record in records]
+    total_bytes, total_lines = sum(size for size, _ in sizes), sum(lines for _, lines in sizes)
+    return Batch(payloads, total_bytes, total_lines, [f"{size} {lines}" for size, lines in sizes])
 
 
 def encode_batches(events: Sequence[JobEvent]) -> Iterator[Batch]:
-    """Yield the events in batches that one script call takes, each encoded when it is asked for."""
+    """Yield log events in batches that one script call takes, each encoded when it is asked for."""
     start = size = 0
     for place, event in enumerate(events):
         added = len(event.data or "")
         if place > start and (place - start >= BATCH_EVENTS or size + added > BATCH_BYTES):
-            yield encode_batch(events[start:place])
+            yield encode_logs(events[start:place])
             start, size = place, 0
         size += added
-    yield encode_batch(events[start:])
+    yield encode_logs(events[start:])

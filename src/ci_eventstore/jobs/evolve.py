@@ -10,32 +10,25 @@ from ci_common.transitions import ENDED
 from ci_eventstore.events.records import Fact, FactType, Record
 from ci_eventstore.jobs.state import JobState
 
-#: The sparse index has an entry each so many events or bytes.
-INDEX_EVENTS = 1000
-INDEX_BYTES = 1024 * 1024
 
-
-def evolve(state: JobState | None, record: Record, index: list[str] | None = None) -> JobState:
-    """Return the state after one more record; None is the state before `created`.
-
-    `index` is given the sparse index's new entry, if there is one.
-    """
+def evolve(state: JobState | None, record: Record) -> JobState:
+    """Return the state after one more record; None is the state before `created`."""
     created = isinstance(record, Fact) and record.type is FactType.CREATED
     if created != (state is None):
         raise ValueError(f"a job's stream begins with `created`, once: {record.type} comes at the wrong place")
     if state is None:
         return _created(cast(Fact, record))
-    return _fact(state, record) if isinstance(record, Fact) else _event(state, record, index)
+    return _fact(state, record) if isinstance(record, Fact) else _event(state, record)
 
 
-def evolve_all(state: JobState | None, records: Iterable[Record], index: list[str] | None = None) -> JobState:
+def evolve_all(state: JobState | None, records: Iterable[Record]) -> JobState:
     """Return the state after some more records; logs, of which there are many, are counted run by run."""
     for is_log, run in groupby(records, _is_log):
         if is_log and state is not None:
-            state = _count(state, cast(Iterable[JobEvent], run), index)
+            state = _count(state, cast(Iterable[JobEvent], run))
         else:
             for record in run:
-                state = evolve(state, record, index)
+                state = evolve(state, record)
     if state is None:
         raise ValueError("a job's stream has at least `created`")
     return state
@@ -53,35 +46,17 @@ def text_size(record: Record) -> tuple[int, int]:
     return 0, 0
 
 
-def index_entry(position: int, lines: int, size: int) -> str:
-    """Return the sparse index's entry for the log as it stands behind an event."""
-    return f"{position} {lines} {size}"
-
-
-def _count(state: JobState, events: Iterable[JobEvent], index: list[str] | None) -> JobState:
+def _count(state: JobState, events: Iterable[JobEvent]) -> JobState:
     """Return the state after some more events, but for what a `complete` event means beside its place in the log."""
-    position, total, lines = state.position, state.bytes, state.lines
-    indexed_position, indexed_bytes, part = state.indexed_position, state.indexed_bytes, state.part
+    position, part, total, lines = state.position, state.part, state.bytes, state.lines
     for event in events:
         size, newlines = text_size(event)
         position, part, total, lines = position + 1, 0, total + size, lines + newlines
-        if position - indexed_position >= INDEX_EVENTS or total - indexed_bytes >= INDEX_BYTES:
-            indexed_position, indexed_bytes = position, total
-            if index is not None:
-                index.append(index_entry(position, lines, total))
-    return replace(
-        state,
-        position=position,
-        part=part,
-        bytes=total,
-        lines=lines,
-        indexed_position=indexed_position,
-        indexed_bytes=indexed_bytes,
-    )
+    return replace(state, position=position, part=part, bytes=total, lines=lines)
 
 
-def _event(state: JobState, event: JobEvent, index: list[str] | None) -> JobState:
-    state = _count(state, [event], index)
+def _event(state: JobState, event: JobEvent) -> JobState:
+    state = _count(state, [event])
     return _complete(state, event) if event.type == "complete" else state
 
 

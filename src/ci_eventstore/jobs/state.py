@@ -41,13 +41,10 @@ class JobState:
     #: Of all events' data: UTF-8 bytes and newlines.
     bytes: int = 0
     lines: int = 0
-    #: Where the sparse index has its last entry.
-    indexed_position: int = 0
-    indexed_bytes: int = 0
 
 
 #: Moved by the append script itself; the other fields are sent to it.
-COUNTERS = frozenset({"position", "part", "bytes", "lines", "indexed_position", "indexed_bytes", "end_position"})
+COUNTERS = frozenset({"position", "part", "bytes", "lines", "end_position"})
 
 Decode = Callable[[str], Any]
 _DECODERS: dict[str, Decode] = {

@@ -7,7 +7,7 @@ from ci_common.errors import InvalidJobError, JobNotFoundError
 from ci_common.models import Job, JobEvent, utc_now
 from ci_common.validation import accept_events
 from ci_eventstore.events.append import Call, Change, append
-from ci_eventstore.events.batch import Batch, encode_batch, encode_batches
+from ci_eventstore.events.batch import Batch, encode_batches, encode_logs, encode_records
 from ci_eventstore.events.flusher import Flusher
 from ci_eventstore.events.reader import raise_missing
 from ci_eventstore.events.records import Fact, FactType, Record
@@ -68,7 +68,7 @@ class JobStore:
 
     async def append_under(self, job_id: str, event: JobEvent, call: Call) -> None:
         """Append one accepted log event under a call of the caller's own, beside what else this process writes."""
-        await append(self._server, self._keys.job(job_id), encode_batch([event]), call=call)
+        await append(self._server, self._keys.job(job_id), encode_logs([event]), call=call)
 
     async def execute(self, job_id: str, command: Command) -> None:
         """Let the job do what the command says, behind what this process is writing to it already.
@@ -96,7 +96,7 @@ class JobStore:
 
     async def _commit(self, keys: JobKeys, state: JobState | None, records: list[Record], call: Call) -> bool:
         change = plan_change(keys, state, records)
-        return await append(self._server, keys, encode_batch(records), call=call, change=change)
+        return await append(self._server, keys, encode_records(records), call=call, change=change)
 
 
 def plan_change(keys: JobKeys, before: JobState | None, records: Sequence[Record]) -> Change:

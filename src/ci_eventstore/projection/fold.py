@@ -1,6 +1,7 @@
 """Fold a job's stream, a page at a time, into all that is derived from it."""
 
 from ci_common.models import JobStatus
+from ci_eventstore.events.log_index import LogIndex
 from ci_eventstore.events.reader import EventReader
 from ci_eventstore.events.records import Place
 from ci_eventstore.jobs.evolve import evolve_all
@@ -9,12 +10,15 @@ from ci_eventstore.keys import JobKeys, jobs_key, listing_member
 
 
 class Fold:
-    """What a job's stream says up to a place: its state, and the sparse index of its log."""
+    """What a job's stream says up to a place: its state, and the sparse index of its log.
+
+    `index` is made as entries are due; to check one, put a `LogIndex` with its entries there before the first event.
+    """
 
     def __init__(self, keys: JobKeys) -> None:
         self.keys = keys
         self.state: JobState | None = None
-        self.index: list[str] = []
+        self.index = LogIndex()
 
     @property
     def place(self) -> Place:
@@ -24,7 +28,9 @@ class Fold:
     async def advance(self, reader: EventReader, until: Place) -> None:
         """Fold the records behind the last one, up to a place."""
         async for page in reader.records(self.keys, self.place, until):
-            self.state = evolve_all(self.state, (record for _, record in page), self.index)
+            for _, record in page:
+                self.index.add(record)
+            self.state = evolve_all(self.state, (record for _, record in page))
 
     def listings(self) -> dict[str, bool]:
         """Return every listing that the job could stand in, and whether it belongs there."""

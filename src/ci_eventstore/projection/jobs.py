@@ -1,5 +1,6 @@
 """Verify and rebuild what is derived from one job's stream, while the job may be in use."""
 
+from ci_eventstore.events.log_index import LogIndex
 from ci_eventstore.events.reader import EventReader
 from ci_eventstore.events.records import Place
 from ci_eventstore.jobs.state import from_hash, to_hash
@@ -46,11 +47,13 @@ class JobProjections:
         place, end = Place(int(found["position"]), int(found["part"])), Place.parse(as_entries(last)[0][0])
         if place != end:
             return [Difference(subject, "hash at", str(end), str(place))]
+        index = as_texts(index_reply)
+        fold.index = LogIndex(index)
         await fold.advance(self._reader, place)
         standing = {key for key, score in zip(listings, scores, strict=True) if score is not None}
         if in_ids is not None:
             standing.add(keys.ids)
-        return _compare(subject, fold, found, standing, as_texts(index_reply))
+        return _compare(subject, fold, found, standing, index)
 
     async def rebuild(self, keys: JobKeys) -> bool:
         """Write the job's hash, sparse index and listings as its stream says; False if it has no stream."""
@@ -80,8 +83,10 @@ def _compare(
     expected = {key for key, belongs in fold.listings().items() if belongs} | {fold.keys.ids}
     differences = compare(subject, "field", to_hash(fold.state) if fold.state else {}, fields)
     differences += compare(subject, "listing", dict.fromkeys(expected, "member"), dict.fromkeys(standing, "member"))
-    if index != fold.index:
-        differences.append(Difference(subject, "sparse index", ", ".join(fold.index), ", ".join(index)))
+    if index != fold.index.entries:
+        differences.append(Difference(subject, "sparse index", ", ".join(fold.index.entries), ", ".join(index)))
+    elif fold.index.gap_at is not None:
+        differences.append(Difference(subject, "sparse index", f"an entry before {fold.index.gap_at}", None))
     return differences
 
 
@@ -98,7 +103,7 @@ async def rebuild(server: Server, fold: Fold) -> bool:
     reply = await server.run(
         REBUILD,
         [keys.hash, keys.stream, keys.index, keys.ids, *leaves, *joins],
-        [str(fold.place), keys.job_id, fold.member(), len(leaves), len(fields), *pairs, *fold.index],
+        [str(fold.place), keys.job_id, fold.member(), len(leaves), len(fields), *pairs, *fold.index.entries],
     )
     return bool(reply)
 

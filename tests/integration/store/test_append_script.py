@@ -11,7 +11,7 @@ from ci_common.errors import ConflictError, JobAlreadyExistsError, JobNotFoundEr
 from ci_common.models import Job, JobEvent, JobStatus
 from ci_eventstore.errors import AcknowledgedEventsLostError, ProjectionMissingError
 from ci_eventstore.events.append import Call, append
-from ci_eventstore.events.batch import encode_batch
+from ci_eventstore.events.batch import encode_batches, encode_logs, encode_records
 from ci_eventstore.events.reader import EventReader
 from ci_eventstore.events.records import Place, Record
 from ci_eventstore.jobs.commands import AppendEvents, Cancel, Command, Complete, UpdateStatus
@@ -67,10 +67,13 @@ class Twin:
 
     async def append(self, records: list[Record]) -> None:
         """Append on both sides: logs as a writer does, everything else as a command does."""
-        call = Call(secrets.token_hex(8))
-        is_log = all(isinstance(record, JobEvent) and record.type == "log" for record in records)
-        change = None if is_log and self.state else plan_change(self.keys, self.state, records)
-        assert await append(self.server, self.keys, encode_batch(records), call=call, change=change)
+        logs = [record for record in records if isinstance(record, JobEvent) and record.type == "log"]
+        if logs == records and self.state:
+            for batch in encode_batches(logs):
+                assert await append(self.server, self.keys, batch, call=Call(secrets.token_hex(8)))
+        else:
+            change, call = plan_change(self.keys, self.state, records), Call(secrets.token_hex(8))
+            assert await append(self.server, self.keys, encode_records(records), call=call, change=change)
         self.state = evolve_all(self.state, records)
 
     async def create(self, job: Job) -> None:
@@ -127,7 +130,7 @@ async def made(server: Server, keys: JobKeys, *data: str) -> None:
 
 
 async def send(server: Server, keys: JobKeys, data: str, call: Call) -> None:
-    assert await append(server, keys, encode_batch([log(data)]), call=call)
+    assert await append(server, keys, encode_logs([log(data)]), call=call)
 
 
 async def data_of(server: Server, keys: JobKeys) -> list[str | None]:
@@ -212,7 +215,7 @@ async def test_a_change_decided_on_another_version_is_refused(server: Server, ke
     await first.do(UpdateStatus(JobStatus.RUNNING))
     records = decide("j", second.state, UpdateStatus(JobStatus.FAILED), NOW)
     change = plan_change(job, second.state, records)
-    assert not await append(server, job, encode_batch(records), call=Call("late"), change=change)
+    assert not await append(server, job, encode_records(records), call=Call("late"), change=change)
     await first.check()
 
 

@@ -27,6 +27,7 @@ async def fill(repository: RedisJobRepository) -> None:
     await repository.update_job_status("job-1", "running", container_id="c")
     await repository.add_events("job-1", [JobEvent("log", f"line {number}\n") for number in range(2500)])
     await repository.add_event("job-1", JobEvent("log", "x" * 2_000_000))
+    await repository.add_event("job-1", JobEvent("log", "y" * 2_000_000))
     await repository.cancel_job("job-2", "because")
     await repository.complete_job("job-3", True, NOW)
     await repository.add_event("job-3", JobEvent("log", "late"))
@@ -87,6 +88,7 @@ async def test_everything_derived_can_be_deleted_and_comes_back(repository: Redi
         ("HSET", "{ci:0}:job:job-3", "unheard_of", "1"),
         ("RPUSH", "{ci:0}:index:job-1", "1 1 1"),
         ("DEL", "{ci:0}:index:job-1"),
+        ("RPOP", "{ci:0}:index:job-1", "2"),
         ("ZADD", "{ci:0}:jobs:running", "0", "0000000000000000:ghost"),
         ("ZADD", "{ci:0}:owned:all:w", "0", "00e2c8c6fd19b000:job-1"),
         ("DEL", "{ci:0}:jobs:all"),

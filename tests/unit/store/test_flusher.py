@@ -7,7 +7,7 @@ import pytest
 from ci_common.models import JobEvent, utc_now
 from ci_eventstore.errors import OutcomeUnknownError, StoreUnavailableError
 from ci_eventstore.events.append import Call
-from ci_eventstore.events.batch import BATCH_BYTES, BATCH_EVENTS, Batch, encode_batch, encode_batches
+from ci_eventstore.events.batch import BATCH_BYTES, BATCH_EVENTS, Batch, encode_batches, encode_logs
 from ci_eventstore.events.codec import decode_event
 from ci_eventstore.events.flusher import Flusher
 from tests.waiting import wait_until
@@ -33,7 +33,7 @@ class FakeStore:
 
 
 def logs(*data: str) -> Batch:
-    return encode_batch([JobEvent("log", text, timestamp=utc_now()) for text in data])
+    return encode_logs([JobEvent("log", text, timestamp=utc_now()) for text in data])
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ async def test_a_batch_has_bounds(store: FakeStore, flusher: Flusher) -> None:
     tasks = await begin(store, flusher)
     tasks += [asyncio.create_task(flusher.append("j", [logs("x")])) for _ in range(BATCH_EVENTS + 1)]
     half = BATCH_BYTES // 2 + 1
-    big = Batch([b"x" * half], ["1 1"], 1, 1, half)
+    big = Batch([b"x"], half, 1)
     assert not big.has_room_for(big)
     await asyncio.sleep(0)
     store.open.set()

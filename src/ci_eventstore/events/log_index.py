@@ -1,0 +1,53 @@
+"""The sparse index of a job's log: which line and byte stand at which position.
+
+The append script adds an entry behind a call with which the last one is INDEX_EVENTS or INDEX_BYTES behind. A call
+takes as much again at most, so that is how far two entries may lie apart. Where calls began and ended isn't in the
+stream: an index is right if each of its entries is, and if none lies too far from the next. Pure.
+"""
+
+from collections.abc import Iterable
+
+from ci_common.models import JobEvent
+from ci_eventstore.events.records import Record
+from ci_eventstore.jobs.evolve import text_size
+
+INDEX_EVENTS = 1000
+INDEX_BYTES = 1024 * 1024
+
+
+class LogIndex:
+    """An index, made in one pass over the log: with the positions of one that is to be checked, or as they are due."""
+
+    def __init__(self, found: Iterable[str] | None = None) -> None:
+        self.entries: list[str] = []
+        self._gap_at: int | None = None
+        self._positions = None if found is None else {entry.split(" ")[0] for entry in found}
+        self._position = self._bytes = self._lines = 0
+        self._indexed_position = self._indexed_bytes = 0
+
+    @property
+    def gap_at(self) -> int | None:
+        """The first position before which the index lacks an entry. The log has to end where a call ended."""
+        return self._position if self._gap_at is None and self._is_behind(1) else self._gap_at
+
+    def add(self, record: Record) -> None:
+        """Go on by one record."""
+        if not isinstance(record, JobEvent):
+            return
+        if self._gap_at is None and self._is_behind(2):
+            self._gap_at = self._position
+        size, lines = text_size(record)
+        self._position, self._bytes, self._lines = self._position + 1, self._bytes + size, self._lines + lines
+        if self._is_entry():
+            self._indexed_position, self._indexed_bytes = self._position, self._bytes
+            self.entries.append(f"{self._position} {self._lines} {self._bytes}")
+
+    def _is_entry(self) -> bool:
+        if self._positions is not None:
+            return str(self._position) in self._positions
+        return self._is_behind(1)
+
+    def _is_behind(self, steps: int) -> bool:
+        """Tell whether the last entry is so many steps behind."""
+        events, size = self._position - self._indexed_position, self._bytes - self._indexed_bytes
+        return events >= steps * INDEX_EVENTS or size >= steps * INDEX_BYTES
