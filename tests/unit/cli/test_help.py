@@ -70,7 +70,7 @@ def test_examples_can_be_typed(example: str) -> None:
     while rest and f"{path} {rest[0]}" in COMMANDS:
         path, rest = f"{path} {rest[0]}", rest[1:]
     command = COMMANDS[path]
-    context = command.make_context(path, rest)
+    context = command.make_context(path, rest, **program.context_settings)
     assert context.params is not None
 
 
