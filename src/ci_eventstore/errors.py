@@ -97,6 +97,15 @@ class LogNotStoredError(StoreError):
         self.path = path
 
 
+class LateOutputError(StoreError):
+    """Raised when a job has ended and its log takes no more output; nothing was stored."""
+
+    def __init__(self, job_id: str, limit_bytes: int) -> None:
+        super().__init__(f"job {job_id!r} has ended, and its log takes {limit_bytes} bytes of late output at most")
+        self.job_id = job_id
+        self.limit_bytes = limit_bytes
+
+
 class AcknowledgedEventsLostError(StoreError):
     """Raised when the server no longer knows events that it had acknowledged, as after a failover."""
 

@@ -4,6 +4,7 @@
     {ci:0}:events:<id>              stream: everything that happened to the job
     {ci:0}:calls:<id>               hash: the last call of each writer, so that a repeated one is known; expires
     {ci:0}:index:<id>               list: sparse index of the log, "position lines bytes"
+    {ci:0}:ring:<id>                hash: the end of a log that has outgrown its budget, until the job ends
     {ci:0}:ids                      sorted set: job ids, for look-up by prefix
     {ci:0}:jobs:<status>            sorted set: jobs of a status by creation; "all" for all of them
     {ci:0}:owned:<status>:<user>    sorted set: the same for one user's jobs
@@ -51,6 +52,11 @@ class JobKeys:
     def index(self) -> str:
         """The sparse index of the log."""
         return f"{self.tag}:index:{self.job_id}"
+
+    @property
+    def ring(self) -> str:
+        """The end of a log that has outgrown its budget."""
+        return f"{self.tag}:ring:{self.job_id}"
 
     @property
     def ids(self) -> str:

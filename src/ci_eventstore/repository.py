@@ -23,8 +23,9 @@ from ci_common.validation import (
     check_user,
 )
 from ci_eventstore.errors import AmbiguousPrefixError, NotInitializedError
-from ci_eventstore.events.append import Call
+from ci_eventstore.events.append import HEAD_BYTES, Call
 from ci_eventstore.events.reader import Extent
+from ci_eventstore.events.records import Record
 from ci_eventstore.jobs.commands import AppendEvents, Cancel, Complete, UpdateStatus
 from ci_eventstore.jobs.state import JobState, to_job
 from ci_eventstore.keys import Keys
@@ -54,15 +55,17 @@ class RedisJobRepository(JobRepository):
         prefix: str = "ci",
         partitions: int = 1,
         max_event_bytes: int = MAX_EVENT_BYTES,
+        max_head_bytes: int = HEAD_BYTES,
         durability: Durability = "server",
     ) -> None:
         """Use the server of a ready `redis.asyncio.Redis` client; its connections are left alone.
 
         Repositories of different prefixes never see each other. The partition count is fixed with the first
         `initialize()`. With `durability="replicated"` a write is acknowledged when a replica has it too, and raises
-        NotReplicatedError if none says so in time. ConfigurationError.
+        NotReplicatedError if none says so in time. Of a log's text, the first `max_head_bytes` are kept, then what came
+        last. ConfigurationError.
         """
-        settings = Settings(max_event_bytes=max_event_bytes, durability=durability)
+        settings = Settings(max_event_bytes=max_event_bytes, max_head_bytes=max_head_bytes, durability=durability)
         self._open(deployments.from_client(client), Keys(prefix, partitions), settings)
 
     @classmethod
@@ -73,6 +76,7 @@ class RedisJobRepository(JobRepository):
         prefix: str = "ci",
         partitions: int = 1,
         max_event_bytes: int = MAX_EVENT_BYTES,
+        max_head_bytes: int = HEAD_BYTES,
         durability: Durability = "server",
     ) -> Self:
         """Use the server at `embedded://PATH`, `redis://`, `rediss://` or `unix://PATH`.
@@ -82,7 +86,7 @@ class RedisJobRepository(JobRepository):
         """
         repository = cls.__new__(cls)
         deployment = deployments.from_url(url or deployments.default_url())
-        settings = Settings(max_event_bytes=max_event_bytes, durability=durability)
+        settings = Settings(max_event_bytes=max_event_bytes, max_head_bytes=max_head_bytes, durability=durability)
         repository._open(deployment, Keys(prefix, partitions), settings)
         return repository
 
@@ -273,17 +277,26 @@ class RedisJobRepository(JobRepository):
         self, job_id: str, last_event_id: int = 0, user_id: str | None = None
     ) -> AsyncGenerator[JobEvent, None]:
         """Yield the events after the given id as they come; end with the job."""
+        async with aclosing(self.follow_records(job_id, last_event_id, user_id)) as following:
+            async for record in following:
+                if isinstance(record, JobEvent):
+                    yield record
+
+    async def follow_records(
+        self, job_id: str, last_event_id: int = 0, user_id: str | None = None
+    ) -> AsyncGenerator[Record, None]:
+        """Yield what `follow_events` does and the facts in between, such as `truncating`; they have no id."""
         keys = self._keys.job(check_id("job id", job_id))
         check_position(last_event_id)
         following = self._store.reader.follow(keys, last_event_id, _optional("user id", user_id))
         async with aclosing(following):
-            async for event in following:
-                yield event
+            async for record in following:
+                yield record
 
     async def position_of_line(self, job_id: str, line: int) -> int:
         """Return the id of an event at or shortly before the one that holds a line of the log, counted from 1.
 
-        From there, at most 1,000 events or 1 MiB have to be read to reach the line. JobNotFoundError.
+        From there, at most 2,000 events or 2 MiB and one event have to be read to reach the line. JobNotFoundError.
         """
         keys = self._keys.job(check_id("job id", job_id))
         await self._store.reader.extent(keys)

@@ -5,6 +5,7 @@ from typing import Literal
 
 from ci_common.validation import MAX_EVENT_BYTES
 from ci_eventstore.errors import ConfigurationError
+from ci_eventstore.events.append import HEAD_BYTES
 
 Durability = Literal["server", "replicated"]
 
@@ -15,6 +16,8 @@ class Settings:
 
     #: The most UTF-8 bytes of one event's data.
     max_event_bytes: int = MAX_EVENT_BYTES
+    #: The most bytes of text that a log has before it only keeps its end.
+    max_head_bytes: int = HEAD_BYTES
     #: When a write is acknowledged: when the server has it, or when a replica has it too.
     durability: Durability = "server"
 
@@ -22,8 +25,9 @@ class Settings:
         """Refuse what can't be."""
         if self.durability not in ("server", "replicated"):
             raise ConfigurationError(f"durability={self.durability!r} must be 'server' or 'replicated'")
-        if self.max_event_bytes < 1:
-            raise ConfigurationError(f"max_event_bytes={self.max_event_bytes} must be 1 or more")
+        for name in ("max_event_bytes", "max_head_bytes"):
+            if getattr(self, name) < 1:
+                raise ConfigurationError(f"{name}={getattr(self, name)} must be 1 or more")
 
     @property
     def replicas(self) -> int:

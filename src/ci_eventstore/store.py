@@ -44,7 +44,7 @@ class Store:
         return cls(
             server=server,
             accounts=AccountStore(server, keys),
-            jobs=JobStore(server, keys, settings.max_event_bytes),
+            jobs=JobStore(server, keys, settings),
             listings=Listings(server, keys),
             reader=EventReader(server),
             projections=Projections(server, keys),

@@ -14,18 +14,20 @@ from tests.servers import RealServer, find_redis7
 
 @pytest.fixture
 def memory() -> MakeRepository:
-    return lambda prefix: MemoryJobRepository()
+    return lambda prefix, **settings: MemoryJobRepository()
 
 
 @pytest.fixture
 def defaults() -> MakeRepository:
-    return lambda prefix: DefaultsJobRepository()
+    return lambda prefix, **settings: DefaultsJobRepository()
 
 
 @pytest.fixture
 def fake() -> MakeRepository:
     server = fakeredis.FakeServer(version=(7, 0))
-    return lambda prefix: RedisJobRepository(fakeredis.FakeAsyncRedis(server=server), prefix=prefix)
+    return lambda prefix, **settings: RedisJobRepository(
+        fakeredis.FakeAsyncRedis(server=server), prefix=prefix, **settings
+    )
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +37,7 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeRepositor
     keeper = RedisJobRepository.from_url(url, prefix=new_prefix())
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
         runner.run(keeper.initialize())
-        yield lambda prefix: RedisJobRepository.from_url(url, prefix=prefix)
+        yield lambda prefix, **settings: RedisJobRepository.from_url(url, prefix=prefix, **settings)
         runner.run(keeper.close())
 
 
@@ -46,7 +48,7 @@ def redis7() -> Iterator[MakeRepository]:
     except LookupError as reason:
         pytest.skip(str(reason))
     with RealServer(binary, tcp=True) as server:
-        yield lambda prefix: RedisJobRepository.from_url(server.url, prefix=prefix)
+        yield lambda prefix, **settings: RedisJobRepository.from_url(server.url, prefix=prefix, **settings)
 
 
 @pytest.fixture(params=DEPLOYMENTS)

@@ -1,15 +1,19 @@
 """Where the contract is tested: a deployment is a function that makes a repository for a prefix."""
 
 import secrets
-from collections.abc import Callable
+from typing import Any, Protocol
 
 from ci_common import JobRepository, MemoryJobRepository
 
 #: Names of the fixtures in `conftest`, each of which gives a `MakeRepository`.
 DEPLOYMENTS = ["memory", "defaults", "fake", "embedded", "redis7"]
 
-#: Makes a repository that isn't open yet; within a test, those of one prefix share their data, except in memory.
-MakeRepository = Callable[[str], JobRepository]
+
+class MakeRepository(Protocol):
+    """Makes a repository that isn't open yet; within a test, those of one prefix share their data, except in memory."""
+
+    def __call__(self, prefix: str, **settings: Any) -> JobRepository:
+        """Make one with settings that those in memory don't have."""
 
 
 class DefaultsJobRepository(MemoryJobRepository):

@@ -1,6 +1,6 @@
 """`tail`: a job's log, byte for byte, as it grows."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from datetime import datetime
 
@@ -10,8 +10,10 @@ from ci_common.models import JobEvent, as_utc, utc_now
 from ci_common.transitions import ENDED
 from ci_eventstore.cli.exits import ExitCode
 from ci_eventstore.cli.help import examples
+from ci_eventstore.cli.messages import say
 from ci_eventstore.cli.stdout import StandardOutput
 from ci_eventstore.cli.store import find_job, uses_store
+from ci_eventstore.events.records import FactType, Record
 from ci_eventstore.repository import RedisJobRepository
 
 PAGE_EVENTS = 1000
@@ -32,21 +34,24 @@ async def tail(repository: RedisJobRepository, job: str, after: int, no_follow: 
     job_id = await find_job(repository, job)
     terminal = StandardOutput()
     render: Callable[[JobEvent], bytes] = TimestampedLines().render if timestamps else log_bytes
-    async for events in _read(repository, job_id, after, follow=not no_follow):
+    async for records in _read(repository, job_id, after, follow=not no_follow):
+        events = [record for record in records if isinstance(record, JobEvent)]
         await terminal.write(b"".join(map(render, events)))
+        if len(events) < len(records) and any(record.type == FactType.TRUNCATING for record in records):
+            say("the log has outgrown its budget: what comes now is left out, but for its end, shown when the job ends")
     ended = await repository.get_job_summary(job_id)
     return ExitCode.FAILED if ended is not None and ended.success is False else ExitCode.SUCCESS
 
 
 async def _read(
     repository: RedisJobRepository, job_id: str, after: int, *, follow: bool
-) -> AsyncIterator[list[JobEvent]]:
-    """Yield the events behind a position: of a job that runs one by one as they come, else a page at a time."""
+) -> AsyncIterator[Sequence[Record]]:
+    """Yield what is behind a position: of a job that runs one by one as it comes, else a page of events at a time."""
     job = await repository.get_job_summary(job_id)
     if follow and job is not None and job.status not in ENDED:
-        async with aclosing(repository.follow_events(job_id, after)) as events:
-            async for event in events:
-                yield [event]
+        async with aclosing(repository.follow_records(job_id, after)) as records:
+            async for record in records:
+                yield [record]
         return
     # Not by following, which ends with the job, before late output.
     while page := await repository.read_events(job_id, after, PAGE_EVENTS):

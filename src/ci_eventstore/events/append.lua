@@ -1,28 +1,31 @@
 -- Append records to a job's stream and move its projection with them: one atomic step.
 --
--- KEYS  1 hash, 2 stream, 3 calls, 4 sparse index, 5 ids, 6.. listings: first those to leave, then those to join
+-- KEYS  1 hash, 2 stream, 3 calls, 4 sparse index, 5 ids, 6 ring, 7.. listings: first those to leave, then those to join
 -- ARGV  1 token of the writer or of the call, 2 its number: 1, 2, 3 ..
 --       3 expected: "any" (the job is there), "new" (it isn't), or the version that the records were decided on
 --       4 tokens to close, joined by spaces: calls under them that are still on their way are refused
 --       5 how many of the records end the job when they are in: 0, or the place of the last of them
---       6 kinds: a letter each record, v(isible) or f(act); "" if all are visible
---       7 sizes: "bytes lines" of each record's text, joined by spaces; "" if all are visible; 8 and 9 their sums
---       10 member of the listings, 11 how many listings to leave
---       12 how many fields to set, 13 how many to remove; then these, as names and values, then names
+--       6 kinds: a letter each record, l(og), c(omplete) or f(act); "" if all are logs
+--       7 and 8 how many bytes and lines the records' texts have together
+--       9 sizes: "bytes lines" of each record's text, joined by spaces; "" may be given for logs
+--       10 how many bytes of text the log's head may have
+--       11 member of the listings, 12 how many listings to leave
+--       13 how many fields to set, 14 how many to remove; then these, as names and values, then names
 --       then the records' payloads
--- CONST INDEX_EVENTS, INDEX_BYTES, CALLS_KEPT, CALLS_AGE_MS, CALLS_TTL_MS
+-- CONST LOG, FACT, INDEX_EVENTS, INDEX_BYTES, RING_BYTES, RING_ENTRY_BYTES, LATE_BYTES, CALLS_KEPT, CALLS_AGE_MS, CALLS_TTL_MS
 --
 -- Returns {outcome, position}: "ok", or "repeated" with the position that the first time reached;
 -- or {outcome} and changes nothing: "lost" (the token's earlier numbers aren't here), "exists", "missing",
--- "unprojected" (a stream without its hash), "conflict" (another version).
+-- "unprojected" (a stream without its hash), "conflict" (another version), "sizes" (they are needed);
+-- or {"full"}: the job has ended and has had enough late output, which its log is told once.
 
-local hash, stream, calls, index, ids = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local hash, stream, calls, index, ids, ring = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local token, number, expected, closed = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
-local ends_at, kinds, sizes = tonumber(ARGV[5]), ARGV[6], ARGV[7]
-local added_bytes, added_lines = tonumber(ARGV[8]), tonumber(ARGV[9])
-local member, leaving = ARGV[10], tonumber(ARGV[11])
-local setting, removing = tonumber(ARGV[12]), tonumber(ARGV[13])
-local before_records = 13 + 2 * setting + removing
+local ends_at, kinds = tonumber(ARGV[5]), ARGV[6]
+local added_bytes, added_lines, sizes, head_bytes = tonumber(ARGV[7]), tonumber(ARGV[8]), ARGV[9], tonumber(ARGV[10])
+local member, leaving = ARGV[11], tonumber(ARGV[12])
+local setting, removing = tonumber(ARGV[13]), tonumber(ARGV[14])
+local before_records = 14 + 2 * setting + removing
 local count = #ARGV - before_records
 
 local last_call = redis.call('HGET', calls, token)
@@ -38,7 +41,7 @@ elseif number ~= 1 then
   return {'lost'}
 end
 
-local state = redis.call('HMGET', hash, 'version', 'position', 'part', 'bytes', 'lines')
+local state = redis.call('HMGET', hash, 'version', 'position', 'part', 'bytes', 'lines', 'truncated_at', 'end_position', 'end_bytes')
 if expected == 'new' then
   if state[1] or redis.call('EXISTS', stream) == 1 then
     return {'exists'}
@@ -51,7 +54,15 @@ end
 
 local position, part = tonumber(state[2] or 0), tonumber(state[3] or 0)
 local bytes, lines = tonumber(state[4] or 0), tonumber(state[5] or 0)
-local end_position = false
+local truncated_at, end_position, end_bytes = tonumber(state[6] or -1), tonumber(state[7] or -1), tonumber(state[8] or 0)
+local had_ended = end_position >= 0
+local is_whole = had_ended or (truncated_at < 0 and bytes + added_bytes <= head_bytes)
+if not is_whole and sizes == '' then
+  if count > 1 then
+    return {'sizes'}
+  end
+  sizes = added_bytes .. ' ' .. added_lines
+end
 
 local indexed_position, indexed_bytes = string.match(redis.call('LINDEX', index, -1) or '0 0 0', '^(%d+) %d+ (%d+)$')
 local function add_to_index_if_due()
@@ -61,7 +72,91 @@ local function add_to_index_if_due()
   end
 end
 
-if kinds == '' then
+local function append_event(payload, size, newlines)
+  position, part = position + 1, 0
+  redis.call('XADD', stream, string.format('%d-0', position), 'e', payload)
+  bytes, lines = bytes + size, lines + newlines
+  add_to_index_if_due()
+end
+
+local function append_fact(payload)
+  part = part + 1
+  redis.call('XADD', stream, string.format('%d-%d', position, part), 'e', payload)
+end
+
+-- The start of a payload, msgpack: an array of four, of schema version 1, of that type and the time that it is now.
+local function payload_of(kind)
+  local seconds, time = math.floor(now_ms / 1000), ''
+  for _ = 1, 4 do
+    time = string.char(seconds % 256) .. time
+    seconds = math.floor(seconds / 256)
+  end
+  return '\148\1' .. string.char(160 + #kind) .. kind .. '\214\255' .. time
+end
+
+local function append_line(line)
+  append_event(payload_of('log') .. '\217' .. string.char(#line) .. line, #line, 2)
+end
+
+local function note_truncation()
+  append_fact(payload_of('truncating') .. '\128')
+  truncated_at = position
+  redis.call('HSET', hash, 'truncated_at', truncated_at)
+end
+
+local function save_counters()
+  redis.call('HSET', hash, 'position', position, 'part', part, 'bytes', bytes, 'lines', lines)
+end
+
+if had_ended and added_bytes > 0 and bytes - end_bytes + added_bytes > LATE_BYTES then
+  if truncated_at < end_position then
+    append_line('\n[more was written after the job had ended: it is left out here]\n')
+    note_truncation()
+    save_counters()
+  end
+  return {'full'}
+end
+
+-- The ring holds the end of a log whose head is full: its entries are numbered fields, "bytes lines payload".
+local first, last, kept, lost_bytes, lost_lines = 1, 0, 0, 0, 0
+if not is_whole and truncated_at >= 0 then
+  local found = redis.call('HMGET', ring, 'first', 'last', 'kept', 'lost_bytes', 'lost_lines')
+  first, last, kept = tonumber(found[1] or 1), tonumber(found[2] or 0), tonumber(found[3] or 0)
+  lost_bytes, lost_lines = tonumber(found[4] or 0), tonumber(found[5] or 0)
+end
+
+local function ring_entry(place)
+  local entry = redis.call('HGET', ring, place)
+  local size, newlines, start = string.match(entry, '^(%d+) (%d+) ()')
+  return string.sub(entry, start), tonumber(size), tonumber(newlines)
+end
+
+local function put_in_ring(payload, size, newlines)
+  if truncated_at < 0 then
+    note_truncation()
+  end
+  last, kept = last + 1, kept + #payload + RING_ENTRY_BYTES
+  redis.call('HSET', ring, last, size .. ' ' .. newlines .. ' ' .. payload)
+  while kept > RING_BYTES and first < last do
+    local old, old_size, old_newlines = ring_entry(first)
+    redis.call('HDEL', ring, first)
+    first, kept = first + 1, kept - #old - RING_ENTRY_BYTES
+    lost_bytes, lost_lines = lost_bytes + old_size, lost_lines + old_newlines
+  end
+end
+
+local function empty_ring()
+  if lost_bytes > 0 then
+    append_line(string.format('\n[%.0f bytes in %.0f lines are left out here]\n', lost_bytes, lost_lines))
+  end
+  for place = first, last do
+    append_event(ring_entry(place))
+  end
+  redis.call('DEL', ring)
+  last = 0
+end
+
+if kinds == '' and is_whole then
   -- Logs in batches: nothing but the entries themselves.
   for i = 1, count do
     redis.call('XADD', stream, string.format('%d-0', position + i), 'e', ARGV[before_records + i])
@@ -69,41 +164,44 @@ if kinds == '' then
   position, part, bytes, lines = position + count, 0, bytes + added_bytes, lines + added_lines
   add_to_index_if_due()
 else
-  local next_size = string.gmatch(sizes, '%d+')
+  local next_size, is_limited = string.gmatch(sizes, '%d+'), not is_whole
   for i = 1, count do
-    local visible = string.byte(kinds, i) == 118
-    if visible then
-      position, part = position + 1, 0
-    else
-      part = part + 1
+    local payload, kind = ARGV[before_records + i], string.byte(kinds, i) or LOG
+    local size, newlines = tonumber(next_size()), tonumber(next_size())
+    if i == ends_at and is_limited then
+      empty_ring()
+      is_limited = false
     end
-    redis.call('XADD', stream, string.format('%d-%d', position, part), 'e', ARGV[before_records + i])
-    bytes, lines = bytes + tonumber(next_size()), lines + tonumber(next_size())
-    if visible then
-      add_to_index_if_due()
+    if kind == FACT then
+      append_fact(payload)
+    elseif kind == LOG and is_limited and (truncated_at >= 0 or bytes + size > head_bytes) then
+      put_in_ring(payload, size, newlines)
+    else
+      append_event(payload, size, newlines)
     end
     if i == ends_at then
-      end_position = position
+      end_position, end_bytes = position, bytes
+      redis.call('HSET', hash, 'end_position', end_position, 'end_bytes', end_bytes)
     end
+  end
+  if last > 0 then
+    redis.call('HSET', ring, 'first', first, 'last', last, 'kept', kept, 'lost_bytes', lost_bytes, 'lost_lines', lost_lines)
   end
 end
 
-redis.call('HSET', hash, 'position', position, 'part', part, 'bytes', bytes, 'lines', lines)
-if end_position then
-  redis.call('HSET', hash, 'end_position', end_position)
-end
-for i = 14, 13 + 2 * setting, 2 do
+save_counters()
+for i = 15, 14 + 2 * setting, 2 do
   redis.call('HSET', hash, ARGV[i], ARGV[i + 1])
 end
-for i = 14 + 2 * setting, before_records do
+for i = 15 + 2 * setting, before_records do
   redis.call('HDEL', hash, ARGV[i])
 end
 
 if expected == 'new' then
   redis.call('ZADD', ids, 0, string.sub(member, 18))
 end
-for i = 6, #KEYS do
-  if i < 6 + leaving then
+for i = 7, #KEYS do
+  if i < 7 + leaving then
     redis.call('ZREM', KEYS[i], member)
   else
     redis.call('ZADD', KEYS[i], 0, member)

@@ -5,12 +5,18 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from ci_common.errors import JobAlreadyExistsError, JobNotFoundError
-from ci_eventstore.errors import AcknowledgedEventsLostError, ProjectionMissingError
+from ci_eventstore.errors import AcknowledgedEventsLostError, LateOutputError, ProjectionMissingError
 from ci_eventstore.events.batch import Batch
 from ci_eventstore.events.log_index import INDEX_BYTES, INDEX_EVENTS
 from ci_eventstore.keys import JobKeys
 from ci_eventstore.server.client import Server
 from ci_eventstore.server.scripts import load_script
+
+#: A log keeps so many bytes of text from its beginning, unless a setting says otherwise, then so many bytes from its
+#: end, as they are stored, then so many bytes of text that come after the job's end.
+HEAD_BYTES = 64 * 1024 * 1024
+RING_BYTES = 1024 * 1024
+LATE_BYTES = 1024 * 1024
 
 APPEND = load_script(
     __package__,
@@ -18,6 +24,12 @@ APPEND = load_script(
     {
         "INDEX_EVENTS": INDEX_EVENTS,
         "INDEX_BYTES": INDEX_BYTES,
+        "LOG": ord("l"),
+        "FACT": ord("f"),
+        "RING_BYTES": RING_BYTES,
+        # What a hash's field takes beside its value, about.
+        "RING_ENTRY_BYTES": 64,
+        "LATE_BYTES": LATE_BYTES,
         # A writer that was idle for an hour may be forgotten, once there are as many as this.
         "CALLS_KEPT": 64,
         "CALLS_AGE_MS": 3_600_000,
@@ -39,11 +51,11 @@ class Call(NamedTuple):
 class Change:
     """What an append does to the projection beside its counters."""
 
-    #: The version that the records were decided on, or that the job must be new.
-    expected: int | Literal["new"]
+    #: The version that the records were decided on, that the job must be new, or that it has to be there.
+    expected: int | Literal["new", "any"]
     #: Which record, counted from 1, is the job's end; 0 for none.
     ends_at: int = 0
-    #: A letter for each record, v(isible) or f(act).
+    #: A letter for each record, l(og), c(omplete) or f(act).
     kinds: str = ""
     given: dict[str, str] = field(default_factory=dict)
     lost: Sequence[str] = ()
@@ -53,24 +65,38 @@ class Change:
     joins: Sequence[str] = ()
 
 
-async def append(server: Server, keys: JobKeys, batch: Batch, *, call: Call, change: Change | None = None) -> bool:
+#: What an append of logs does: nothing, whatever the job's version is.
+LOGS = Change(expected="any")
+
+
+async def append(
+    server: Server,
+    keys: JobKeys,
+    batch: Batch,
+    *,
+    call: Call,
+    change: Change | None = None,
+    head_bytes: int = HEAD_BYTES,
+) -> bool:
     """Append the records in one step; False: the version isn't the expected one any more, nothing was changed.
 
-    Without a change, all records are visible and the job may be in any state. A repeated call is answered as the first
-    time. JobNotFoundError, JobAlreadyExistsError, ProjectionMissingError, AcknowledgedEventsLostError, StoreError.
+    Without a change, all records are logs and the job may be in any state. A repeated call is answered as the first
+    time. JobNotFoundError, JobAlreadyExistsError, ProjectionMissingError, AcknowledgedEventsLostError,
+    LateOutputError, StoreError.
     """
-    listings: list[str] = []
-    closes, sizes = " ".join(call.closes), (" ".join(batch.sizes), batch.bytes, batch.lines)
-    if change is None:
-        head: list[str | int] = ["any", closes, 0, "", *sizes, "", 0, 0, 0]
-    else:
-        given = [text for pair in change.given.items() for text in pair]
-        counts: list[str | int] = [change.member, len(change.leaves), len(change.given), len(change.lost)]
-        head = [change.expected, closes, change.ends_at, change.kinds, *sizes, *counts, *given, *change.lost]
-        listings = [*change.leaves, *change.joins]
-    all_keys = [keys.hash, keys.stream, keys.calls, keys.index, keys.ids, *listings]
-    reply = await server.run(APPEND, all_keys, [call.token, call.number, *head, *batch.payloads])
-    return _is_done(reply[0], keys.job_id)
+    change = change or LOGS
+    listings = [*change.leaves, *change.joins]
+    given = [text for pair in change.given.items() for text in pair]
+    counts: list[str | int] = [change.member, len(change.leaves), len(change.given), len(change.lost)]
+    all_keys = [keys.hash, keys.stream, keys.calls, keys.index, keys.ids, keys.ring, *listings]
+    sizes = " ".join(batch.sizes()) if change.kinds else ""
+    while True:
+        head = [change.expected, " ".join(call.closes), change.ends_at, change.kinds, batch.bytes, batch.lines, sizes]
+        arguments = [call.token, call.number, *head, head_bytes, *counts, *given, *change.lost, *batch.payloads]
+        reply = await server.run(APPEND, all_keys, arguments)
+        if reply[0] != b"sizes":
+            return _is_done(reply[0], keys.job_id)
+        sizes = " ".join(batch.sizes())
 
 
 def _is_done(outcome: bytes, job_id: str) -> bool:
@@ -85,6 +111,8 @@ def _is_done(outcome: bytes, job_id: str) -> bool:
             raise JobNotFoundError(job_id)
         case b"unprojected":
             raise ProjectionMissingError(job_id)
+        case b"full":
+            raise LateOutputError(job_id, LATE_BYTES)
         case b"lost":
             raise AcknowledgedEventsLostError(job_id)
     raise AssertionError(f"append.lua answered {outcome!r}")

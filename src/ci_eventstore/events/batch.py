@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from ci_common.models import JobEvent
 from ci_eventstore.events.codec import encode, encode_event
 from ci_eventstore.events.records import Record
-from ci_eventstore.jobs.evolve import text_size
+from ci_eventstore.jobs.evolve import log_text, text_size
 
 #: One script call takes at most so many log events, and so many bytes of their text unless one event alone has more.
 BATCH_EVENTS = 1000
@@ -18,10 +18,9 @@ class Batch:
     """Encoded records, and what their text adds to their job's counters."""
 
     payloads: list[bytes] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
     bytes: int = 0
     lines: int = 0
-    #: "bytes lines" of each record's text; none where all are log events.
-    sizes: list[str] = field(default_factory=list)
 
     def has_room_for(self, other: "Batch") -> bool:
         """Tell whether both fit into one script call."""
@@ -30,23 +29,28 @@ class Batch:
     def extend(self, other: "Batch") -> None:
         """Put another batch's log events behind this one's."""
         self.payloads += other.payloads
+        self.texts += other.texts
         self.bytes += other.bytes
         self.lines += other.lines
+
+    def sizes(self) -> list[str]:
+        """Return "bytes lines" of each record's text."""
+        return ["{} {}".format(*text_size(text)) for text in self.texts]
 
 
 def encode_logs(events: Sequence[JobEvent]) -> Batch:
     """Return log events ready to be sent."""
-    text = "".join([event.data or "" for event in events])
-    size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogateescape"))
-    return Batch([encode_event(event) for event in events], size, text.count("\n"))
+    return _batch([encode_event(event) for event in events], [event.data or "" for event in events])
 
 
 def encode_records(records: Sequence[Record]) -> Batch:
     """Return records of all kinds ready to be sent."""
-    sizes = [text_size(record) for record in records]
-    payloads = [encode(record) for record in records]
-    total_bytes, total_lines = sum(size for size, _ in sizes), sum(lines for _, lines in sizes)
-    return Batch(payloads, total_bytes, total_lines, [f"{size} {lines}" for size, lines in sizes])
+    return _batch([encode(record) for record in records], [log_text(record) for record in records])
+
+
+def _batch(payloads: list[bytes], texts: list[str]) -> Batch:
+    all_text = "".join(texts)
+    return Batch(payloads, texts, *text_size(all_text))
 
 
 def encode_batches(events: Sequence[JobEvent]) -> Iterator[Batch]:

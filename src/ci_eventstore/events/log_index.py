@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from ci_common.models import JobEvent
 from ci_eventstore.events.records import Record
-from ci_eventstore.jobs.evolve import text_size
+from ci_eventstore.jobs.evolve import log_text, text_size
 
 INDEX_EVENTS = 1000
 INDEX_BYTES = 1024 * 1024
@@ -36,7 +36,7 @@ class LogIndex:
             return
         if self._gap_at is None and self._is_behind(2):
             self._gap_at = self._position
-        size, lines = text_size(record)
+        size, lines = text_size(log_text(record))
         self._position, self._bytes, self._lines = self._position + 1, self._bytes + size, self._lines + lines
         if self._is_entry():
             self._indexed_position, self._indexed_bytes = self._position, self._bytes

@@ -82,8 +82,8 @@ class EventReader:
             if len(page) < PAGE_ENTRIES:
                 return
 
-    async def follow(self, keys: JobKeys, after: int, user_id: str | None = None) -> AsyncGenerator[JobEvent, None]:
-        """Yield the visible events behind a position as they come; end behind `complete`.
+    async def follow(self, keys: JobKeys, after: int, user_id: str | None = None) -> AsyncGenerator[Record, None]:
+        """Yield what comes behind a position as it comes, facts too; end behind `complete`.
 
         Started at or behind the job's end, it yields what is there and ends.
         """
@@ -99,6 +99,7 @@ class EventReader:
                 cursor, record = _decode_entry(entry)
                 if isinstance(record, Fact):
                     has_ended = has_ended or record.type is FactType.ENDED
+                    yield record
                     continue
                 after = seen = _next(keys.job_id, after, cursor)
                 yield record

@@ -26,6 +26,8 @@ class FactType(StrEnum):
     CANCELLED = "cancelled"
     #: It was created ended, without a `complete` event.
     ENDED = "ended"
+    #: The log has outgrown its budget: more of it gets its place when the job ends; once that has ended, none any more.
+    TRUNCATING = "truncating"
     #: An explicit end time replaced one that came from an event.
     END_TIME_SET = "end_time_set"
 

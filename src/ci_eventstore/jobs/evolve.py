@@ -38,19 +38,21 @@ def _is_log(record: Record) -> bool:
     return record.type == "log"
 
 
-def text_size(record: Record) -> tuple[int, int]:
-    """Return how many UTF-8 bytes and how many lines a record adds to the job's log."""
-    if type(record) is JobEvent and record.type == "log" and record.data:
-        data = record.data
-        return len(data) if data.isascii() else len(data.encode("utf-8", "surrogateescape")), data.count("\n")
-    return 0, 0
+def log_text(record: Record) -> str:
+    """Return what a record adds to the job's log."""
+    return (record.data or "") if isinstance(record, JobEvent) and record.type == "log" else ""
+
+
+def text_size(text: str) -> tuple[int, int]:
+    """Return how many UTF-8 bytes and how many lines a text has."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogateescape")), text.count("\n")
 
 
 def _count(state: JobState, events: Iterable[JobEvent]) -> JobState:
     """Return the state after some more events, but for what a `complete` event means beside its place in the log."""
     position, part, total, lines = state.position, state.part, state.bytes, state.lines
     for event in events:
-        size, newlines = text_size(event)
+        size, newlines = text_size(log_text(event))
         position, part, total, lines = position + 1, 0, total + size, lines + newlines
     return replace(state, position=position, part=part, bytes=total, lines=lines)
 
@@ -70,6 +72,7 @@ def _complete(state: JobState, event: JobEvent) -> JobState:
         end_time_from_event=from_event or state.end_time_from_event,
         has_complete=True,
         end_position=state.position,
+        end_bytes=state.bytes,
         version=state.version + 1,
     )
 
@@ -95,7 +98,10 @@ _CHANGES: dict[FactType, dict[str, Any]] = {
 
 
 def _fact(state: JobState, fact: Fact) -> JobState:
+    if fact.type is FactType.TRUNCATING:
+        # A step of the log's, as its events are: it raises no version.
+        return replace(state, part=state.part + 1, truncated_at=state.position)
     changes = {**_CHANGES[fact.type], **fact.fields}
     if fact.type is FactType.ENDED:
-        changes["end_position"] = state.position
+        changes |= {"end_position": state.position, "end_bytes": state.bytes}
     return replace(state, part=state.part + 1, version=state.version + 1, **changes)

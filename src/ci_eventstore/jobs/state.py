@@ -41,10 +41,13 @@ class JobState:
     #: Of all events' data: UTF-8 bytes and newlines.
     bytes: int = 0
     lines: int = 0
+    #: Bytes at the job's end, and the position at which the log last outgrew its budget.
+    end_bytes: int | None = None
+    truncated_at: int | None = None
 
 
 #: Moved by the append script itself; the other fields are sent to it.
-COUNTERS = frozenset({"position", "part", "bytes", "lines", "end_position"})
+COUNTERS = frozenset({"position", "part", "bytes", "lines", "end_position", "end_bytes", "truncated_at"})
 
 Decode = Callable[[str], Any]
 _DECODERS: dict[str, Decode] = {

@@ -18,6 +18,7 @@ from ci_eventstore.jobs.state import JobState, decided_changes, from_hash
 from ci_eventstore.keys import JobKeys, Keys, listing_member
 from ci_eventstore.server.client import Server
 from ci_eventstore.server.replies import as_text_map
+from ci_eventstore.settings import Settings
 
 logger = logging.getLogger("ci_eventstore.jobs")
 
@@ -28,10 +29,10 @@ MAX_CREATION_EVENTS = 100_000
 class JobStore:
     """The jobs' writes, and the states that they are decided on."""
 
-    def __init__(self, server: Server, keys: Keys, max_event_bytes: int) -> None:
+    def __init__(self, server: Server, keys: Keys, settings: Settings) -> None:
         self._server = server
         self._keys = keys
-        self._max_event_bytes = max_event_bytes
+        self._settings = settings
         self._flusher = Flusher(self._send_events)
 
     async def drain(self) -> None:
@@ -52,7 +53,7 @@ class JobStore:
         if len(job.events) > MAX_CREATION_EVENTS:
             raise InvalidJobError(job.id, f"it has {len(job.events)} events, {MAX_CREATION_EVENTS} may come with a job")
         now = utc_now()
-        events = accept_events(job.events, now, self._max_event_bytes)
+        events = accept_events(job.events, now, self._settings.max_event_bytes)
         records = decide_creation(job, events, now)
         keys = self._keys.job(job.id)
 
@@ -68,7 +69,7 @@ class JobStore:
 
     async def append_under(self, job_id: str, event: JobEvent, call: Call) -> None:
         """Append one accepted log event under a call of the caller's own, beside what else this process writes."""
-        await append(self._server, self._keys.job(job_id), encode_logs([event]), call=call)
+        await self._append(self._keys.job(job_id), encode_logs([event]), call)
 
     async def execute(self, job_id: str, command: Command) -> None:
         """Let the job do what the command says, behind what this process is writing to it already.
@@ -92,11 +93,14 @@ class JobStore:
         await self._flusher.execute(job_id, attempts)
 
     async def _send_events(self, job_id: str, batch: Batch, call: Call) -> None:
-        await append(self._server, self._keys.job(job_id), batch, call=call)
+        await self._append(self._keys.job(job_id), batch, call)
 
     async def _commit(self, keys: JobKeys, state: JobState | None, records: list[Record], call: Call) -> bool:
-        change = plan_change(keys, state, records)
-        return await append(self._server, keys, encode_records(records), call=call, change=change)
+        return await self._append(keys, encode_records(records), call, plan_change(keys, state, records))
+
+    async def _append(self, keys: JobKeys, batch: Batch, call: Call, change: Change | None = None) -> bool:
+        head_bytes = self._settings.max_head_bytes
+        return await append(self._server, keys, batch, call=call, change=change, head_bytes=head_bytes)
 
 
 def plan_change(keys: JobKeys, before: JobState | None, records: Sequence[Record]) -> Change:
@@ -109,7 +113,7 @@ def plan_change(keys: JobKeys, before: JobState | None, records: Sequence[Record
     return Change(
         expected="new" if before is None else before.version,
         ends_at=ends[-1] if ends else 0,
-        kinds="".join("f" if isinstance(record, Fact) else "v" for record in records),
+        kinds="".join("f" if isinstance(record, Fact) else record.type[0] for record in records),
         given=given,
         lost=lost,
         member=listing_member(after.created_at, keys.job_id),

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from ci_common.errors import ConflictError, JobAlreadyExistsError, JobNotFoundError
 from ci_common.models import Job, JobEvent, JobStatus
-from ci_eventstore.errors import AcknowledgedEventsLostError, ProjectionMissingError
-from ci_eventstore.events.append import Call, append
-from ci_eventstore.events.batch import encode_batches, encode_logs, encode_records
+from ci_eventstore.errors import AcknowledgedEventsLostError, LateOutputError, ProjectionMissingError
+from ci_eventstore.events.append import LATE_BYTES, Call, append
+from ci_eventstore.events.batch import Batch, encode_batches, encode_logs, encode_records
 from ci_eventstore.events.reader import EventReader
-from ci_eventstore.events.records import Place, Record
+from ci_eventstore.events.records import Fact, FactType, Place, Record
 from ci_eventstore.jobs.commands import AppendEvents, Cancel, Command, Complete, UpdateStatus
 from ci_eventstore.jobs.decide import decide, decide_creation
 from ci_eventstore.jobs.evolve import evolve_all
@@ -25,6 +25,8 @@ from ci_eventstore.server.client import Server
 from ci_eventstore.server.replies import as_text_map
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+#: What the log of an ended job says where it takes no more.
+TOO_LATE = "\n[more was written after the job had ended: it is left out here]\n"
 
 
 def log(data: str) -> JobEvent:
@@ -70,11 +72,28 @@ class Twin:
         logs = [record for record in records if isinstance(record, JobEvent) and record.type == "log"]
         if logs == records and self.state:
             for batch in encode_batches(logs):
-                assert await append(self.server, self.keys, batch, call=Call(secrets.token_hex(8)))
-        else:
+                if not await self.is_too_late(batch):
+                    assert await append(self.server, self.keys, batch, call=Call(secrets.token_hex(8)))
+                    self.state = evolve_all(self.state, logs[: len(batch.payloads)])
+                logs = logs[len(batch.payloads) :]
+            return
+        if not await self.is_too_late(encode_records(records)):
             change, call = plan_change(self.keys, self.state, records), Call(secrets.token_hex(8))
             assert await append(self.server, self.keys, encode_records(records), call=call, change=change)
-        self.state = evolve_all(self.state, records)
+            self.state = evolve_all(self.state, records)
+
+    async def is_too_late(self, batch: Batch) -> bool:
+        """Tell whether the job has ended and takes no more, and let it be told so once."""
+        state = self.state
+        if state is None or state.end_bytes is None or state.end_position is None or not batch.bytes:
+            return False
+        if state.bytes - state.end_bytes + batch.bytes <= LATE_BYTES:
+            return False
+        with pytest.raises(LateOutputError):
+            await append(self.server, self.keys, batch, call=Call(secrets.token_hex(8)))
+        if state.truncated_at is None or state.truncated_at < state.end_position:
+            self.state = evolve_all(state, [log(TOO_LATE), Fact(FactType.TRUNCATING, NOW)])
+        return True
 
     async def create(self, job: Job) -> None:
         await self.append(decide_creation(job, job.events, NOW))

@@ -80,7 +80,7 @@ async def test_a_batch_has_bounds(store: FakeStore, flusher: Flusher) -> None:
     tasks = await begin(store, flusher)
     tasks += [asyncio.create_task(flusher.append("j", [logs("x")])) for _ in range(BATCH_EVENTS + 1)]
     half = BATCH_BYTES // 2 + 1
-    big = Batch([b"x"], half, 1)
+    big = Batch([b"x"], [""], half, 1)
     assert not big.has_room_for(big)
     await asyncio.sleep(0)
     store.open.set()

@@ -1,0 +1,157 @@
+"""A log that outgrows its budget keeps its beginning and its end, and says what is left out."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+
+import pytest
+
+from ci_common.models import Job, JobEvent, utc_now
+from ci_eventstore import RedisJobRepository
+from ci_eventstore.errors import LateOutputError
+from ci_eventstore.events.append import LATE_BYTES, RING_BYTES
+from ci_eventstore.events.records import FactType, Record
+from tests.contract.deployments import MakeRepository, new_prefix
+from tests.waiting import wait_until
+
+HEAD_BYTES = 10_000
+MARKER = re.compile(r"\n\[(\d+) bytes in (\d+) lines are left out here\]\n")
+TOO_LATE = "\n[more was written after the job had ended: it is left out here]\n"
+
+End = Callable[[RedisJobRepository], Awaitable[None]]
+ENDS: dict[str, End] = {
+    "complete": lambda repository: repository.complete_job("j", True, utc_now()),
+    "cancel": lambda repository: repository.cancel_job("j", "enough"),
+    "fail": lambda repository: repository.update_job_status("j", "failed"),
+    "event": lambda repository: repository.add_event("j", JobEvent("complete", success=False)),
+    "events": lambda repository: repository.add_events("j", [*lines(3), JobEvent("complete", success=True)]),
+}
+
+
+@pytest.fixture(params=["fake", "embedded", "redis7"])
+def make(request: pytest.FixtureRequest) -> MakeRepository:
+    made: MakeRepository = request.getfixturevalue(request.param)
+    return made
+
+
+@pytest.fixture
+async def limited(make: MakeRepository) -> AsyncIterator[RedisJobRepository]:
+    """A repository whose logs have a small head, with a running job `j`."""
+    opened = make(new_prefix(), max_head_bytes=HEAD_BYTES)
+    assert isinstance(opened, RedisJobRepository)
+    async with opened:
+        await opened.create_job(Job(id="j", status="running"))
+        yield opened
+        assert await opened.verify() == []
+
+
+def lines(count: int, start: int = 0) -> list[JobEvent]:
+    return [JobEvent("log", f"line {number:074d}\n") for number in range(start, start + count)]
+
+
+def text_of(events: Sequence[JobEvent]) -> str:
+    return "".join(event.data or "" for event in events if event.type == "log")
+
+
+async def follow(repository: RedisJobRepository) -> list[Record]:
+    async with aclosing(repository.follow_records("j")) as records:
+        return [record async for record in records]
+
+
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+async def test_beginning_and_end_are_kept(limited: RedisJobRepository, end: End) -> None:
+    """However the job ends; the marker says exactly what is missing, and positions have no holes."""
+    written = lines(20_000)
+    follower = asyncio.create_task(follow(limited))
+    for start in range(0, len(written), 700):
+        await limited.add_events("j", written[start : start + 700])
+    await limited.add_event("j", JobEvent("log", "the last words\n"))
+    assert text_of(await limited.get_events_since("j", 0)) == text_of(written[: HEAD_BYTES // 80])
+    await end(limited)
+    events = await limited.get_events_since("j", 0)
+    assert [event.id for event in events] == list(range(1, len(events) + 1))
+    before, lost_bytes, lost_lines, after = MARKER.split(text_of(events))
+    own, words, more = after.partition("the last words\n")
+    everything = text_of(written)
+    assert words
+    assert everything.startswith(before)
+    assert everything.endswith(own)
+    assert len(before) == HEAD_BYTES
+    assert RING_BYTES / 3 < len(own) < RING_BYTES
+    assert int(lost_bytes) == len(everything) - len(before) - len(own)
+    assert int(lost_lines) == int(lost_bytes) / 80
+    assert more == (
+        text_of(lines(3)) if end is ENDS["events"] else "[cancelled: enough]\n" if end is ENDS["cancel"] else ""
+    )
+    records = await follower
+    assert [record for record in records if isinstance(record, JobEvent)] == events
+    assert [type_ for type_ in (str(record.type) for record in records) if type_ != "log"] == [
+        "created",
+        "truncating",
+        *(["failed"] if end is ENDS["fail"] else ["cancelled"] if end is ENDS["cancel"] else []),
+        *(["end_time_set"] if end is ENDS["complete"] else []),
+        "complete",
+    ]
+
+
+async def test_a_log_that_fits_into_head_and_ring_is_whole(limited: RedisJobRepository) -> None:
+    """Nothing is left out, so nothing says so."""
+    written = lines(3000)
+    await limited.add_events("j", written)
+    assert len(await limited.get_events_since("j", 0)) == HEAD_BYTES // 80
+    await limited.complete_job("j", True, utc_now())
+    assert text_of(await limited.get_events_since("j", 0)) == text_of(written)
+
+
+async def test_an_event_bigger_than_the_budget_is_kept_as_the_end(limited: RedisJobRepository) -> None:
+    """The ring always has the last event, whatever its size."""
+    await limited.add_events("j", [JobEvent("log", "x" * 3_000_000), JobEvent("log", "y" * 2_000_000)])
+    await limited.complete_job("j", True, utc_now())
+    texts = [event.data for event in await limited.get_events_since("j", 0)]
+    assert texts == ["x" * 3_000_000, "y" * 2_000_000, None]
+
+
+async def test_a_job_created_with_a_big_log_keeps_both_ends(limited: RedisJobRepository) -> None:
+    """A creation has the same budget, ended or not."""
+    for job_id, status in [("running", "running"), ("done", "completed")]:
+        await limited.create_job(Job(id=job_id, status=status, events=lines(20_000)))
+        if status == "running":
+            assert len(await limited.get_events_since(job_id, 0)) == HEAD_BYTES // 80
+            await limited.complete_job(job_id, True, utc_now())
+        before, _, _, after = MARKER.split(text_of(await limited.get_events_since(job_id, 0)))
+        assert text_of(lines(20_000)).startswith(before)
+        assert text_of(lines(20_000)).endswith(after)
+
+
+@pytest.mark.parametrize("was_truncated", [False, True])
+async def test_late_output_has_a_budget_of_its_own(limited: RedisJobRepository, was_truncated: bool) -> None:
+    """What fits is stored; what doesn't is refused, and the log says so once."""
+    await limited.add_events("j", lines(20_000 if was_truncated else 10))
+    await limited.complete_job("j", True, utc_now())
+    position = len(await limited.get_events_since("j", 0))
+    late = lines(LATE_BYTES // 80)
+    await limited.add_events("j", late[:-1])
+    await limited.add_event("j", late[-1])
+    for _ in range(2):
+        with pytest.raises(LateOutputError):
+            await limited.add_events("j", lines(2))
+    assert text_of(await limited.get_events_since("j", position)) == text_of(late) + TOO_LATE
+
+
+async def test_a_follower_behind_the_head_waits_for_the_end(limited: RedisJobRepository) -> None:
+    """Whoever joins while lines are kept back is told so, and gets the end with it."""
+    await limited.add_events("j", lines(3000))
+    seen: list[Record] = []
+
+    async def watch() -> None:
+        async with aclosing(limited.follow_records("j", HEAD_BYTES // 80)) as records:
+            async for record in records:
+                seen.append(record)  # noqa: PERF401 - it is looked at meanwhile
+
+    watcher = asyncio.create_task(watch())
+    await wait_until(lambda: len(seen) == 1)
+    assert [str(record.type) for record in seen] == [FactType.TRUNCATING]
+    await limited.complete_job("j", True, utc_now())
+    await watcher
+    assert text_of([record for record in seen if isinstance(record, JobEvent)]) == text_of(lines(3000 - 125, 125))
