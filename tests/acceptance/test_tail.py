@@ -2,7 +2,10 @@
 
 import asyncio
 import os
+import re
+import secrets
 import signal
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -139,3 +142,32 @@ def test_the_beginning_of_an_id_is_enough(cli: CommandLine) -> None:
     assert (ambiguous.code, ambiguous.out, ambiguous.err) == (2, b"", message)
     missing = cli("tail", "gamma")
     assert (missing.code, missing.out, missing.err) == (3, b"", "ci-eventstore: there is no job 'gamma'\n")
+
+
+def test_a_log_that_is_too_long_says_so_and_keeps_its_end(cli: CommandLine, gate: Path, tmp_path: Path) -> None:
+    """A follower is told when lines begin to be kept back, and sees the beginning, the exact loss and the end."""
+    noise = tmp_path / "noise"
+    noise.write_text("".join(f"{secrets.token_hex(40)}\n" for _ in range(50_000)))
+    program = f"echo begin; read line < {gate}; cat {noise}; echo end"
+    small = replace(cli, environment={**cli.environment, "CI_EVENTSTORE_MAX_HEAD_BYTES": "6"})
+    job = small.start("run", "--id", "it", "--", "sh", "-c", program)
+    job.wait_for_output(b"begin\n")
+    tail = cli.start("tail", "it")
+    tail.wait_for_output(b"begin\n")
+    gate.write_text("go\n")
+    job.end()
+    done = tail.end()
+    assert done.err.count("the log has outgrown its budget") == 1
+    whole = noise.read_bytes() + b"end\n"
+    marker = re.fullmatch(rb"begin\n\n\[(\d+) bytes in (\d+) lines are left out here\]\n(.*)", done.out, re.DOTALL)
+    assert marker is not None
+    left_out = whole[: int(marker[1])]
+    assert (left_out.count(b"\n"), whole[len(left_out) :]) == (int(marker[2]), marker[3])
+    assert cli("tail", "it").out == done.out
+
+
+def test_a_budget_that_is_no_number_is_refused(cli: CommandLine) -> None:
+    """The variable is named."""
+    done = cli("jobs", "list", environment={"CI_EVENTSTORE_MAX_HEAD_BYTES": "64 MiB"})
+    assert done.code == 2
+    assert "CI_EVENTSTORE_MAX_HEAD_BYTES" in done.err

@@ -14,10 +14,12 @@ from ci_common.models import User
 from ci_eventstore.cli.exits import ExitCode
 from ci_eventstore.cli.stdout import discard_output
 from ci_eventstore.errors import ConfigurationError
+from ci_eventstore.events.append import HEAD_BYTES
 from ci_eventstore.repository import RedisJobRepository
 
 PREFIX_VARIABLE = "CI_EVENTSTORE_PREFIX"
 DEFAULT_PREFIX = "ci"
+HEAD_VARIABLE = "CI_EVENTSTORE_MAX_HEAD_BYTES"
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -36,7 +38,14 @@ class StoreAddress:
         if self.url == "":
             raise ConfigurationError("--url is empty: leave it out, or say where the store is")
         prefix = self.prefix if self.prefix is not None else os.environ.get(PREFIX_VARIABLE) or DEFAULT_PREFIX
-        return RedisJobRepository.from_url(self.url, prefix=prefix)
+        return RedisJobRepository.from_url(self.url, prefix=prefix, max_head_bytes=_max_head_bytes())
+
+
+def _max_head_bytes() -> int:
+    text = os.environ.get(HEAD_VARIABLE) or str(HEAD_BYTES)
+    if not text.isdecimal():
+        raise ConfigurationError(f"{HEAD_VARIABLE}={text!r} must be a number of bytes")
+    return int(text)
 
 
 pass_address = click.make_pass_decorator(StoreAddress, ensure=True)
