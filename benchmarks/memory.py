@@ -72,12 +72,13 @@ async def _add(sides: Sides, entries: list[dict[Any, Any]]) -> str:
 
 async def _grown_by(sides: Sides, write: Write, given: list[JobEvent]) -> tuple[float, float]:
     """Return bytes per event: of the server's memory, and of the stream alone as `MEMORY USAGE` says."""
-    before = await _used_memory(sides)
+    before = await used_memory(sides)
     key = await write(given)
-    used = await _used_memory(sides) - before
+    used = await used_memory(sides) - before
     of_stream: int = await sides.client.memory_usage(key, samples=0) or 0
     return used / len(given), of_stream / len(given)
 
 
-async def _used_memory(sides: Sides) -> int:
+async def used_memory(sides: Sides) -> int:
+    """Return how many bytes the server has allocated."""
     return int((await sides.info("memory"))["used_memory"])

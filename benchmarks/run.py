@@ -9,6 +9,7 @@ from pathlib import Path
 from benchmarks.appending import Appending
 from benchmarks.coding import coding_rows
 from benchmarks.compression import compression_lines
+from benchmarks.log_writing import LogWriting
 from benchmarks.memory import memory_rows
 from benchmarks.reading import reading_rows
 from benchmarks.results import Report, Section
@@ -36,6 +37,8 @@ async def _on_server(binary: Path, file_setting: str, scale: Scale, *, tcp: bool
             rows = await Appending(sides).rows(has_targets=is_without_file)
             if is_without_file:
                 rows += await reading_rows(sides) + await memory_rows(sides)
+                writing = LogWriting(sides)
+                rows += await writing.speed_rows(has_targets=scale != QUICK) + await writing.memory_rows()
             return Section(f"{await _server_name(sides)}, {file_setting}", rows)
 
 

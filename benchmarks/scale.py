@@ -4,6 +4,19 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast a log is written whose memory is measured."""
+
+    #: None: as fast as it goes.
+    lines_per_second: int | None
+    lines: int
+    #: How much faster than real time it is done.
+    factor: int = 1
+    #: Whether design §12 says what is to be reached.
+    has_target: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Scale:
     """The size of a run; the defaults are those of a full one."""
 
@@ -23,6 +36,16 @@ class Scale:
     long_job: int = 100_000
     #: Events of the job whose memory is measured.
     measured_job: int = 10_000
+    #: Lines that a `LogWriter` writes in a lap.
+    written_lines: int = 200_000
+    #: Lines of the logs whose memory is measured, and how fast they are written.
+    measured_lines: int = 5_000
+    paces: tuple[Pace, ...] = (
+        Pace(1, 500, factor=100),
+        Pace(100, 2_000, factor=20),
+        Pace(1_000, 5_000, factor=4, has_target=True),
+        Pace(None, 5_000),
+    )
     #: Sizes in bytes of the texts that are compressed.
     text_bytes: tuple[int, ...] = (256, 512, 1024, 2048, 4096, 16_384, 65_536)
     #: How many texts of each size.
@@ -40,6 +63,9 @@ QUICK = Scale(
     awaited=20,
     long_job=2_000,
     measured_job=1_000,
+    written_lines=2_000,
+    measured_lines=100,
+    paces=(Pace(1_000, 100, factor=4), Pace(None, 100)),
     text_bytes=(1024,),
     texts=2,
 )

@@ -66,7 +66,8 @@ def _figure(values: Sequence[float], unit: str) -> str:
     if not values:
         return ""
     value = median(values)
-    return f"{value:,.0f} {unit}" if value >= 1000 else f"{value:.1f} {unit}"
+    digits = 0 if value >= 1000 else 1 if value >= 10 else 3
+    return f"{value:,.{digits}f} {unit}"
 
 
 def _compression(lines: Sequence[Compression]) -> list[str]:

@@ -11,6 +11,10 @@ from ci_common.models import JobEvent
 #: Tests of Python's own that print some hundred lines and need nothing.
 REAL_COMMAND = [sys.executable, "-m", "unittest", "-v", "test.test_textwrap", "test.test_fractions", "test.test_bisect"]
 
+#: Some that print 4,000 lines in a few seconds.
+_LONG = ("argparse", "array", "enum", "collections", "re", "ipaddress", "configparser", "json")
+LONG_COMMAND = [*REAL_COMMAND, *(f"test.test_{name}" for name in _LONG)]
+
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 _WORDS = (
     "build",
@@ -58,6 +62,13 @@ def real_log() -> str:
     """Return what a run of Python's own tests prints; "" if this Python comes without them."""
     found = subprocess.run(REAL_COMMAND, capture_output=True, text=True, check=False)
     return found.stderr if found.returncode == 0 else ""
+
+
+def real_lines(count: int) -> list[str]:
+    """Return up to so many lines of a longer run of Python's own tests; none if this Python comes without them."""
+    command = REAL_COMMAND if count < 1000 else LONG_COMMAND
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    return found.stderr.splitlines()[:count] if found.returncode == 0 else []
 
 
 def _line(choose: random.Random, place: int) -> str:

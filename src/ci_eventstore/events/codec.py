@@ -25,7 +25,7 @@ from ci_eventstore.events.records import Fact, FactType, Record
 
 VERSION = 1
 #: Shorter texts would shrink to a third or a half as well, but take ten times as long to encode (`benchmarks/`).
-COMPRESS_FROM_BYTES = 1024
+COMPRESS_FROM_BYTES = 512
 #: Up to 7 % smaller than level 1, up to a fifth slower (`benchmarks/`).
 COMPRESSION_LEVEL = 3
 ZSTANDARD = 1

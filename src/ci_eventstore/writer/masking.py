@@ -1,5 +1,6 @@
 """Mask secrets in text that comes in pieces. Pure."""
 
+import re
 from collections.abc import Iterable
 
 MASK = "***"
@@ -16,6 +17,8 @@ class Masker:
         lines = {line for secret in secrets for line in (secret, *secret.splitlines()) if line.strip()}
         #: The longest first.
         self._secrets = sorted(lines, key=len, reverse=True)
+        #: Finds where a secret may begin.
+        self._beginning = re.compile("|".join(sorted({re.escape(secret[0]) for secret in self._secrets})))
         self._held = ""
 
     def mask(self, text: str) -> str:
@@ -25,6 +28,9 @@ class Masker:
         text = self._held + text
         spans = self._spans(text)
         certain = self._certain(text, spans)
+        if certain == len(text) and not spans:
+            self._held = ""
+            return text
         self._held = text[certain:]
         return _replace(text[:certain], [span for span in spans if span[1] <= certain])
 
@@ -45,6 +51,8 @@ class Masker:
             while start >= 0:
                 found.append((start, start + len(secret)))
                 start = text.find(secret, start + 1)
+        if not found:
+            return found
         spans: list[tuple[int, int]] = []
         for start, end in sorted(found):
             if spans and start < spans[-1][1]:
@@ -56,7 +64,8 @@ class Masker:
     def _certain(self, text: str, spans: list[tuple[int, int]]) -> int:
         """Return up to where the text can't be the beginning of a secret, or part of a span that may yet grow."""
         longest = len(self._secrets[0])
-        for start in range(max(0, len(text) - longest + 1), len(text)):
+        for beginning in self._beginning.finditer(text, max(0, len(text) - longest + 1)):
+            start = beginning.start()
             tail = text[start:]
             if any(len(secret) > len(tail) and secret.startswith(tail) for secret in self._secrets):
                 return next((span[0] for span in spans if span[0] < start < span[1]), start)

@@ -17,6 +17,14 @@ WITHOUT_FILE = [
     "memory, 80 bytes of text, all",
     "memory, 80 bytes of text, all",
 ]
+PACES = ["flat out" if pace.lines_per_second is None else f"{pace.lines_per_second:,} lines/s" for pace in QUICK.paces]
+WRITING = [
+    *(
+        f"LogWriter, flat out, lines of 80 bytes, {how}"
+        for how in ("one by one", "one by one, a secret", "64 KiB at a time")
+    ),
+    *(f"LogWriter, memory, {log}, {pace}" for log in ("generated", "unittest -v") for pace in PACES),
+]
 CODEC = [f"{does} an event of {size} bytes" for size in (80, 4096) for does in ("encode", "decode")]
 
 
@@ -26,7 +34,7 @@ def test_a_quick_run_has_all_rows(tmp_path: Path, capsys: pytest.CaptureFixture[
     printed = capsys.readouterr().out
     report = json.loads((tmp_path / "report.json").read_text())
     names = [[row["what"] for row in section["rows"]] for section in report["sections"]]
-    assert names == [APPENDING + WITHOUT_FILE, APPENDING] * len(server_binaries()) + [CODEC]
+    assert names == [APPENDING + WITHOUT_FILE + WRITING, APPENDING] * len(server_binaries()) + [CODEC]
     assert {(line["bytes"], line["level"]) for line in report["compression"]} == {(1024, 1), (1024, 3)}
     for section in report["sections"]:
         assert section["title"] in printed
