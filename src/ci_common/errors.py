@@ -21,7 +21,9 @@
     │   └── UnknownStatusError
     └── ConflictError
         ├── InvalidTransitionError
-        └── ResultConflictError
+        ├── ResultConflictError
+        ├── JobClaimedError
+        └── LeaseLostError
 
 What an error is about stands in its attributes as well as in its message.
 """
@@ -186,3 +188,19 @@ class ResultConflictError(ConflictError):
         self.job_id = job_id
         self.current = current
         self.requested = requested
+
+
+class JobClaimedError(ConflictError):
+    """Raised when a controller has claimed the job, and something is written without its claim; a cancel may be."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"job {job_id!r} is claimed by a controller: only that may write to it, or cancel it")
+        self.job_id = job_id
+
+
+class LeaseLostError(ConflictError):
+    """Raised when a claim is no longer the job's: another controller has it, or it has ended; nothing was written."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"job {job_id!r} is not yours any more: the lease was lost, or the job has ended")
+        self.job_id = job_id

@@ -4,6 +4,12 @@
     {ci:0}:events:<id>              stream: everything that happened to the job
     {ci:0}:calls:<id>               hash: the last call of each writer, so that a repeated one is known; expires
     {ci:0}:index:<id>               list: sparse index of the log, "position lines bytes"
+    {ci:0}:dispatch:<queue>         stream with a consumer group: one ticket for each user with waiting jobs
+    {ci:0}:backlog:<queue>          sorted set: jobs that wait, by user, then by creation
+    {ci:0}:tickets:<queue>          hash: the ticket of each user that no controller has taken yet
+    {ci:0}:leases:<queue>           sorted set: claimed jobs by when their lease runs out
+    {ci:0}:claims:<queue>           hash: the last call of each controller, so that a repeated one is known; expires
+    {ci:0}:clock                    hash: for how long this partition was served; leases are measured by it
     {ci:0}:ring:<id>                hash: the end of a log that has outgrown its budget, until the job ends
     {ci:0}:ids                      sorted set: job ids, for look-up by prefix
     {ci:0}:jobs:<status>            sorted set: jobs of a status by creation; "all" for all of them
@@ -24,6 +30,49 @@ from ci_eventstore.errors import ConfigurationError
 PREFIX_PATTERN = re.compile(r"[A-Za-z0-9_-]+")
 _YEAR_ONE = datetime(1, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class QueueKeys:
+    """The keys of one queue in one partition, and the channel that says when it has something new."""
+
+    name: str
+    tag: str
+
+    @property
+    def dispatch(self) -> str:
+        """The tickets, as a stream with a consumer group."""
+        return f"{self.tag}:dispatch:{self.name}"
+
+    @property
+    def backlog(self) -> str:
+        """The jobs that wait."""
+        return f"{self.tag}:backlog:{self.name}"
+
+    @property
+    def tickets(self) -> str:
+        """Each user's ticket."""
+        return f"{self.tag}:tickets:{self.name}"
+
+    @property
+    def leases(self) -> str:
+        """The claimed jobs."""
+        return f"{self.tag}:leases:{self.name}"
+
+    @property
+    def calls(self) -> str:
+        """The last call of each controller."""
+        return f"{self.tag}:claims:{self.name}"
+
+    @property
+    def clock(self) -> str:
+        """The partition's clock."""
+        return f"{self.tag}:clock"
+
+    @property
+    def channel(self) -> str:
+        """Where controllers listen for new tickets; one channel for all partitions."""
+        return f"{self.tag[1:].split(':')[0]}:wake:{self.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +112,10 @@ class JobKeys:
         """The partition's job ids."""
         return f"{self.tag}:ids"
 
+    def queue(self, name: str) -> QueueKeys:
+        """Return the keys of a queue, in the job's partition."""
+        return QueueKeys(name, self.tag)
+
     def listings(self, user_id: str | None, status: JobStatus) -> list[str]:
         """Return the sorted sets that a job of that user and status stands in."""
         keys = [jobs_key(self.tag), jobs_key(self.tag, status=status)]
@@ -97,6 +150,10 @@ class Keys:
     def job(self, job_id: str) -> JobKeys:
         """Return the keys of a job: its partition is the CRC32 of its id modulo the count."""
         return JobKeys(job_id, self.tag(zlib.crc32(job_id.encode()) % self.partitions))
+
+    def queue(self, name: str, partition: int) -> QueueKeys:
+        """Return the keys of a queue in a partition."""
+        return QueueKeys(name, self.tag(partition))
 
     def pattern(self, name: str) -> str:
         """Return what matches all keys of a kind (job, events, jobs, owned) in all partitions, for `SCAN`."""

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
+from copy import copy
 from dataclasses import replace
 from datetime import datetime
 from typing import Self
@@ -22,11 +23,13 @@ from ci_common.validation import (
     check_time,
     check_user,
 )
+from ci_eventstore.claims.claim import Claim
+from ci_eventstore.claims.store import ClaimStore
 from ci_eventstore.errors import AmbiguousPrefixError, NotInitializedError
 from ci_eventstore.events.append import HEAD_BYTES, Call
 from ci_eventstore.events.reader import Extent
 from ci_eventstore.events.records import Record
-from ci_eventstore.jobs.commands import AppendEvents, Cancel, Complete, UpdateStatus
+from ci_eventstore.jobs.commands import AppendEvents, Cancel, Command, Complete, UpdateStatus
 from ci_eventstore.jobs.state import JobState, to_job
 from ci_eventstore.keys import Keys
 from ci_eventstore.projection.differences import Difference
@@ -95,6 +98,7 @@ class RedisJobRepository(JobRepository):
         self._keys = keys
         self._settings = settings
         self._opened: Store | None = None
+        self._claim: Claim | None = None
         self._opening = asyncio.Lock()
 
     @property
@@ -216,20 +220,23 @@ class RedisJobRepository(JobRepository):
         check_optional_time("start_time", start_time)
         check_text("container id", container_id)
         command = UpdateStatus(JobStatus.parse(status), start_time, container_id)
-        await self._store.jobs.execute(check_id("job id", job_id), command)
+        await self._execute(job_id, command)
 
     async def complete_job(self, job_id: str, success: bool, end_time: datetime) -> None:
         """End a job with its result; JobNotFoundError, ResultConflictError."""
         check_time("end_time", end_time)
         event = JobEvent("complete", success=success, timestamp=end_time)
         [event] = accept_events([event], end_time)
-        await self._store.jobs.execute(check_id("job id", job_id), Complete(event, end_time_is_explicit=True))
+        await self._execute(job_id, Complete(event, end_time_is_explicit=True))
 
     async def cancel_job(self, job_id: str, reason: str | None = None, user_id: str | None = None) -> None:
-        """End a job as cancelled, and say why in its log; JobNotFoundError, InvalidTransitionError."""
+        """End a job as cancelled, and say why in its log; JobNotFoundError, InvalidTransitionError.
+
+        A controller that has the job is asked to stop it; the job ends when it has, or when its lease runs out.
+        """
         [line] = accept_events([JobEvent("log", cancel_message(reason))], utc_now(), self._settings.max_event_bytes)
-        command = Cancel(line.data or "", _optional("user id", user_id))
-        await self._store.jobs.execute(check_id("job id", job_id), command)
+        is_final = bool(self._claim_on(job_id))
+        await self._execute(job_id, Cancel(line.data or "", _optional("user id", user_id), is_final))
 
     # Events
 
@@ -247,9 +254,9 @@ class RedisJobRepository(JobRepository):
         accepted = accept_events(events, utc_now(), self._settings.max_event_bytes)
         jobs = self._store.jobs
         if accepted and all(event.type == "log" for event in accepted):
-            await jobs.append(job_id, accepted)
+            await jobs.append(job_id, accepted, self._claim_on(job_id))
         else:
-            await jobs.execute(job_id, AppendEvents(tuple(accepted)))
+            await self._execute(job_id, AppendEvents(tuple(accepted)))
 
     def log_writer(
         self, job_id: str, *, secrets: Iterable[str] = (), settings: WriterSettings | None = None
@@ -259,7 +266,7 @@ class RedisJobRepository(JobRepository):
 
         async def send(event: JobEvent, call: Call) -> None:
             [accepted] = accept_events([event], utc_now(), self._settings.max_event_bytes)
-            await self._store.jobs.append_under(job_id, accepted, call)
+            await self._store.jobs.append_under(job_id, accepted, call, self._claim_on(job_id))
 
         return LogWriter(job_id, send, secrets=secrets, settings=settings)
 
@@ -311,6 +318,28 @@ class RedisJobRepository(JobRepository):
     async def rebuild(self, job_id: str | None = None) -> list[Difference]:
         """Mend what `verify` reports, while the store is in use, and return what was mended."""
         return await self._store.projections.rebuild(job_id)
+
+    # Claims
+
+    @property
+    def claims(self) -> ClaimStore:
+        """Take jobs out of queues; what a `Controller` is built on."""
+        return self._store.claims
+
+    def under(self, claim: Claim) -> Self:
+        """Return this repository for who has claimed a job: it writes to that job under the claim.
+
+        Its writes to that job raise LeaseLostError when the claim isn't the job's any more.
+        """
+        view = copy(self)
+        view._claim = claim
+        return view
+
+    def _claim_on(self, job_id: str) -> str:
+        return str(self._claim) if self._claim is not None and self._claim.job_id == job_id else ""
+
+    async def _execute(self, job_id: str, command: Command) -> None:
+        await self._store.jobs.execute(check_id("job id", job_id), command, self._claim_on(job_id))
 
     async def _read(self, job_id: str, after: int, limit: int | None, user_id: str | None) -> list[JobEvent]:
         keys = self._keys.job(check_id("job id", job_id))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from ci_eventstore.accounts.store import AccountStore
+from ci_eventstore.claims.store import ClaimStore
 from ci_eventstore.errors import StoreFormatError
 from ci_eventstore.events.reader import EventReader
 from ci_eventstore.jobs.listings import Listings
@@ -30,6 +31,7 @@ class Store:
     listings: Listings
     reader: EventReader
     projections: Projections
+    claims: ClaimStore
 
     @classmethod
     async def open(cls, deployment: Deployment, keys: Keys, settings: Settings) -> "Store":
@@ -48,6 +50,7 @@ class Store:
             listings=Listings(server, keys),
             reader=EventReader(server),
             projections=Projections(server, keys),
+            claims=ClaimStore(server, keys),
         )
 
     async def close(self) -> None:

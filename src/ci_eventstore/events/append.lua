@@ -1,6 +1,7 @@
 -- Append records to a job's stream and move its projection with them: one atomic step.
 --
--- KEYS  1 hash, 2 stream, 3 calls, 4 sparse index, 5 ids, 6 ring, 7.. listings: first those to leave, then those to join
+-- KEYS  1 hash, 2 stream, 3 calls, 4 sparse index, 5 ids, 6 ring; if the job's place in its queue changes: dispatch,
+--       backlog, tickets, leases; then listings: first those to leave, then those to join
 -- ARGV  1 token of the writer or of the call, 2 its number: 1, 2, 3 ..
 --       3 expected: "any" (the job is there), "new" (it isn't), or the version that the records were decided on
 --       4 tokens to close, joined by spaces: calls under them that are still on their way are refused
@@ -9,23 +10,29 @@
 --       7 and 8 how many bytes and lines the records' texts have together
 --       9 sizes: "bytes lines" of each record's text, joined by spaces; "" may be given for logs
 --       10 how many bytes of text the log's head may have
---       11 member of the listings, 12 how many listings to leave
---       13 how many fields to set, 14 how many to remove; then these, as names and values, then names
+--       11 claim under which this is written, "*" if it needs none though there is one
+--       12 what to do in the queue, "drop" (a lease), "leave", "enter", joined by spaces; with
+--       13 user, 14 ticket of the lease, 15 channel of the queue
+--       16 member of the listings, 17 how many listings to leave
+--       18 how many fields to set, 19 how many to remove; then these, as names and values, then names
 --       then the records' payloads
 -- CONST LOG, FACT, INDEX_EVENTS, INDEX_BYTES, RING_BYTES, RING_ENTRY_BYTES, LATE_BYTES, CALLS_KEPT, CALLS_AGE_MS, CALLS_TTL_MS
 --
 -- Returns {outcome, position}: "ok", or "repeated" with the position that the first time reached;
 -- or {outcome} and changes nothing: "lost" (the token's earlier numbers aren't here), "exists", "missing",
--- "unprojected" (a stream without its hash), "conflict" (another version), "sizes" (they are needed);
+-- "unprojected" (a stream without its hash), "conflict" (another version), "sizes" (they are needed),
+-- "claimed" (by a controller, and no claim was given), "fenced" (another claim than that of the job was given);
 -- or {"full"}: the job has ended and has had enough late output, which its log is told once.
 
 local hash, stream, calls, index, ids, ring = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local token, number, expected, closed = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
 local ends_at, kinds = tonumber(ARGV[5]), ARGV[6]
 local added_bytes, added_lines, sizes, head_bytes = tonumber(ARGV[7]), tonumber(ARGV[8]), ARGV[9], tonumber(ARGV[10])
-local member, leaving = ARGV[11], tonumber(ARGV[12])
-local setting, removing = tonumber(ARGV[13]), tonumber(ARGV[14])
-local before_records = 14 + 2 * setting + removing
+local claim, moves, user, ticket, channel = ARGV[11], ARGV[12], ARGV[13], ARGV[14], ARGV[15]
+local member, leaving = ARGV[16], tonumber(ARGV[17])
+local setting, removing = tonumber(ARGV[18]), tonumber(ARGV[19])
+local before_records = 19 + 2 * setting + removing
+local before_listings = moves == '' and 6 or 10
 local count = #ARGV - before_records
 
 local last_call = redis.call('HGET', calls, token)
@@ -41,7 +48,8 @@ elseif number ~= 1 then
   return {'lost'}
 end
 
-local state = redis.call('HMGET', hash, 'version', 'position', 'part', 'bytes', 'lines', 'truncated_at', 'end_position', 'end_bytes')
+local state = redis.call('HMGET', hash, 'version', 'position', 'part', 'bytes', 'lines', 'truncated_at', 'end_position',
+  'end_bytes', 'claim')
 if expected == 'new' then
   if state[1] or redis.call('EXISTS', stream) == 1 then
     return {'exists'}
@@ -50,6 +58,9 @@ elseif not state[1] then
   return {redis.call('EXISTS', stream) == 1 and 'unprojected' or 'missing'}
 elseif expected ~= 'any' and expected ~= state[1] then
   return {'conflict'}
+end
+if claim ~= '*' and claim ~= (state[9] or '') then
+  return {claim == '' and 'claimed' or 'fenced'}
 end
 
 local position, part = tonumber(state[2] or 0), tonumber(state[3] or 0)
@@ -190,22 +201,32 @@ else
 end
 
 save_counters()
-for i = 15, 14 + 2 * setting, 2 do
+for i = 20, 19 + 2 * setting, 2 do
   redis.call('HSET', hash, ARGV[i], ARGV[i + 1])
 end
-for i = 15 + 2 * setting, before_records do
+for i = 20 + 2 * setting, before_records do
   redis.call('HDEL', hash, ARGV[i])
 end
 
 if expected == 'new' then
   redis.call('ZADD', ids, 0, string.sub(member, 18))
 end
-for i = 7, #KEYS do
-  if i < 7 + leaving then
+for i = before_listings + 1, #KEYS do
+  if i <= before_listings + leaving then
     redis.call('ZREM', KEYS[i], member)
   else
     redis.call('ZADD', KEYS[i], 0, member)
   end
+end
+
+if string.find(moves, 'drop', 1, true) then
+  drop_lease(KEYS[7], KEYS[10], string.sub(member, 18), ticket)
+end
+if string.find(moves, 'leave', 1, true) then
+  leave_queue(KEYS[7], KEYS[8], KEYS[9], user, member)
+end
+if string.find(moves, 'enter', 1, true) then
+  enter_queue(KEYS[7], KEYS[8], KEYS[9], user, member, channel)
 end
 
 if not last_call and redis.call('HLEN', calls) >= CALLS_KEPT then

@@ -4,14 +4,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from ci_common.errors import JobAlreadyExistsError, JobNotFoundError
+from ci_common.errors import JobAlreadyExistsError, JobClaimedError, JobNotFoundError, LeaseLostError
 from ci_eventstore.errors import AcknowledgedEventsLostError, LateOutputError, ProjectionMissingError
 from ci_eventstore.events.batch import Batch
 from ci_eventstore.events.log_index import INDEX_BYTES, INDEX_EVENTS
-from ci_eventstore.keys import JobKeys
+from ci_eventstore.keys import JobKeys, QueueKeys
 from ci_eventstore.server.client import Server
 from ci_eventstore.server.scripts import load_script
 
+#: Instead of a claim: this may be written whoever has claimed the job.
+ANY_CLAIM = "*"
+#: What scripts that move jobs in queues have in common.
+QUEUE_FUNCTIONS = ("ci_eventstore.claims", "queue")
 #: A log keeps so many bytes of text from its beginning, unless a setting says otherwise, then so many bytes from its
 #: end, as they are stored, then so many bytes of text that come after the job's end.
 HEAD_BYTES = 64 * 1024 * 1024
@@ -35,6 +39,7 @@ APPEND = load_script(
         "CALLS_AGE_MS": 3_600_000,
         "CALLS_TTL_MS": 86_400_000,
     },
+    QUEUE_FUNCTIONS,
 )
 
 
@@ -45,6 +50,16 @@ class Call(NamedTuple):
     number: int = 1
     #: Tokens whose calls, should any still be on their way, are to be refused from now on.
     closes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class QueueMove:
+    """What an append does in its job's queue: drop a lease with its ticket, leave the queue, enter it."""
+
+    keys: QueueKeys
+    steps: Sequence[Literal["drop", "leave", "enter"]]
+    user_id: str | None
+    ticket: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +78,7 @@ class Change:
     member: str = ""
     leaves: Sequence[str] = ()
     joins: Sequence[str] = ()
+    queue: QueueMove | None = None
 
 
 #: What an append of logs does: nothing, whatever the job's version is.
@@ -76,27 +92,40 @@ async def append(
     *,
     call: Call,
     change: Change | None = None,
+    claim: str = "",
     head_bytes: int = HEAD_BYTES,
 ) -> bool:
     """Append the records in one step; False: the version isn't the expected one any more, nothing was changed.
 
     Without a change, all records are logs and the job may be in any state. A repeated call is answered as the first
-    time. JobNotFoundError, JobAlreadyExistsError, ProjectionMissingError, AcknowledgedEventsLostError,
-    LateOutputError, StoreError.
+    time. `claim` is the one under which this is written, ANY_CLAIM if it needs none. JobNotFoundError,
+    JobAlreadyExistsError, ProjectionMissingError, AcknowledgedEventsLostError, LateOutputError, JobClaimedError,
+    LeaseLostError, StoreError.
     """
     change = change or LOGS
     listings = [*change.leaves, *change.joins]
     given = [text for pair in change.given.items() for text in pair]
     counts: list[str | int] = [change.member, len(change.leaves), len(change.given), len(change.lost)]
-    all_keys = [keys.hash, keys.stream, keys.calls, keys.index, keys.ids, keys.ring, *listings]
+    queue_keys, queue = _queue_arguments(change.queue)
+    all_keys = [keys.hash, keys.stream, keys.calls, keys.index, keys.ids, keys.ring, *queue_keys, *listings]
     sizes = " ".join(batch.sizes()) if change.kinds else ""
     while True:
         head = [change.expected, " ".join(call.closes), change.ends_at, change.kinds, batch.bytes, batch.lines, sizes]
-        arguments = [call.token, call.number, *head, head_bytes, *counts, *given, *change.lost, *batch.payloads]
+        fixed = [call.token, call.number, *head, head_bytes, claim, *queue]
+        arguments = [*fixed, *counts, *given, *change.lost, *batch.payloads]
         reply = await server.run(APPEND, all_keys, arguments)
         if reply[0] != b"sizes":
             return _is_done(reply[0], keys.job_id)
         sizes = " ".join(batch.sizes())
+
+
+def _queue_arguments(move: QueueMove | None) -> tuple[list[str], list[str]]:
+    """Return a queue's keys, and what is to be done in it."""
+    if move is None:
+        return [], ["", "", "", ""]
+    keys = move.keys
+    arguments = [" ".join(move.steps), move.user_id or "", move.ticket or "", keys.channel]
+    return [keys.dispatch, keys.backlog, keys.tickets, keys.leases], arguments
 
 
 def _is_done(outcome: bytes, job_id: str) -> bool:
@@ -111,6 +140,10 @@ def _is_done(outcome: bytes, job_id: str) -> bool:
             raise JobNotFoundError(job_id)
         case b"unprojected":
             raise ProjectionMissingError(job_id)
+        case b"claimed":
+            raise JobClaimedError(job_id)
+        case b"fenced":
+            raise LeaseLostError(job_id)
         case b"full":
             raise LateOutputError(job_id, LATE_BYTES)
         case b"lost":

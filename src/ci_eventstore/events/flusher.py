@@ -16,7 +16,8 @@ TOKEN_SECONDS = 1200.0
 #: How many jobs' lanes are kept before those that are idle are let go.
 LANES_KEPT = 1000
 
-SendEvents = Callable[[str, Batch, Call], Awaitable[object]]
+#: Sends a job's batch as a call, under a claim or "".
+SendEvents = Callable[[str, Batch, Call, str], Awaitable[object]]
 #: A command that runs in its job's lane: it is given the call to make, and returns whether it made it.
 LaneCommand = Callable[[Call], Awaitable[bool]]
 
@@ -29,9 +30,10 @@ class _Waiting:
 
 @dataclass(eq=False, slots=True)
 class _Lane:
-    """The writes of one job, one after the other."""
+    """The writes of one job under one claim, one after the other."""
 
     job_id: str
+    claim: str
     waiting: deque[_Waiting] = field(default_factory=deque)
     sender: asyncio.Task[None] | None = None
     token: str = field(default_factory=lambda: secrets.token_hex(8))
@@ -76,28 +78,28 @@ class Flusher:
 
     def __init__(self, send_events: SendEvents) -> None:
         self._send_events = send_events
-        self._lanes: dict[str, _Lane] = {}
+        self._lanes: dict[tuple[str, str], _Lane] = {}
         self._senders: set[asyncio.Task[None]] = set()
 
-    async def append(self, job_id: str, batches: Iterable[Batch]) -> None:
+    async def append(self, job_id: str, batches: Iterable[Batch], claim: str = "") -> None:
         """Append events behind what waits already, a batch after the other, and return when they are stored.
 
         Cancelling takes out what hasn't left yet.
         """
         for batch in batches:
-            await self._enqueue(job_id, batch)
+            await self._enqueue(job_id, claim, batch)
 
-    async def execute(self, job_id: str, command: LaneCommand) -> None:
+    async def execute(self, job_id: str, command: LaneCommand, claim: str = "") -> None:
         """Run a command behind what waits already."""
-        await self._enqueue(job_id, command)
+        await self._enqueue(job_id, claim, command)
 
     async def drain(self) -> None:
         """Wait until everything that waits has been sent."""
         while self._senders:
             await asyncio.wait(self._senders)
 
-    def _enqueue(self, job_id: str, work: Batch | LaneCommand) -> asyncio.Future[None]:
-        lane = self._lanes.get(job_id) or self._new_lane(job_id)
+    def _enqueue(self, job_id: str, claim: str, work: Batch | LaneCommand) -> asyncio.Future[None]:
+        lane = self._lanes.get((job_id, claim)) or self._new_lane(job_id, claim)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         lane.waiting.append(_Waiting(done, work))
         if lane.sender is None:
@@ -105,11 +107,11 @@ class Flusher:
             self._senders.add(lane.sender)
         return done
 
-    def _new_lane(self, job_id: str) -> _Lane:
+    def _new_lane(self, job_id: str, claim: str) -> _Lane:
         if len(self._lanes) >= LANES_KEPT:
             for idle in [lane for lane in self._lanes.values() if lane.sender is None and not lane.unknown]:
-                del self._lanes[idle.job_id]
-        return self._lanes.setdefault(job_id, _Lane(job_id))
+                del self._lanes[idle.job_id, idle.claim]
+        return self._lanes.setdefault((job_id, claim), _Lane(job_id, claim))
 
     async def _send(self, lane: _Lane) -> None:
         try:
@@ -129,7 +131,7 @@ class Flusher:
             return
         call, failure = lane.next_call(), None
         try:
-            await self._send_events(lane.job_id, batch, call)
+            await self._send_events(lane.job_id, batch, call, lane.claim)
             lane.unknown = ()
         except Exception as error:  # noqa: BLE001 - it belongs to those who wait, not to the sender
             failure = error

@@ -18,8 +18,12 @@ class FactType(StrEnum):
     STARTED = "started"
     #: Its start time or container became known, its status stays.
     UPDATED = "updated"
+    #: A controller has it, under a claim; also after another one has lost it.
+    CLAIMED = "claimed"
     #: A controller gave it up.
     REQUEUED = "requeued"
+    #: Someone wants the controller that has it to stop it.
+    CANCEL_REQUESTED = "cancel_requested"
     #: Its run broke; `complete` follows.
     FAILED = "failed"
     #: Someone stopped it; `complete` follows.

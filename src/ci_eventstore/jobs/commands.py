@@ -33,11 +33,13 @@ class Complete:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """End the job as cancelled, with a last line in its log that says so."""
+    """End the job as cancelled, with a last line in its log that says so; ask its controller to, if one has it."""
 
     line: str
     #: Only if the job is this user's.
     user_id: str | None = None
+    #: Whether it is the controller that has the job: it ends it, with the line of who asked for it.
+    is_final: bool = False
 
 
 Command = AppendEvents | UpdateStatus | Complete | Cancel

@@ -106,8 +106,10 @@ def _cancel(job_id: str, state: JobState, command: Cancel, now: datetime) -> lis
     if state.status == JobStatus.CANCELLED:
         return []
     check_move(job_id, state.status, JobStatus.CANCELLED)
+    if state.claim is not None and not command.is_final:
+        return [] if state.cancel_line else [Fact(FactType.CANCEL_REQUESTED, now, {"cancel_line": command.line})]
     return [
-        JobEvent("log", command.line, timestamp=now),
+        JobEvent("log", state.cancel_line or command.line, timestamp=now),
         Fact(FactType.CANCELLED, now),
         JobEvent("complete", success=False, timestamp=now),
     ]

@@ -10,6 +10,9 @@ from ci_common.transitions import ENDED
 from ci_eventstore.events.records import Fact, FactType, Record
 from ci_eventstore.jobs.state import JobState
 
+#: What a job has no more that no controller has.
+UNCLAIMED: dict[str, Any] = dict.fromkeys(("controller", "claim", "ticket", "cancel_line"))
+
 
 def evolve(state: JobState | None, record: Record) -> JobState:
     """Return the state after one more record; None is the state before `created`."""
@@ -71,6 +74,7 @@ def _complete(state: JobState, event: JobEvent) -> JobState:
         end_time=event.timestamp if from_event else state.end_time,
         end_time_from_event=from_event or state.end_time_from_event,
         has_complete=True,
+        **UNCLAIMED,
         end_position=state.position,
         end_bytes=state.bytes,
         version=state.version + 1,
@@ -89,7 +93,9 @@ def _created(fact: Fact) -> JobState:
 _CHANGES: dict[FactType, dict[str, Any]] = {
     FactType.STARTED: {"status": JobStatus.RUNNING},
     FactType.UPDATED: {},
-    FactType.REQUEUED: {"status": JobStatus.QUEUED, "container_id": None},
+    FactType.CLAIMED: {"status": JobStatus.RUNNING},
+    FactType.REQUEUED: {"status": JobStatus.QUEUED, "container_id": None, **UNCLAIMED},
+    FactType.CANCEL_REQUESTED: {},
     FactType.FAILED: {"status": JobStatus.FAILED},
     FactType.CANCELLED: {"status": JobStatus.CANCELLED},
     FactType.ENDED: {},
@@ -102,6 +108,8 @@ def _fact(state: JobState, fact: Fact) -> JobState:
         # A step of the log's, as its events are: it raises no version.
         return replace(state, part=state.part + 1, truncated_at=state.position)
     changes = {**_CHANGES[fact.type], **fact.fields}
+    if fact.type is FactType.CLAIMED and state.start_time is None:
+        changes["start_time"] = fact.time
     if fact.type is FactType.ENDED:
         changes |= {"end_position": state.position, "end_bytes": state.bytes}
     return replace(state, part=state.part + 1, version=state.version + 1, **changes)

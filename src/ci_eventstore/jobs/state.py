@@ -29,6 +29,12 @@ class JobState:
     #: How often the job was given to a controller, and how often it was tried.
     epoch: int = 0
     attempts: int = 0
+    #: The controller that has the job, its claim ("epoch token"), and the ticket that it took for it.
+    controller: str | None = None
+    claim: str | None = None
+    ticket: str | None = None
+    #: The line that is to end the log when the controller has stopped the job; None if nobody asked for that.
+    cancel_line: str | None = None
     #: Position of the `complete` event; of the last event where a job was created ended without one.
     end_position: int | None = None
     #: Whether there is a `complete` event.

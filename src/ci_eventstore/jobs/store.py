@@ -2,16 +2,17 @@
 
 import logging
 from collections.abc import Sequence
+from typing import Literal
 
-from ci_common.errors import InvalidJobError, JobNotFoundError
-from ci_common.models import Job, JobEvent, utc_now
+from ci_common.errors import InvalidJobError, JobClaimedError, JobNotFoundError, LeaseLostError
+from ci_common.models import Job, JobEvent, JobStatus, utc_now
 from ci_common.validation import accept_events
-from ci_eventstore.events.append import Call, Change, append
+from ci_eventstore.events.append import ANY_CLAIM, Call, Change, QueueMove, append
 from ci_eventstore.events.batch import Batch, encode_batches, encode_logs, encode_records
 from ci_eventstore.events.flusher import Flusher
 from ci_eventstore.events.reader import raise_missing
 from ci_eventstore.events.records import Fact, FactType, Record
-from ci_eventstore.jobs.commands import Command
+from ci_eventstore.jobs.commands import Cancel, Command
 from ci_eventstore.jobs.decide import decide, decide_creation
 from ci_eventstore.jobs.evolve import evolve_all
 from ci_eventstore.jobs.state import JobState, decided_changes, from_hash
@@ -63,18 +64,18 @@ class JobStore:
 
         await self._flusher.execute(job.id, command)
 
-    async def append(self, job_id: str, events: Sequence[JobEvent]) -> None:
+    async def append(self, job_id: str, events: Sequence[JobEvent], claim: str = "") -> None:
         """Append accepted log events behind what this process is writing to the job already; JobNotFoundError."""
-        await self._flusher.append(job_id, encode_batches(events))
+        await self._flusher.append(job_id, encode_batches(events), claim)
 
-    async def append_under(self, job_id: str, event: JobEvent, call: Call) -> None:
+    async def append_under(self, job_id: str, event: JobEvent, call: Call, claim: str = "") -> None:
         """Append one accepted log event under a call of the caller's own, beside what else this process writes."""
-        await self._append(self._keys.job(job_id), encode_logs([event]), call)
+        await self._append(self._keys.job(job_id), encode_logs([event]), call, claim)
 
-    async def execute(self, job_id: str, command: Command) -> None:
+    async def execute(self, job_id: str, command: Command, claim: str = "") -> None:
         """Let the job do what the command says, behind what this process is writing to it already.
 
-        JobNotFoundError, InvalidTransitionError, ResultConflictError.
+        JobNotFoundError, InvalidTransitionError, ResultConflictError, JobClaimedError, LeaseLostError.
         """
         keys = self._keys.job(job_id)
 
@@ -83,24 +84,40 @@ class JobStore:
                 state = await self.state(job_id)
                 if state is None:
                     raise JobNotFoundError(job_id)
+                needed = check_claim(job_id, state, command, claim)
                 records = decide(job_id, state, command, utc_now())
                 if not records:
                     return False
-                if await self._commit(keys, state, records, call):
+                if await self._commit(keys, state, records, call, needed):
                     return True
                 logger.debug("decided again", extra={"job_id": job_id, "version": state.version})
 
-        await self._flusher.execute(job_id, attempts)
+        await self._flusher.execute(job_id, attempts, claim)
 
-    async def _send_events(self, job_id: str, batch: Batch, call: Call) -> None:
-        await self._append(self._keys.job(job_id), batch, call)
+    async def _send_events(self, job_id: str, batch: Batch, call: Call, claim: str) -> None:
+        await self._append(self._keys.job(job_id), batch, call, claim)
 
-    async def _commit(self, keys: JobKeys, state: JobState | None, records: list[Record], call: Call) -> bool:
-        return await self._append(keys, encode_records(records), call, plan_change(keys, state, records))
+    async def _commit(
+        self, keys: JobKeys, state: JobState | None, records: list[Record], call: Call, claim: str = ""
+    ) -> bool:
+        return await self._append(keys, encode_records(records), call, claim, plan_change(keys, state, records))
 
-    async def _append(self, keys: JobKeys, batch: Batch, call: Call, change: Change | None = None) -> bool:
+    async def _append(self, keys: JobKeys, batch: Batch, call: Call, claim: str, change: Change | None = None) -> bool:
         head_bytes = self._settings.max_head_bytes
-        return await append(self._server, keys, batch, call=call, change=change, head_bytes=head_bytes)
+        return await append(self._server, keys, batch, call=call, change=change, claim=claim, head_bytes=head_bytes)
+
+
+def check_claim(job_id: str, state: JobState, command: Command, claim: str) -> str:
+    """Return the claim under which a command is written; LeaseLostError, JobClaimedError."""
+    if claim:
+        if state.claim != claim:
+            raise LeaseLostError(job_id)
+        return claim
+    if isinstance(command, Cancel):
+        return ANY_CLAIM
+    if state.claim is not None:
+        raise JobClaimedError(job_id)
+    return ""
 
 
 def plan_change(keys: JobKeys, before: JobState | None, records: Sequence[Record]) -> Change:
@@ -119,7 +136,20 @@ def plan_change(keys: JobKeys, before: JobState | None, records: Sequence[Record
         member=listing_member(after.created_at, keys.job_id),
         leaves=sorted(leaves - joins),
         joins=sorted(joins - leaves),
+        queue=_plan_queue_move(keys, before, after),
     )
+
+
+def _plan_queue_move(keys: JobKeys, before: JobState | None, after: JobState) -> QueueMove | None:
+    was_queued = before is not None and before.status == JobStatus.QUEUED
+    is_queued = after.status == JobStatus.QUEUED
+    steps: list[Literal["drop", "leave", "enter"]] = []
+    if before is not None and before.claim is not None and after.claim is None:
+        steps.append("drop")
+    if was_queued != is_queued:
+        steps.append("enter" if is_queued else "leave")
+    ticket = None if before is None else before.ticket
+    return QueueMove(keys.queue(after.queue), steps, after.user_id, ticket) if steps else None
 
 
 def _is_end(record: Record) -> bool:

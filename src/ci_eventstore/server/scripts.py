@@ -15,10 +15,13 @@ class Script:
     sha: str
 
 
-def load_script(package: str, name: str, constants: Mapping[str, int] | None = None) -> Script:
-    """Return the script `<name>.lua` of a package, behind the check of its deadline and the constants."""
+def load_script(
+    package: str, name: str, constants: Mapping[str, int] | None = None, functions: tuple[str, str] | None = None
+) -> Script:
+    """Return the script `<name>.lua` of a package, behind the check of its deadline, constants and shared functions."""
     head = "".join(f"local {constant} = {value}\n" for constant, value in (constants or {}).items())
-    source = _read("ci_eventstore.server", "deadline") + head + _read(package, name)
+    shared = _read(*functions) if functions else ""
+    source = _read("ci_eventstore.server", "deadline") + head + shared + _read(package, name)
     return Script(name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
 
 

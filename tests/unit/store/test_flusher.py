@@ -23,7 +23,7 @@ class FakeStore:
         self.open = asyncio.Event()
         self.open.set()
 
-    async def send(self, job_id: str, batch: Batch, call: Call) -> None:
+    async def send(self, job_id: str, batch: Batch, call: Call, claim: str) -> None:
         self.calls.append(call)
         await self.open.wait()
         error = self.errors.pop(0) if self.errors else None

@@ -1,0 +1,1 @@
+"""Queues of jobs, and claims on them that fence."""

@@ -1,0 +1,32 @@
+"""What a controller has when it has claimed a job."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ci_common.models import Job
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to write to one job: the epoch counts its claims, the token is nobody else's."""
+
+    job_id: str
+    epoch: int
+    token: str
+
+    def __str__(self) -> str:
+        """Return the claim as the job's state has it."""
+        return f"{self.epoch} {self.token}"
+
+
+class Claimed(NamedTuple):
+    """A job that was just claimed."""
+
+    claim: Claim
+    job: Job
+    #: How often the job was claimed, this time included.
+    attempts: int
+    #: The controller that had it before and is gone; None if it came from the queue.
+    lost_by: str | None
+    #: Whether someone wants it cancelled.
+    is_cancelled: bool

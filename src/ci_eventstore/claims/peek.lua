@@ -1,0 +1,38 @@
+-- Say which jobs a claim would get now, so that it can declare their keys.
+--
+-- KEYS  1 dispatch, 2 backlog, 3 leases, 4 clock
+-- ARGV  1 how many jobs, 2 milliseconds of a lease
+--
+-- Returns {expired, waiting}: ids of jobs whose lease has run out, then "user\0member" of queued jobs, in the order of
+-- the tickets: each user's next job in turn.
+
+local dispatch, backlog, leases, clock = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local count, lease_ms = tonumber(ARGV[1]), tonumber(ARGV[2])
+
+local now = advance_clock(clock, lease_ms)
+local expired = redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, count)
+count = count - #expired
+
+local waiting, last = {}, last_ticket(dispatch)
+if last and count > 0 then
+  local lines, is_known = {}, {}
+  for _, ticket in ipairs(redis.call('XRANGE', dispatch, '(' .. last, '+', 'COUNT', count)) do
+    local user = ticket[2][2]
+    if not is_known[user] then
+      is_known[user] = true
+      lines[#lines + 1] = jobs_of(backlog, user, count)
+    end
+  end
+  local turn, has_more = 1, true
+  while has_more and #waiting < count do
+    has_more = false
+    for _, line in ipairs(lines) do
+      if line[turn] and #waiting < count then
+        waiting[#waiting + 1] = line[turn]
+        has_more = true
+      end
+    end
+    turn = turn + 1
+  end
+end
+return {expired, waiting}

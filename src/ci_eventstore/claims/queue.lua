@@ -1,0 +1,71 @@
+-- Functions on a queue in one partition:
+--
+--   backlog   sorted set of all jobs that wait, "<user>\0<member of the listings>": each user's in the order of creation
+--   tickets   hash: for each user with waiting jobs, the one ticket that no controller has taken yet
+--   dispatch  stream of tickets with a consumer group; a ticket stays pending with its controller while the job is claimed
+
+local function issue_ticket(dispatch, tickets, user, channel)
+  local is_new = redis.call('EXISTS', dispatch) == 0
+  local ticket = redis.call('XADD', dispatch, '*', 'user', user)
+  if is_new then
+    redis.call('XGROUP', 'CREATE', dispatch, 'controllers', '0')
+  end
+  redis.call('HSET', tickets, user, ticket)
+  redis.call('PUBLISH', channel, 'ticket')
+end
+
+local function jobs_of(backlog, user, count)
+  return redis.call('ZRANGEBYLEX', backlog, '[' .. user .. '\0', '(' .. user .. '\1', 'LIMIT', 0, count)
+end
+
+local function enter_queue(dispatch, backlog, tickets, user, member, channel)
+  redis.call('ZADD', backlog, 0, user .. '\0' .. member)
+  if redis.call('HEXISTS', tickets, user) == 0 then
+    issue_ticket(dispatch, tickets, user, channel)
+  end
+end
+
+local function leave_queue(dispatch, backlog, tickets, user, member)
+  redis.call('ZREM', backlog, user .. '\0' .. member)
+  local ticket = redis.call('HGET', tickets, user)
+  if ticket and #jobs_of(backlog, user, 1) == 0 then
+    redis.call('HDEL', tickets, user)
+    redis.call('XDEL', dispatch, ticket)
+  end
+end
+
+local function drop_lease(dispatch, leases, job_id, ticket)
+  redis.call('ZREM', leases, job_id)
+  if ticket ~= '' and redis.call('EXISTS', dispatch) == 1 then
+    redis.pcall('XACK', dispatch, 'controllers', ticket)
+    redis.call('XDEL', dispatch, ticket)
+  end
+end
+
+-- The id of the ticket that was handed out last. The group is made again if it is gone, from the beginning.
+local function last_ticket(dispatch)
+  if redis.call('EXISTS', dispatch) == 0 then
+    return nil
+  end
+  for _, group in ipairs(redis.call('XINFO', 'GROUPS', dispatch)) do
+    local fields = {}
+    for i = 1, #group, 2 do
+      fields[group[i]] = group[i + 1]
+    end
+    if fields['name'] == 'controllers' then
+      return fields['last-delivered-id']
+    end
+  end
+  redis.call('XGROUP', 'CREATE', dispatch, 'controllers', '0')
+  return '0-0'
+end
+
+-- Milliseconds for which this partition was served. It goes on by half a lease at most with each script, so it stands
+-- still while the server is away, and no jump of the server's clock ends a lease.
+local function advance_clock(clock, lease_ms)
+  local found = redis.call('HMGET', clock, 'now', 'seen')
+  local now, seen = tonumber(found[1] or 0), tonumber(found[2] or now_ms)
+  now = now + math.max(0, math.min(now_ms - seen, lease_ms / 2))
+  redis.call('HSET', clock, 'now', string.format('%.0f', now), 'seen', string.format('%.0f', now_ms))
+  return math.floor(now)
+end

@@ -1,0 +1,144 @@
+"""Take jobs out of queues, and keep them: the typed face of `peek.lua`, `claim.lua` and `renew.lua`."""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import msgpack
+
+from ci_common.models import JobStatus, utc_now
+from ci_eventstore.claims.claim import Claim, Claimed
+from ci_eventstore.events.append import QUEUE_FUNCTIONS
+from ci_eventstore.jobs.state import encode_field, from_hash, to_job
+from ci_eventstore.keys import JobKeys, Keys, QueueKeys, jobs_key, member_job_id
+from ci_eventstore.server.client import Server
+from ci_eventstore.server.replies import Reply, as_text_map, as_texts
+from ci_eventstore.server.scripts import load_script
+
+PEEK = load_script(__package__, "peek", functions=QUEUE_FUNCTIONS)
+CLAIM = load_script(__package__, "claim", functions=QUEUE_FUNCTIONS)
+RENEW = load_script(__package__, "renew", functions=QUEUE_FUNCTIONS)
+
+#: One script call gives at most so many jobs.
+CLAIM_JOBS = 256
+
+
+class _Candidate(NamedTuple):
+    """A job that a claim may give: with its owner and its member in the listings, if it waits in the queue."""
+
+    job_id: str
+    user_id: str = ""
+    member: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """What a queue holds."""
+
+    waiting: int
+    running: int
+
+
+class ClaimStore:
+    """The queues of one store."""
+
+    def __init__(self, server: Server, keys: Keys) -> None:
+        self._server = server
+        self._keys = keys
+
+    async def claim(self, queue: str, controller: str, count: int, lease_seconds: float) -> list[Claimed]:
+        """Claim up to `count` jobs of a queue for a controller.
+
+        First come those whose controllers are gone, then each user's next one in turn. A call that lost its answer gives
+        the same jobs when it is repeated. StoreError.
+        """
+        claimed: list[Claimed] = []
+        for partition in self._partitions(queue):
+            missing = min(count - len(claimed), CLAIM_JOBS)
+            if missing > 0:
+                claimed += await self._claim_in(partition, controller, missing, int(lease_seconds * 1000))
+        return claimed
+
+    async def claim_expired(self, job_id: str, queue: str, controller: str, lease_seconds: float) -> Claimed | None:
+        """Claim one job if its controller is gone."""
+        keys = self._keys.job(job_id).queue(queue)
+        found = await self._take(keys, controller, [_Candidate(job_id)], [], int(lease_seconds * 1000))
+        return found[0] if found else None
+
+    async def renew(self, queue: str, claims: Sequence[Claim], lease_seconds: float) -> dict[Claim, str]:
+        """Renew the leases of a controller's jobs.
+
+        Return for each "held", "cancel" (held, and someone wants it cancelled) or "lost".
+        """
+        answers: dict[Claim, str] = {}
+        by_partition: dict[QueueKeys, list[Claim]] = {}
+        for claim in claims:
+            by_partition.setdefault(self._keys.job(claim.job_id).queue(queue), []).append(claim)
+        for keys, group in by_partition.items():
+            hashes = [self._keys.job(claim.job_id).hash for claim in group]
+            pairs = [text for claim in group for text in (claim.job_id, str(claim))]
+            lease_ms = str(int(lease_seconds * 1000))
+            reply = as_texts(await self._server.run(RENEW, [keys.leases, keys.clock, *hashes], [lease_ms, *pairs]))
+            answers.update(zip(group, reply, strict=True))
+        return answers
+
+    async def depth(self, queue: str) -> Depth:
+        """Return how many jobs of a queue wait, and how many controllers have."""
+        waiting = running = 0
+        for keys in self._partitions(queue):
+            in_backlog, leased = await self._server.read_many([("ZCARD", keys.backlog), ("ZCARD", keys.leases)])
+            waiting, running = waiting + in_backlog, running + leased
+        return Depth(waiting, running)
+
+    def _partitions(self, queue: str) -> list[QueueKeys]:
+        return [self._keys.queue(queue, partition) for partition in range(self._keys.partitions)]
+
+    async def _claim_in(self, keys: QueueKeys, controller: str, count: int, lease_ms: int) -> list[Claimed]:
+        reply = await self._server.run(PEEK, [keys.dispatch, keys.backlog, keys.leases, keys.clock], [count, lease_ms])
+        expired = [_Candidate(job_id) for job_id in as_texts(reply[0])]
+        waiting = [_as_candidate(text) for text in as_texts(reply[1])]
+        if not expired and not waiting:
+            return []
+        return await self._take(keys, controller, expired, waiting, lease_ms)
+
+    async def _take(
+        self,
+        keys: QueueKeys,
+        controller: str,
+        expired: Sequence[_Candidate],
+        waiting: Sequence[_Candidate],
+        lease_ms: int,
+    ) -> list[Claimed]:
+        candidates = [*expired, *waiting]
+        tokens = [secrets.token_hex(8) for _ in candidates]
+        now = utc_now()
+        time = [encode_field(now) or "", msgpack.packb(now, datetime=True)]
+        all_keys = [keys.dispatch, keys.backlog, keys.tickets, keys.leases, keys.clock, keys.calls]
+        arguments: list[Any] = [controller, secrets.token_hex(8), lease_ms, *time, keys.channel, len(expired)]
+        for candidate, token in zip(candidates, tokens, strict=True):
+            all_keys += _job_keys(self._keys.job(candidate.job_id), candidate.user_id)
+            arguments += [candidate.job_id, candidate.user_id, candidate.member, token]
+        return [_as_claimed(found) for found in await self._server.run(CLAIM, all_keys, arguments)]
+
+
+def _as_candidate(text: str) -> _Candidate:
+    user_id, _, member = text.partition("\0")
+    return _Candidate(member_job_id(member), user_id, member)
+
+
+def _job_keys(job: JobKeys, user_id: str) -> list[str]:
+    listings = [
+        jobs_key(job.tag, owner, status)
+        for status in (JobStatus.QUEUED, JobStatus.RUNNING)
+        for owner in (None, user_id or None)
+    ]
+    return [job.hash, job.stream, *listings]
+
+
+def _as_claimed(reply: Reply) -> Claimed:
+    job_id, lost_by = as_texts(reply[:2])
+    state = from_hash(as_text_map(reply[2]))
+    assert state.claim is not None
+    claim = Claim(job_id, state.epoch, state.claim.split(" ")[1])
+    return Claimed(claim, to_job(job_id, state), state.attempts, lost_by or None, state.cancel_line is not None)
