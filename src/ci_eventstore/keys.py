@@ -151,10 +151,6 @@ class Keys:
         """Return the keys of a job: its partition is the CRC32 of its id modulo the count."""
         return JobKeys(job_id, self.tag(zlib.crc32(job_id.encode()) % self.partitions))
 
-    def queue(self, name: str, partition: int) -> QueueKeys:
-        """Return the keys of a queue in a partition."""
-        return QueueKeys(name, self.tag(partition))
-
     def pattern(self, name: str) -> str:
         """Return what matches all keys of a kind (job, events, jobs, owned) in all partitions, for `SCAN`."""
         return f"{{{self.prefix}:*}}:{name}:*"

@@ -48,10 +48,10 @@ class ClaimStore:
         self._keys = keys
 
     async def claim(self, queue: str, controller: str, count: int, lease_seconds: float) -> list[Claimed]:
-        """Claim up to `count` jobs of a queue for a controller.
+        """Claim up to so many jobs of a queue for a controller.
 
-        First come those whose controllers are gone, then each user's next one in turn. A call that lost its answer gives
-        the same jobs when it is repeated. StoreError.
+        First come those whose controllers are gone, then each user's next one in turn. A call that lost its answer
+        gives the same jobs when it is repeated. StoreError.
         """
         claimed: list[Claimed] = []
         for partition in self._partitions(queue):
@@ -92,7 +92,7 @@ class ClaimStore:
         return Depth(waiting, running)
 
     def _partitions(self, queue: str) -> list[QueueKeys]:
-        return [self._keys.queue(queue, partition) for partition in range(self._keys.partitions)]
+        return [QueueKeys(queue, tag) for tag in self._keys.tags]
 
     async def _claim_in(self, keys: QueueKeys, controller: str, count: int, lease_ms: int) -> list[Claimed]:
         reply = await self._server.run(PEEK, [keys.dispatch, keys.backlog, keys.leases, keys.clock], [count, lease_ms])

@@ -1,5 +1,6 @@
 """Verify and rebuild what is derived from one job's stream, while the job may be in use."""
 
+from ci_eventstore.events.append import QUEUE_FUNCTIONS
 from ci_eventstore.events.log_index import LogIndex
 from ci_eventstore.events.reader import EventReader
 from ci_eventstore.events.records import Place
@@ -11,7 +12,9 @@ from ci_eventstore.server.client import Server
 from ci_eventstore.server.replies import as_entries, as_text_map, as_texts
 from ci_eventstore.server.scripts import load_script
 
-REBUILD = load_script(__package__, "rebuild")
+#: A lease that is found missing counts from now, for so long.
+REBUILT_LEASE_MS = 30_000
+REBUILD = load_script(__package__, "rebuild", {"REBUILT_LEASE_MS": REBUILT_LEASE_MS}, QUEUE_FUNCTIONS)
 
 
 class JobProjections:
@@ -29,7 +32,7 @@ class JobProjections:
         """
         subject = f"job {keys.job_id}"
         fold = await self._begun_fold(keys)
-        listings = list(fold.listings())
+        listings, queue = list(fold.listings()), fold.queue_places()
         last, hash_reply, index_reply, in_ids, *scores = await self._server.read_at_once(
             [
                 ("XREVRANGE", keys.stream, "+", "-", "COUNT", 1),
@@ -37,6 +40,7 @@ class JobProjections:
                 ("LRANGE", keys.index, 0, -1),
                 ("ZSCORE", keys.ids, keys.job_id),
                 *(("ZSCORE", key, fold.member()) for key in listings),
+                *queue.values(),
             ]
         )
         found = as_text_map(hash_reply)
@@ -50,10 +54,11 @@ class JobProjections:
         index = as_texts(index_reply)
         fold.index = LogIndex(index)
         await fold.advance(self._reader, place)
-        standing = {key for key, score in zip(listings, scores, strict=True) if score is not None}
+        standing = {key for key, score in zip(listings, scores, strict=False) if score is not None}
         if in_ids is not None:
             standing.add(keys.ids)
-        return _compare(subject, fold, found, standing, index)
+        queued = {name for name, entry in zip(queue, scores[len(listings) :], strict=True) if entry is not None}
+        return [*_compare(subject, fold, found, standing, index), *_compare_queue(subject, fold, queued)]
 
     async def rebuild(self, keys: JobKeys) -> bool:
         """Write the job's hash, sparse index and listings as its stream says; False if it has no stream."""
@@ -90,6 +95,12 @@ def _compare(
     return differences
 
 
+def _compare_queue(subject: str, fold: Fold, found: set[str]) -> list[Difference]:
+    belongs = fold.belongs_in_queue()
+    expected = {name: "an entry" for name, is_there in belongs.items() if is_there}
+    return compare(subject, "queue", expected, dict.fromkeys(found & belongs.keys(), "an entry"))
+
+
 async def rebuild(server: Server, fold: Fold) -> bool:
     """Write what a fold says as `rebuild.lua` does; False if the stream has gone on since."""
     if fold.state is None:
@@ -100,11 +111,17 @@ async def rebuild(server: Server, fold: Fold) -> bool:
     fields = to_hash(fold.state)
     pairs = [text for pair in fields.items() for text in pair]
     keys = fold.keys
-    reply = await server.run(
-        REBUILD,
-        [keys.hash, keys.stream, keys.index, keys.ids, *leaves, *joins],
-        [str(fold.place), keys.job_id, fold.member(), len(leaves), len(fields), *pairs, *fold.index.entries],
-    )
+    queue, in_queue = keys.queue(fold.state.queue), fold.belongs_in_queue()
+    queue_keys = [queue.dispatch, queue.backlog, queue.tickets, queue.leases, queue.clock]
+    in_queue_arguments: list[str | int] = [
+        fold.state.user_id or "",
+        int(in_queue["backlog"]),
+        int(in_queue["lease"]),
+        queue.channel,
+    ]
+    all_keys = [keys.hash, keys.stream, keys.index, keys.ids, *queue_keys, *leaves, *joins]
+    head: list[str | int] = [str(fold.place), keys.job_id, fold.member(), *in_queue_arguments, len(leaves), len(fields)]
+    reply = await server.run(REBUILD, all_keys, [*head, *pairs, *fold.index.entries])
     return bool(reply)
 
 
