@@ -159,6 +159,16 @@ def test_bytes_that_are_no_unicode_are_masked(own_cli: CommandLine) -> None:
     assert own_cli("tail", "it").out == b"<***>\n"
 
 
+def test_secrets_are_masked_in_an_old_locale(own_cli: CommandLine, server: RealServer) -> None:
+    """Where Python reads variables and arguments as ASCII, and a log as UTF-8."""
+    old = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "TOKEN": SECRET}
+    own_cli.environment = {**own_cli.environment, **old}
+    done = own_cli("run", "--secret-env", "TOKEN", "--name", CONTROL, "--", "sh", "-c", f"echo '{SECRET}'")
+    assert (done.code, done.text) == (0, f"{SECRET}\n")
+    assert own_cli("tail", done.job_id).text == "***\n"
+    assert_nothing_leaked(server)
+
+
 def test_white_space_around_a_secret_is_not_part_of_it(own_cli: CommandLine) -> None:
     """A variable read from a file often ends with a line end, which the command then leaves out."""
     own_cli.environment = {**own_cli.environment, "TOKEN": f"  {SECRET}\n"}

@@ -18,6 +18,7 @@ class JobLog:
         #: Whether the output stands at the beginning of a line.
         self.ends_a_line = True
         self._writer = writer
+        self._is_hurried = False
 
     async def __aenter__(self) -> Self:
         """Begin to store."""
@@ -44,6 +45,7 @@ class JobLog:
 
     def hurry(self, seconds: float) -> None:
         """From now on, wait so many seconds at most for the store to take a chunk."""
+        self._is_hurried = True
         self._writer.hurry(seconds)
 
     async def report(self) -> None:
@@ -51,11 +53,9 @@ class JobLog:
         failure = await self._writer.until_over()
         if failure is not None:
             where = f"but kept in {failure.path}" if failure.path else "nor could it be kept in a local file"
-            job = f"job {failure.job_id}"
-            say(
-                f"warning: the rest of the output is not stored in the log of {job}, {where}; "
-                f"the command goes on: {failure.__cause__}"
-            )
+            goes_on = "" if self._is_hurried else "; the command goes on"
+            what = f"the rest of the output is not stored in the log of job {failure.job_id}, {where}{goes_on}"
+            say(f"warning: {what}: {failure.__cause__}")
 
 
 def note_of(failure: LogNotStoredError) -> str:
