@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shlex
 import signal
 import stat
 import time
@@ -173,7 +174,7 @@ def test_a_second_ctrl_c_kills_a_command_that_waits_for_the_store(
     shown = tmp_path / "shown"
     script = f"trap '' INT TERM; echo one; read line < {tmp_path}/gate; seq 4000000; sleep 1000"
     os.mkfifo(tmp_path / "gate")
-    running = own_cli.start_shell(f"exec ci-eventstore run --id it -- sh -c '{script}' > {shown}")
+    running = own_cli.start_shell(f"exec ci-eventstore run --id it -- sh -c {shlex.quote(script)} > {shown}")
     wait_until(lambda: shown.exists() and shown.stat().st_size == 4, "the first line")
     wait_until(lambda: own_cli("tail", "it", "--no-follow").text == "one\n", "the first event")
     server.kill()

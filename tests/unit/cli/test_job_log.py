@@ -91,6 +91,7 @@ async def test_after_a_failure_all_output_goes_into_the_rescue_file(
         await warning
         for _ in range(5):
             await log.write(b"much more than fits, and half a character: \xe2\x82")
+        assert b"much more" in only_file_of(tmp_path).read_bytes(), "text doesn't gather in memory until the end"
     path = only_file_of(tmp_path)
     rest = b"lost" + b"much more than fits, and half a character: \xe2\x82" * 5
     assert (store.texts, path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) == (["é\nx"], rest, 0o600)
