@@ -95,9 +95,12 @@ class CommandLine:
 
     def start(self, *arguments: str | Path) -> Running:
         """Call the program and leave it running, in a session of its own."""
+        return self._start([PROGRAM, *arguments])
+
+    def _start(self, command: Sequence[str | Path]) -> Running:
         process = subprocess.Popen(
-            [PROGRAM, *arguments],
-            env=self.environment,
+            command,
+            env=self._environment_with_program,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -106,18 +109,25 @@ class CommandLine:
         self.started.append(process)
         return Running(process)
 
+    def start_shell(self, script: str) -> Running:
+        """Run a bash script in which the program can be called by its name, and leave it running."""
+        return self._start(["bash", "-c", script])
+
     def shell(self, script: str, *arguments: str) -> Ended:
         """Run a bash script in which the program can be called by its name."""
-        path = f"{PROGRAM.parent}{os.pathsep}{self.environment['PATH']}"
         done = subprocess.run(
             ["bash", "-c", script, "bash", *arguments],
-            env={**self.environment, "PATH": path},
+            env=self._environment_with_program,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             check=False,
             timeout=PATIENCE_SECONDS,
         )
         return Ended(done.returncode, done.stdout, done.stderr.decode())
+
+    @property
+    def _environment_with_program(self) -> Mapping[str, str]:
+        return {**self.environment, "PATH": f"{PROGRAM.parent}{os.pathsep}{self.environment['PATH']}"}
 
     def repository(self) -> RedisJobRepository:
         """Return the store that the program uses, not open yet."""

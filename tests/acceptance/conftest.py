@@ -11,6 +11,7 @@ from ci_eventstore import Difference, RedisJobRepository
 from ci_eventstore.cli import program
 from tests.acceptance.command_line import CommandLine, Ended
 from tests.contract.deployments import new_prefix
+from tests.servers import RealServer, find_valkey
 
 HIDDEN = frozenset({"CI_EVENTSTORE_URL", "CI_EVENTSTORE_PREFIX", "COLUMNS", "PYTHONUNBUFFERED", "PYTHONWARNINGS"})
 
@@ -41,6 +42,24 @@ def cli(embedded_url: str) -> Iterator[CommandLine]:
     finally:
         command_line.kill_all()
     assert asyncio.run(_verify(command_line)) == []
+
+
+@pytest.fixture
+def server() -> Iterator[RealServer]:
+    """A server that may be killed, or made to refuse writes."""
+    with RealServer(find_valkey(), "appendfsync always") as running:
+        yield running
+
+
+@pytest.fixture
+def own_cli(server: RealServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CommandLine]:
+    """The program with a store on that server, and a temporary folder of its own."""
+    folder = {"TMPDIR": str(tmp_path_factory.mktemp("temporary"))}
+    command_line = CommandLine({**make_command_line(server.url).environment, **folder})
+    try:
+        yield command_line
+    finally:
+        command_line.kill_all()
 
 
 @pytest.fixture

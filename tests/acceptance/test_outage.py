@@ -1,38 +1,30 @@
 """`run` when the store fails under it: the command goes on, and the user is told what isn't stored."""
 
 import os
-from collections.abc import Iterator
+import platform
+import shlex
+import signal
+import stat
+import time
 from pathlib import Path
 
 import pytest
 import redis
 
-from tests.acceptance.command_line import CommandLine, Running
-from tests.acceptance.conftest import make_command_line
-from tests.servers import RealServer, find_valkey
-
-
-@pytest.fixture
-def server() -> Iterator[RealServer]:
-    """A server that may be killed, or made to refuse writes."""
-    with RealServer(find_valkey(), "appendfsync always") as running:
-        yield running
-
-
-@pytest.fixture
-def own_cli(server: RealServer) -> Iterator[CommandLine]:
-    """The program with a store on that server."""
-    command_line = make_command_line(server.url)
-    try:
-        yield command_line
-    finally:
-        command_line.kill_all()
+from tests.acceptance.command_line import CommandLine, Running, is_alive, python, wait_for_file
+from tests.servers import RealServer, wait_until
 
 
 def set_full(server: RealServer, is_full: bool) -> None:
     """Let the server be out of memory, so that it refuses writes at once, or not any more."""
     with redis.Redis(unix_socket_path=str(server.socket_path)) as client:
         client.config_set("maxmemory", "1" if is_full else "0")
+
+
+def rescue_file(cli: CommandLine) -> Path:
+    """Return the only rescue file that there is."""
+    [path] = Path(cli.environment["TMPDIR"]).iterdir()
+    return path
 
 
 def fail_in_the_middle(cli: CommandLine, server: RealServer, folder: Path, code: int) -> Running:
@@ -47,15 +39,49 @@ def fail_in_the_middle(cli: CommandLine, server: RealServer, folder: Path, code:
     tail.process.kill()
     set_full(server, True)
     (folder / "first").write_text("go\n")
-    running.wait_for_error("warning: from line 2 (byte 4) on, the output is not stored in the log of job it")
+    running.wait_for_error("warning: the rest of the output is not stored in the log of job it, but kept in ")
     return running
+
+
+def lose_the_store(cli: CommandLine, server: RealServer, folder: Path) -> tuple[Running, int]:
+    """Start a job, kill its server, and let it print more; return it with the id of its command's process.
+
+    The command ends with success at SIGUSR1.
+    """
+    os.mkfifo(folder / "gate")
+    program = (
+        "import os, signal; signal.signal(signal.SIGINT, signal.SIG_DFL);"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1]);"
+        f"print('one', flush=True); open({str(folder / 'gate')!r}).read();"
+        "os.write(1, b'two'); signal.sigwait([signal.SIGUSR1])"
+    )
+    running = cli.start(
+        "run",
+        "--id",
+        "it",
+        "--",
+        "sh",
+        "-c",
+        'echo $$ > "$1"; shift; exec "$@"',
+        "sh",
+        folder / "pid",
+        *python(program),
+    )
+    running.wait_for_output(b"one\n")
+    tail = cli.start("tail", "it")
+    tail.wait_for_output(b"one\n")
+    tail.process.kill()
+    server.kill()
+    (folder / "gate").write_text("go\n")
+    running.wait_for_output(b"two")
+    return running, int(wait_for_file(folder / "pid"))
 
 
 @pytest.mark.parametrize(("code", "exit_code"), [(0, 4), (3, 3)])
 def test_the_command_goes_on_when_the_store_fails(
     own_cli: CommandLine, server: RealServer, tmp_path: Path, code: int, exit_code: int
 ) -> None:
-    """All output reaches the terminal; one warning says from where on the log lacks it, another that it isn't ended."""
+    """All output reaches the terminal; one warning says where the rest of the log is, another that it isn't ended."""
     running = fail_in_the_middle(own_cli, server, tmp_path, code)
     (tmp_path / "second").write_text("go\n")
     done = running.end()
@@ -63,19 +89,25 @@ def test_the_command_goes_on_when_the_store_fails(
     assert len(done.err.splitlines()) == 3
     assert "job it could not be ended and still counts as running" in done.err.splitlines()[2]
     assert own_cli("tail", "it", "--no-follow").text == "one\n"
+    rescued = rescue_file(own_cli)
+    assert f"kept in {rescued}; the command goes on: " in done.err
+    assert rescued.read_text() == "two\nthree\n"
+    assert stat.S_IMODE(rescued.stat().st_mode) == 0o600
 
 
 def test_the_log_says_what_is_missing_when_the_store_is_back(
     own_cli: CommandLine, server: RealServer, tmp_path: Path
 ) -> None:
-    """The job ends with its result, and its log says from where on it lacks output."""
+    """The job ends with its result, and its log says what it lacks, and where that is."""
     running = fail_in_the_middle(own_cli, server, tmp_path, 0)
     set_full(server, False)
     (tmp_path / "second").write_text("go\n")
     done = running.end()
     assert (done.code, done.out) == (4, b"one\ntwo\nthree\n")
     log = own_cli("tail", "it")
-    assert (log.code, log.text) == (0, "one\n\n[the output from byte 4 on is missing: the store failed]\n")
+    where = f"they are in {rescue_file(own_cli)} on {platform.node()}"
+    note = f"[the last 10 bytes of the output are missing here: the store failed; {where}]"
+    assert (log.code, log.text) == (0, f"one\n\n{note}\n")
     assert own_cli("verify").code == 0
 
 
@@ -92,4 +124,80 @@ def test_a_restart_of_the_server_goes_unnoticed(own_cli: CommandLine, server: Re
     running.wait_for_output(b"two\n")
     server.start()
     assert (running.end().code, tail.end().out) == (0, b"one\ntwo\n")
+    assert own_cli("verify").code == 0
+
+
+def test_ctrl_c_while_the_store_is_away(own_cli: CommandLine, server: RealServer, tmp_path: Path) -> None:
+    """The user waits seconds, not minutes, and is told what wasn't stored and that the job isn't ended."""
+    running, child = lose_the_store(own_cli, server, tmp_path)
+    started = time.monotonic()
+    running.send(signal.SIGINT)
+    done = running.end()
+    assert time.monotonic() - started < 20
+    assert (done.code, done.out, is_alive(child)) == (130, b"one\ntwo", False)
+    assert f"but kept in {rescue_file(own_cli)}" in done.err
+    assert "job it could not be ended and still counts as running: the store gave no answer" in done.err
+    assert rescue_file(own_cli).read_text() == "two"
+    server.start()
+    assert own_cli("tail", "it", "--no-follow").text == "one\n"
+
+
+def test_a_second_ctrl_c_ends_the_wait_for_the_store(own_cli: CommandLine, server: RealServer, tmp_path: Path) -> None:
+    """Once the command has ended, who asks again isn't kept; what wasn't stored is kept in the file."""
+    running, child = lose_the_store(own_cli, server, tmp_path)
+    running.send(signal.SIGINT)
+    wait_until(lambda: not is_alive(child), "the end of the command")
+    started = time.monotonic()
+    running.send(signal.SIGINT)
+    done = running.end()
+    assert time.monotonic() - started < 4
+    assert (done.code, rescue_file(own_cli).read_text()) == (130, "two")
+
+
+def test_ctrl_c_after_a_command_that_ended_while_the_store_was_away(
+    own_cli: CommandLine, server: RealServer, tmp_path: Path
+) -> None:
+    """The command's success stays one, but the code says that the store failed."""
+    running, child = lose_the_store(own_cli, server, tmp_path)
+    os.kill(child, signal.SIGUSR1)
+    wait_until(lambda: not is_alive(child), "the end of the command")
+    running.send(signal.SIGINT)
+    running.send(signal.SIGTERM)
+    done = running.end()
+    assert (done.code, rescue_file(own_cli).read_text()) == (4, "two")
+
+
+def test_a_second_ctrl_c_kills_a_command_that_waits_for_the_store(
+    own_cli: CommandLine, server: RealServer, tmp_path: Path
+) -> None:
+    """It prints more than may wait, so it is held up; it is killed, and what it printed is in the log or the file."""
+    shown = tmp_path / "shown"
+    script = f"trap '' INT TERM; echo one; read line < {tmp_path}/gate; seq 4000000; sleep 1000"
+    os.mkfifo(tmp_path / "gate")
+    running = own_cli.start_shell(f"exec ci-eventstore run --id it -- sh -c {shlex.quote(script)} > {shown}")
+    wait_until(lambda: shown.exists() and shown.stat().st_size == 4, "the first line")
+    wait_until(lambda: own_cli("tail", "it", "--no-follow").text == "one\n", "the first event")
+    server.kill()
+    (tmp_path / "gate").write_text("go\n")
+    wait_until(lambda: shown.stat().st_size > 16 * 1024 * 1024, "a full spool")
+    running.send(signal.SIGINT)
+    running.wait_for_error("once more kills it")
+    running.send(signal.SIGINT)
+    assert running.end().code == 137
+    whole = shown.read_bytes()
+    assert len(whole) < 20 * 1024 * 1024
+    assert b"one\n" + rescue_file(own_cli).read_bytes() == whole
+    server.start()
+
+
+def test_a_store_that_comes_back_gets_everything(own_cli: CommandLine, server: RealServer, tmp_path: Path) -> None:
+    """After a Ctrl-C, too, what waited is stored if the store comes back in time."""
+    running, _ = lose_the_store(own_cli, server, tmp_path)
+    running.send(signal.SIGINT)
+    running.wait_for_error("once more kills it")
+    server.start()
+    assert running.end().code == 130
+    log = own_cli("tail", "it")
+    assert (log.code, log.text) == (1, "one\ntwo\n[cancelled: stopped by SIGINT]\n")
+    assert list(Path(own_cli.environment["TMPDIR"]).iterdir()) == []
     assert own_cli("verify").code == 0

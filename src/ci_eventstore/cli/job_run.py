@@ -1,39 +1,41 @@
 """A command that runs as a job, from the job's creation to its end."""
 
 import asyncio
-import contextlib
 import shutil
 import signal
 from collections.abc import Sequence
 
 from ci_common.errors import ConflictError, RepositoryError
 from ci_common.models import Job, JobEvent, JobStatus, utc_now
-from ci_common.repository import JobRepository
 from ci_eventstore.cli.exits import ExitCode
-from ci_eventstore.cli.messages import say
-from ci_eventstore.cli.output import OutputAppender
+from ci_eventstore.cli.job_log import JobLog, note_of
+from ci_eventstore.cli.messages import say, saying_warnings_of
 from ci_eventstore.cli.process import Command, CommandOutput
 from ci_eventstore.cli.stdout import StandardOutput
 from ci_eventstore.cli.stopping import LAST_OUTPUT_SECONDS, Stop, Stopper
+from ci_eventstore.repository import RedisJobRepository
+from ci_eventstore.writer.masking import Masker
+from ci_eventstore.writer.time_limit import TimeLimit
 
 #: How often the store is asked whether someone else has ended the job.
 WATCH_SECONDS = 0.5
 
 
 class JobRun:
-    """Runs one command as one job."""
+    """Runs one command as one job, which must have no secrets in it; those of its output are masked."""
 
-    def __init__(self, repository: JobRepository, job: Job) -> None:
+    def __init__(self, repository: RedisJobRepository, job: Job, secrets: Sequence[str] = ()) -> None:
         self._repository = repository
         self._job = job
-        self._stopper = Stopper()
-        self._log = OutputAppender(repository, job.id)
+        self._mask = Masker(secrets).mask_all
+        self._stopper = Stopper(self._hurry)
+        self._log = JobLog(repository.log_writer(job.id, secrets=secrets))
+        self._end_limit = TimeLimit()
         self._terminal: StandardOutput | None = StandardOutput()
-        self._has_ended = asyncio.Event()
 
     async def execute(self, arguments: Sequence[str], *, pty: bool) -> int:
         """Create the job, run the command to its end, end the job; return the exit code. RepositoryError."""
-        with self._stopper.on_signals():
+        with self._stopper.on_signals(), saying_warnings_of("ci_eventstore.writer"):
             await self._repository.create_job(self._job)
             say(f"job {self._job.id}")
             if self._stopper.stop is not None:
@@ -44,22 +46,26 @@ class JobRun:
                 return await self._give_up(arguments[0], error)
             return await self._conclude(await self._attend(command))
 
+    def _hurry(self, seconds: float) -> None:
+        self._log.hurry(seconds)
+        self._end_limit.shorten(seconds)
+
     async def _attend(self, command: Command) -> int:
         """Pass the command's output on until it has ended, and return its exit code."""
         self._stopper.attach(command)
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._send())
-            tasks.create_task(self._watch())
-            pump = tasks.create_task(self._pump(command.output))
-            if command.has_terminal:
-                asyncio.get_running_loop().add_signal_handler(signal.SIGWINCH, command.resize)
-            code = await command.wait()
-            await self._stopper.finish()
-            await asyncio.wait({pump}, timeout=LAST_OUTPUT_SECONDS)
-            self._wait_no_longer(command.output)
-            await pump
-            await self._log.close()
-            self._has_ended.set()
+            watching = tasks.create_task(self._watch())
+            async with self._log:
+                tasks.create_task(self._log.report())
+                pump = tasks.create_task(self._pump(command.output))
+                if command.has_terminal:
+                    asyncio.get_running_loop().add_signal_handler(signal.SIGWINCH, command.resize)
+                code = await command.wait()
+                await self._stopper.finish()
+                await asyncio.wait({pump}, timeout=LAST_OUTPUT_SECONDS)
+                self._wait_no_longer(command.output)
+                await pump
+            watching.cancel()
         command.output.close()
         if command.output.was_cut_off:
             say("the command has ended, but something it started holds its output: what that prints now is not stored")
@@ -86,18 +92,10 @@ class JobRun:
             if not isinstance(error, BrokenPipeError):
                 say(f"the output can't be shown any more, but is stored: {error.strerror}")
 
-    async def _send(self) -> None:
-        await self._log.send()
-        if self._log.failure is not None:
-            where = f"line {self._log.stored_lines + 1} (byte {self._log.stored_bytes})"
-            say(
-                f"warning: from {where} on, the output is not stored in the log of job {self._job.id}; "
-                f"the command goes on: {self._log.failure}"
-            )
-
     async def _watch(self) -> None:
         """Stop the command when someone else has ended the job; what the store can't say now, it says later."""
-        while not await self._ends_within(WATCH_SECONDS):
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
             try:
                 job = await self._repository.get_job_summary(self._job.id)
             except RepositoryError:
@@ -106,15 +104,9 @@ class JobRun:
                 self._stopper.stop_for_store()
                 return
 
-    async def _ends_within(self, seconds: float) -> bool:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._has_ended.wait()
-        return self._has_ended.is_set()
-
     async def _give_up(self, program: str, error: OSError) -> int:
         """End the job of a command that can't be started."""
-        reason = f"{program!r} can't be started: {error.strerror or error}"
+        reason = f"{self._mask(program)!r} can't be started: {self._mask(error.strerror or str(error))}"
         say(reason)
         await self._repository.add_event(self._job.id, JobEvent("log", f"[{reason}]\n"))
         await self._repository.update_job_status(self._job.id, JobStatus.FAILED)
@@ -127,24 +119,27 @@ class JobRun:
         if stop is not None:
             code = code or ExitCode.SIGNAL + stop.signal
         try:
+            async with self._end_limit.hold():
+                # A read, because one can turn away from it; a write that was begun is waited for.
+                await self._repository.get_job_summary(self._job.id)
             await self._end(code == 0, stop)
         except ConflictError:
             say(f"job {self._job.id} was ended by someone else, just as the command ended")
             return code or ExitCode.FAILED
-        except RepositoryError as error:
-            say(f"job {self._job.id} could not be ended and still counts as running: {error}")
+        except (RepositoryError, TimeoutError) as error:
+            reason = str(error) or "the store gave no answer"
+            say(f"job {self._job.id} could not be ended and still counts as running: {reason}")
             return code or ExitCode.STORE
         return code or (ExitCode.STORE if self._log.failure else ExitCode.SUCCESS)
 
     async def _end(self, success: bool, stop: Stop | None) -> None:
         job_id = self._job.id
         if self._log.failure is not None:
-            note = f"\n[the output from byte {self._log.stored_bytes} on is missing: the store failed]\n"
-            await self._repository.add_event(job_id, JobEvent("log", note))
+            await self._repository.add_event(job_id, JobEvent("log", self._mask(note_of(self._log.failure))))
         if stop is None:
             await self._repository.complete_job(job_id, success, utc_now())
         elif not stop.from_store:
             if not self._log.ends_a_line:
                 await self._repository.add_event(job_id, JobEvent("log", "\n"))
-            await self._repository.cancel_job(job_id, f"stopped by {stop.signal.name}")
+            await self._repository.cancel_job(job_id, self._mask(f"stopped by {stop.signal.name}"))
             say(f"job {job_id} is cancelled")

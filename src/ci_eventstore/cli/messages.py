@@ -1,7 +1,9 @@
 """Speak to whoever sits at the terminal, on standard error."""
 
 import contextlib
+import logging
 import sys
+from collections.abc import Iterator
 
 
 def say(text: str) -> None:
@@ -10,3 +12,19 @@ def say(text: str) -> None:
     with contextlib.suppress(OSError, ValueError):
         sys.stderr.write(f"ci-eventstore: {line}\n")
         sys.stderr.flush()
+
+
+class _Speaker(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        say(record.getMessage())
+
+
+@contextlib.contextmanager
+def saying_warnings_of(name: str) -> Iterator[None]:
+    """Say what is logged under a name while something runs."""
+    logger, speaker = logging.getLogger(name), _Speaker(logging.WARNING)
+    logger.addHandler(speaker)
+    try:
+        yield
+    finally:
+        logger.removeHandler(speaker)

@@ -1,15 +1,17 @@
 """`run`: a command as a job."""
 
-import secrets
 from collections.abc import Sequence
+from secrets import token_hex
 
 import click
 
 from ci_common.models import Job, JobStatus, utc_now
 from ci_eventstore.cli.help import examples
 from ci_eventstore.cli.job_run import JobRun
+from ci_eventstore.cli.secret_variables import check_holds_none, read_secrets
 from ci_eventstore.cli.store import find_user, uses_store
 from ci_eventstore.repository import RedisJobRepository
+from ci_eventstore.writer.masking import Masker
 
 
 @click.command(
@@ -18,6 +20,7 @@ from ci_eventstore.repository import RedisJobRepository
         "run -- make test",
         "run --name nightly --user ada@example.com -- ./build.sh --all",
         "run --pty -- npm test",
+        "run --secret-env TOKEN -- ./deploy.sh",
         "run --id build-42 -- sh -c 'make && make install'",
     ),
 )
@@ -27,6 +30,14 @@ from ci_eventstore.repository import RedisJobRepository
 @click.option(
     "--pty", is_flag=True, help="Run the command on a pseudo-terminal, so that it shows colours and progress."
 )
+@click.option(
+    "--secret-env",
+    "secrets",
+    metavar="NAME",
+    multiple=True,
+    callback=read_secrets,
+    help="Store *** for the value of this environment variable; may be given several times.",
+)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @uses_store
 async def run(
@@ -35,6 +46,7 @@ async def run(
     user: str | None,
     job_id: str | None,
     pty: bool,
+    secrets: Sequence[str],
     command: Sequence[str],
 ) -> int:
     """Run a command as a job.
@@ -47,19 +59,28 @@ async def run(
 
     Ctrl-C, SIGTERM, SIGHUP, and `ci-eventstore jobs cancel` from elsewhere stop the command and all that it started
     in its process group; what is left after 10 seconds, or at a second Ctrl-C, is killed. The job ends as cancelled.
+
+    While the store is away, the command goes on, and its output waits. What the store doesn't take within 10 minutes
+    (5 seconds once the command was stopped) is kept in a local file, which a warning names.
+
+    --secret-env masks a secret in all that is stored: in the log, however the secret is split, in the job's name and in
+    its command; of a secret of several lines, each line. Standard output stays as the command printed it.
     """
+    mask = Masker(secrets).mask_all
+    if job_id is not None:
+        check_holds_none("--id", job_id, secrets)
     owner = None if user is None else await find_user(repository, user)
     now = utc_now()
     job = Job(
-        id=secrets.token_hex(8) if job_id is None else job_id,
+        id=token_hex(8) if job_id is None else job_id,
         user_id=None if owner is None else owner.id,
         status=JobStatus.RUNNING,
         start_time=now,
         created_at=now,
-        name=name,
-        command=[_as_text(argument) for argument in command],
+        name=None if name is None else mask(name),
+        command=[_as_text(mask(argument)) for argument in command],
     )
-    return await JobRun(repository, job).execute(command, pty=pty)
+    return await JobRun(repository, job, secrets).execute(command, pty=pty)
 
 
 def _as_text(argument: str) -> str:

@@ -26,12 +26,12 @@ class StandardOutput:
         while rest:
             if not self._poll.poll(0):
                 await self._until_writable()
-            if self._is_abandoned:
-                raise BrokenPipeError
+                if self._is_abandoned:
+                    raise BrokenPipeError
             rest = rest[os.write(self._descriptor, rest[: select.PIPE_BUF]) :]
 
     def abandon(self) -> None:
-        """Wait no longer for a reader that doesn't read: what isn't written yet raises BrokenPipeError."""
+        """Wait no longer for a reader that doesn't read: what doesn't fit in at once raises BrokenPipeError."""
         self._is_abandoned = True
         self._writable.set()
 

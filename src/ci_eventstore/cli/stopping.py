@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -14,6 +14,10 @@ GRACE_SECONDS = 10.0
 #: How long output is waited for that something else than the command itself may still print.
 LAST_OUTPUT_SECONDS = 2.0
 POLL_SECONDS = 0.05
+#: How long the store is waited for once someone wants this program to end.
+STORE_SECONDS = 5.0
+#: The same once they say so again and the command itself has ended.
+LAST_STORE_SECONDS = 0.5
 STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -31,13 +35,15 @@ class Stopper:
     """Stops a command's process group when this process is told to end, or when it is asked to.
 
     The group is sent the signal that this process got; what is left of it after GRACE_SECONDS, or at the next signal,
-    is killed.
+    is killed. From the first signal on the store isn't waited for as long as before: `hurry` is told how long at most.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, hurry: Callable[[float], None]) -> None:
         #: None as long as the command may run.
         self.stop: Stop | None = None
+        self._hurry = hurry
         self._command: Command | None = None
+        self._was_told = False
         #: When what is left of the group is killed; None as long as nothing is being stopped.
         self._deadline: float | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -66,6 +72,7 @@ class Stopper:
         if self.stop is None and self._command is not None and not self._command.has_ended:
             say("the job was ended by someone else: stopping the command")
             self.stop = Stop(signal.SIGTERM, from_store=True)
+            self._hurry(STORE_SECONDS)
             self._begin(self._command, signal.SIGTERM)
 
     async def finish(self) -> None:
@@ -84,6 +91,9 @@ class Stopper:
 
     def _receive(self, number: signal.Signals) -> None:
         command = self._command
+        is_only_waiting = self._was_told and command is not None and command.has_ended
+        self._hurry(LAST_STORE_SECONDS if is_only_waiting else STORE_SECONDS)
+        self._was_told = True
         if command is not None and self._deadline is not None:
             self._kill(command)
         elif command is not None and command.has_ended:

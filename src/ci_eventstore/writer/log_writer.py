@@ -4,7 +4,6 @@ import asyncio
 import codecs
 import logging
 import secrets
-import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -23,6 +22,8 @@ from ci_eventstore.errors import (
 from ci_eventstore.events.append import Call
 from ci_eventstore.writer.chunks import Chunker
 from ci_eventstore.writer.masking import Masker
+from ci_eventstore.writer.rescue import RescueFile
+from ci_eventstore.writer.time_limit import TimeLimit
 
 logger = logging.getLogger("ci_eventstore.writer")
 
@@ -56,7 +57,8 @@ class LogWriter:
     are short enough, and go out with the first text at once, then after a tenth of a second or 64 KiB, unfinished lines
     too. Secrets are replaced by `***`, however they are split; text that may be the beginning of one waits until it
     can't be. While the server is away, text waits in memory up to a limit, then `write` waits. `LogNotStoredError` is
-    raised by `write` or at the end if the job is gone or the server stays away; it names a file with the rest.
+    raised by `write` or at the end if the job is gone or the server stays away; it names a file with the rest, what is
+    written afterwards included. The file may begin with text that the log got after all.
     """
 
     def __init__(
@@ -74,6 +76,8 @@ class LogWriter:
         self._is_closing = False
         self._yielded_at = 0.0
         self._call = Call(new_token(), 0)
+        self._limit = TimeLimit()
+        self._rescue_file = RescueFile(self._settings.rescue_directory)
         self._failure: LogNotStoredError | None = None
 
     async def __aenter__(self) -> Self:
@@ -91,19 +95,32 @@ class LogWriter:
         self._changed.set()
         if self._sender is not None:
             await self._sender
-        if self._failure is not None and kind is None:
-            raise self._failure
+        if self._failure is not None:
+            self._rescue(self._failure.__cause__)
+            if kind is None:
+                raise self._failure
 
     async def write(self, data: str | bytes) -> None:
         """Take text or bytes; return at once, unless too much waits to be stored. LogNotStoredError."""
-        if self._failure is not None:
-            raise self._failure
         if isinstance(data, bytes):
             self._take_in(self._decoder.decode(data))
         else:
             self._take_in(self._decoder.decode(b"", final=True) + data if self._decoder.getstate()[0] else data)
+        if self._failure is not None:
+            self._rescue(self._failure.__cause__)
+            raise self._failure
         if self._chunker.has_full_chunk or time.monotonic() - self._yielded_at > self._settings.pause_seconds:
             await self._give_way()
+
+    def hurry(self, seconds: float) -> None:
+        """From now on, give up when the store hasn't taken a chunk within so many seconds."""
+        self._limit.shorten(seconds)
+
+    async def until_over(self) -> LogNotStoredError | None:
+        """Return when everything is stored and the writer closed, or as soon as it gives up: why it did."""
+        if self._sender is not None:
+            await asyncio.wait({self._sender})
+        return self._failure
 
     def _take_in(self, text: str) -> None:
         self._chunker.add(self._masker.mask(text))
@@ -129,9 +146,13 @@ class LogWriter:
                 continue
             chunk = self._chunker.take()
             try:
-                await self._store(chunk)
+                async with self._limit.hold():
+                    await self._store(chunk)
             except RepositoryError as error:
                 self._give_up(chunk, error)
+                return
+            except TimeoutError:
+                self._give_up(chunk, StoreUnavailableError("the store gave no answer in the time that was left"))
                 return
             self._has_room.set()
             await self._pause()
@@ -170,21 +191,16 @@ class LogWriter:
 
     def _give_up(self, chunk: str, error: RepositoryError) -> None:
         """Keep what isn't stored in a file, and tell whoever writes."""
-        rest = [chunk]
-        while self._chunker.characters:
-            rest.append(self._chunker.take())
-        directory = self._settings.rescue_directory or Path(tempfile.gettempdir())
-        path = directory / f"ci-eventstore-{secrets.token_hex(8)}.log"
-        data = "".join(rest).encode("utf-8", "surrogateescape")
-        try:
-            path.write_bytes(data)
-        except OSError as failure:
-            logger.error("the rest of a log is lost: %s", failure, extra={"job_id": self._job_id})
-            self._failure = LogNotStoredError(self._job_id, len(data), None)
-        else:
-            self._failure = LogNotStoredError(self._job_id, len(data), str(path))
-        self._failure.__cause__ = error
+        self._rescue_file.add(chunk)
+        self._rescue(error)
         self._has_room.set()
+
+    def _rescue(self, cause: BaseException | None) -> None:
+        """Put what waits into the rescue file, and say how much that has by now."""
+        while self._chunker.characters:
+            self._rescue_file.add(self._chunker.take())
+        self._failure = LogNotStoredError(self._job_id, self._rescue_file.size_bytes, self._rescue_file.path)
+        self._failure.__cause__ = cause
 
 
 def new_token() -> str:

@@ -62,8 +62,9 @@ def test_every_command_takes_the_address_of_the_store(path: str) -> None:
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
-def test_examples_can_be_typed(example: str) -> None:
-    """Commands and options of every example exist."""
+def test_examples_can_be_typed(example: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands and options of every example exist, where the variables that they name are set."""
+    monkeypatch.setenv("TOKEN", "hunter2")
     words = shlex.split(example.partition(" > ")[0])
     command, context, rest = click.Command(""), None, words[1:]
     path = words[0]

@@ -23,6 +23,10 @@ signal.sigwait([signal.SIGUSR1])
 """
 
 
+def ignore(seconds: float) -> None:
+    """Take a limit that nothing here is held to."""
+
+
 async def start() -> tuple[Command, int]:
     """Start a stubborn command, and return it with its process id when it is."""
     command = await Command.start([sys.executable, "-c", STUBBORN], pty=False)
@@ -33,7 +37,7 @@ async def test_the_group_is_killed_after_the_grace(monkeypatch: pytest.MonkeyPat
     """The command and its child, both of which ignored the signal."""
     monkeypatch.setattr(stopping, "GRACE_SECONDS", 0.2)
     command, _ = await start()
-    stopper = Stopper()
+    stopper = Stopper(ignore)
     stopper.attach(command)
     with stopper.on_signals():
         os.kill(os.getpid(), signal.SIGTERM)
@@ -47,7 +51,7 @@ async def test_what_is_left_of_the_group_is_killed_after_the_grace(monkeypatch: 
     """The command itself ended in time, its child didn't."""
     monkeypatch.setattr(stopping, "GRACE_SECONDS", 1.0)
     command, process_id = await start()
-    stopper = Stopper()
+    stopper = Stopper(ignore)
     stopper.attach(command)
     stopper.stop_for_store()
     os.kill(process_id, signal.SIGUSR1)
@@ -60,7 +64,7 @@ async def test_what_is_left_of_the_group_is_killed_after_the_grace(monkeypatch: 
 
 async def test_a_signal_before_the_start_stops_the_command_at_once() -> None:
     """A command attached after a signal came is sent that signal."""
-    stopper = Stopper()
+    stopper = Stopper(ignore)
     with stopper.on_signals():
         os.kill(os.getpid(), signal.SIGTERM)
         await wait_until(lambda: stopper.stop is not None)
@@ -73,7 +77,7 @@ async def test_a_signal_before_the_start_stops_the_command_at_once() -> None:
 async def test_a_command_that_has_ended_is_not_stopped() -> None:
     """A cancel that comes too late changes nothing, and a signal only ends the wait for more output."""
     command = await Command.start(["sh", "-c", "sleep 1000 & echo $!"], pty=False)
-    stopper = Stopper()
+    stopper = Stopper(ignore)
     stopper.attach(command)
     child = int(await command.output.read())
     assert await command.wait() == 0
@@ -83,4 +87,35 @@ async def test_a_command_that_has_ended_is_not_stopped() -> None:
         assert await command.output.read() == b""
     assert (stopper.stop, command.output.was_cut_off, command.group_is_alive()) == (None, True, True)
     os.kill(child, signal.SIGKILL)
+    command.output.close()
+
+
+async def test_after_a_signal_the_store_is_waited_for_a_bounded_time() -> None:
+    """At the first signal it is given seconds; at the next less than one, if only the store is waited for by then."""
+    limits: list[float] = []
+    stopper = Stopper(limits.append)
+    command, _ = await start()
+    stopper.attach(command)
+    with stopper.on_signals():
+        for number in (1, 2):
+            os.kill(os.getpid(), signal.SIGTERM)
+            await wait_until(lambda number=number: len(limits) == number)  # type: ignore[misc]
+        assert await command.wait() == 128 + signal.SIGKILL
+        os.kill(os.getpid(), signal.SIGTERM)
+        await wait_until(lambda: len(limits) == 3)
+    assert limits == [stopping.STORE_SECONDS, stopping.STORE_SECONDS, stopping.LAST_STORE_SECONDS]
+    await stopper.finish()
+    command.output.close()
+
+
+async def test_a_cancel_from_elsewhere_bounds_the_wait_for_the_store() -> None:
+    """As a signal does."""
+    limits: list[float] = []
+    stopper = Stopper(limits.append)
+    command = await Command.start(["sleep", "1000"], pty=False)
+    stopper.attach(command)
+    stopper.stop_for_store()
+    assert await command.wait() == 128 + signal.SIGTERM
+    await stopper.finish()
+    assert limits == [stopping.STORE_SECONDS]
     command.output.close()

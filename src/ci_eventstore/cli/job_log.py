@@ -1,0 +1,64 @@
+"""What a command prints, on its way into its job's log."""
+
+import platform
+from types import TracebackType
+from typing import Self
+
+from ci_eventstore.cli.messages import say
+from ci_eventstore.errors import LogNotStoredError
+from ci_eventstore.writer.log_writer import LogWriter
+
+
+class JobLog:
+    """A `LogWriter` that says when it gives up, and then takes output all the same: it goes into the rescue file."""
+
+    def __init__(self, writer: LogWriter) -> None:
+        #: Why the log isn't complete, known once this is closed.
+        self.failure: LogNotStoredError | None = None
+        #: Whether the output stands at the beginning of a line.
+        self.ends_a_line = True
+        self._writer = writer
+        self._is_hurried = False
+
+    async def __aenter__(self) -> Self:
+        """Begin to store."""
+        await self._writer.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Store the rest, in the rescue file if need be."""
+        try:
+            await self._writer.__aexit__(kind, error, traceback)
+        except LogNotStoredError as failure:
+            self.failure = failure
+
+    async def write(self, piece: bytes) -> None:
+        """Take output; return at once, unless too much waits to be stored."""
+        self.ends_a_line = piece.endswith(b"\n")
+        try:
+            await self._writer.write(piece)
+        except LogNotStoredError:
+            # It is in the rescue file, and `report` says so.
+            return
+
+    def hurry(self, seconds: float) -> None:
+        """From now on, wait so many seconds at most for the store to take a chunk."""
+        self._is_hurried = True
+        self._writer.hurry(seconds)
+
+    async def report(self) -> None:
+        """Say so as soon as nothing is stored any more; return when it is certain that everything is, or isn't."""
+        failure = await self._writer.until_over()
+        if failure is not None:
+            where = f"but kept in {failure.path}" if failure.path else "nor could it be kept in a local file"
+            goes_on = "" if self._is_hurried else "; the command goes on"
+            what = f"the rest of the output is not stored in the log of job {failure.job_id}, {where}{goes_on}"
+            say(f"warning: {what}: {failure.__cause__}")
+
+
+def note_of(failure: LogNotStoredError) -> str:
+    """Return the line that says in a log what it lacks."""
+    where = f"they are in {failure.path} on {platform.node()}" if failure.path else "they are lost"
+    return f"\n[the last {failure.size_bytes} bytes of the output are missing here: the store failed; {where}]\n"
