@@ -24,6 +24,7 @@ from ci_common.validation import (
     check_user,
 )
 from ci_eventstore.claims.claim import Claim
+from ci_eventstore.claims.lease_keeper import LeaseKeeper, Notify
 from ci_eventstore.claims.store import ClaimStore
 from ci_eventstore.errors import AmbiguousPrefixError, NotInitializedError
 from ci_eventstore.events.append import HEAD_BYTES, Call
@@ -38,6 +39,9 @@ from ci_eventstore.server.deployments import Deployment
 from ci_eventstore.settings import Durability, Settings
 from ci_eventstore.store import Store
 from ci_eventstore.writer.log_writer import LogWriter, WriterSettings
+
+#: Under which name and for how long a job is claimed whose controller is gone, only to be ended.
+CANCELLER, CANCEL_LEASE_SECONDS = "cancel", 30.0
 
 
 class RedisJobRepository(JobRepository):
@@ -237,6 +241,8 @@ class RedisJobRepository(JobRepository):
         [line] = accept_events([JobEvent("log", cancel_message(reason))], utc_now(), self._settings.max_event_bytes)
         is_final = bool(self._claim_on(job_id))
         await self._execute(job_id, Cancel(line.data or "", _optional("user id", user_id), is_final))
+        if not is_final:
+            await self._end_if_lost(job_id)
 
     # Events
 
@@ -337,6 +343,18 @@ class RedisJobRepository(JobRepository):
 
     def _claim_on(self, job_id: str) -> str:
         return str(self._claim) if self._claim is not None and self._claim.job_id == job_id else ""
+
+    async def _end_if_lost(self, job_id: str) -> None:
+        """End a job that is to be cancelled and whose controller is gone."""
+        state = await self._store.jobs.state(job_id)
+        if state is not None and state.claim is not None:
+            claimed = await self.claims.claim_expired(job_id, state.queue, CANCELLER, CANCEL_LEASE_SECONDS)
+            if claimed is not None:
+                await self.under(claimed.claim).cancel_job(job_id)
+
+    def keep_leases(self, lease_seconds: float, notify: Notify) -> LeaseKeeper:
+        """Return what renews leases from a thread of its own, and says which were lost or are to be cancelled."""
+        return LeaseKeeper(self._deployment, self._keys, lease_seconds, notify)
 
     async def _execute(self, job_id: str, command: Command) -> None:
         await self._store.jobs.execute(check_id("job id", job_id), command, self._claim_on(job_id))

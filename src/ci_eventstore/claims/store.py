@@ -1,7 +1,8 @@
 """Take jobs out of queues, and keep them: the typed face of `peek.lua`, `claim.lua` and `renew.lua`."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,6 +21,10 @@ PEEK = load_script(__package__, "peek", functions=QUEUE_FUNCTIONS)
 CLAIM = load_script(__package__, "claim", functions=QUEUE_FUNCTIONS)
 RENEW = load_script(__package__, "renew", functions=QUEUE_FUNCTIONS)
 
+TIDY = load_script(__package__, "tidy", functions=QUEUE_FUNCTIONS)
+
+#: A controller that hasn't looked for jobs for so long and has none is gone.
+GONE_MS = 3_600_000
 #: One script call gives at most so many jobs.
 CLAIM_JOBS = 256
 
@@ -82,6 +87,18 @@ class ClaimStore:
             reply = as_texts(await self._server.run(RENEW, [keys.leases, keys.clock, *hashes], [lease_ms, *pairs]))
             answers.update(zip(group, reply, strict=True))
         return answers
+
+    async def sign_off(self, queue: str, controller: str = "") -> None:
+        """Remove a controller that has no jobs from a queue's consumer group, and those that are long gone."""
+        for keys in self._partitions(queue):
+            await self._server.run(TIDY, [keys.dispatch, keys.calls], [controller, GONE_MS])
+
+    async def messages(self, queues: Sequence[str]) -> AsyncGenerator[str, None]:
+        """Yield what the queues' controllers are told: "ticket", "cancel <job id>"; "" if some may have been missed."""
+        channels = [self._partitions(queue)[0].channel for queue in queues]
+        async with aclosing(self._server.messages(channels)) as messages:
+            async for message in messages:
+                yield message
 
     async def depth(self, queue: str) -> Depth:
         """Return how many jobs of a queue wait, and how many controllers have."""

@@ -11,7 +11,7 @@
 --       9 sizes: "bytes lines" of each record's text, joined by spaces; "" may be given for logs
 --       10 how many bytes of text the log's head may have
 --       11 claim under which this is written, "*" if it needs none though there is one
---       12 what to do in the queue, "drop" (a lease), "leave", "enter", joined by spaces; with
+--       12 what to do in the queue, "drop" (a lease), "leave", "enter", "cancel" (tell it), joined by spaces; with
 --       13 user, 14 ticket of the lease, 15 channel of the queue
 --       16 member of the listings, 17 how many listings to leave
 --       18 how many fields to set, 19 how many to remove; then these, as names and values, then names
@@ -227,6 +227,10 @@ if string.find(moves, 'leave', 1, true) then
 end
 if string.find(moves, 'enter', 1, true) then
   enter_queue(KEYS[7], KEYS[8], KEYS[9], user, member, channel)
+end
+
+if string.find(moves, 'cancel', 1, true) then
+  redis.call('PUBLISH', channel, 'cancel ' .. string.sub(member, 18))
 end
 
 if not last_call and redis.call('HLEN', calls) >= CALLS_KEPT then

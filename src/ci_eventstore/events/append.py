@@ -54,10 +54,10 @@ class Call(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class QueueMove:
-    """What an append does in its job's queue: drop a lease with its ticket, leave the queue, enter it."""
+    """What an append does in its job's queue: drop a lease with its ticket, leave it, enter it, tell of a cancel."""
 
     keys: QueueKeys
-    steps: Sequence[Literal["drop", "leave", "enter"]]
+    steps: Sequence[Literal["drop", "leave", "enter", "cancel"]]
     user_id: str | None
     ticket: str | None
 

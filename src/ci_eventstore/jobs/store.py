@@ -143,11 +143,13 @@ def plan_change(keys: JobKeys, before: JobState | None, records: Sequence[Record
 def _plan_queue_move(keys: JobKeys, before: JobState | None, after: JobState) -> QueueMove | None:
     was_queued = before is not None and before.status == JobStatus.QUEUED
     is_queued = after.status == JobStatus.QUEUED
-    steps: list[Literal["drop", "leave", "enter"]] = []
+    steps: list[Literal["drop", "leave", "enter", "cancel"]] = []
     if before is not None and before.claim is not None and after.claim is None:
         steps.append("drop")
     if was_queued != is_queued:
         steps.append("enter" if is_queued else "leave")
+    if after.cancel_line is not None and (before is None or before.cancel_line is None):
+        steps.append("cancel")
     ticket = None if before is None else before.ticket
     return QueueMove(keys.queue(after.queue), steps, after.user_id, ticket) if steps else None
 

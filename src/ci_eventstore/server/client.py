@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Any, cast
 
 from hiredis import pack_command
@@ -41,6 +41,8 @@ LOADING_PATIENCE_SECONDS = 300.0
 REPLICATION_SECONDS = 2.0
 COMMAND_CONNECTIONS = 32
 BLOCKING_CONNECTIONS = 1000
+#: How long to wait before channels are listened to again.
+LISTEN_PAUSE_SECONDS = 0.5
 #: How long a blocking read waits at the server; below the socket's timeout.
 BLOCK_SECONDS = 5.0
 
@@ -122,6 +124,23 @@ class Server:
     async def read_blocking(self, *command: str | int | bytes) -> Reply:
         """Send a read that waits at the server for up to BLOCK_SECONDS."""
         return await self._persist(command[0], lambda: self._blocking.execute_command(*command), is_write=False)
+
+    async def messages(self, channels: Sequence[str]) -> AsyncGenerator[str, None]:
+        """Yield the messages of some channels; "" whenever they are listened to anew: some may have been missed."""
+        while not self._closed:
+            listener = self._blocking.pubsub(ignore_subscribe_messages=True)
+            try:
+                await listener.subscribe(*channels)
+                yield ""
+                while True:
+                    message = await listener.get_message(timeout=BLOCK_SECONDS)
+                    if message is not None:
+                        yield message["data"].decode()
+            except exceptions.RedisError as error:
+                logger.debug("listening again", extra={"error": str(error)})
+                await asyncio.sleep(LISTEN_PAUSE_SECONDS)
+            finally:
+                await listener.aclose()
 
     async def run(self, script: Script, keys: Sequence[str], arguments: Iterable[str | int | bytes]) -> Reply:
         """Run a script. It is sent again after a lost reply, so it must know its call by an argument.

@@ -1,0 +1,23 @@
+-- Remove a controller that signs off from a queue's consumer group, and those that were gone for long; none that holds tickets.
+--
+-- KEYS  1 dispatch, 2 controllers' last calls
+-- ARGV  1 controller, or "", 2 milliseconds without a sign of life after which one is gone
+
+local dispatch, calls, controller, gone_ms = KEYS[1], KEYS[2], ARGV[1], tonumber(ARGV[2])
+if redis.call('EXISTS', dispatch) == 0 then
+  return 0
+end
+last_ticket(dispatch)
+local removed = 0
+for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', dispatch, 'controllers')) do
+  local fields = {}
+  for i = 1, #consumer, 2 do
+    fields[consumer[i]] = consumer[i + 1]
+  end
+  if fields['pending'] == 0 and (fields['name'] == controller or fields['idle'] > gone_ms) then
+    redis.call('XGROUP', 'DELCONSUMER', dispatch, 'controllers', fields['name'])
+    redis.call('HDEL', calls, fields['name'])
+    removed = removed + 1
+  end
+end
+return removed

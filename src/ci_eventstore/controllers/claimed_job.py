@@ -1,0 +1,169 @@
+"""A job in the hands of its controller."""
+
+import asyncio
+import logging
+import traceback
+from collections.abc import Awaitable, Callable, Iterable
+from types import TracebackType
+from typing import Self
+
+from ci_common.errors import LeaseLostError
+from ci_common.models import Job, JobStatus, utc_now
+from ci_eventstore.claims.claim import Claim, Claimed
+from ci_eventstore.errors import LogNotStoredError
+from ci_eventstore.repository import RedisJobRepository
+from ci_eventstore.writer.log_writer import LogWriter
+
+logger = logging.getLogger("ci_eventstore.controllers")
+
+
+class ClaimedJob:
+    r"""What a controller has of a job: the claim, the job, a log to write, and the ways to end it.
+
+        async with claimed:
+            await claimed.write("building\n")
+            await claimed.complete(success=True)
+
+    Inside `async with`, the task is cancelled when the lease is lost or someone cancels the job. Leaving it ends the
+    job: with `success` if it hasn't been ended by then; as failed, with the traceback in its log, on an exception; back
+    in its queue when the controller was stopped meanwhile; and not at all when the lease was lost.
+    """
+
+    def __init__(
+        self,
+        repository: RedisJobRepository,
+        claimed: Claimed,
+        secrets: Iterable[str] = (),
+        on_end: Callable[["ClaimedJob"], None] = lambda job: None,
+    ) -> None:
+        #: Writes to this job under its claim.
+        self.repository = repository.under(claimed.claim)
+        self.job: Job = claimed.job
+        self.claim: Claim = claimed.claim
+        #: How often the job was claimed, this time included.
+        self.attempts = claimed.attempts
+        self.lost_by = claimed.lost_by
+        #: Set when the claim isn't the job's any more.
+        self.lost = asyncio.Event()
+        #: Set when someone wants the job cancelled.
+        self.cancelled = asyncio.Event()
+        #: With what result it is completed when it is left.
+        self.success = True
+        #: Whether it was ended, released or lost.
+        self.is_over = False
+        self._on_end = on_end
+        self._secrets = tuple(secrets)
+        self._log: LogWriter | None = None
+        self._log_is_open = False
+        #: The task that is inside, as long as it may be interrupted.
+        self._task: asyncio.Task[object] | None = None
+        self._was_interrupted = False
+        if claimed.is_cancelled:
+            self.cancelled.set()
+
+    @property
+    def log(self) -> LogWriter:
+        """The writer of the job's log; it is closed when the job is ended."""
+        if self._log is None:
+            self._log = self.repository.log_writer(self.job.id, secrets=self._secrets)
+        return self._log
+
+    async def write(self, data: str | bytes) -> None:
+        """Write to the job's log; LogNotStoredError."""
+        if not self._log_is_open:
+            self._log_is_open = True
+            await self.log.__aenter__()
+        await self.log.write(data)
+
+    async def complete(self, success: bool = True) -> None:
+        """End the job as completed, behind everything written to its log; LeaseLostError."""
+        await self._end(lambda: self.repository.complete_job(self.job.id, success, utc_now()))
+
+    async def fail(self, reason: str) -> None:
+        """End the job as failed, with the reason as the last line of its log; LeaseLostError."""
+        self._task = None
+        await self.write(f"[{reason}]\n")
+        await self._end(lambda: self.repository.update_job_status(self.job.id, JobStatus.FAILED))
+
+    async def release(self) -> None:
+        """Put the job back into its queue, claimable at once; LeaseLostError."""
+        await self._end(lambda: self.repository.update_job_status(self.job.id, JobStatus.QUEUED))
+
+    async def cancel(self) -> None:
+        """End the job as cancelled, with the line of who asked for it; LeaseLostError."""
+        await self._end(lambda: self.repository.cancel_job(self.job.id))
+
+    def interrupt(self, *, lost: bool = False, cancelled: bool = False) -> None:
+        """Cancel the task that is inside, and note why."""
+        if lost:
+            self.lost.set()
+        if cancelled:
+            self.cancelled.set()
+        if self._task is not None and not self._was_interrupted:
+            self._was_interrupted = True
+            self._task.cancel()
+
+    async def __aenter__(self) -> Self:
+        """Begin; what came before this claim is told in the log."""
+        self._task = asyncio.current_task()
+        if self.attempts > 1:
+            before = f"controller {self.lost_by} was lost" if self.lost_by else "it was given back"
+            await self.write(f"[attempt {self.attempts}: {before}]\n")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        """End the job as said above."""
+        self._task, task = None, asyncio.current_task()
+        is_interrupt = self._was_interrupted and isinstance(error, asyncio.CancelledError)
+        if is_interrupt and task is not None:
+            task.uncancel()
+        try:
+            await self._conclude(error)
+        except LeaseLostError:
+            self.lost.set()
+            logger.warning("a job was lost", extra={"job_id": self.job.id})
+        finally:
+            await self._close_log()
+            self.is_over = True
+            self._on_end(self)
+        return is_interrupt or isinstance(error, Exception)
+
+    async def _conclude(self, error: BaseException | None) -> None:
+        if self.is_over or self.lost.is_set():
+            return
+        if self.cancelled.is_set():
+            await self.cancel()
+        elif error is None:
+            await self.complete(self.success)
+        elif isinstance(error, LeaseLostError):
+            self.lost.set()
+        elif isinstance(error, Exception):
+            logger.warning("a job failed by an exception", exc_info=error, extra={"job_id": self.job.id})
+            await self.write("".join(traceback.format_exception(error)))
+            await self.fail(f"the handler raised {type(error).__name__}")
+        else:
+            # The controller was stopped, or whoever runs it was cancelled.
+            await self.release()
+
+    async def _end(self, write: Callable[[], Awaitable[None]]) -> None:
+        """End the job behind its log; what was begun isn't interrupted any more."""
+        self._task = None
+        try:
+            await self._close_log()
+            await write()
+        finally:
+            # Also if it isn't known whether it took effect: what is still claimed then falls to others.
+            self.is_over = True
+            self._on_end(self)
+
+    async def _close_log(self) -> None:
+        if not self._log_is_open:
+            return
+        self._log_is_open = False
+        try:
+            await self.log.__aexit__(None, None, None)
+        except LogNotStoredError as failure:
+            if not isinstance(failure.__cause__, LeaseLostError):
+                logger.error("a log could not be stored: %s", failure, extra={"job_id": self.job.id})
