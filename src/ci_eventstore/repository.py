@@ -103,6 +103,7 @@ class RedisJobRepository(JobRepository):
         self._settings = settings
         self._opened: Store | None = None
         self._claim: Claim | None = None
+        self._known: JobState | None = None
         self._opening = asyncio.Lock()
 
     @property
@@ -332,13 +333,16 @@ class RedisJobRepository(JobRepository):
         """Take jobs out of queues; what a `Controller` is built on."""
         return self._store.claims
 
-    def under(self, claim: Claim) -> Self:
+    def under(self, claim: Claim, known: JobState | None = None) -> Self:
         """Return this repository for who has claimed a job: it writes to that job under the claim.
+
+        `known` is the job's state when it was claimed; it spares the first change of it a question.
 
         Its writes to that job raise LeaseLostError when the claim isn't the job's any more.
         """
         view = copy(self)
         view._claim = claim
+        view._known = known
         return view
 
     def _claim_on(self, job_id: str) -> str:
@@ -357,7 +361,10 @@ class RedisJobRepository(JobRepository):
         return LeaseKeeper(self._deployment, self._keys, lease_seconds, notify)
 
     async def _execute(self, job_id: str, command: Command) -> None:
-        await self._store.jobs.execute(check_id("job id", job_id), command, self._claim_on(job_id))
+        claim, known = self._claim_on(job_id), None
+        if claim:
+            known, self._known = self._known, None
+        await self._store.jobs.execute(check_id("job id", job_id), command, claim, known)
 
     async def _read(self, job_id: str, after: int, limit: int | None, user_id: str | None) -> list[JobEvent]:
         keys = self._keys.job(check_id("job id", job_id))

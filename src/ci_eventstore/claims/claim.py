@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ci_common.models import Job
+from ci_eventstore.jobs.state import JobState
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class Claimed(NamedTuple):
 
     claim: Claim
     job: Job
+    state: JobState
     #: How often the job was claimed, this time included.
     attempts: int
     #: The controller that had it before and is gone; None if it came from the queue.

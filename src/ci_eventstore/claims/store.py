@@ -158,4 +158,4 @@ def _as_claimed(reply: Reply) -> Claimed:
     state = from_hash(as_text_map(reply[2]))
     assert state.claim is not None
     claim = Claim(job_id, state.epoch, state.claim.split(" ")[1])
-    return Claimed(claim, to_job(job_id, state), state.attempts, lost_by or None, state.cancel_line is not None)
+    return Claimed(claim, to_job(job_id, state), state, state.attempts, lost_by or None, state.cancel_line is not None)

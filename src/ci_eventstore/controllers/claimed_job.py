@@ -37,7 +37,7 @@ class ClaimedJob:
         on_end: Callable[["ClaimedJob"], None] = lambda job: None,
     ) -> None:
         #: Writes to this job under its claim.
-        self.repository = repository.under(claimed.claim)
+        self.repository = repository.under(claimed.claim, claimed.state)
         self.job: Job = claimed.job
         self.claim: Claim = claimed.claim
         #: How often the job was claimed, this time included.

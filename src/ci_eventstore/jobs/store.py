@@ -72,16 +72,19 @@ class JobStore:
         """Append one accepted log event under a call of the caller's own, beside what else this process writes."""
         await self._append(self._keys.job(job_id), encode_logs([event]), call, claim)
 
-    async def execute(self, job_id: str, command: Command, claim: str = "") -> None:
+    async def execute(self, job_id: str, command: Command, claim: str = "", known: JobState | None = None) -> None:
         """Let the job do what the command says, behind what this process is writing to it already.
+
+        `known` is its state as far as the caller knows: if it is of another version, it is read again.
 
         JobNotFoundError, InvalidTransitionError, ResultConflictError, JobClaimedError, LeaseLostError.
         """
         keys = self._keys.job(job_id)
 
         async def attempts(call: Call) -> bool:
+            state = known
             while True:
-                state = await self.state(job_id)
+                state = state or await self.state(job_id)
                 if state is None:
                     raise JobNotFoundError(job_id)
                 needed = check_claim(job_id, state, command, claim)
@@ -90,7 +93,8 @@ class JobStore:
                     return False
                 if await self._commit(keys, state, records, call, needed):
                     return True
-                logger.debug("decided again", extra={"job_id": job_id, "version": state.version})
+                state = None
+                logger.debug("decided again", extra={"job_id": job_id})
 
         await self._flusher.execute(job_id, attempts, claim)
 

@@ -25,6 +25,7 @@ from ci_eventstore.errors import (
 )
 from ci_eventstore.server.clock import ClockReading
 from ci_eventstore.server.deployments import Deployment
+from ci_eventstore.server.pipeline import Pipeline
 from ci_eventstore.server.replies import Reply, as_info, as_texts
 from ci_eventstore.server.retry import failed_start, is_passing, pauses, was_never_executed
 from ci_eventstore.server.scripts import Script
@@ -70,6 +71,7 @@ class Server:
         self._replicas = replicas
         self._commands = _client(deployment, COMMAND_CONNECTIONS)
         self._blocking = _client(deployment, BLOCKING_CONNECTIONS)
+        self._pipeline_of_scripts = Pipeline(self._commands.connection_pool)
         self._reached = False
         self._closed = False
         self._clock: ClockReading | None = None
@@ -178,7 +180,7 @@ class Server:
     async def _write(self, what: str, *command: str | int | bytes) -> Reply:
         """Send a write; with replicas, WAIT for them on the same connection, since it is that connection's writes."""
         if not self._replicas:
-            return await self._commands.execute_command(*command)
+            return await self._pipeline_of_scripts.execute(*command)
         pipeline = self._commands.pipeline(transaction=False)
         pipeline.execute_command(*command)
         pipeline.execute_command("WAIT", self._replicas, int(REPLICATION_SECONDS * 1000))

@@ -1,0 +1,1 @@
+"""Python's job queues beside this one: `make bench-peers`."""
