@@ -1,7 +1,7 @@
 """What writers did to a job, and whether the job's events agree with it.
 
-A `History` is written down while the writers work; `check` compares it with the events that are read afterwards. Another
-suite gives `check` rules of its own beside these.
+A `History` is written down while the writers work; `check` compares it with the events that are read afterwards.
+Another suite gives `check` rules of its own beside these.
 """
 
 import itertools
@@ -44,6 +44,18 @@ class Call:
     is_one_step: bool = True
     outcome: Outcome = Outcome.OPEN
 
+    @contextmanager
+    def under_way(self) -> Iterator[None]:
+        """Note how the body that makes the call ends; what only says that isn't raised again."""
+        try:
+            yield
+        except OutcomeUnknownError:
+            self.outcome = Outcome.UNKNOWN
+        except StoreUnavailableError:
+            self.outcome = Outcome.REFUSED
+        else:
+            self.outcome = Outcome.ACKNOWLEDGED
+
     def settle(self, lines_read: Container[str]) -> None:
         """Note what a read showed that began after this call's outcome had been told to be unknown."""
         if self.outcome is Outcome.UNKNOWN:
@@ -65,19 +77,6 @@ class History:
         self._lines.update(lines)
         self.calls.append(Call(writer, tuple(lines), is_one_step))
         return self.calls[-1]
-
-    @contextmanager
-    def call(self, writer: str, lines: Sequence[str], *, is_one_step: bool = True) -> Iterator[Call]:
-        """Note a call, and how the body that makes it ends; what only says how it ended isn't raised again."""
-        call = self.begin(writer, lines, is_one_step=is_one_step)
-        try:
-            yield call
-        except OutcomeUnknownError:
-            call.outcome = Outcome.UNKNOWN
-        except StoreUnavailableError:
-            call.outcome = Outcome.REFUSED
-        else:
-            call.outcome = Outcome.ACKNOWLEDGED
 
     def of_writers(self) -> Mapping[str, list[Call]]:
         """Return each writer's calls."""

@@ -128,20 +128,19 @@ def test_a_planted_fault_is_found(history: History, events: list[JobEvent], find
 )
 def test_a_call_notes_how_it_ended(error: Exception | None, outcome: Outcome) -> None:
     """The error of a call is its outcome."""
-    history = History()
-    with history.call("ann", ["a"]) as call:
-        assert call.outcome is Outcome.OPEN
+    call = History().begin("ann", ["a"])
+    with call.under_way():
         if error is not None:
             raise error
-    assert [call.outcome for call in history.calls] == [outcome]
+    assert call.outcome is outcome
 
 
 def test_an_error_that_says_nothing_of_the_outcome_is_raised() -> None:
     """What isn't foreseen ends the test, and the call stays open."""
-    history = History()
-    with pytest.raises(KeyError), history.call("ann", ["a"]):
+    call = History().begin("ann", ["a"])
+    with pytest.raises(KeyError), call.under_way():
         raise KeyError
-    assert [call.outcome for call in history.calls] == [Outcome.OPEN]
+    assert call.outcome is Outcome.OPEN
 
 
 def test_a_read_settles_an_unknown_outcome_only() -> None:
