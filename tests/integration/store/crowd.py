@@ -60,6 +60,8 @@ class Crowd:
     def __init__(self, repositories: Sequence[RedisJobRepository], observer: RedisJobRepository, seed: int) -> None:
         #: How many calls ended in which way.
         self.ended = Counter[Outcome]()
+        #: Whether a read after an error says for good whether the call took effect.
+        self.settles = True
         self._repositories = repositories
         self._observer = observer
         self._jobs = [WatchedJob(f"job-{number}") for number in range(JOBS)]
@@ -78,10 +80,10 @@ class Crowd:
         self._is_over = True
         await asyncio.wait(self._writers)
 
-    async def progress(self, calls: int = 500) -> None:
-        """Wait until so many more calls were acknowledged."""
-        wanted = self.ended[Outcome.ACKNOWLEDGED] + calls
-        await wait_until(lambda: self.ended[Outcome.ACKNOWLEDGED] >= wanted, seconds=100)
+    async def progress(self, calls: int = 500, outcome: Outcome = Outcome.ACKNOWLEDGED) -> None:
+        """Wait until so many more calls have ended in a way."""
+        wanted = self.ended[outcome] + calls
+        await wait_until(lambda: self.ended[outcome] >= wanted, seconds=100)
 
     async def say_farewell(self) -> None:
         """Let every repository write a last line to every job; the network must be whole again."""
@@ -137,7 +139,7 @@ class Crowd:
 
     async def _note_end(self, job: WatchedJob, call: Call) -> None:
         self.ended[call.outcome] += 1
-        if call.outcome is Outcome.UNKNOWN:
+        if call.outcome is Outcome.UNKNOWN and self.settles:
             await job.read_on(self._observer)
             call.settle(job.lines)
 

@@ -8,16 +8,22 @@ import asyncio
 import logging
 import os
 import random
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from ci_common.models import Job
+from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.server import client
+from ci_eventstore.server.clock import ClockReading
+from ci_eventstore.writer.log_writer import LogWriter, WriterSettings
 from tests.fault_proxy import QUICK_FAULTS, FaultProxy, randomly
-from tests.history import Outcome
+from tests.history import History, Outcome, check
 from tests.integration.store.crowd import Crowd, open_crowd
 from tests.servers import RealServer, find_redis7, find_valkey
+from tests.waiting import wait_until
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +31,8 @@ IS_SOAK = os.environ.get("CI_EVENTSTORE_SOAK") == "1"
 #: Longer than a connection waits for an answer.
 STALL_SECONDS = 12.0
 OUTAGE_SECONDS = 30.0 if IS_SOAK else 6.0
+#: Of the lines of a steady log, with their line ends.
+LINE_CHARACTERS = 100
 #: How often the short form is gone through.
 ROUNDS = 20 if IS_SOAK else 1
 
@@ -97,15 +105,81 @@ async def test_a_stalled_and_a_killed_server(own: RealServer, proxy: FaultProxy,
 
 
 async def go_through_outages(own: RealServer, proxy: FaultProxy, crowd: Crowd, seed: int) -> None:
-    """Break all that can be broken, and let the server be away until calls were refused and given up."""
-    for number in range(3 * ROUNDS):
+    """Break all that can be broken, let the server be away for longer than a call waits, and let ghosts come late."""
+    for number in range(2 * ROUNDS):
         proxy.plan = randomly(seed + number, 0.1)
         await crowd.progress()
-        proxy.release.clear()
-        before = crowd.ended.copy()
         own.kill()
-        await wait_until(lambda before=before: crowd.ended[Outcome.REFUSED] > before[Outcome.REFUSED])  # type: ignore[misc]
+        async with asyncio.TaskGroup() as group:
+            for outcome in (Outcome.REFUSED, Outcome.UNKNOWN):
+                group.create_task(crowd.progress(1, outcome))
         await asyncio.to_thread(own.start)
         await crowd.progress()
-        proxy.release.set()
+        await proxy.delivered()
+        proxy.release.clear()
         proxy.cut_all()
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_calls_that_give_up(own: RealServer, proxy: FaultProxy, seed: int) -> None:
+    """What was refused isn't there, and of an unknown outcome what a read shows is final."""
+    async with open_crowd([proxy.url, proxy.url, own.url], own.url, seed) as crowd:
+        await go_through_outages(own, proxy, crowd, seed)
+        assert await end_of(crowd, proxy) == []
+    assert proxy.faults > 0
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_calls_that_give_up_while_the_clock_is_set_back(
+    own: RealServer, proxy: FaultProxy, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The deadlines of late commands don't pass, and still they can't come after what their process wrote next."""
+    deadline = ClockReading.deadline_ms
+    monkeypatch.setattr(ClockReading, "deadline_ms", lambda *given: deadline(*given) + 3_600_000)
+    monkeypatch.setattr(ClockReading, "seconds_until_past", lambda *given: 0.0)
+    async with open_crowd([proxy.url, proxy.url, own.url], own.url, seed) as crowd:
+        # Only the next write makes an outcome final, not a read.
+        crowd.settles = False
+        await go_through_outages(own, proxy, crowd, seed)
+        assert await end_of(crowd, proxy) == []
+
+
+@pytest.mark.parametrize("own", [find_valkey], ids=["valkey"], indirect=True)
+async def test_an_outage_under_a_steady_log(
+    own: RealServer, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand lines a second: while the server is away the spool fills to its limit, then the producer waits."""
+    if not IS_SOAK:
+        # So that calls end with an unknown outcome in a short outage too.
+        monkeypatch.setattr(client, "PATIENCE_SECONDS", 1.0)
+    spool, history = 200_000, History()
+    settings = WriterSettings(spool_characters=spool)
+    async with RedisJobRepository.from_url(own.url) as observer, RedisJobRepository.from_url(proxy.url) as repository:
+        await observer.create_job(Job(id="j", status="running"))
+        async with repository.log_writer("j", settings=settings) as writer, asyncio.TaskGroup() as group:
+            producer = group.create_task(produce(writer, history, round(1000 * (OUTAGE_SECONDS + 2))))
+            await wait_until(lambda: len(history.calls) > 1000)
+            own.kill()
+            began = time.monotonic()
+            await wait_until(lambda: writer._chunker.characters > spool)
+            waiting_since = len(history.calls)
+            await asyncio.sleep(began + OUTAGE_SECONDS - time.monotonic())
+            assert len(history.calls) == waiting_since
+            await asyncio.to_thread(own.start)
+        assert producer.result() <= spool + LINE_CHARACTERS
+        for call in history.calls:
+            call.outcome = Outcome.ACKNOWLEDGED
+        assert check(history, await observer.get_events_since("j", 0)) == []
+        assert await observer.verify() == []
+
+
+async def produce(writer: LogWriter, history: History, count: int) -> int:
+    """Write a thousand lines a second; return the most characters that were waiting for the store."""
+    began, most = time.monotonic(), 0
+    for number in range(count):
+        await asyncio.sleep(max(0.0, began + number / 1000 - time.monotonic()))
+        line = f"line {number}".ljust(LINE_CHARACTERS - 1, ".")
+        history.begin("producer", [line], is_one_step=False)
+        await writer.write(f"{line}\n")
+        most = max(most, writer._chunker.characters)
+    return most
