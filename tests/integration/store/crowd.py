@@ -57,7 +57,13 @@ class WatchedJob:
 class Crowd:
     """Writers of several repositories."""
 
-    def __init__(self, repositories: Sequence[RedisJobRepository], observer: RedisJobRepository, seed: int) -> None:
+    def __init__(
+        self,
+        repositories: Sequence[RedisJobRepository],
+        observer: RedisJobRepository,
+        group: asyncio.TaskGroup,
+        seed: int,
+    ) -> None:
         #: How many calls ended in which way.
         self.ended = Counter[Outcome]()
         #: Whether a read after an error says for good whether the call took effect.
@@ -67,23 +73,25 @@ class Crowd:
         self._jobs = [WatchedJob(f"job-{number}") for number in range(JOBS)]
         self._seed = seed
         self._is_over = False
-        self._writers: list[asyncio.Task[None]] = []
+        self._group = group
+        self._tasks: list[asyncio.Task[None]] = []
 
-    async def begin(self, group: asyncio.TaskGroup) -> None:
+    async def begin(self) -> None:
         """Create the jobs, and let the writers begin."""
         for job in self._jobs:
             await self._observer.create_job(Job(id=job.id, status="running"))
-        self._writers = [group.create_task(self._write(number)) for number in range(WRITERS)]
+        self._tasks += [self._group.create_task(self._write(number)) for number in range(WRITERS)]
 
     async def stop(self) -> None:
-        """Let every writer end the call that it is at."""
+        """Let every writer end the call that it is at, and settle what can be settled."""
         self._is_over = True
-        await asyncio.wait(self._writers)
+        while pending := [task for task in self._tasks if not task.done()]:
+            await asyncio.wait(pending)
 
     async def progress(self, calls: int = 500, outcome: Outcome = Outcome.ACKNOWLEDGED) -> None:
         """Wait until so many more calls have ended in a way."""
         wanted = self.ended[outcome] + calls
-        await wait_until(lambda: self.ended[outcome] >= wanted, seconds=100)
+        await wait_until(lambda: self.ended[outcome] >= wanted)
 
     async def say_farewell(self) -> None:
         """Let every repository write a last line to every job; the network must be whole again."""
@@ -135,13 +143,14 @@ class Crowd:
             with contextlib.suppress(TimeoutError), call.under_way():
                 async with asyncio.timeout(chance.uniform(0, 0.05) if kind is Kind.HASTY else None):
                     await _send(repository, job.id, lines, kind)
-            await self._note_end(job, call)
+            self.ended[call.outcome] += 1
+            if call.outcome is Outcome.UNKNOWN and self.settles:
+                # Beside the writing: the server may be away.
+                self._tasks.append(self._group.create_task(self._settle(job, call)))
 
-    async def _note_end(self, job: WatchedJob, call: Call) -> None:
-        self.ended[call.outcome] += 1
-        if call.outcome is Outcome.UNKNOWN and self.settles:
-            await job.read_on(self._observer)
-            call.settle(job.lines)
+    async def _settle(self, job: WatchedJob, call: Call) -> None:
+        await job.read_on(self._observer)
+        call.settle(job.lines)
 
 
 async def _send(repository: RedisJobRepository, job_id: str, lines: Sequence[str], kind: Kind) -> None:
@@ -161,8 +170,8 @@ async def open_crowd(urls: Sequence[str], observer_url: str, seed: int) -> Async
     """Let a crowd write through repositories at several addresses; an error of a writer ends the body."""
     async with AsyncExitStack() as stack:
         opened = [await stack.enter_async_context(RedisJobRepository.from_url(url)) for url in (observer_url, *urls)]
-        crowd = Crowd(opened[1:], opened[0], seed)
         async with asyncio.TaskGroup() as group:
-            await crowd.begin(group)
+            crowd = Crowd(opened[1:], opened[0], group, seed)
+            await crowd.begin()
             yield crowd
             await crowd.stop()
