@@ -52,6 +52,11 @@ QUICK_FAULTS = (Fault.CUT_BEFORE, Fault.CUT_AFTER, Fault.CUT_IN_REPLY)
 SCRIPTS = (b"EVALSHA", b"EVAL")
 
 
+def always(fault: Fault | None) -> Plan:
+    """Return a plan that breaks every command that runs a script, or none."""
+    return lambda command: fault if command[0].upper() in SCRIPTS else None
+
+
 def randomly(
     seed: int, probability: float, faults: Sequence[Fault] = tuple(Fault), names: Sequence[bytes] = SCRIPTS
 ) -> Plan:

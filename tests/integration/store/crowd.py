@@ -73,6 +73,7 @@ class Crowd:
         self._jobs = [WatchedJob(f"job-{number}") for number in range(JOBS)]
         self._seed = seed
         self._is_over = False
+        self._rounds = 0
         self._group = group
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -93,13 +94,17 @@ class Crowd:
         wanted = self.ended[outcome] + calls
         await wait_until(lambda: self.ended[outcome] >= wanted)
 
-    async def say_farewell(self) -> None:
-        """Let every repository write a last line to every job; the network must be whole again."""
+    async def write_everywhere(self) -> None:
+        """Let every repository write a line to every job, again until it is stored."""
         for number, repository in enumerate(self._repositories):
             for job in self._jobs:
-                call = job.history.begin(f"repository-{number}", [f"farewell of {number}"])
-                await repository.add_event(job.id, JobEvent("log", call.lines[0]))
-                call.outcome = Outcome.ACKNOWLEDGED
+                outcome = Outcome.OPEN
+                while outcome is not Outcome.ACKNOWLEDGED:
+                    self._rounds += 1
+                    call = job.history.begin(f"repository-{number}", [f"repository-{number} line {self._rounds}"])
+                    with call.under_way():
+                        await repository.add_event(job.id, JobEvent("log", call.lines[0]))
+                    outcome = call.outcome
 
     async def complete_jobs(self) -> None:
         """Let every repository complete every job at the same time, until it is told that they are."""
@@ -151,6 +156,7 @@ class Crowd:
     async def _settle(self, job: WatchedJob, call: Call) -> None:
         await job.read_on(self._observer)
         call.settle(job.lines)
+        self.ended[call.outcome] += 1
 
 
 async def _send(repository: RedisJobRepository, job_id: str, lines: Sequence[str], kind: Kind) -> None:

@@ -19,7 +19,7 @@ from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.server import client
 from ci_eventstore.server.clock import ClockReading
 from ci_eventstore.writer.log_writer import LogWriter, WriterSettings
-from tests.fault_proxy import QUICK_FAULTS, FaultProxy, randomly
+from tests.fault_proxy import QUICK_FAULTS, Fault, FaultProxy, always, randomly
 from tests.history import History, Outcome, check
 from tests.integration.store.crowd import Crowd, open_crowd
 from tests.servers import RealServer, find_redis7, find_valkey
@@ -75,8 +75,8 @@ async def end_of(crowd: Crowd, proxy: FaultProxy) -> list[str]:
     """Complete the jobs while the network fails, then mend it, and return what is wrong with them."""
     await crowd.stop()
     await crowd.complete_jobs()
-    proxy.plan = lambda command: None
-    await crowd.say_farewell()
+    proxy.plan = always(None)
+    await crowd.write_everywhere()
     await proxy.delivered()
     return await crowd.findings()
 
@@ -104,29 +104,37 @@ async def test_a_stalled_and_a_killed_server(own: RealServer, proxy: FaultProxy,
     assert proxy.faults > 0
 
 
-async def go_through_outages(own: RealServer, proxy: FaultProxy, crowd: Crowd, seed: int) -> None:
-    """Break all that can be broken, let the server be away for longer than a call waits, and let ghosts come late."""
-    for number in range(2 * ROUNDS):
-        proxy.plan = randomly(seed + number, 0.1)
-        await crowd.progress()
-        own.kill()
-        async with asyncio.TaskGroup() as group:
-            for outcome in (Outcome.REFUSED, Outcome.UNKNOWN):
-                group.create_task(crowd.progress(1, outcome))
-        await asyncio.to_thread(own.start)
-        await crowd.progress()
-        await proxy.delivered()
-        proxy.release.clear()
-        proxy.cut_all()
+async def go_through_an_outage(own: RealServer, proxy: FaultProxy, crowd: Crowd, seed: int) -> None:
+    """Break all that can be broken, and let the server be away for longer than a call waits."""
+    proxy.release.set()
+    proxy.plan = randomly(seed, 0.1)
+    await crowd.progress()
+    own.kill()
+    async with asyncio.TaskGroup() as group:
+        for outcome in (Outcome.REFUSED, Outcome.UNKNOWN):
+            group.create_task(crowd.progress(1, outcome))
+    await asyncio.to_thread(own.start)
+    await crowd.progress()
+
+
+async def hold_calls_back(proxy: FaultProxy, crowd: Crowd, known: Outcome) -> None:
+    """Hold all commands in the network until many of their calls have ended, and let no other through after that."""
+    proxy.release.clear()
+    proxy.plan = always(Fault.LATE)
+    await crowd.progress(30, known)
+    proxy.plan = always(Fault.CUT_BEFORE)
 
 
 @pytest.mark.usefixtures("impatient")
 async def test_calls_that_give_up(own: RealServer, proxy: FaultProxy, seed: int) -> None:
     """What was refused isn't there, and of an unknown outcome what a read shows is final."""
     async with open_crowd([proxy.url, proxy.url, own.url], own.url, seed) as crowd:
-        await go_through_outages(own, proxy, crowd, seed)
+        for number in range(ROUNDS):
+            await go_through_an_outage(own, proxy, crowd, seed + number)
+            await hold_calls_back(proxy, crowd, Outcome.ABSENT)
+            await proxy.delivered()
+            proxy.plan = randomly(seed, 0.1)
         assert await end_of(crowd, proxy) == []
-    assert proxy.faults > 0
 
 
 @pytest.mark.usefixtures("impatient")
@@ -140,7 +148,12 @@ async def test_calls_that_give_up_while_the_clock_is_set_back(
     async with open_crowd([proxy.url, proxy.url, own.url], own.url, seed) as crowd:
         # Only the next write makes an outcome final, not a read.
         crowd.settles = False
-        await go_through_outages(own, proxy, crowd, seed)
+        for number in range(ROUNDS):
+            await go_through_an_outage(own, proxy, crowd, seed + number)
+            await hold_calls_back(proxy, crowd, Outcome.UNKNOWN)
+            proxy.plan = always(None)
+            await crowd.write_everywhere()
+            await proxy.delivered()
         assert await end_of(crowd, proxy) == []
 
 

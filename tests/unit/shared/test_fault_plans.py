@@ -1,6 +1,6 @@
 """Which commands the plans of the fault proxy break."""
 
-from tests.fault_proxy import Fault, at, randomly
+from tests.fault_proxy import Fault, always, at, randomly
 
 EVALSHA, READ = [b"EVALSHA", b"sha"], [b"HGETALL", b"key"]
 
@@ -9,6 +9,13 @@ def test_a_scripted_plan_breaks_the_first_commands_of_a_name() -> None:
     """So many of them, and no others."""
     plan = at(Fault.STALL, b"EVALSHA", times=2)
     assert [plan(command) for command in (READ, EVALSHA, EVALSHA, EVALSHA)] == [None, Fault.STALL, Fault.STALL, None]
+
+
+def test_a_plan_may_break_every_script() -> None:
+    """Scripts, however they are called, and nothing else."""
+    commands = (READ, EVALSHA, [b"eval", b"return 1"])
+    assert [always(Fault.LATE)(command) for command in commands] == [None, Fault.LATE, Fault.LATE]
+    assert [always(None)(command) for command in commands] == [None, None, None]
 
 
 def test_a_random_plan_is_the_same_for_the_same_seed() -> None:
