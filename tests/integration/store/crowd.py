@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from enum import Enum
@@ -25,12 +25,13 @@ class Kind(Enum):
 
     SINGLE = "one event after the other"
     SEVERAL = "several events in a call"
+    AT_ONCE = "several calls, without waiting for one before the next"
     #: It goes away while its call is on its way, as a caller with a timeout does.
     HASTY = "several events, but not for long"
     LOG = "a log writer for some lines, then the next"
 
 
-KINDS = (*[Kind.SINGLE] * 6, Kind.SEVERAL, Kind.SEVERAL, Kind.HASTY, Kind.LOG)
+KINDS = (*[Kind.SINGLE] * 5, Kind.SEVERAL, Kind.SEVERAL, Kind.AT_ONCE, Kind.HASTY, Kind.LOG)
 
 
 @dataclass(eq=False, slots=True)
@@ -143,15 +144,23 @@ class Crowd:
             count = 1 if kind is Kind.SINGLE else chance.randint(2, 6)
             lines = [f"{name} line {sent + place}" for place in range(count)]
             sent += count
-            # A log goes out piece by piece.
-            call = job.history.begin(name, lines, is_one_step=kind is not Kind.LOG)
-            with contextlib.suppress(TimeoutError), call.under_way():
-                async with asyncio.timeout(chance.uniform(0, 0.05) if kind is Kind.HASTY else None):
-                    await _send(repository, job.id, lines, kind)
-            self.ended[call.outcome] += 1
-            if call.outcome is Outcome.UNKNOWN and self.settles:
-                # Beside the writing: the server may be away.
-                self._tasks.append(self._group.create_task(self._settle(job, call)))
+            seconds = chance.uniform(0, 0.05) if kind is Kind.HASTY else None
+            async with asyncio.TaskGroup() as group:
+                for part in [[line] for line in lines] if kind is Kind.AT_ONCE else [lines]:
+                    # A log goes out piece by piece.
+                    call = job.history.begin(name, part, is_one_step=kind is not Kind.LOG)
+                    group.create_task(self._make(call, job, _send(repository, job.id, part, kind), seconds))
+
+    async def _make(
+        self, call: Call, job: WatchedJob, sending: Coroutine[None, None, None], seconds: float | None
+    ) -> None:
+        with contextlib.suppress(TimeoutError), call.under_way():
+            async with asyncio.timeout(seconds):
+                await sending
+        self.ended[call.outcome] += 1
+        if call.outcome is Outcome.UNKNOWN and self.settles:
+            # Beside the writing: the server may be away.
+            self._tasks.append(self._group.create_task(self._settle(job, call)))
 
     async def _settle(self, job: WatchedJob, call: Call) -> None:
         await job.read_on(self._observer)
@@ -165,7 +174,7 @@ async def _send(repository: RedisJobRepository, job_id: str, lines: Sequence[str
             for line in lines:
                 await writer.write(f"{line}\n")
                 await asyncio.sleep(0)
-    elif kind is Kind.SINGLE:
+    elif len(lines) == 1:
         await repository.add_event(job_id, JobEvent("log", lines[0]))
     else:
         await repository.add_events(job_id, [JobEvent("log", line) for line in lines])
