@@ -177,8 +177,9 @@ async def test_an_outage_under_a_steady_log(
             await wait_until(lambda: writer._chunker.characters > spool)
             waiting_since = len(history.calls)
             await asyncio.sleep(began + OUTAGE_SECONDS - time.monotonic())
-            assert len(history.calls) == waiting_since
+            waiting_until_then = len(history.calls)
             await asyncio.to_thread(own.start)
+        assert waiting_until_then == waiting_since
         assert producer.result() <= spool + LINE_CHARACTERS
         for call in history.calls:
             call.outcome = Outcome.ACKNOWLEDGED
