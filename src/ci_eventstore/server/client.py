@@ -161,7 +161,11 @@ class Server:
                 if not str(error).startswith("EXPIRED"):
                     raise
             self._clock = None
-            deadline_ms = values[-1] = await self._deadline_ms()
+            try:
+                deadline_ms = values[-1] = await self._deadline_ms()
+            except StoreUnavailableError as error:
+                # An earlier try may have taken effect, and only lost its answer.
+                raise OutcomeUnknownError(script.name) from error
             return await self._evaluate(script, len(keys), values)
 
         try:

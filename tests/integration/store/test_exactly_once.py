@@ -1,6 +1,6 @@
 """Every write, at every point where the network can fail: its effect is there once."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 
 import pytest
@@ -129,3 +129,23 @@ async def test_a_lasting_fault_is_told(
     assert await content(repository) == at_failure
     proxy.plan = lambda command: None
     await behind_proxy.add_event("job", log("next\n"))
+
+
+async def test_a_call_that_took_effect_is_not_refused_when_its_deadline_passes(
+    repository: RedisJobRepository, behind_proxy: RedisJobRepository, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first try lost its answer, the third came too late, then the server is away: the outcome is unknown."""
+    # The deadline is taken from this, and has passed at the third try.
+    monkeypatch.setattr(client, "PATIENCE_SECONDS", 0.05)
+    faults = iter([Fault.CUT_AFTER, Fault.CUT_BEFORE])
+
+    def plan(command: Sequence[bytes]) -> Fault | None:
+        monkeypatch.setattr(client, "PATIENCE_SECONDS", 0.6)
+        if command[0] == b"TIME":
+            return Fault.CUT_BEFORE
+        return next(faults, None) if command[0] == b"EVALSHA" else None
+
+    proxy.plan = plan
+    with pytest.raises(OutcomeUnknownError):
+        await behind_proxy.add_event("job", log("once\n"))
+    assert [event.data for event in await repository.get_events_since("job", 0)] == ["a\n", "first\n", "once\n"]
