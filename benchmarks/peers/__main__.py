@@ -59,7 +59,7 @@ def play(python: Path, peer: str, role: str, url: str, count: int) -> "subproces
 
 def figures_of(process: "subprocess.Popen[str]") -> dict[str, Any]:
     """Wait for a process and return the figures that it prints last."""
-    printed, _ = process.communicate(timeout=300)
+    printed, _ = process.communicate(timeout=60)
     figures: dict[str, Any] = json.loads(printed.splitlines()[-1])
     return figures
 

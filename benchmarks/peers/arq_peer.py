@@ -36,12 +36,12 @@ class Arq:
         await stop.wait()
         running.cancel()
         await asyncio.wait({running})
-        await worker.close()
 
     async def close(self) -> None:
         await self._pool.aclose()
 
 
 async def open_peer(url: str) -> Arq:
+    """Connect."""
     settings = RedisSettings.from_dsn(url)
     return Arq(await create_pool(settings), settings)

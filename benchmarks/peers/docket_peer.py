@@ -36,6 +36,7 @@ class DocketPeer:
 
 
 async def open_peer(url: str) -> DocketPeer:
+    """Connect."""
     docket = Docket(name="bench", url=url, execution_ttl=timedelta(0))
     await docket.__aenter__()
     return DocketPeer(docket)

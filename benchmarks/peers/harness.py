@@ -2,13 +2,14 @@
 
     python harness.py QUEUE ROLE URL COUNT
 
-Roles: `create` puts jobs into the queue, one by one, then 50 at once; `drain` runs what is there; `send` creates 50 jobs a
-second while `listen`, in another process, runs them. Each prints its figures as JSON.
+Roles: `create` puts jobs into the queue, one by one, then 50 at once; `drain` runs what is there; `send` creates 50
+jobs a second while `listen`, in another process, runs them. Each prints its figures as JSON.
 """
 
 import asyncio
 import importlib
 import json
+import os
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -97,11 +98,11 @@ async def main(queue: str, role: str, url: str, count: int) -> None:
     """Play one role."""
     module = importlib.import_module(f"{queue}_peer")
     peer: Peer = await module.open_peer(url)
-    try:
-        figures = await ROLES[role](peer, count)
-    finally:
-        await peer.close()
+    figures = await ROLES[role](peer, count)
+    await peer.close()
     print(json.dumps({**figures, "versions": module.VERSIONS}), flush=True)
+    # Some workers don't end when they are told to.
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ class Ours:
 
 
 async def open_peer(url: str) -> Ours:
+    """Connect."""
     repository = RedisJobRepository.from_url(url)
     await repository.initialize()
     return Ours(repository)

@@ -32,6 +32,7 @@ class Saq:
 
 
 async def open_peer(url: str) -> Saq:
+    """Connect."""
     queue = Queue.from_url(url)
     await queue.connect()
     return Saq(queue)

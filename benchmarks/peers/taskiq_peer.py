@@ -15,10 +15,11 @@ class Taskiq:
     def __init__(self, broker: RedisStreamBroker) -> None:
         self._broker = broker
         self._on_job = None
-        self._task = broker.register_task(self._run, task_name="task")
 
-    async def _run(self, sent_at: float) -> None:
-        self._on_job(sent_at)
+        async def task(sent_at: float) -> None:
+            self._on_job(sent_at)
+
+        self._task = broker.register_task(task, task_name="task")
 
     async def enqueue(self, sent_at: float) -> None:
         await self._task.kiq(sent_at)
@@ -29,13 +30,15 @@ class Taskiq:
         running = asyncio.create_task(receiver)
         await stop.wait()
         running.cancel()
-        await asyncio.wait({running})
+        # It doesn't end by that.
+        await asyncio.wait({running}, timeout=1)
 
     async def close(self) -> None:
         await self._broker.shutdown()
 
 
 async def open_peer(url: str) -> Taskiq:
+    """Connect."""
     # From the beginning: by default a group sees only what comes after it was made.
     broker = RedisStreamBroker(url, consumer_id="0")
     await broker.startup()

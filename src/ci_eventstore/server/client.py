@@ -150,11 +150,12 @@ class Server:
         OutcomeUnknownError: no answer came; it was executed before this is raised, or never will be.
         StoreUnavailableError: it wasn't and won't be.
         """
-        deadline_ms = await self._deadline_ms()
+        clock = await self._read_clock()
+        deadline_ms = clock.deadline_ms(time.monotonic(), PATIENCE_SECONDS)
         values = [*keys, *arguments, deadline_ms]
 
         async def send() -> Reply:
-            nonlocal deadline_ms
+            nonlocal clock, deadline_ms
             try:
                 return await self._evaluate(script, len(keys), values)
             except exceptions.ResponseError as error:
@@ -162,17 +163,17 @@ class Server:
                     raise
             self._clock = None
             try:
-                deadline_ms = values[-1] = await self._deadline_ms()
+                clock = await self._read_clock()
             except StoreUnavailableError as error:
                 # An earlier try may have taken effect, and only lost its answer.
                 raise OutcomeUnknownError(script.name) from error
+            deadline_ms = values[-1] = clock.deadline_ms(time.monotonic(), PATIENCE_SECONDS)
             return await self._evaluate(script, len(keys), values)
 
         try:
             return await self._persist(script.name, send, is_write=True)
         except OutcomeUnknownError:
-            if self._clock is not None:
-                await asyncio.sleep(self._clock.seconds_until_past(deadline_ms, time.monotonic()))
+            await asyncio.sleep(clock.seconds_until_past(deadline_ms, time.monotonic()))
             raise
 
     async def _evaluate(self, script: Script, key_count: int, values: Sequence[str | int | bytes]) -> Reply:
@@ -196,13 +197,13 @@ class Server:
             raise NotReplicatedError(what, self._replicas, answered)
         return reply
 
-    async def _deadline_ms(self) -> int:
-        """Return by when, in the server's time, a command that is sent now must have been executed."""
+    async def _read_clock(self) -> ClockReading:
+        """Return a reading of the server's clock, from which the deadline of a command is counted."""
         asked_at = time.monotonic()
         if self._clock is None or not self._clock.is_fresh(asked_at):
             seconds, micros = await self.read("TIME")
             self._clock = ClockReading(int(seconds) * 1000 + int(micros) // 1000, asked_at, time.monotonic())
-        return self._clock.deadline_ms(time.monotonic(), PATIENCE_SECONDS)
+        return self._clock
 
     async def _persist(self, what: object, send: Callable[[], Awaitable[Reply]], *, is_write: bool) -> Reply:
         started, may_have_arrived = time.monotonic(), False
