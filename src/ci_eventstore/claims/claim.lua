@@ -66,11 +66,11 @@ local function give(place, ticket, lost)
     redis.call('HSET', hash, 'start_time', time)
   end
   if lost == '' then
-    for which = 3, 4 do
-      redis.call('ZREM', key(place, which), member)
-    end
-    for which = 5, 6 do
-      redis.call('ZADD', key(place, which), 0, member)
+    redis.call('ZREM', key(place, 3), member)
+    redis.call('ZADD', key(place, 5), 0, member)
+    if user ~= '' then
+      redis.call('ZREM', key(place, 4), member)
+      redis.call('ZADD', key(place, 6), 0, member)
     end
   end
   redis.call('ZADD', leases, now + lease_ms, job_id)
@@ -123,8 +123,12 @@ while last do
     redis.call('XDEL', dispatch, last)
   end
   if redis.call('HEXISTS', tickets, user) == 0 and #jobs_of(backlog, user, 1) > 0 then
-    issue_ticket(dispatch, tickets, user, channel)
+    issue_ticket(dispatch, tickets, user)
   end
+end
+if last and redis.call('XRANGE', dispatch, '(' .. last, '+', 'COUNT', 1)[1] then
+  -- For others: this controller has all that it wanted.
+  redis.call('PUBLISH', channel, 'ticket')
 end
 
 local remembered = number

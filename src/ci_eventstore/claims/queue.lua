@@ -4,14 +4,13 @@
 --   tickets   hash: for each user with waiting jobs, the one ticket that no controller has taken yet
 --   dispatch  stream of tickets with a consumer group; a ticket stays pending with its controller while the job is claimed
 
-local function issue_ticket(dispatch, tickets, user, channel)
+local function issue_ticket(dispatch, tickets, user)
   local is_new = redis.call('EXISTS', dispatch) == 0
   local ticket = redis.call('XADD', dispatch, '*', 'user', user)
   if is_new then
     redis.call('XGROUP', 'CREATE', dispatch, 'controllers', '0')
   end
   redis.call('HSET', tickets, user, ticket)
-  redis.call('PUBLISH', channel, 'ticket')
 end
 
 local function jobs_of(backlog, user, count)
@@ -21,7 +20,8 @@ end
 local function enter_queue(dispatch, backlog, tickets, user, member, channel)
   redis.call('ZADD', backlog, 0, user .. '\0' .. member)
   if redis.call('HEXISTS', tickets, user) == 0 then
-    issue_ticket(dispatch, tickets, user, channel)
+    issue_ticket(dispatch, tickets, user)
+    redis.call('PUBLISH', channel, 'ticket')
   end
 end
 

@@ -201,11 +201,11 @@ else
 end
 
 save_counters()
-for i = 20, 19 + 2 * setting, 2 do
-  redis.call('HSET', hash, ARGV[i], ARGV[i + 1])
+if setting > 0 then
+  redis.call('HSET', hash, unpack(ARGV, 20, 19 + 2 * setting))
 end
-for i = 20 + 2 * setting, before_records do
-  redis.call('HDEL', hash, ARGV[i])
+if removing > 0 then
+  redis.call('HDEL', hash, unpack(ARGV, 20 + 2 * setting, before_records))
 end
 
 if expected == 'new' then

@@ -1,7 +1,6 @@
 """The fold: a job's state after each record of its stream."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 from itertools import groupby
 from typing import Any, cast
 
@@ -57,7 +56,7 @@ def _count(state: JobState, events: Iterable[JobEvent]) -> JobState:
     for event in events:
         size, newlines = text_size(log_text(event))
         position, part, total, lines = position + 1, 0, total + size, lines + newlines
-    return replace(state, position=position, part=part, bytes=total, lines=lines)
+    return state.but(position=position, part=part, bytes=total, lines=lines)
 
 
 def _event(state: JobState, event: JobEvent) -> JobState:
@@ -67,8 +66,7 @@ def _event(state: JobState, event: JobEvent) -> JobState:
 
 def _complete(state: JobState, event: JobEvent) -> JobState:
     from_event = state.end_time is None
-    return replace(
-        state,
+    return state.but(
         status=state.status if state.status in ENDED else JobStatus.COMPLETED,
         success=event.success,
         end_time=event.timestamp if from_event else state.end_time,
@@ -106,10 +104,10 @@ _CHANGES: dict[FactType, dict[str, Any]] = {
 def _fact(state: JobState, fact: Fact) -> JobState:
     if fact.type is FactType.TRUNCATING:
         # A step of the log's, as its events are: it raises no version.
-        return replace(state, part=state.part + 1, truncated_at=state.position)
+        return state.but(part=state.part + 1, truncated_at=state.position)
     changes = {**_CHANGES[fact.type], **fact.fields}
     if fact.type is FactType.CLAIMED and state.start_time is None:
         changes["start_time"] = fact.time
     if fact.type is FactType.ENDED:
         changes |= {"end_position": state.position, "end_bytes": state.bytes}
-    return replace(state, part=state.part + 1, version=state.version + 1, **changes)
+    return state.but(part=state.part + 1, version=state.version + 1, **changes)

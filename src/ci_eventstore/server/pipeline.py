@@ -26,18 +26,29 @@ class Pipeline:
         self._pool = pool
         self._waiting: deque[_Waiting] = deque()
         self._senders: set[asyncio.Task[None]] = set()
+        self._is_starting = False
 
     async def execute(self, *command: str | int | bytes) -> Reply:
         """Send a command and return its reply; redis-py's errors. Cancelling doesn't take back what was sent."""
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._waiting.append((pack_command(command), reply))  # type: ignore[arg-type]
-        if len(self._waiting) == 1 and len(self._senders) < BATCHES:
-            sender = asyncio.create_task(self._send_all())
-            self._senders.add(sender)
-            sender.add_done_callback(self._senders.discard)
+        self._start_sender()
         return await reply
 
+    def _start_sender(self) -> None:
+        """See to it that what waits is sent at the event loop's next turn, if there is a batch to spare."""
+        if self._waiting and not self._is_starting and len(self._senders) < BATCHES:
+            self._is_starting = True
+            sender = asyncio.create_task(self._send_all())
+            self._senders.add(sender)
+            sender.add_done_callback(self._note_end)
+
+    def _note_end(self, sender: "asyncio.Task[None]") -> None:
+        self._senders.discard(sender)
+        self._start_sender()
+
     async def _send_all(self) -> None:
+        self._is_starting = False
         while self._waiting:
             batch: list[_Waiting] = []
             while self._waiting and len(batch) < BATCH_COMMANDS:
@@ -58,8 +69,8 @@ class Pipeline:
             for _, reply in batch:
                 await _receive(connection, reply)
         except BaseException as error:
-            await connection.disconnect(nowait=True)
             _fail(batch, error)
+            await connection.disconnect(nowait=True)
             if not isinstance(error, Exception):
                 raise
         finally:
