@@ -21,7 +21,7 @@ local function enter_queue(dispatch, backlog, tickets, user, member, channel)
   redis.call('ZADD', backlog, 0, user .. '\0' .. member)
   if redis.call('HEXISTS', tickets, user) == 0 then
     issue_ticket(dispatch, tickets, user)
-    redis.call('PUBLISH', channel, 'ticket')
+    redis.call('PUBLISH', channel, 'ticket ' .. user .. '\0' .. member)
   end
 end
 

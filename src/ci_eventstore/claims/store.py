@@ -52,6 +52,18 @@ class ClaimStore:
         self._server = server
         self._keys = keys
 
+    async def claim_waiting(
+        self, queue: str, controller: str, waiting: Sequence[str], lease_seconds: float
+    ) -> list[Claimed]:
+        """Claim jobs that messages told of, as far as it is their turn: a question less than `claim`."""
+        claimed: list[Claimed] = []
+        by_partition: dict[QueueKeys, list[_Candidate]] = {}
+        for candidate in map(_as_candidate, waiting):
+            by_partition.setdefault(self._keys.job(candidate.job_id).queue(queue), []).append(candidate)
+        for keys, candidates in by_partition.items():
+            claimed += await self._take(keys, controller, [], candidates, int(lease_seconds * 1000))
+        return claimed
+
     async def claim(self, queue: str, controller: str, count: int, lease_seconds: float) -> list[Claimed]:
         """Claim up to so many jobs of a queue for a controller.
 
@@ -93,12 +105,15 @@ class ClaimStore:
         for keys in self._partitions(queue):
             await self._server.run(TIDY, [keys.dispatch, keys.calls], [controller, GONE_MS])
 
-    async def messages(self, queues: Sequence[str]) -> AsyncGenerator[str, None]:
-        """Yield what the queues' controllers are told: "ticket", "cancel <job id>"; "" if some may have been missed."""
-        channels = [self._partitions(queue)[0].channel for queue in queues]
-        async with aclosing(self._server.messages(channels)) as messages:
-            async for message in messages:
-                yield message
+    async def messages(self, queues: Sequence[str]) -> AsyncGenerator[tuple[str, str], None]:
+        """Yield queues and what their controllers are told: "ticket", "ticket <waiting job>", "cancel <job id>".
+
+        "" for all of them when some messages may have been missed.
+        """
+        by_channel = {self._partitions(queue)[0].channel: queue for queue in queues}
+        async with aclosing(self._server.messages(list(by_channel))) as messages:
+            async for channel, message in messages:
+                yield by_channel.get(channel, ""), message
 
     async def depth(self, queue: str) -> Depth:
         """Return how many jobs of a queue wait, and how many controllers have."""

@@ -6,8 +6,8 @@ import os
 import platform
 import random
 import secrets
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -78,6 +78,8 @@ class Controller:
         self._secrets = tuple(secrets)
         self._running: dict[Claim, ClaimedJob] = {}
         self._woken = asyncio.Event()
+        #: Queues and jobs that messages told of.
+        self._told: list[tuple[str, str]] = []
         self._stopping = asyncio.Event()
         self._keeper: LeaseKeeper | None = None
         self._listener: asyncio.Task[None] | None = None
@@ -136,7 +138,8 @@ class Controller:
         """Yield claimed jobs, as many as may run at a time, until stopped; each is to be entered with `async with`."""
         while not self._stopping.is_set():
             self._woken.clear()
-            found = await self._claim(self.settings.concurrency - len(self._running))
+            free = self.settings.concurrency - len(self._running)
+            found = await self._claim_told(free) or await self._claim(free)
             for queue, claimed in found:
                 job = self._take_over(queue, claimed)
                 if self._stopping.is_set():
@@ -146,6 +149,18 @@ class Controller:
             if not found:
                 await self._wait()
 
+    async def _claim_told(self, count: int) -> list[tuple[str, Claimed]]:
+        """Claim up to so many jobs of those that messages told of."""
+        told, self._told = self._told[:count], []
+        found: list[tuple[str, Claimed]] = []
+        for queue in {queue for queue, _ in told}:
+            waiting = [job for its_queue, job in told if its_queue == queue]
+            with self._reporting(queue):
+                lease = self.settings.lease_seconds
+                claimed = await self._repository.claims.claim_waiting(queue, self.name, waiting, lease)
+                found += [(queue, one) for one in claimed]
+        return found
+
     async def _claim(self, count: int) -> list[tuple[str, Claimed]]:
         """Claim up to so many jobs, of all queues in turn."""
         found: list[tuple[str, Claimed]] = []
@@ -153,14 +168,18 @@ class Controller:
         for queue in self._queues:
             if count <= len(found):
                 break
-            try:
+            with self._reporting(queue):
                 lease = self.settings.lease_seconds
                 claimed = await self._repository.claims.claim(queue, self.name, count - len(found), lease)
-            except StoreError as error:
-                logger.warning("no jobs can be claimed: %s", error, extra={"queue": queue})
-            else:
                 found += [(queue, one) for one in claimed]
         return found
+
+    @contextmanager
+    def _reporting(self, queue: str) -> Iterator[None]:
+        try:
+            yield
+        except StoreError as error:
+            logger.warning("no jobs can be claimed: %s", error, extra={"queue": queue})
 
     def _take_over(self, queue: str, claimed: Claimed) -> ClaimedJob:
         job = ClaimedJob(self._repository, claimed, self._secrets, on_end=self._drop)
@@ -220,10 +239,13 @@ class Controller:
             pass
 
     async def _listen(self) -> None:
-        async for message in self._repository.claims.messages(self._queues):
-            if not message.startswith("cancel "):
+        async for queue, message in self._repository.claims.messages(self._queues):
+            kind, _, what = message.partition(" ")
+            if kind != "cancel":
+                if what and len(self._told) < self.settings.concurrency:
+                    self._told.append((queue, what))
                 self._woken.set()
-            elif self._keeper is not None and message[7:] in {claim.job_id for claim in self._running}:
+            elif self._keeper is not None and what in {claim.job_id for claim in self._running}:
                 self._keeper.look()
 
 

@@ -127,17 +127,17 @@ class Server:
         """Send a read that waits at the server for up to BLOCK_SECONDS."""
         return await self._persist(command[0], lambda: self._blocking.execute_command(*command), is_write=False)
 
-    async def messages(self, channels: Sequence[str]) -> AsyncGenerator[str, None]:
-        """Yield the messages of some channels; "" whenever they are listened to anew: some may have been missed."""
+    async def messages(self, channels: Sequence[str]) -> AsyncGenerator[tuple[str, str], None]:
+        """Yield channels and their messages; two times "" when they are listened to anew: some may have been missed."""
         while not self._closed:
             listener = self._blocking.pubsub(ignore_subscribe_messages=True)
             try:
                 await listener.subscribe(*channels)
-                yield ""
+                yield "", ""
                 while True:
                     message = await listener.get_message(timeout=BLOCK_SECONDS)
                     if message is not None:
-                        yield message["data"].decode()
+                        yield message["channel"].decode(), message["data"].decode()
             except exceptions.RedisError as error:
                 logger.debug("listening again", extra={"error": str(error)})
                 await asyncio.sleep(LISTEN_PAUSE_SECONDS)
