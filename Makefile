@@ -9,7 +9,7 @@ python := $(venv)/bin/python
 installed := $(venv)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench docs clean
+.PHONY: help setup demo test soak check format bench docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ demo: $(installed) ## run a real command through the store, follow it, kill the 
 
 test: $(installed) ## run all tests
 	@$(python) -m pytest -n 2 --dist worksteal $(ARGS)
+
+soak: $(installed) ## break network and server under fifty writers for a quarter of an hour
+	@CI_EVENTSTORE_SOAK=1 $(python) -m pytest tests/integration/store/test_chaos.py $(ARGS)
 
 check: $(installed) ## check format, lint, types and the structure of the code
 	@$(python) -m ruff format --check .

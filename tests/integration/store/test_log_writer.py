@@ -191,6 +191,36 @@ async def test_a_store_that_stays_away_is_told_and_the_rest_is_kept(
     assert (await stored(repository)) + rest == "".join(lines).encode()
 
 
+async def test_a_blocked_producer_is_told_that_the_store_stays_away(
+    proxied: tuple[FaultProxy, RedisJobRepository], repository: RedisJobRepository, tmp_path: Path
+) -> None:
+    """A full spool blocks `write`, which then raises; each byte that was handed over is in the store or in the file."""
+    proxy, behind = proxied
+    spool = 300_000
+    impatient = replace(EAGER, spool_characters=spool, patience_seconds=1.0, rescue_directory=tmp_path)
+    pieces = [f"{number:09}\n".encode() * 1000 + b"\xff\xe2\x82\xac\n" for number in range(200)]
+    handed_over: list[bytes] = []
+
+    async def produce() -> None:
+        async with behind.log_writer("j", settings=impatient) as writer:
+            for piece in pieces:
+                if len(handed_over) == 20:
+                    await wait_until(lambda: writer._call.number > 0)
+                    proxy.plan = at(Fault.CUT_BEFORE, b"EVALSHA", times=1_000_000)
+                handed_over.append(piece)
+                await writer.write(piece)
+
+    with pytest.raises(LogNotStoredError) as caught:
+        await produce()
+    kept, rest = only_file_of(tmp_path)
+    assert len(rest) > spool
+    assert len(handed_over) < len(pieces)
+    assert (caught.value.path, caught.value.size_bytes) == (str(kept), len(rest))
+    in_store = await stored(repository)
+    assert in_store
+    assert in_store + rest == b"".join(handed_over)
+
+
 async def test_a_job_that_isnt_there_is_told(repository: RedisJobRepository, tmp_path: Path) -> None:
     """A definite refusal isn't tried again."""
     with pytest.raises(LogNotStoredError) as caught:
