@@ -244,7 +244,7 @@ def only_the_lost_lose_jobs(lost: Container[str], history: ClaimHistory, story: 
     """A job is taken from a controller only if it gave it back, or was lost itself, for a while or for good."""
     for term, following in itertools.pairwise(story.terms[1:]):
         if not term.ends() and term.controller not in lost:
-            yield f"{following.controller} took the job from {term.controller}, a healthy one, by claim {following.number}"
+            yield f"{following.controller} took the job by claim {following.number}: {term.controller} was healthy"
 
 
 RULES: tuple[Rule, ...] = (

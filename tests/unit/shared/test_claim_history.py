@@ -186,12 +186,12 @@ PLANTED: dict[str, tuple[ClaimHistory, list[Record], list[str]]] = {
     "a job taken from a healthy controller": (
         history("bob", "ann"),
         stream(claimed(1, "bob"), claimed(2), DONE),
-        ["ann took the job from bob, a healthy one, by claim 2"],
+        ["ann took the job by claim 2: bob was healthy"],
     ),
     "a repeated claim that counts twice": (
         ClaimHistory([Got("bob", 2, 2)]),
         stream(claimed(1, "bob"), claimed(2, "bob"), DONE),
-        ["bob took the job from bob, a healthy one, by claim 2"],
+        ["bob took the job by claim 2: bob was healthy"],
     ),
 }
 
