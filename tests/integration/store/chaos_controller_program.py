@@ -69,17 +69,21 @@ class Journal:
         self.note(deed=deed, outcome=outcome.value)
 
     @contextlib.contextmanager
-    def deed(self, job: ClaimedJob, what: What, line: str = "") -> Iterator[None]:
-        """Note the body's beginning and how it ends; a zombie that is refused goes on, so nothing is raised then."""
-        number = self.begin(job, what, line)
+    def deed(self, job: ClaimedJob, what: What, line: str = "") -> Iterator[list[Outcome]]:
+        """Note the body's beginning and how it ends, which stands in the list then.
+
+        A zombie that is refused goes on, so nothing is raised for that.
+        """
+        number, outcome = self.begin(job, what, line), list[Outcome]()
         try:
-            yield
+            yield outcome
         except OutcomeUnknownError:
-            self.end(number, Outcome.UNKNOWN)
+            outcome.append(Outcome.UNKNOWN)
         except (ConflictError, NotFoundError, StoreUnavailableError):
-            self.end(number, Outcome.REFUSED)
+            outcome.append(Outcome.REFUSED)
         else:
-            self.end(number, Outcome.ACKNOWLEDGED)
+            outcome.append(Outcome.ACKNOWLEDGED)
+        self.end(number, outcome[0])
 
 
 class Worker:
@@ -128,10 +132,9 @@ class Worker:
             self._journal.end(deed, Outcome.ACKNOWLEDGED)
 
     async def _try_to(self, what: What, job: ClaimedJob, end: Awaitable[None]) -> bool:
-        with self._journal.deed(job, what):
+        with self._journal.deed(job, what) as outcome:
             await end
-            return True
-        return False
+        return outcome == [Outcome.ACKNOWLEDGED]
 
 
 async def main(order: Order) -> None:

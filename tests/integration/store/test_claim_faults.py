@@ -1,4 +1,4 @@
-"""Claims, renewals and ends at the points where the network fails: their effect is there once, and nobody loses by it."""
+"""Claims, renewals and ends where the network fails: their effect is there once, and nobody loses by it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
