@@ -2,13 +2,13 @@
 --
 -- KEYS  1 dispatch, 2 backlog, 3 tickets, 4 leases, 5 clock, 6 controllers' last calls;
 --       then for each job: hash, stream, and the listings of queued and of running jobs: all and the owner's
--- ARGV  1 controller, 2 its call's number, 3 milliseconds of a lease, 4 the time, as text, 5 the time, as msgpack
+-- ARGV  1 controller, 2 its call: "session-number", each session's numbers go up, 3 milliseconds of a lease, 4 the time, as text, 5 the time, as msgpack
 --       6 channel, 7 how many jobs have expired leases: the first ones
 --       then for each job: id, user, member of the listings, token
 -- CONST CALLS_TTL_MS
 --
 -- Returns a list of {job id, the controller that lost it or "", its hash}. A repeated call gets the same jobs, unless they are
--- its no longer.
+-- its no longer; one that comes after a later one of its session gets none.
 
 local dispatch, backlog, tickets, leases, clock, calls = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local controller, number, lease_ms, time, packed_time = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
@@ -33,6 +33,10 @@ local now = advance_clock(clock, lease_ms)
 local claimed, places, taken = {}, {}, {}
 local last_call = redis.call('HGET', calls, controller)
 local is_repeated = last_call and string.match(last_call, '^%S+') == number
+local last_session, last_number = string.match(last_call or '', '^(%x+)-(%d+)')
+if last_session == string.match(number, '^%x+') and tonumber(last_number) > tonumber(string.match(number, '%d+$')) then
+  return {}
+end
 if is_repeated then
   for place, lost in string.gmatch(last_call, ' (%d+):(%S*)') do
     places[#places + 1] = {tonumber(place), lost}
@@ -79,11 +83,14 @@ end
 
 -- Jobs whose controllers are gone.
 for place = 1, is_repeated and 0 or expired do
-  local job_id = arguments(place)
+  local job_id, _, _, token = arguments(place)
   local found = redis.call('HMGET', key(place, 1), 'claim', 'ticket', 'controller')
   local deadline = redis.call('ZSCORE', leases, job_id)
   if deadline and not found[1] then
     redis.call('ZREM', leases, job_id)
+  elseif deadline and string.match(found[1], '%S+$') == token then
+    -- Repeated, and another call of this name came in between.
+    places[#places + 1] = {place, ''}
   elseif deadline and tonumber(deadline) <= now then
     if redis.call('EXISTS', dispatch) == 1 then
       redis.pcall('XCLAIM', dispatch, 'controllers', controller, 0, found[2], 'JUSTID')
@@ -145,5 +152,6 @@ for i, pair in ipairs(places) do
 end
 if not is_repeated then
   redis.call('HSET', calls, controller, remembered)
+  redis.call('PEXPIRE', calls, CALLS_TTL_MS)
 end
 return claimed

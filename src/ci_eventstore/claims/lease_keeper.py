@@ -16,8 +16,11 @@ from ci_eventstore.server.deployments import Deployment
 
 logger = logging.getLogger("ci_eventstore.controllers")
 
-#: A claim that couldn't be renewed for so many leases is given up.
+#: A claim that couldn't be renewed for so many leases, and for so long, is given up. A server that is away ends no lease.
 PATIENCE_LEASES = 5
+PATIENCE_SECONDS = 90.0
+#: How soon leases are renewed again after that failed: those of few seconds have no time to lose.
+RETRY_SECONDS = 0.1
 
 #: Told "cancel" or "lost" of a claim, from the keeper's thread.
 Notify = Callable[[Claim, str], None]
@@ -74,21 +77,22 @@ class LeaseKeeper:
         try:
             claims = ClaimStore(server, self._keys)
             while not self._is_stopped:
-                await self._renew_all(claims)
-                await self._pause()
+                is_answered = await self._renew_all(claims)
+                await self._pause(self._lease_seconds / 3 if is_answered else RETRY_SECONDS)
         finally:
             await server.close()
 
-    async def _pause(self) -> None:
+    async def _pause(self, seconds: float) -> None:
         assert self._wake is not None
         try:
-            async with asyncio.timeout(self._lease_seconds / 3):
+            async with asyncio.timeout(seconds):
                 await self._wake.wait()
         except TimeoutError:
             pass
         self._wake.clear()
 
-    async def _renew_all(self, claims: ClaimStore) -> None:
+    async def _renew_all(self, claims: ClaimStore) -> bool:
+        is_answered = True
         with self._lock:
             held = dict(self._held)
         for queue in {queue for queue, _ in held.values()}:
@@ -98,8 +102,10 @@ class LeaseKeeper:
             except StoreError as error:
                 logger.warning("leases can't be renewed: %s", error)
                 self._give_up_late_ones()
+                is_answered = False
                 continue
             self._note(queue, answers)
+        return is_answered
 
     def _note(self, queue: str, answers: dict[Claim, str]) -> None:
         for claim, answer in answers.items():
@@ -114,7 +120,7 @@ class LeaseKeeper:
                 self._notify(claim, answer)
 
     def _give_up_late_ones(self) -> None:
-        limit = time.monotonic() - PATIENCE_LEASES * self._lease_seconds
+        limit = time.monotonic() - max(PATIENCE_LEASES * self._lease_seconds, PATIENCE_SECONDS)
         with self._lock:
             late = [claim for claim, (_, renewed_at) in self._held.items() if renewed_at < limit]
             for claim in late:

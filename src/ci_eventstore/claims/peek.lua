@@ -16,13 +16,18 @@ count = count - #expired
 local waiting, last = {}, last_ticket(dispatch)
 if last and count > 0 then
   local lines, is_known = {}, {}
-  for _, ticket in ipairs(redis.call('XRANGE', dispatch, '(' .. last, '+', 'COUNT', count)) do
-    local user = ticket[2][2]
-    if not is_known[user] then
-      is_known[user] = true
-      lines[#lines + 1] = jobs_of(backlog, user, count)
+  repeat
+    -- Tickets of users for whom nothing waits, as a group that was made again has them, take nobody's place.
+    local found = redis.call('XRANGE', dispatch, '(' .. last, '+', 'COUNT', count)
+    for _, ticket in ipairs(found) do
+      local user = ticket[2][2]
+      local line = is_known[user] and {} or jobs_of(backlog, user, count)
+      is_known[user], last = true, ticket[1]
+      if line[1] then
+        lines[#lines + 1] = line
+      end
     end
-  end
+  until #found < count or #lines >= count
   local turn, has_more = 1, true
   while has_more and #waiting < count do
     has_more = false

@@ -1,5 +1,6 @@
 """Take jobs out of queues, and keep them: the typed face of `peek.lua`, `claim.lua` and `renew.lua`."""
 
+import itertools
 import secrets
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -18,7 +19,7 @@ from ci_eventstore.server.replies import Reply, as_text_map, as_texts
 from ci_eventstore.server.scripts import load_script
 
 PEEK = load_script(__package__, "peek", functions=QUEUE_FUNCTIONS)
-CLAIM = load_script(__package__, "claim", functions=QUEUE_FUNCTIONS)
+CLAIM = load_script(__package__, "claim", {"CALLS_TTL_MS": 86_400_000}, QUEUE_FUNCTIONS)
 RENEW = load_script(__package__, "renew", functions=QUEUE_FUNCTIONS)
 
 TIDY = load_script(__package__, "tidy", functions=QUEUE_FUNCTIONS)
@@ -51,6 +52,7 @@ class ClaimStore:
     def __init__(self, server: Server, keys: Keys) -> None:
         self._server = server
         self._keys = keys
+        self._session, self._numbers = secrets.token_hex(8), itertools.count(1)
 
     async def claim_waiting(
         self, queue: str, controller: str, waiting: Sequence[str], lease_seconds: float
@@ -80,7 +82,8 @@ class ClaimStore:
     async def claim_expired(self, job_id: str, queue: str, controller: str, lease_seconds: float) -> Claimed | None:
         """Claim one job if its controller is gone."""
         keys = self._keys.job(job_id).queue(queue)
-        found = await self._take(keys, controller, [_Candidate(job_id)], [], int(lease_seconds * 1000))
+        call = f"{secrets.token_hex(8)}-1"
+        found = await self._take(keys, controller, [_Candidate(job_id)], [], int(lease_seconds * 1000), call)
         return found[0] if found else None
 
     async def renew(self, queue: str, claims: Sequence[Claim], lease_seconds: float) -> dict[Claim, str]:
@@ -132,7 +135,8 @@ class ClaimStore:
         waiting = [_as_candidate(text) for text in as_texts(reply[1])]
         if not expired and not waiting:
             return []
-        return await self._take(keys, controller, expired, waiting, lease_ms)
+        call = f"{self._session}-{next(self._numbers)}"
+        return await self._take(keys, controller, expired, waiting, lease_ms, call)
 
     async def _take(
         self,
@@ -141,13 +145,14 @@ class ClaimStore:
         expired: Sequence[_Candidate],
         waiting: Sequence[_Candidate],
         lease_ms: int,
+        call: str,
     ) -> list[Claimed]:
         candidates = [*expired, *waiting]
         tokens = [secrets.token_hex(8) for _ in candidates]
         now = utc_now()
         time = [encode_field(now) or "", msgpack.packb(now, datetime=True)]
         all_keys = [keys.dispatch, keys.backlog, keys.tickets, keys.leases, keys.clock, keys.calls]
-        arguments: list[Any] = [controller, secrets.token_hex(8), lease_ms, *time, keys.channel, len(expired)]
+        arguments: list[Any] = [controller, call, lease_ms, *time, keys.channel, len(expired)]
         for candidate, token in zip(candidates, tokens, strict=True):
             all_keys += _job_keys(self._keys.job(candidate.job_id), candidate.user_id)
             arguments += [candidate.job_id, candidate.user_id, candidate.member, token]

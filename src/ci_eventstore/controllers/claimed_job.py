@@ -10,11 +10,14 @@ from typing import Self
 from ci_common.errors import LeaseLostError
 from ci_common.models import Job, JobStatus, utc_now
 from ci_eventstore.claims.claim import Claim, Claimed
-from ci_eventstore.errors import LogNotStoredError
+from ci_eventstore.errors import LogNotStoredError, OutcomeUnknownError, StoreUnavailableError
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.writer.log_writer import LogWriter
 
 logger = logging.getLogger("ci_eventstore.controllers")
+
+#: How soon the end of a job is written again when the store was away.
+RETRY_SECONDS = 0.5
 
 
 class ClaimedJob:
@@ -77,13 +80,14 @@ class ClaimedJob:
 
     async def complete(self, success: bool = True) -> None:
         """End the job as completed, behind everything written to its log; LeaseLostError."""
-        await self._end(lambda: self.repository.complete_job(self.job.id, success, utc_now()))
+        now = utc_now()
+        await self._end(lambda: self._persist(lambda: self.repository.complete_job(self.job.id, success, now)))
 
     async def fail(self, reason: str) -> None:
         """End the job as failed, with the reason as the last line of its log; LeaseLostError."""
-        self._task = None
+        await self._take_back_interrupt()
         await self.write(f"[{reason}]\n")
-        await self._end(lambda: self.repository.update_job_status(self.job.id, JobStatus.FAILED))
+        await self._end(lambda: self._persist(lambda: self.repository.update_job_status(self.job.id, JobStatus.FAILED)))
 
     async def release(self) -> None:
         """Put the job back into its queue, claimable at once; LeaseLostError."""
@@ -91,7 +95,7 @@ class ClaimedJob:
 
     async def cancel(self) -> None:
         """End the job as cancelled, with the line of who asked for it; LeaseLostError."""
-        await self._end(lambda: self.repository.cancel_job(self.job.id))
+        await self._end(lambda: self._persist(lambda: self.repository.cancel_job(self.job.id)))
 
     def interrupt(self, *, lost: bool = False, cancelled: bool = False) -> None:
         """Cancel the task that is inside, and note why."""
@@ -109,16 +113,19 @@ class ClaimedJob:
         if self.attempts > 1:
             before = f"controller {self.lost_by} was lost" if self.lost_by else "it was given back"
             await self.write(f"[attempt {self.attempts}: {before}]\n")
+        if self.lost.is_set() or self.cancelled.is_set():
+            self.interrupt()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
         """End the job as said above."""
-        self._task, task = None, asyncio.current_task()
         is_interrupt = self._was_interrupted and isinstance(error, asyncio.CancelledError)
-        if is_interrupt and task is not None:
-            task.uncancel()
+        if is_interrupt and self._task is not None:
+            self._task.uncancel()
+            self._task = None
+        await self._take_back_interrupt()
         try:
             await self._conclude(error)
         except LeaseLostError:
@@ -149,7 +156,7 @@ class ClaimedJob:
 
     async def _end(self, write: Callable[[], Awaitable[None]]) -> None:
         """End the job behind its log; what was begun isn't interrupted any more."""
-        self._task = None
+        await self._take_back_interrupt()
         try:
             await self._close_log()
             await write()
@@ -157,6 +164,37 @@ class ClaimedJob:
             # Also if it isn't known whether it took effect: what is still claimed then falls to others.
             self.is_over = True
             self._on_end(self)
+
+    async def _persist(self, write: Callable[[], Awaitable[None]]) -> None:
+        """Write through outages, until it is known that the claim is lost."""
+        unknown: OutcomeUnknownError | None = None
+        while True:
+            try:
+                return await write()
+            except LeaseLostError as error:
+                # The claim may be gone because the end took effect.
+                raise unknown or error from error
+            except (OutcomeUnknownError, StoreUnavailableError) as error:
+                unknown = error if isinstance(error, OutcomeUnknownError) else unknown
+                if self.lost.is_set():
+                    raise
+                logger.warning("the store is away, the end of a job waits", extra={"job_id": self.job.id})
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def _take_back_interrupt(self) -> None:
+        """Interrupt no more from here on; an interrupt that is on its way already hits nobody."""
+        task, self._task = self._task, None
+        is_own = task is asyncio.current_task()
+        if task is None or not is_own or not self._was_interrupted:
+            return
+        self._was_interrupted = False
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            if task.uncancel():
+                raise
+        else:
+            task.uncancel()
 
     async def _close_log(self) -> None:
         if not self._log_is_open:

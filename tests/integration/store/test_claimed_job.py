@@ -1,0 +1,218 @@
+"""A job in the hands of a controller: what comes at the wrong moment, and who has it when its controller is gone."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from ci_common.models import Job
+from ci_eventstore.claims import lease_keeper
+from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings
+from ci_eventstore.errors import OutcomeUnknownError
+from ci_eventstore.repository import RedisJobRepository
+from ci_eventstore.server import client
+from ci_eventstore.server.client import Server
+from tests.fault_proxy import Fault, FaultProxy, always
+from tests.integration.store.chaos_controller_program import Order
+from tests.integration.store.fleet import open_fleet
+from tests.servers import RealServer, find_valkey
+from tests.waiting import wait_until
+
+LEASE_MS = 1000
+QUICK = ControllerSettings(lease_seconds=LEASE_MS / 1000, poll_seconds=0.2, grace_seconds=0.2)
+
+
+async def clock(server: Server) -> int:
+    """Return for how many milliseconds the partition was served."""
+    return int(await server.read("HGET", "{ci:0}:clock", "now") or 0)
+
+
+async def take(repository: RedisJobRepository) -> ClaimedJob:
+    """Submit a job and claim it."""
+    await repository.create_job(Job(id="j", status="queued"))
+    [claimed] = await repository.claims.claim("default", "c1", 1, 30.0)
+    return ClaimedJob(repository, claimed)
+
+
+async def status_of(repository: RedisJobRepository) -> tuple[str, int]:
+    """Return the job's status and the number of its attempts."""
+    state = await repository._store.jobs.state("j")
+    assert state is not None
+    return str(state.status), state.attempts
+
+
+@pytest.mark.parametrize("why", ["lost", "cancelled"])
+async def test_a_job_that_was_interrupted_before_it_began_isnt_run(repository: RedisJobRepository, why: str) -> None:
+    """A controller that stood still between its claim and the handler begins nothing that isn't its own any more."""
+    job = await take(repository)
+    job.interrupt(lost=why == "lost", cancelled=why == "cancelled")
+    reached: list[str] = []
+    async with job:
+        await asyncio.sleep(0.1)
+        reached.append("more than the first wait")
+    assert (job.is_over, reached) == (True, [])
+    assert await status_of(repository) == (("cancelled" if why == "cancelled" else "running"), 1)
+
+
+async def test_a_cancel_at_the_very_end_hits_nobody_else(repository: RedisJobRepository) -> None:
+    """The job ends as cancelled, and the task that ran it goes on."""
+    job = await take(repository)
+    task = asyncio.current_task()
+    assert task is not None
+    async with job:
+        job.interrupt(cancelled=True)
+    assert await status_of(repository) == ("cancelled", 1)
+    assert task.cancelling() == 0
+
+
+async def test_a_cancel_while_the_job_is_being_completed_doesnt_leave_it(repository: RedisJobRepository) -> None:
+    """An interrupt in the moment before the end leaves no job that nobody ends."""
+    job = await take(repository)
+    async with job:
+        job.interrupt(cancelled=True)
+        await job.complete()
+    assert await status_of(repository) in (("cancelled", 1), ("completed", 1))
+
+
+@pytest.fixture
+def own() -> Iterator[RealServer]:
+    with RealServer(find_valkey(), "appendfsync always") as started:
+        yield started
+
+
+@pytest.fixture
+async def proxy(own: RealServer) -> AsyncIterator[FaultProxy]:
+    async with FaultProxy(own.socket_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls give up within a second, so that a few leases are a long outage."""
+    monkeypatch.setitem(client.PINNED, "socket_timeout", 0.2)
+    monkeypatch.setattr(client, "PATIENCE_SECONDS", 0.6)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("at", ["its end", "its work"])
+async def test_a_healthy_controller_keeps_its_job_through_an_outage(own: RealServer, at: str) -> None:
+    """However many leases it takes: the job isn't run again, whether it was in the middle or to be ended."""
+    runs: list[str] = []
+    resumed = asyncio.Event()
+
+    async def handler(job: ClaimedJob) -> None:
+        runs.append(job.job.id)
+        if len(runs) == 1:
+            own.suspend()
+            if at == "its work":
+                await resumed.wait()
+
+    async with RedisJobRepository.from_url(own.url) as repository, Controller(repository, settings=QUICK) as controller:
+        await repository.create_job(Job(id="j", status="queued"))
+        running = asyncio.create_task(controller.run(handler))
+        await wait_until(lambda: bool(runs))
+        await asyncio.sleep(8 * QUICK.lease_seconds)
+        own.resume()
+        resumed.set()
+        async with asyncio.timeout(20):
+            while await status_of(repository) != ("completed", 1):  # noqa: ASYNC110 - it is the server's
+                await asyncio.sleep(0.02)
+        controller.stop()
+        await running
+        assert await repository.verify() == []
+    assert runs == ["j"]
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_controller_that_cant_renew_stops_its_job(own: RealServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a time of patience, since others may have it then."""
+    monkeypatch.setattr(lease_keeper, "PATIENCE_SECONDS", 1.0)
+    stopped: list[bool] = []
+
+    async def handler(job: ClaimedJob) -> None:
+        own.suspend()
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            stopped.append(job.lost.is_set())
+
+    async with RedisJobRepository.from_url(own.url) as repository, Controller(repository, settings=QUICK) as controller:
+        await repository.create_job(Job(id="j", status="queued"))
+        running = asyncio.create_task(controller.run(handler))
+        await wait_until(lambda: bool(stopped))
+        own.resume()
+        controller.stop()
+        await running
+    assert stopped == [True]
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_an_end_that_took_effect_isnt_called_lost(own: RealServer, proxy: FaultProxy) -> None:
+    """If no answer ever came, it is of unknown outcome: the claim is gone because of this end."""
+    async with (
+        RedisJobRepository.from_url(own.url) as observer,
+        RedisJobRepository.from_url(proxy.url) as repository,
+    ):
+        job = await take(repository)
+
+        async def mend() -> None:
+            await wait_until(lambda: proxy.faults == 1)
+            # Longer than the call's patience.
+            await asyncio.sleep(1.5)
+            proxy.plan = always(None)
+
+        proxy.plan = always(Fault.CUT_AFTER)
+        mending = asyncio.create_task(mend())
+        with pytest.raises(OutcomeUnknownError):
+            await job.complete()
+        await mending
+        assert await status_of(observer) == ("completed", 1)
+
+
+async def test_a_job_of_many_leases_stays_with_its_controller(repository: RedisJobRepository, server: Server) -> None:
+    """Another one looks for it all the time, and never gets it."""
+    await repository.create_job(Job(id="j", status="queued"))
+
+    async def handler(job: ClaimedJob) -> None:
+        until = await clock(server) + 10 * LEASE_MS
+        while await clock(server) < until:  # noqa: ASYNC110 - it is the server's
+            await asyncio.sleep(0.05)
+        first.stop()
+        rival.stop()
+
+    async def not_again(job: ClaimedJob) -> None:
+        raise AssertionError("the job was taken")
+
+    async with Controller(repository, settings=QUICK) as first, Controller(repository, settings=QUICK) as rival:
+        running = asyncio.create_task(first.run(handler))
+        await wait_until(lambda: bool(first._running))
+        await asyncio.gather(running, rival.run(not_again))
+    assert await status_of(repository) == ("completed", 1)
+
+
+async def test_a_job_is_taken_over_within_two_leases(
+    valkey: RealServer, repository: RedisJobRepository, server: Server, tmp_path: Path
+) -> None:
+    """Counted by the partition's clock, from the kill of its controller to the beginning of its next attempt."""
+    order = Order(valkey.url, "", "", 1, QUICK.lease_seconds, answer_seconds=10.0, pause_seconds=3600.0)
+    taken_at: list[int] = []
+
+    async def handler(job: ClaimedJob) -> None:
+        taken_at.append(await clock(server))
+        assert job.lost_by == "c1"
+        successor.stop()
+
+    async with open_fleet(1, order, tmp_path, valkey.url) as (controllers, _):
+        await repository.create_job(Job(id="j", status="queued"))
+        async with asyncio.timeout(30):
+            while await status_of(repository) != ("running", 1):  # noqa: ASYNC110 - it is another process's
+                await asyncio.sleep(0.02)
+        async with Controller(repository, settings=QUICK) as successor:
+            running = asyncio.create_task(successor.run(handler))
+            await asyncio.sleep(2 * QUICK.lease_seconds)
+            controllers.kill("c1")
+            killed_at = await clock(server)
+            await running
+    assert await status_of(repository) == ("completed", 2)
+    assert taken_at[0] - killed_at <= 2 * LEASE_MS
