@@ -63,7 +63,7 @@ class ClaimStore:
         for candidate in map(_as_candidate, waiting):
             by_partition.setdefault(self._keys.job(candidate.job_id).queue(queue), []).append(candidate)
         for keys, candidates in by_partition.items():
-            claimed += await self._take(keys, controller, [], candidates, int(lease_seconds * 1000))
+            claimed += await self._take(keys, controller, [], candidates, int(lease_seconds * 1000), self._next_call())
         return claimed
 
     async def claim(self, queue: str, controller: str, count: int, lease_seconds: float) -> list[Claimed]:
@@ -135,8 +135,10 @@ class ClaimStore:
         waiting = [_as_candidate(text) for text in as_texts(reply[1])]
         if not expired and not waiting:
             return []
-        call = f"{self._session}-{next(self._numbers)}"
-        return await self._take(keys, controller, expired, waiting, lease_ms, call)
+        return await self._take(keys, controller, expired, waiting, lease_ms, self._next_call())
+
+    def _next_call(self) -> str:
+        return f"{self._session}-{next(self._numbers)}"
 
     async def _take(
         self,
