@@ -9,10 +9,10 @@ python := $(venv)/bin/python
 installed := $(venv)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak check format bench docs clean
+.PHONY: help setup demo test soak check format bench bench-peers docs clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(installed) ## make .venv with the package and everything the other targets need
 
@@ -45,6 +45,9 @@ format: $(installed) ## put the code into the house format
 
 bench: $(installed) ## measure the store beside plain redis-py
 	@$(python) -m benchmarks $(ARGS)
+
+bench-peers: $(installed) ## measure the controllers beside other queues, each in an environment of its own
+	@$(python) -m benchmarks.peers $(ARGS)
 
 docs: $(installed) ## write the documents that are made from the code
 	@$(python) -m tests.documents

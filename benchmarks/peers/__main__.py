@@ -16,9 +16,9 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 ENVIRONMENTS = ROOT / "build" / "peers"
 
-#: What each queue needs beside uvloop; ours runs where this does.
+#: What each queue needs beside uvloop.
 PEERS: dict[str, list[str]] = {
-    "ours": [],
+    "ours": ["--editable", str(ROOT)],
     "saq": ["saq[redis]", "typing_extensions"],
     "taskiq": ["taskiq-redis"],
     "arq": ["arq"],
@@ -37,8 +37,6 @@ HEADINGS = {
 
 def python_of(peer: str) -> Path | None:
     """Return the interpreter of a queue's environment, made if needed; None if the queue can't be installed."""
-    if peer == "ours":
-        return Path(sys.executable)
     python = ENVIRONMENTS / peer / "bin" / "python"
     if not python.exists():
         print(f"installing {peer}", file=sys.stderr)
