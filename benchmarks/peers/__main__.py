@@ -41,7 +41,7 @@ def python_of(peer: str) -> Path | None:
     if not python.exists():
         print(f"installing {peer}", file=sys.stderr)
         subprocess.run([sys.executable, "-m", "venv", ENVIRONMENTS / peer], check=True)
-        install = [python, "-m", "pip", "install", "--quiet", "uvloop", "hiredis", *PEERS[peer]]
+        install = [str(python), "-m", "pip", "install", "--quiet", "uvloop", "hiredis", *PEERS[peer]]
         if subprocess.run(install, check=False).returncode:
             print(f"{peer} can't be installed, and is left out", file=sys.stderr)
             python.unlink()
@@ -51,7 +51,7 @@ def python_of(peer: str) -> Path | None:
 
 def play(python: Path, peer: str, role: str, url: str, count: int) -> "subprocess.Popen[str]":
     """Start a process that plays a role."""
-    command = [python, HERE / "harness.py", peer, role, url, str(count)]
+    command = [str(python), str(HERE / "harness.py"), peer, role, url, str(count)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=HERE)
 
 

@@ -30,6 +30,9 @@ logger = logging.getLogger("ci_eventstore.writer")
 #: What a log says where the server forgot events that it had acknowledged.
 LOST_LINE = "[events that were acknowledged before this line were lost by the server]\n"
 
+#: How long a cancelled task waits for the store to take a chunk.
+CANCELLED_SECONDS = 5.0
+
 SendChunk = Callable[[JobEvent, Call], Awaitable[None]]
 
 
@@ -88,7 +91,9 @@ class LogWriter:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Send the rest; LogNotStoredError if it can't be stored."""
+        """Send the rest; LogNotStoredError if it can't be stored. A cancelled task waits for the store but shortly."""
+        if isinstance(error, asyncio.CancelledError):
+            self.hurry(CANCELLED_SECONDS)
         self._take_in(self._decoder.decode(b"", final=True))
         self._chunker.add(self._masker.finish())
         self._is_closing = True

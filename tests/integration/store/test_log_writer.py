@@ -15,6 +15,7 @@ from ci_eventstore.errors import LogNotStoredError
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.server import client
 from ci_eventstore.server.client import Server
+from ci_eventstore.writer import log_writer
 from ci_eventstore.writer.log_writer import LOST_LINE, WriterSettings
 from tests.fault_proxy import Fault, FaultProxy, at
 from tests.servers import RealServer, find_valkey
@@ -189,6 +190,36 @@ async def test_a_store_that_stays_away_is_told_and_the_rest_is_kept(
     kept, rest = only_file_of(tmp_path)
     assert (caught.value.path, caught.value.size_bytes) == (str(kept), len(rest))
     assert (await stored(repository)) + rest == "".join(lines).encode()
+
+
+async def test_a_cancelled_writer_keeps_the_rest_in_a_file(
+    proxied: tuple[FaultProxy, RedisJobRepository],
+    repository: RedisJobRepository,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever is cancelled while the store is away doesn't wait for as long as the writer would."""
+    proxy, behind = proxied
+    monkeypatch.setattr(log_writer, "CANCELLED_SECONDS", 0.1)
+    patient = replace(EAGER, patience_seconds=3600, rescue_directory=tmp_path)
+    proxy.plan = at(Fault.CUT_BEFORE, b"EVALSHA", times=1_000_000)
+
+    async def write_all() -> None:
+        async with behind.log_writer("j", settings=patient) as writer:
+            await writer.write("one\n")
+            await wait_until(lambda: writer._call.number == 1)
+            await writer.write(b"two\n\xe2\x82")
+            is_written.set()
+            await asyncio.Event().wait()
+
+    is_written = asyncio.Event()
+    writing = asyncio.create_task(write_all())
+    await is_written.wait()
+    writing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    _, rest = only_file_of(tmp_path)
+    assert (await stored(repository), rest) == (b"", b"one\ntwo\n\xe2\x82")
 
 
 async def test_a_blocked_producer_is_told_that_the_store_stays_away(
