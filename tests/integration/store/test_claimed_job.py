@@ -97,7 +97,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("at", ["its end", "its work", "its release"])
 async def test_a_healthy_controller_keeps_its_job_through_an_outage(own: RealServer, at: str) -> None:
-    """However many leases it takes: the job isn't lost, whether it was in the middle, or about to end or be released."""
+    """However many leases it takes: the job isn't lost, be it in the middle, about to end or about to be released."""
     runs: list[str | None] = []
     resumed = asyncio.Event()
 
