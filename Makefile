@@ -30,8 +30,9 @@ demo: $(installed) ## run a real command through the store, follow it, kill the 
 test: $(installed) ## run all tests
 	@$(python) -m pytest -n 2 --dist worksteal $(ARGS)
 
-soak: $(installed) ## break network and server under fifty writers for a quarter of an hour
-	@CI_EVENTSTORE_SOAK=1 $(python) -m pytest tests/integration/store/test_chaos.py $(ARGS)
+soak: $(installed) ## break all there is under fifty writers and six controllers for half an hour
+	@CI_EVENTSTORE_SOAK=1 $(python) -m pytest tests/integration/store/test_chaos.py \
+		tests/integration/store/test_controller_chaos.py $(ARGS)
 
 check: $(installed) ## check format, lint, types and the structure of the code
 	@$(python) -m ruff format --check .

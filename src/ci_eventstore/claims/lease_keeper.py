@@ -16,7 +16,7 @@ from ci_eventstore.server.deployments import Deployment
 
 logger = logging.getLogger("ci_eventstore.controllers")
 
-#: A claim that couldn't be renewed for so many leases, and for so long, is given up. A server that is away ends none.
+#: A claim that couldn't be renewed for so many leases, and for so long, is given up: an outage alone ends no lease.
 PATIENCE_LEASES = 5
 PATIENCE_SECONDS = 90.0
 #: How soon leases are renewed again after that failed: those of few seconds have no time to lose.

@@ -28,6 +28,8 @@ TIDY = load_script(__package__, "tidy", functions=QUEUE_FUNCTIONS)
 GONE_MS = 3_600_000
 #: One script call gives at most so many jobs.
 CLAIM_JOBS = 256
+#: How often a controller looks again when others were faster, before it waits for a message.
+RACES = 10
 
 
 class _Candidate(NamedTuple):
@@ -130,12 +132,16 @@ class ClaimStore:
         return [QueueKeys(queue, tag) for tag in self._keys.tags]
 
     async def _claim_in(self, keys: QueueKeys, controller: str, count: int, lease_ms: int) -> list[Claimed]:
-        reply = await self._server.run(PEEK, [keys.dispatch, keys.backlog, keys.leases, keys.clock], [count, lease_ms])
-        expired = [_Candidate(job_id) for job_id in as_texts(reply[0])]
-        waiting = [_as_candidate(text) for text in as_texts(reply[1])]
-        if not expired and not waiting:
-            return []
-        return await self._take(keys, controller, expired, waiting, lease_ms, self._next_call())
+        peek_keys = [keys.dispatch, keys.backlog, keys.leases, keys.clock]
+        for _ in range(RACES):
+            reply = await self._server.run(PEEK, peek_keys, [count, lease_ms])
+            expired = [_Candidate(job_id) for job_id in as_texts(reply[0])]
+            waiting = [_as_candidate(text) for text in as_texts(reply[1])]
+            if not expired and not waiting:
+                break
+            if found := await self._take(keys, controller, expired, waiting, lease_ms, self._next_call()):
+                return found
+        return []
 
     def _next_call(self) -> str:
         return f"{self._session}-{next(self._numbers)}"

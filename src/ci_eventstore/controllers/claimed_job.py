@@ -89,9 +89,16 @@ class ClaimedJob:
         await self.write(f"[{reason}]\n")
         await self._end(lambda: self._persist(lambda: self.repository.update_job_status(self.job.id, JobStatus.FAILED)))
 
-    async def release(self) -> None:
-        """Put the job back into its queue, claimable at once; LeaseLostError."""
-        await self._end(lambda: self.repository.update_job_status(self.job.id, JobStatus.QUEUED))
+    async def release(self, *, patiently: bool = True) -> None:
+        """Put the job back into its queue, claimable at once; LeaseLostError.
+
+        Unless it is done patiently, an outage of the store isn't waited for: others get the job when its lease ends.
+        """
+
+        def write() -> Awaitable[None]:
+            return self.repository.update_job_status(self.job.id, JobStatus.QUEUED)
+
+        await self._end((lambda: self._persist(write)) if patiently else write)
 
     async def cancel(self) -> None:
         """End the job as cancelled, with the line of who asked for it; LeaseLostError."""
@@ -152,7 +159,7 @@ class ClaimedJob:
             await self.fail(f"the handler raised {type(error).__name__}")
         else:
             # The controller was stopped, or whoever runs it was cancelled.
-            await self.release()
+            await self.release(patiently=False)
 
     async def _end(self, write: Callable[[], Awaitable[None]]) -> None:
         """End the job behind its log; what was begun isn't interrupted any more."""

@@ -220,7 +220,7 @@ class Controller:
 
     async def _give_back(self, job: ClaimedJob) -> None:
         try:
-            await job.release()
+            await job.release(patiently=False)
         except RepositoryError as error:
             logger.warning("a job couldn't be given back: %s", error, extra={"job_id": job.job.id})
         self._drop(job)

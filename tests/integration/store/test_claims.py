@@ -1,5 +1,6 @@
 """Queues and claims: who gets which job, who may write to it, and what becomes of it when its controller is gone."""
 
+import asyncio
 from collections.abc import Sequence
 
 import pytest
@@ -74,6 +75,14 @@ async def test_users_are_served_in_turn(repository: RedisJobRepository, batch: i
         f"{user}{n:03}" if user == "a" else f"{user}{n}" for n in range(5) for user in "ab-" if user != "-" or n < 3
     ]
     assert order == expected + [f"a{n:03}" for n in range(5, 40)]
+
+
+async def test_controllers_that_claim_at_the_same_time_all_get_jobs(repository: RedisJobRepository) -> None:
+    """Whoever finds that another one was faster looks again, as long as jobs wait."""
+    for number in range(6):
+        await repository.create_job(Job(id=f"j{number}", status="queued", user_id=f"u{number}"))
+    claimed = await asyncio.gather(*(take(repository, 1, f"c{number}") for number in range(6)))
+    assert sorted(map(len, claimed)) == [1] * 6
 
 
 async def test_a_released_job_is_next_again(repository: RedisJobRepository) -> None:

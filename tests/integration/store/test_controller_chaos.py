@@ -19,7 +19,7 @@ from tests.claim_history import ClaimHistory, Story, claims_are_counted, jobs_en
 from tests.fault_proxy import QUICK_FAULTS, FaultProxy, always, randomly
 from tests.integration.store.chaos_controller_program import Order
 from tests.integration.store.fleet import Controllers, Jobs, open_fleet
-from tests.servers import RealServer, find_valkey
+from tests.servers import RealServer, find_redis7, find_valkey
 
 logger = logging.getLogger(__name__)
 
@@ -43,10 +43,15 @@ def seed() -> int:
     return chosen
 
 
-@pytest.fixture
-def own() -> Iterator[RealServer]:
+@pytest.fixture(params=[find_valkey, find_redis7] if IS_SOAK else [find_valkey])
+def own(request: pytest.FixtureRequest) -> Iterator[RealServer]:
     """A server that may be stopped and killed, and loses nothing by it."""
-    with RealServer(find_valkey(), "appendfsync always") as started:
+    find: Callable[[], Path] = request.param
+    try:
+        binary = find()
+    except LookupError as reason:
+        pytest.skip(str(reason))
+    with RealServer(binary, "appendfsync always") as started:
         yield started
 
 
