@@ -2,8 +2,8 @@
 --
 -- KEYS  1 dispatch, 2 backlog, 3 tickets, 4 leases, 5 clock, 6 controllers' last calls;
 --       then for each job: hash, stream, and the listings of queued and of running jobs: all and the owner's
--- ARGV  1 controller, 2 its call: "session-number", each session's numbers go up, 3 milliseconds of a lease, 4 the time, as text, 5 the time, as msgpack
---       6 channel, 7 how many jobs have expired leases: the first ones
+-- ARGV  1 controller, 2 its call: "session-number", a session's numbers go up, 3 milliseconds of a lease, 4 the time, as text,
+--       5 the time, as msgpack, 6 channel, 7 how many jobs have expired leases: the first ones
 --       then for each job: id, user, member of the listings, token
 -- CONST CALLS_TTL_MS
 --

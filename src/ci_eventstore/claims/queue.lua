@@ -19,7 +19,9 @@ end
 
 local function enter_queue(dispatch, backlog, tickets, user, member, channel)
   redis.call('ZADD', backlog, 0, user .. '\0' .. member)
-  if redis.call('HEXISTS', tickets, user) == 0 then
+  -- A ticket that was lost with the stream counts for nothing.
+  local ticket = redis.call('HGET', tickets, user)
+  if not ticket or #redis.call('XRANGE', dispatch, ticket, ticket) == 0 then
     issue_ticket(dispatch, tickets, user)
     redis.call('PUBLISH', channel, 'ticket ' .. user .. '\0' .. member)
   end

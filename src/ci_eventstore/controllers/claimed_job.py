@@ -130,7 +130,8 @@ class ClaimedJob:
         """End the job as said above."""
         is_interrupt = self._was_interrupted and isinstance(error, asyncio.CancelledError)
         if is_interrupt and self._task is not None:
-            self._task.uncancel()
+            # A cancellation that isn't ours goes on to whom it belongs.
+            is_interrupt = self._task.uncancel() == 0
             self._task = None
         await self._take_back_interrupt()
         try:

@@ -42,7 +42,7 @@ class Fold:
         member_of = set(self.keys.listings(user_id, self.state.status))
         return {key: key in member_of for key in possible}
 
-    def queue_places(self) -> dict[str, tuple[str, str, str]]:
+    def queue_places(self) -> dict[str, tuple[str, ...]]:
         """Return the commands that find what the job may have in its queue; a ticket is its user's."""
         if self.state is None:
             return {}
@@ -51,6 +51,7 @@ class Fold:
             "backlog": ("ZSCORE", keys.backlog, f"{user_id}\0{self.member()}"),
             "lease": ("ZSCORE", keys.leases, self.keys.job_id),
             "ticket": ("HGET", keys.tickets, user_id),
+            "dispatch": ("EXISTS", keys.dispatch),
         }
 
     def belongs_in_queue(self) -> dict[str, bool]:
@@ -59,7 +60,7 @@ class Fold:
             return {}
         is_queued = self.state.status == JobStatus.QUEUED
         places = {"backlog": is_queued, "lease": self.state.claim is not None}
-        return {**places, "ticket": True} if is_queued else places
+        return {**places, "ticket": True, "dispatch": True} if is_queued else places
 
     def member(self) -> str:
         """Return the job's member in the listings; nothing if there is no stream."""

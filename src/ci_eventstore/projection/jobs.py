@@ -57,7 +57,7 @@ class JobProjections:
         standing = {key for key, score in zip(listings, scores, strict=False) if score is not None}
         if in_ids is not None:
             standing.add(keys.ids)
-        queued = {name for name, entry in zip(queue, scores[len(listings) :], strict=True) if entry is not None}
+        queued = {name for name, entry in zip(queue, scores[len(listings) :], strict=True) if entry not in (None, 0)}
         return [*_compare(subject, fold, found, standing, index), *_compare_queue(subject, fold, queued)]
 
     async def rebuild(self, keys: JobKeys) -> bool:

@@ -258,3 +258,15 @@ async def test_jobs_behind_tickets_that_were_forgotten_are_served(
     assert len(await take(repository, 3)) == 3
     await server.read("XGROUP", "DESTROY", "{ci:0}:dispatch:default", "controllers")
     assert told(await take(repository, 1, "c2")) == [("d1", 1, 1, None)]
+
+
+async def test_a_queue_without_its_tickets_is_found_and_mended(repository: RedisJobRepository, server: Server) -> None:
+    """A dispatch stream that is gone is told, and made again: at the latest by the user's next job."""
+    await submit(repository, "a1", "b1")
+    await server.read("DEL", "{ci:0}:dispatch:default")
+    await submit(repository, "a2")
+    assert told(await take(repository, 2)) == [("a1", 1, 1, None), ("a2", 1, 1, None)]
+    await server.read("DEL", "{ci:0}:dispatch:default")
+    assert [difference.place for difference in await repository.verify()] == ["queue dispatch"]
+    await repository.rebuild()
+    assert told(await take(repository, 2)) == [("b1", 1, 1, None)]

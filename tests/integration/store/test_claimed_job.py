@@ -66,6 +66,22 @@ async def test_a_cancel_at_the_very_end_hits_nobody_else(repository: RedisJobRep
     assert task.cancelling() == 0
 
 
+async def test_a_cancel_from_outside_isnt_swallowed(repository: RedisJobRepository) -> None:
+    """A task that is cancelled by whoever runs it, at the same time as its job, ends as cancelled."""
+    job = await take(repository)
+
+    async def run() -> None:
+        async with job:
+            job.interrupt(cancelled=True)
+            outside.cancel()
+            await asyncio.sleep(30)
+
+    outside = asyncio.create_task(run())
+    await asyncio.wait({outside})
+    assert outside.cancelled()
+    assert await status_of(repository) == ("cancelled", 1)
+
+
 async def test_a_cancel_while_the_job_is_being_completed_doesnt_leave_it(repository: RedisJobRepository) -> None:
     """An interrupt in the moment before the end leaves no job that nobody ends."""
     job = await take(repository)

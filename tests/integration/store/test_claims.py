@@ -218,7 +218,7 @@ async def test_nothing_waits_for_ever_behind_a_queue_that_was_deleted(
     held = await take_one(repository)
     for key in ("dispatch", "backlog", "tickets", "leases"):
         await server.read("DEL", f"{{ci:0}}:{key}:default")
-    assert len(await repository.verify()) == 5
+    assert len(await repository.verify()) == 7
     await repository.rebuild()
     assert await repository.verify() == []
     assert sorted(ids(await take(repository, 9))) == ["a2", "b1"]
