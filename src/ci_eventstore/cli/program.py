@@ -5,6 +5,7 @@ import sys
 import click
 
 from ci_common.errors import RepositoryError
+from ci_eventstore.cli.controller import controller
 from ci_eventstore.cli.exits import MEANINGS, ExitCode, exit_code_of
 from ci_eventstore.cli.help import literally
 from ci_eventstore.cli.jobs import jobs
@@ -14,6 +15,7 @@ from ci_eventstore.cli.projection import rebuild, verify
 from ci_eventstore.cli.run import run
 from ci_eventstore.cli.stdout import discard_output, open_missing_streams
 from ci_eventstore.cli.store import store_options
+from ci_eventstore.cli.submit import submit
 from ci_eventstore.cli.tail import tail
 from ci_eventstore.cli.users import users
 
@@ -56,7 +58,7 @@ def program() -> None:
     """
 
 
-for command in (run, tail, jobs, users, keys, verify, rebuild):
+for command in (run, tail, submit, controller, jobs, users, keys, verify, rebuild):
     program.add_command(command)
 
 
