@@ -5,6 +5,9 @@ from typing import NamedTuple
 
 from ci_common.models import Job
 
+#: Who claims a job for a moment, in order to end it.
+CANCELLER = "cancel"
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:

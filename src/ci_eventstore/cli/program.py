@@ -12,6 +12,7 @@ from ci_eventstore.cli.jobs import jobs
 from ci_eventstore.cli.keys import keys
 from ci_eventstore.cli.messages import say
 from ci_eventstore.cli.projection import rebuild, verify
+from ci_eventstore.cli.queues import queues
 from ci_eventstore.cli.run import run
 from ci_eventstore.cli.stdout import discard_output, open_missing_streams
 from ci_eventstore.cli.store import store_options
@@ -58,7 +59,7 @@ def program() -> None:
     """
 
 
-for command in (run, tail, submit, controller, jobs, users, keys, verify, rebuild):
+for command in (run, tail, submit, controller, queues, jobs, users, keys, verify, rebuild):
     program.add_command(command)
 
 
