@@ -17,9 +17,12 @@ RepositoryError
     ├── AcknowledgedEventsLostError
     ├── ProjectionMissingError
     └── StreamDamagedError
+
+InvalidInputError
+└── ProjectError
 """
 
-from ci_common.errors import RepositoryError
+from ci_common.errors import InvalidInputError, RepositoryError
 
 
 class StoreError(RepositoryError):
@@ -131,3 +134,7 @@ class StreamDamagedError(StoreError):
         self.job_id = job_id
         self.expected = expected
         self.found = found
+
+
+class ProjectError(InvalidInputError):
+    """Raised when a job's project can't be packed or unpacked; the message says which file is at fault."""

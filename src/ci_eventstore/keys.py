@@ -210,6 +210,11 @@ def listing_member(created_at: datetime, job_id: str) -> str:
     return f"{(as_utc(created_at) - _YEAR_ONE) // _MICROSECOND:016x}:{job_id}"
 
 
+def member_time(member: str) -> datetime:
+    """Return when the job in a listing's member was created."""
+    return _YEAR_ONE + int(member[:16], 16) * _MICROSECOND
+
+
 def member_job_id(member: str) -> str:
     """Return the job id in a listing's member."""
     return member[17:]

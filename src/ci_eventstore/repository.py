@@ -23,7 +23,7 @@ from ci_common.validation import (
     check_time,
     check_user,
 )
-from ci_eventstore.claims.claim import Claim
+from ci_eventstore.claims.claim import CANCELLER, Claim
 from ci_eventstore.claims.lease_keeper import LeaseKeeper, Notify
 from ci_eventstore.claims.store import ClaimStore
 from ci_eventstore.errors import AmbiguousPrefixError, NotInitializedError
@@ -41,7 +41,7 @@ from ci_eventstore.store import Store
 from ci_eventstore.writer.log_writer import LogWriter, WriterSettings
 
 #: Under which name and for how long a job is claimed whose controller is gone, only to be ended.
-CANCELLER, CANCEL_LEASE_SECONDS = "cancel", 30.0
+CANCEL_LEASE_SECONDS = 30.0
 
 
 class RedisJobRepository(JobRepository):

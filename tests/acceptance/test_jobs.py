@@ -87,6 +87,7 @@ def test_a_job_is_shown(listed: CommandLine) -> None:
         ["result", "passed"],
         ["user", "someone"],
         ["queue", "default"],
+        ["project", "-"],
         ["created", "2026-01-01 11:00:00"],
         ["started", "2026-01-01 11:00:00"],
         ["ended", "2026-01-01 11:03:07"],

@@ -86,6 +86,7 @@ def test_the_job_says_what_ran(cli: CommandLine) -> None:
         "name": "nightly",
         "queue": "default",
         "command": ["sh", "-c", "exit 3"],
+        "zip_file_path": None,
         "container_id": None,
     }
 

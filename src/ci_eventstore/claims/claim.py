@@ -6,6 +6,9 @@ from typing import NamedTuple
 from ci_common.models import Job
 from ci_eventstore.jobs.state import JobState
 
+#: Who claims a job for a moment, in order to end it.
+CANCELLER = "cancel"
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:

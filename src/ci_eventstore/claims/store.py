@@ -11,6 +11,7 @@ import msgpack
 
 from ci_common.models import JobStatus, utc_now
 from ci_eventstore.claims.claim import Claim, Claimed
+from ci_eventstore.claims.overview import QueueOverview, queue_names, read_overview
 from ci_eventstore.events.append import QUEUE_FUNCTIONS
 from ci_eventstore.jobs.state import encode_field, from_hash, to_job
 from ci_eventstore.keys import JobKeys, Keys, QueueKeys, jobs_key, member_job_id
@@ -127,6 +128,14 @@ class ClaimStore:
             in_backlog, leased = await self._server.read_many([("ZCARD", keys.backlog), ("ZCARD", keys.leases)])
             waiting, running = waiting + in_backlog, running + leased
         return Depth(waiting, running)
+
+    async def queue_names(self) -> list[str]:
+        """Return the names of all queues that ever had a job. It walks all keys of the server: for operators."""
+        return await queue_names(self._server, self._keys)
+
+    async def overview(self, queue: str) -> QueueOverview:
+        """Return what a queue holds: its waiting jobs, and its controllers with theirs."""
+        return await read_overview(self._server, self._keys, queue)
 
     def _partitions(self, queue: str) -> list[QueueKeys]:
         return [QueueKeys(queue, tag) for tag in self._keys.tags]

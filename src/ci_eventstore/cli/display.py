@@ -30,6 +30,7 @@ def job_dict(job: Job) -> dict[str, Any]:
         "name": job.name,
         "queue": job.queue,
         "command": job.command,
+        "zip_file_path": job.zip_file_path,
         "container_id": job.container_id,
         "created_at": to_rfc3339(job.created_at),
     }

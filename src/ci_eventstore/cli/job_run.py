@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 from ci_common.errors import ConflictError, RepositoryError
 from ci_common.models import Job, JobEvent, JobStatus, utc_now
-from ci_eventstore.cli.exits import ExitCode
+from ci_eventstore.cli.exits import ExitCode, exit_code_of_process
 from ci_eventstore.cli.job_log import JobLog, note_of
 from ci_eventstore.cli.messages import say, saying_warnings_of
-from ci_eventstore.cli.process import Command, CommandOutput
 from ci_eventstore.cli.stdout import StandardOutput
 from ci_eventstore.cli.stopping import LAST_OUTPUT_SECONDS, Stop, Stopper
+from ci_eventstore.processes.command import Command, CommandOutput
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.writer.masking import Masker
 from ci_eventstore.writer.time_limit import TimeLimit
@@ -60,7 +60,7 @@ class JobRun:
                 pump = tasks.create_task(self._pump(command.output))
                 if command.has_terminal:
                     asyncio.get_running_loop().add_signal_handler(signal.SIGWINCH, command.resize)
-                code = await command.wait()
+                code = exit_code_of_process(await command.wait())
                 await self._stopper.finish()
                 await asyncio.wait({pump}, timeout=LAST_OUTPUT_SECONDS)
                 self._wait_no_longer(command.output)

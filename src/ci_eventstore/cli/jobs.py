@@ -82,12 +82,15 @@ async def show(repository: RedisJobRepository, job: str, as_json: bool) -> None:
 async def cancel(repository: RedisJobRepository, job: str, reason: str | None) -> None:
     """Cancel a job.
 
-    A `ci-eventstore run` that runs it stops its command. A job that is cancelled already stays as it is; one that ended
-    otherwise can't be cancelled.
+    A `ci-eventstore run` or a controller that runs it stops its command; the job of a controller ends when the command
+    has, or when the controller is lost. A job that is cancelled already stays as it is; one that ended otherwise can't
+    be cancelled.
     """
     job_id = await find_job(repository, job)
     await repository.cancel_job(job_id, reason)
-    click.echo(f"job {job_id} is cancelled")
+    found = await repository.get_job_summary(job_id)
+    is_over = found is None or found.status == JobStatus.CANCELLED
+    click.echo(f"job {job_id} is cancelled" if is_over else f"job {job_id} is being cancelled by its controller")
 
 
 async def _owner_id(repository: RedisJobRepository, user: str) -> str:
@@ -127,6 +130,7 @@ def _properties(job: Job) -> list[tuple[str, str]]:
         ("result", result(job)),
         ("user", job.user_id or NOTHING),
         ("queue", job.queue),
+        ("project", job.zip_file_path or NOTHING),
         ("created", local_time(job.created_at)),
         ("started", local_time(job.start_time)),
         ("ended", local_time(job.end_time)),

@@ -5,15 +5,18 @@ import sys
 import click
 
 from ci_common.errors import RepositoryError
+from ci_eventstore.cli.controller import controller
 from ci_eventstore.cli.exits import MEANINGS, ExitCode, exit_code_of
 from ci_eventstore.cli.help import literally
 from ci_eventstore.cli.jobs import jobs
 from ci_eventstore.cli.keys import keys
 from ci_eventstore.cli.messages import say
 from ci_eventstore.cli.projection import rebuild, verify
+from ci_eventstore.cli.queues import queues
 from ci_eventstore.cli.run import run
 from ci_eventstore.cli.stdout import discard_output, open_missing_streams
 from ci_eventstore.cli.store import store_options
+from ci_eventstore.cli.submit import submit
 from ci_eventstore.cli.tail import tail
 from ci_eventstore.cli.users import users
 
@@ -56,7 +59,7 @@ def program() -> None:
     """
 
 
-for command in (run, tail, jobs, users, keys, verify, rebuild):
+for command in (run, tail, submit, controller, queues, jobs, users, keys, verify, rebuild):
     program.add_command(command)
 
 

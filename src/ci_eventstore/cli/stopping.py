@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ci_eventstore.cli.messages import say
-from ci_eventstore.cli.process import Command
+from ci_eventstore.processes.command import Command
 
 #: How long a command that was asked to stop may take.
 GRACE_SECONDS = 10.0

@@ -119,6 +119,12 @@ class Controller:
         self._stopping.set()
         self._woken.set()
 
+    def hurry(self) -> None:
+        """Claim no more jobs, and give back at once those that run."""
+        self.stop()
+        for job in list(self._running.values()):
+            job.interrupt()
+
     async def run(self, handler: Handler) -> None:
         """Run claimed jobs until stopped; then wait for those that run, and give back those that take too long."""
         tasks: set[asyncio.Task[None]] = set()

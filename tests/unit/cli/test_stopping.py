@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from ci_eventstore.cli import stopping
-from ci_eventstore.cli.process import Command
 from ci_eventstore.cli.stopping import Stopper
+from ci_eventstore.processes.command import Command
 from tests.waiting import wait_until
 
 #: Ignores what can be ignored, starts a child that does the same, tells its id, and ends at SIGUSR1.
@@ -41,7 +41,7 @@ async def test_the_group_is_killed_after_the_grace(monkeypatch: pytest.MonkeyPat
     stopper.attach(command)
     with stopper.on_signals():
         os.kill(os.getpid(), signal.SIGTERM)
-        assert await command.wait() == 128 + signal.SIGKILL
+        assert await command.wait() == -signal.SIGKILL
     await stopper.finish()
     assert not command.group_is_alive()
     command.output.close()
@@ -70,7 +70,7 @@ async def test_a_signal_before_the_start_stops_the_command_at_once() -> None:
         await wait_until(lambda: stopper.stop is not None)
         command = await Command.start(["sleep", "1000"], pty=False)
         stopper.attach(command)
-        assert await command.wait() == 128 + signal.SIGTERM
+        assert await command.wait() == -signal.SIGTERM
     command.output.close()
 
 
@@ -100,7 +100,7 @@ async def test_after_a_signal_the_store_is_waited_for_a_bounded_time() -> None:
         for number in (1, 2):
             os.kill(os.getpid(), signal.SIGTERM)
             await wait_until(lambda number=number: len(limits) == number)  # type: ignore[misc]
-        assert await command.wait() == 128 + signal.SIGKILL
+        assert await command.wait() == -signal.SIGKILL
         os.kill(os.getpid(), signal.SIGTERM)
         await wait_until(lambda: len(limits) == 3)
     assert limits == [stopping.STORE_SECONDS, stopping.STORE_SECONDS, stopping.LAST_STORE_SECONDS]
@@ -115,7 +115,7 @@ async def test_a_cancel_from_elsewhere_bounds_the_wait_for_the_store() -> None:
     command = await Command.start(["sleep", "1000"], pty=False)
     stopper.attach(command)
     stopper.stop_for_store()
-    assert await command.wait() == 128 + signal.SIGTERM
+    assert await command.wait() == -signal.SIGTERM
     await stopper.finish()
     assert limits == [stopping.STORE_SECONDS]
     command.output.close()

@@ -1,4 +1,4 @@
-"""A command as a process, in a session and process group of its own, with one stream for all it prints."""
+"""A command as a process, in a process group of its own, with one stream for all it prints."""
 
 import asyncio
 import contextlib
@@ -8,11 +8,10 @@ import os
 import sys
 import termios
 from asyncio.subprocess import DEVNULL, Process
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
-
-from ci_eventstore.cli.exits import exit_code_of_process
 
 READ_BYTES = 64 * 1024
 #: What is read at most once no more is waited for; more than the kernel keeps for a pipe.
@@ -74,26 +73,42 @@ class CommandOutput:
             loop.remove_reader(self.descriptor)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a command runs: its folder, its variables, and the process group that it joins."""
+
+    folder: Path
+    environment: Mapping[str, str]
+    group: int
+
+
 class Command:
     """A running command."""
 
-    def __init__(self, process: Process, output: CommandOutput, *, has_terminal: bool) -> None:
+    def __init__(self, process: Process, output: CommandOutput, *, has_terminal: bool, group: int) -> None:
         self.output = output
         self.has_terminal = has_terminal
         self._process = process
+        self._group = group
 
     @classmethod
-    async def start(cls, arguments: Sequence[str], *, pty: bool) -> Self:
-        """Start a command, its standard output and error together on one pipe or pseudo-terminal; OSError."""
+    async def start(cls, arguments: Sequence[str], *, pty: bool = False, place: Place | None = None) -> Self:
+        """Start a command, its standard output and error together on one pipe or pseudo-terminal; OSError.
+
+        Without a place it runs where this program does, in a session and process group of its own.
+        """
         reading, writing = _open_terminal() if pty else os.pipe()
         output = CommandOutput(reading)
         try:
             process = await asyncio.create_subprocess_exec(
                 *arguments,
-                stdin=None if _may_read_terminal() else DEVNULL,
+                stdin=None if place is None and _may_read_terminal() else DEVNULL,
                 stdout=writing,
                 stderr=writing,
-                start_new_session=True,
+                cwd=None if place is None else place.folder,
+                env=None if place is None else place.environment,
+                start_new_session=place is None,
+                process_group=None if place is None else place.group,
                 preexec_fn=_control_terminal if pty else None,
             )
         except BaseException:
@@ -101,7 +116,7 @@ class Command:
             raise
         finally:
             os.close(writing)
-        return cls(process, output, has_terminal=pty)
+        return cls(process, output, has_terminal=pty, group=process.pid if place is None else place.group)
 
     @property
     def has_ended(self) -> bool:
@@ -109,23 +124,17 @@ class Command:
         return self._process.returncode is not None
 
     async def wait(self) -> int:
-        """Wait until the command itself has ended, and return its exit code as a shell would."""
-        return exit_code_of_process(await self._process.wait())
+        """Wait until the command itself has ended, and return its exit code, or -N if signal N killed it."""
+        return await self._process.wait()
 
     def signal(self, number: int) -> None:
         """Send a signal to all processes of the group."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, number)
+            os.killpg(self._group, number)
 
     def group_is_alive(self) -> bool:
-        """Tell whether a process of the group still runs."""
-        try:
-            os.killpg(self._process.pid, 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            return True
-        return _has_living_member(self._process.pid)
+        """Tell whether a process of the group still runs, apart from one that the group is named for and isn't ours."""
+        return is_alive(self._group, besides=None if self._group == self._process.pid else self._group)
 
     def resize(self) -> None:
         """Give the pseudo-terminal the size of the one that standard output is."""
@@ -161,16 +170,23 @@ def _may_read_terminal() -> bool:
         return False
 
 
-def _has_living_member(group: int) -> bool:
-    """Tell whether the group has more than processes that have ended and nobody has collected.
+def is_alive(group: int, besides: int | None = None) -> bool:
+    """Tell whether a process group has more than processes that have ended and nobody has collected.
 
-    Those are told apart where there is `/proc`; in a container whose first process collects nothing, they stay.
+    Those are told apart where there is `/proc`; in a container whose first process collects nothing, they stay. One
+    process can be left out.
     """
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
     found = False
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             state, _, its_group = path.read_text(errors="replace").rpartition(")")[2].split()[:3]
             found = True
-            if int(its_group) == group and state not in "ZX":
+            if int(its_group) == group and state not in "ZX" and path.parent.name != str(besides):
                 return True
     return not found

@@ -1,0 +1,84 @@
+"""What all queues hold, for whoever looks after them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from ci_eventstore.claims.claim import CANCELLER
+from ci_eventstore.keys import Keys, QueueKeys, member_time
+from ci_eventstore.server.client import Server
+from ci_eventstore.server.replies import as_texts
+
+#: So many users' oldest jobs are asked for together.
+USERS_TOGETHER = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueOverview:
+    """A queue, as it was while it was read: no one moment, since other clients go on."""
+
+    name: str
+    #: How many jobs wait.
+    waiting: int
+    #: When the oldest of them was created.
+    oldest_created_at: datetime | None
+    #: How many jobs are claimed.
+    running: int
+    #: How many jobs each controller holds, of those that have taken one and not signed off.
+    controllers: Mapping[str, int]
+
+
+async def queue_names(server: Server, keys: Keys) -> list[str]:
+    """Return the names of all queues that ever had a job. It walks all keys of the server: for operators."""
+    beginnings = [QueueKeys("", tag).dispatch for tag in keys.tags]
+    names: set[str] = set()
+    async for key in server.scan(keys.pattern("dispatch")):
+        names.update(key.removeprefix(beginning) for beginning in beginnings if key.startswith(beginning))
+    return sorted(names)
+
+
+async def read_overview(server: Server, keys: Keys, name: str) -> QueueOverview:
+    """Return what one queue holds, in all partitions."""
+    waiting = running = 0
+    times: list[datetime] = []
+    controllers: dict[str, int] = {}
+    for queue in (QueueKeys(name, tag) for tag in keys.tags):
+        in_backlog, leased, users, exists = await server.read_many(
+            [("ZCARD", queue.backlog), ("ZCARD", queue.leases), ("HKEYS", queue.tickets), ("EXISTS", queue.dispatch)]
+        )
+        waiting, running = waiting + in_backlog, running + leased
+        times += await _oldest_of(server, queue, as_texts(users))
+        if exists:
+            for controller, held in (await _consumers(server, queue)).items():
+                controllers[controller] = controllers.get(controller, 0) + held
+    return QueueOverview(
+        name=name,
+        waiting=waiting,
+        oldest_created_at=min(times, default=None),
+        running=running,
+        controllers=dict(sorted(controllers.items())),
+    )
+
+
+async def _oldest_of(server: Server, queue: QueueKeys, users: Sequence[str]) -> list[datetime]:
+    """Return when the oldest waiting job of each user was created: a backlog is sorted by user first."""
+    times = []
+    for start in range(0, len(users), USERS_TOGETHER):
+        group = users[start : start + USERS_TOGETHER]
+        replies = await server.read_many(
+            [("ZRANGEBYLEX", queue.backlog, f"[{user}\0", f"({user}\1", "LIMIT", 0, 1) for user in group]
+        )
+        times += [member_time(text.partition("\0")[2]) for reply in replies for text in as_texts(reply)]
+    return times
+
+
+async def _consumers(server: Server, queue: QueueKeys) -> dict[str, int]:
+    """Return the controllers of a queue's consumer group, and how many tickets each has."""
+    if not await server.read("XINFO", "GROUPS", queue.dispatch):
+        return {}
+    found = {}
+    for consumer in await server.read("XINFO", "CONSUMERS", queue.dispatch, "controllers"):
+        fields = dict(zip(as_texts(consumer[::2]), consumer[1::2], strict=True))
+        found[as_texts([fields["name"]])[0]] = int(fields["pending"])
+    found.pop(CANCELLER, None)
+    return found

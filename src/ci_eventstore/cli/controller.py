@@ -1,0 +1,147 @@
+"""`controller`: run the jobs of queues."""
+
+import asyncio
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypedDict, Unpack
+
+import click
+
+from ci_eventstore.cli.help import examples
+from ci_eventstore.cli.messages import say, saying_warnings_of
+from ci_eventstore.cli.secret_variables import read_secrets
+from ci_eventstore.cli.store import uses_store
+from ci_eventstore.controllers import CommandHandler, Controller, ControllerSettings, WorkFolder
+from ci_eventstore.controllers.durations import format_duration, parse_duration
+from ci_eventstore.repository import RedisJobRepository
+
+STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def read_duration(context: click.Context, parameter: click.Parameter, text: str | None) -> float | None:
+    """Return a duration on the command line in seconds; click.BadParameter."""
+    try:
+        return None if text is None else parse_duration(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error), context, parameter) from None
+
+
+class Options(TypedDict):
+    """What the command line says of a controller."""
+
+    queues: Sequence[str]
+    concurrency: int
+    lease: float
+    time_limit: float | None
+    grace: float
+    name: str | None
+    secrets: Sequence[str]
+
+
+@click.command(
+    epilog=examples(
+        "controller",
+        "controller --queue default --queue slow --concurrency 4",
+        "controller --time-limit 1h --grace 5m --name builder-1",
+        "controller --secret-env TOKEN",
+    )
+)
+@click.option(
+    "--queue",
+    "queues",
+    metavar="NAME",
+    multiple=True,
+    default=("default",),
+    show_default=True,
+    help="Take jobs of this queue; may be given several times.",
+)
+@click.option(
+    "--concurrency", metavar="N", type=click.IntRange(min=1), default=1, show_default=True, help="So many at a time."
+)
+@click.option(
+    "--lease",
+    metavar="TIME",
+    callback=read_duration,
+    default="30s",
+    show_default=True,
+    help="A controller that gives no sign of life for so long loses its jobs to others.",
+)
+@click.option(
+    "--time-limit", metavar="TIME", callback=read_duration, help="Stop a command that takes longer; the job fails."
+)
+@click.option(
+    "--grace",
+    metavar="TIME",
+    callback=read_duration,
+    default="30s",
+    show_default=True,
+    help="How long running jobs may go on after a signal to end.",
+)
+@click.option("--name", metavar="NAME", help="What the controller is called; by default after its machine and process.")
+@click.option(
+    "--secret-env",
+    "secrets",
+    metavar="NAME",
+    multiple=True,
+    callback=read_secrets,
+    help="Store *** for the value of this environment variable; may be given several times.",
+)
+@uses_store
+async def controller(repository: RedisJobRepository, **options: Unpack[Options]) -> None:
+    """Run jobs of a queue, until told to end.
+
+    Each job's command is a process in a new folder, with the job's project unpacked in it, with this program's
+    environment, and its id in CI_EVENTSTORE_JOB_ID. What it prints is the job's log. The job is completed with the
+    command's result; it fails if there is no command, its project can't be unpacked, or its time is over, and instead
+    of a sixth attempt.
+
+    A job that was cancelled, or lost, or has no time left, has its command stopped, with all that it started in its
+    process group: what is left after 10 seconds is killed. What a command leaves behind is killed as well, and so is
+    everything if this program itself is killed; its jobs then go to other controllers when their leases run out.
+
+    Ctrl-C, SIGTERM and SIGHUP: no more jobs are taken, those that run have the time of --grace, and then go back into
+    their queue. A second signal kills and gives back at once.
+
+    A TIME is written as 30s, 15m, 1h or 2d. Commands run with your rights, so whoever may submit jobs has them.
+    """
+    settings = ControllerSettings(
+        concurrency=options["concurrency"], lease_seconds=options["lease"], grace_seconds=options["grace"]
+    )
+    queues = list(dict.fromkeys(options["queues"]))
+    taking = Controller(repository, queues=queues, name=options["name"], secrets=options["secrets"], settings=settings)
+    # A command that asks for a password at the terminal is refused, instead of waiting for ever.
+    signal.signal(signal.SIGTTIN, signal.SIG_IGN)
+    with WorkFolder() as folder, saying_warnings_of("ci_eventstore.controllers"):
+        handler = CommandHandler(folder, time_limit_seconds=options["time_limit"], tell=say)
+        async with taking:
+            with _stopped_by_signals(taking, handler):
+                say(f"controller {taking.name} takes jobs from {', '.join(sorted(queues))}")
+                await taking.run(handler)
+    say(f"controller {taking.name} has ended")
+
+
+@contextmanager
+def _stopped_by_signals(taking: Controller, handler: CommandHandler) -> Iterator[None]:
+    """Stop the controller when a signal says so, but for those that this process was started to ignore."""
+    loop = asyncio.get_running_loop()
+    received: list[signal.Signals] = []
+
+    def receive(number: signal.Signals) -> None:
+        received.append(number)
+        if len(received) == 1:
+            grace = format_duration(taking.settings.grace_seconds)
+            say(f"{number.name}: no more jobs are taken; running ones have {grace}, once more gives them back at once")
+            taking.stop()
+        else:
+            handler.hurry()
+            taking.hurry()
+
+    handled = [number for number in STOPPING_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    for number in handled:
+        loop.add_signal_handler(number, receive, number)
+    try:
+        yield
+    finally:
+        for number in handled:
+            loop.remove_signal_handler(number)

@@ -1,0 +1,84 @@
+"""`queues`: what waits, what runs, and who runs it."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import click
+
+from ci_common.models import to_rfc3339, utc_now
+from ci_eventstore.claims.overview import QueueOverview
+from ci_eventstore.cli.display import NOTHING, duration, echo_json, json_option, table
+from ci_eventstore.cli.help import examples
+from ci_eventstore.cli.messages import say
+from ci_eventstore.cli.store import uses_store
+from ci_eventstore.repository import RedisJobRepository
+
+WATCH_SECONDS = 1.0
+#: New queues are looked for once in so many times.
+TURNS_PER_SEARCH = 15
+#: Moves a terminal's cursor to the top left, and clears what is below.
+CLEAR = "\033[H\033[2J"
+
+
+@click.command(epilog=examples("queues", "queues --watch", "queues --json"))
+@click.option("--watch", is_flag=True, help="Show it again every second, until Ctrl-C.")
+@json_option
+@uses_store
+async def queues(repository: RedisJobRepository, watch: bool, as_json: bool) -> None:
+    """Show all queues: how many jobs wait and run, and where.
+
+    OLDEST is how long the first of the waiting jobs has waited. CONTROLLERS are those that have taken a job and not
+    ended since, each with how many jobs it holds; a lost one is shown for an hour.
+
+    It walks through all keys of the server in order to find the queues, with --watch every 15 seconds.
+    """
+    if watch and as_json:
+        raise click.UsageError("--watch and --json can't be used together")
+    async for found in _overviews(repository, watch=watch):
+        if as_json:
+            echo_json([_as_dict(queue) for queue in found])
+            continue
+        if watch and sys.stdout.isatty():
+            click.echo(CLEAR, nl=False)
+        if found:
+            click.echo(
+                table(("QUEUE", "WAITING", "OLDEST", "RUNNING", "CONTROLLERS"), [_row(queue) for queue in found])
+            )
+        else:
+            say("there are no queues yet")
+        sys.stdout.flush()
+
+
+async def _overviews(repository: RedisJobRepository, *, watch: bool) -> AsyncIterator[list[QueueOverview]]:
+    names: Sequence[str] = await repository.claims.queue_names()
+    turn = 0
+    yield [await repository.claims.overview(name) for name in names]
+    while watch:
+        await asyncio.sleep(WATCH_SECONDS)
+        turn += 1
+        if turn % TURNS_PER_SEARCH == 0 or not names:
+            names = await repository.claims.queue_names()
+        yield [await repository.claims.overview(name) for name in names]
+
+
+def _row(queue: QueueOverview) -> tuple[str, ...]:
+    controllers = ", ".join(f"{name} ({held})" for name, held in queue.controllers.items()) or NOTHING
+    return (
+        queue.name,
+        str(queue.waiting),
+        duration(queue.oldest_created_at, utc_now()),
+        str(queue.running),
+        controllers,
+    )
+
+
+def _as_dict(queue: QueueOverview) -> dict[str, Any]:
+    return {
+        "queue": queue.name,
+        "waiting": queue.waiting,
+        "oldest_created_at": to_rfc3339(queue.oldest_created_at),
+        "running": queue.running,
+        "controllers": dict(queue.controllers),
+    }

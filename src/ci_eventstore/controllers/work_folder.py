@@ -1,0 +1,89 @@
+"""Where jobs run: a folder of a controller's own, which doesn't outlive it for long."""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+PREFIX = "ci-eventstore-controller-"
+
+
+class WorkFolder:
+    """A private temporary folder that is locked as long as this process lives.
+
+    Entering it makes the folder, and removes those of this user whose controllers were killed.
+    """
+
+    def __init__(self) -> None:
+        self._path: Path | None = None
+        self._lock: int | None = None
+
+    def __enter__(self) -> Self:
+        """Make the folder; OSError."""
+        while self._path is None:
+            path = Path(tempfile.mkdtemp(prefix=PREFIX))
+            # Another controller may have just taken it for abandoned, and is removing it.
+            lock = _lock(path, waits=True)
+            if path.exists():
+                self._path, self._lock = path, lock
+        _remove_abandoned(self._path)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Remove the folder."""
+        if self._path is not None:
+            remove(self._path)
+            if self._lock is not None:
+                os.close(self._lock)
+            self._path = None
+
+    def new(self) -> Path:
+        """Return a new, empty folder in it."""
+        return Path(tempfile.mkdtemp(prefix="job-", dir=self._path))
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder with all that is in it, also what a command has made read-only."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        for path, _, _ in os.walk(folder):
+            with contextlib.suppress(OSError):
+                os.chmod(path, 0o700)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_abandoned(own: Path) -> None:
+    """Remove the folders of controllers that are gone: those that can be locked."""
+    for path in _others(own):
+        lock = _lock(path)
+        if lock is not None:
+            remove(path)
+            os.close(lock)
+
+
+def _others(own: Path) -> Iterator[Path]:
+    for path in own.parent.glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError):
+            if path != own and path.lstat().st_uid == os.geteuid() and not path.is_symlink():
+                yield path
+
+
+def _lock(folder: Path, *, waits: bool = False) -> int | None:
+    """Lock a folder for as long as the descriptor is open; None if that isn't possible."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if waits else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor

@@ -1,0 +1,1 @@
+"""Commands as processes, each in a group of its own."""
