@@ -24,7 +24,7 @@ $(installed): pyproject.toml
 	@$(python) -m pip install --quiet --disable-pip-version-check -e '.[all,dev]'
 	@touch $@
 
-demo: $(installed) ## run a real command through the store, follow it, kill the server, compare
+demo: $(installed) ## run a real command through the store, follow it, kill the server; run controllers; compare
 	@$(python) examples/demo.py
 
 test: $(installed) ## run all tests

@@ -1,5 +1,7 @@
 """Run a real command through the store, follow it from elsewhere, kill the server, delete the projections; compare.
 
+Then two controllers run jobs of two users; one job is cancelled, one controller killed.
+
 Everything is asserted: a difference ends it with exit code 1.
 """
 
@@ -13,6 +15,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from demo_controllers import show_controllers
+from demo_steps import TOOL, expect, title, tool
+
 from ci_eventstore import RedisJobRepository
 from ci_eventstore.embedded import EmbeddedServer
 from ci_eventstore.events.codec import decode
@@ -21,7 +26,6 @@ from ci_eventstore.keys import Keys
 from ci_eventstore.server.client import Server
 from ci_eventstore.server.deployments import from_url
 
-TOOL = [sys.executable, "-m", "ci_eventstore.cli"]
 #: Some seconds of real output: tests of Python's own that every installation has, with colours and a progress line.
 COMMAND = """{{
 printf '\\033[1mrunning the tests of difflib\\033[0m\\n'
@@ -29,24 +33,6 @@ for percent in 20 40 60 80 100; do printf 'warming up %s%%\\r' $percent; sleep 0
 {python} -u -m doctest -v {tests} 2>&1 | while IFS= read -r line; do printf '%s\\n' "$line"; sleep 0.005; done
 printf '\\033[32mdone\\033[0m, not valid UTF-8: \\377\\n'
 }} | tee {copy}"""
-
-
-def title(number: int, text: str) -> None:
-    """Print the heading of a step."""
-    print(f"\n\033[1m{number}. {text}\033[0m")
-
-
-def expect(holds: bool, what: str) -> None:
-    """Say that something is so, or end the demo with what isn't."""
-    if not holds:
-        print(f"   \033[31mDIFFERENT:\033[0m {what}")
-        sys.exit(1)
-    print(f"   \033[32mok\033[0m  {what}")
-
-
-def tool(*arguments: str) -> bytes:
-    """Run the command line program and return what it prints."""
-    return subprocess.run([*TOOL, *arguments], check=False, stdout=subprocess.PIPE).stdout
 
 
 def run_and_follow(job_id: str, copy: Path) -> tuple[bytes, bytes]:
@@ -142,11 +128,16 @@ async def main(directory: Path) -> None:
         await repository.rebuild()
         expect(await repository.verify() == [], "after rebuild, verify finds no difference")
         expect(await repository.get_job(job_id) == before, "the job is what it was")
+
+    title(6, "Two controllers run jobs of two users, from two queues; one job is cancelled, one controller is killed")
+    await show_controllers(url, directory.parent)
     keeper.release()
 
-    title(6, "Now you")
+    title(7, "Now you")
     print("   .venv/bin/ci-eventstore run -- make check      # in one terminal")
     print("   .venv/bin/ci-eventstore tail <its id>          # in another")
+    print("   .venv/bin/ci-eventstore controller             # runs what others submit:")
+    print("   .venv/bin/ci-eventstore submit --dir . -- make check")
     print("   .venv/bin/ci-eventstore jobs list")
     print("   README.md says how to use it from a program.")
 

@@ -97,6 +97,10 @@ class CommandLine:
         """Call the program and leave it running, in a session of its own."""
         return self._start([PROGRAM, *arguments])
 
+    def start_program(self, *command: str | Path) -> Running:
+        """Start another program with the same environment, and leave it running."""
+        return self._start(command)
+
     def _start(self, command: Sequence[str | Path]) -> Running:
         process = subprocess.Popen(
             command,

@@ -12,9 +12,9 @@ from tests.acceptance.command_line import CommandLine, Running, is_alive, python
 from tests.servers import wait_until
 
 #: Tells its own id and its child's, prints an unfinished line, and waits; both end at SIGTERM.
-TWO_PROCESSES = "sleep 1000 & echo $$ $! > {}; echo working; printf unfinished; wait"
+TWO_PROCESSES = "sleep 1000 & echo working; printf unfinished; echo $$ $! > {}; wait"
 #: The same, and neither ends at SIGTERM.
-STUBBORN = "trap '' TERM; sleep 1000 & echo $$ $! > {}; echo working; wait"
+STUBBORN = "trap '' TERM; sleep 1000 & echo working; echo $$ $! > {}; wait"
 
 
 @pytest.fixture
@@ -65,8 +65,9 @@ def wait_for_end(processes: list[int]) -> None:
 
 
 def start_long_job(cli: CommandLine, folder: Path, script: str = TWO_PROCESSES, *options: str) -> list[int]:
-    """Submit a job that doesn't end, wait until it runs, and return its processes."""
+    """Submit a job that doesn't end, wait until its log shows that it runs, and return its processes."""
     submit(cli, "long", *options, "--", "sh", "-c", script.format(folder / "processes"))
+    wait_until(lambda: b"working\n" in cli("tail", "long", "--no-follow").out, "the job's first line")
     return [int(word) for word in wait_for_file(folder / "processes").split()]
 
 

@@ -28,6 +28,6 @@ def test_the_demo_finds_no_difference(tmp_path: Path) -> None:
         [sys.executable, DEMO], env={"TMPDIR": str(tmp_path), "PATH": "/usr/bin:/bin"}, capture_output=True, check=False
     )
     assert done.returncode == 0, done.stdout.decode(errors="replace") + done.stderr.decode(errors="replace")
-    assert done.stdout.count(b"\033[32mok\033[0m") == 7
+    assert done.stdout.count(b"\033[32mok\033[0m") == 15
     assert b"Now you" in done.stdout
     wait_until(lambda: not processes_of(str(tmp_path).encode()), "the end of the demo's server")

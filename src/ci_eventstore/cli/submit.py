@@ -107,9 +107,8 @@ async def _pack(folder: Path, job_id: str) -> Path:
 
 
 def _checked(zip_file: Path) -> Path:
-    path = zip_file.absolute()
-    check_zip(path)
-    return path
+    check_zip(zip_file)
+    return zip_file.parent.resolve() / zip_file.name
 
 
 def _data_folder() -> Path:
