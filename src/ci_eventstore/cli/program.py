@@ -28,6 +28,8 @@ EPILOG = "\n\n".join(
             "Examples:",
             "  ci-eventstore run -- make test",
             "  ci-eventstore tail 3f9c",
+            "  ci-eventstore submit --dir . -- make test",
+            "  ci-eventstore controller",
             "  ci-eventstore jobs list",
             "  ci-eventstore COMMAND --help",
         ),

@@ -38,7 +38,6 @@ class Options(TypedDict):
         "submit -- make test",
         "submit --queue slow --user ada@example.com --dir . -- ./build.sh --all",
         "submit --zip project.zip -- sh -c 'make && make install'",
-        "tail $(ci-eventstore submit --dir . -- make test)",
     ),
 )
 @click.option("--queue", metavar="NAME", default="default", show_default=True, help="Which controllers are to run it.")

@@ -60,6 +60,7 @@ class ClaimedJob:
         self._log_is_open = False
         #: The task that is inside, as long as it may be interrupted.
         self._task: asyncio.Task[object] | None = None
+        self._is_to_stop = False
         self._was_interrupted = False
         if claimed.is_cancelled:
             self.cancelled.set()
@@ -110,17 +111,19 @@ class ClaimedJob:
             self.lost.set()
         if cancelled:
             self.cancelled.set()
+        self._is_to_stop = True
         if self._task is not None and not self._was_interrupted:
             self._was_interrupted = True
             self._task.cancel()
 
     async def __aenter__(self) -> Self:
         """Begin; what came before this claim is told in the log."""
-        self._task = asyncio.current_task()
         if self.attempts > 1:
             before = f"controller {self.lost_by} was lost" if self.lost_by else "it was given back"
             await self.write(f"[attempt {self.attempts}: {before}]\n")
-        if self.lost.is_set() or self.cancelled.is_set():
+        # Not before: cancelled in here, it would never be left, and so not be ended.
+        self._task = asyncio.current_task()
+        if self._is_to_stop or self.cancelled.is_set():
             self.interrupt()
         return self
 

@@ -288,3 +288,30 @@ async def test_a_name_that_cant_be_is_refused(repository: RedisJobRepository, na
     if name:
         with pytest.raises(Exception, match="controller"):
             Controller(repository, name=name)
+
+
+async def test_a_job_that_is_lost_before_it_is_entered(repository: RedisJobRepository) -> None:
+    """Its handler is stopped at its first pause."""
+    await submit(repository, "j")
+    [claimed] = await repository.claims.claim("default", "it", 1, 30.0)
+    job = ClaimedJob(repository, claimed)
+    job.interrupt(lost=True)
+    async with asyncio.timeout(5), job:
+        await asyncio.sleep(3600)
+    assert job.is_over
+    assert (await log_of(repository, "j"))[0] == "running"
+
+
+async def test_a_cancel_while_a_job_is_entered(repository: RedisJobRepository, server: Server) -> None:
+    """The line of the attempt is written, and the job ends as cancelled."""
+    await submit(repository, "j")
+    await repository.claims.claim("default", "first", 1, 1.0)
+    await server.read("HINCRBY", "{ci:0}:clock", "now", 10_000)
+    [claimed] = await repository.claims.claim("default", "second", 1, 30.0)
+    await repository.cancel_job("j", "now")
+    job = ClaimedJob(repository, claimed)
+    asyncio.get_running_loop().call_soon(lambda: job.interrupt(cancelled=True))
+    async with asyncio.timeout(5), job:
+        await asyncio.sleep(3600)
+    expected = "[attempt 2: controller first was lost]\n[cancelled: now]\n"
+    assert await log_of(repository, "j") == ("cancelled", False, expected)
