@@ -17,7 +17,7 @@ local BEFORE_KEYS, KEYS_EACH, BEFORE_ARGS, ARGS_EACH = 6, 6, 7, 4
 local count = (#KEYS - BEFORE_KEYS) / KEYS_EACH
 
 local function pack_text(text)
-  return '\217' .. string.char(#text) .. text
+  return '\218' .. string.char(math.floor(#text / 256), #text % 256) .. text
 end
 
 local function pack_number(number)
@@ -30,7 +30,7 @@ local function pack_number(number)
 end
 
 local now = advance_clock(clock, lease_ms)
-local claimed, places, taken = {}, {}, {}
+local claimed, places = {}, {}
 local last_call = redis.call('HGET', calls, controller)
 local is_repeated = last_call and string.match(last_call, '^%S+') == number
 local last_session, last_number = string.match(last_call or '', '^(%x+)-(%d+)')

@@ -1,10 +1,10 @@
 """Take jobs out of queues, and keep them: the typed face of `peek.lua`, `claim.lua` and `renew.lua`."""
 
 import itertools
+import random
 import secrets
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import msgpack
@@ -41,14 +41,6 @@ class _Candidate(NamedTuple):
     member: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Depth:
-    """What a queue holds."""
-
-    waiting: int
-    running: int
-
-
 class ClaimStore:
     """The queues of one store."""
 
@@ -76,7 +68,10 @@ class ClaimStore:
         gives the same jobs when it is repeated. StoreError.
         """
         claimed: list[Claimed] = []
-        for partition in self._partitions(queue):
+        partitions = self._partitions(queue)
+        # Or jobs of the first one would always come first.
+        random.shuffle(partitions)
+        for partition in partitions:
             missing = min(count - len(claimed), CLAIM_JOBS)
             if missing > 0:
                 claimed += await self._claim_in(partition, controller, missing, int(lease_seconds * 1000))
@@ -120,14 +115,6 @@ class ClaimStore:
         async with aclosing(self._server.messages(list(by_channel))) as messages:
             async for channel, message in messages:
                 yield by_channel.get(channel, ""), message
-
-    async def depth(self, queue: str) -> Depth:
-        """Return how many jobs of a queue wait, and how many controllers have."""
-        waiting = running = 0
-        for keys in self._partitions(queue):
-            in_backlog, leased = await self._server.read_many([("ZCARD", keys.backlog), ("ZCARD", keys.leases)])
-            waiting, running = waiting + in_backlog, running + leased
-        return Depth(waiting, running)
 
     async def queue_names(self) -> list[str]:
         """Return the names of all queues that ever had a job. It walks all keys of the server: for operators."""

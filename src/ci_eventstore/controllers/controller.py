@@ -22,6 +22,9 @@ from ci_eventstore.repository import RedisJobRepository
 
 logger = logging.getLogger("ci_eventstore.controllers")
 
+#: How long a controller that ends waits for the store to forget it; it would be forgotten anyway.
+SIGN_OFF_SECONDS = 5.0
+
 #: Runs a claimed job. False: it did not succeed; anything else: it did, unless the handler has ended the job itself.
 Handler = Callable[[ClaimedJob], Awaitable[bool | None]]
 
@@ -109,10 +112,11 @@ class Controller:
         if self._keeper is not None:
             await self._keeper.stop()
         try:
-            for queue in self._queues:
-                await self._repository.claims.sign_off(queue, self.name)
-        except StoreError as failure:
-            logger.warning("the controller couldn't sign off: %s", failure)
+            async with asyncio.timeout(SIGN_OFF_SECONDS):
+                for queue in self._queues:
+                    await self._repository.claims.sign_off(queue, self.name)
+        except (StoreError, TimeoutError) as failure:
+            logger.warning("the controller couldn't sign off: %s", str(failure) or "the store gave no answer")
 
     def stop(self) -> None:
         """Claim no more jobs; those that run have a time of grace."""

@@ -1,14 +1,22 @@
-"""A real server for the store's own tests, emptied before each."""
+"""Real servers for the store's own tests: one that is emptied before each, and one that a test may break."""
 
-from collections.abc import AsyncIterator, Iterator
+import logging
+import os
+import random
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from ci_eventstore.keys import Keys
 from ci_eventstore.repository import RedisJobRepository
+from ci_eventstore.server import client
 from ci_eventstore.server.client import Server
 from ci_eventstore.server.deployments import from_url
+from tests.fault_proxy import FaultProxy
 from tests.servers import RealServer, find_valkey
+
+logger = logging.getLogger("tests.chaos")
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +44,41 @@ async def repository(valkey: RealServer, server: Server) -> AsyncIterator[RedisJ
 @pytest.fixture
 def keys() -> Keys:
     return Keys("ci")
+
+
+@pytest.fixture
+def find_server() -> Callable[[], Path]:
+    """How the binary of `own` is found; a module that wants several has a fixture of this name with parameters."""
+    return find_valkey
+
+
+@pytest.fixture
+def own(find_server: Callable[[], Path]) -> Iterator[RealServer]:
+    """A server that may be stopped and killed, and loses nothing by it."""
+    try:
+        binary = find_server()
+    except LookupError as reason:
+        pytest.skip(str(reason))
+    with RealServer(binary, "appendfsync always") as started:
+        yield started
+
+
+@pytest.fixture
+async def proxy(own: RealServer) -> AsyncIterator[FaultProxy]:
+    async with FaultProxy(own.socket_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time is short: a fault costs tenths of a second, and calls give up within one."""
+    monkeypatch.setitem(client.PINNED, "socket_timeout", 0.2)
+    monkeypatch.setattr(client, "PATIENCE_SECONDS", 0.6)
+
+
+@pytest.fixture
+def seed() -> int:
+    """A random number that stands in the log of a test that failed, and may be given by the environment."""
+    chosen = int(os.environ.get("CI_EVENTSTORE_SEED") or random.SystemRandom().getrandbits(32))
+    logger.warning("CI_EVENTSTORE_SEED=%d", chosen)
+    return chosen

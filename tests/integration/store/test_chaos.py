@@ -7,9 +7,8 @@ environment variable CI_EVENTSTORE_SEED the proxy chooses the same faults again,
 import asyncio
 import logging
 import os
-import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -39,36 +38,10 @@ ROUNDS = 20 if IS_SOAK else 1
 pytestmark = pytest.mark.timeout(1800 if IS_SOAK else 120)
 
 
-@pytest.fixture
-def seed() -> int:
-    chosen = int(os.environ.get("CI_EVENTSTORE_SEED") or random.SystemRandom().getrandbits(32))
-    logger.warning("CI_EVENTSTORE_SEED=%d", chosen)
-    return chosen
-
-
 @pytest.fixture(params=[find_redis7, find_valkey], ids=["redis7", "valkey"])
-def own(request: pytest.FixtureRequest) -> Iterator[RealServer]:
-    """A server that may be stopped and killed, and loses nothing by it."""
-    find: Callable[[], Path] = request.param
-    try:
-        binary = find()
-    except LookupError as reason:
-        pytest.skip(str(reason))
-    with RealServer(binary, "appendfsync always") as started:
-        yield started
-
-
-@pytest.fixture
-async def proxy(own: RealServer) -> AsyncIterator[FaultProxy]:
-    async with FaultProxy(own.socket_path) as opened:
-        yield opened
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Time is short, so that calls give up within a second."""
-    monkeypatch.setitem(client.PINNED, "socket_timeout", 0.2)
-    monkeypatch.setattr(client, "PATIENCE_SECONDS", 0.6)
+def find_server(request: pytest.FixtureRequest) -> Callable[[], Path]:
+    found: Callable[[], Path] = request.param
+    return found
 
 
 async def end_of(crowd: Crowd, proxy: FaultProxy) -> list[str]:

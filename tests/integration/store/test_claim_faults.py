@@ -83,7 +83,7 @@ async def test_a_claim_whose_reply_is_lost_gives_the_same_jobs(
     claimed = await take(remote, 3)
     assert proxy.faults == 1
     assert told(claimed) == [("a1", 2, 2, "gone"), ("b1", 1, 1, None), ("x1", 1, 1, None)]
-    assert (await repository.claims.depth("default")).running == 3
+    assert (await repository.claims.overview("default")).running == 3
     assert await server.read("PTTL", "{ci:0}:claims:default") > 0
     for one in claimed:
         await remote.under(one.claim).complete_job(one.job.id, True, utc_now())
@@ -99,7 +99,7 @@ async def test_a_claim_that_comes_late_takes_nothing(
     assert told(await take(remote)) == [("a1", 1, 1, None)]
     assert told(await take(remote)) == [("a2", 1, 1, None)]
     await proxy.delivered()
-    assert (await repository.claims.depth("default")).running == 2
+    assert (await repository.claims.overview("default")).running == 2
     assert told(await take(repository, 2)) == [("a3", 1, 1, None), ("a4", 1, 1, None)]
 
 
@@ -196,7 +196,7 @@ async def test_an_end_whose_reply_is_lost_is_there_once(
     job = await repository.get_job("a1")
     assert job is not None
     assert (job.status, [event.type for event in job.events].count("complete")) == (ENDS[how], int(how != "release"))
-    assert (await repository.claims.depth("default")).running == 0
+    assert (await repository.claims.overview("default")).running == 0
     assert told(await take(repository)) == ([("a1", 2, 2, None)] if how == "release" else [])
 
 

@@ -1,7 +1,6 @@
 """A job in the hands of a controller: what comes at the wrong moment, and who has it when its controller is gone."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,12 +10,11 @@ from ci_eventstore.claims import lease_keeper
 from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings
 from ci_eventstore.errors import OutcomeUnknownError
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.server import client
 from ci_eventstore.server.client import Server
 from tests.fault_proxy import Fault, FaultProxy, always
 from tests.integration.store.chaos_controller_program import Order
 from tests.integration.store.fleet import open_fleet
-from tests.servers import RealServer, find_valkey
+from tests.servers import RealServer
 from tests.waiting import wait_until
 
 LEASE_MS = 1000
@@ -89,25 +87,6 @@ async def test_a_cancel_while_the_job_is_being_completed_doesnt_leave_it(reposit
         job.interrupt(cancelled=True)
         await job.complete()
     assert await status_of(repository) in (("cancelled", 1), ("completed", 1))
-
-
-@pytest.fixture
-def own() -> Iterator[RealServer]:
-    with RealServer(find_valkey(), "appendfsync always") as started:
-        yield started
-
-
-@pytest.fixture
-async def proxy(own: RealServer) -> AsyncIterator[FaultProxy]:
-    async with FaultProxy(own.socket_path) as opened:
-        yield opened
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Calls give up within a second, so that a few leases are a long outage."""
-    monkeypatch.setitem(client.PINNED, "socket_timeout", 0.2)
-    monkeypatch.setattr(client, "PATIENCE_SECONDS", 0.6)
 
 
 @pytest.mark.usefixtures("impatient")

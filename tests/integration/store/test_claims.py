@@ -8,8 +8,10 @@ import pytest
 from ci_common.errors import JobClaimedError, LeaseLostError
 from ci_common.models import Job, JobEvent, utc_now
 from ci_eventstore.claims.claim import Claim, Claimed
+from ci_eventstore.keys import Keys
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.server.client import Server
+from tests.servers import RealServer
 
 LEASE = 30.0
 
@@ -223,3 +225,27 @@ async def test_nothing_waits_for_ever_behind_a_queue_that_was_deleted(
     assert await repository.verify() == []
     assert sorted(ids(await take(repository, 9))) == ["a2", "b1"]
     await repository.under(held.claim).complete_job("a1", True, utc_now())
+
+
+@pytest.mark.parametrize("name", ["c" * 256, "ü" * 256])
+async def test_the_longest_name_of_a_controller_may_claim(repository: RedisJobRepository, name: str) -> None:
+    """However many bytes its characters have; the claim can be read from the stream again."""
+    await submit(repository, "a1", "a2")
+    assert ids(await take(repository, 2, name)) == ["a1", "a2"]
+    assert await repository.verify() == []
+
+
+async def test_no_partition_is_served_before_the_others(valkey: RealServer, server: Server) -> None:
+    """Who claims one job at a time gets jobs of several, though each of them has more; and all jobs in the end."""
+    async with RedisJobRepository.from_url(valkey.url, prefix="parts", partitions=4) as repository:
+        await submit(repository, *(f"a{number}" for number in range(120)))
+        firsts = [await take_one(repository) for _ in range(12)]
+        tags = {Keys("parts", 4).job(one.job.id).tag for one in firsts}
+        assert len(tags) > 1
+        rest = await take(repository, 200)
+        assert len({*ids(firsts), *ids(rest)}) == 120
+        assert set((await repository.claims.renew("default", [one.claim for one in rest], LEASE)).values()) == {"held"}
+        for one in [*firsts, *rest]:
+            await repository.under(one.claim).complete_job(one.job.id, True, utc_now())
+        assert await repository.verify() == []
+        assert (await repository.claims.overview("default")).running == 0

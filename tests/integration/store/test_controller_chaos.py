@@ -8,7 +8,7 @@ import asyncio
 import logging
 import os
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -36,30 +36,17 @@ DISPATCH = "{ci:0}:dispatch:default"
 pytestmark = pytest.mark.timeout(1800 if IS_SOAK else 120)
 
 
-@pytest.fixture
-def seed() -> int:
-    chosen = int(os.environ.get("CI_EVENTSTORE_SEED") or random.SystemRandom().getrandbits(32))
-    logger.warning("CI_EVENTSTORE_SEED=%d", chosen)
-    return chosen
-
-
 @pytest.fixture(params=[find_valkey, find_redis7] if IS_SOAK else [find_valkey])
-def own(request: pytest.FixtureRequest) -> Iterator[RealServer]:
-    """A server that may be stopped and killed, and loses nothing by it."""
-    find: Callable[[], Path] = request.param
-    try:
-        binary = find()
-    except LookupError as reason:
-        pytest.skip(str(reason))
-    with RealServer(binary, "appendfsync always") as started:
-        yield started
+def find_server(request: pytest.FixtureRequest) -> Callable[[], Path]:
+    found: Callable[[], Path] = request.param
+    return found
 
 
 @pytest.fixture
-async def proxy(own: RealServer) -> AsyncIterator[FaultProxy]:
-    async with FaultProxy(own.socket_path) as opened:
-        opened.release.set()
-        yield opened
+def proxy(proxy: FaultProxy) -> FaultProxy:
+    """Nothing is held: what comes late comes as soon as its caller has given up."""
+    proxy.release.set()
+    return proxy
 
 
 @pytest.fixture

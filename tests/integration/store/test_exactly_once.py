@@ -42,13 +42,6 @@ WRITES: dict[str, Write] = {
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Time is short, so that a fault costs tenths of a second."""
-    monkeypatch.setitem(client.PINNED, "socket_timeout", 0.2)
-    monkeypatch.setattr(client, "PATIENCE_SECONDS", 0.6)
-
-
-@pytest.fixture
 async def proxy(valkey: RealServer, impatient: None) -> AsyncIterator[FaultProxy]:
     async with FaultProxy(valkey.socket_path) as opened:
         yield opened

@@ -143,7 +143,7 @@ class Queue:
 
     async def check(self) -> None:
         """Compare how much there is, then what is left, one by one."""
-        depth = await self._repository.claims.depth("default")
+        depth = await self._repository.claims.overview("default")
         assert (depth.waiting, depth.running) == (len(self.model.waiting()), len(self.model.running))
         assert await self._repository.verify() == []
         while self.model.tickets or self.model.expired:

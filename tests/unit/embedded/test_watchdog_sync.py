@@ -22,6 +22,9 @@ def test_all_files_that_are_appended_to_are_synced(tmp_path: Path, monkeypatch: 
 
 
 def test_before_the_first_file_there_is_nothing_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that starts has no file yet."""
+    """A server that starts has no file yet; that is no error, and nothing is synced."""
+    synced: list[int] = []
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "fsync", synced.append)
     watchdog._sync()
+    assert synced == []
