@@ -120,8 +120,8 @@ class Command:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the command itself has ended; what it started may still run."""
-        return self._process.returncode is not None
+        """Whether the command itself has ended, known to the event loop or not; what it started may still run."""
+        return self._process.returncode is not None or _has_ended(self._process.pid)
 
     async def wait(self) -> int:
         """Wait until the command itself has ended, and return its exit code, or -N if signal N killed it."""
@@ -139,6 +139,16 @@ class Command:
     def resize(self) -> None:
         """Give the pseudo-terminal the size of the one that standard output is."""
         _copy_size(self.output.descriptor)
+
+
+def _has_ended(process_id: int) -> bool:
+    """Tell whether a child process has ended, without collecting it."""
+    if not hasattr(os, "waitid"):
+        return False
+    try:
+        return os.waitid(os.P_PID, process_id, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
 
 
 def _open_terminal() -> tuple[int, int]:
