@@ -14,7 +14,7 @@
     {ci:0}:ids                      sorted set: job ids, for look-up by prefix
     {ci:0}:jobs:<status>            sorted set: jobs of a status by creation; "all" for all of them
     {ci:0}:owned:<status>:<user>    sorted set: the same for one user's jobs
-    {ci:accounts}:...               users, API keys, their indexes, the store's format
+    {ci:accounts}:...               users, API keys, their indexes, the store's format, sessions (they expire)
 
 What stands in braces decides the cluster slot: all keys of a partition are on one node, so one script may write them.
 """
@@ -191,6 +191,15 @@ class Keys:
     def api_key(self, key_id: str) -> str:
         """Return the key of an API key's record."""
         return self._account(f"key:{key_id}")
+
+    def session(self, token_hash: str) -> str:
+        """Return the key of a browser's session, by its token's hash."""
+        return self._account(f"session:{token_hash}")
+
+    @property
+    def probe(self) -> str:
+        """What is written to see whether the server takes writes; it expires."""
+        return self._account("probe")
 
     def _account(self, name: str) -> str:
         return f"{{{self.prefix}:accounts}}:{name}"

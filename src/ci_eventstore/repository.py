@@ -112,6 +112,11 @@ class RedisJobRepository(JobRepository):
             raise NotInitializedError
         return self._opened
 
+    @property
+    def parts(self) -> Store:
+        """The parts of the open store, for what this package builds on it."""
+        return self._store
+
     async def initialize(self) -> None:
         """Connect, check the server and the format of its data.
 

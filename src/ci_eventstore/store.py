@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from ci_eventstore.accounts.sessions import SessionStore
 from ci_eventstore.accounts.store import AccountStore
 from ci_eventstore.claims.store import ClaimStore
 from ci_eventstore.errors import StoreFormatError
@@ -25,7 +26,9 @@ INITIALIZE = load_script("ci_eventstore", "initialize")
 class Store:
     """The parts of one open repository."""
 
+    keys: Keys
     server: Server
+    sessions: SessionStore
     accounts: AccountStore
     jobs: JobStore
     listings: Listings
@@ -44,7 +47,9 @@ class Store:
             await server.close()
             raise
         return cls(
+            keys=keys,
             server=server,
+            sessions=SessionStore(server, keys),
             accounts=AccountStore(server, keys),
             jobs=JobStore(server, keys, settings),
             listings=Listings(server, keys),

@@ -2,17 +2,17 @@
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
-from datetime import datetime
 
 import click
 
-from ci_common.models import JobEvent, as_utc, utc_now
+from ci_common.models import JobEvent
 from ci_common.transitions import ENDED
 from ci_eventstore.cli.exits import ExitCode
 from ci_eventstore.cli.help import examples
 from ci_eventstore.cli.messages import say
 from ci_eventstore.cli.stdout import StandardOutput
 from ci_eventstore.cli.store import find_job, uses_store
+from ci_eventstore.events.log_lines import TimestampedLines, log_bytes
 from ci_eventstore.events.records import FactType, Record
 from ci_eventstore.repository import RedisJobRepository
 
@@ -59,37 +59,3 @@ async def _read(
         after += len(page)
         if len(page) < PAGE_EVENTS:
             return
-
-
-def log_bytes(event: JobEvent) -> bytes:
-    """Return what the command printed, of an event of its log; nothing for other events."""
-    return (event.data or "").encode("utf-8", "surrogateescape") if event.type == "log" else b""
-
-
-class TimestampedLines:
-    """Puts in front of each line the time of the event that it begins in."""
-
-    def __init__(self) -> None:
-        self._is_at_line_start = True
-
-    def render(self, event: JobEvent) -> bytes:
-        """Return the next event's bytes with the times in front."""
-        data = log_bytes(event)
-        if not data:
-            return b""
-        mark = rfc3339(event.timestamp or utc_now()).encode() + b" "
-        rest = mark.join(_lines(data))
-        was_at_start, self._is_at_line_start = self._is_at_line_start, data.endswith(b"\n")
-        return mark + rest if was_at_start else rest
-
-
-def _lines(data: bytes) -> list[bytes]:
-    """Split behind each newline; a carriage return alone ends no line."""
-    lines = [line + b"\n" for line in data.split(b"\n")]
-    lines[-1] = lines[-1][:-1]
-    return lines if lines[-1] else lines[:-1]
-
-
-def rfc3339(time: datetime) -> str:
-    """Write a time in RFC 3339, UTC, to the millisecond, so that all have one width."""
-    return as_utc(time).isoformat(timespec="milliseconds").replace("+00:00", "Z")

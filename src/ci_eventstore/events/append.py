@@ -10,6 +10,7 @@ from ci_eventstore.events.batch import Batch
 from ci_eventstore.events.log_index import INDEX_BYTES, INDEX_EVENTS
 from ci_eventstore.keys import JobKeys, QueueKeys
 from ci_eventstore.server.client import Server
+from ci_eventstore.server.counters import Counters
 from ci_eventstore.server.scripts import load_script
 
 #: Instead of a claim: this may be written whoever has claimed the job.
@@ -115,7 +116,10 @@ async def append(
         arguments = [*fixed, *counts, *given, *change.lost, *batch.payloads]
         reply = await server.run(APPEND, all_keys, arguments)
         if reply[0] != b"sizes":
-            return _is_done(reply[0], keys.job_id)
+            if _is_done(reply[0], keys.job_id, server.counters):
+                server.counters.appended_records += len(batch.payloads)
+                return True
+            return False
         sizes = " ".join(batch.sizes())
 
 
@@ -128,7 +132,7 @@ def _queue_arguments(move: QueueMove | None) -> tuple[list[str], list[str]]:
     return [keys.dispatch, keys.backlog, keys.tickets, keys.leases], arguments
 
 
-def _is_done(outcome: bytes, job_id: str) -> bool:
+def _is_done(outcome: bytes, job_id: str, counters: Counters) -> bool:
     match outcome:
         case b"ok" | b"repeated":
             return True
@@ -143,6 +147,7 @@ def _is_done(outcome: bytes, job_id: str) -> bool:
         case b"claimed":
             raise JobClaimedError(job_id)
         case b"fenced":
+            counters.refused_stale_writes += 1
             raise LeaseLostError(job_id)
         case b"full":
             raise LateOutputError(job_id, LATE_BYTES)

@@ -1,8 +1,8 @@
 """Read a job's stream in pages, and notice a hole."""
 
-from bisect import bisect_left
+from bisect import bisect_right
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from ci_common.errors import JobNotFoundError
 from ci_common.models import JobEvent
@@ -30,6 +30,17 @@ class Extent(NamedTuple):
     def page_entries(self) -> int:
         """How many entries of this log a page may have, so that it stays near PAGE_BYTES."""
         return max(10, min(PAGE_ENTRIES, PAGE_BYTES * self.position // max(self.bytes, 1)))
+
+
+class Milestone(NamedTuple):
+    """An entry of the sparse index: how many lines and bytes of text a log has up to a position."""
+
+    position: int
+    lines: int
+    bytes: int
+
+
+START = Milestone(0, 0, 0)
 
 
 class EventReader:
@@ -64,11 +75,16 @@ class EventReader:
         return events
 
     async def position_of_line(self, keys: JobKeys, line: int) -> int:
-        """Return the position of the last event in the sparse index whose text ends before the line; 0 for none."""
-        entries = [text.split(" ") for text in as_texts(await self._server.read("LRANGE", keys.index, 0, -1))]
-        known = [(int(lines), int(position)) for position, lines, _ in entries]
-        place = bisect_left(known, (line, 0))
-        return known[place - 1][1] if place else 0
+        """Return the position of the last event in the sparse index behind which the line begins; 0 for none."""
+        # The line before has to end behind it: an entry may stand in the middle of a line.
+        return (await self.milestone(keys, "lines", line - 2)).position
+
+    async def milestone(self, keys: JobKeys, what: Literal["position", "lines", "bytes"], limit: int) -> Milestone:
+        """Return the last entry of the sparse index with at most so many positions, lines or bytes before it."""
+        texts = as_texts(await self._server.read("LRANGE", keys.index, 0, -1))
+        entries = [Milestone(*map(int, text.split(" "))) for text in texts]
+        place = bisect_right(entries, limit, key=lambda entry: int(getattr(entry, what)))
+        return entries[place - 1] if place else START
 
     async def records(self, keys: JobKeys, after: Place, until: Place) -> AsyncIterator[list[tuple[Place, Record]]]:
         """Yield everything in a stream behind one place up to another, facts too, a page at a time."""

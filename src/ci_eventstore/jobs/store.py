@@ -87,7 +87,7 @@ class JobStore:
                 state = state or await self.state(job_id)
                 if state is None:
                     raise JobNotFoundError(job_id)
-                needed = check_claim(job_id, state, command, claim)
+                needed = self._check_claim(job_id, state, command, claim)
                 records = decide(job_id, state, command, utc_now())
                 if not records:
                     return False
@@ -97,6 +97,14 @@ class JobStore:
                 logger.debug("decided again", extra={"job_id": job_id})
 
         await self._flusher.execute(job_id, attempts, claim)
+
+    def _check_claim(self, job_id: str, state: JobState, command: Command, claim: str) -> str:
+        """Return what `check_claim` does, and count it when the claim was lost."""
+        try:
+            return check_claim(job_id, state, command, claim)
+        except LeaseLostError:
+            self._server.counters.refused_stale_writes += 1
+            raise
 
     async def _send_events(self, job_id: str, batch: Batch, call: Call, claim: str) -> None:
         await self._append(self._keys.job(job_id), batch, call, claim)

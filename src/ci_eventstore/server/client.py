@@ -24,6 +24,7 @@ from ci_eventstore.errors import (
     StoreUnavailableError,
 )
 from ci_eventstore.server.clock import ClockReading
+from ci_eventstore.server.counters import Counters
 from ci_eventstore.server.deployments import Deployment
 from ci_eventstore.server.pipeline import Pipeline
 from ci_eventstore.server.replies import Reply, as_info, as_texts
@@ -75,6 +76,7 @@ class Server:
         self._reached = False
         self._closed = False
         self._clock: ClockReading | None = None
+        self.counters = Counters()
 
     async def close(self) -> None:
         """Close all connections; what is still waiting for an answer raises NotInitializedError."""
@@ -215,7 +217,9 @@ class Server:
             except exceptions.RedisError as error:
                 may_have_arrived = may_have_arrived or not was_never_executed(error)
                 if not is_passing(error) or time.monotonic() - started + pause > self._patience(error):
+                    self.counters.errors += 1
                     raise _translate(error, what, self.deployment.name, is_write and may_have_arrived) from error
+                self.counters.retries += 1
                 logger.debug("sending again", extra={"command": str(what), "error": str(error)})
             else:
                 self._reached = True

@@ -7,7 +7,7 @@ import pytest
 
 from ci_common import JobEvent
 from ci_eventstore.cli import display
-from ci_eventstore.cli.tail import TimestampedLines
+from ci_eventstore.events.log_lines import TimestampedLines
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -1,0 +1,15 @@
+"""The web server: jobs, their logs and their live streams over HTTP. It needs the extra `server`."""
+
+from ci_eventstore.web.app import JobsRouter, create_app, create_router
+from ci_eventstore.web.authentication import EVERYTHING, Authenticate, everyone_sees_everything
+from ci_eventstore.web.settings import WebSettings
+
+__all__ = [
+    "EVERYTHING",
+    "Authenticate",
+    "JobsRouter",
+    "WebSettings",
+    "create_app",
+    "create_router",
+    "everyone_sees_everything",
+]

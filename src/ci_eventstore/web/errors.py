@@ -1,0 +1,86 @@
+"""Which error is answered with which status, in one place, and in one shape.
+
+{"error": {"code": "not_found", "message": "there is no job 'x'"}}
+"""
+
+import logging
+from dataclasses import dataclass, field
+
+from fastapi.responses import JSONResponse
+
+from ci_common.errors import AlreadyExistsError, ConflictError, InvalidInputError, NotFoundError, RepositoryError
+from ci_eventstore.errors import (
+    NotInitializedError,
+    OutcomeUnknownError,
+    ProjectionMissingError,
+    StoreFullError,
+    StoreUnavailableError,
+)
+
+logger = logging.getLogger("ci_eventstore.web")
+
+RETRY_SECONDS = 2
+_RETRY = {"Retry-After": str(RETRY_SECONDS)}
+
+
+class WebError(Exception):
+    """Raised when a request can't be answered as it was asked; becomes the response."""
+
+    def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.headers = headers
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A response to a request that failed."""
+
+    status: int
+    code: str
+    message: str
+    headers: dict[str, str] | None = field(default=None)
+
+
+UNAVAILABLE = Failure(503, "unavailable", "the store can't be used at the moment: try again", _RETRY)
+UNKNOWN = Failure(503, "outcome_unknown", "the store gave no answer: the change was made, or never will be", _RETRY)
+INTERNAL = Failure(500, "internal", "something is wrong on the server")
+
+#: What an error is answered with, the first that fits. A status and a code come with the error's own message; what
+#: concerns the server alone isn't told.
+ANSWERS: tuple[tuple[type[RepositoryError], tuple[int, str] | Failure], ...] = (
+    (NotFoundError, (404, "not_found")),
+    (InvalidInputError, (400, "invalid")),
+    (ConflictError, (409, "conflict")),
+    (AlreadyExistsError, (409, "conflict")),
+    (OutcomeUnknownError, UNKNOWN),
+    (StoreUnavailableError, UNAVAILABLE),
+    (StoreFullError, UNAVAILABLE),
+    (NotInitializedError, UNAVAILABLE),
+    (ProjectionMissingError, UNAVAILABLE),
+    (RepositoryError, INTERNAL),
+)
+
+
+def failure_of(error: Exception) -> Failure:
+    """Return what an error is answered with. Pure."""
+    if isinstance(error, WebError):
+        return Failure(error.status, error.code, str(error), error.headers)
+    for kind, answer in ANSWERS:
+        if isinstance(error, kind):
+            return answer if isinstance(answer, Failure) else Failure(*answer, str(error))
+    return INTERNAL
+
+
+def error_response(error: Exception) -> JSONResponse:
+    """Return the response to an error, and log one that users can't help."""
+    failure = failure_of(error)
+    if failure.status >= 500:
+        logger.warning("answered with %d: %s", failure.status, error, exc_info=failure.status == 500 and error)
+    content = {"error": {"code": failure.code, "message": failure.message}}
+    return JSONResponse(content, failure.status, failure.headers)
+
+
+#: What `error_response` is for; any other exception is a fault of the program's, and flies.
+ANSWERED = (WebError, RepositoryError)

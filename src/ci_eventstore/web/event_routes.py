@@ -1,0 +1,127 @@
+"""Routes of a job's events: as a live stream, and in pages."""
+
+from functools import partial
+from typing import Annotated, Any
+
+from fastapi import Header, Query, Request, Response
+
+from ci_eventstore.events.reader import Extent, Milestone
+from ci_eventstore.following.adapter import follow
+from ci_eventstore.jobs.state import JobState, to_job
+from ci_eventstore.web import sse
+from ci_eventstore.web.authentication import Caller
+from ci_eventstore.web.errors import WebError
+from ci_eventstore.web.event_page import Numbered, number, to_page
+from ci_eventstore.web.start import Answer, Start, asked_position, decide_start, lacks_completion
+from ci_eventstore.web.state import Web
+from ci_eventstore.web.stream_response import HEADERS, Stream, StreamResponse
+
+PAGE_EVENTS = 1000
+
+
+class EventRoutes:
+    """The routes of one job's events."""
+
+    def __init__(self, web: Web) -> None:
+        self._web = web
+        self._repository = web.repository
+
+    async def stream(
+        self,
+        request: Request,
+        job_id: str,
+        from_beginning: Annotated[bool, Query(description="all events, not only those that are new")] = False,
+        last_event_id: Annotated[str | None, Query(description="events behind this one")] = None,
+        last_event_id_header: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
+    ) -> Response:
+        """Stream a job's events as they come (`text/event-stream`), until the job ends."""
+        caller = await self._web.caller(request)
+        asked = asked_position(last_event_id_header, last_event_id, from_beginning)
+        is_resumed = last_event_id_header is not None or last_event_id is not None
+        state = await self._web.state(job_id, caller.user_id)
+        start = decide_start(state, asked, is_resumed=is_resumed)
+        if start.answer is Answer.NOTHING:
+            return Response(status_code=204)
+        opening = sse.encode_state(to_job(job_id, state), start.after)
+        if start.answer is Answer.COMPLETE:
+            return await self._complete(job_id, state, start, opening)
+        make_ending = None
+        if lacks_completion(state, start, is_resumed=is_resumed):
+            make_ending = partial(sse.encode_completion, state.success)
+        return self._follow(job_id, caller, start, opening, make_ending)
+
+    def _follow(self, job_id: str, caller: Caller, start: Start, opening: bytes, make_ending: Any) -> Response:
+        stream = Stream(
+            user_id=caller.user_id,
+            opening=opening,
+            follow=partial(follow, self._repository, job_id, start.after, caller.user_id),
+            after=start.after,
+            make_ending=make_ending,
+            is_allowed=caller.is_still_allowed,
+        )
+        return StreamResponse(stream, self._web.streams, self._web.settings.heartbeat_seconds)
+
+    async def _complete(self, job_id: str, state: JobState, start: Start, opening: bytes) -> Response:
+        """Return the end of a job that has ended, and nothing else."""
+        end = sse.encode_completion(state.success, start.after)
+        if state.has_complete:
+            end = b"".join(map(sse.encode, await self._repository.read_events(job_id, start.after - 1, 1)))
+        headers = {name.decode(): value.decode() for name, value in HEADERS}
+        return Response(sse.RETRY + opening + end, headers=headers)
+
+    async def events(
+        self,
+        request: Request,
+        job_id: str,
+        after: Annotated[str, Query(description="events behind this one, by id")] = "0",
+        limit: Annotated[int, Query(ge=1, le=PAGE_EVENTS)] = PAGE_EVENTS,
+        line: Annotated[int | None, Query(ge=1, description="from the event on that this line begins in")] = None,
+    ) -> dict[str, Any]:
+        """Return a page of events, with their times and line numbers."""
+        caller = await self._web.caller(request)
+        position = sse.parse_position(after)
+        if line is not None and position:
+            raise WebError(400, "invalid", "`after` and `line` can't be used together")
+        state = await self._web.state(job_id, caller.user_id)
+        if line is not None:
+            numbered = await self._from_line(job_id, state, line, limit)
+            return to_page(numbered, state.position)
+        return to_page(await self._behind(job_id, state, position, limit), position)
+
+    async def _behind(self, job_id: str, state: JobState, after: int, limit: int) -> list[Numbered]:
+        """Return events behind a position; those before it since the last milestone are read to count lines."""
+        start = await self._milestone(job_id, "position", after)
+        numbered: list[Numbered] = []
+        while len(numbered) < limit:
+            found = await self._read(job_id, state, start, min(limit, PAGE_EVENTS))
+            if not found:
+                break
+            numbered += [entry for entry in found if (entry.event.id or 0) > after]
+            start = _milestone_behind(found, start)
+        return numbered[:limit]
+
+    async def _from_line(self, job_id: str, state: JobState, line: int, limit: int) -> list[Numbered]:
+        """Return events from the one on that a line of the log begins in; none if there is no such line."""
+        start = await self._milestone(job_id, "lines", line - 2)
+        while found := await self._read(job_id, state, start, PAGE_EVENTS):
+            for entry in found:
+                if entry.last_line >= line:
+                    return await self._behind(job_id, state, (entry.event.id or 1) - 1, limit)
+            start = _milestone_behind(found, start)
+        return []
+
+    async def _milestone(self, job_id: str, what: Any, limit: int) -> Milestone:
+        store = self._repository.parts
+        return await store.reader.milestone(store.keys.job(job_id), what, limit)
+
+    async def _read(self, job_id: str, state: JobState, start: Milestone, limit: int) -> list[Numbered]:
+        store = self._repository.parts
+        extent = Extent(state.position, state.end_position, state.bytes)
+        return number(await store.reader.read(store.keys.job(job_id), start.position, extent, limit), start)
+
+
+def _milestone_behind(events: list[Numbered], start: Milestone) -> Milestone:
+    """Return how many lines there are up to the last of these events."""
+    last = events[-1]
+    newlines = (last.event.data or "").count("\n") if last.event.type == "log" else 0
+    return Milestone(last.event.id or start.position, last.line - 1 + newlines, 0)

@@ -1,0 +1,55 @@
+"""Whether the server lives, and whether its store can be used."""
+
+import asyncio
+import time
+
+from fastapi.responses import JSONResponse
+
+from ci_common.errors import RepositoryError
+from ci_eventstore.web.errors import WebError
+from ci_eventstore.web.state import Web
+
+#: How long the store may take to answer.
+PATIENCE_SECONDS = 2.0
+#: An answer is given again for so long, however often it is asked for.
+TRUST_SECONDS = 1.0
+#: What is written is gone after this.
+PROBE_MS = 60_000
+
+
+class HealthRoutes:
+    """The routes that load balancers ask; they need no key."""
+
+    def __init__(self, web: Web) -> None:
+        self._web = web
+        self._asking = asyncio.Lock()
+        self._asked_at: float | None = None
+        self._problem: str | None = None
+
+    async def health(self) -> dict[str, str]:
+        """Say that the server lives."""
+        return {"status": "ok"}
+
+    async def ready(self) -> JSONResponse:
+        """Say whether Redis can be reached and takes writes."""
+        async with self._asking:
+            now = time.monotonic()
+            if self._asked_at is None or now - self._asked_at > TRUST_SECONDS:
+                self._problem = await self._ask()
+                self._asked_at = time.monotonic()
+        if self._problem is not None:
+            raise WebError(503, "unavailable", self._problem, {"Retry-After": "2"})
+        return JSONResponse({"status": "ready"})
+
+    async def _ask(self) -> str | None:
+        """Write something that expires, and return what is the matter."""
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await self._web.repository.initialize()
+                store = self._web.repository.parts
+                await store.server.read("SET", store.keys.probe, "1", "PX", PROBE_MS)
+        except TimeoutError:
+            return "the store gives no answer"
+        except RepositoryError:
+            return "the store can't be reached, or takes no writes"
+        return None

@@ -1,0 +1,143 @@
+"""Routes of jobs: list, show, create, cancel."""
+
+from pathlib import Path
+from secrets import token_hex
+from typing import IO, Annotated, Any
+
+from fastapi import Query, Request
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ci_common.errors import JobAlreadyExistsError, JobNotFoundError
+from ci_common.models import Job, JobStatus, to_rfc3339
+from ci_eventstore.errors import OutcomeUnknownError
+from ci_eventstore.web.errors import WebError
+from ci_eventstore.web.state import Web
+from ci_eventstore.web.submission import Submission, job_id_for, keep, received
+
+MAX_KEY_LENGTH = 255
+
+
+def summary(job: Job) -> dict[str, Any]:
+    """Return a job as lists show it."""
+    return {
+        **job.to_summary_dict(),
+        "name": job.name,
+        "queue": job.queue,
+        "command": job.command,
+        "created_at": to_rfc3339(job.created_at),
+    }
+
+
+class CancelRequest(BaseModel):
+    """Why a job is cancelled."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: str | None = None
+
+
+class JobRoutes:
+    """The routes under `/jobs` that answer at once."""
+
+    def __init__(self, web: Web) -> None:
+        self._web = web
+        self._repository = web.repository
+
+    async def list_jobs(
+        self,
+        request: Request,
+        status: Annotated[str | None, Query(description="only jobs of this status")] = None,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+        before: Annotated[str | None, Query(description="only jobs that come behind this one, by id")] = None,
+    ) -> list[dict[str, Any]]:
+        """List jobs, the newest first."""
+        caller = await self._web.caller(request)
+        return [summary(job) for job in await self._repository.page_jobs(caller.user_id, status, limit, before)]
+
+    async def show(self, request: Request, job_id: str) -> dict[str, Any]:
+        """Show a job."""
+        caller = await self._web.caller(request)
+        job = await self._repository.get_job_summary(job_id, caller.user_id)
+        if job is None:
+            raise JobNotFoundError(job_id)
+        return summary(job)
+
+    async def cancel(self, request: Request, job_id: str) -> dict[str, Any]:
+        """Cancel a job; a controller that has it is asked to stop it."""
+        caller = await self._web.caller(request)
+        body = await request.body()
+        try:
+            reason = CancelRequest.model_validate_json(body).reason if body else None
+        except ValidationError:
+            raise WebError(400, "invalid", 'the body is empty or {"reason": "…"}') from None
+        await self._repository.cancel_job(job_id, reason, caller.user_id)
+        return await self.show(request, job_id)
+
+    async def create(self, request: Request) -> Response:
+        """Put a job into a queue; with an `Idempotency-Key` once, however often it is asked for."""
+        caller = await self._web.caller(request)
+        settings = self._web.settings
+        key = request.headers.get("idempotency-key")
+        if key is not None and not 1 <= len(key) <= MAX_KEY_LENGTH:
+            raise WebError(400, "invalid", f"an Idempotency-Key has 1 to {MAX_KEY_LENGTH} characters")
+        job_id = token_hex(8) if key is None else job_id_for(caller.user_id, key)
+        async with received(request, settings.max_project_bytes) as (submission, project):
+            path = None if project is None else await self._keep(project, job_id)
+        job = _job(job_id, caller.user_id, submission, path)
+        created = await self._create(job, is_repeatable=key is not None)
+        headers = {"Location": f"{request.url.path}/{job_id}"}
+        return JSONResponse(summary(created), 201 if created is job else 200, headers)
+
+    async def _keep(self, project: IO[bytes], job_id: str) -> Path:
+        folder = self._web.settings.project_folder
+        if folder is None:
+            raise WebError(415, "media_type", "this server takes no zip files")
+        return await keep(project, folder, job_id)
+
+    async def _create(self, job: Job, *, is_repeatable: bool) -> Job:
+        """Store a job and return it, or the one that is there already and is the same."""
+        try:
+            await self._repository.create_job(job)
+        except JobAlreadyExistsError:
+            stored = await self._repository.get_job_summary(job.id, job.user_id) if is_repeatable else None
+            if stored is None or not _is_same(job, stored):
+                if stored is None or stored.zip_file_path != job.zip_file_path:
+                    _remove(job)
+                if stored is None:
+                    raise
+                text = "this Idempotency-Key was used for another job: take a new one for each"
+                raise WebError(422, "key_used", text) from None
+            return stored
+        except OutcomeUnknownError:
+            # The job may be there, and then needs its project.
+            raise
+        except BaseException:
+            if not is_repeatable:
+                _remove(job)
+            raise
+        return job
+
+
+def _job(job_id: str, user_id: str | None, submission: Submission, path: Path | None) -> Job:
+    return Job(
+        id=job_id,
+        user_id=user_id,
+        status=JobStatus.QUEUED,
+        zip_file_path=None if path is None else str(path),
+        name=submission.name,
+        queue=submission.queue,
+        command=submission.arguments,
+    )
+
+
+def _is_same(job: Job, stored: Job) -> bool:
+    """Tell whether two jobs were asked for in the same words; the name of a zip file holds its content's hash."""
+    wanted = (job.command, job.queue, job.name, job.zip_file_path)
+    return wanted == (stored.command, stored.queue, stored.name, stored.zip_file_path)
+
+
+def _remove(job: Job) -> None:
+    """Remove the zip file of a job that doesn't exist."""
+    if job.zip_file_path is not None:
+        Path(job.zip_file_path).unlink(missing_ok=True)

@@ -1,0 +1,101 @@
+"""Read a job's log page by page, from any byte or line on."""
+
+import asyncio
+import zlib
+from collections.abc import AsyncIterator, Sequence
+
+from ci_common.models import JobEvent
+from ci_eventstore.events.log_lines import TimestampedLines, log_bytes
+from ci_eventstore.events.reader import EventReader, Extent
+from ci_eventstore.jobs.state import JobState
+from ci_eventstore.keys import JobKeys
+
+#: So much of a log is in memory at once, about, and so many events at most.
+PAGE_BYTES = 1024 * 1024
+PAGE_EVENTS = 1000
+#: So much is handed to the connection at once.
+PIECE_BYTES = 128 * 1024
+#: How many events are looked at together in search of the log's last text.
+LAST_EVENTS = 16
+
+
+class LogText:
+    """A job's log as it stands: what comes later isn't in it."""
+
+    def __init__(self, reader: EventReader, keys: JobKeys, state: JobState) -> None:
+        self._reader = reader
+        self._keys = keys
+        self._state = state
+        self._extent = Extent(state.position, state.end_position, state.bytes)
+        self._page_events = max(10, min(PAGE_EVENTS, PAGE_BYTES * state.position // max(state.bytes, 1)))
+
+    async def between(self, first: int, end: int) -> AsyncIterator[bytes]:
+        """Yield the bytes from `first` up to the one before `end`."""
+        start = await self._reader.milestone(self._keys, "bytes", first)
+        skipped, left = first - start.bytes, end - first
+        async for events in self.pages(start.position):
+            for piece in _pieces(b"".join(map(log_bytes, events))):
+                wanted = piece[skipped : skipped + left]
+                skipped = max(skipped - len(piece), 0)
+                left -= len(wanted)
+                if wanted:
+                    yield wanted
+            if left <= 0:
+                return
+
+    async def lines(self, last: int | None, *, with_times: bool) -> AsyncIterator[bytes]:
+        """Yield the last lines, or all, each with the time in front at which it was stored if that is wanted."""
+        render = TimestampedLines().render if with_times else log_bytes
+        skipped = 0 if last is None else max(await self._line_count() - last, 0)
+        start = await self._reader.milestone(self._keys, "lines", skipped - 1)
+        skipped -= start.lines
+        async for events in self.pages(start.position):
+            data = b"".join(map(render, events))
+            start_byte, skipped = _skip(data, skipped)
+            for piece in _pieces(data[start_byte:]):
+                yield piece
+
+    async def pages(self, after: int) -> AsyncIterator[Sequence[JobEvent]]:
+        """Yield the events behind a position."""
+        while after < self._extent.position:
+            events = await self._reader.read(self._keys, after, self._extent, self._page_events)
+            yield events
+            after += len(events)
+
+    async def _line_count(self) -> int:
+        """Return how many lines the log has; what stands behind the last newline is one."""
+        until = self._state.position
+        while until > 0:
+            after = max(until - LAST_EVENTS, 0)
+            events = await self._reader.read(self._keys, after, self._extent, until - after)
+            for event in reversed(events):
+                if data := log_bytes(event):
+                    return self._state.lines + (not data.endswith(b"\n"))
+            until = after
+        return 0
+
+
+def _skip(data: bytes, lines: int) -> tuple[int, int]:
+    """Return where so many lines have ended, and how many are still to be skipped behind the data."""
+    start = 0
+    while lines:
+        end = data.find(b"\n", start)
+        if end < 0:
+            return len(data), lines
+        start, lines = end + 1, lines - 1
+    return start, 0
+
+
+def _pieces(data: bytes) -> list[bytes]:
+    if len(data) <= PIECE_BYTES:
+        return [data] if data else []
+    return [data[start : start + PIECE_BYTES] for start in range(0, len(data), PIECE_BYTES)]
+
+
+async def gzipped(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield pieces as one gzip file; a thread compresses them, so that others are served meanwhile."""
+    compressor = zlib.compressobj(6, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+    async for piece in pieces:
+        if packed := await asyncio.to_thread(compressor.compress, piece):
+            yield packed
+    yield compressor.flush()

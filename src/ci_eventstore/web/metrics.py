@@ -1,0 +1,104 @@
+"""`GET /metrics`: what Prometheus collects."""
+
+import asyncio
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from fastapi import Response
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+
+from ci_common.models import utc_now
+from ci_eventstore.claims.overview import QueueOverview
+from ci_eventstore.server.counters import Counters
+from ci_eventstore.web.state import Web
+
+#: Queues' names are looked for so often, which walks all keys of the server; what they hold is read so often at most.
+NAMES_SECONDS = 300.0
+QUEUES_SECONDS = 5.0
+PREFIX = "ci_eventstore"
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """What is measured."""
+
+    counters: Counters
+    web_errors: int
+    streams: int
+    queues: Sequence[QueueOverview]
+    now: datetime
+
+
+def families(numbers: Numbers) -> Iterator[Metric]:
+    """Return everything as Prometheus names it. Pure."""
+    counters = numbers.counters
+    yield _counter(
+        "appended_records", "Events and facts that this process appended to jobs.", counters.appended_records
+    )
+    text = "Writes of this process that were refused because another controller has the job."
+    yield _counter("refused_stale_writes", text, counters.refused_stale_writes)
+    yield _counter("store_retries", "Commands that this process sent to the store again.", counters.retries)
+    errors = CounterMetricFamily(
+        f"{PREFIX}_errors", "Commands to the store, and requests, that failed.", labels=["part"]
+    )
+    errors.add_metric(["store"], counters.errors)
+    errors.add_metric(["web"], numbers.web_errors)
+    yield errors
+    yield GaugeMetricFamily(f"{PREFIX}_open_streams", "Live streams to clients of this process.", numbers.streams)
+    waiting = GaugeMetricFamily(f"{PREFIX}_queue_waiting_jobs", "Jobs that wait in a queue.", labels=["queue"])
+    leases = GaugeMetricFamily(f"{PREFIX}_queue_leased_jobs", "Jobs that controllers have.", labels=["queue"])
+    text = "For how long the oldest job of a queue has been waiting."
+    oldest = GaugeMetricFamily(f"{PREFIX}_queue_oldest_waiting_seconds", text, labels=["queue"])
+    for queue in numbers.queues:
+        waiting.add_metric([queue.name], queue.waiting)
+        leases.add_metric([queue.name], queue.running)
+        age = (numbers.now - queue.oldest_created_at).total_seconds() if queue.oldest_created_at else 0.0
+        oldest.add_metric([queue.name], max(age, 0.0))
+    yield from (waiting, leases, oldest)
+
+
+def _counter(name: str, text: str, value: int) -> CounterMetricFamily:
+    return CounterMetricFamily(f"{PREFIX}_{name}", text, value)
+
+
+class _Collected(Collector):
+    def __init__(self, found: Iterable[Metric]) -> None:
+        self._found = list(found)
+
+    def collect(self) -> Iterable[Metric]:
+        """Return what was found before."""
+        return self._found
+
+
+class MetricsRoutes:
+    """The route that Prometheus asks; it needs no key."""
+
+    def __init__(self, web: Web) -> None:
+        self._web = web
+        self._asking = asyncio.Lock()
+        self._names: list[str] = []
+        self._queues: list[QueueOverview] = []
+        self._named_at = self._read_at = float("-inf")
+
+    async def metrics(self) -> Response:
+        """Return all metrics in Prometheus' text format."""
+        await self._web.repository.initialize()
+        async with self._asking:
+            await self._read_queues()
+        counters = self._web.repository.parts.server.counters
+        numbers = Numbers(counters, self._web.errors, len(self._web.streams), self._queues, utc_now())
+        registry = CollectorRegistry()
+        registry.register(_Collected(families(numbers)))
+        return Response(generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def _read_queues(self) -> None:
+        claims, now = self._web.repository.claims, time.monotonic()
+        if now - self._named_at > NAMES_SECONDS:
+            self._names, self._named_at = await claims.queue_names(), now
+        if now - self._read_at > QUEUES_SECONDS:
+            self._queues, self._read_at = [await claims.overview(name) for name in self._names], now

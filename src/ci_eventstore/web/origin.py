@@ -1,0 +1,26 @@
+"""Whether a browser's request comes from a page of this server. Pure."""
+
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_DEFAULT_PORTS = {"http": "80", "https": "443"}
+
+
+def is_safe(method: str) -> bool:
+    """Tell whether a method changes nothing."""
+    return method in _SAFE
+
+
+def is_same_origin(headers: Mapping[str, str], *, required: bool) -> bool:
+    """Tell whether a request's `Origin` is the host that it was sent to.
+
+    Browsers send one with all that may change something. Without one, the answer is no if it is `required`.
+    """
+    origin = headers.get("origin")
+    if origin is None:
+        return not required
+    parts = urlsplit(origin)
+    port = _DEFAULT_PORTS.get(parts.scheme, "")
+    host = headers.get("host", "").lower()
+    return bool(host) and host.removesuffix(f":{port}") == parts.netloc.lower().removesuffix(f":{port}")

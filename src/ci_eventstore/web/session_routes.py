@@ -1,0 +1,83 @@
+"""Log a browser in and out: its cookie names a session that stands for an API key."""
+
+import json
+from urllib.parse import parse_qs
+
+from fastapi import Request, Response
+
+from ci_common.api_keys import hash_api_key
+from ci_eventstore.accounts.sessions import SESSION_SECONDS
+from ci_eventstore.web.authentication import COOKIE, KeyAuthentication, unauthorized
+from ci_eventstore.web.errors import WebError
+from ci_eventstore.web.origin import is_same_origin
+from ci_eventstore.web.state import Web
+
+MAX_BODY_BYTES = 4096
+
+
+class SessionRoutes:
+    """The routes of sessions; they are there where API keys are."""
+
+    def __init__(self, web: Web, keys: KeyAuthentication) -> None:
+        self._repository = web.repository
+        self._keys = keys
+
+    async def login(self, request: Request) -> Response:
+        """Begin a session with an API key: `{"key": "ci_…"}`, or a form with that field; the answer is the cookie."""
+        _check_origin(request)
+        await self._repository.initialize()
+        key_hash = hash_api_key(await _read_key(request))
+        if await self._keys.user_of(key_hash) is None:
+            raise unauthorized()
+        token = await self._repository.parts.sessions.create(key_hash)
+        response = Response(status_code=204)
+        response.set_cookie(
+            COOKIE,
+            token,
+            max_age=SESSION_SECONDS,
+            path=_path(request),
+            secure=request.url.scheme == "https",
+            httponly=True,
+            samesite="strict",
+        )
+        return response
+
+    async def logout(self, request: Request) -> Response:
+        """End the session, if there is one."""
+        _check_origin(request)
+        await self._repository.initialize()
+        if token := request.cookies.get(COOKIE):
+            await self._repository.parts.sessions.end(token)
+        response = Response(status_code=204)
+        response.delete_cookie(COOKIE, path=_path(request), httponly=True, samesite="strict")
+        return response
+
+
+def _check_origin(request: Request) -> None:
+    if not is_same_origin(request.headers, required=False):
+        raise WebError(403, "foreign_origin", "this page may not log in or out here")
+
+
+def _path(request: Request) -> str:
+    return str(request.scope.get("root_path") or "/")
+
+
+async def _read_key(request: Request) -> str:
+    """Return the key in a request's body; WebError 400, 413."""
+    body = b""
+    async for piece in request.stream():
+        body += piece
+        if len(body) > MAX_BODY_BYTES:
+            raise WebError(413, "too_large", "that is no API key")
+    key: object = None
+    try:
+        if request.headers.get("content-type", "").startswith("application/json"):
+            content = json.loads(body)
+            key = content.get("key") if isinstance(content, dict) else None
+        else:
+            [key] = parse_qs(body.decode(), strict_parsing=True)["key"]
+    except (ValueError, KeyError):
+        pass
+    if not isinstance(key, str):
+        raise WebError(400, "invalid", 'an API key is needed: {"key": "ci_…"}, or a form with the field key')
+    return key.strip()

@@ -1,0 +1,28 @@
+"""What an operator may choose of the web server."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ci_eventstore.errors import ConfigurationError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebSettings:
+    """The settings of the web server; ConfigurationError for what can't be."""
+
+    #: Where jobs' zip files are kept, for controllers to find under the same path; None: none are taken.
+    project_folder: Path | None = None
+    #: The most that a zip file may have.
+    max_project_bytes: int = 100 * 1024 * 1024
+    #: So many streams may one user have open at once in this process.
+    max_streams_per_user: int = 100
+    #: A stream with nothing to send sends a comment so often; as often, it is looked at whether it may go on.
+    heartbeat_seconds: float = 15.0
+
+    def __post_init__(self) -> None:
+        """Refuse what can't be."""
+        for name in ("max_project_bytes", "max_streams_per_user", "heartbeat_seconds"):
+            if getattr(self, name) <= 0:
+                raise ConfigurationError(f"{name}={getattr(self, name)} must be above 0")
+        if self.project_folder is not None and not self.project_folder.is_absolute():
+            raise ConfigurationError(f"project_folder={str(self.project_folder)!r} must be an absolute path")

@@ -1,0 +1,39 @@
+"""What all routes share."""
+
+from fastapi import Request
+
+from ci_common.errors import JobNotFoundError
+from ci_common.validation import check_id
+from ci_eventstore.jobs.state import JobState
+from ci_eventstore.repository import RedisJobRepository
+from ci_eventstore.web.authentication import Authenticate, Caller, KeyAuthentication, OwnAuthentication
+from ci_eventstore.web.open_streams import OpenStreams
+from ci_eventstore.web.settings import WebSettings
+
+
+class Web:
+    """The repository, who may use it, and what is open."""
+
+    def __init__(
+        self, repository: RedisJobRepository, authenticate: Authenticate | None, settings: WebSettings
+    ) -> None:
+        self.repository = repository
+        self.settings = settings
+        self.streams = OpenStreams(settings.max_streams_per_user)
+        #: How many requests couldn't be answered, since the process began.
+        self.errors = 0
+        self.keys = None if authenticate else KeyAuthentication(repository)
+        self._authentication = OwnAuthentication(authenticate) if authenticate else self.keys
+
+    async def caller(self, request: Request) -> Caller:
+        """Return who asks, with the repository open; WebError 401, 403."""
+        await self.repository.initialize()
+        assert self._authentication is not None
+        return await self._authentication.caller(request)
+
+    async def state(self, job_id: str, user_id: str | None) -> JobState:
+        """Return a job's state; JobNotFoundError, also for another user's job."""
+        state = await self.repository.parts.jobs.state(check_id("job id", job_id))
+        if state is None or user_id not in (None, state.user_id):
+            raise JobNotFoundError(job_id)
+        return state

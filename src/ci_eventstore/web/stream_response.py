@@ -1,0 +1,149 @@
+"""A job's stream as a response: an ASGI application of its own, since frames come ready and connections are many."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from fastapi import Response
+from starlette.types import Receive, Scope, Send
+
+from ci_common.errors import RepositoryError
+from ci_common.models import JobEvent
+from ci_eventstore.following.adapter import Follower
+from ci_eventstore.following.page import Page
+from ci_eventstore.web import sse
+from ci_eventstore.web.errors import ANSWERED, error_response
+from ci_eventstore.web.open_streams import OpenStreams, end_scope
+
+logger = logging.getLogger("ci_eventstore.web")
+
+HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache, no-transform"),
+    # nginx sends on what it gets at once.
+    (b"x-accel-buffering", b"no"),
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
+    """What one client is to be sent."""
+
+    user_id: str | None
+    #: The `state` event.
+    opening: bytes
+    #: Begins to follow.
+    follow: Callable[[], Awaitable[Follower]]
+    #: Behind which the client is sent events.
+    after: int
+    #: Makes the frame of the job's end from the last position, if the job's stream has none.
+    make_ending: Callable[[int], bytes] | None
+    #: Tells whether the client still has the right to it.
+    is_allowed: Callable[[], Awaitable[bool]]
+
+
+class StreamResponse(Response):
+    """Sends a stream until the job ends, the client has gone, it may not go on, or the server stops."""
+
+    def __init__(self, stream: Stream, streams: OpenStreams, heartbeat_seconds: float) -> None:
+        # Not the constructor of Response, which makes headers and a body that nobody reads.
+        self.status_code = 200
+        self.background = None
+        self._stream = stream
+        self._streams = streams
+        self._heartbeat_seconds = heartbeat_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the stream, or an error if it can't be begun."""
+        has_started = False
+
+        async def start() -> None:
+            nonlocal has_started
+            has_started = True
+            await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+
+        try:
+            with self._streams.counted(self._stream.user_id):
+                follower = await self._stream.follow()
+                try:
+                    await start()
+                    await self._run(follower, receive, send)
+                finally:
+                    follower.close()
+        except ANSWERED as error:
+            if not has_started:
+                await error_response(error)(scope, receive, send)
+                return
+            # The client comes back, and is told then what is the matter.
+            logger.warning("a stream was broken off: %s", error)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _run(self, follower: Follower, receive: Receive, send: Send) -> None:
+        """Send frames until the end, or until the server stops or the client has gone."""
+        scope = asyncio.timeout(None)
+        try:
+            async with scope, _ends_when_gone(scope, receive):
+                await _send(send, sse.RETRY + self._stream.opening)
+                with self._streams.entered(scope):
+                    await self._send_pages(follower, send)
+        except TimeoutError:
+            if not scope.expired():
+                raise
+
+    async def _send_pages(self, follower: Follower, send: Send) -> None:
+        loop = asyncio.get_running_loop()
+        last, checked_at = self._stream.after, loop.time()
+        while True:
+            page = await follower.read(self._heartbeat_seconds)
+            if page.records:
+                if frames := page.encoded(sse.encode):
+                    await _send(send, frames)
+                last = _last_position(page, last)
+            elif not page.is_last:
+                await _send(send, sse.HEARTBEAT)
+            if page.is_last:
+                if self._stream.make_ending is not None:
+                    await _send(send, self._stream.make_ending(last))
+                return
+            if loop.time() - checked_at >= self._heartbeat_seconds:
+                checked_at = loop.time()
+                if not await self._is_allowed():
+                    return
+
+    async def _is_allowed(self) -> bool:
+        """Ask whether the client still has the right; while the store is away, nobody loses it."""
+        try:
+            return await self._stream.is_allowed()
+        except RepositoryError as error:
+            logger.warning("whether a stream may go on can't be looked up: %s", error)
+            return True
+
+
+def _last_position(page: Page, before: int) -> int:
+    """Return the position of a page's last event; of the one before, if it has none."""
+    for record in reversed(page.records):
+        if isinstance(record, JobEvent):
+            return record.id or before
+    return before
+
+
+async def _send(send: Send, frames: bytes) -> None:
+    await send({"type": "http.response.body", "body": frames, "more_body": True})
+
+
+@asynccontextmanager
+async def _ends_when_gone(scope: asyncio.Timeout, receive: Receive) -> AsyncIterator[None]:
+    """End what runs in a timeout as soon as the client has gone."""
+
+    async def listen() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        end_scope(scope)
+
+    listening = asyncio.create_task(listen())
+    try:
+        yield
+    finally:
+        listening.cancel()

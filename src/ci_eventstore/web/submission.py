@@ -1,0 +1,153 @@
+"""What a client sends to have a job run: as JSON, or as a form with a zip file."""
+
+import asyncio
+import hashlib
+import os
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from secrets import token_hex
+from typing import IO, Annotated
+
+from fastapi import Request
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException
+from starlette.types import Message
+
+from ci_eventstore.controllers.project import check_zip
+from ci_eventstore.errors import ProjectError
+from ci_eventstore.web.errors import WebError
+
+#: The most that a job without its zip file may have.
+MAX_BODY_BYTES = 1024 * 1024
+MAX_FIELDS = 1000
+
+
+class Submission(BaseModel):
+    """A job as a client describes it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    #: A program and its arguments, or a line for `sh -c`.
+    command: Annotated[list[str], Field(min_length=1)] | Annotated[str, Field(min_length=1)]
+    queue: str = "default"
+    name: str | None = None
+
+    @property
+    def arguments(self) -> list[str]:
+        """The program and its arguments."""
+        return ["sh", "-c", self.command] if isinstance(self.command, str) else self.command
+
+
+@asynccontextmanager
+async def received(request: Request, max_project_bytes: int) -> AsyncIterator[tuple[Submission, IO[bytes] | None]]:
+    """Read a request's body: the job, and its zip file if one came along, which is there until this is left.
+
+    WebError 400, 413 and 415.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "application/json":
+        yield _validated(await _limited(request, MAX_BODY_BYTES).body()), None
+        return
+    if kind != "multipart/form-data":
+        raise WebError(415, "media_type", "a job is sent as application/json or as multipart/form-data")
+    limited = _limited(request, max_project_bytes + MAX_BODY_BYTES)
+    try:
+        form = await limited.form(max_files=1, max_fields=MAX_FIELDS, max_part_size=MAX_BODY_BYTES)
+    except MultiPartException as error:
+        raise WebError(400, "invalid", f"the form can't be read: {error.message}") from None
+    try:
+        submission, project = _from_form(form)
+        if project is not None and (project.size or 0) > max_project_bytes:
+            raise _too_large(max_project_bytes)
+        yield submission, None if project is None else project.file
+    finally:
+        await form.close()
+
+
+def _from_form(form: FormData) -> tuple[Submission, UploadFile | None]:
+    """Return the job in a form's fields, and the file in it, whatever its field is called."""
+    fields: dict[str, object] = {}
+    project = None
+    for name in form:
+        values = form.getlist(name)
+        texts = [value for value in values if isinstance(value, str)]
+        files = [value for value in values if isinstance(value, UploadFile)]
+        project = files[0] if files else project
+        if texts:
+            fields[name] = texts if name == "command" and len(texts) > 1 else texts[-1]
+    try:
+        return Submission.model_validate(fields), project
+    except ValidationError as error:
+        raise _invalid(error) from None
+
+
+def _validated(body: bytes) -> Submission:
+    try:
+        return Submission.model_validate_json(body)
+    except ValidationError as error:
+        raise _invalid(error) from None
+
+
+def _invalid(error: ValidationError) -> WebError:
+    said = [
+        f"{'.'.join(str(part) for part in detail['loc']) or 'the body'}: {detail['msg']}" for detail in error.errors()
+    ]
+    return WebError(400, "invalid", "; ".join(said))
+
+
+def _too_large(limit: int) -> WebError:
+    return WebError(413, "too_large", f"a job may be sent with up to {limit} bytes")
+
+
+def _limited(request: Request, limit: int) -> Request:
+    """Return the request with a body that raises WebError 413 when it grows too big."""
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length) > limit:
+        raise _too_large(limit)
+    count = 0
+
+    async def receive() -> Message:
+        nonlocal count
+        message = await request.receive()
+        count += len(message.get("body", b""))
+        if count > limit:
+            raise _too_large(limit)
+        return message
+
+    return Request(request.scope, receive)
+
+
+async def keep(project: IO[bytes], folder: Path, job_id: str) -> Path:
+    """Put a zip file into the folder under a name of its job and its content; ProjectError if it is none, OSError."""
+    return await asyncio.to_thread(_keep, project, folder, job_id)
+
+
+def _keep(project: IO[bytes], folder: Path, job_id: str) -> Path:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = folder / f".{token_hex(8)}.new"
+    try:
+        with draft.open("xb") as file:
+            project.seek(0)
+            shutil.copyfileobj(project, file, 1024 * 1024)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            check_zip(draft)
+        except ProjectError:
+            raise ProjectError("the file that came with the job is no zip file") from None
+        with draft.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        target = folder / f"{job_id}.{digest[:16]}.zip"
+        draft.rename(target)
+        return target
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def job_id_for(user_id: str | None, idempotency_key: str) -> str:
+    """Return the id of the job that a user's key stands for: always the same. Pure."""
+    text = f"{'' if user_id is None else user_id}\0{idempotency_key}"
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]

@@ -1,0 +1,99 @@
+"""Run the web server in the test's own event loop, on a port of this machine, and talk to it."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import uvicorn
+from fastapi import FastAPI
+
+from ci_common.api_keys import generate_api_key, hash_api_key
+from ci_common.models import APIKey, Job, JobEvent, User, utc_now
+from ci_eventstore.repository import RedisJobRepository
+from tests.servers import free_port
+
+
+@dataclass(frozen=True)
+class Account:
+    """A user and an API key."""
+
+    user_id: str
+    key: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What the user's requests carry."""
+        return {"Authorization": f"Bearer {self.key}"}
+
+
+async def create_account(repository: RedisJobRepository, name: str) -> Account:
+    """Create a user with a key, both called so."""
+    await repository.create_user(User(id=name, name=name, email=f"{name}@example.com", created_at=utc_now()))
+    key = generate_api_key()
+    await repository.create_api_key(APIKey(id=f"key-{name}", user_id=name, key_hash=hash_api_key(key)))
+    return Account(name, key)
+
+
+@dataclass(frozen=True)
+class Served:
+    """A running web server."""
+
+    url: str
+    app: FastAPI
+
+    def client(self, account: Account | None = None, **options: Any) -> httpx.AsyncClient:
+        """Return a client that uses an account's key."""
+        headers = {} if account is None else account.headers
+        return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=30, trust_env=False, **options)
+
+    @property
+    def open_streams(self) -> int:
+        """How many live streams there are."""
+        return len(self.app.state.router._web.streams)
+
+
+@asynccontextmanager
+async def serve(app: FastAPI, path: str = "") -> AsyncIterator[Served]:
+    """Serve an application until this is left."""
+    port = free_port()
+    config = uvicorn.Config(app, port=port, log_config=None, lifespan="on", timeout_graceful_shutdown=5)
+    server = uvicorn.Server(config)
+    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+    task = asyncio.create_task(server._serve())
+    while not server.started:
+        assert not task.done(), task
+        await asyncio.sleep(0.01)
+    try:
+        yield Served(f"http://127.0.0.1:{port}{path}", app)
+    finally:
+        server.should_exit = True
+        await task
+
+
+async def read_lines(client: httpx.AsyncClient, path: str, count: int | None = None, **options: Any) -> list[Any]:
+    """Read so many visible events of a stream as the simplest clients do: parse what stands behind `data: `."""
+    seen: list[Any] = []
+    async with client.stream("GET", path, **options) as response:
+        assert response.status_code == 200, await response.aread()
+        if count == 0:
+            return seen
+        async for line in response.aiter_lines():
+            if line.startswith("data: "):
+                event = json.loads(line.removeprefix("data: "))
+                if event["type"] in ("log", "complete"):
+                    seen.append(event)
+                    if len(seen) == count:
+                        break
+    return seen
+
+
+async def create_ended_job(repository: RedisJobRepository, job_id: str, lines: int, user_id: str = "ada") -> list[Any]:
+    """Create a job with so many lines and its end, and return its events as clients get them."""
+    await repository.create_job(Job(id=job_id, user_id=user_id, status="running"))
+    await repository.add_events(job_id, [JobEvent("log", f"line {number}\n") for number in range(1, lines + 1)])
+    await repository.complete_job(job_id, True, utc_now())
+    return [event.to_dict() for event in await repository.get_events_since(job_id, 0)]

@@ -1,0 +1,217 @@
+"""Who may ask, and whose jobs are seen."""
+
+import asyncio
+from dataclasses import replace
+
+import httpx
+import pytest
+
+from ci_common.api_keys import generate_api_key, hash_api_key
+from ci_common.models import APIKey, Job, utc_now
+from ci_eventstore.repository import RedisJobRepository
+from ci_eventstore.web import WebSettings, authentication, create_app, everyone_sees_everything
+from tests.integration.web.serving import Account, Served, create_ended_job, serve
+from tests.waiting import wait_until
+
+PATHS = ["/jobs", "/jobs/j", "/jobs/j/stream", "/jobs/j/events", "/jobs/j/log"]
+
+
+@pytest.fixture
+def settings() -> WebSettings:
+    return WebSettings(max_streams_per_user=2, heartbeat_seconds=0.2)
+
+
+@pytest.fixture(autouse=True)
+def distrustful(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key is looked up for each request."""
+    monkeypatch.setattr(authentication, "TRUST_SECONDS", 0.0)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    "header", [None, "", "Bearer", "Bearer ", "Bearer ci_wrong", "Basic YTpi", "ci_wrong", "Bearer \xff", "bearer x y"]
+)
+async def test_without_a_good_key_there_is_nothing(
+    web: Served, repository: RedisJobRepository, ada: Account, path: str, header: str | None
+) -> None:
+    """401, and the way to do better; whether the job is there or not."""
+    await create_ended_job(repository, "j", 1)
+    headers = [] if header is None else [(b"Authorization", header.encode("latin-1"))]
+    async with web.client() as client:
+        response = await client.get(path, headers=headers)
+    assert (response.status_code, response.headers["www-authenticate"]) == (401, "Bearer")
+    assert response.json()["error"]["code"] == "unauthorized"
+
+
+async def test_a_revoked_key_and_an_inactive_user_are_refused(
+    client: httpx.AsyncClient, repository: RedisJobRepository
+) -> None:
+    """An inactive user comes back; a revoked key doesn't."""
+    assert (await client.get("/jobs")).status_code == 200
+    await repository.update_user_active("ada", False)
+    assert (await client.get("/jobs")).status_code == 401
+    await repository.update_user_active("ada", True)
+    assert (await client.get("/jobs")).status_code == 200
+    await repository.revoke_api_key("key-ada")
+    assert (await client.get("/jobs")).status_code == 401
+
+
+@pytest.mark.parametrize("path", PATHS[1:])
+async def test_another_users_job_is_as_a_missing_one(
+    web: Served, repository: RedisJobRepository, ada: Account, bob: Account, path: str
+) -> None:
+    """The same 404 for a job of another user's, for one of nobody's, and for none."""
+    await create_ended_job(repository, "hers", 1, "ada")
+    await repository.create_job(Job(id="nobodys", status="queued"))
+    async with web.client(bob) as client:
+        answers = [
+            await client.get(
+                path.replace("j/", f"{name}/", 1) if path.endswith(("stream", "events", "log")) else f"/jobs/{name}"
+            )
+            for name in ("hers", "nobodys", "none")
+        ]
+        cancels = [await client.post(f"/jobs/{name}/cancel") for name in ("hers", "nobodys", "none")]
+        assert (await client.get("/jobs")).json() == []
+        assert (await client.get("/jobs", params={"before": "hers"})).status_code == 404
+    assert [answer.status_code for answer in answers + cancels] == [404] * 6
+    assert {
+        answer.text.replace(name, "x") for answer, name in zip(answers, ("hers", "nobodys", "none"), strict=True)
+    } == {'{"error":{"code":"not_found","message":"there is no job \'x\'"}}'}
+
+
+async def test_a_stream_ends_with_its_key(
+    client: httpx.AsyncClient, repository: RedisJobRepository, web: Served
+) -> None:
+    """Whoever loses the right to see a job doesn't go on seeing it."""
+    await repository.create_job(Job(id="j", user_id="ada", status="running"))
+    async with client.stream("GET", "/jobs/j/stream") as response:
+        pieces = response.aiter_text()
+        await anext(pieces)
+        await repository.revoke_api_key("key-ada")
+        assert "complete" not in "".join([piece async for piece in pieces])
+    assert (await client.get("/jobs/j/stream")).status_code == 401
+
+
+async def test_streams_per_user_are_limited(
+    web: Served, repository: RedisJobRepository, ada: Account, bob: Account
+) -> None:
+    """One too many is told so; other users have theirs, and one that ends makes room."""
+    for job_id, user_id in (("a", "ada"), ("b", "bob")):
+        await repository.create_job(Job(id=job_id, user_id=user_id, status="running"))
+    async with web.client(ada) as client, web.client(bob) as other:
+        async with client.stream("GET", "/jobs/a/stream") as first, other.stream("GET", "/jobs/b/stream") as foreign:
+            async with client.stream("GET", "/jobs/a/stream") as second:
+                await wait_until(lambda: web.open_streams == 3)
+                refused = await client.get("/jobs/a/stream")
+            assert [response.status_code for response in (first, second, foreign, refused)] == [200, 200, 200, 429]
+            assert refused.json()["error"]["code"] == "too_many_streams"
+            assert "2 streams" in refused.json()["error"]["message"]
+            await wait_until(lambda: web.open_streams == 2)
+            async with client.stream("GET", "/jobs/a/stream") as again:
+                assert again.status_code == 200
+
+
+async def test_a_use_is_noted_once_a_minute(client: httpx.AsyncClient, repository: RedisJobRepository) -> None:
+    """The first request is noted; those that follow write nothing."""
+    await client.get("/jobs")
+
+    async def last_use() -> APIKey:
+        [key] = await repository.list_api_keys("ada")
+        return key
+
+    async with asyncio.timeout(10):
+        while (await last_use()).last_used_at is None:  # noqa: ASYNC110 - it is in another place
+            await asyncio.sleep(0.01)
+    noted = await last_use()
+    for _ in range(5):
+        await client.get("/jobs")
+    assert await last_use() == noted
+
+
+async def login(client: httpx.AsyncClient, key: str) -> httpx.Response:
+    return await client.post("/login", json={"key": key})
+
+
+async def test_a_browser_logs_in_and_out(web: Served, ada: Account, repository: RedisJobRepository) -> None:
+    """The cookie holds nothing of the key, can't be read by scripts, and is worth nothing after logging out."""
+    async with web.client() as browser:
+        response = await login(browser, ada.key)
+        cookie = response.headers["set-cookie"]
+        assert response.status_code == 204
+        assert {"HttpOnly", "SameSite=strict", "Path=/", "Max-Age=604800"} <= set(cookie.split("; "))
+        assert "Secure" not in cookie
+        assert ada.key not in cookie
+        assert hash_api_key(ada.key) not in cookie
+        assert (await browser.get("/jobs")).status_code == 200
+        kept = dict(browser.cookies)
+        assert (await browser.post("/logout")).status_code == 204
+        assert (await browser.get("/jobs")).status_code == 401
+    async with web.client(cookies=kept) as thief:
+        assert (await thief.get("/jobs")).status_code == 401
+
+
+async def test_a_session_ends_with_its_key(web: Served, ada: Account, repository: RedisJobRepository) -> None:
+    """Also when the user has another one."""
+    other = generate_api_key()
+    await repository.create_api_key(APIKey(id="other", user_id="ada", key_hash=hash_api_key(other)))
+    async with web.client() as browser:
+        await login(browser, ada.key)
+        await repository.revoke_api_key("key-ada")
+        assert (await browser.get("/jobs")).status_code == 401
+        assert (await login(browser, ada.key)).status_code == 401
+        assert (await browser.post("/login", data={"key": other})).status_code == 204
+        assert (await browser.get("/jobs")).status_code == 200
+
+
+async def test_behind_tls_the_cookie_is_secure(web: Served, ada: Account) -> None:
+    """A proxy on this machine says so."""
+    async with web.client(headers={"X-Forwarded-Proto": "https"}) as browser:
+        assert "; Secure" in (await login(browser, ada.key)).headers["set-cookie"]
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [("http://evil.example", 403), (None, 403), ("null", 403), ("http://127.0.0.1", 403), ("own", 201)],
+)
+async def test_a_foreign_page_can_not_use_a_session(web: Served, ada: Account, origin: str | None, status: int) -> None:
+    """What changes something is taken from pages of this server's alone."""
+    headers = {} if origin is None else {"Origin": web.url if origin == "own" else origin}
+    async with web.client() as browser:
+        await login(browser, ada.key)
+        response = await browser.post("/jobs", json={"command": ["true"]}, headers=headers)
+    assert response.status_code == status
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"[]", b"nonsense", b'{"key": 1}', b"\xff", b"x" * 5000])
+async def test_a_login_without_a_key(web: Served, body: bytes) -> None:
+    """It is refused with what is asked for."""
+    async with web.client() as browser:
+        for kind in ("application/json", "application/x-www-form-urlencoded"):
+            response = await browser.post("/login", content=body, headers={"Content-Type": kind})
+            assert response.status_code == (413 if len(body) > 4096 else 400)
+
+
+async def test_an_application_may_authenticate_itself(repository: RedisJobRepository) -> None:
+    """It says who the user is; there is no login then."""
+
+    async def authenticate(request: object) -> str | None:
+        return httpx.Headers(request.headers).get("x-user")  # type: ignore[attr-defined]
+
+    await repository.create_job(Job(id="j", user_id="eve", status="running"))
+    async with serve(create_app(repository, authenticate=authenticate)) as served, served.client() as client:
+        assert (await client.get("/jobs")).status_code == 401
+        assert (await client.get("/jobs/j", headers={"X-User": "eve"})).status_code == 200
+        assert (await client.get("/jobs/j", headers={"X-User": "ada"})).status_code == 404
+        assert (await client.post("/login")).status_code == 404
+
+
+async def test_everyone_may_see_everything(repository: RedisJobRepository) -> None:
+    """On one's own machine no key is needed, and jobs without a user are seen, too."""
+    await repository.create_job(Job(id="j", status="running", created_at=utc_now()))
+    app = create_app(repository, authenticate=everyone_sees_everything)
+    async with serve(app) as served, served.client() as client:
+        assert [job["job_id"] for job in (await client.get("/jobs")).json()] == ["j"]
+        created = await client.post("/jobs", json={"command": "true"})
+        stored = await repository.get_job_summary(created.json()["job_id"])
+        assert stored is not None
+        assert stored == replace(stored, user_id=None, command=["sh", "-c", "true"])

@@ -1,0 +1,165 @@
+"""Live streams: what clients get, from where on, and how often."""
+
+import asyncio
+import json
+
+import httpx
+import pytest
+from httpx_sse import aconnect_sse
+
+from ci_common.models import Job, JobEvent, utc_now
+from ci_eventstore.repository import RedisJobRepository
+from tests.integration.web.serving import Account, Served, create_ended_job, read_lines
+from tests.waiting import wait_until
+
+LINES = 6
+
+
+async def read_with_ids(client: httpx.AsyncClient, path: str, count: int, last: str | None) -> list[tuple[str, object]]:
+    """Read so many visible events as an `EventSource` does; each with its id."""
+    headers = {} if last is None else {"Last-Event-ID": last}
+    seen: list[tuple[str, object]] = []
+    if count == 0:
+        return seen
+    async with aconnect_sse(client, "GET", path, headers=headers) as source:
+        async for event in source.aiter_sse():
+            if event.event == "message":
+                seen.append((event.id, json.loads(event.data)))
+                if len(seen) == count:
+                    break
+    return seen
+
+
+@pytest.mark.parametrize("index", range(LINES + 2))
+@pytest.mark.parametrize("is_running", [True, False])
+async def test_a_resumed_stream_is_exactly_the_rest(
+    client: httpx.AsyncClient, repository: RedisJobRepository, index: int, is_running: bool
+) -> None:
+    """A client that drops off after any event and comes back gets what follows, once, in order."""
+    path = "/jobs/j/stream?from_beginning=true"
+    await repository.create_job(Job(id="j", user_id="ada", status="running"))
+    await repository.add_events("j", [JobEvent("log", f"{number}\n") for number in range(LINES)])
+    if not is_running or index > LINES:
+        await repository.complete_job("j", True, utc_now())
+    first = await read_with_ids(client, path, index, None)
+    last = first[-1][0] if first else None
+    if index > LINES:
+        response = await client.get(path, headers={"Last-Event-ID": last or ""})
+        assert (response.status_code, response.content) == (204, b"")
+        return
+    reading = asyncio.create_task(read_with_ids(client, path, LINES + 1 - index, last))
+    if is_running:
+        await repository.complete_job("j", True, utc_now())
+    everything = first + await reading
+    expected = [{"type": "log", "data": f"{number}\n"} for number in range(LINES)]
+    assert everything == [
+        (str(position), event) for position, event in enumerate([*expected, {"type": "complete", "success": True}], 1)
+    ]
+
+
+@pytest.mark.parametrize("index", range(LINES + 1))
+async def test_a_client_that_counts_can_resume(
+    client: httpx.AsyncClient, repository: RedisJobRepository, index: int
+) -> None:
+    """One that only parses `data: ` lines, and asks for what comes after as many events as it saw, misses none."""
+    expected = await create_ended_job(repository, "j", LINES)
+    first = await read_lines(client, "/jobs/j/stream?from_beginning=true", index)
+    assert first + await read_lines(client, f"/jobs/j/stream?last_event_id={index}") == expected
+
+
+async def test_by_default_only_what_is_new(client: httpx.AsyncClient, repository: RedisJobRepository) -> None:
+    """Who joins a running job is sent its state, then what comes from then on."""
+    await repository.create_job(Job(id="j", user_id="ada", status="running"))
+    await repository.add_event("j", JobEvent("log", "old\n"))
+    async with aconnect_sse(client, "GET", "/jobs/j/stream") as source:
+        events = source.aiter_sse()
+        state = await anext(events)
+        assert (state.event, state.id, json.loads(state.data)["position"]) == ("state", "", 1)
+        await repository.add_event("j", JobEvent("log", "new\n"))
+        await repository.complete_job("j", False, utc_now())
+        assert [(event.id, json.loads(event.data)) async for event in events] == [
+            ("2", {"type": "log", "data": "new\n"}),
+            ("3", {"type": "complete", "success": False}),
+        ]
+
+
+async def test_a_finished_job_has_its_completion_at_once(
+    client: httpx.AsyncClient, repository: RedisJobRepository
+) -> None:
+    """By default the end alone; with `from_beginning` all of it."""
+    expected = await create_ended_job(repository, "j", 3)
+    assert await read_lines(client, "/jobs/j/stream") == expected[-1:]
+    assert await read_lines(client, "/jobs/j/stream?from_beginning=true") == expected
+
+
+@pytest.mark.parametrize("events", [[], [JobEvent("log", "a\n")]])
+async def test_a_job_created_ended_has_an_end(
+    client: httpx.AsyncClient, repository: RedisJobRepository, events: list[JobEvent]
+) -> None:
+    """Its stream has no `complete`, but its clients get one, once, with an id that stops `EventSource`."""
+    await repository.create_job(Job(id="j", user_id="ada", status="completed", success=True, events=events))
+    end = {"type": "complete", "success": True}
+    assert await read_lines(client, "/jobs/j/stream") == [end]
+    assert await read_lines(client, "/jobs/j/stream?from_beginning=true") == [e.to_dict() for e in events] + [end]
+    [*_, (last, _)] = await read_with_ids(client, "/jobs/j/stream?from_beginning=true", len(events) + 1, None)
+    assert (await client.get("/jobs/j/stream", headers={"Last-Event-ID": last})).status_code == 204
+
+
+async def test_late_output_is_sent_to_who_comes_back(client: httpx.AsyncClient, repository: RedisJobRepository) -> None:
+    """A client that has seen the end gets what came after it, and only then 204."""
+    await create_ended_job(repository, "j", 1)
+    assert (await client.get("/jobs/j/stream?last_event_id=2")).status_code == 204
+    await repository.add_event("j", JobEvent("log", "late\n"))
+    assert await read_lines(client, "/jobs/j/stream?last_event_id=2") == [{"type": "log", "data": "late\n"}]
+    assert (await client.get("/jobs/j/stream?last_event_id=3")).status_code == 204
+
+
+@pytest.mark.parametrize("text", ["-1", "x", "1.5", "", "0-1", "99999999999999999999", "٣", "+1"])
+async def test_a_position_that_is_none_is_refused(
+    client: httpx.AsyncClient, repository: RedisJobRepository, text: str
+) -> None:
+    """400, in the address or in the header; nothing is replayed instead."""
+    await create_ended_job(repository, "j", 1)
+    asked = await client.get("/jobs/j/stream", params={"last_event_id": text})
+    with_header = await client.get("/jobs/j/stream", headers=[(b"Last-Event-ID", text.encode())])
+    paged = await client.get("/jobs/j/events", params={"after": text})
+    assert [response.status_code for response in (asked, with_header, paged)] == [400] * 3
+    assert asked.json()["error"]["code"] == "invalid"
+
+
+async def test_the_header_wins(client: httpx.AsyncClient, repository: RedisJobRepository) -> None:
+    """`EventSource` comes back to its first address, with the header for where it stands."""
+    expected = await create_ended_job(repository, "j", 3)
+    path = "/jobs/j/stream?last_event_id=1&from_beginning=true"
+    assert await read_lines(client, path, headers={"Last-Event-ID": "2"}) == expected[2:]
+    assert await read_lines(client, path) == expected[1:]
+
+
+async def test_headers_of_a_stream(client: httpx.AsyncClient, repository: RedisJobRepository) -> None:
+    """No proxy keeps it back or packs it."""
+    await create_ended_job(repository, "j", 1)
+    for path in ("/jobs/j/stream", "/jobs/j/stream?from_beginning=true"):
+        response = await client.get(path)
+        assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
+        assert response.headers["cache-control"] == "no-cache, no-transform"
+        assert response.headers["x-accel-buffering"] == "no"
+        assert response.text.startswith("retry: 2000\nevent: state\n")
+
+
+async def test_facts_are_told(client: httpx.AsyncClient, repository: RedisJobRepository) -> None:
+    """Beside its events a job's stream says what happens to it, by name; nothing that is a secret."""
+    await repository.create_job(Job(id="j", user_id="ada", status="queued"))
+    [claimed] = await repository.claims.claim("default", "c", 1, 30.0)
+    await repository.under(claimed.claim).complete_job("j", True, utc_now())
+    text = (await client.get("/jobs/j/stream?from_beginning=true")).text
+    assert "event: claimed\n" in text
+    assert claimed.claim.token not in text
+
+
+async def test_a_client_that_has_gone_is_noticed(web: Served, ada: Account, repository: RedisJobRepository) -> None:
+    """It leaves nothing open, though nothing is written to it."""
+    await repository.create_job(Job(id="j", user_id="ada", status="running"))
+    async with web.client(ada) as client, client.stream("GET", "/jobs/j/stream") as response:
+        await anext(response.aiter_raw())
+        await wait_until(lambda: web.open_streams == 1)
+    await wait_until(lambda: web.open_streams == 0, 5)

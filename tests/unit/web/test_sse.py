@@ -1,0 +1,3 @@
+"""The wire format of a job's stream."""
+
+from httpx_sse import SSEError  # noqa: F401
