@@ -13,7 +13,7 @@ from typing import IO, Annotated
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import FormData, UploadFile
-from starlette.formparsers import MultiPartException
+from starlette.exceptions import HTTPException
 from starlette.types import Message
 
 from ci_eventstore.controllers.project import check_zip
@@ -56,8 +56,9 @@ async def received(request: Request, max_project_bytes: int) -> AsyncIterator[tu
     limited = _limited(request, max_project_bytes + MAX_BODY_BYTES)
     try:
         form = await limited.form(max_files=1, max_fields=MAX_FIELDS, max_part_size=MAX_BODY_BYTES)
-    except MultiPartException as error:
-        raise WebError(400, "invalid", f"the form can't be read: {error.message}") from None
+    except HTTPException as error:
+        # What Starlette makes of a form that it can't read, within an application.
+        raise WebError(400, "invalid", f"the form can't be read: {error.detail}") from None
     try:
         submission, project = _from_form(form)
         if project is not None and (project.size or 0) > max_project_bytes:

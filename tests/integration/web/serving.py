@@ -47,7 +47,7 @@ class Served:
 
     def client(self, account: Account | None = None, **options: Any) -> httpx.AsyncClient:
         """Return a client that uses an account's key."""
-        headers = {} if account is None else account.headers
+        headers = {**({} if account is None else account.headers), **options.pop("headers", {})}
         return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=30, trust_env=False, **options)
 
     @property
