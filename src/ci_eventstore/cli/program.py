@@ -14,6 +14,7 @@ from ci_eventstore.cli.messages import say
 from ci_eventstore.cli.projection import rebuild, verify
 from ci_eventstore.cli.queues import queues
 from ci_eventstore.cli.run import run
+from ci_eventstore.cli.serve import serve
 from ci_eventstore.cli.stdout import discard_output, open_missing_streams
 from ci_eventstore.cli.store import store_options
 from ci_eventstore.cli.submit import submit
@@ -30,6 +31,7 @@ EPILOG = "\n\n".join(
             "  ci-eventstore tail 3f9c",
             "  ci-eventstore submit --dir . -- make test",
             "  ci-eventstore controller",
+            "  ci-eventstore serve",
             "  ci-eventstore jobs list",
             "  ci-eventstore COMMAND --help",
         ),
@@ -61,7 +63,7 @@ def program() -> None:
     """
 
 
-for command in (run, tail, submit, controller, queues, jobs, users, keys, verify, rebuild):
+for command in (run, tail, submit, controller, serve, queues, jobs, users, keys, verify, rebuild):
     program.add_command(command)
 
 

@@ -83,6 +83,14 @@ def uses_store(
     function: Callable[Concatenate[RedisJobRepository, P], Coroutine[Any, Any, int | None]],
 ) -> Callable[P, int | None]:
     """Make a command of a coroutine function that is given the open repository and returns the exit code."""
+    return uses_store_on(function, asyncio.new_event_loop)
+
+
+def uses_store_on(
+    function: Callable[Concatenate[RedisJobRepository, P], Coroutine[Any, Any, int | None]],
+    loop_factory: Callable[[], asyncio.AbstractEventLoop],
+) -> Callable[P, int | None]:
+    """Do what `uses_store` does, on an event loop of a certain kind."""
 
     @pass_address
     @wraps(function)
@@ -92,7 +100,8 @@ def uses_store(
                 return await function(repository, *args, **kwargs)
 
         try:
-            return asyncio.run(work())
+            with asyncio.Runner(loop_factory=loop_factory) as runner:
+                return runner.run(work())
         except KeyboardInterrupt:
             return ExitCode.INTERRUPTED
         except BrokenPipeError:

@@ -100,7 +100,7 @@ async def submit(repository: RedisJobRepository, **options: Unpack[Options]) -> 
 async def _pack(folder: Path, job_id: str) -> Path:
     """Pack a folder, and return the zip file; another submit of the same id makes another one."""
     name = f"{quote(job_id, safe='')[:200]}.{token_hex(4)}.zip"
-    target = _data_folder() / "files" / name
+    target = data_folder() / "files" / name
     await asyncio.to_thread(pack, folder, target)
     return target
 
@@ -110,7 +110,8 @@ def _checked(zip_file: Path) -> Path:
     return zip_file.parent.resolve() / zip_file.name
 
 
-def _data_folder() -> Path:
+def data_folder() -> Path:
+    """Return where the user's data is kept."""
     data = os.environ.get("XDG_DATA_HOME")
     return (Path(data) if data else Path.home() / ".local" / "share").absolute() / "ci-eventstore"
 
