@@ -1,0 +1,1 @@
+"""Following live jobs: one reader for each job, however many follow it."""

@@ -1,0 +1,52 @@
+"""What a follower is handed: a job's records in their order, and notices where that order is broken. Pure."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+from ci_common.models import JobEvent
+from ci_eventstore.events.codec import decode
+from ci_eventstore.events.records import Fact, Place
+
+
+class NoticeType(StrEnum):
+    """What may be wrong with the events that a follower was handed."""
+
+    #: Events are no longer there; it goes on behind them.
+    GAP = "gap"
+    #: The store has lost events that were handed out, or has others in their place; it begins again.
+    RESET = "reset"
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something that a follower is told of, and that isn't in the stream."""
+
+    type: NoticeType
+    #: Of the next event that there is; 0 for a reset, which begins with the first.
+    position: int
+
+
+Followed = JobEvent | Fact | Notice
+
+
+class Entry(NamedTuple):
+    """A record and where it stands."""
+
+    place: Place
+    record: Followed
+    #: How many bytes are stored for it.
+    size: int = 0
+
+
+def in_order(payloads: Iterable[tuple[Place, bytes]], position: int) -> list[Entry]:
+    """Decode what comes behind a position; where positions are missing, a notice says so. StoreFormatError."""
+    entries: list[Entry] = []
+    for place, payload in payloads:
+        record = decode(payload, place.position)
+        if place.position > position + (place.part == 0):
+            entries.append(Entry(Place(place.position, -1), Notice(NoticeType.GAP, place.position)))
+        position = place.position
+        entries.append(Entry(place, record, len(payload)))
+    return entries
