@@ -37,6 +37,11 @@ def check_id(what: str, value: str) -> str:
     return value
 
 
+def optional_id(what: str, value: str | None) -> str | None:
+    """Return an id that may be left out, checked; InvalidIdError."""
+    return None if value is None else check_id(what, value)
+
+
 def check_optional_id(what: str, value: str | None) -> None:
     """Raise InvalidIdError unless the id is None or can be one."""
     if value is not None:

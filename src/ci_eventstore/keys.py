@@ -192,17 +192,18 @@ class Keys:
         """Return the key of an API key's record."""
         return self._account(f"key:{key_id}")
 
-    def session(self, token_hash: str) -> str:
-        """Return the key of a browser's session, by its token's hash."""
-        return self._account(f"session:{token_hash}")
-
-    @property
-    def probe(self) -> str:
-        """What is written to see whether the server takes writes; it expires."""
-        return self._account("probe")
-
     def _account(self, name: str) -> str:
         return f"{{{self.prefix}:accounts}}:{name}"
+
+
+def session_key(keys: Keys, token_hash: str) -> str:
+    """Return the key of a browser's session, by its token's hash; it expires."""
+    return f"{{{keys.prefix}:accounts}}:session:{token_hash}"
+
+
+def probe_key(keys: Keys) -> str:
+    """Return the key of what is written to see whether the server takes writes; it expires."""
+    return f"{{{keys.prefix}:accounts}}:probe"
 
 
 def jobs_key(tag: str, user_id: str | None = None, status: JobStatus | None = None) -> str:

@@ -8,28 +8,31 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Self
 
-from ci_common.errors import InvalidIdError, JobNotFoundError
-from ci_common.models import APIKey, Job, JobEvent, JobStatus, User, utc_now
-from ci_common.repository import JobRepository, cancel_message
+from ci_common.errors import JobNotFoundError
+from ci_common.models import Job, JobEvent, JobStatus, utc_now
+from ci_common.repository import cancel_message
 from ci_common.validation import (
     MAX_EVENT_BYTES,
     accept_events,
-    check_api_key,
     check_id,
     check_job,
     check_optional_time,
     check_position,
     check_text,
     check_time,
-    check_user,
+    optional_id,
 )
+from ci_eventstore.accounts.repository import AccountRepository
+from ci_eventstore.accounts.store import AccountStore
 from ci_eventstore.claims.claim import CANCELLER, Claim
 from ci_eventstore.claims.lease_keeper import LeaseKeeper, Notify
 from ci_eventstore.claims.store import ClaimStore
-from ci_eventstore.errors import AmbiguousPrefixError, NotInitializedError
+from ci_eventstore.errors import AmbiguousPrefixError, NotInitializedError, StreamDamagedError
 from ci_eventstore.events.append import HEAD_BYTES, Call
 from ci_eventstore.events.reader import Extent
-from ci_eventstore.events.records import Record
+from ci_eventstore.following.follower import Follower
+from ci_eventstore.following.hub import FollowingStats
+from ci_eventstore.following.records import Followed, Notice
 from ci_eventstore.jobs.commands import AppendEvents, Cancel, Command, Complete, UpdateStatus
 from ci_eventstore.jobs.state import JobState, to_job
 from ci_eventstore.keys import Keys
@@ -44,7 +47,7 @@ from ci_eventstore.writer.log_writer import LogWriter, WriterSettings
 CANCEL_LEASE_SECONDS = 30.0
 
 
-class RedisJobRepository(JobRepository):
+class RedisJobRepository(AccountRepository):
     """Jobs as streams of events on one server, each job's state kept ready in a hash.
 
         async with RedisJobRepository.from_url("redis://localhost") as repository:
@@ -117,6 +120,10 @@ class RedisJobRepository(JobRepository):
         """The parts of the open store, for what this package builds on it."""
         return self._store
 
+    @property
+    def _accounts(self) -> AccountStore:
+        return self._store.accounts
+
     async def initialize(self) -> None:
         """Connect, check the server and the format of its data.
 
@@ -131,51 +138,6 @@ class RedisJobRepository(JobRepository):
         if self._opened is not None:
             store, self._opened = self._opened, None
             await store.close()
-
-    # Users and keys
-
-    async def create_user(self, user: User) -> None:
-        """Store a new user; UserAlreadyExistsError, EmailAlreadyExistsError."""
-        check_user(user)
-        await self._store.accounts.create_user(user)
-
-    async def get_user(self, user_id: str) -> User | None:
-        """Return the user of that id."""
-        return await self._store.accounts.get_user(check_id("user id", user_id))
-
-    async def get_user_by_email(self, email: str) -> User | None:
-        """Return the user with that email, whatever its case."""
-        return await self._store.accounts.get_user_by_email(email) if is_id(email) else None
-
-    async def list_users(self) -> list[User]:
-        """Return all users, the oldest first."""
-        return await self._store.accounts.list_users()
-
-    async def update_user_active(self, user_id: str, is_active: bool) -> None:
-        """Let a user authenticate, or not; UserNotFoundError."""
-        await self._store.accounts.update_user_active(check_id("user id", user_id), is_active)
-
-    async def create_api_key(self, api_key: APIKey) -> None:
-        """Store a new key; UserNotFoundError, APIKeyAlreadyExistsError."""
-        check_api_key(api_key)
-        await self._store.accounts.create_api_key(api_key)
-
-    async def get_api_key_by_hash(self, key_hash: str) -> APIKey | None:
-        """Return the key with that hash, a revoked one too."""
-        return await self._store.accounts.get_api_key_by_hash(key_hash) if is_id(key_hash) else None
-
-    async def list_api_keys(self, user_id: str | None = None) -> list[APIKey]:
-        """Return all keys, or a user's, the oldest first."""
-        return await self._store.accounts.list_api_keys(_optional("user id", user_id))
-
-    async def revoke_api_key(self, key_id: str) -> None:
-        """Make the key inactive, for good; APIKeyNotFoundError."""
-        await self._store.accounts.revoke_api_key(check_id("API key id", key_id))
-
-    async def update_api_key_last_used(self, key_id: str, timestamp: datetime) -> None:
-        """Note when a key was used; APIKeyNotFoundError."""
-        check_time("timestamp", timestamp)
-        await self._store.accounts.update_api_key_last_used(check_id("API key id", key_id), timestamp)
 
     # Jobs
 
@@ -201,7 +163,7 @@ class RedisJobRepository(JobRepository):
 
     async def list_jobs(self, user_id: str | None = None) -> list[Job]:
         """Return all jobs, or a user's, without events, the newest first."""
-        pages = self._store.listings.all(_optional("user id", user_id))
+        pages = self._store.listings.all(optional_id("user id", user_id))
         return [job async for page in pages for job in page]
 
     async def page_jobs(
@@ -209,8 +171,8 @@ class RedisJobRepository(JobRepository):
     ) -> list[Job]:
         """Return up to `limit` jobs in the order of `list_jobs`, those that come after the job `before`."""
         wanted = None if status is None else JobStatus.parse(status)
-        before = _optional("job id", before)
-        return await self._store.listings.page(_optional("user id", user_id), wanted, limit, before)
+        before = optional_id("job id", before)
+        return await self._store.listings.page(optional_id("user id", user_id), wanted, limit, before)
 
     async def resolve_job_id(self, prefix: str) -> str:
         """Return the id that begins with `prefix`, if it is the only one; JobNotFoundError, AmbiguousPrefixError."""
@@ -246,7 +208,7 @@ class RedisJobRepository(JobRepository):
         """
         [line] = accept_events([JobEvent("log", cancel_message(reason))], utc_now(), self._settings.max_event_bytes)
         is_final = bool(self._claim_on(job_id))
-        await self._execute(job_id, Cancel(line.data or "", _optional("user id", user_id), is_final))
+        await self._execute(job_id, Cancel(line.data or "", optional_id("user id", user_id), is_final))
         if not is_final:
             await self._end_if_lost(job_id)
 
@@ -299,18 +261,41 @@ class RedisJobRepository(JobRepository):
         async with aclosing(self.follow_records(job_id, last_event_id, user_id)) as following:
             async for record in following:
                 if isinstance(record, JobEvent):
+                    last_event_id = record.id or last_event_id
                     yield record
+                elif isinstance(record, Notice):
+                    raise StreamDamagedError(job_id, last_event_id + 1, record.position or None)
 
     async def follow_records(
         self, job_id: str, last_event_id: int = 0, user_id: str | None = None
-    ) -> AsyncGenerator[Record, None]:
-        """Yield what `follow_events` does and the facts in between, such as `truncating`; they have no id."""
+    ) -> AsyncGenerator[Followed, None]:
+        """Yield what `follow_events` does, facts such as `truncating`, and notices; these two have no id."""
+        follower = await self.follow(job_id, last_event_id, user_id, is_resumed=False)
+        try:
+            while True:
+                page = await follower.read()
+                for record in page.records:
+                    yield record
+                if page.is_last:
+                    return
+        finally:
+            follower.close()
+
+    async def follow(
+        self, job_id: str, last_event_id: int = 0, user_id: str | None = None, *, is_resumed: bool = True
+    ) -> Follower:
+        """Return a follower, which hands out pages that it shares with others; it has to be closed.
+
+        With `is_resumed`, a position that the log doesn't reach is told as a reset: the store has lost events.
+        JobNotFoundError, InvalidPositionError.
+        """
         keys = self._keys.job(check_id("job id", job_id))
         check_position(last_event_id)
-        following = self._store.reader.follow(keys, last_event_id, _optional("user id", user_id))
-        async with aclosing(following):
-            async for record in following:
-                yield record
+        return await self._store.hub.follow(keys, last_event_id, optional_id("user id", user_id), is_resumed=is_resumed)
+
+    def following_stats(self) -> FollowingStats:
+        """Return what this process follows."""
+        return self._store.hub.stats()
 
     async def position_of_line(self, job_id: str, line: int) -> int:
         """Return the id of an event at or shortly before the one that holds a line of the log, counted from 1.
@@ -374,23 +359,10 @@ class RedisJobRepository(JobRepository):
     async def _read(self, job_id: str, after: int, limit: int | None, user_id: str | None) -> list[JobEvent]:
         keys = self._keys.job(check_id("job id", job_id))
         check_position(after)
-        extent = await self._store.reader.extent(keys, _optional("user id", user_id))
+        extent = await self._store.reader.extent(keys, optional_id("user id", user_id))
         return await self._store.reader.read(keys, after, extent, limit)
 
     async def _visible_state(self, job_id: str, user_id: str | None) -> JobState | None:
         state = await self._store.jobs.state(check_id("job id", job_id))
-        _optional("user id", user_id)
+        optional_id("user id", user_id)
         return state if state is not None and user_id in (None, state.user_id) else None
-
-
-def _optional(what: str, value: str | None) -> str | None:
-    return None if value is None else check_id(what, value)
-
-
-def is_id(value: str) -> bool:
-    """Tell whether a text could be an id, an email or a hash: what couldn't is looked up in vain."""
-    try:
-        check_id("id", value)
-    except InvalidIdError:
-        return False
-    return True

@@ -7,6 +7,7 @@ from ci_eventstore.accounts.store import AccountStore
 from ci_eventstore.claims.store import ClaimStore
 from ci_eventstore.errors import StoreFormatError
 from ci_eventstore.events.reader import EventReader
+from ci_eventstore.following.hub import Hub
 from ci_eventstore.jobs.listings import Listings
 from ci_eventstore.jobs.store import JobStore
 from ci_eventstore.keys import Keys
@@ -33,6 +34,7 @@ class Store:
     jobs: JobStore
     listings: Listings
     reader: EventReader
+    hub: Hub
     projections: Projections
     claims: ClaimStore
 
@@ -46,6 +48,7 @@ class Store:
         except BaseException:
             await server.close()
             raise
+        reader = EventReader(server)
         return cls(
             keys=keys,
             server=server,
@@ -53,7 +56,8 @@ class Store:
             accounts=AccountStore(server, keys),
             jobs=JobStore(server, keys, settings),
             listings=Listings(server, keys),
-            reader=EventReader(server),
+            reader=reader,
+            hub=Hub(server, reader),
             projections=Projections(server, keys),
             claims=ClaimStore(server, keys),
         )
@@ -61,6 +65,7 @@ class Store:
     async def close(self) -> None:
         """Send what is waiting to be sent, then close the connections."""
         await self.jobs.drain()
+        await self.hub.close()
         await self.server.close()
 
 

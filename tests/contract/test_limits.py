@@ -12,7 +12,8 @@ from ci_common.models import Job, JobEvent, utc_now
 from ci_eventstore import RedisJobRepository
 from ci_eventstore.errors import LateOutputError
 from ci_eventstore.events.append import LATE_BYTES, RING_BYTES
-from ci_eventstore.events.records import FactType, Record
+from ci_eventstore.events.records import FactType
+from ci_eventstore.following.records import Followed
 from tests.contract.deployments import MakeRepository, new_prefix
 from tests.waiting import wait_until
 
@@ -55,7 +56,7 @@ def text_of(events: Sequence[JobEvent]) -> str:
     return "".join(event.data or "" for event in events if event.type == "log")
 
 
-async def follow(repository: RedisJobRepository) -> list[Record]:
+async def follow(repository: RedisJobRepository) -> list[Followed]:
     async with aclosing(repository.follow_records("j")) as records:
         return [record async for record in records]
 
@@ -143,7 +144,7 @@ async def test_late_output_has_a_budget_of_its_own(limited: RedisJobRepository, 
 async def test_a_follower_behind_the_head_waits_for_the_end(limited: RedisJobRepository) -> None:
     """Whoever joins while lines are kept back is told so, and gets the end with it."""
     await limited.add_events("j", lines(3000))
-    seen: list[Record] = []
+    seen: list[Followed] = []
 
     async def watch() -> None:
         async with aclosing(limited.follow_records("j", HEAD_BYTES // 80)) as records:

@@ -3,7 +3,7 @@
 import secrets
 
 from ci_common.api_keys import hash_api_key
-from ci_eventstore.keys import Keys
+from ci_eventstore.keys import Keys, session_key
 from ci_eventstore.server.client import Server
 
 #: How long a browser stays logged in.
@@ -33,4 +33,4 @@ class SessionStore:
         await self._server.read("DEL", self._key(token))
 
     def _key(self, token: str) -> str:
-        return self._keys.session(hash_api_key(token))
+        return session_key(self._keys, hash_api_key(token))

@@ -64,6 +64,7 @@ local function give(place, ticket, lost)
     pack_text('controller') .. pack_text(controller) .. pack_text('claim') .. pack_text(claim) ..
     pack_text('ticket') .. pack_text(ticket)
   redis.call('XADD', key(place, 2), string.format('%d-%d', position, part), 'e', payload)
+  redis.call('PUBLISH', key(place, 2), string.format('%d-%d %d-%d', position, part - 1, position, part))
   redis.call('HSET', hash, 'part', part, 'version', tonumber(found[3]) + 1, 'status', 'running', 'epoch', epoch,
     'attempts', attempts, 'controller', controller, 'claim', claim, 'ticket', ticket)
   if not found[6] then

@@ -1,6 +1,6 @@
 """`tail`: a job's log, byte for byte, as it grows."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 
 import click
@@ -13,10 +13,18 @@ from ci_eventstore.cli.messages import say
 from ci_eventstore.cli.stdout import StandardOutput
 from ci_eventstore.cli.store import find_job, uses_store
 from ci_eventstore.events.log_lines import TimestampedLines, log_bytes
-from ci_eventstore.events.records import FactType, Record
+from ci_eventstore.events.records import FactType
+from ci_eventstore.following.records import Followed, NoticeType
 from ci_eventstore.repository import RedisJobRepository
 
 PAGE_EVENTS = 1000
+#: What is said beside the log.
+NOTES: Mapping[str, str] = {
+    FactType.TRUNCATING: "the log has outgrown its budget: what comes now is left out, but for its end, shown when the "
+    "job ends",
+    NoticeType.GAP: "part of the log isn't there any more: it goes on behind it",
+    NoticeType.RESET: "the store has lost part of what is shown above: the log begins again here",
+}
 
 
 @click.command(epilog=examples("tail 3f9c", "tail 3f9c --timestamps", "tail 3f9c --no-follow > build.log"))
@@ -37,15 +45,16 @@ async def tail(repository: RedisJobRepository, job: str, after: int, no_follow: 
     async for records in _read(repository, job_id, after, follow=not no_follow):
         events = [record for record in records if isinstance(record, JobEvent)]
         await terminal.write(b"".join(map(render, events)))
-        if len(events) < len(records) and any(record.type == FactType.TRUNCATING for record in records):
-            say("the log has outgrown its budget: what comes now is left out, but for its end, shown when the job ends")
+        for record in records:
+            if record.type in NOTES:
+                say(NOTES[record.type])
     ended = await repository.get_job_summary(job_id)
     return ExitCode.FAILED if ended is not None and ended.success is False else ExitCode.SUCCESS
 
 
 async def _read(
     repository: RedisJobRepository, job_id: str, after: int, *, follow: bool
-) -> AsyncIterator[Sequence[Record]]:
+) -> AsyncIterator[Sequence[Followed]]:
     """Yield what is behind a position: of a job that runs one by one as it comes, else a page of events at a time."""
     job = await repository.get_job_summary(job_id)
     if follow and job is not None and job.status not in ENDED:

@@ -1,4 +1,4 @@
--- Append records to a job's stream and move its projection with them: one atomic step.
+-- Append records to a job's stream, move its projection with them, tell its followers: one atomic step.
 --
 -- KEYS  1 hash, 2 stream, 3 calls, 4 sparse index, 5 ids, 6 ring; if the job's place in its queue changes: dispatch,
 --       backlog, tickets, leases; then listings: first those to leave, then those to join
@@ -16,7 +16,8 @@
 --       16 member of the listings, 17 how many listings to leave
 --       18 how many fields to set, 19 how many to remove; then these, as names and values, then names
 --       then the records' payloads
--- CONST LOG, FACT, INDEX_EVENTS, INDEX_BYTES, RING_BYTES, RING_ENTRY_BYTES, LATE_BYTES, CALLS_KEPT, CALLS_AGE_MS, CALLS_TTL_MS
+-- CONST LOG, FACT, INDEX_EVENTS, INDEX_BYTES, RING_BYTES, RING_ENTRY_BYTES, LATE_BYTES, CALLS_KEPT, CALLS_AGE_MS, CALLS_TTL_MS,
+--       TOLD_BYTES, TOLD_ENTRY_BYTES
 --
 -- Returns {outcome, position}: "ok", or "repeated" with the position that the first time reached;
 -- or {outcome} and changes nothing: "lost" (the token's earlier numbers aren't here), "exists", "missing",
@@ -83,16 +84,31 @@ local function add_to_index_if_due()
   end
 end
 
+-- What followers are told: the new entries while they are few and small, else only how far the stream goes.
+local place_before, told, told_payloads = position .. '-' .. part, {}, {}
+local told_bytes = count * TOLD_ENTRY_BYTES
+local function tell(id, payload)
+  told_bytes = told_bytes + #payload
+  if told_bytes <= TOLD_BYTES then
+    told[#told + 1] = id .. ':' .. #payload
+    told_payloads[#told] = payload
+  end
+end
+
 local function append_event(payload, size, newlines)
   position, part = position + 1, 0
-  redis.call('XADD', stream, string.format('%d-0', position), 'e', payload)
+  local id = string.format('%d-0', position)
+  redis.call('XADD', stream, id, 'e', payload)
+  tell(id, payload)
   bytes, lines = bytes + size, lines + newlines
   add_to_index_if_due()
 end
 
 local function append_fact(payload)
   part = part + 1
-  redis.call('XADD', stream, string.format('%d-%d', position, part), 'e', payload)
+  local id = string.format('%d-%d', position, part)
+  redis.call('XADD', stream, id, 'e', payload)
+  tell(id, payload)
 end
 
 -- The start of a payload, msgpack: an array of four, of schema version 1, of that type and the time that it is now.
@@ -117,6 +133,14 @@ end
 
 local function save_counters()
   redis.call('HSET', hash, 'position', position, 'part', part, 'bytes', bytes, 'lines', lines)
+  local message = position .. '-' .. part
+  if message == place_before or expected == 'new' then
+    return
+  end
+  if told_bytes <= TOLD_BYTES then
+    message = table.concat(told, ' ') .. '\n' .. table.concat(told_payloads)
+  end
+  redis.call('PUBLISH', stream, place_before .. ' ' .. message)
 end
 
 if had_ended and added_bytes > 0 and bytes - end_bytes + added_bytes > LATE_BYTES then
@@ -170,7 +194,9 @@ end
 if kinds == '' and is_whole then
   -- Logs in batches: nothing but the entries themselves.
   for i = 1, count do
-    redis.call('XADD', stream, string.format('%d-0', position + i), 'e', ARGV[before_records + i])
+    local id, payload = string.format('%d-0', position + i), ARGV[before_records + i]
+    redis.call('XADD', stream, id, 'e', payload)
+    tell(id, payload)
   end
   position, part, bytes, lines = position + count, 0, bytes + added_bytes, lines + added_lines
   add_to_index_if_due()

@@ -1,17 +1,17 @@
 """Read a job's stream in pages, and notice a hole."""
 
 from bisect import bisect_right
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Literal, NamedTuple
 
 from ci_common.errors import JobNotFoundError
 from ci_common.models import JobEvent
 from ci_eventstore.errors import ProjectionMissingError, StreamDamagedError
 from ci_eventstore.events.codec import decode, decode_event
-from ci_eventstore.events.records import Fact, FactType, Place, Record
+from ci_eventstore.events.records import Place, Record
 from ci_eventstore.keys import JobKeys
-from ci_eventstore.server.client import BLOCK_SECONDS, Server
-from ci_eventstore.server.replies import StreamEntry, as_blocking_entries, as_entries, as_optional_texts, as_texts
+from ci_eventstore.server.client import Server
+from ci_eventstore.server.replies import StreamEntry, as_entries, as_optional_texts, as_texts
 
 PAGE_ENTRIES = 1000
 #: What a page is about to have at most; events of many mebibytes are read a few at a time.
@@ -25,6 +25,8 @@ class Extent(NamedTuple):
     end_position: int | None
     #: Of all events' text.
     bytes: int
+    #: How many facts stand behind the last event.
+    part: int = 0
 
     @property
     def page_entries(self) -> int:
@@ -51,13 +53,15 @@ class EventReader:
 
     async def extent(self, keys: JobKeys, user_id: str | None = None) -> Extent:
         """Return how far the log goes; JobNotFoundError, also for another user's job, ProjectionMissingError."""
-        reply = await self._server.read("HMGET", keys.hash, "position", "end_position", "bytes", "user_id")
-        position, end_position, size, owner = as_optional_texts(reply)
+        fields = ("position", "end_position", "bytes", "part", "user_id")
+        reply = await self._server.read_together("HMGET", keys.hash, *fields)
+        position, end_position, size, part, owner = as_optional_texts(reply)
         if position is None:
             await raise_missing(self._server, keys)
         if position is None or user_id not in (None, owner):
             raise JobNotFoundError(keys.job_id)
-        return Extent(int(position), None if end_position is None else int(end_position), int(size or 0))
+        end = None if end_position is None else int(end_position)
+        return Extent(int(position), end, int(size or 0), int(part or 0))
 
     async def read(self, keys: JobKeys, after: int, extent: Extent, limit: int | None = None) -> list[JobEvent]:
         """Return the visible events behind a position, at most `limit`, up to the log's extent.
@@ -98,42 +102,6 @@ class EventReader:
             if len(page) < PAGE_ENTRIES:
                 return
 
-    async def follow(self, keys: JobKeys, after: int, user_id: str | None = None) -> AsyncGenerator[Record, None]:
-        """Yield what comes behind a position as it comes, facts too; end behind `complete`.
-
-        Started at or behind the job's end, it yields what is there and ends.
-        """
-        extent = await self.extent(keys, user_id)
-        if extent.end_position is not None and extent.end_position <= after:
-            for event in await self.read(keys, after, extent):
-                yield event
-            return
-        cursor, seen, has_ended = Place(after), 0, False
-        while True:
-            entries = await self._entries_behind(keys, cursor, extent.page_entries)
-            for entry in entries:
-                cursor, record = _decode_entry(entry)
-                if isinstance(record, Fact):
-                    has_ended = has_ended or record.type is FactType.ENDED
-                    yield record
-                    continue
-                after = seen = _next(keys.job_id, after, cursor)
-                yield record
-                if record.type == "complete":
-                    return
-            if len(entries) < extent.page_entries and has_ended:
-                return
-            if not entries:
-                known, extent = max(extent.position, seen), await self.extent(keys, user_id)
-                _check_not_behind(keys.job_id, known, extent)
-
-    async def _entries_behind(self, keys: JobKeys, cursor: Place, count: int) -> list[StreamEntry]:
-        """Return entries behind the cursor; wait for them at the server for a while if there are none."""
-        reply = await self._server.read_blocking(
-            "XREAD", "COUNT", count, "BLOCK", int(BLOCK_SECONDS * 1000), "STREAMS", keys.stream, str(cursor)
-        )
-        return list(as_blocking_entries(reply))
-
 
 async def raise_missing(server: Server, keys: JobKeys) -> None:
     """Raise ProjectionMissingError if the job has a stream, though it has no hash."""
@@ -144,17 +112,6 @@ async def raise_missing(server: Server, keys: JobKeys) -> None:
 def _decode_entry(entry: StreamEntry) -> tuple[Place, Record]:
     place = Place.parse(entry[0])
     return place, decode(entry[1][1], place.position)
-
-
-def _next(job_id: str, last: int, place: Place) -> int:
-    if place.position != last + 1:
-        raise StreamDamagedError(job_id, last + 1, place.position)
-    return place.position
-
-
-def _check_not_behind(job_id: str, seen: int, extent: Extent) -> None:
-    if extent.position < seen:
-        raise StreamDamagedError(job_id, seen, None)
 
 
 def _take_visible(job_id: str, entries: Sequence[StreamEntry], cursor: int, events: list[JobEvent]) -> int:

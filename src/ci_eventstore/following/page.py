@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Sequence
 
+from ci_common.models import JobEvent
 from ci_eventstore.events.records import Fact, FactType, Place
-from ci_eventstore.following.records import Followed
+from ci_eventstore.following.records import Entry, Followed
 
 #: Writes a record down as followers' clients read it.
 Encode = Callable[[Followed], bytes]
@@ -29,3 +30,11 @@ class Page:
         if self._encoded is None or self._encoded[0] is not encode:
             self._encoded = encode, b"".join(map(encode, self.records))
         return self._encoded[1]
+
+
+def page_of(entries: Sequence[Entry], until: Place) -> Page:
+    """Return a page of entries, up to the job's end if that is among them, else with all up to a place."""
+    for count, (place, record, _) in enumerate(entries, 1):
+        if type(record) is JobEvent and record.type == "complete":
+            return Page([entry.record for entry in entries[:count]], place, is_last=True)
+    return Page([entry.record for entry in entries], until)

@@ -30,6 +30,7 @@ from ci_eventstore.server.pipeline import Pipeline
 from ci_eventstore.server.replies import Reply, as_info, as_texts
 from ci_eventstore.server.retry import failed_start, is_passing, pauses, was_never_executed
 from ci_eventstore.server.scripts import Script
+from ci_eventstore.server.subscription import Subscription
 
 logger = logging.getLogger("ci_eventstore.server")
 
@@ -45,7 +46,7 @@ COMMAND_CONNECTIONS = 32
 BLOCKING_CONNECTIONS = 1000
 #: How long to wait before channels are listened to again.
 LISTEN_PAUSE_SECONDS = 0.5
-#: How long a blocking read waits at the server; below the socket's timeout.
+#: How long a message is waited for at once; below the socket's timeout.
 BLOCK_SECONDS = 5.0
 
 #: Set on every connection, whatever the URL or the given client says.
@@ -73,6 +74,7 @@ class Server:
         self._commands = _client(deployment, COMMAND_CONNECTIONS)
         self._blocking = _client(deployment, BLOCKING_CONNECTIONS)
         self._pipeline_of_scripts = Pipeline(self._commands.connection_pool)
+        self._pipeline_of_reads = Pipeline(self._commands.connection_pool)
         self._reached = False
         self._closed = False
         self._clock: ClockReading | None = None
@@ -125,9 +127,15 @@ class Server:
             if cursor == b"0":
                 return
 
-    async def read_blocking(self, *command: str | int | bytes) -> Reply:
-        """Send a read that waits at the server for up to BLOCK_SECONDS."""
-        return await self._persist(command[0], lambda: self._blocking.execute_command(*command), is_write=False)
+    async def read_together(self, *command: str | int | bytes) -> Reply:
+        """Send a read, together with others that are asked for at the same time; a cancelled one disturbs no other."""
+        return await self._persist(command[0], lambda: self._pipeline_of_reads.execute(*command), is_write=False)
+
+    def subscription(
+        self, on_message: Callable[[str, bytes], None], on_listening: Callable[[str], None]
+    ) -> Subscription:
+        """Return a subscription that has no channels yet."""
+        return Subscription(self._blocking.connection_pool, on_message, on_listening)
 
     async def messages(self, channels: Sequence[str]) -> AsyncGenerator[tuple[str, str], None]:
         """Yield channels and their messages; two times "" when they are listened to anew: some may have been missed."""

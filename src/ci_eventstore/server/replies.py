@@ -31,11 +31,6 @@ def as_entries(reply: Reply) -> Sequence[StreamEntry]:
     return cast(Sequence[StreamEntry], reply)
 
 
-def as_blocking_entries(reply: Reply) -> Sequence[StreamEntry]:
-    """Read `XREAD` of one stream; nothing came in time: none."""
-    return cast(Sequence[StreamEntry], reply[0][1]) if reply else []
-
-
 def as_info(reply: Reply) -> dict[str, str]:
     """Read `INFO`: lines of `name:value` below headings."""
     lines = cast(bytes, reply).decode(errors="replace").splitlines()

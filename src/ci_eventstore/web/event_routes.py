@@ -6,13 +6,12 @@ from typing import Annotated, Any
 from fastapi import Header, Query, Request, Response
 
 from ci_eventstore.events.reader import Extent, Milestone
-from ci_eventstore.following.adapter import follow
 from ci_eventstore.jobs.state import JobState, to_job
 from ci_eventstore.web import sse
 from ci_eventstore.web.authentication import Caller
 from ci_eventstore.web.errors import WebError
 from ci_eventstore.web.event_page import Numbered, number, to_page
-from ci_eventstore.web.start import Answer, Start, asked_position, decide_start, lacks_completion
+from ci_eventstore.web.start import Answer, Start, decide_start, lacks_completion, parse_asked
 from ci_eventstore.web.state import Web
 from ci_eventstore.web.stream_response import HEADERS, Stream, StreamResponse
 
@@ -36,17 +35,16 @@ class EventRoutes:
     ) -> Response:
         """Stream a job's events as they come (`text/event-stream`), until the job ends."""
         caller = await self._web.caller(request)
-        asked = asked_position(last_event_id_header, last_event_id, from_beginning)
-        is_resumed = last_event_id_header is not None or last_event_id is not None
+        asked = parse_asked(last_event_id_header, last_event_id, from_beginning)
         state = await self._web.state(job_id, caller.user_id)
-        start = decide_start(state, asked, is_resumed=is_resumed)
+        start = decide_start(state, asked)
         if start.answer is Answer.NOTHING:
             return Response(status_code=204)
         opening = sse.encode_state(to_job(job_id, state), start.after)
         if start.answer is Answer.COMPLETE:
             return await self._complete(job_id, state, start, opening)
         make_ending = None
-        if lacks_completion(state, start, is_resumed=is_resumed):
+        if lacks_completion(state, start):
             make_ending = partial(sse.encode_completion, state.success)
         return self._follow(job_id, caller, start, opening, make_ending)
 
@@ -54,7 +52,7 @@ class EventRoutes:
         stream = Stream(
             user_id=caller.user_id,
             opening=opening,
-            follow=partial(follow, self._repository, job_id, start.after, caller.user_id),
+            follow=partial(self._repository.follow, job_id, start.after, caller.user_id, is_resumed=start.is_resumed),
             after=start.after,
             make_ending=make_ending,
             is_allowed=caller.is_still_allowed,

@@ -6,6 +6,7 @@ import time
 from fastapi.responses import JSONResponse
 
 from ci_common.errors import RepositoryError
+from ci_eventstore.keys import probe_key
 from ci_eventstore.web.errors import WebError
 from ci_eventstore.web.state import Web
 
@@ -47,7 +48,7 @@ class HealthRoutes:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 await self._web.repository.initialize()
                 store = self._web.repository.parts
-                await store.server.read("SET", store.keys.probe, "1", "PX", PROBE_MS)
+                await store.server.read("SET", probe_key(store.keys), "1", "PX", PROBE_MS)
         except TimeoutError:
             return "the store gives no answer"
         except RepositoryError:

@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 
 from ci_common.models import utc_now
 from ci_eventstore.claims.overview import QueueOverview
+from ci_eventstore.following.hub import FollowingStats
 from ci_eventstore.server.counters import Counters
 from ci_eventstore.web.state import Web
 
@@ -30,6 +31,7 @@ class Numbers:
     counters: Counters
     web_errors: int
     streams: int
+    following: FollowingStats
     queues: Sequence[QueueOverview]
     now: datetime
 
@@ -49,7 +51,19 @@ def families(numbers: Numbers) -> Iterator[Metric]:
     errors.add_metric(["store"], counters.errors)
     errors.add_metric(["web"], numbers.web_errors)
     yield errors
-    yield GaugeMetricFamily(f"{PREFIX}_open_streams", "Live streams to clients of this process.", numbers.streams)
+    yield _gauge("open_streams", "Live streams to clients of this process.", numbers.streams)
+    following = numbers.following
+    yield _gauge("followers", "Who follows jobs in this process; a stream is one.", following.followers)
+    yield _gauge("followed_jobs", "Running jobs that are followed in this process.", following.jobs)
+    text = "For how long this process has known of events of a job that it hasn't handed out."
+    yield _gauge("hub_lag_seconds", text, following.lag_seconds)
+    yield _counter("hub_entries", "Events and facts that this process has read for followers.", following.entries)
+    text = "How often the store turned out to have lost events that were handed out."
+    yield _counter("hub_resets", text, following.resets)
+    yield from _queue_families(numbers)
+
+
+def _queue_families(numbers: Numbers) -> Iterator[Metric]:
     waiting = GaugeMetricFamily(f"{PREFIX}_queue_waiting_jobs", "Jobs that wait in a queue.", labels=["queue"])
     leases = GaugeMetricFamily(f"{PREFIX}_queue_leased_jobs", "Jobs that controllers have.", labels=["queue"])
     text = "For how long the oldest job of a queue has been waiting."
@@ -64,6 +78,10 @@ def families(numbers: Numbers) -> Iterator[Metric]:
 
 def _counter(name: str, text: str, value: int) -> CounterMetricFamily:
     return CounterMetricFamily(f"{PREFIX}_{name}", text, value)
+
+
+def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"{PREFIX}_{name}", text, value)
 
 
 class _Collected(Collector):
@@ -90,8 +108,9 @@ class MetricsRoutes:
         await self._web.repository.initialize()
         async with self._asking:
             await self._read_queues()
-        counters = self._web.repository.parts.server.counters
-        numbers = Numbers(counters, self._web.errors, len(self._web.streams), self._queues, utc_now())
+        repository = self._web.repository
+        counters, following = repository.parts.server.counters, repository.following_stats()
+        numbers = Numbers(counters, self._web.errors, len(self._web.streams), following, self._queues, utc_now())
         registry = CollectorRegistry()
         registry.register(_Collected(families(numbers)))
         return Response(generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})

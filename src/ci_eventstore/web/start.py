@@ -19,39 +19,49 @@ class Answer(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """The position that a client names."""
+
+    position: int
+    #: The client has been sent everything up to there.
+    is_resumed: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Start:
     """An answer, and the position behind which it begins."""
 
     answer: Answer
     after: int
+    is_resumed: bool = False
 
 
-def asked_position(header: str | None, query: str | None, from_beginning: bool) -> int | None:
-    """Return the position that a client asks for, None for where the job stands; InvalidPositionError.
+def parse_asked(header: str | None, query: str | None, from_beginning: bool) -> Asked | None:
+    """Return the position that a client names, None for where the job stands; InvalidPositionError.
 
     `EventSource` reconnects to the address that it began with and adds the header, so the header is the newer one.
     """
     text = query if header is None else header
     if text is not None:
-        return parse_position(text)
-    return 0 if from_beginning else None
+        return Asked(parse_position(text), is_resumed=True)
+    return Asked(0, is_resumed=False) if from_beginning else None
 
 
-def decide_start(state: JobState, asked: int | None, *, is_resumed: bool) -> Start:
-    """Return where to begin; `is_resumed`: the client has been sent everything up to there.
+def decide_start(state: JobState, asked: Asked | None) -> Start:
+    """Return where to begin.
 
     A client may be ahead of the job: the store has lost events, and following tells it so.
     """
     end = state.end_position
     if asked is None:
         return Start(Answer.FOLLOW, state.position) if end is None else Start(Answer.COMPLETE, end)
-    if end is not None and is_resumed and asked == state.position:
-        return Start(Answer.NOTHING, asked)
-    return Start(Answer.FOLLOW, asked)
+    if end is not None and asked.is_resumed and asked.position == state.position:
+        return Start(Answer.NOTHING, asked.position)
+    return Start(Answer.FOLLOW, asked.position, asked.is_resumed)
 
 
-def lacks_completion(state: JobState, start: Start, *, is_resumed: bool) -> bool:
+def lacks_completion(state: JobState, start: Start) -> bool:
     """Tell whether a client has to be told of a job's end that its stream doesn't have: it was created ended."""
     if state.end_position is None or state.has_complete:
         return False
-    return start.after < state.end_position or not is_resumed
+    return start.after < state.end_position or not start.is_resumed or start.after > state.position

