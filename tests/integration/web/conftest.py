@@ -7,10 +7,10 @@ import pytest
 
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.web import WebSettings, create_app
-from tests.integration.store.conftest import repository, server, valkey
+from tests.integration.store.conftest import impatient, repository, server, valkey
 from tests.integration.web.serving import Account, Served, create_account, serve
 
-__all__ = ["repository", "server", "valkey"]
+__all__ = ["impatient", "repository", "server", "valkey"]
 
 
 @pytest.fixture

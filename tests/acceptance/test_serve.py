@@ -1,0 +1,195 @@
+"""`serve` as a process: followers survive its end, a proxy in front of it, and a user's own application around it."""
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ci_common.models import Job, JobEvent, utc_now
+from tests.acceptance.command_line import CommandLine, Running
+from tests.servers import free_port, wait_until
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+LINES = 400
+
+
+def start_serving(cli: CommandLine, *arguments: str) -> tuple[Running, str]:
+    """Start a server, and return its address when it listens."""
+    running = cli.start("serve", *arguments)
+    running.wait_for_error("serving on ")
+    running.wait_for_error("\n")
+    found = re.search(r"http://\S+", running.told)
+    assert found
+    return running, found.group()
+
+
+def create_key(cli: CommandLine) -> str:
+    """Create a user, and return an API key."""
+    cli("user", "create", "Ada", "ada@example.com", "--id", "ada")
+    return cli("key", "create", "ada").text.strip()
+
+
+def start_follower(cli: CommandLine, url: str, job_id: str, key: str) -> Running:
+    """Start the example that follows a job."""
+    cli.environment = {**cli.environment, "CI_KEY": key}
+    return cli.start_program(sys.executable, str(EXAMPLES / "follow_job.py"), url, job_id)
+
+
+class Writing(threading.Thread):
+    """Writes a job's lines, one by one, from a thread; goes on after so many lines only when it is told to."""
+
+    def __init__(self, cli: CommandLine, pauses: int) -> None:
+        super().__init__()
+        self._cli = cli
+        self.pauses = [threading.Event() for _ in range(pauses)]
+        self.written = 0
+
+    def run(self) -> None:
+        asyncio.run(self._write())
+
+    async def _write(self) -> None:
+        async with self._cli.repository() as repository:
+            for number in range(LINES):
+                await repository.add_event("j", JobEvent("log", f"line {number}\n"))
+                self.written += 1
+                step = LINES // (len(self.pauses) + 1)
+                if self.written % step == 0 and self.written // step <= len(self.pauses):
+                    await asyncio.to_thread(self.pauses[self.written // step - 1].wait)
+            await repository.complete_job("j", True, utc_now())
+
+
+async def create_running_job(cli: CommandLine) -> None:
+    async with cli.repository() as repository:
+        await repository.create_job(Job(id="j", user_id="ada", status="running"))
+
+
+def expected_log() -> bytes:
+    return b"".join(b"line %d\n" % number for number in range(LINES))
+
+
+def test_streams_go_on_at_the_next_server(cli: CommandLine) -> None:
+    """SIGTERM ends a server with open streams at once; their clients lose and double nothing at the next one."""
+    port = str(free_port())
+    key = create_key(cli)
+    asyncio.run(create_running_job(cli))
+    first, url = start_serving(cli, "--port", port)
+    followers = [start_follower(cli, url, "j", key) for _ in range(3)]
+    writing = Writing(cli, pauses=2)
+    writing.start()
+    for follower in followers:
+        follower.wait_for_output(b"line 100\n")
+    first.send(signal.SIGTERM)
+    ended = first.end()
+    assert (ended.code, ended.err.count("\n")) == (0, 1), ended.err
+    writing.pauses[0].set()
+    second, _ = start_serving(cli, "--port", port)
+    for follower in followers:
+        follower.wait_for_output(b"line 200\n")
+    second.send(signal.SIGKILL)
+    second.end()
+    writing.pauses[1].set()
+    third, _ = start_serving(cli, "--port", port)
+    for follower in followers:
+        done = follower.end()
+        assert (done.out, done.code, done.err) == (expected_log(), 0, "")
+    writing.join()
+    third.send(signal.SIGINT)
+    assert third.end().code == 0
+
+
+@pytest.fixture
+def nginx(tmp_path: Path) -> Iterator[tuple[int, int]]:
+    """The example's nginx, and the port that it expects a server at."""
+    program = shutil.which("nginx", path=f"{os.environ['PATH']}{os.pathsep}/usr/sbin")
+    if program is None:
+        pytest.skip("there is no nginx: apt-get install nginx")
+    port, upstream = free_port(), free_port()
+    text = (EXAMPLES / "nginx.conf").read_text()
+    for old, new in {
+        "listen 80;": f"listen 127.0.0.1:{port};",
+        "127.0.0.1:8000": f"127.0.0.1:{upstream}",
+        "/run/nginx.pid": str(tmp_path / "pid"),
+        "http {": f"http {{\n    access_log off;\n    client_body_temp_path {tmp_path}/body;",
+    }.items():
+        assert old in text
+        text = text.replace(old, new)
+    (tmp_path / "nginx.conf").write_text(text)
+    command = [program, "-p", str(tmp_path), "-c", "nginx.conf", "-e", str(tmp_path / "log"), "-g", "daemon off;"]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: (tmp_path / "pid").exists() or process.poll() is not None, "nginx")
+        assert process.poll() is None, (tmp_path / "log").read_text()
+        yield port, upstream
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def fetch(url: str, key: str) -> Any:
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {key}"})
+    with urllib.request.urlopen(request, timeout=30) as response:
+        return response.read()
+
+
+def test_behind_nginx_events_come_at_once(cli: CommandLine, nginx: tuple[int, int]) -> None:
+    """The proxy keeps nothing back: each line is there before the next is written, and the log is what was written."""
+    port, upstream = nginx
+    key = create_key(cli)
+    asyncio.run(create_running_job(cli))
+    start_serving(cli, "--port", str(upstream))
+    url = f"http://127.0.0.1:{port}"
+    follower = start_follower(cli, url, "j", key)
+    writing = Writing(cli, pauses=7)
+    writing.start()
+    for place, pause in enumerate(writing.pauses, 1):
+        follower.wait_for_output(b"line %d\n" % (50 * place - 1))
+        pause.set()
+    done = follower.end()
+    assert (done.out, done.code) == (expected_log(), 0)
+    writing.join()
+    assert fetch(f"{url}/jobs/j/log", key) == expected_log()
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        fetch(f"{url}/metrics", key)
+
+
+def test_inside_of_another_application(cli: CommandLine) -> None:
+    """The example's routes are under its prefix, its users see their jobs."""
+    asyncio.run(create_running_job(cli))
+    port = str(free_port())
+    arguments = ["examples.embed_in_fastapi:app", "--port", port, "--timeout-graceful-shutdown", "5"]
+    running = cli.start_program(sys.executable, "-m", "uvicorn", "--app-dir", str(EXAMPLES.parent), *arguments)
+    running.wait_for_error("Uvicorn running on")
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/ci/jobs", headers={"X-Token": "token-of-ada"})
+    with urllib.request.urlopen(request, timeout=30) as response:
+        assert [job["job_id"] for job in json.load(response)] == ["j"]
+    running.send(signal.SIGTERM)
+    running.end()
+
+
+def test_without_keys_only_on_this_machine(cli: CommandLine) -> None:
+    """`--no-auth` takes no other address; on its own it shows all jobs."""
+    refused = cli("serve", "--no-auth", "--host", "0.0.0.0")
+    assert (refused.code, "--no-auth is for this machine alone" in refused.err) == (2, True)
+    asyncio.run(create_running_job(cli))
+    _, url = start_serving(cli, "--no-auth", "--port", "0")
+    assert [job["job_id"] for job in json.loads(fetch(f"{url}/jobs", ""))] == ["j"]
+
+
+def test_a_port_that_is_taken(cli: CommandLine) -> None:
+    """One line says so."""
+    _, url = start_serving(cli, "--port", "0")
+    refused = cli("serve", "--port", url.rsplit(":", 1)[1])
+    assert refused.code == 74
+    assert refused.err.count("\n") == 1
+    assert "in use" in refused.err
