@@ -22,6 +22,8 @@ from tests.servers import free_port, wait_until
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 LINES = 400
+#: What nginx has folders for, which by default belong to Debian's service.
+KEPT = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 
 
 def start_serving(cli: CommandLine, *arguments: str) -> tuple[Running, str]:
@@ -120,7 +122,9 @@ def nginx(tmp_path: Path) -> Iterator[tuple[int, int]]:
         "listen 80;": f"listen 127.0.0.1:{port};",
         "127.0.0.1:8000": f"127.0.0.1:{upstream}",
         "/run/nginx.pid": str(tmp_path / "pid"),
-        "http {": f"http {{\n    access_log off;\n    client_body_temp_path {tmp_path}/body;",
+        "http {": "\n    ".join(
+            ["http {", "access_log off;", *(f"{name}_temp_path {tmp_path}/{name};" for name in KEPT)]
+        ),
     }.items():
         assert old in text
         text = text.replace(old, new)
@@ -193,3 +197,12 @@ def test_a_port_that_is_taken(cli: CommandLine) -> None:
     assert refused.code == 74
     assert refused.err.count("\n") == 1
     assert "in use" in refused.err
+
+
+def test_without_the_extra_it_says_what_to_install(cli: CommandLine) -> None:
+    """An installation with the command line alone has the command, too."""
+    code = "import sys; sys.modules['fastapi'] = None; sys.argv[1:] = ['serve']"
+    code += "; from ci_eventstore.cli import main; main()"
+    refused = cli.start_program(sys.executable, "-c", code).end()
+    assert refused.code == 1
+    assert "pip install 'ci-eventstore[server]'" in refused.err
