@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -76,6 +77,14 @@ async def create_running_job(cli: CommandLine) -> None:
         await repository.create_job(Job(id="j", user_id="ada", status="running"))
 
 
+async def create_long_job(cli: CommandLine) -> None:
+    """Create a job whose log fills all buffers on its way."""
+    await create_running_job(cli)
+    async with cli.repository() as repository:
+        for _ in range(20):
+            await repository.add_event("j", JobEvent("log", "x" * 1_000_000))
+
+
 def expected_log() -> bytes:
     return b"".join(b"line %d\n" % number for number in range(LINES))
 
@@ -108,6 +117,20 @@ def test_streams_go_on_at_the_next_server(cli: CommandLine) -> None:
     writing.join()
     third.send(signal.SIGINT)
     assert third.end().code == 0
+
+
+def test_a_client_that_reads_nothing_keeps_no_server_alive(cli: CommandLine) -> None:
+    """It is cut off in the end, without a traceback."""
+    asyncio.run(create_long_job(cli))
+    running, url = start_serving(cli, "--no-auth", "--port", "0")
+    address, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((address, int(port))) as connection:
+        connection.sendall(b"GET /jobs/j/stream?from_beginning=true HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert connection.recv(12) == b"HTTP/1.1 200"
+        running.send(signal.SIGTERM)
+        ended = running.end()
+    assert ended.code == 0
+    assert "Traceback" not in ended.err
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """A job's stream as a response: an ASGI application of its own, since frames come ready and connections are many."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -19,6 +20,8 @@ from ci_eventstore.web.open_streams import OpenStreams, end_scope
 
 logger = logging.getLogger("ci_eventstore.web")
 
+#: How long the end of a response may take.
+LAST_SECONDS = 1.0
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache, no-transform"),
@@ -78,7 +81,7 @@ class StreamResponse(Response):
                 return
             # The client comes back, and is told then what is the matter.
             logger.warning("a stream was broken off: %s", error)
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        await _end(send)
 
     async def _run(self, follower: Follower, receive: Receive, send: Send) -> None:
         """Send frames until the end, or until the server stops or the client has gone."""
@@ -131,6 +134,13 @@ def _last_position(page: Page, before: int) -> int:
 
 async def _send(send: Send, frames: bytes) -> None:
     await send({"type": "http.response.body", "body": frames, "more_body": True})
+
+
+async def _end(send: Send) -> None:
+    """End the response, unless the client reads nothing: then the server cuts it off when its own time is over."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LAST_SECONDS):
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 @asynccontextmanager
