@@ -413,6 +413,21 @@ async def test_events_that_are_no_longer_there(own: RealServer) -> None:
                 await collect_all(repository, "j", 2)
 
 
+async def test_events_that_went_while_nobody_listened(
+    own: RealServer, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last event that was handed out is gone too, but so is all before it: that is a gap, not a reset."""
+    monkeypatch.setattr(hub, "WATCH_SECONDS", 60.0)
+    async with RedisJobRepository.from_url(own.url) as writer, RedisJobRepository.from_url(proxy.url) as reader:
+        await create(writer, 10)
+        async with following(reader, after=10) as live, admin_of(own) as admin:
+            proxy.loses_messages = True
+            await writer.add_events("j", logs(11, 15))
+            await admin.xtrim("{ci:0}:events:j", minid="13-0", approximate=False)
+            proxy.cut_all()
+            assert await next_page(live) == ["gap", 13, 14, 15]
+
+
 @pytest.mark.usefixtures("often")
 async def test_a_job_that_is_gone(own: RealServer) -> None:
     """Its followers are told, and the next one is as well."""
