@@ -43,18 +43,20 @@ class Store:
         except BaseException:
             await server.close()
             raise
+        jobs = JobStore(server, keys, settings)
         return cls(
             server=server,
             accounts=AccountStore(server, keys),
-            jobs=JobStore(server, keys, settings),
+            jobs=jobs,
             listings=Listings(server, keys),
             reader=EventReader(server),
             projections=Projections(server, keys),
-            claims=ClaimStore(server, keys),
+            claims=ClaimStore(server, keys, jobs.is_writing),
         )
 
     async def close(self) -> None:
         """Send what is waiting to be sent, then close the connections."""
+        await self.claims.completions.drain()
         await self.jobs.drain()
         await self.server.close()
 

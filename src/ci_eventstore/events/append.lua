@@ -75,8 +75,14 @@ if not is_whole and sizes == '' then
   sizes = added_bytes .. ' ' .. added_lines
 end
 
-local indexed_position, indexed_bytes = string.match(redis.call('LINDEX', index, -1) or '0 0 0', '^(%d+) %d+ (%d+)$')
+local indexed_position, indexed_bytes
 local function add_to_index_if_due()
+  if position < INDEX_EVENTS and bytes < INDEX_BYTES then
+    return
+  end
+  if not indexed_position then
+    indexed_position, indexed_bytes = string.match(redis.call('LINDEX', index, -1) or '0 0 0', '^(%d+) %d+ (%d+)$')
+  end
   if position - indexed_position >= INDEX_EVENTS or bytes - indexed_bytes >= INDEX_BYTES then
     indexed_position, indexed_bytes = position, bytes
     redis.call('RPUSH', index, string.format('%d %d %d', position, lines, bytes))
@@ -200,9 +206,11 @@ else
   end
 end
 
-save_counters()
 if setting > 0 then
-  redis.call('HSET', hash, unpack(ARGV, 20, 19 + 2 * setting))
+  redis.call('HSET', hash, 'position', position, 'part', part, 'bytes', bytes, 'lines', lines,
+    unpack(ARGV, 20, 19 + 2 * setting))
+else
+  save_counters()
 end
 if removing > 0 then
   redis.call('HDEL', hash, unpack(ARGV, 20 + 2 * setting, before_records))
@@ -233,7 +241,7 @@ if string.find(moves, 'cancel', 1, true) then
   redis.call('PUBLISH', channel, 'cancel ' .. string.sub(member, 18))
 end
 
-if not last_call and redis.call('HLEN', calls) >= CALLS_KEPT then
+if not last_call and expected ~= 'new' and redis.call('HLEN', calls) >= CALLS_KEPT then
   local known = redis.call('HGETALL', calls)
   for i = 1, #known, 2 do
     local used = tonumber(string.match(known[i + 1], '(%d+)$'))

@@ -1,19 +1,17 @@
-"""Commands and their replies on one connection of redis-py's, read as they arrive, with no task that waits for them."""
+"""Commands and their replies on one connection of redis-py's, without a wait between them."""
 
 import asyncio
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
-from hiredis import Reader
 from redis import exceptions
 
 from ci_eventstore.server.replies import Reply
+from ci_eventstore.server.reply_stream import ReplyStream, transport_of
 
 #: A command as the server reads it, and who waits for its reply.
 Waiting = tuple[bytes, asyncio.Future[Reply]]
-#: What a reader says until a reply is complete.
-_INCOMPLETE = object()
 
 
 class Exchange(Protocol):
@@ -30,97 +28,55 @@ class Exchange(Protocol):
 
 def exchange_on(connection: Any) -> Exchange:
     """Return an exchange on a connection that is connected and has nothing to read."""
-    writer = getattr(connection, "_writer", None)
-    if isinstance(writer, asyncio.StreamWriter):
-        return StreamExchange(connection, writer.transport)
-    return TurnExchange(connection)
+    transport = transport_of(connection)
+    return TurnExchange(connection) if transport is None else StreamExchange(connection, transport)
 
 
-class StreamExchange(asyncio.Protocol):
-    """Takes the place of the reader of a connection's transport, until the connection is closed."""
+class StreamExchange(ReplyStream):
+    """Gives each reply to who waits for it, in the order of the commands."""
 
     def __init__(self, connection: Any, transport: asyncio.WriteTransport) -> None:
-        self.connection = connection
-        self._transport = transport
-        self._reader = Reader(
-            protocolError=exceptions.InvalidResponse,
-            replyError=connection._parser.parse_error,
-            notEnoughData=_INCOMPLETE,
-        )
-        #: The reader that redis-py waits for when it closes the connection.
-        self._before: Any = transport.get_protocol()
+        super().__init__(connection, transport)
         self._waiting: deque[asyncio.Future[Reply]] = deque()
         self._patience: float = connection.socket_timeout
         self._loop = asyncio.get_running_loop()
         self._moved_at = 0.0
         self._watch: asyncio.TimerHandle | None = None
-        self._is_lost = False
-        transport.set_protocol(self)
-
-    def is_usable(self) -> bool:
-        """Tell whether the connection is still open, as far as is known."""
-        return not self._is_lost and not self._transport.is_closing()
 
     def send(self, waiting: Sequence[Waiting]) -> None:
         """Send commands behind those that were sent before."""
         if not self._waiting:
             self._moved_at = self._loop.time()
         self._waiting.extend([reply for _, reply in waiting])
-        self._transport.write(waiting[0][0] if len(waiting) == 1 else b"".join([command for command, _ in waiting]))
+        self.write(waiting[0][0] if len(waiting) == 1 else b"".join([command for command, _ in waiting]))
         if self._watch is None:
             self._watch = self._loop.call_later(self._patience, self._look)
 
-    def data_received(self, data: bytes) -> None:
-        """Give the replies in the data to those that wait for them."""
+    def take(self, reply: Reply) -> None:
+        """Give the next reply."""
         self._moved_at = self._loop.time()
-        reader, waiting = self._reader, self._waiting
-        try:
-            reader.feed(data)
-            while waiting and (reply := reader.gets()) is not _INCOMPLETE:
-                settle(waiting.popleft(), reply)
-            is_unexpected = not waiting and reader.has_data()
-        except exceptions.RedisError as error:
-            self._lose(error)
+        if self._waiting:
+            settle(self._waiting.popleft(), reply)
         else:
-            if is_unexpected:
-                self._lose(exceptions.ConnectionError("the server sent what nobody asked for"))
+            self.lose(exceptions.ConnectionError("the server sent what nobody asked for"))
 
-    def eof_received(self) -> bool:
-        """Let the transport close itself."""
-        self._lose(exceptions.ConnectionError("Connection closed by server."))
-        return False
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Tell all that wait, and redis-py."""
-        error = exceptions.ConnectionError("Connection closed." if exc is None else f"Connection lost: {exc}")
-        error.__cause__ = exc
-        self._lose(error)
+    def end(self, error: Exception) -> None:
+        """Fail what waits."""
         if self._watch is not None:
             self._watch.cancel()
-        self._before.connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        """Go on writing: what waits is bounded by those who wait."""
-
-    def resume_writing(self) -> None:
-        """Go on writing."""
+        waiting, self._waiting = self._waiting, deque()
+        fail(waiting, error)
 
     def _look(self) -> None:
         """Lose a connection on which nothing has moved for too long."""
         self._watch = None
-        if not self._waiting or self._is_lost:
+        if not self._waiting or not self.is_usable():
             return
         patience = self._moved_at + self._patience - self._loop.time()
         if patience > 0:
             self._watch = self._loop.call_later(patience, self._look)
         else:
-            self._lose(exceptions.TimeoutError("Timeout reading from the server"))
-
-    def _lose(self, error: Exception) -> None:
-        self._is_lost = True
-        self._transport.close()
-        waiting, self._waiting = self._waiting, deque()
-        fail(waiting, error)
+            self.lose(exceptions.TimeoutError("Timeout reading from the server"))
 
 
 class TurnExchange:

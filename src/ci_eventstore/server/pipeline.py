@@ -28,14 +28,27 @@ class Pipeline:
         """Send a command and return its reply; redis-py's errors. Cancelling doesn't take back what was sent."""
         loop = asyncio.get_running_loop()
         reply: asyncio.Future[Reply] = loop.create_future()
-        self._waiting.append((pack_command(command), reply))  # type: ignore[arg-type]
-        if not self._is_starting:
-            self._is_starting = True
-            loop.call_soon(self._send)
+        packed = pack_command(command)  # type: ignore[arg-type]
+        if self._is_starting:
+            self._waiting.append((packed, reply))
+        elif self._exchange is not None and self._exchange.is_usable():
+            # The first one of a turn goes at once, those that follow in the same turn together.
+            self._exchange.send([(packed, reply)])
+            self._send_later(loop)
+        else:
+            self._waiting.append((packed, reply))
+            self._send_later(loop)
         return await reply
+
+    def _send_later(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._is_starting = True
+        loop.call_soon(self._send)
 
     def _send(self) -> None:
         """Send what waits, over a new connection if the old one is gone."""
+        if not self._waiting:
+            self._is_starting = False
+            return
         if self._exchange is None or not self._exchange.is_usable():
             if self._connecting is None:
                 self._connecting = asyncio.create_task(self._connect())
