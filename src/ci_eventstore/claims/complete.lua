@@ -43,7 +43,10 @@ for i = 1, count do
       'end_bytes', state[3], 'version', string.format('%d', state[4] + 1))
     redis.call('HDEL', hash, 'controller', 'claim', 'ticket', 'cancel_line')
     local place = #ids + 1
-    ids[place], tickets[place], members[place] = ARGV[start + 1], ARGV[start + 3], member
+    ids[place], members[place] = ARGV[start + 1], member
+    if ARGV[start + 3] ~= '' then
+      tickets[#tickets + 1] = ARGV[start + 3]
+    end
     joining[2 * place - 1], joining[2 * place] = '0', member
     if owner > 0 then
       local line = owned[owner] or {members = {}, joining = {}}
@@ -63,7 +66,7 @@ if ids[1] then
     redis.call('ZADD', KEYS[before_owners + 2 * owner], unpack(line.joining))
   end
   redis.call('ZREM', leases, unpack(ids))
-  if redis.call('EXISTS', dispatch) == 1 then
+  if tickets[1] and redis.call('EXISTS', dispatch) == 1 then
     redis.pcall('XACK', dispatch, 'controllers', unpack(tickets))
     redis.call('XDEL', dispatch, unpack(tickets))
   end

@@ -168,11 +168,12 @@ class Controller:
                     for _ in range(TURNS_TO_LEAVE):
                         await asyncio.sleep(0)
                 for job in found:
-                    if self._stopping.is_set():
-                        await self._give_back(job)
-                    elif await self._is_to_run(job):
+                    if await self._is_to_run(job):
                         yield job
-                if not found:
+                if found:
+                    # They begin before the next question is asked.
+                    await asyncio.sleep(0)
+                else:
                     await self._wait()
         finally:
             if asking is not None:
@@ -231,7 +232,10 @@ class Controller:
         return job
 
     async def _is_to_run(self, job: ClaimedJob) -> bool:
-        """End a job that only has to be ended: a cancelled one, or one that was tried too often."""
+        """Give a job back after a stop; end one that only has to be ended, as it was cancelled or tried too often."""
+        if self._stopping.is_set():
+            await self._give_back(job)
+            return False
         if not job.cancelled.is_set() and job.attempts <= self.settings.max_attempts:
             return True
         try:
