@@ -67,14 +67,14 @@ class Pipeline:
             connection = await self._pool.get_connection()
             self._exchange = exchange_on(connection)
         except BaseException as error:
-            waiting, self._waiting, self._is_starting = self._waiting, [], False
+            waiting, self._waiting, self._is_starting, self._connecting = self._waiting, [], False, None
             fail([reply for _, reply in waiting], error)
             if not isinstance(error, Exception):
                 raise
         else:
-            self._send()
-        finally:
+            # It may be lost already: then another one is got.
             self._connecting = None
+            self._send()
 
     async def _give_back(self, connection: Any) -> None:
         try:
