@@ -26,12 +26,12 @@ from ci_eventstore.errors import (
 )
 from ci_eventstore.server.clock import ClockReading
 from ci_eventstore.server.deployments import Deployment
+from ci_eventstore.server.listener import Listener
 from ci_eventstore.server.pipeline import Pipeline
 from ci_eventstore.server.replies import Reply, as_info, as_texts
 from ci_eventstore.server.reply_stream import transport_of
 from ci_eventstore.server.retry import failed_start, is_passing, pauses, was_never_executed
 from ci_eventstore.server.scripts import Script
-from ci_eventstore.server.subscription import Subscription
 
 logger = logging.getLogger("ci_eventstore.server")
 
@@ -148,11 +148,11 @@ class Server:
             transport = transport_of(connection)
             if transport is None:
                 raise exceptions.ConnectionError("this connection can't listen")
-            subscription = Subscription(connection, transport)
-            await subscription.subscribe(channels, PINNED["socket_timeout"])
+            listener = Listener(connection, transport)
+            await listener.subscribe(channels, PINNED["socket_timeout"])
             yield "", ""
             while True:
-                for message in await subscription.receive():
+                for message in await listener.receive():
                     yield message
         finally:
             await connection.disconnect(nowait=True)

@@ -10,7 +10,7 @@ from ci_eventstore.server.replies import Reply
 from ci_eventstore.server.reply_stream import ReplyStream
 
 
-class Subscription(ReplyStream):
+class Listener(ReplyStream):
     """A connection that listens to channels."""
 
     def __init__(self, connection: Any, transport: asyncio.WriteTransport) -> None:
