@@ -23,6 +23,7 @@ PEERS: dict[str, list[str]] = {
     "taskiq": ["taskiq-redis"],
     "arq": ["arq"],
     "docket": ["pydocket"],
+    "streaq": ["streaq"],
 }
 #: Figures by name, with whether more is better.
 FIGURES = {"awaited": True, "at_once": True, "drain": True, "median_ms": False, "p99_ms": False}

@@ -9,6 +9,7 @@
     {ci:0}:tickets:<queue>          hash: the ticket of each user that no controller has taken yet
     {ci:0}:leases:<queue>           sorted set: claimed jobs by when their lease runs out
     {ci:0}:claims:<queue>           hash: the last call of each controller, so that a repeated one is known; expires
+    {ci:0}:ends:<session>           text: the last completions of a process, so that repeated ones are known; expires
     {ci:0}:clock                    hash: for how long this partition was served; leases are measured by it
     {ci:0}:ring:<id>                hash: the end of a log that has outgrown its budget, until the job ends
     {ci:0}:ids                      sorted set: job ids, for look-up by prefix
@@ -63,6 +64,10 @@ class QueueKeys:
     def calls(self) -> str:
         """The last call of each controller."""
         return f"{self.tag}:claims:{self.name}"
+
+    def last_call(self, session: str) -> str:
+        """Return the key of the last completions of a process."""
+        return f"{self.tag}:ends:{session}"
 
     @property
     def clock(self) -> str:

@@ -49,21 +49,23 @@ class Store:
             await server.close()
             raise
         reader = EventReader(server)
+        jobs = JobStore(server, keys, settings)
         return cls(
             keys=keys,
             server=server,
             sessions=SessionStore(server, keys),
             accounts=AccountStore(server, keys),
-            jobs=JobStore(server, keys, settings),
+            jobs=jobs,
             listings=Listings(server, keys),
             reader=reader,
             hub=Hub(server, reader),
             projections=Projections(server, keys),
-            claims=ClaimStore(server, keys),
+            claims=ClaimStore(server, keys, jobs.is_writing),
         )
 
     async def close(self) -> None:
         """Send what is waiting to be sent, then close the connections."""
+        await self.claims.completions.drain()
         await self.jobs.drain()
         await self.hub.close()
         await self.server.close()

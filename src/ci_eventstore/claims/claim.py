@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from ci_common.models import Job
 from ci_eventstore.jobs.state import JobState
+from ci_eventstore.keys import QueueKeys
 
 #: Who claims a job for a moment, in order to end it.
 CANCELLER = "cancel"
@@ -29,9 +30,17 @@ class Claimed(NamedTuple):
     claim: Claim
     job: Job
     state: JobState
-    #: How often the job was claimed, this time included.
-    attempts: int
     #: The controller that had it before and is gone; None if it came from the queue.
     lost_by: str | None
-    #: Whether someone wants it cancelled.
-    is_cancelled: bool
+    #: The queue that it came from, in its partition.
+    queue: QueueKeys
+
+    @property
+    def attempts(self) -> int:
+        """How often the job was claimed, this time included."""
+        return self.state.attempts
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether someone wants it cancelled."""
+        return self.state.cancel_line is not None

@@ -1,16 +1,16 @@
 -- Say which jobs a claim would get now, so that it can declare their keys.
 --
 -- KEYS  1 dispatch, 2 backlog, 3 leases, 4 clock
--- ARGV  1 how many jobs, 2 milliseconds of a lease
+-- ARGV  1 how many jobs with expired leases, 2 how many together, 3 milliseconds of a lease
 --
 -- Returns {expired, waiting}: ids of jobs whose lease has run out, then "user\0member" of queued jobs, in the order of
 -- the tickets: each user's next job in turn.
 
 local dispatch, backlog, leases, clock = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local count, lease_ms = tonumber(ARGV[1]), tonumber(ARGV[2])
+local count, lease_ms = tonumber(ARGV[2]), tonumber(ARGV[3])
 
 local now = advance_clock(clock, lease_ms)
-local expired = redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, count)
+local expired = redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, tonumber(ARGV[1]))
 count = count - #expired
 
 local waiting, last = {}, last_ticket(dispatch)

@@ -9,6 +9,8 @@ local function issue_ticket(dispatch, tickets, user)
   local ticket = redis.call('XADD', dispatch, '*', 'user', user)
   if is_new then
     redis.call('XGROUP', 'CREATE', dispatch, 'controllers', '0')
+    -- Tickets that were lost with the stream count for nothing.
+    redis.call('DEL', tickets)
   end
   redis.call('HSET', tickets, user, ticket)
 end
@@ -19,9 +21,7 @@ end
 
 local function enter_queue(dispatch, backlog, tickets, user, member, channel)
   redis.call('ZADD', backlog, 0, user .. '\0' .. member)
-  -- A ticket that was lost with the stream counts for nothing.
-  local ticket = redis.call('HGET', tickets, user)
-  if not ticket or #redis.call('XRANGE', dispatch, ticket, ticket) == 0 then
+  if redis.call('HEXISTS', tickets, user) == 0 or redis.call('EXISTS', dispatch) == 0 then
     issue_ticket(dispatch, tickets, user)
     redis.call('PUBLISH', channel, 'ticket ' .. user .. '\0' .. member)
   end

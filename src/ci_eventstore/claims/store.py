@@ -3,7 +3,7 @@
 import itertools
 import random
 import secrets
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, NamedTuple
 
@@ -11,12 +11,14 @@ import msgpack
 
 from ci_common.models import JobStatus, utc_now
 from ci_eventstore.claims.claim import Claim, Claimed
+from ci_eventstore.claims.completions import Completions
 from ci_eventstore.claims.overview import QueueOverview, queue_names, read_overview
+from ci_eventstore.errors import StoreError
 from ci_eventstore.events.append import QUEUE_FUNCTIONS
-from ci_eventstore.jobs.state import encode_field, from_hash, to_job
-from ci_eventstore.keys import JobKeys, Keys, QueueKeys, jobs_key, member_job_id
+from ci_eventstore.jobs.state import STATE_FIELDS, encode_field, from_values, to_job
+from ci_eventstore.keys import Keys, QueueKeys, jobs_key, member_job_id
 from ci_eventstore.server.client import Server
-from ci_eventstore.server.replies import Reply, as_text_map, as_texts
+from ci_eventstore.server.replies import Reply, as_texts
 from ci_eventstore.server.scripts import load_script
 
 PEEK = load_script(__package__, "peek", functions=QUEUE_FUNCTIONS)
@@ -29,6 +31,8 @@ TIDY = load_script(__package__, "tidy", functions=QUEUE_FUNCTIONS)
 GONE_MS = 3_600_000
 #: One script call gives at most so many jobs.
 CLAIM_JOBS = 256
+#: Who asks for several jobs is told so many, and needs not ask again for those.
+FORESEEN_JOBS = 256
 #: How often a controller looks again when others were faster, before it waits for a message.
 RACES = 10
 
@@ -44,10 +48,16 @@ class _Candidate(NamedTuple):
 class ClaimStore:
     """The queues of one store."""
 
-    def __init__(self, server: Server, keys: Keys) -> None:
+    def __init__(
+        self, server: Server, keys: Keys, is_writing: Callable[[str, str], bool] = lambda job_id, claim: False
+    ) -> None:
+        """Use the queues under these keys; `is_writing` tells whether this process writes to a job under a claim."""
         self._server = server
         self._keys = keys
         self._session, self._numbers = secrets.token_hex(8), itertools.count(1)
+        #: Jobs that will be the next ones, if nobody else is faster.
+        self._foreseen: dict[QueueKeys, list[_Candidate]] = {}
+        self.completions = Completions(server, is_writing)
 
     async def claim_waiting(
         self, queue: str, controller: str, waiting: Sequence[str], lease_seconds: float
@@ -58,7 +68,7 @@ class ClaimStore:
         for candidate in map(_as_candidate, waiting):
             by_partition.setdefault(self._keys.job(candidate.job_id).queue(queue), []).append(candidate)
         for keys, candidates in by_partition.items():
-            claimed += await self._take(keys, controller, [], candidates, int(lease_seconds * 1000), self._next_call())
+            claimed += await self._take(keys, controller, [], candidates, int(lease_seconds * 1000))
         return claimed
 
     async def claim(self, queue: str, controller: str, count: int, lease_seconds: float) -> list[Claimed]:
@@ -128,19 +138,41 @@ class ClaimStore:
         return [QueueKeys(queue, tag) for tag in self._keys.tags]
 
     async def _claim_in(self, keys: QueueKeys, controller: str, count: int, lease_ms: int) -> list[Claimed]:
+        foreseen = await self._claim_foreseen(keys, controller, count, lease_ms)
+        if len(foreseen) == count:
+            return foreseen
+        try:
+            return foreseen + await self._claim_asking(keys, controller, count - len(foreseen), lease_ms)
+        except StoreError:
+            if foreseen:
+                return foreseen
+            raise
+
+    async def _claim_asking(self, keys: QueueKeys, controller: str, count: int, lease_ms: int) -> list[Claimed]:
+        """Ask whose turn it is, then claim those jobs; again if others were faster."""
         peek_keys = [keys.dispatch, keys.backlog, keys.leases, keys.clock]
         for _ in range(RACES):
-            reply = await self._server.run(PEEK, peek_keys, [count, lease_ms])
+            reply = await self._server.run(PEEK, peek_keys, [count, FORESEEN_JOBS if count > 1 else 1, lease_ms])
             expired = [_Candidate(job_id) for job_id in as_texts(reply[0])]
             waiting = [_as_candidate(text) for text in as_texts(reply[1])]
             if not expired and not waiting:
                 break
-            if found := await self._take(keys, controller, expired, waiting, lease_ms, self._next_call()):
+            now, later = waiting[: max(count - len(expired), 0)], waiting[max(count - len(expired), 0) :]
+            if found := await self._take(keys, controller, expired, now, lease_ms):
+                if len(found) == count and later:
+                    self._foreseen[keys] = later
                 return found
         return []
 
-    def _next_call(self) -> str:
-        return f"{self._session}-{next(self._numbers)}"
+    async def _claim_foreseen(self, keys: QueueKeys, controller: str, count: int, lease_ms: int) -> list[Claimed]:
+        """Claim what the last question has shown beyond what was wanted then, as far as it is still its turn."""
+        foreseen = self._foreseen.pop(keys, [])
+        if not foreseen:
+            return []
+        found = await self._take(keys, controller, [], foreseen[:count], lease_ms)
+        if len(found) == count and len(foreseen) > count:
+            self._foreseen[keys] = foreseen[count:]
+        return found
 
     async def _take(
         self,
@@ -149,18 +181,24 @@ class ClaimStore:
         expired: Sequence[_Candidate],
         waiting: Sequence[_Candidate],
         lease_ms: int,
-        call: str,
+        call: str | None = None,
     ) -> list[Claimed]:
         candidates = [*expired, *waiting]
-        tokens = [secrets.token_hex(8) for _ in candidates]
-        now = utc_now()
+        tokens, owners = secrets.token_hex(8 * len(candidates)), dict[str, int]()
+        tag, now = keys.tag, utc_now()
         time = [encode_field(now) or "", msgpack.packb(now, datetime=True)]
         all_keys = [keys.dispatch, keys.backlog, keys.tickets, keys.leases, keys.clock, keys.calls]
-        arguments: list[Any] = [controller, call, lease_ms, *time, keys.channel, len(expired)]
-        for candidate, token in zip(candidates, tokens, strict=True):
-            all_keys += _job_keys(self._keys.job(candidate.job_id), candidate.user_id)
-            arguments += [candidate.job_id, candidate.user_id, candidate.member, token]
-        return [_as_claimed(found) for found in await self._server.run(CLAIM, all_keys, arguments)]
+        all_keys += [jobs_key(tag, status=JobStatus.QUEUED), jobs_key(tag, status=JobStatus.RUNNING)]
+        counts = [len(candidates), len(expired)]
+        call = call or f"{self._session}-{next(self._numbers)}"
+        arguments: list[Any] = [controller, call, lease_ms, *time, keys.channel, *counts, STATE_FIELDS]
+        for place, (job_id, user_id, member) in enumerate(candidates):
+            all_keys += (f"{tag}:job:{job_id}", f"{tag}:events:{job_id}")
+            owner = owners.setdefault(user_id, len(owners) + 1) if user_id else 0
+            arguments += (job_id, user_id, member, tokens[16 * place : 16 * place + 16], owner)
+        for user_id in owners:
+            all_keys += (jobs_key(tag, user_id, JobStatus.QUEUED), jobs_key(tag, user_id, JobStatus.RUNNING))
+        return [_as_claimed(keys, found) for found in await self._server.run(CLAIM, all_keys, arguments)]
 
 
 def _as_candidate(text: str) -> _Candidate:
@@ -168,18 +206,9 @@ def _as_candidate(text: str) -> _Candidate:
     return _Candidate(member_job_id(member), user_id, member)
 
 
-def _job_keys(job: JobKeys, user_id: str) -> list[str]:
-    listings = [
-        jobs_key(job.tag, owner, status)
-        for status in (JobStatus.QUEUED, JobStatus.RUNNING)
-        for owner in (None, user_id or None)
-    ]
-    return [job.hash, job.stream, *listings]
-
-
-def _as_claimed(reply: Reply) -> Claimed:
+def _as_claimed(keys: QueueKeys, reply: Reply) -> Claimed:
     job_id, lost_by = as_texts(reply[:2])
-    state = from_hash(as_text_map(reply[2]))
+    state = from_values(reply[2])
     assert state.claim is not None
-    claim = Claim(job_id, state.epoch, state.claim.split(" ")[1])
-    return Claimed(claim, to_job(job_id, state), state, state.attempts, lost_by or None, state.cancel_line is not None)
+    claim = Claim(job_id, state.epoch, state.claim.partition(" ")[2])
+    return Claimed(claim, to_job(job_id, state), state, lost_by or None, keys)

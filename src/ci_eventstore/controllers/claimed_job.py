@@ -4,11 +4,12 @@ import asyncio
 import logging
 import traceback
 from collections.abc import Awaitable, Callable, Iterable
+from functools import cached_property
 from types import TracebackType
 from typing import Self
 
 from ci_common.errors import LeaseLostError
-from ci_common.models import Job, JobStatus, utc_now
+from ci_common.models import Job, JobEvent, JobStatus, utc_now
 from ci_eventstore.claims.claim import Claim, Claimed
 from ci_eventstore.errors import LogNotStoredError, OutcomeUnknownError, StoreUnavailableError
 from ci_eventstore.repository import RedisJobRepository
@@ -39,8 +40,8 @@ class ClaimedJob:
         secrets: Iterable[str] = (),
         on_end: Callable[["ClaimedJob"], None] = lambda job: None,
     ) -> None:
-        #: Writes to this job under its claim.
-        self.repository = repository.under(claimed.claim, claimed.state)
+        self._shared = repository
+        self._claimed = claimed
         self.job: Job = claimed.job
         self.claim: Claim = claimed.claim
         #: How often the job was claimed, this time included.
@@ -65,6 +66,11 @@ class ClaimedJob:
         if claimed.is_cancelled:
             self.cancelled.set()
 
+    @cached_property
+    def repository(self) -> RedisJobRepository:
+        """Writes to this job under its claim."""
+        return self._shared.under(self.claim, self._claimed.state)
+
     @property
     def log(self) -> LogWriter:
         """The writer of the job's log; it is closed when the job is ended."""
@@ -81,8 +87,8 @@ class ClaimedJob:
 
     async def complete(self, success: bool = True) -> None:
         """End the job as completed, behind everything written to its log; LeaseLostError."""
-        now = utc_now()
-        await self._end(lambda: self._persist(lambda: self.repository.complete_job(self.job.id, success, now)))
+        event = JobEvent("complete", success=success, timestamp=utc_now())
+        await self._end(lambda: self._persist(lambda: self._complete(event)))
 
     async def fail(self, reason: str) -> None:
         """End the job as failed, with the reason as the last line of its log; LeaseLostError."""
@@ -164,6 +170,10 @@ class ClaimedJob:
         else:
             # The controller was stopped, or whoever runs it was cancelled.
             await self.release(patiently=False)
+
+    async def _complete(self, event: JobEvent) -> None:
+        if not await self._shared.claims.completions.complete(self._claimed, event):
+            await self.repository.add_event(self.job.id, event)
 
     async def _end(self, write: Callable[[], Awaitable[None]]) -> None:
         """End the job behind its log; what was begun isn't interrupted any more."""

@@ -25,6 +25,12 @@ logger = logging.getLogger("ci_eventstore.controllers")
 #: How long a controller that ends waits for the store to forget it; it would be forgotten anyway.
 SIGN_OFF_SECONDS = 5.0
 
+#: A controller that has many jobs claims them in so many parts, none smaller than this: while some run, others come.
+WAVES = 4
+SMALL_WAVE = 16
+#: After so many turns of the event loop a task's request has left.
+TURNS_TO_LEAVE = 3
+
 #: Runs a claimed job. False: it did not succeed; anything else: it did, unless the handler has ended the job itself.
 Handler = Callable[[ClaimedJob], Awaitable[bool | None]]
 
@@ -146,18 +152,45 @@ class Controller:
 
     async def claims(self) -> AsyncGenerator[ClaimedJob, None]:
         """Yield claimed jobs, as many as may run at a time, until stopped; each is to be entered with `async with`."""
-        while not self._stopping.is_set():
-            self._woken.clear()
-            free = self.settings.concurrency - len(self._running)
-            found = await self._claim_told(free) or await self._claim(free)
-            for queue, claimed in found:
-                job = self._take_over(queue, claimed)
-                if self._stopping.is_set():
+        asking: asyncio.Task[list[ClaimedJob]] | None = None
+        try:
+            while not self._stopping.is_set():
+                self._woken.clear()
+                if asking is None:
+                    wanted = self._wanted()
+                    found = await self._ask(wanted)
+                else:
+                    found, asking = await asyncio.shield(asking), None
+                is_more_likely, wanted = len(found) == wanted, self._wanted()
+                if is_more_likely and wanted:
+                    # The next question is on its way while these are begun.
+                    asking = asyncio.create_task(self._ask(wanted))
+                    for _ in range(TURNS_TO_LEAVE):
+                        await asyncio.sleep(0)
+                for job in found:
+                    if await self._is_to_run(job):
+                        yield job
+                if found:
+                    # They begin before the next question is asked.
+                    await asyncio.sleep(0)
+                else:
+                    await self._wait()
+        finally:
+            if asking is not None:
+                for job in await asking:
                     await self._give_back(job)
-                elif await self._is_to_run(job):
-                    yield job
-            if not found:
-                await self._wait()
+
+    def _wanted(self) -> int:
+        """Return how many jobs to ask for: not all that may run if they are many, so that some run as others come."""
+        free = self.settings.concurrency - len(self._running)
+        return min(free, max(self.settings.concurrency // WAVES, SMALL_WAVE))
+
+    async def _ask(self, count: int) -> list[ClaimedJob]:
+        """Claim up to so many jobs; from then on they are held."""
+        if count < 1:
+            return []
+        found = await self._claim_told(count) or await self._claim(count)
+        return [self._take_over(queue, claimed) for queue, claimed in found]
 
     async def _claim_told(self, count: int) -> list[tuple[str, Claimed]]:
         """Claim up to so many jobs of those that messages told of."""
@@ -199,7 +232,10 @@ class Controller:
         return job
 
     async def _is_to_run(self, job: ClaimedJob) -> bool:
-        """End a job that only has to be ended: a cancelled one, or one that was tried too often."""
+        """Give a job back after a stop; end one that only has to be ended, as it was cancelled or tried too often."""
+        if self._stopping.is_set():
+            await self._give_back(job)
+            return False
         if not job.cancelled.is_set() and job.attempts <= self.settings.max_attempts:
             return True
         try:

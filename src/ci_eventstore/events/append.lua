@@ -64,6 +64,22 @@ if claim ~= '*' and claim ~= (state[9] or '') then
   return {claim == '' and 'claimed' or 'fenced'}
 end
 
+if expected == 'new' and kinds == 'f' and closed == '' then
+  -- A new job without events, as most are: nothing of what follows applies to it.
+  redis.call('XADD', stream, '0-1', 'e', ARGV[#ARGV])
+  redis.call('HSET', hash, 'position', '0', 'part', '1', 'bytes', '0', 'lines', '0', unpack(ARGV, 20, before_records))
+  redis.call('ZADD', ids, '0', string.sub(member, 18))
+  for i = before_listings + 1, #KEYS do
+    redis.call('ZADD', KEYS[i], '0', member)
+  end
+  if moves == 'enter' then
+    enter_queue(KEYS[7], KEYS[8], KEYS[9], user, member, channel)
+  end
+  redis.call('HSET', calls, token, string.format('1 0 %.0f', now_ms))
+  redis.call('PEXPIRE', calls, CALLS_TTL_MS)
+  return {'ok', 0}
+end
+
 local position, part = tonumber(state[2] or 0), tonumber(state[3] or 0)
 local bytes, lines = tonumber(state[4] or 0), tonumber(state[5] or 0)
 local truncated_at, end_position, end_bytes = tonumber(state[6] or -1), tonumber(state[7] or -1), tonumber(state[8] or 0)
@@ -76,8 +92,14 @@ if not is_whole and sizes == '' then
   sizes = added_bytes .. ' ' .. added_lines
 end
 
-local indexed_position, indexed_bytes = string.match(redis.call('LINDEX', index, -1) or '0 0 0', '^(%d+) %d+ (%d+)$')
+local indexed_position, indexed_bytes
 local function add_to_index_if_due()
+  if position < INDEX_EVENTS and bytes < INDEX_BYTES then
+    return
+  end
+  if not indexed_position then
+    indexed_position, indexed_bytes = string.match(redis.call('LINDEX', index, -1) or '0 0 0', '^(%d+) %d+ (%d+)$')
+  end
   if position - indexed_position >= INDEX_EVENTS or bytes - indexed_bytes >= INDEX_BYTES then
     indexed_position, indexed_bytes = position, bytes
     redis.call('RPUSH', index, string.format('%d %d %d', position, lines, bytes))
@@ -229,10 +251,12 @@ else
   end
 end
 
-save_counters()
 tell_followers()
 if setting > 0 then
-  redis.call('HSET', hash, unpack(ARGV, 20, 19 + 2 * setting))
+  redis.call('HSET', hash, 'position', position, 'part', part, 'bytes', bytes, 'lines', lines,
+    unpack(ARGV, 20, 19 + 2 * setting))
+else
+  save_counters()
 end
 if removing > 0 then
   redis.call('HDEL', hash, unpack(ARGV, 20 + 2 * setting, before_records))
@@ -263,7 +287,7 @@ if string.find(moves, 'cancel', 1, true) then
   redis.call('PUBLISH', channel, 'cancel ' .. string.sub(member, 18))
 end
 
-if not last_call and redis.call('HLEN', calls) >= CALLS_KEPT then
+if not last_call and expected ~= 'new' and redis.call('HLEN', calls) >= CALLS_KEPT then
   local known = redis.call('HGETALL', calls)
   for i = 1, #known, 2 do
     local used = tonumber(string.match(known[i + 1], '(%d+)$'))

@@ -36,7 +36,8 @@ class _Lane:
     claim: str
     waiting: deque[_Waiting] = field(default_factory=deque)
     sender: asyncio.Task[None] | None = None
-    token: str = field(default_factory=lambda: secrets.token_hex(8))
+    #: The writer's token, "" until its first call.
+    token: str = ""
     number: int = 0
     #: Tokens with a call of unknown outcome: the next call closes them.
     unknown: tuple[str, ...] = ()
@@ -45,7 +46,7 @@ class _Lane:
     def next_call(self) -> Call:
         """Return the next call of this lane's writer, under a new token if the old one was long unused."""
         now = time.monotonic()
-        if now - self.used_at > TOKEN_SECONDS:
+        if not self.token or now - self.used_at > TOKEN_SECONDS:
             self.renew_token()
         self.used_at = now
         self.number += 1
@@ -92,6 +93,11 @@ class Flusher:
     async def execute(self, job_id: str, command: LaneCommand, claim: str = "") -> None:
         """Run a command behind what waits already."""
         await self._enqueue(job_id, claim, command)
+
+    def is_busy(self, job_id: str, claim: str = "") -> bool:
+        """Tell whether something of a job's waits, is on its way, or has an outcome that isn't known."""
+        lane = self._lanes.get((job_id, claim))
+        return lane is not None and (lane.sender is not None or bool(lane.unknown))
 
     async def drain(self) -> None:
         """Wait until everything that waits has been sent."""

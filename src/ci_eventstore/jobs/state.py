@@ -1,8 +1,8 @@
 """A job's state, and the hash that holds it."""
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -74,17 +74,23 @@ _DECODERS: dict[str, Decode] = {
     **dict.fromkeys(("epoch", "attempts", "version", *COUNTERS), int),
 }
 _NAMES = tuple(field.name for field in fields(JobState))
+#: Fields of the hash, for scripts that return their values in this order.
+STATE_FIELDS = " ".join(_NAMES)
+_NEEDED = tuple((name, _DECODERS.get(name, str)) for name in _NAMES)
+_DEFAULTS = {field.name: None if field.default is MISSING else field.default for field in fields(JobState)}
 
 
 def encode_field(value: Any) -> str | None:
     """Return a field as the hash holds it; None is no field at all."""
+    if value is None or type(value) is str:
+        return value
     if isinstance(value, bool):
         return "1" if value else "0"
     if isinstance(value, datetime):
         return value.isoformat() if value.tzinfo is None else value.astimezone(UTC).isoformat()
     if isinstance(value, tuple):
         return json.dumps(value, ensure_ascii=False)
-    return None if value is None else str(value)
+    return str(value)
 
 
 def to_hash(state: JobState) -> dict[str, str]:
@@ -98,17 +104,33 @@ def from_hash(fields: Mapping[str, str]) -> JobState:
     return JobState(**{name: _DECODERS.get(name, str)(fields[name]) for name in _NAMES if name in fields})
 
 
+def from_values(values: Sequence[bytes | None]) -> JobState:
+    """Return the state in the values of STATE_FIELDS."""
+    state = object.__new__(JobState)
+    known = {
+        name: decode(value.decode()) for (name, decode), value in zip(_NEEDED, values, strict=True) if value is not None
+    }
+    state.__dict__.update(_DEFAULTS)
+    state.__dict__.update(known)
+    return state
+
+
 def decided_changes(before: JobState | None, after: JobState) -> tuple[dict[str, str], list[str]]:
     """Return the decided fields that a hash must be given, and those it must lose, to go from one state to the next."""
     given, lost = {}, []
-    known = {} if before is None else before.__dict__
+    if before is None:
+        new_fields = after.__dict__.items()
+        return {
+            name: encode_field(new) or "" for name, new in new_fields if new is not None and name not in COUNTERS
+        }, []
+    known = before.__dict__
     for name, new in after.__dict__.items():
         if name in COUNTERS or (name in known and (known[name] is new or known[name] == new)):
             continue
         text = encode_field(new)
         if text is not None:
             given[name] = text
-        elif before is not None:
+        else:
             lost.append(name)
     return given, lost
 

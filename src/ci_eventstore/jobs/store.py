@@ -40,6 +40,10 @@ class JobStore:
         """Wait until everything that waits has been sent."""
         await self._flusher.drain()
 
+    def is_writing(self, job_id: str, claim: str = "") -> bool:
+        """Tell whether a write to a job under a claim waits, is on its way, or has an outcome that isn't known."""
+        return self._flusher.is_busy(job_id, claim)
+
     async def state(self, job_id: str) -> JobState | None:
         """Return a job's state, None if there is no such job; ProjectionMissingError."""
         keys = self._keys.job(job_id)
@@ -136,8 +140,8 @@ def plan_change(keys: JobKeys, before: JobState | None, records: Sequence[Record
     """Return what appending the records changes in the job's projection."""
     after = evolve_all(before, records)
     given, lost = decided_changes(before, after)
-    joins = set(keys.listings(after.user_id, after.status))
-    leaves = set() if before is None else set(keys.listings(before.user_id, before.status))
+    joins = keys.listings(after.user_id, after.status)
+    leaves = [] if before is None else keys.listings(before.user_id, before.status)
     ends = [place for place, record in enumerate(records, start=1) if _is_end(record)]
     return Change(
         expected="new" if before is None else before.version,
@@ -146,8 +150,8 @@ def plan_change(keys: JobKeys, before: JobState | None, records: Sequence[Record
         given=given,
         lost=lost,
         member=listing_member(after.created_at, keys.job_id),
-        leaves=sorted(leaves - joins),
-        joins=sorted(joins - leaves),
+        leaves=[listing for listing in leaves if listing not in joins],
+        joins=[listing for listing in joins if listing not in leaves],
         queue=_plan_queue_move(keys, before, after),
     )
 

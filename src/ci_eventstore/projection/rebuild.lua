@@ -37,6 +37,10 @@ for i = 10, #KEYS do
 end
 
 if is_queued then
+  local ticket = redis.call('HGET', tickets, user)
+  if ticket and #redis.call('XRANGE', dispatch, ticket, ticket) == 0 then
+    redis.call('HDEL', tickets, user)
+  end
   enter_queue(dispatch, backlog, tickets, user, ARGV[3], channel)
 else
   leave_queue(dispatch, backlog, tickets, user, ARGV[3])

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import aclosing
 from typing import Any, cast
 
 from hiredis import pack_command
@@ -26,8 +27,10 @@ from ci_eventstore.errors import (
 from ci_eventstore.server.clock import ClockReading
 from ci_eventstore.server.counters import Counters
 from ci_eventstore.server.deployments import Deployment
+from ci_eventstore.server.listener import Listener
 from ci_eventstore.server.pipeline import Pipeline
 from ci_eventstore.server.replies import Reply, as_info, as_texts
+from ci_eventstore.server.reply_stream import transport_of
 from ci_eventstore.server.retry import failed_start, is_passing, pauses, was_never_executed
 from ci_eventstore.server.scripts import Script
 from ci_eventstore.server.subscription import Subscription
@@ -140,19 +143,30 @@ class Server:
     async def messages(self, channels: Sequence[str]) -> AsyncGenerator[tuple[str, str], None]:
         """Yield channels and their messages; two times "" when they are listened to anew: some may have been missed."""
         while not self._closed:
-            listener = self._blocking.pubsub(ignore_subscribe_messages=True)
             try:
-                await listener.subscribe(*channels)
-                yield "", ""
-                while True:
-                    message = await listener.get_message(timeout=BLOCK_SECONDS)
-                    if message is not None:
-                        yield message["channel"].decode(), message["data"].decode()
-            except exceptions.RedisError as error:
+                async with aclosing(self._listen(channels)) as messages:
+                    async for message in messages:
+                        yield message
+            except (exceptions.RedisError, TimeoutError) as error:
                 logger.debug("listening again", extra={"error": str(error)})
                 await asyncio.sleep(LISTEN_PAUSE_SECONDS)
-            finally:
-                await listener.aclose()
+
+    async def _listen(self, channels: Sequence[str]) -> AsyncGenerator[tuple[str, str], None]:
+        pool = self._blocking.connection_pool
+        connection: Any = await pool.get_connection()
+        try:
+            transport = transport_of(connection)
+            if transport is None:
+                raise exceptions.ConnectionError("this connection can't listen")
+            listener = Listener(connection, transport)
+            await listener.subscribe(channels, PINNED["socket_timeout"])
+            yield "", ""
+            while True:
+                for message in await listener.receive():
+                    yield message
+        finally:
+            await connection.disconnect(nowait=True)
+            await pool.release(connection)
 
     async def run(self, script: Script, keys: Sequence[str], arguments: Iterable[str | int | bytes]) -> Reply:
         """Run a script. It is sent again after a lost reply, so it must know its call by an argument.

@@ -1,95 +1,83 @@
-"""Send what is asked for at the same time together: one write to the socket, one read, for many callers."""
+"""Send what many callers ask for over one connection, without waiting for one reply before the next command leaves."""
 
 import asyncio
-from collections import deque
-from collections.abc import Sequence
 from typing import Any
 
 from hiredis import pack_command
-from redis import exceptions
 from redis.asyncio.connection import ConnectionPool
 
+from ci_eventstore.server.exchange import Exchange, Waiting, exchange_on, fail
 from ci_eventstore.server.replies import Reply
-
-#: So many commands go out together at most.
-BATCH_COMMANDS = 256
-#: So many batches are on their way at most, each on a connection of its own; further commands wait and gather.
-BATCHES = 4
-
-_Waiting = tuple[bytes, asyncio.Future[Reply]]
 
 
 class Pipeline:
-    """Takes commands one by one; those that come before the event loop's next turn share a connection's round trip."""
+    """Takes commands one by one; those that come before the event loop's next turn leave together.
+
+    It keeps a connection of the pool. When that is lost, what waits for replies fails with redis-py's errors, and the
+    next command gets another one from the pool, which connects again.
+    """
 
     def __init__(self, pool: ConnectionPool) -> None:
         self._pool = pool
-        self._waiting: deque[_Waiting] = deque()
-        self._senders: set[asyncio.Task[None]] = set()
+        self._waiting: list[Waiting] = []
         self._is_starting = False
+        self._exchange: Exchange | None = None
+        self._connecting: asyncio.Task[None] | None = None
 
     async def execute(self, *command: str | int | bytes) -> Reply:
         """Send a command and return its reply; redis-py's errors. Cancelling doesn't take back what was sent."""
-        reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._waiting.append((pack_command(command), reply))  # type: ignore[arg-type]
-        self._start_sender()
+        loop = asyncio.get_running_loop()
+        reply: asyncio.Future[Reply] = loop.create_future()
+        packed = pack_command(command)  # type: ignore[arg-type]
+        if self._is_starting:
+            self._waiting.append((packed, reply))
+        elif self._exchange is not None and self._exchange.is_usable():
+            # The first one of a turn goes at once, those that follow in the same turn together.
+            self._exchange.send([(packed, reply)])
+            self._send_later(loop)
+        else:
+            self._waiting.append((packed, reply))
+            self._send_later(loop)
         return await reply
 
-    def _start_sender(self) -> None:
-        """See to it that what waits is sent at the event loop's next turn, if there is a batch to spare."""
-        if self._waiting and not self._is_starting and len(self._senders) < BATCHES:
-            self._is_starting = True
-            sender = asyncio.create_task(self._send_all())
-            self._senders.add(sender)
-            sender.add_done_callback(self._note_end)
+    def _send_later(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._is_starting = True
+        loop.call_soon(self._send)
 
-    def _note_end(self, sender: "asyncio.Task[None]") -> None:
-        self._senders.discard(sender)
-        self._start_sender()
-
-    async def _send_all(self) -> None:
-        self._is_starting = False
-        while self._waiting:
-            batch: list[_Waiting] = []
-            while self._waiting and len(batch) < BATCH_COMMANDS:
-                waiting = self._waiting.popleft()
-                if not waiting[1].done():
-                    batch.append(waiting)
-            if batch:
-                await self._send(batch)
-
-    async def _send(self, batch: Sequence[_Waiting]) -> None:
-        try:
-            connection: Any = await self._pool.get_connection()
-        except Exception as error:  # noqa: BLE001 - it belongs to those who wait
-            _fail(batch, error)
+    def _send(self) -> None:
+        """Send what waits, over a new connection if the old one is gone."""
+        if not self._waiting:
+            self._is_starting = False
             return
+        if self._exchange is None or not self._exchange.is_usable():
+            if self._connecting is None:
+                self._connecting = asyncio.create_task(self._connect())
+            return
+        self._is_starting = False
+        waiting, self._waiting = [one for one in self._waiting if not one[1].done()], []
+        if waiting:
+            self._exchange.send(waiting)
+
+    async def _connect(self) -> None:
+        """Get a connection, then send what waits; without one, all that waits fails."""
         try:
-            await connection.send_packed_command([command for command, _ in batch])
-            for _, reply in batch:
-                await _receive(connection, reply)
+            if self._exchange is not None:
+                old, self._exchange = self._exchange.connection, None
+                await self._give_back(old)
+            connection = await self._pool.get_connection()
+            self._exchange = exchange_on(connection)
         except BaseException as error:
-            _fail(batch, error)
-            await connection.disconnect(nowait=True)
+            waiting, self._waiting, self._is_starting, self._connecting = self._waiting, [], False, None
+            fail([reply for _, reply in waiting], error)
             if not isinstance(error, Exception):
                 raise
+        else:
+            # It may be lost already: then another one is got.
+            self._connecting = None
+            self._send()
+
+    async def _give_back(self, connection: Any) -> None:
+        try:
+            await connection.disconnect(nowait=True)
         finally:
             await self._pool.release(connection)
-
-
-async def _receive(connection: Any, waiting: asyncio.Future[Reply]) -> None:
-    """Read one reply; an error that the server answers is its caller's, any other one is of all that are left."""
-    try:
-        reply = await connection.read_response()
-    except exceptions.ResponseError as error:
-        if not waiting.done():
-            waiting.set_exception(error)
-    else:
-        if not waiting.done():
-            waiting.set_result(reply)
-
-
-def _fail(batch: Sequence[_Waiting], error: BaseException) -> None:
-    for _, reply in batch:
-        if not reply.done():
-            reply.set_exception(error if isinstance(error, Exception) else exceptions.ConnectionError("closed"))

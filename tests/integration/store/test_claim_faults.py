@@ -266,7 +266,8 @@ async def test_a_queue_without_its_tickets_is_found_and_mended(repository: Redis
     await server.read("DEL", "{ci:0}:dispatch:default")
     await submit(repository, "a2")
     assert told(await take(repository, 2)) == [("a1", 1, 1, None), ("a2", 1, 1, None)]
+    assert [difference.place for difference in await repository.verify()] == ["queue ticket"]
     await server.read("DEL", "{ci:0}:dispatch:default")
-    assert [difference.place for difference in await repository.verify()] == ["queue dispatch"]
+    assert [difference.place for difference in await repository.verify()] == ["queue dispatch", "queue ticket"]
     await repository.rebuild()
     assert told(await take(repository, 2)) == [("b1", 1, 1, None)]

@@ -240,10 +240,10 @@ async def test_who_is_cancelled_while_joining_leaves_nothing(own: RealServer, pr
         assert (reader.following_stats().jobs, reader.following_stats().followers) == (0, 0)
 
 
-async def test_a_claim_is_told_at_once(
+async def test_a_claim_and_its_end_are_told_at_once(
     repository: RedisJobRepository, store: RedisJobRepository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its fact comes from another script than all others."""
+    """They come from other scripts than all else."""
     monkeypatch.setattr(hub, "WATCH_SECONDS", 60.0)
     await repository.create_job(Job(id="j", status="queued"))
     async with following(store) as follower:
@@ -252,6 +252,7 @@ async def test_a_claim_is_told_at_once(
             async for claim in controller.claims():
                 assert await next_page(follower) == ["claimed"]
                 await claim.complete(True)
+                assert await next_page(follower) == [1]
                 break
 
 

@@ -1,0 +1,134 @@
+"""Commands and their replies on one connection of redis-py's, without a wait between them."""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+from redis import exceptions
+
+from ci_eventstore.server.replies import Reply
+from ci_eventstore.server.reply_stream import ReplyStream, transport_of
+
+#: A command as the server reads it, and who waits for its reply.
+Waiting = tuple[bytes, asyncio.Future[Reply]]
+
+
+class Exchange(Protocol):
+    """What sends commands, and gives each its reply or redis-py's error."""
+
+    connection: Any
+
+    def is_usable(self) -> bool:
+        """Tell whether the connection is still open, as far as is known."""
+
+    def send(self, waiting: Sequence[Waiting]) -> None:
+        """Send commands behind those that were sent before."""
+
+
+def exchange_on(connection: Any) -> Exchange:
+    """Return an exchange on a connection that is connected and has nothing to read."""
+    transport = transport_of(connection)
+    return TurnExchange(connection) if transport is None else StreamExchange(connection, transport)
+
+
+class StreamExchange(ReplyStream):
+    """Gives each reply to who waits for it, in the order of the commands."""
+
+    def __init__(self, connection: Any, transport: asyncio.WriteTransport) -> None:
+        super().__init__(connection, transport)
+        self._waiting: deque[asyncio.Future[Reply]] = deque()
+        self._patience: float = connection.socket_timeout
+        self._loop = asyncio.get_running_loop()
+        self._moved_at = 0.0
+        self._watch: asyncio.TimerHandle | None = None
+
+    def send(self, waiting: Sequence[Waiting]) -> None:
+        """Send commands behind those that were sent before."""
+        if not self._waiting:
+            self._moved_at = self._loop.time()
+        self._waiting.extend([reply for _, reply in waiting])
+        self.write(waiting[0][0] if len(waiting) == 1 else b"".join([command for command, _ in waiting]))
+        if self._watch is None:
+            self._watch = self._loop.call_later(self._patience, self._look)
+
+    def take(self, reply: Reply) -> None:
+        """Give the next reply."""
+        self._moved_at = self._loop.time()
+        if self._waiting:
+            settle(self._waiting.popleft(), reply)
+        else:
+            self.lose(exceptions.ConnectionError("the server sent what nobody asked for"))
+
+    def end(self, error: Exception) -> None:
+        """Fail what waits."""
+        if self._watch is not None:
+            self._watch.cancel()
+        waiting, self._waiting = self._waiting, deque()
+        fail(waiting, error)
+
+    def _look(self) -> None:
+        """Lose a connection on which nothing has moved for too long."""
+        self._watch = None
+        if not self._waiting or not self.is_usable():
+            return
+        patience = self._moved_at + self._patience - self._loop.time()
+        if patience > 0:
+            self._watch = self._loop.call_later(patience, self._look)
+        else:
+            self.lose(exceptions.TimeoutError("Timeout reading from the server"))
+
+
+class TurnExchange:
+    """Reads each reply in turn: for connections that aren't a stream's, such as `fakeredis` has."""
+
+    def __init__(self, connection: Any) -> None:
+        self.connection = connection
+        self._last: asyncio.Task[None] | None = None
+        self._is_lost = False
+
+    def is_usable(self) -> bool:
+        """Tell whether no command has failed."""
+        return not self._is_lost
+
+    def send(self, waiting: Sequence[Waiting]) -> None:
+        """Send commands behind those that were sent before."""
+        self._last = asyncio.create_task(self._send(waiting, self._last))
+
+    async def _send(self, waiting: Sequence[Waiting], before: "asyncio.Task[None] | None") -> None:
+        if before is not None:
+            await asyncio.wait({before})
+        try:
+            await self.connection.send_packed_command([command for command, _ in waiting])
+            for _, reply in waiting:
+                settle(reply, await self._receive())
+        except BaseException as error:
+            self._is_lost = True
+            fail([reply for _, reply in waiting], error)
+            if not isinstance(error, Exception):
+                raise
+
+    async def _receive(self) -> Reply:
+        try:
+            return await self.connection.read_response()
+        except exceptions.ResponseError as error:
+            return error
+
+
+def settle(waiting: asyncio.Future[Reply], reply: Reply) -> None:
+    """Give a reply to who waits for it; an error that the server answers is raised."""
+    if waiting.done():
+        return
+    if isinstance(reply, Exception):
+        waiting.set_exception(reply)
+    else:
+        waiting.set_result(reply)
+
+
+def fail(waiting: Iterable[asyncio.Future[Reply]], error: BaseException) -> None:
+    """Raise an error for all that wait."""
+    if not isinstance(error, Exception):
+        error = exceptions.ConnectionError("closed")
+    for reply in waiting:
+        if not reply.done():
+            reply.set_exception(error)
