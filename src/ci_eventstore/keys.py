@@ -10,6 +10,7 @@
     {ci:0}:leases:<queue>           sorted set: claimed jobs by when their lease runs out
     {ci:0}:claims:<queue>           hash: the last call of each controller, so that a repeated one is known; expires
     {ci:0}:ends:<session>           text: the last completions of a process, so that repeated ones are known; expires
+    {ci:0}:queues                   set: the names of all queues that ever had a job, in the first partition only
     {ci:0}:clock                    hash: for how long this partition was served; leases are measured by it
     {ci:0}:ring:<id>                hash: the end of a log that has outgrown its budget, until the job ends
     {ci:0}:ids                      sorted set: job ids, for look-up by prefix
@@ -199,6 +200,11 @@ class Keys:
 
     def _account(self, name: str) -> str:
         return f"{{{self.prefix}:accounts}}:{name}"
+
+
+def queues_key(keys: Keys) -> str:
+    """Return the key of the set of the queues' names."""
+    return f"{keys.tag(0)}:queues"
 
 
 def session_key(keys: Keys, token_hash: str) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ci_eventstore.claims.claim import CANCELLER
-from ci_eventstore.keys import Keys, QueueKeys, member_time
+from ci_eventstore.keys import Keys, QueueKeys, member_time, queues_key
 from ci_eventstore.server.client import Server
 from ci_eventstore.server.replies import as_texts
 
@@ -29,12 +29,18 @@ class QueueOverview:
 
 
 async def queue_names(server: Server, keys: Keys) -> list[str]:
-    """Return the names of all queues that ever had a job. It walks all keys of the server: for operators."""
+    """Return the names of all queues that ever had a job."""
+    return sorted(as_texts(await server.read("SMEMBERS", queues_key(keys))))
+
+
+async def rebuild_queue_names(server: Server, keys: Keys) -> None:
+    """Add the names of all queues that there are. It walks all keys of the server."""
     beginnings = [QueueKeys("", tag).dispatch for tag in keys.tags]
     names: set[str] = set()
     async for key in server.scan(keys.pattern("dispatch")):
         names.update(key.removeprefix(beginning) for beginning in beginnings if key.startswith(beginning))
-    return sorted(names)
+    if names:
+        await server.read("SADD", queues_key(keys), *names)
 
 
 async def read_overview(server: Server, keys: Keys, name: str) -> QueueOverview:

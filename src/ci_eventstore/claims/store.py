@@ -127,7 +127,7 @@ class ClaimStore:
                 yield by_channel.get(channel, ""), message
 
     async def queue_names(self) -> list[str]:
-        """Return the names of all queues that ever had a job. It walks all keys of the server: for operators."""
+        """Return the names of all queues that ever had a job."""
         return await queue_names(self._server, self._keys)
 
     async def overview(self, queue: str) -> QueueOverview:

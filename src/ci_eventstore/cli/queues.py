@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Any
 
 import click
@@ -16,8 +16,6 @@ from ci_eventstore.cli.store import uses_store
 from ci_eventstore.repository import RedisJobRepository
 
 WATCH_SECONDS = 1.0
-#: New queues are looked for once in so many times.
-TURNS_PER_SEARCH = 15
 #: Moves a terminal's cursor to the top left, and clears what is below.
 CLEAR = "\033[H\033[2J"
 
@@ -52,15 +50,11 @@ async def queues(repository: RedisJobRepository, watch: bool, as_json: bool) -> 
 
 
 async def _overviews(repository: RedisJobRepository, *, watch: bool) -> AsyncIterator[list[QueueOverview]]:
-    names: Sequence[str] = await repository.claims.queue_names()
-    turn = 0
-    yield [await repository.claims.overview(name) for name in names]
-    while watch:
+    while True:
+        yield [await repository.claims.overview(name) for name in await repository.claims.queue_names()]
+        if not watch:
+            return
         await asyncio.sleep(WATCH_SECONDS)
-        turn += 1
-        if turn % TURNS_PER_SEARCH == 0 or not names:
-            names = await repository.claims.queue_names()
-        yield [await repository.claims.overview(name) for name in names]
 
 
 def _row(queue: QueueOverview) -> tuple[str, ...]:

@@ -1,6 +1,8 @@
 """Keep jobs: decide in Python on the state that was read, write under its version, repeat on conflict."""
 
 import logging
+import math
+import time
 from collections.abc import Sequence
 from typing import Literal
 
@@ -16,7 +18,7 @@ from ci_eventstore.jobs.commands import Cancel, Command
 from ci_eventstore.jobs.decide import decide, decide_creation
 from ci_eventstore.jobs.evolve import evolve_all
 from ci_eventstore.jobs.state import JobState, decided_changes, from_hash
-from ci_eventstore.keys import JobKeys, Keys, listing_member
+from ci_eventstore.keys import JobKeys, Keys, listing_member, queues_key
 from ci_eventstore.server.client import Server
 from ci_eventstore.server.replies import as_text_map
 from ci_eventstore.settings import Settings
@@ -25,6 +27,9 @@ logger = logging.getLogger("ci_eventstore.jobs")
 
 #: A new job's events go in with it in one step, which takes no more than this.
 MAX_CREATION_EVENTS = 100_000
+#: The name of a queue that gets jobs is noted so often.
+NOTE_QUEUE_SECONDS = 60.0
+QUEUES_NOTED = 1000
 
 
 class JobStore:
@@ -35,6 +40,8 @@ class JobStore:
         self._keys = keys
         self._settings = settings
         self._flusher = Flusher(self._send_events)
+        #: When each queue's name was noted last, by the monotonic clock.
+        self._noted: dict[str, float] = {}
 
     async def drain(self) -> None:
         """Wait until everything that waits has been sent."""
@@ -66,6 +73,7 @@ class JobStore:
             await self._commit(keys, None, records, call)
             return True
 
+        await self._note_queue(job.queue)
         await self._flusher.execute(job.id, command)
 
     async def append(self, job_id: str, events: Sequence[JobEvent], claim: str = "") -> None:
@@ -101,6 +109,15 @@ class JobStore:
                 logger.debug("decided again", extra={"job_id": job_id})
 
         await self._flusher.execute(job_id, attempts, claim)
+
+    async def _note_queue(self, queue: str) -> None:
+        """Add a queue to those that operators are shown; again now and then, should it have been lost."""
+        now = time.monotonic()
+        if now - self._noted.get(queue, -math.inf) > NOTE_QUEUE_SECONDS:
+            if len(self._noted) >= QUEUES_NOTED:
+                self._noted.clear()
+            await self._server.read("SADD", queues_key(self._keys), queue)
+            self._noted[queue] = now
 
     def _check_claim(self, job_id: str, state: JobState, command: Command, claim: str) -> str:
         """Return what `check_claim` does, and count it when the claim was lost."""

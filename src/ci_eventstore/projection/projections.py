@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 
 from ci_common.errors import JobNotFoundError
+from ci_eventstore.claims.overview import rebuild_queue_names
 from ci_eventstore.keys import Keys, member_job_id
 from ci_eventstore.projection.accounts import AccountIndexes
 from ci_eventstore.projection.differences import Difference
@@ -49,6 +50,7 @@ class Projections:
             async for listing, member in self._strays():
                 await self._remove_stray(listing, member)
             await self._accounts.rebuild()
+            await rebuild_queue_names(self._server, self._keys)
         return differences
 
     async def _remove_stray(self, listing: str, member: str) -> None:

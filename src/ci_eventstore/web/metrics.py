@@ -18,8 +18,7 @@ from ci_eventstore.following.hub import FollowingStats
 from ci_eventstore.server.counters import Counters
 from ci_eventstore.web.state import Web
 
-#: Queues' names are looked for so often, which walks all keys of the server; what they hold is read so often at most.
-NAMES_SECONDS = 300.0
+#: What queues hold is read so often at most.
 QUEUES_SECONDS = 5.0
 PREFIX = "ci_eventstore"
 
@@ -99,9 +98,8 @@ class MetricsRoutes:
     def __init__(self, web: Web) -> None:
         self._web = web
         self._asking = asyncio.Lock()
-        self._names: list[str] = []
         self._queues: list[QueueOverview] = []
-        self._named_at = self._read_at = float("-inf")
+        self._read_at = float("-inf")
 
     async def metrics(self) -> Response:
         """Return all metrics in Prometheus' text format."""
@@ -117,7 +115,6 @@ class MetricsRoutes:
 
     async def _read_queues(self) -> None:
         claims, now = self._web.repository.claims, time.monotonic()
-        if now - self._named_at > NAMES_SECONDS:
-            self._names, self._named_at = await claims.queue_names(), now
         if now - self._read_at > QUEUES_SECONDS:
-            self._queues, self._read_at = [await claims.overview(name) for name in self._names], now
+            self._queues = [await claims.overview(name) for name in await claims.queue_names()]
+            self._read_at = now
