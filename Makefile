@@ -28,7 +28,7 @@ demo: $(installed) ## run a real command through the store, follow it, kill the 
 	@$(python) examples/demo.py
 
 test: $(installed) ## run all tests
-	@$(python) -m pytest -n 2 --dist worksteal $(ARGS)
+	@$(python) -m pytest -n 3 --dist worksteal $(ARGS)
 
 soak: $(installed) ## break all there is under fifty writers and six controllers for half an hour
 	@CI_EVENTSTORE_SOAK=1 $(python) -m pytest tests/integration/store/test_chaos.py \

@@ -86,6 +86,7 @@ async def test_what_ends_at_the_same_time_ends_in_one_step(repository: RedisJobR
     assert await calls(server) == before + 1
     assert await ends(repository, claimed) == [("completed", 1)] * 5
     assert await server.read("XLEN", "{ci:0}:dispatch:default") == 0
+    assert (await server.read("XPENDING", "{ci:0}:dispatch:default", "controllers"))[0] == 0
     assert await server.read("ZCARD", "{ci:0}:leases:default") == 0
 
 
