@@ -76,6 +76,8 @@ class FaultProxy:
 
     def __init__(self, upstream: Path) -> None:
         self.plan: Plan = lambda command: None
+        #: Whether messages to those who listen to channels get lost, or everything does that is sent to them.
+        self.loses_messages = self.is_silent = False
         #: How many faults happened.
         self.faults = 0
         #: Commands that are held until `release` is set, because their fault is LATE.
@@ -144,15 +146,17 @@ class FaultProxy:
             fault = self.plan(command)
             if fault is not None:
                 self.faults += 1
-            if fault is Fault.CUT_BEFORE:
-                return
-            if fault is Fault.HALF_OPEN:
-                await reader.read()
+            if fault in (Fault.CUT_BEFORE, Fault.HALF_OPEN):
+                if fault is Fault.HALF_OPEN:
+                    await reader.read()
                 return
             if fault is Fault.LATE:
                 await self._deliver_late(raw, reader, server_reader, server_writer)
                 return
             server_writer.write(raw)
+            if command[0].upper() == b"SUBSCRIBE":
+                await self._pass_messages_on(reader, writer, server_reader, server_writer)
+                return
             reply = await read_reply(server_reader)
             if fault is Fault.CUT_AFTER:
                 return
@@ -165,6 +169,38 @@ class FaultProxy:
                 writer.close()
                 await writer.wait_closed()
                 return
+
+    async def _pass_messages_on(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        server_reader: asyncio.StreamReader,
+        server_writer: asyncio.StreamWriter,
+    ) -> None:
+        """Serve a connection that listens to channels, where replies come unasked."""
+
+        async def pass_commands_on() -> None:
+            try:
+                while True:
+                    raw, _ = await read_command(reader)
+                    server_writer.write(raw)
+            except (OSError, EOFError):
+                server_writer.close()
+
+        commands = asyncio.create_task(pass_commands_on())
+        try:
+            while True:
+                reply = await read_reply(server_reader)
+                if self.loses_messages and b"\r\nmessage\r\n" in reply[:20]:
+                    self.faults += 1
+                    continue
+                if self.is_silent:
+                    self.faults += 1
+                    continue
+                writer.write(reply)
+                await writer.drain()
+        finally:
+            commands.cancel()
 
     async def _deliver_late(
         self,

@@ -143,7 +143,8 @@ class Feed:
 
     def _trim(self) -> None:
         """Let go of what all followers have, and of more if that is too much to keep."""
-        slowest = min((cursor.place for cursor in self.cursors), default=self.shown)
+        live = (cursor.place for cursor in self.cursors if cursor.place >= self.base)
+        slowest = min(live, default=self.shown)
         while self._entries and (self._entries[0].place <= slowest or self._kept_bytes > KEPT_BYTES):
             entry = self._entries.popleft()
             self.base = entry.place

@@ -161,7 +161,7 @@ class Hub:
 
     def _on_message(self, channel: str, data: bytes) -> None:
         live = self._live.get(channel)
-        if live is None or not live.feed.is_ready:
+        if live is None or not live.feed.is_ready or live.feed.failure is not None:
             return
         if live.feed.take(messages.parse(data)):
             self._on_news(live.feed)

@@ -37,6 +37,7 @@ class Subscription:
         self._changes: dict[str, bool] = {}
         #: How many answers to each channel's commands are still to come.
         self._unanswered: Counter[tuple[bytes, bytes]] = Counter()
+        self._pauses = pauses()
         self._connection: Any = None
         self._reader: asyncio.Task[None] | None = None
         self._sender: asyncio.Task[None] | None = None
@@ -63,15 +64,13 @@ class Subscription:
         await asyncio.gather(*filter(None, (self._reader, self._sender)), return_exceptions=True)
 
     async def _run(self) -> None:
-        waits = pauses()
         while True:
             try:
                 connection = await self._pool.get_connection()
             except exceptions.RedisError as error:
                 logger.debug("no connection to listen on", extra={"error": str(error)})
-                await asyncio.sleep(next(waits))
+                await asyncio.sleep(next(self._pauses))
                 continue
-            waits = pauses()
             try:
                 await self._read(connection)
             except (exceptions.RedisError, OSError) as error:
@@ -82,7 +81,7 @@ class Subscription:
                 self._connection = None
                 await connection.disconnect(nowait=True)
                 await self._pool.release(connection)
-            await asyncio.sleep(next(waits))
+            await asyncio.sleep(next(self._pauses))
 
     async def _read(self, connection: Any) -> None:
         """Pass on what comes over a new connection, until it fails; a redis-py error."""
@@ -114,6 +113,7 @@ class Subscription:
             raise exceptions.ConnectionError(f"an unasked {kind.decode()} of {channel.decode()}")
         if not self._unanswered[kind, channel]:
             del self._unanswered[kind, channel]
+            self._pauses = pauses()
             if kind == b"subscribe" and channel.decode() in self._channels:
                 self._on_listening(channel.decode())
 

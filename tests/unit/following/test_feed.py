@@ -1,0 +1,142 @@
+"""The live end of a job, as its followers share it."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from ci_common.models import JobEvent
+from ci_eventstore.events.codec import encode
+from ci_eventstore.events.reader import Extent
+from ci_eventstore.events.records import Fact, FactType, Place
+from ci_eventstore.following.feed import KEPT_BYTES, KEPT_ENTRIES, Cursor, Feed
+from ci_eventstore.following.messages import Message
+from ci_eventstore.following.page import Page
+from ci_eventstore.following.records import Followed, Notice, NoticeType, in_order
+from ci_eventstore.keys import Keys
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def log(position: int, text: str = "") -> tuple[Place, bytes]:
+    return Place(position), encode(JobEvent("log", text or f"{position}", timestamp=NOW))
+
+
+def complete(position: int) -> tuple[Place, bytes]:
+    return Place(position), encode(JobEvent("complete", success=True, timestamp=NOW))
+
+
+def fact(position: int, part: int) -> tuple[Place, bytes]:
+    return Place(position, part), encode(Fact(FactType.STARTED, NOW))
+
+
+def a_feed(head: Place) -> Feed:
+    feed = Feed(Keys("ci").job("j"), Extent(0, None, 0), is_live=True)
+    feed.begin(head, b"last")
+    return feed
+
+
+def shown(page: Page | None) -> list[object]:
+    """Return a page in short: an event's id, a fact's or notice's type."""
+    return [] if page is None else [in_short(record) for record in page.records]
+
+
+def in_short(record: Followed) -> object:
+    return record.id if isinstance(record, JobEvent) else str(record.type)
+
+
+@pytest.mark.parametrize(
+    ("payloads", "expected"),
+    [
+        ([log(5), fact(5, 1), log(6)], [5, "started", 6]),
+        ([fact(4, 2), fact(4, 3), log(5)], ["started", "started", 5]),
+        ([log(6)], ["gap", 6]),
+        ([log(5), log(9), log(10)], [5, "gap", 9, 10]),
+        ([fact(5, 1), log(6)], ["gap", "started", 6]),
+    ],
+)
+def test_a_missing_position_is_told(payloads: list[tuple[Place, bytes]], expected: list[object]) -> None:
+    """Behind event 4; facts have places of their own behind an event, and leave no holes."""
+    assert [in_short(entry.record) for entry in in_order(payloads, 4)] == expected
+
+
+def test_a_gap_says_where_it_goes_on() -> None:
+    """The notice has the position of the next event that there is."""
+    assert in_order([log(9)], 4)[0].record == Notice(NoticeType.GAP, 9)
+
+
+@pytest.mark.parametrize(
+    ("message", "is_enough", "head"),
+    [
+        (Message(Place(4, 1), Place(6), [log(5), log(6)]), True, Place(6)),
+        (Message(Place(4, 1), Place(6), None), False, Place(4, 1)),
+        (Message(Place(5), Place(6), [log(6)]), False, Place(4, 1)),
+        (Message(Place(3), Place(4, 1), [log(4), fact(4, 1)]), True, Place(4, 1)),
+        (Message(Place(3), Place(5), [log(4), log(5)]), False, Place(4, 1)),
+    ],
+    ids=["the next ones", "too big to be carried", "one was missed", "known already", "known in part"],
+)
+def test_messages_are_taken_only_in_their_order(message: Message, is_enough: bool, head: Place) -> None:
+    """Whatever else comes, the stream has to be read."""
+    feed = a_feed(Place(4, 1))
+    assert (feed.take(message), feed.head) == (is_enough, head)
+
+
+def test_followers_are_handed_what_was_shown() -> None:
+    """What has come in but wasn't shown waits; those at the same place share a page."""
+    feed = a_feed(Place(4))
+    feed.extend([log(5), log(6)])
+    assert feed.page_behind(Place(4)) is None
+    feed.show(1.0)
+    feed.extend([log(7)])
+    page = feed.page_behind(Place(4))
+    assert shown(page) == [5, 6]
+    assert feed.page_behind(Place(4)) is page
+    assert shown(feed.page_behind(Place(5))) == [6]
+    feed.show(2.0)
+    assert shown(feed.page_behind(Place(4))) == [5, 6, 7]
+
+
+def test_the_end_is_the_last_thing() -> None:
+    """Late output isn't for those who followed before the end."""
+    feed = a_feed(Place(4))
+    feed.extend([log(5), complete(6), log(7)])
+    feed.show(1.0)
+    page = feed.page_behind(Place(4))
+    assert page is not None
+    assert (shown(page), page.is_last) == ([5, 6], True)
+
+
+def test_what_everyone_has_is_let_go() -> None:
+    """Only some entries stay that all followers have."""
+    feed = a_feed(Place(0))
+    cursor = Cursor(Place(0))
+    feed.cursors.add(cursor)
+    for position in range(1, 1000):
+        feed.extend([log(position)])
+        feed.show(1.0)
+        cursor.place = Place(position)
+    assert feed.head.position - feed.base.position <= KEPT_ENTRIES + 1
+
+
+def test_a_slow_follower_costs_only_so_much() -> None:
+    """What is too much to keep is let go; the base says from where on the stream has to be read."""
+    feed = a_feed(Place(0))
+    feed.cursors.add(Cursor(Place(0)))
+    for position in range(1, 1000):
+        feed.extend([log(position, secrets_like_text(position))])
+        feed.show(1.0)
+    assert 0 < feed.head.position - feed.base.position < KEPT_BYTES / 500
+    assert shown(feed.page_behind(feed.base)) == list(range(feed.base.position + 1, 1000))
+
+
+def secrets_like_text(seed: int) -> str:
+    """Return a kilobyte that can't be compressed well."""
+    return "".join(chr(0x4E00 + (seed * place * 7919) % 20000) for place in range(1, 300))
+
+
+async def test_waiting_ends_by_news_or_by_time() -> None:
+    """And nothing is left of those who went away."""
+    feed = a_feed(Place(0))
+    assert await feed.wait(0.001) is False
+    feed.extend([log(1)])
+    assert feed._waiting == {}
