@@ -76,8 +76,9 @@ class FaultProxy:
 
     def __init__(self, upstream: Path) -> None:
         self.plan: Plan = lambda command: None
-        #: Whether messages to those who listen to channels get lost, or everything does that is sent to them.
-        self.loses_messages = self.is_silent = False
+        #: Whether messages to those who listen to channels get lost.
+        self.loses_messages = False
+        self._silenced = 0
         #: How many faults happened.
         self.faults = 0
         #: Commands that are held until `release` is set, because their fault is LATE.
@@ -112,6 +113,10 @@ class FaultProxy:
         """Cut every connection that is open now."""
         for task in list(self._connections):
             task.cancel()
+
+    def silence(self) -> None:
+        """Let nothing come any more over the connections that listen to channels now; they stay open."""
+        self._silenced += 1
 
     async def delivered(self) -> None:
         """Let the held commands go to the server, and wait until it has executed them."""
@@ -187,6 +192,7 @@ class FaultProxy:
             except (OSError, EOFError):
                 server_writer.close()
 
+        silenced = self._silenced
         commands = asyncio.create_task(pass_commands_on())
         try:
             while True:
@@ -194,7 +200,7 @@ class FaultProxy:
                 if self.loses_messages and b"\r\nmessage\r\n" in reply[:20]:
                     self.faults += 1
                     continue
-                if self.is_silent:
+                if self._silenced > silenced:
                     self.faults += 1
                     continue
                 writer.write(reply)

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -22,6 +23,8 @@ from tests.servers import free_port, wait_until
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 LINES = 400
+#: What nginx has folders for, which by default belong to Debian's service.
+KEPT = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 
 
 def start_serving(cli: CommandLine, *arguments: str) -> tuple[Running, str]:
@@ -74,6 +77,14 @@ async def create_running_job(cli: CommandLine) -> None:
         await repository.create_job(Job(id="j", user_id="ada", status="running"))
 
 
+async def create_long_job(cli: CommandLine) -> None:
+    """Create a job whose log fills all buffers on its way."""
+    await create_running_job(cli)
+    async with cli.repository() as repository:
+        for _ in range(20):
+            await repository.add_event("j", JobEvent("log", "x" * 1_000_000))
+
+
 def expected_log() -> bytes:
     return b"".join(b"line %d\n" % number for number in range(LINES))
 
@@ -108,6 +119,20 @@ def test_streams_go_on_at_the_next_server(cli: CommandLine) -> None:
     assert third.end().code == 0
 
 
+def test_a_client_that_reads_nothing_keeps_no_server_alive(cli: CommandLine) -> None:
+    """It is cut off in the end, without a traceback."""
+    asyncio.run(create_long_job(cli))
+    running, url = start_serving(cli, "--no-auth", "--port", "0")
+    address, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((address, int(port))) as connection:
+        connection.sendall(b"GET /jobs/j/stream?from_beginning=true HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert connection.recv(12) == b"HTTP/1.1 200"
+        running.send(signal.SIGTERM)
+        ended = running.end()
+    assert ended.code == 0
+    assert "Traceback" not in ended.err
+
+
 @pytest.fixture
 def nginx(tmp_path: Path) -> Iterator[tuple[int, int]]:
     """The example's nginx, and the port that it expects a server at."""
@@ -120,7 +145,9 @@ def nginx(tmp_path: Path) -> Iterator[tuple[int, int]]:
         "listen 80;": f"listen 127.0.0.1:{port};",
         "127.0.0.1:8000": f"127.0.0.1:{upstream}",
         "/run/nginx.pid": str(tmp_path / "pid"),
-        "http {": f"http {{\n    access_log off;\n    client_body_temp_path {tmp_path}/body;",
+        "http {": "\n    ".join(
+            ["http {", "access_log off;", *(f"{name}_temp_path {tmp_path}/{name};" for name in KEPT)]
+        ),
     }.items():
         assert old in text
         text = text.replace(old, new)
@@ -193,3 +220,12 @@ def test_a_port_that_is_taken(cli: CommandLine) -> None:
     assert refused.code == 74
     assert refused.err.count("\n") == 1
     assert "in use" in refused.err
+
+
+def test_without_the_extra_it_says_what_to_install(cli: CommandLine) -> None:
+    """An installation with the command line alone has the command, too."""
+    code = "import sys; sys.modules['fastapi'] = None; sys.argv[1:] = ['serve']"
+    code += "; from ci_eventstore.cli import main; main()"
+    refused = cli.start_program(sys.executable, "-c", code).end()
+    assert refused.code == 1
+    assert "pip install 'ci-eventstore[server]'" in refused.err

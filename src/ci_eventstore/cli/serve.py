@@ -81,14 +81,15 @@ async def serve(repository: RedisJobRepository, **options: Unpack[Options]) -> N
     """Serve jobs over HTTP.
 
     Users send their API keys (`key create`); browsers log in with one. Each sees the jobs that are their own. With
-    --no-auth there are no users: whoever reaches the port sees all jobs, and runs commands if there is a controller.
+    --no-auth there are no users: whoever is on this machine sees all jobs, and runs commands if there is a controller;
+    pages of other sites, open in your browser, can't.
 
     Ctrl-C and SIGTERM: live streams end, their clients come back to the next server, and nothing is lost.
 
     There is no TLS here: put a proxy in front, such as nginx (docs/server.md).
     """
     try:
-        from ci_eventstore.web import WebSettings, create_app, everyone_sees_everything
+        from ci_eventstore.web import WebSettings, create_app, this_machine_sees_everything
         from ci_eventstore.web.server import WebServer, listen, server_config
     except ModuleNotFoundError as missing:
         text = f"serve needs {missing.name}, which isn't installed: pip install 'ci-eventstore[server]'"
@@ -101,7 +102,7 @@ async def serve(repository: RedisJobRepository, **options: Unpack[Options]) -> N
         max_project_bytes=options["max_zip_mib"] * MEBIBYTE,
         max_streams_per_user=options["max_streams"],
     )
-    authenticate = everyone_sees_everything if options["no_auth"] else None
+    authenticate = this_machine_sees_everything if options["no_auth"] else None
     app = create_app(repository, authenticate=authenticate, settings=settings)
     with listen(options["host"], options["port"]) as listening:
         address, port = listening.getsockname()[:2]

@@ -17,7 +17,7 @@
 --       18 how many fields to set, 19 how many to remove; then these, as names and values, then names
 --       then the records' payloads
 -- CONST LOG, FACT, INDEX_EVENTS, INDEX_BYTES, RING_BYTES, RING_ENTRY_BYTES, LATE_BYTES, CALLS_KEPT, CALLS_AGE_MS, CALLS_TTL_MS,
---       TOLD_BYTES, TOLD_ENTRY_BYTES
+--       TOLD_BYTES, TOLD_ENTRIES
 --
 -- Returns {outcome, position}: "ok", or "repeated" with the position that the first time reached;
 -- or {outcome} and changes nothing: "lost" (the token's earlier numbers aren't here), "exists", "missing",
@@ -85,13 +85,13 @@ local function add_to_index_if_due()
 end
 
 -- What followers are told: the new entries while they are few and small, else only how far the stream goes.
-local place_before, told, told_payloads = position .. '-' .. part, {}, {}
-local told_bytes = count * TOLD_ENTRY_BYTES
+local place_before, told_ids, told_payloads = position .. '-' .. part, '', ''
 local function tell(id, payload)
-  told_bytes = told_bytes + #payload
-  if told_bytes <= TOLD_BYTES then
-    told[#told + 1] = id .. ':' .. #payload
-    told_payloads[#told] = payload
+  if told_ids and #told_ids < TOLD_BYTES and #told_payloads + #payload <= TOLD_BYTES then
+    told_ids = told_ids .. ' ' .. id .. ':' .. #payload
+    told_payloads = told_payloads .. payload
+  else
+    told_ids = nil
   end
 end
 
@@ -133,14 +133,14 @@ end
 
 local function save_counters()
   redis.call('HSET', hash, 'position', position, 'part', part, 'bytes', bytes, 'lines', lines)
-  local message = position .. '-' .. part
-  if message == place_before or expected == 'new' then
-    return
+end
+
+local function tell_followers()
+  if not told_ids then
+    redis.call('PUBLISH', stream, place_before .. ' ' .. position .. '-' .. part)
+  elseif told_ids ~= '' and expected ~= 'new' then
+    redis.call('PUBLISH', stream, place_before .. told_ids .. '\n' .. told_payloads)
   end
-  if told_bytes <= TOLD_BYTES then
-    message = table.concat(told, ' ') .. '\n' .. table.concat(told_payloads)
-  end
-  redis.call('PUBLISH', stream, place_before .. ' ' .. message)
 end
 
 if had_ended and added_bytes > 0 and bytes - end_bytes + added_bytes > LATE_BYTES then
@@ -148,6 +148,7 @@ if had_ended and added_bytes > 0 and bytes - end_bytes + added_bytes > LATE_BYTE
     append_line('\n[more was written after the job had ended: it is left out here]\n')
     note_truncation()
     save_counters()
+    tell_followers()
   end
   return {'full'}
 end
@@ -194,10 +195,12 @@ end
 if kinds == '' and is_whole then
   -- Logs in batches: nothing but the entries themselves.
   for i = 1, count do
-    local id, payload = string.format('%d-0', position + i), ARGV[before_records + i]
-    redis.call('XADD', stream, id, 'e', payload)
-    tell(id, payload)
+    redis.call('XADD', stream, string.format('%d-0', position + i), 'e', ARGV[before_records + i])
   end
+  for i = 1, count <= TOLD_ENTRIES and count or 0 do
+    tell(string.format('%d-0', position + i), ARGV[before_records + i])
+  end
+  told_ids = count <= TOLD_ENTRIES and told_ids
   position, part, bytes, lines = position + count, 0, bytes + added_bytes, lines + added_lines
   add_to_index_if_due()
 else
@@ -227,6 +230,7 @@ else
 end
 
 save_counters()
+tell_followers()
 if setting > 0 then
   redis.call('HSET', hash, unpack(ARGV, 20, 19 + 2 * setting))
 end

@@ -35,9 +35,9 @@ APPEND = load_script(
         # What a hash's field takes beside its value, about.
         "RING_ENTRY_BYTES": 64,
         "LATE_BYTES": LATE_BYTES,
-        # Entries ride in the message to followers if they have at most so many bytes together, each some bytes more.
+        # Entries ride in the message to followers if they have at most so many bytes together, and are so few.
         "TOLD_BYTES": 16384,
-        "TOLD_ENTRY_BYTES": 64,
+        "TOLD_ENTRIES": 64,
         # A writer that was idle for an hour may be forgotten, once there are as many as this.
         "CALLS_KEPT": 64,
         "CALLS_AGE_MS": 3_600_000,

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -35,8 +34,6 @@ class Subscription:
         self._channels: set[str] = set()
         #: What isn't sent yet: channels to listen to, and to ignore.
         self._changes: dict[str, bool] = {}
-        #: How many answers to each channel's commands are still to come.
-        self._unanswered: Counter[tuple[bytes, bytes]] = Counter()
         self._pauses = pauses()
         self._connection: Any = None
         self._reader: asyncio.Task[None] | None = None
@@ -85,7 +82,6 @@ class Subscription:
 
     async def _read(self, connection: Any) -> None:
         """Pass on what comes over a new connection, until it fails; a redis-py error."""
-        self._unanswered.clear()
         self._changes = dict.fromkeys(self._channels, True)
         self._connection = connection
         self._start_sender()
@@ -107,15 +103,9 @@ class Subscription:
         kind, channel, content = reply
         if kind == b"message":
             self._on_message(channel.decode(), content)
-            return
-        self._unanswered[kind, channel] -= 1
-        if self._unanswered[kind, channel] < 0:
-            raise exceptions.ConnectionError(f"an unasked {kind.decode()} of {channel.decode()}")
-        if not self._unanswered[kind, channel]:
-            del self._unanswered[kind, channel]
+        elif kind == b"subscribe":
             self._pauses = pauses()
-            if kind == b"subscribe" and channel.decode() in self._channels:
-                self._on_listening(channel.decode())
+            self._on_listening(channel.decode())
 
     def _start_sender(self) -> None:
         if self._sender is None and self._connection is not None:
@@ -137,11 +127,11 @@ class Subscription:
         connection = self._connection
         if connection is None:
             return
-        self._unanswered.update((command.lower().encode(), channel.encode()) for channel in channels)
         try:
             await connection.send_command(command, *channels)
         except (exceptions.RedisError, OSError) as error:
             logger.debug("a connection to listen on failed", extra={"error": str(error)})
             # The reader notices, and begins again.
-            self._connection = None
+            if self._connection is connection:
+                self._connection = None
             await connection.disconnect(nowait=True)

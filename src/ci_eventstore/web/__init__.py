@@ -1,7 +1,7 @@
 """The web server: jobs, their logs and their live streams over HTTP. It needs the extra `server`."""
 
 from ci_eventstore.web.app import JobsRouter, create_app, create_router
-from ci_eventstore.web.authentication import EVERYTHING, Authenticate, everyone_sees_everything
+from ci_eventstore.web.authentication import EVERYTHING, Authenticate, this_machine_sees_everything
 from ci_eventstore.web.settings import WebSettings
 
 __all__ = [
@@ -11,5 +11,5 @@ __all__ = [
     "WebSettings",
     "create_app",
     "create_router",
-    "everyone_sees_everything",
+    "this_machine_sees_everything",
 ]

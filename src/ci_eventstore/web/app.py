@@ -77,7 +77,8 @@ def create_app(
         yield
         router.stop()
 
-    app = FastAPI(title="ci_eventstore", lifespan=lifespan)
+    # The framework's own pages of documents would load scripts from elsewhere.
+    app = FastAPI(title="ci_eventstore", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.include_router(router)
     app.state.router = router
     return app

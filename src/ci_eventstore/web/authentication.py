@@ -16,7 +16,7 @@ from ci_common.errors import RepositoryError
 from ci_common.models import APIKey, as_utc, utc_now
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.web.errors import WebError
-from ci_eventstore.web.origin import is_safe, is_same_origin
+from ci_eventstore.web.origin import is_loopback, is_safe, is_same_origin
 
 logger = logging.getLogger("ci_eventstore.web")
 
@@ -41,8 +41,14 @@ EVERYTHING: Final = Everything.EVERYTHING
 Authenticate = Callable[[Request], Awaitable[str | Everything | None]]
 
 
-async def everyone_sees_everything(request: Request) -> Everything:
-    """Let everybody see and do everything: for one person's own machine."""
+async def this_machine_sees_everything(request: Request) -> Everything:
+    """Let everybody see and do everything who is on this machine: for one person's own.
+
+    WebError 403 for pages of other sites in that person's browser, those too whose name leads to this machine.
+    """
+    is_ours = is_safe(request.method) or is_same_origin(request.headers, required=False)
+    if not is_ours or not is_loopback(request.headers.get("host", "")):
+        raise WebError(403, "foreign_origin", "without keys, only this machine's own pages and programs are served")
     return EVERYTHING
 
 

@@ -5,7 +5,9 @@ from typing import Annotated, Any
 
 from fastapi import Header, Query, Request, Response
 
+from ci_eventstore.errors import StoreUnavailableError
 from ci_eventstore.events.reader import Extent, Milestone
+from ci_eventstore.following.follower import Follower
 from ci_eventstore.jobs.state import JobState, to_job
 from ci_eventstore.web import sse
 from ci_eventstore.web.authentication import Caller
@@ -16,6 +18,8 @@ from ci_eventstore.web.state import Web
 from ci_eventstore.web.stream_response import HEADERS, Stream, StreamResponse
 
 PAGE_EVENTS = 1000
+#: Those of a stream that is sent as a whole.
+PLAIN_HEADERS = {name.decode(): value.decode() for name, value in HEADERS}
 
 
 class EventRoutes:
@@ -34,9 +38,15 @@ class EventRoutes:
         last_event_id_header: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
     ) -> Response:
         """Stream a job's events as they come (`text/event-stream`), until the job ends."""
-        caller = await self._web.caller(request)
         asked = parse_asked(last_event_id_header, last_event_id, from_beginning)
-        state = await self._web.state(job_id, caller.user_id)
+        try:
+            caller = await self._web.caller(request)
+            state = await self._web.state(job_id, caller.user_id)
+        except StoreUnavailableError:
+            if "text/event-stream" not in request.headers.get("accept", ""):
+                raise
+            # Nothing but the order to come back: at an error, `EventSource` would give up for good.
+            return Response(sse.RETRY + sse.HEARTBEAT, headers=PLAIN_HEADERS)
         start = decide_start(state, asked)
         if start.answer is Answer.NOTHING:
             return Response(status_code=204)
@@ -49,11 +59,15 @@ class EventRoutes:
         return self._follow(job_id, caller, start, opening, make_ending)
 
     def _follow(self, job_id: str, caller: Caller, start: Start, opening: bytes, make_ending: Any) -> Response:
+        async def follow(after: int, is_resumed: bool) -> Follower:
+            return await self._repository.follow(job_id, after, caller.user_id, is_resumed=is_resumed)
+
         stream = Stream(
             user_id=caller.user_id,
             opening=opening,
-            follow=partial(self._repository.follow, job_id, start.after, caller.user_id, is_resumed=start.is_resumed),
+            follow=follow,
             after=start.after,
+            is_resumed=start.is_resumed,
             make_ending=make_ending,
             is_allowed=caller.is_still_allowed,
         )
@@ -64,8 +78,7 @@ class EventRoutes:
         end = sse.encode_completion(state.success, start.after)
         if state.has_complete:
             end = b"".join(map(sse.encode, await self._repository.read_events(job_id, start.after - 1, 1)))
-        headers = {name.decode(): value.decode() for name, value in HEADERS}
-        return Response(sse.RETRY + opening + end, headers=headers)
+        return Response(sse.RETRY + opening + end, headers=PLAIN_HEADERS)
 
     async def events(
         self,

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 
@@ -24,3 +25,12 @@ def is_same_origin(headers: Mapping[str, str], *, required: bool) -> bool:
     port = _DEFAULT_PORTS.get(parts.scheme, "")
     host = headers.get("host", "").lower()
     return bool(host) and host.removesuffix(f":{port}") == parts.netloc.lower().removesuffix(f":{port}")
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a `Host` header names the machine that the client is on."""
+    try:
+        name = urlsplit(f"//{host}").hostname
+    except ValueError:
+        return False
+    return name in LOOPBACK

@@ -1,6 +1,7 @@
 """A job's stream as a response: an ASGI application of its own, since frames come ready and connections are many."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -11,14 +12,21 @@ from starlette.types import Receive, Scope, Send
 
 from ci_common.errors import RepositoryError
 from ci_common.models import JobEvent
-from ci_eventstore.following.follower import Follower
+from ci_eventstore.errors import StoreUnavailableError
+from ci_eventstore.following.follower import NOTHING, Follower
 from ci_eventstore.following.page import Page
+from ci_eventstore.following.records import Notice, NoticeType
 from ci_eventstore.web import sse
 from ci_eventstore.web.errors import ANSWERED, error_response
 from ci_eventstore.web.open_streams import OpenStreams, end_scope
 
+#: How long a stream whose store is away waits before it tries again.
+AWAY_SECONDS = 1.0
+
 logger = logging.getLogger("ci_eventstore.web")
 
+#: How long the end of a response may take.
+LAST_SECONDS = 1.0
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache, no-transform"),
@@ -34,10 +42,11 @@ class Stream:
     user_id: str | None
     #: The `state` event.
     opening: bytes
-    #: Begins to follow.
-    follow: Callable[[], Awaitable[Follower]]
-    #: Behind which the client is sent events.
+    #: Begins to follow behind a position, which the client was sent events up to, or not.
+    follow: Callable[[int, bool], Awaitable[Follower]]
+    #: Behind which the client is sent events, and whether it has had those before.
     after: int
+    is_resumed: bool
     #: Makes the frame of the job's end from the last position, if the job's stream has none.
     make_ending: Callable[[int], bytes] | None
     #: Tells whether the client still has the right to it.
@@ -66,46 +75,46 @@ class StreamResponse(Response):
 
         try:
             with self._streams.counted(self._stream.user_id):
-                follower = await self._stream.follow()
+                following = _Following(self._stream)
                 try:
+                    await following.begin()
                     await start()
-                    await self._run(follower, receive, send)
+                    await self._run(following, receive, send)
                 finally:
-                    follower.close()
+                    following.close()
         except ANSWERED as error:
             if not has_started:
                 await error_response(error)(scope, receive, send)
                 return
             # The client comes back, and is told then what is the matter.
             logger.warning("a stream was broken off: %s", error)
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        await _end(send)
 
-    async def _run(self, follower: Follower, receive: Receive, send: Send) -> None:
+    async def _run(self, following: "_Following", receive: Receive, send: Send) -> None:
         """Send frames until the end, or until the server stops or the client has gone."""
         scope = asyncio.timeout(None)
         try:
             async with scope, _ends_when_gone(scope, receive):
                 await _send(send, sse.RETRY + self._stream.opening)
                 with self._streams.entered(scope):
-                    await self._send_pages(follower, send)
+                    await self._send_pages(following, send)
         except TimeoutError:
             if not scope.expired():
                 raise
 
-    async def _send_pages(self, follower: Follower, send: Send) -> None:
+    async def _send_pages(self, following: "_Following", send: Send) -> None:
         loop = asyncio.get_running_loop()
-        last, checked_at = self._stream.after, loop.time()
+        checked_at = loop.time()
         while True:
-            page = await follower.read(self._heartbeat_seconds)
+            page = await following.read(self._heartbeat_seconds)
             if page.records:
                 if frames := page.encoded(sse.encode):
                     await _send(send, frames)
-                last = _last_position(page, last)
             elif not page.is_last:
                 await _send(send, sse.HEARTBEAT)
             if page.is_last:
                 if self._stream.make_ending is not None:
-                    await _send(send, self._stream.make_ending(last))
+                    await _send(send, self._stream.make_ending(following.last))
                 return
             if loop.time() - checked_at >= self._heartbeat_seconds:
                 checked_at = loop.time()
@@ -121,16 +130,69 @@ class StreamResponse(Response):
             return True
 
 
+class _Following:
+    """Follows for a stream, through outages of the store: its client sees heartbeats meanwhile."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._follow = stream.follow
+        self._is_resumed = stream.is_resumed
+        #: The position of the last event.
+        self.last = stream.after
+        self._follower: Follower | None = None
+
+    async def begin(self) -> bool:
+        """Begin behind the last event; False while the store is away."""
+        try:
+            self._follower = await self._follow(self.last, self._is_resumed)
+        except StoreUnavailableError as error:
+            self._note_outage(error)
+        return self._follower is not None
+
+    async def read(self, seconds: float) -> Page:
+        """Return the next page, an empty one if none comes in time or the store is away."""
+        if self._follower is None and not await self.begin():
+            await asyncio.sleep(AWAY_SECONDS)
+            return NOTHING
+        assert self._follower is not None
+        try:
+            page = await self._follower.read(seconds)
+        except StoreUnavailableError as error:
+            self._note_outage(error)
+            self.close()
+            return NOTHING
+        self.last, self._is_resumed = _last_position(page, self.last), True
+        return page
+
+    def close(self) -> None:
+        """End."""
+        if self._follower is not None:
+            self._follower.close()
+            self._follower = None
+
+    @staticmethod
+    def _note_outage(error: Exception) -> None:
+        logger.warning("a stream waits for the store: %s", error)
+
+
 def _last_position(page: Page, before: int) -> int:
     """Return the position of a page's last event; of the one before, if it has none."""
     for record in reversed(page.records):
         if isinstance(record, JobEvent):
             return record.id or before
+        if isinstance(record, Notice) and record.type is NoticeType.RESET:
+            return 0
     return before
 
 
 async def _send(send: Send, frames: bytes) -> None:
     await send({"type": "http.response.body", "body": frames, "more_body": True})
+
+
+async def _end(send: Send) -> None:
+    """End the response, unless the client reads nothing: then the server cuts it off when its own time is over."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LAST_SECONDS):
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 @asynccontextmanager

@@ -11,14 +11,15 @@ from redis.asyncio import Redis
 
 from ci_common.errors import JobNotFoundError
 from ci_common.models import Job, JobEvent, utc_now
+from ci_eventstore.controllers.controller import Controller
 from ci_eventstore.errors import NotInitializedError, StoreUnavailableError, StreamDamagedError
 from ci_eventstore.following import hub
 from ci_eventstore.following.follower import Follower
-from ci_eventstore.following.records import Followed, Notice
+from ci_eventstore.following.records import Followed, Notice, NoticeType
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.server import client
 from ci_eventstore.server import subscription as subscriptions
-from tests.fault_proxy import FaultProxy
+from tests.fault_proxy import Fault, FaultProxy, at
 from tests.servers import RealServer, find_redis7, find_valkey
 from tests.waiting import wait_until
 
@@ -213,6 +214,47 @@ async def test_a_read_that_is_cancelled_loses_nothing(
         assert events_in(found) == list(range(1, 4002))
 
 
+async def test_who_is_cancelled_disturbs_no_other_reader(
+    repository: RedisJobRepository, store: RedisJobRepository
+) -> None:
+    """Two wait for the same page of history; one of them goes away."""
+    await create(repository, 10)
+    async with following(store) as one, following(store) as other:
+        reading = [asyncio.create_task(follower.read()) for follower in (one, other)]
+        await asyncio.sleep(0)
+        reading[0].cancel()
+        assert len((await reading[1]).records) == 11
+
+
+@pytest.mark.usefixtures("often")
+async def test_who_is_cancelled_while_joining_leaves_nothing(own: RealServer, proxy: FaultProxy) -> None:
+    """The server hasn't confirmed yet that it tells of new events."""
+    async with RedisJobRepository.from_url(own.url) as writer, RedisJobRepository.from_url(proxy.url) as reader:
+        await create(writer)
+        proxy.plan = at(Fault.HALF_OPEN, b"SUBSCRIBE")
+        joining = asyncio.create_task(reader.follow("j"))
+        await wait_until(lambda: proxy.faults == 1)
+        assert reader.following_stats().jobs == 1
+        joining.cancel()
+        await asyncio.wait({joining})
+        assert (reader.following_stats().jobs, reader.following_stats().followers) == (0, 0)
+
+
+async def test_a_claim_is_told_at_once(
+    repository: RedisJobRepository, store: RedisJobRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its fact comes from another script than all others."""
+    monkeypatch.setattr(hub, "WATCH_SECONDS", 60.0)
+    await repository.create_job(Job(id="j", status="queued"))
+    async with following(store) as follower:
+        assert await next_page(follower) == ["created"]
+        async with Controller(repository) as controller:
+            async for claim in controller.claims():
+                assert await next_page(follower) == ["claimed"]
+                await claim.complete(True)
+                break
+
+
 async def write_and_complete(repository: RedisJobRepository, first: int, last: int) -> None:
     for number in range(first, last + 1):
         await repository.add_event("j", JobEvent("log", f"{number}\n"))
@@ -273,8 +315,11 @@ async def test_lost_messages_cost_time_only(own: RealServer, proxy: FaultProxy) 
 
 @pytest.mark.usefixtures("often")
 @pytest.mark.parametrize("fault", ["cut", "silent"])
-async def test_a_subscription_that_fails(own: RealServer, proxy: FaultProxy, fault: str) -> None:
+async def test_a_subscription_that_fails(
+    own: RealServer, proxy: FaultProxy, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its connection is cut again and again, or nothing comes over it any more: followers don't notice."""
+    monkeypatch.setattr(hub, "WATCH_SECONDS", 60.0)
     async with RedisJobRepository.from_url(own.url) as writer, RedisJobRepository.from_url(proxy.url) as reader:
         await create(writer)
         async with following(reader) as follower:
@@ -283,13 +328,10 @@ async def test_a_subscription_that_fails(own: RealServer, proxy: FaultProxy, fau
             for number in range(1, 101):
                 await writer.add_event("j", JobEvent("log", f"{number}\n"))
                 if number % 20 == 0:
-                    proxy.is_silent = fault == "silent"
-                    if fault == "cut":
-                        proxy.cut_all()
+                    proxy.cut_all() if fault == "cut" else proxy.silence()
                     await writer.add_event("j", JobEvent("log", "x\n"))
                 while len(found) < number + number // 20:
                     found += events_in(await next_page(follower))
-                proxy.is_silent = False
             assert found == list(range(1, 106))
 
 
@@ -400,17 +442,35 @@ async def test_events_that_are_no_longer_there(own: RealServer) -> None:
         RedisJobRepository.from_url(own.url) as repository,
         Redis(unix_socket_path=str(own.socket_path)) as admin,
     ):
-        await create(repository, 10)
-        async with following(repository, after=10) as live:
-            await admin.xtrim("{ci:0}:events:j", minid="5-0", approximate=False)
+        await create(repository, 2000)
+        async with following(repository, after=2000) as live:
+            await admin.xtrim("{ci:0}:events:j", minid="1800-0", approximate=False)
             async with following(repository) as follower:
                 page = await follower.read()
-                assert page.records[0] == Notice("gap", 5)  # type: ignore[arg-type]
-                assert [in_short(record) for record in page.records[1:]] == [5, 6, 7, 8, 9, 10]
-            await repository.add_event("j", JobEvent("log", "11\n"))
-            assert await next_page(live) == [11]
+                assert page.records[0] == Notice(NoticeType.GAP, 1800)
+                found = [in_short(record) for record in page.records[1:]]
+                while len(found) < 201:
+                    found += await next_page(follower)
+                assert found == list(range(1800, 2001))
+            await repository.add_event("j", JobEvent("log", "2001\n"))
+            assert await next_page(live) == [2001]
             with pytest.raises(StreamDamagedError):
                 await collect_all(repository, "j", 2)
+
+
+async def test_events_that_went_while_nobody_listened(
+    own: RealServer, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last event that was handed out is gone too, but so is all before it: that is a gap, not a reset."""
+    monkeypatch.setattr(hub, "WATCH_SECONDS", 60.0)
+    async with RedisJobRepository.from_url(own.url) as writer, RedisJobRepository.from_url(proxy.url) as reader:
+        await create(writer, 10)
+        async with following(reader, after=10) as live, admin_of(own) as admin:
+            proxy.loses_messages = True
+            await writer.add_events("j", logs(11, 15))
+            await admin.xtrim("{ci:0}:events:j", minid="13-0", approximate=False)
+            proxy.cut_all()
+            assert await next_page(live) == ["gap", 13, 14, 15]
 
 
 @pytest.mark.usefixtures("often")

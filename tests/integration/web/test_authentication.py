@@ -10,7 +10,7 @@ from fastapi import Request
 from ci_common.api_keys import generate_api_key, hash_api_key
 from ci_common.models import APIKey, Job, utc_now
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.web import WebSettings, authentication, create_app, everyone_sees_everything
+from ci_eventstore.web import WebSettings, authentication, create_app, this_machine_sees_everything
 from tests.integration.web.serving import Account, Served, create_ended_job, serve
 from tests.waiting import wait_until
 
@@ -208,10 +208,34 @@ async def test_an_application_may_authenticate_itself(repository: RedisJobReposi
 async def test_everyone_may_see_everything(repository: RedisJobRepository) -> None:
     """On one's own machine no key is needed, and jobs without a user are seen, too."""
     await repository.create_job(Job(id="j", status="running", created_at=utc_now()))
-    app = create_app(repository, authenticate=everyone_sees_everything)
+    app = create_app(repository, authenticate=this_machine_sees_everything)
     async with serve(app) as served, served.client() as client:
         assert [job["job_id"] for job in (await client.get("/jobs")).json()] == ["j"]
         created = await client.post("/jobs", json={"command": "true"})
         stored = await repository.get_job_summary(created.json()["job_id"])
         assert stored is not None
         assert stored == replace(stored, user_id=None, command=["sh", "-c", "true"])
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "status"),
+    [
+        ("GET", {"Host": "localhost:1"}, 200),
+        ("GET", {"Host": "[::1]"}, 200),
+        ("GET", {"Host": "evil.example"}, 403),
+        ("GET", {"Host": "127.0.0.1.evil.example"}, 403),
+        ("GET", {"Host": "[::1"}, 403),
+        ("POST", {"Host": "localhost", "Origin": "http://localhost"}, 201),
+        ("POST", {"Host": "localhost", "Origin": "http://evil.example"}, 403),
+        ("POST", {"Host": "localhost", "Origin": "null"}, 403),
+        ("POST", {"Host": "evil.example", "Origin": "http://evil.example"}, 403),
+    ],
+)
+async def test_without_keys_other_sites_pages_do_nothing(
+    repository: RedisJobRepository, method: str, headers: dict[str, str], status: int
+) -> None:
+    """Neither by sending a form to this machine, nor by a name of theirs that leads to it."""
+    app = create_app(repository, authenticate=this_machine_sees_everything)
+    async with serve(app) as served, served.client() as client:
+        json = {"command": "true"} if method == "POST" else None
+        assert (await client.request(method, "/jobs", headers=headers, json=json)).status_code == status

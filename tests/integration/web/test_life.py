@@ -10,8 +10,9 @@ from fastapi import FastAPI
 from httpx_sse import aconnect_sse
 
 from ci_common.models import Job, JobEvent, utc_now
+from ci_eventstore.following import hub
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.web import WebSettings, create_app, create_router, health
+from ci_eventstore.web import WebSettings, create_app, create_router, health, sse, stream_response
 from tests.integration.store.conftest import find_server, own
 from tests.integration.web.serving import Account, Served, create_account, read_lines, serve
 from tests.servers import RealServer
@@ -154,6 +155,56 @@ async def test_without_its_store_a_server_says_so(own: RealServer, monkeypatch: 
             assert (await client.get("/ready")).status_code == 503
             own.start()
             assert (await client.get("/jobs/j")).status_code == 200
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_stream_waits_for_its_store(own: RealServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long it is away, the client stays connected, sees heartbeats, then what it lacks."""
+    monkeypatch.setattr(hub, "WATCH_SECONDS", 0.05)
+    monkeypatch.setattr(stream_response, "AWAY_SECONDS", 0.05)
+    async with RedisJobRepository.from_url(own.url) as repository:
+        account = await create_account(repository, "ada")
+        await repository.create_job(Job(id="j", user_id="ada", status="running"))
+        await repository.add_event("j", JobEvent("log", "a"))
+        app = create_app(repository, settings=WebSettings(heartbeat_seconds=0.1))
+        async with (
+            serve(app) as served,
+            served.client(account) as client,
+            client.stream("GET", "/jobs/j/stream?from_beginning=true") as response,
+        ):
+            lines = response.aiter_lines()
+            assert await _next_id(lines) == "id: 1"
+            own.kill()
+            await wait_until(lambda: repository.following_stats().followers == 0)
+            async for line in _first(lines, 5, sse.HEARTBEAT.decode().rstrip("\n")):
+                assert line
+            own.start()
+            await repository.add_event("j", JobEvent("log", "b"))
+            assert await _next_id(lines) == "id: 2"
+            await repository.complete_job("j", True, utc_now())
+            assert await _next_id(lines) == "id: 3"
+
+
+async def _next_id(lines: AsyncIterator[str]) -> str:
+    """Return the next line with an event's id."""
+    async for line in lines:
+        if line.startswith("id: "):
+            return line
+    raise AssertionError("the stream has ended")
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_browser_that_comes_back_to_a_store_that_is_away(own: RealServer) -> None:
+    """`EventSource` gives up at an error, so it is told to come back again, and nothing else."""
+    async with RedisJobRepository.from_url(own.url) as repository:
+        account = await create_account(repository, "ada")
+        await repository.create_job(Job(id="j", user_id="ada", status="running"))
+        async with serve(create_app(repository)) as served, served.client(account) as client:
+            own.kill()
+            response = await client.get("/jobs/j/stream", headers={"Accept": "text/event-stream"})
+            assert (response.status_code, response.content) == (200, sse.RETRY + sse.HEARTBEAT)
+            assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
+            own.start()
 
 
 async def test_a_client_that_is_ahead_of_the_store_is_told(

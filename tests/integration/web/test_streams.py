@@ -8,7 +8,9 @@ import pytest
 from httpx_sse import aconnect_sse
 
 from ci_common.models import Job, JobEvent, utc_now
+from ci_eventstore.following.records import Followed
 from ci_eventstore.repository import RedisJobRepository
+from ci_eventstore.web import sse
 from tests.integration.web.serving import Account, Served, create_ended_job, read_lines
 from tests.waiting import wait_until
 
@@ -154,6 +156,30 @@ async def test_facts_are_told(client: httpx.AsyncClient, repository: RedisJobRep
     text = (await client.get("/jobs/j/stream?from_beginning=true")).text
     assert "event: claimed\n" in text
     assert claimed.claim.token not in text
+
+
+async def test_frames_are_made_once(
+    web: Served, ada: Account, repository: RedisJobRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many clients follow a job, each event is encoded once, and each client gets it."""
+    encoded: list[str] = []
+    encode = sse.encode
+
+    def note_and_encode(record: Followed) -> bytes:
+        encoded.append(str(record.type))
+        return encode(record)
+
+    monkeypatch.setattr(sse, "encode", note_and_encode)
+    await repository.create_job(Job(id="j", user_id="ada", status="running"))
+    async with web.client(ada) as client:
+        reading = [asyncio.create_task(read_lines(client, "/jobs/j/stream")) for _ in range(5)]
+        await wait_until(lambda: repository.following_stats().followers == 5)
+        await repository.add_event("j", JobEvent("log", "a"))
+        await repository.complete_job("j", True, utc_now())
+        expected = [{"type": "log", "data": "a"}, {"type": "complete", "success": True}]
+        assert await asyncio.gather(*reading) == [expected] * 5
+    assert (encoded.count("log"), encoded.count("complete")) == (1, 1)
+    await wait_until(lambda: repository.following_stats().followers == 0)
 
 
 async def test_a_client_that_has_gone_is_noticed(web: Served, ada: Account, repository: RedisJobRepository) -> None:

@@ -92,6 +92,7 @@ def test_followers_are_handed_what_was_shown() -> None:
     assert shown(page) == [5, 6]
     assert feed.page_behind(Place(4)) is page
     assert shown(feed.page_behind(Place(5))) == [6]
+    assert shown(feed.page_behind(Place(4))) == [5, 6]
     feed.show(2.0)
     assert shown(feed.page_behind(Place(4))) == [5, 6, 7]
 
@@ -115,6 +116,18 @@ def test_what_everyone_has_is_let_go() -> None:
         feed.extend([log(position)])
         feed.show(1.0)
         cursor.place = Place(position)
+    assert feed.head.position - feed.base.position <= KEPT_ENTRIES + 1
+
+
+def test_those_who_read_the_stream_need_nothing_kept() -> None:
+    """A follower before the base keeps nothing from being let go."""
+    feed = a_feed(Place(100))
+    at_the_end, reading = Cursor(Place(100)), Cursor(Place(1))
+    feed.cursors |= {at_the_end, reading}
+    for position in range(101, 1000):
+        feed.extend([log(position)])
+        feed.show(1.0)
+        at_the_end.place = Place(position)
     assert feed.head.position - feed.base.position <= KEPT_ENTRIES + 1
 
 
