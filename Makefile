@@ -9,7 +9,7 @@ python := $(venv)/bin/python
 installed := $(venv)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak check format bench bench-peers docs clean
+.PHONY: help setup demo test soak check format bench bench-peers bench-live docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,10 @@ bench: $(installed) ## measure the store beside plain redis-py
 
 bench-peers: $(installed) ## measure the controllers beside other queues, each in an environment of its own
 	@$(python) -m benchmarks.peers $(ARGS)
+
+bench-live: $(installed) ## measure how live jobs are followed beside a blocking XREAD and other SSE servers
+	@$(python) -m pip install --quiet --disable-pip-version-check -e '.[all,bench]'
+	@$(python) -m benchmarks.live --plots docs $(ARGS)
 
 docs: $(installed) ## write the documents that are made from the code
 	@$(python) -m tests.documents

@@ -80,7 +80,7 @@ class Report:
     #: When, on what, and the versions of all that took part, in the order in which they are shown.
     setting: dict[str, str]
     sections: Sequence[Section]
-    compression: Sequence[Compression]
+    compression: Sequence[Compression] = ()
 
     def missed(self) -> list[tuple[Section, Row]]:
         """Return the rows that don't reach their targets, with the sections that they stand in."""

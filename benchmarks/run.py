@@ -48,13 +48,20 @@ async def _server_name(sides: Sides) -> str:
     return f"{name} {info[f'{name}_version']}"
 
 
-def _setting(scale: Scale, *, tcp: bool) -> dict[str, str]:
+def machine_setting(*packages: str) -> dict[str, str]:
+    """Return when and on what this runs, with the versions of packages."""
     load, *_ = os.getloadavg()
-    packages = ", ".join(f"{name} {version(name)}" for name in ("redis", "hiredis", "msgpack", "zstandard"))
+    versions = ", ".join(f"{name} {version(name)}" for name in packages)
     return {
         "When": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "Python": f"{platform.python_version()}, {packages}",
+        "Python": f"{platform.python_version()}, {versions}",
         "Machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs, load {load:.1f} at the start",
+    }
+
+
+def _setting(scale: Scale, *, tcp: bool) -> dict[str, str]:
+    return {
+        **machine_setting("redis", "hiredis", "msgpack", "zstandard"),
         "Connections": "TCP, loopback" if tcp else "Unix socket",
         "Rounds": str(scale.rounds) if scale != QUICK else "one, and so short that the figures say nothing",
     }

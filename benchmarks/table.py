@@ -15,12 +15,12 @@ clock, with the same codec. `xrange` is the client's only: its entries stay enco
 §12; they are set with the append-only file off."""
 
 
-def render(report: Report) -> str:
-    """Return the whole report."""
-    return "\n".join(_lines(report))
+def render(report: Report, notes: str = _NOTES) -> str:
+    """Return the whole report, with what is to be known of its figures."""
+    return "\n".join(_lines(report, notes))
 
 
-def _lines(report: Report) -> Iterator[str]:
+def _lines(report: Report, notes: str) -> Iterator[str]:
     yield from (f"{name}: {value}" for name, value in report.setting.items())
     rows = [_HEADINGS] + [_cells(row) for section in report.sections for row in section.rows]
     aligned = iter(_align(rows, right=(1, 3, 4, 5)))
@@ -30,11 +30,12 @@ def _lines(report: Report) -> Iterator[str]:
         yield section.title
         yield headings
         yield from (next(aligned) for _ in section.rows)
+    if report.compression:
+        yield ""
+        yield "Zstandard"
+        yield from _compression(report.compression)
     yield ""
-    yield "Zstandard"
-    yield from _compression(report.compression)
-    yield ""
-    yield _NOTES
+    yield notes
     yield ""
     yield from _verdict(report)
 

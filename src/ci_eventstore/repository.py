@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterable
-from contextlib import aclosing
 from copy import copy
 from dataclasses import replace
 from datetime import datetime
@@ -258,13 +257,20 @@ class RedisJobRepository(AccountRepository):
         self, job_id: str, last_event_id: int = 0, user_id: str | None = None
     ) -> AsyncGenerator[JobEvent, None]:
         """Yield the events after the given id as they come; end with the job."""
-        async with aclosing(self.follow_records(job_id, last_event_id, user_id)) as following:
-            async for record in following:
-                if isinstance(record, JobEvent):
-                    last_event_id = record.id or last_event_id
-                    yield record
-                elif isinstance(record, Notice):
-                    raise StreamDamagedError(job_id, last_event_id + 1, record.position or None)
+        follower = await self.follow(job_id, last_event_id, user_id, is_resumed=False)
+        try:
+            while True:
+                page = await follower.read()
+                for record in page.records:
+                    if type(record) is JobEvent:
+                        last_event_id = record.id or last_event_id
+                        yield record
+                    elif isinstance(record, Notice):
+                        raise StreamDamagedError(job_id, last_event_id + 1, record.position or None)
+                if page.is_last:
+                    return
+        finally:
+            follower.close()
 
     async def follow_records(
         self, job_id: str, last_event_id: int = 0, user_id: str | None = None

@@ -23,7 +23,7 @@ from ci_eventstore.server.replies import as_optional_texts
 WATCH_SECONDS = 5.0
 WATCHED_AT_ONCE = 500
 #: Under load, events are gathered so that a job's followers are woken so often together, …
-WAKES_PER_SECOND = 10_000
+WAKES_PER_SECOND = 4_000
 #: … but not for longer than this.
 GATHER_SECONDS = 0.05
 #: So few followers are woken for each event.
