@@ -19,8 +19,11 @@ async def start(group: GuardedGroup, script: str, folder: Path) -> Command:
 
 async def test_a_group_that_ends_when_asked(tmp_path: Path) -> None:
     """The command and its child end by SIGTERM, in the folder that they were given; the guard is still there."""
+    # A child that isn't `sleep` yet would take the signal for its parent's trap, and forget it.
+    until_sleeping = "until grep -q sleep /proc/$!/comm; do :; done"
+    script = f"trap 'pwd > ended; exit 5' TERM; sleep 1000 & {until_sleeping}; echo; wait"
     async with GuardedGroup() as group:
-        command = await start(group, "trap 'pwd > ended; exit 5' TERM; sleep 1000 & echo; wait", tmp_path)
+        command = await start(group, script, tmp_path)
         await group.stop(10)
         assert await command.wait() == 5
         assert (tmp_path / "ended").read_text() == f"{tmp_path}\n"
