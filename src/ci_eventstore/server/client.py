@@ -101,7 +101,7 @@ class Server:
 
     async def read(self, *command: str | int | bytes) -> Reply:
         """Send a command that changes nothing, or does no harm if it is done twice; StoreUnavailableError."""
-        return await self._persist(command[0], lambda: self._commands.execute_command(*command), is_write=False)
+        return await self._persist(command[0], lambda _: self._commands.execute_command(*command), is_write=False)
 
     async def read_many(self, commands: Sequence[Sequence[str | int | bytes]]) -> list[Reply]:
         """Send several reads together and return their replies; other clients' commands may come between them."""
@@ -112,7 +112,7 @@ class Server:
         return await self._pipeline(commands, is_transaction=True)
 
     async def _pipeline(self, commands: Sequence[Sequence[str | int | bytes]], *, is_transaction: bool) -> list[Reply]:
-        async def send() -> list[Reply]:
+        async def send(is_again: bool) -> list[Reply]:
             pipeline = self._commands.pipeline(transaction=is_transaction)
             for command in commands:
                 pipeline.execute_command(*command)
@@ -132,7 +132,9 @@ class Server:
 
     async def read_together(self, *command: str | int | bytes) -> Reply:
         """Send a read, together with others that are asked for at the same time; a cancelled one disturbs no other."""
-        return await self._persist(command[0], lambda: self._pipeline_of_reads.execute(*command), is_write=False)
+        return await self._persist(
+            command[0], lambda is_again: self._send(self._pipeline_of_reads, command, is_again), is_write=False
+        )
 
     def subscription(
         self, on_message: Callable[[str, bytes], None], on_listening: Callable[[str], None]
@@ -178,10 +180,10 @@ class Server:
         deadline_ms = clock.deadline_ms(time.monotonic(), PATIENCE_SECONDS)
         values = [*keys, *arguments, deadline_ms]
 
-        async def send() -> Reply:
+        async def send(is_again: bool) -> Reply:
             nonlocal clock, deadline_ms
             try:
-                return await self._evaluate(script, len(keys), values)
+                return await self._evaluate(script, len(keys), values, is_again)
             except exceptions.ResponseError as error:
                 if not str(error).startswith("EXPIRED"):
                     raise
@@ -192,7 +194,7 @@ class Server:
                 # An earlier try may have taken effect, and only lost its answer.
                 raise OutcomeUnknownError(script.name) from error
             deadline_ms = values[-1] = clock.deadline_ms(time.monotonic(), PATIENCE_SECONDS)
-            return await self._evaluate(script, len(keys), values)
+            return await self._evaluate(script, len(keys), values, is_again)
 
         try:
             return await self._persist(script.name, send, is_write=True)
@@ -200,16 +202,24 @@ class Server:
             await asyncio.sleep(clock.seconds_until_past(deadline_ms, time.monotonic()))
             raise
 
-    async def _evaluate(self, script: Script, key_count: int, values: Sequence[str | int | bytes]) -> Reply:
+    async def _evaluate(
+        self, script: Script, key_count: int, values: Sequence[str | int | bytes], is_again: bool
+    ) -> Reply:
         try:
-            return await self._write(script.name, "EVALSHA", script.sha, key_count, *values)
+            return await self._write(script.name, ("EVALSHA", script.sha, key_count, *values), is_again)
         except exceptions.NoScriptError:
-            return await self._write(script.name, "EVAL", script.source, key_count, *values)
+            return await self._write(script.name, ("EVAL", script.source, key_count, *values), is_again)
 
-    async def _write(self, what: str, *command: str | int | bytes) -> Reply:
+    async def _send(self, pipeline: Pipeline, command: Sequence[str | int | bytes], is_again: bool) -> Reply:
+        """Send a command with others; again on a connection of its own, lest it share their fate again and again."""
+        if is_again:
+            return await self._commands.execute_command(*command)
+        return await pipeline.execute(*command)
+
+    async def _write(self, what: str, command: Sequence[str | int | bytes], is_again: bool) -> Reply:
         """Send a write; with replicas, WAIT for them on the same connection, since it is that connection's writes."""
         if not self._replicas:
-            return await self._pipeline_of_scripts.execute(*command)
+            return await self._send(self._pipeline_of_scripts, command, is_again)
         pipeline = self._commands.pipeline(transaction=False)
         pipeline.execute_command(*command)
         pipeline.execute_command("WAIT", self._replicas, int(REPLICATION_SECONDS * 1000))
@@ -229,13 +239,14 @@ class Server:
             self._clock = ClockReading(int(seconds) * 1000 + int(micros) // 1000, asked_at, time.monotonic())
         return self._clock
 
-    async def _persist(self, what: object, send: Callable[[], Awaitable[Reply]], *, is_write: bool) -> Reply:
+    async def _persist(self, what: object, send: Callable[[bool], Awaitable[Reply]], *, is_write: bool) -> Reply:
+        """Send until there is an answer, or patience is over; `send` is told whether it has been sent before."""
         started, may_have_arrived = time.monotonic(), False
-        for pause in pauses():
+        for turn, pause in enumerate(pauses()):
             if self._closed:
                 raise NotInitializedError
             try:
-                reply = await send()
+                reply = await send(turn > 0)
             except exceptions.RedisError as error:
                 may_have_arrived = may_have_arrived or not was_never_executed(error)
                 if not is_passing(error) or time.monotonic() - started + pause > self._patience(error):

@@ -1,4 +1,4 @@
-"""The one connection that carries all scripts: lost, silent, or closed while nobody used it."""
+"""The connection that carries all scripts: lost, silent, or closed while nobody used it."""
 
 import asyncio
 import time
@@ -15,6 +15,8 @@ from tests.fault_proxy import Fault, FaultProxy, always
 from tests.servers import RealServer
 
 SCRIPT = load_script("ci_eventstore", "initialize")
+#: Arguments that the script doesn't look at.
+LASTS: list[list[str]] = [["unlucky"], []]
 
 
 async def run(server: Server) -> object:
@@ -23,6 +25,7 @@ async def run(server: Server) -> object:
 
 async def test_many_scripts_share_a_connection(valkey: RealServer, server: Server) -> None:
     """Their replies come back to whom they belong."""
+    await run(server)
     await asyncio.gather(*(run(server) for _ in range(1000)))
     clients = (await server.read("CLIENT", "LIST")).decode().splitlines()
     assert sum("cmd=evalsha" in line for line in clients) == 1
@@ -69,6 +72,25 @@ async def test_a_connection_on_which_nothing_comes_is_given_up(
     started = time.monotonic()
     await asyncio.gather(run(opened), run(opened))
     assert 0.3 <= time.monotonic() - started < 2
+    await opened.close()
+
+
+async def test_who_is_sent_again_does_not_share_others_fate(own: RealServer, proxy: FaultProxy) -> None:
+    """A call is cut again and again; one that was on its way with it gets through at its second try."""
+    opened = Server(from_url(proxy.url))
+    await run(opened)
+    unlucky = True
+
+    def plan(command: Sequence[bytes]) -> Fault | None:
+        return Fault.CUT_BEFORE if unlucky and b"unlucky" in command else None
+
+    proxy.plan = plan
+    calls = [asyncio.create_task(opened.run(SCRIPT, ["{ci:accounts}:store"], [1, 1, *last])) for last in LASTS]
+    async with asyncio.timeout(10):
+        await calls[1]
+    assert not calls[0].done()
+    unlucky = False
+    await calls[0]
     await opened.close()
 
 
