@@ -4,7 +4,6 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import aclosing
 from typing import Any, cast
 
 from hiredis import pack_command
@@ -27,10 +26,8 @@ from ci_eventstore.errors import (
 from ci_eventstore.server.clock import ClockReading
 from ci_eventstore.server.counters import Counters
 from ci_eventstore.server.deployments import Deployment
-from ci_eventstore.server.listener import Listener
 from ci_eventstore.server.pipeline import Pipeline
 from ci_eventstore.server.replies import Reply, as_info, as_texts
-from ci_eventstore.server.reply_stream import transport_of
 from ci_eventstore.server.retry import failed_start, is_passing, pauses, was_never_executed
 from ci_eventstore.server.scripts import Script
 from ci_eventstore.server.subscription import Subscription
@@ -46,11 +43,7 @@ LOADING_PATIENCE_SECONDS = 300.0
 #: How long a write waits for the replicas; below the socket's timeout.
 REPLICATION_SECONDS = 2.0
 COMMAND_CONNECTIONS = 32
-BLOCKING_CONNECTIONS = 1000
-#: How long to wait before channels are listened to again.
-LISTEN_PAUSE_SECONDS = 0.5
-#: How long a message is waited for at once; below the socket's timeout.
-BLOCK_SECONDS = 5.0
+LISTENING_CONNECTIONS = 1000
 
 #: Set on every connection, whatever the URL or the given client says.
 PINNED: dict[str, Any] = {
@@ -68,26 +61,30 @@ PINNED: dict[str, Any] = {
 
 
 class Server:
-    """A server of one deployment: a pool for commands, another for blocking reads."""
+    """A server of one deployment: a pool for commands, another for listening."""
 
     def __init__(self, deployment: Deployment, replicas: int = 0) -> None:
         self.deployment = deployment
         #: How many replicas must have a write before it is acknowledged.
         self._replicas = replicas
         self._commands = _client(deployment, COMMAND_CONNECTIONS)
-        self._blocking = _client(deployment, BLOCKING_CONNECTIONS)
+        self._listening = _client(deployment, LISTENING_CONNECTIONS)
         self._pipeline_of_scripts = Pipeline(self._commands.connection_pool)
         self._pipeline_of_reads = Pipeline(self._commands.connection_pool)
         self._reached = False
         self._closed = False
         self._clock: ClockReading | None = None
         self.counters = Counters()
+        #: What those who wait for messages are given; None at the end.
+        self._heard: set[asyncio.Queue[tuple[str, str] | None]] = set()
 
     async def close(self) -> None:
         """Close all connections; what is still waiting for an answer raises NotInitializedError."""
         self._closed = True
+        for heard in self._heard:
+            heard.put_nowait(None)
         await self._commands.aclose(close_connection_pool=True)
-        await self._blocking.aclose(close_connection_pool=True)
+        await self._listening.aclose(close_connection_pool=True)
         self.deployment.release()
 
     async def info(self) -> dict[str, str]:
@@ -140,35 +137,23 @@ class Server:
         self, on_message: Callable[[str, bytes], None], on_listening: Callable[[str], None]
     ) -> Subscription:
         """Return a subscription that has no channels yet."""
-        return Subscription(self._blocking.connection_pool, on_message, on_listening)
+        return Subscription(self._listening.connection_pool, on_message, on_listening)
 
     async def messages(self, channels: Sequence[str]) -> AsyncGenerator[tuple[str, str], None]:
-        """Yield channels and their messages; two times "" when they are listened to anew: some may have been missed."""
-        while not self._closed:
-            try:
-                async with aclosing(self._listen(channels)) as messages:
-                    async for message in messages:
-                        yield message
-            except (exceptions.RedisError, TimeoutError) as error:
-                logger.debug("listening again", extra={"error": str(error)})
-                await asyncio.sleep(LISTEN_PAUSE_SECONDS)
-
-    async def _listen(self, channels: Sequence[str]) -> AsyncGenerator[tuple[str, str], None]:
-        pool = self._blocking.connection_pool
-        connection: Any = await pool.get_connection()
+        """Yield channels and their messages; two times "" when one is listened to anew: some may have been missed."""
+        heard: asyncio.Queue[tuple[str, str] | None] = asyncio.Queue()
+        self._heard.add(heard)
+        subscription = self.subscription(
+            lambda channel, data: heard.put_nowait((channel, data.decode())), lambda channel: heard.put_nowait(("", ""))
+        )
         try:
-            transport = transport_of(connection)
-            if transport is None:
-                raise exceptions.ConnectionError("this connection can't listen")
-            listener = Listener(connection, transport)
-            await listener.subscribe(channels, PINNED["socket_timeout"])
-            yield "", ""
-            while True:
-                for message in await listener.receive():
-                    yield message
+            for channel in channels:
+                subscription.listen(channel)
+            while (message := await heard.get()) is not None:
+                yield message
         finally:
-            await connection.disconnect(nowait=True)
-            await pool.release(connection)
+            self._heard.discard(heard)
+            await subscription.close()
 
     async def run(self, script: Script, keys: Sequence[str], arguments: Iterable[str | int | bytes]) -> Reply:
         """Run a script. It is sent again after a lost reply, so it must know its call by an argument.
