@@ -87,8 +87,12 @@ class ClaimedJob:
 
     async def complete(self, success: bool = True) -> None:
         """End the job as completed, behind everything written to its log; LeaseLostError."""
-        event = JobEvent("complete", success=success, timestamp=utc_now())
-        await self._end(lambda: self._persist(lambda: self._complete(event)))
+
+        async def write() -> None:
+            event = JobEvent("complete", success=success, timestamp=utc_now())
+            await self._persist(lambda: self._complete(event))
+
+        await self._end(write)
 
     async def fail(self, reason: str) -> None:
         """End the job as failed, with the reason as the last line of its log; LeaseLostError."""

@@ -53,6 +53,18 @@ async def test_a_job_that_was_interrupted_before_it_began_isnt_run(repository: R
     assert await status_of(repository) == (("cancelled" if why == "cancelled" else "running"), 1)
 
 
+async def test_times_are_in_the_order_of_events(repository: RedisJobRepository) -> None:
+    """The last line is stored when the job is completed, and no later than it ends."""
+    async with await take(repository) as job:
+        await job.log.write("first\n")
+        await job.log.write("unfinished")
+        await job.complete()
+    events = await repository.get_events_since("j", 0)
+    assert [event.type for event in events] == ["log", "log", "complete"]
+    times = [event.timestamp for event in events if event.timestamp is not None]
+    assert times == sorted(times)
+
+
 async def test_a_cancel_at_the_very_end_hits_nobody_else(repository: RedisJobRepository) -> None:
     """The job ends as cancelled, and the task that ran it goes on."""
     job = await take(repository)
