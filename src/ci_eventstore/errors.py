@@ -14,6 +14,7 @@ RepositoryError
         ├── OutcomeUnknownError
         ├── NotReplicatedError
         ├── LogNotStoredError
+    ├── LogWriterClosedError
     ├── AcknowledgedEventsLostError
     ├── ProjectionMissingError
     └── StreamDamagedError
@@ -98,6 +99,16 @@ class LogNotStoredError(StoreError):
         self.job_id = job_id
         self.size_bytes = size_bytes
         self.path = path
+
+
+class LogWriterClosedError(StoreError):
+    """Raised when something is written to a `LogWriter` that isn't open; nothing of it was taken."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(
+            f"the log writer of job {job_id!r} isn't open: write inside its `async with`, before the job ends"
+        )
+        self.job_id = job_id
 
 
 class LateOutputError(StoreError):

@@ -11,7 +11,7 @@ from typing import Self
 from ci_common.errors import LeaseLostError
 from ci_common.models import Job, JobEvent, JobStatus, utc_now
 from ci_eventstore.claims.claim import Claim, Claimed
-from ci_eventstore.errors import LogNotStoredError, OutcomeUnknownError, StoreUnavailableError
+from ci_eventstore.errors import LogNotStoredError, LogWriterClosedError, OutcomeUnknownError, StoreUnavailableError
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.writer.log_writer import LogWriter
 
@@ -58,7 +58,6 @@ class ClaimedJob:
         self._on_end = on_end
         self._secrets = tuple(secrets)
         self._log: LogWriter | None = None
-        self._log_is_open = False
         #: The task that is inside, as long as it may be interrupted.
         self._task: asyncio.Task[object] | None = None
         self._is_to_stop = False
@@ -73,16 +72,16 @@ class ClaimedJob:
 
     @property
     def log(self) -> LogWriter:
-        """The writer of the job's log; it is closed when the job is ended."""
+        """The writer of the job's log; it is closed when the job is ended. LogWriterClosedError after that."""
         if self._log is None:
+            if self.is_over:
+                raise LogWriterClosedError(self.job.id)
             self._log = self.repository.log_writer(self.job.id, secrets=self._secrets)
+            self._log.open()
         return self._log
 
     async def write(self, data: str | bytes) -> None:
-        """Write to the job's log; LogNotStoredError."""
-        if not self._log_is_open:
-            self._log_is_open = True
-            await self.log.__aenter__()
+        """Write to the job's log; LogNotStoredError, LogWriterClosedError."""
         await self.log.write(data)
 
     async def complete(self, success: bool = True) -> None:
@@ -222,11 +221,11 @@ class ClaimedJob:
             task.uncancel()
 
     async def _close_log(self) -> None:
-        if not self._log_is_open:
+        log, self._log = self._log, None
+        if log is None:
             return
-        self._log_is_open = False
         try:
-            await self.log.__aexit__(None, None, None)
+            await log.__aexit__(None, None, None)
         except LogNotStoredError as failure:
             if not isinstance(failure.__cause__, LeaseLostError):
                 logger.error("a log could not be stored: %s", failure, extra={"job_id": self.job.id})

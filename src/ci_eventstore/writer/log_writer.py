@@ -16,6 +16,7 @@ from ci_common.models import JobEvent
 from ci_eventstore.errors import (
     AcknowledgedEventsLostError,
     LogNotStoredError,
+    LogWriterClosedError,
     OutcomeUnknownError,
     StoreUnavailableError,
 )
@@ -83,9 +84,13 @@ class LogWriter:
         self._rescue_file = RescueFile(self._settings.rescue_directory)
         self._failure: LogNotStoredError | None = None
 
+    def open(self) -> None:
+        """Begin to send, as `async with` does; who calls it has to leave the writer as well."""
+        self._sender = asyncio.create_task(self._send_all())
+
     async def __aenter__(self) -> Self:
         """Begin to send."""
-        self._sender = asyncio.create_task(self._send_all())
+        self.open()
         return self
 
     async def __aexit__(
@@ -106,7 +111,12 @@ class LogWriter:
                 raise self._failure
 
     async def write(self, data: str | bytes) -> None:
-        """Take text or bytes; return at once, unless too much waits to be stored. LogNotStoredError."""
+        """Take text or bytes; return at once, unless too much waits to be stored.
+
+        LogNotStoredError; LogWriterClosedError before the writer was entered, or after it was left.
+        """
+        if self._sender is None or self._is_closing:
+            raise LogWriterClosedError(self._job_id)
         if isinstance(data, bytes):
             self._take_in(self._decoder.decode(data))
         else:

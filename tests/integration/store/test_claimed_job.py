@@ -8,7 +8,7 @@ import pytest
 from ci_common.models import Job
 from ci_eventstore.claims import lease_keeper
 from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings
-from ci_eventstore.errors import OutcomeUnknownError
+from ci_eventstore.errors import LogWriterClosedError, OutcomeUnknownError
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.server.client import Server
 from tests.fault_proxy import Fault, FaultProxy, always
@@ -63,6 +63,8 @@ async def test_times_are_in_the_order_of_events(repository: RedisJobRepository) 
     assert [event.type for event in events] == ["log", "log", "complete"]
     times = [event.timestamp for event in events if event.timestamp is not None]
     assert times == sorted(times)
+    with pytest.raises(LogWriterClosedError):
+        await job.write("late")
 
 
 async def test_a_cancel_at_the_very_end_hits_nobody_else(repository: RedisJobRepository) -> None:

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ci_common.models import Job
-from ci_eventstore.errors import LogNotStoredError
+from ci_eventstore.errors import LogNotStoredError, LogWriterClosedError
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.server import client
 from ci_eventstore.server.client import Server
@@ -50,6 +50,18 @@ async def stored(repository: RedisJobRepository) -> bytes:
 def only_file_of(directory: Path) -> tuple[Path, bytes]:
     [path] = directory.iterdir()
     return path, path.read_bytes()
+
+
+async def test_nothing_is_written_to_a_writer_that_is_not_open(repository: RedisJobRepository, job: str) -> None:
+    """Before it was entered and after it was left, nothing would send what it takes."""
+    writer = repository.log_writer(job)
+    with pytest.raises(LogWriterClosedError):
+        await writer.write("early")
+    async with writer:
+        await writer.write("in time")
+    with pytest.raises(LogWriterClosedError):
+        await writer.write("late")
+    assert await stored(repository) == b"in time"
 
 
 pieces = st.lists(st.binary(max_size=12) | st.text("aß€😀\n", max_size=6).map(str.encode), max_size=12)
