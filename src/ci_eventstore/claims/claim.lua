@@ -170,7 +170,7 @@ while last do
   end
 end
 
-local leaving, dead, moved, joining, owned = {}, {}, {}, {}, {}
+local leaving, dead, moved, joining = {}, {}, {}, {}
 if taken[1] then
   local issued_ids = {}
   for i, user in ipairs(issued) do
