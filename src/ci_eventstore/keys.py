@@ -9,6 +9,8 @@
     {ci:0}:tickets:<queue>          hash: the ticket of each user that no controller has taken yet
     {ci:0}:leases:<queue>           sorted set: claimed jobs by when their lease runs out
     {ci:0}:claims:<queue>           hash: the last call of each controller, so that a repeated one is known; expires
+    {ci:0}:offers:<queue>           sorted set: controllers that take the next job, by when the offer ends
+    {ci:0}:offered:<queue>          hash: what each controller asked last, and the last jobs that its offers brought it
     {ci:0}:ends:<session>           text: the last completions of a process, so that repeated ones are known; expires
     {ci:0}:queues                   set: the names of all queues that ever had a job, in the first partition only
     {ci:0}:clock                    hash: for how long this partition was served; leases are measured by it
@@ -66,6 +68,16 @@ class QueueKeys:
         """The last call of each controller."""
         return f"{self.tag}:claims:{self.name}"
 
+    @property
+    def offers(self) -> str:
+        """The controllers that take the next job."""
+        return f"{self.tag}:offers:{self.name}"
+
+    @property
+    def offered(self) -> str:
+        """What each controller asked last."""
+        return f"{self.tag}:offered:{self.name}"
+
     def last_call(self, session: str) -> str:
         """Return the key of the last completions of a process."""
         return f"{self.tag}:ends:{session}"
@@ -78,7 +90,12 @@ class QueueKeys:
     @property
     def channel(self) -> str:
         """Where controllers listen for new tickets; one channel for all partitions."""
-        return f"{self.tag[1:].split(':')[0]}:wake:{self.name}"
+        return f"{_prefix(self.tag)}:wake:{self.name}"
+
+    @property
+    def controllers_channel(self) -> str:
+        """What the channel begins with on which a controller is told of jobs that it was given; its name follows."""
+        return f"{_prefix(self.tag)}:controller:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +227,10 @@ def queues_key(keys: Keys) -> str:
 def session_key(keys: Keys, token_hash: str) -> str:
     """Return the key of a browser's session, by its token's hash; it expires."""
     return f"{{{keys.prefix}:accounts}}:session:{token_hash}"
+
+
+def _prefix(tag: str) -> str:
+    return tag[1:].split(":", maxsplit=1)[0]
 
 
 def probe_key(keys: Keys) -> str:

@@ -44,14 +44,7 @@ local function read(place)
   return states[place]
 end
 
-local function pack_text(text)
-  return '\218' .. struct.pack('>I2', #text) .. text
-end
-
-local before_epoch = '\148\1\167claimed' .. packed_time .. '\133' .. pack_text('epoch') .. '\206'
-local before_attempts = pack_text('attempts') .. '\206'
-local before_claim = pack_text('controller') .. pack_text(controller) .. pack_text('claim')
-local before_ticket = pack_text('ticket')
+local payload_of = claimed_payloads(packed_time, controller)
 local leased = {}
 
 -- Make a job whose state was read the controller's.
@@ -61,8 +54,7 @@ local function give(place, ticket, lost)
   local part, version = string.format('%d', state[at.part] + 1), string.format('%d', state[at.version] + 1)
   local epoch, attempts = state[at.epoch] + 1, state[at.attempts] + 1
   local claim = string.format('%d %s', epoch, token)
-  local payload = before_epoch .. struct.pack('>I4', epoch) .. before_attempts .. struct.pack('>I4', attempts) ..
-    before_claim .. pack_text(claim) .. before_ticket .. pack_text(ticket)
+  local payload = payload_of(epoch, attempts, claim, ticket)
   local entry = state[at.position] .. '-' .. part
   redis.call('XADD', key(place, 2), entry, 'e', payload)
   -- For followers, as `append.lua` tells them.

@@ -3,8 +3,11 @@
 --   backlog   sorted set of all jobs that wait, "<user>\0<member of the listings>": each user's in the order of creation
 --   tickets   hash: for each user with waiting jobs, the one ticket that no controller has taken yet
 --   dispatch  stream of tickets with a consumer group; a ticket stays pending with its controller while the job is claimed
+--   offers    sorted set of controllers that have nothing to do and take the next job, by when the offer ends on the clock
+--   offered   hash: what each controller asked last, "<session>-<number> <milliseconds of a lease>", then, on lines of their own,
+--             the last jobs that it was given by an offer, "<token of the claim> <job id>", the newest first
 
-local function issue_ticket(dispatch, tickets, user)
+local function add_ticket(dispatch, tickets, user)
   local is_new = redis.call('EXISTS', dispatch) == 0
   local ticket = redis.call('XADD', dispatch, '*', 'user', user)
   if is_new then
@@ -12,7 +15,7 @@ local function issue_ticket(dispatch, tickets, user)
     -- Tickets that were lost with the stream count for nothing.
     redis.call('DEL', tickets)
   end
-  redis.call('HSET', tickets, user, ticket)
+  return ticket
 end
 
 local function jobs_of(backlog, user, count)
@@ -22,7 +25,7 @@ end
 local function enter_queue(dispatch, backlog, tickets, user, member, channel)
   redis.call('ZADD', backlog, 0, user .. '\0' .. member)
   if redis.call('HEXISTS', tickets, user) == 0 or redis.call('EXISTS', dispatch) == 0 then
-    issue_ticket(dispatch, tickets, user)
+    redis.call('HSET', tickets, user, add_ticket(dispatch, tickets, user))
     redis.call('PUBLISH', channel, 'ticket ' .. user .. '\0' .. member)
   end
 end
@@ -60,6 +63,22 @@ local function last_ticket(dispatch)
   end
   redis.call('XGROUP', 'CREATE', dispatch, 'controllers', '0')
   return '0-0'
+end
+
+local function pack_text(text)
+  return '\218' .. struct.pack('>I2', #text) .. text
+end
+
+-- Returns a function that returns the payload of a controller's `claimed` fact, for jobs that it is given at one time.
+local function claimed_payloads(packed_time, controller)
+  local before_epoch = '\148\1\167claimed' .. packed_time .. '\133' .. pack_text('epoch') .. '\206'
+  local before_attempts = pack_text('attempts') .. '\206'
+  local before_claim = pack_text('controller') .. pack_text(controller) .. pack_text('claim')
+  local before_ticket = pack_text('ticket')
+  return function(epoch, attempts, claim, ticket)
+    return before_epoch .. struct.pack('>I4', epoch) .. before_attempts .. struct.pack('>I4', attempts) ..
+      before_claim .. pack_text(claim) .. before_ticket .. pack_text(ticket)
+  end
 end
 
 -- Milliseconds for which this partition was served. It goes on by half of the shortest lease in use at most with each

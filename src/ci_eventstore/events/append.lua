@@ -64,22 +64,6 @@ if claim ~= '*' and claim ~= (state[9] or '') then
   return {claim == '' and 'claimed' or 'fenced'}
 end
 
-if expected == 'new' and kinds == 'f' and closed == '' then
-  -- A new job without events, as most are: nothing of what follows applies to it.
-  redis.call('XADD', stream, '0-1', 'e', ARGV[#ARGV])
-  redis.call('HSET', hash, 'position', '0', 'part', '1', 'bytes', '0', 'lines', '0', unpack(ARGV, 20, before_records))
-  redis.call('ZADD', ids, '0', string.sub(member, 18))
-  for i = before_listings + 1, #KEYS do
-    redis.call('ZADD', KEYS[i], '0', member)
-  end
-  if moves == 'enter' then
-    enter_queue(KEYS[7], KEYS[8], KEYS[9], user, member, channel)
-  end
-  redis.call('HSET', calls, token, string.format('1 0 %.0f', now_ms))
-  redis.call('PEXPIRE', calls, CALLS_TTL_MS)
-  return {'ok', 0}
-end
-
 local position, part = tonumber(state[2] or 0), tonumber(state[3] or 0)
 local bytes, lines = tonumber(state[4] or 0), tonumber(state[5] or 0)
 local truncated_at, end_position, end_bytes = tonumber(state[6] or -1), tonumber(state[7] or -1), tonumber(state[8] or 0)

@@ -5,6 +5,7 @@ Version 1 is an array:
     [1, "log", time, data]                      data may be nil
     [1, "complete", time, data, success]
     [1, <fact type>, time, {field: value}]
+    [1, "created", time, {field: value}, token]    of a job without events: the call that created it
 
 - A log event given a `success` has it as a fifth element.
 - time: msgpack's timestamp for an aware one, ISO 8601 text for a naive one.
@@ -50,6 +51,11 @@ class _Zstandard(threading.local):
 
 
 _zstandard = _Zstandard()
+
+
+def encode_creation(fact: Fact, token: str) -> bytes:
+    """Return the payload of a `created` fact by which its call is recognised."""
+    return _pack((VERSION, fact.type.value, _encode_time(fact.time), _encode_fields(fact), token))
 
 
 def encode(record: Record) -> bytes:

@@ -36,12 +36,24 @@ class _Lane:
     claim: str
     waiting: deque[_Waiting] = field(default_factory=deque)
     sender: asyncio.Task[None] | None = None
+    #: Whether a caller's own task runs a command.
+    is_held: bool = False
     #: The writer's token, "" until its first call.
     token: str = ""
     number: int = 0
     #: Tokens with a call of unknown outcome: the next call closes them.
     unknown: tuple[str, ...] = ()
     used_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something waits or is on its way."""
+        return self.sender is not None or self.is_held
+
+    def command_call(self) -> Call:
+        """Return the call of a command, each of which has a token of its own."""
+        self.used_at = time.monotonic()
+        return Call(secrets.token_hex(8), 1, self.unknown)
 
     def next_call(self) -> Call:
         """Return the next call of this lane's writer, under a new token if the old one was long unused."""
@@ -56,9 +68,9 @@ class _Lane:
         """Begin again under a new token."""
         self.token, self.number = secrets.token_hex(8), 0
 
-    def note_error(self, call: Call, error: Exception) -> None:
+    def note_error(self, call: Call, error: BaseException) -> None:
         """Remember a call that may still take effect."""
-        if isinstance(error, OutcomeUnknownError):
+        if isinstance(error, OutcomeUnknownError | asyncio.CancelledError):
             self.unknown = (*self.unknown, call.token)
 
     def take_batch(self) -> tuple[Batch, list[asyncio.Future[None]]]:
@@ -81,6 +93,9 @@ class Flusher:
         self._send_events = send_events
         self._lanes: dict[tuple[str, str], _Lane] = {}
         self._senders: set[asyncio.Task[None]] = set()
+        #: How many commands run in their callers' tasks, and who waits for their end.
+        self._held = 0
+        self._drained: asyncio.Future[None] | None = None
 
     async def append(self, job_id: str, batches: Iterable[Batch], claim: str = "") -> None:
         """Append events behind what waits already, a batch after the other, and return when they are stored.
@@ -88,34 +103,68 @@ class Flusher:
         Cancelling takes out what hasn't left yet.
         """
         for batch in batches:
-            await self._enqueue(job_id, claim, batch)
+            await self._enqueue(self._lane(job_id, claim), batch)
 
     async def execute(self, job_id: str, command: LaneCommand, claim: str = "") -> None:
-        """Run a command behind what waits already."""
-        await self._enqueue(job_id, claim, command)
+        """Run a command behind what waits already.
+
+        One that is cancelled on its way may still take effect, but not behind what is written to the job later.
+        """
+        lane = self._lane(job_id, claim)
+        if lane.is_busy:
+            await self._enqueue(lane, command)
+            return
+        # Nothing waits, as for most commands: a task of the lane's own would cost a tenth of a creation.
+        lane.is_held, self._held = True, self._held + 1
+        call = lane.command_call()
+        try:
+            if await command(call):
+                lane.unknown = ()
+        except BaseException as error:
+            lane.note_error(call, error)
+            raise
+        finally:
+            lane.is_held, self._held = False, self._held - 1
+            if lane.waiting:
+                self._start(lane)
+            if not self._held and self._drained is not None:
+                self._drained.set_result(None)
+                self._drained = None
 
     def is_busy(self, job_id: str, claim: str = "") -> bool:
         """Tell whether something of a job's waits, is on its way, or has an outcome that isn't known."""
         lane = self._lanes.get((job_id, claim))
-        return lane is not None and (lane.sender is not None or bool(lane.unknown))
+        return lane is not None and (lane.is_busy or bool(lane.unknown))
 
     async def drain(self) -> None:
         """Wait until everything that waits has been sent."""
-        while self._senders:
-            await asyncio.wait(self._senders)
+        while self._senders or self._held:
+            if self._held:
+                self._drained = self._drained or asyncio.get_running_loop().create_future()
+                await asyncio.shield(self._drained)
+            if self._senders:
+                await asyncio.wait(self._senders)
 
-    def _enqueue(self, job_id: str, claim: str, work: Batch | LaneCommand) -> asyncio.Future[None]:
-        lane = self._lanes.get((job_id, claim)) or self._new_lane(job_id, claim)
+    def _enqueue(self, lane: _Lane, work: Batch | LaneCommand) -> asyncio.Future[None]:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         lane.waiting.append(_Waiting(done, work))
-        if lane.sender is None:
-            lane.sender = asyncio.create_task(self._send(lane))
-            self._senders.add(lane.sender)
+        if not lane.is_busy:
+            self._start(lane)
         return done
+
+    def _start(self, lane: _Lane) -> None:
+        lane.sender = asyncio.create_task(self._send(lane))
+        self._senders.add(lane.sender)
+
+    def _lane(self, job_id: str, claim: str) -> _Lane:
+        return self._lanes.get((job_id, claim)) or self._new_lane(job_id, claim)
 
     def _new_lane(self, job_id: str, claim: str) -> _Lane:
         if len(self._lanes) >= LANES_KEPT:
-            for idle in [lane for lane in self._lanes.values() if lane.sender is None and not lane.unknown]:
+            # What has an unknown outcome has one or the other when its token would be renewed.
+            old = time.monotonic() - TOKEN_SECONDS
+            lanes = self._lanes.values()
+            for idle in [lane for lane in lanes if not lane.is_busy and (not lane.unknown or lane.used_at < old)]:
                 del self._lanes[idle.job_id, idle.claim]
         return self._lanes.setdefault((job_id, claim), _Lane(job_id, claim))
 
@@ -150,7 +199,7 @@ class Flusher:
         waiting = lane.waiting.popleft()
         if waiting.done.done() or isinstance(waiting.work, Batch):
             return
-        call, failure = Call(secrets.token_hex(8), 1, lane.unknown), None
+        call, failure = lane.command_call(), None
         try:
             if await waiting.work(call):
                 lane.unknown = ()

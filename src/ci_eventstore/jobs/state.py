@@ -13,6 +13,14 @@ from ci_common.models import Job, JobStatus
 class JobState:
     """What the fold of a job's stream says: decided fields, then counters."""
 
+    @staticmethod
+    def of(**known: Any) -> "JobState":
+        """Return the state with these fields and nothing else known: the constructor takes thrice the time."""
+        state = object.__new__(JobState)
+        state.__dict__.update(_DEFAULTS)
+        state.__dict__.update(known)
+        return state
+
     def but(self, **changes: Any) -> "JobState":
         """Return the state with some fields changed: `dataclasses.replace`, at a tenth of its time."""
         state = object.__new__(JobState)
@@ -80,17 +88,29 @@ _NEEDED = tuple((name, _DECODERS.get(name, str)) for name in _NAMES)
 _DEFAULTS = {field.name: None if field.default is MISSING else field.default for field in fields(JobState)}
 
 
+def _encode_time(time: datetime) -> str:
+    return time.isoformat() if time.tzinfo is None or time.tzinfo is UTC else time.astimezone(UTC).isoformat()
+
+
+#: By type, as a field's value has no other than these and their subclasses.
+_ENCODERS: dict[type, Callable[[Any], str]] = {
+    str: str,
+    bool: lambda value: "1" if value else "0",
+    int: str,
+    JobStatus: lambda status: status.value,
+    datetime: _encode_time,
+    tuple: lambda words: json.dumps(words, ensure_ascii=False),
+}
+
+
 def encode_field(value: Any) -> str | None:
     """Return a field as the hash holds it; None is no field at all."""
-    if value is None or type(value) is str:
-        return value
-    if isinstance(value, bool):
-        return "1" if value else "0"
-    if isinstance(value, datetime):
-        return value.isoformat() if value.tzinfo is None else value.astimezone(UTC).isoformat()
-    if isinstance(value, tuple):
-        return json.dumps(value, ensure_ascii=False)
-    return str(value)
+    if value is None:
+        return None
+    encode = _ENCODERS.get(type(value))
+    if encode is None:
+        encode = next(encode for kind, encode in _ENCODERS.items() if isinstance(value, kind))
+    return encode(value)
 
 
 def to_hash(state: JobState) -> dict[str, str]:
@@ -106,23 +126,32 @@ def from_hash(fields: Mapping[str, str]) -> JobState:
 
 def from_values(values: Sequence[bytes | None]) -> JobState:
     """Return the state in the values of STATE_FIELDS."""
-    state = object.__new__(JobState)
     known = {
         name: decode(value.decode()) for (name, decode), value in zip(_NEEDED, values, strict=True) if value is not None
     }
-    state.__dict__.update(_DEFAULTS)
-    state.__dict__.update(known)
-    return state
+    return JobState.of(**known)
+
+
+#: What a hash holds of fields that nobody has set.
+_DEFAULT_FIELDS = {
+    name: encode_field(value) or "" for name, value in _DEFAULTS.items() if value is not None and name not in COUNTERS
+}
+
+
+def decided_fields(state: JobState) -> dict[str, str]:
+    """Return the decided fields that the hash of a new job is given."""
+    fields = dict(_DEFAULT_FIELDS)
+    for name, value in state.__dict__.items():
+        if value is not _DEFAULTS[name] and value is not None and name not in COUNTERS:
+            fields[name] = encode_field(value) or ""
+    return fields
 
 
 def decided_changes(before: JobState | None, after: JobState) -> tuple[dict[str, str], list[str]]:
     """Return the decided fields that a hash must be given, and those it must lose, to go from one state to the next."""
-    given, lost = {}, []
+    given, lost = dict[str, str](), list[str]()
     if before is None:
-        new_fields = after.__dict__.items()
-        return {
-            name: encode_field(new) or "" for name, new in new_fields if new is not None and name not in COUNTERS
-        }, []
+        return decided_fields(after), lost
     known = before.__dict__
     for name, new in after.__dict__.items():
         if name in COUNTERS or (name in known and (known[name] is new or known[name] == new)):

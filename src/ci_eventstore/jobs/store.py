@@ -15,6 +15,7 @@ from ci_eventstore.events.flusher import Flusher
 from ci_eventstore.events.reader import raise_missing
 from ci_eventstore.events.records import Fact, FactType, Record
 from ci_eventstore.jobs.commands import Cancel, Command
+from ci_eventstore.jobs.create import create_waiting, waiting_job
 from ci_eventstore.jobs.decide import decide, decide_creation
 from ci_eventstore.jobs.evolve import evolve_all
 from ci_eventstore.jobs.state import JobState, decided_changes, from_hash
@@ -67,13 +68,18 @@ class JobStore:
         now = utc_now()
         events = accept_events(job.events, now, self._settings.max_event_bytes)
         records = decide_creation(job, events, now)
-        keys = self._keys.job(job.id)
+        created, keys = waiting_job(records), self._keys.job(job.id)
 
         async def command(call: Call) -> bool:
-            await self._commit(keys, None, records, call)
+            # A call that closes others goes the way of all appends, which knows how.
+            if created is not None and not call.closes:
+                await create_waiting(self._server, keys, created, call.token)
+            else:
+                await self._commit(keys, None, records, call)
             return True
 
-        await self._note_queue(job.queue)
+        if time.monotonic() - self._noted.get(job.queue, -math.inf) > NOTE_QUEUE_SECONDS:
+            await self._note_queue(job.queue)
         await self._flusher.execute(job.id, command)
 
     async def append(self, job_id: str, events: Sequence[JobEvent], claim: str = "") -> None:
@@ -112,12 +118,10 @@ class JobStore:
 
     async def _note_queue(self, queue: str) -> None:
         """Add a queue to those that operators are shown; again now and then, should it have been lost."""
-        now = time.monotonic()
-        if now - self._noted.get(queue, -math.inf) > NOTE_QUEUE_SECONDS:
-            if len(self._noted) >= QUEUES_NOTED:
-                self._noted.clear()
-            await self._server.read("SADD", queues_key(self._keys), queue)
-            self._noted[queue] = now
+        if len(self._noted) >= QUEUES_NOTED:
+            self._noted.clear()
+        await self._server.read("SADD", queues_key(self._keys), queue)
+        self._noted[queue] = time.monotonic()
 
     def _check_claim(self, job_id: str, state: JobState, command: Command, claim: str) -> str:
         """Return what `check_claim` does, and count it when the claim was lost."""

@@ -161,14 +161,39 @@ class Server:
         OutcomeUnknownError: no answer came; it was executed before this is raised, or never will be.
         StoreUnavailableError: it wasn't and won't be.
         """
-        clock = await self._read_clock()
+        clock = await self._read_clock() if self._clock is None else self._clock
+        if not clock.is_fresh(time.monotonic()):
+            clock = await self._read_clock()
         deadline_ms = clock.deadline_ms(time.monotonic(), PATIENCE_SECONDS)
         values = [*keys, *arguments, deadline_ms]
+        failure = None
+        if not self._replicas and not self._closed:
+            # So nearly all calls go; without this a job's creation takes a tenth more time.
+            try:
+                reply = await self._pipeline_of_scripts.execute("EVALSHA", script.sha, len(keys), *values)
+            except exceptions.RedisError as error:
+                failure = error
+            else:
+                self._reached = True
+                return reply
+        return await self._insist(script, len(keys), values, clock, failure)
+
+    async def _insist(
+        self,
+        script: Script,
+        key_count: int,
+        values: list[str | int | bytes],
+        clock: ClockReading,
+        failure: exceptions.RedisError | None,
+    ) -> Reply:
+        """Run a script until there is an answer, or patience is over; `failure` is that of a try already made."""
+        deadline_ms = cast(int, values[-1])
 
         async def send(is_again: bool) -> Reply:
-            nonlocal clock, deadline_ms
+            nonlocal clock, deadline_ms, failure
+            first, failure = failure, None
             try:
-                return await self._evaluate(script, len(keys), values, is_again)
+                return await self._evaluate(script, key_count, values, is_again, first)
             except exceptions.ResponseError as error:
                 if not str(error).startswith("EXPIRED"):
                     raise
@@ -179,7 +204,7 @@ class Server:
                 # An earlier try may have taken effect, and only lost its answer.
                 raise OutcomeUnknownError(script.name) from error
             deadline_ms = values[-1] = clock.deadline_ms(time.monotonic(), PATIENCE_SECONDS)
-            return await self._evaluate(script, len(keys), values, is_again)
+            return await self._evaluate(script, key_count, values, is_again)
 
         try:
             return await self._persist(script.name, send, is_write=True)
@@ -188,9 +213,16 @@ class Server:
             raise
 
     async def _evaluate(
-        self, script: Script, key_count: int, values: Sequence[str | int | bytes], is_again: bool
+        self,
+        script: Script,
+        key_count: int,
+        values: Sequence[str | int | bytes],
+        is_again: bool,
+        failure: exceptions.RedisError | None = None,
     ) -> Reply:
         try:
+            if failure is not None:
+                raise failure
             return await self._write(script.name, ("EVALSHA", script.sha, key_count, *values), is_again)
         except exceptions.NoScriptError:
             return await self._write(script.name, ("EVAL", script.source, key_count, *values), is_again)

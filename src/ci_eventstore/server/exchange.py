@@ -22,6 +22,9 @@ class Exchange(Protocol):
     def is_usable(self) -> bool:
         """Tell whether the connection is still open, as far as is known."""
 
+    def is_idle(self) -> bool:
+        """Tell whether it is usable and nothing is on its way."""
+
     def send(self, waiting: Sequence[Waiting]) -> None:
         """Send commands behind those that were sent before."""
 
@@ -42,6 +45,10 @@ class StreamExchange(ReplyStream):
         self._loop = asyncio.get_running_loop()
         self._moved_at = 0.0
         self._watch: asyncio.TimerHandle | None = None
+
+    def is_idle(self) -> bool:
+        """Tell whether it is usable and nothing is on its way."""
+        return not self._waiting and self.is_usable()
 
     def send(self, waiting: Sequence[Waiting]) -> None:
         """Send commands behind those that were sent before."""
@@ -90,6 +97,10 @@ class TurnExchange:
     def is_usable(self) -> bool:
         """Tell whether no command has failed."""
         return not self._is_lost
+
+    def is_idle(self) -> bool:
+        """Tell whether it is usable and nothing is on its way."""
+        return not self._is_lost and (self._last is None or self._last.done())
 
     def send(self, waiting: Sequence[Waiting]) -> None:
         """Send commands behind those that were sent before."""

@@ -11,7 +11,7 @@ from ci_eventstore.server.replies import Reply
 
 
 class Pipeline:
-    """Takes commands one by one; those that come before the event loop's next turn leave together.
+    """Takes commands; while some are on their way, those that come in one turn of the event loop leave together.
 
     It keeps a connection of the pool. When that is lost, what waits for replies fails with redis-py's errors, and the
     next command gets another one from the pool, which connects again.
@@ -29,20 +29,15 @@ class Pipeline:
         loop = asyncio.get_running_loop()
         reply: asyncio.Future[Reply] = loop.create_future()
         packed = pack_command(command)  # type: ignore[arg-type]
-        if self._is_starting:
-            self._waiting.append((packed, reply))
-        elif self._exchange is not None and self._exchange.is_usable():
-            # The first one of a turn goes at once, those that follow in the same turn together.
+        if self._exchange is not None and self._exchange.is_idle() and not self._waiting:
             self._exchange.send([(packed, reply)])
-            self._send_later(loop)
         else:
+            # While others are on their way, those that come in the same turn leave together.
             self._waiting.append((packed, reply))
-            self._send_later(loop)
+            if not self._is_starting:
+                self._is_starting = True
+                loop.call_soon(self._send)
         return await reply
-
-    def _send_later(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._is_starting = True
-        loop.call_soon(self._send)
 
     def _send(self) -> None:
         """Send what waits, over a new connection if the old one is gone."""

@@ -32,16 +32,25 @@ class FakePool:
 
 
 class FakeExchange:
-    """Answers at once with how many commands came together."""
+    """Answers a little later with how many commands came together."""
 
     def __init__(self, connection: Any, *, is_lost: bool = False) -> None:
         self.connection = connection
         self.is_lost = is_lost
+        self.on_their_way = 0
 
     def is_usable(self) -> bool:
         return not self.is_lost
 
+    def is_idle(self) -> bool:
+        return not self.is_lost and not self.on_their_way
+
     def send(self, waiting: Sequence[Waiting]) -> None:
+        self.on_their_way += 1
+        asyncio.get_running_loop().call_later(0.01, self.answer, waiting)
+
+    def answer(self, waiting: Sequence[Waiting]) -> None:
+        self.on_their_way -= 1
         for _, reply in waiting:
             reply.set_result(len(waiting))
 
@@ -71,5 +80,4 @@ async def test_what_comes_in_one_turn_leaves_together(lost: list[bool]) -> None:
     """But for the first command, which doesn't wait for the others."""
     opened = Pipeline(cast(ConnectionPool, FakePool()))
     await opened.execute("PING")
-    await asyncio.sleep(0)
     assert await asyncio.gather(*(opened.execute("PING") for _ in range(5))) == [1, 4, 4, 4, 4]

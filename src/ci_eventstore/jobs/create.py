@@ -1,0 +1,65 @@
+"""Store new jobs that wait in their queues, as most do: the typed face of `create.lua`."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import msgpack
+
+from ci_common.errors import JobAlreadyExistsError
+from ci_common.models import JobStatus
+from ci_eventstore.events.append import QUEUE_FUNCTIONS
+from ci_eventstore.events.codec import encode_creation
+from ci_eventstore.events.records import Fact, Record
+from ci_eventstore.jobs.evolve import evolve
+from ci_eventstore.jobs.state import decided_fields, encode_field
+from ci_eventstore.keys import JobKeys, QueueKeys, jobs_key, listing_member
+from ci_eventstore.server.client import Server
+from ci_eventstore.server.scripts import load_script
+
+#: A controller that asks again is told of so many jobs that offers have brought it.
+GIVEN_KEPT = 4
+CREATE = load_script(__package__, "create", {"GIVEN_KEPT": GIVEN_KEPT}, QUEUE_FUNCTIONS)
+
+
+def waiting_job(records: Sequence[Record]) -> Fact | None:
+    """Return the only record of a new job that waits in its queue and has no events; None for other jobs."""
+    [first, *others] = records
+    if isinstance(first, Fact) and not others and first.fields["status"] == JobStatus.QUEUED:
+        return first
+    return None
+
+
+async def create_waiting(server: Server, keys: JobKeys, created: Fact, token: str) -> None:
+    """Store a job that waits, under a token that no other call has; JobAlreadyExistsError, StoreError.
+
+    If a controller is given it at once, that is the token of its claim, too.
+    """
+    state = evolve(None, created)
+    user_id, time = state.user_id, created.time
+    shared_keys, channel, controllers_channel = _shared_keys(keys.tag, state.queue, user_id)
+    arguments: list[str | bytes] = [
+        encode_creation(created, token),
+        listing_member(state.created_at, keys.job_id),
+        user_id or "",
+        channel,
+        token,
+        encode_field(time) or "",
+        msgpack.packb(time, datetime=True),
+        controllers_channel,
+    ]
+    for field in decided_fields(state).items():
+        arguments += field
+    all_keys = [keys.hash, keys.stream, *shared_keys]
+    if await server.run(CREATE, all_keys, arguments) != b"ok":
+        raise JobAlreadyExistsError(keys.job_id)
+
+
+@lru_cache(maxsize=1000)
+def _shared_keys(tag: str, queue_name: str, user_id: str | None) -> tuple[list[str], str, str]:
+    """Return the keys that jobs of a partition, queue and owner have in common, and the queue's channels."""
+    queue = QueueKeys(queue_name, tag)
+    keys = [JobKeys("", tag).ids, queue.dispatch, queue.backlog, queue.tickets, queue.leases]
+    keys += [queue.clock, queue.offers, queue.offered]
+    for owner in (None,) if user_id is None else (None, user_id):
+        keys += [jobs_key(tag, owner, status) for status in (None, JobStatus.QUEUED, JobStatus.RUNNING)]
+    return keys, queue.channel, queue.controllers_channel
