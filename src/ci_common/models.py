@@ -44,6 +44,8 @@ def utc_now() -> datetime:
 
 def as_utc(time: datetime) -> datetime:
     """Return the time aware and in UTC; a naive one counts as UTC."""
+    if time.tzinfo is UTC:
+        return time
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 

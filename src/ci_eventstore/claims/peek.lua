@@ -1,13 +1,33 @@
--- Say which jobs a claim would get now, so that it can declare their keys.
+-- Say which jobs a claim would get now, so that it can declare their keys. A controller that has made an offer takes it back by
+-- asking; it makes one if there is no job now, and is given the next one by `create.lua`.
 --
--- KEYS  1 dispatch, 2 backlog, 3 leases, 4 clock
--- ARGV  1 how many jobs with expired leases, 2 how many together, 3 milliseconds of a lease
+-- KEYS  1 dispatch, 2 backlog, 3 leases, 4 clock, 5 offers, 6 offered
+-- ARGV  1 how many jobs with expired leases, 2 how many together, 3 milliseconds of a lease, 4 controller,
+--       5 its question: "session-number", a session's numbers go up; "" from those that make no offers,
+--       6 milliseconds for which it makes an offer, 0: it makes none, 7 token of the last claim that its offers have brought, as
+--       far as it knows
+-- CONST OFFERED_TTL_MS
 --
--- Returns {expired, waiting}: ids of jobs whose lease has run out, then "user\0member" of queued jobs, in the order of
--- the tickets: each user's next job in turn.
+-- Returns {expired, waiting, given, made}: ids of jobs whose lease has run out; "user\0member" of queued jobs, in the order of
+-- the tickets: each user's next job in turn; the last jobs that the session's offers have brought, the newest first, each as
+-- "\n<token of the claim> <job id>"; and whether an offer was made: not if the controller has to be told of such a job first.
+-- A question that comes after a later one of its session is told nothing.
 
-local dispatch, backlog, leases, clock = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local dispatch, backlog, leases, clock, offers, offered = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local count, lease_ms = tonumber(ARGV[2]), tonumber(ARGV[3])
+local controller, question, offer_ms = ARGV[4], ARGV[5], tonumber(ARGV[6])
+
+local given = ''
+if question ~= '' then
+  local record = redis.call('HGET', offered, controller) or ''
+  local session, number = string.match(record, '^(%x+)-(%d+)')
+  if session == string.match(question, '^%x+') then
+    if tonumber(number) > tonumber(string.match(question, '%d+$')) then
+      return {{}, {}, '', 0}
+    end
+    given = string.match(record, '\n.*') or ''
+  end
+end
 
 local now = advance_clock(clock, lease_ms)
 local expired = redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, tonumber(ARGV[1]))
@@ -40,4 +60,17 @@ if last and count > 0 then
     turn = turn + 1
   end
 end
-return {expired, waiting}
+
+local is_made = 0
+if question ~= '' then
+  local newest = string.match(given, '^\n(%S+)')
+  if offer_ms > 0 and not expired[1] and not waiting[1] and (not newest or newest == ARGV[7]) then
+    redis.call('ZADD', offers, now + offer_ms, controller)
+    is_made = 1
+  else
+    redis.call('ZREM', offers, controller)
+  end
+  redis.call('HSET', offered, controller, question .. ' ' .. ARGV[3] .. given)
+  redis.call('PEXPIRE', offered, OFFERED_TTL_MS)
+end
+return {expired, waiting, given, is_made}

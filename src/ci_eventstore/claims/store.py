@@ -3,8 +3,7 @@
 import itertools
 import random
 import secrets
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import msgpack
@@ -12,16 +11,18 @@ import msgpack
 from ci_common.models import JobStatus, utc_now
 from ci_eventstore.claims.claim import Claim, Claimed
 from ci_eventstore.claims.completions import Completions
+from ci_eventstore.claims.offer import Offer, as_claimed
 from ci_eventstore.claims.overview import QueueOverview, queue_names, read_overview
 from ci_eventstore.errors import StoreError
 from ci_eventstore.events.append import QUEUE_FUNCTIONS
-from ci_eventstore.jobs.state import STATE_FIELDS, encode_field, from_values, to_job
+from ci_eventstore.jobs.state import STATE_FIELDS, encode_field, from_hash, from_values
 from ci_eventstore.keys import Keys, QueueKeys, jobs_key, member_job_id
 from ci_eventstore.server.client import Server
-from ci_eventstore.server.replies import Reply, as_texts
+from ci_eventstore.server.replies import Reply, as_text_map, as_texts
 from ci_eventstore.server.scripts import load_script
+from ci_eventstore.server.subscription import Subscription
 
-PEEK = load_script(__package__, "peek", functions=QUEUE_FUNCTIONS)
+PEEK = load_script(__package__, "peek", {"OFFERED_TTL_MS": 86_400_000}, QUEUE_FUNCTIONS)
 CLAIM = load_script(__package__, "claim", {"CALLS_TTL_MS": 86_400_000}, QUEUE_FUNCTIONS)
 RENEW = load_script(__package__, "renew", functions=QUEUE_FUNCTIONS)
 
@@ -43,6 +44,14 @@ class _Candidate(NamedTuple):
     job_id: str
     user_id: str = ""
     member: str = ""
+
+
+class _Peeked(NamedTuple):
+    """What a claim would get, and what offers have brought, as `peek.lua` writes it."""
+
+    expired: list[_Candidate]
+    waiting: list[_Candidate]
+    given: str
 
 
 class ClaimStore:
@@ -71,6 +80,10 @@ class ClaimStore:
             claimed += await self._take(keys, controller, [], candidates, int(lease_seconds * 1000))
         return claimed
 
+    def places(self, queue: str) -> list[QueueKeys]:
+        """Return a queue's keys in all partitions."""
+        return [QueueKeys(queue, tag) for tag in self._keys.tags]
+
     async def claim(self, queue: str, controller: str, count: int, lease_seconds: float) -> list[Claimed]:
         """Claim up to so many jobs of a queue for a controller.
 
@@ -78,14 +91,48 @@ class ClaimStore:
         gives the same jobs when it is repeated. StoreError.
         """
         claimed: list[Claimed] = []
-        partitions = self._partitions(queue)
+        partitions = self.places(queue)
         # Or jobs of the first one would always come first.
         random.shuffle(partitions)
         for partition in partitions:
             missing = min(count - len(claimed), CLAIM_JOBS)
             if missing > 0:
-                claimed += await self._claim_in(partition, controller, missing, int(lease_seconds * 1000))
+                claimed += await self.claim_in(partition, controller, missing, lease_seconds)
         return claimed
+
+    async def claim_in(
+        self,
+        place: QueueKeys,
+        controller: str,
+        count: int,
+        lease_seconds: float,
+        offer: Offer | None = None,
+        *,
+        makes_offer: bool = False,
+    ) -> list[Claimed]:
+        """Claim up to so many jobs of one partition, or what the offer that stands there has brought; StoreError."""
+        lease_ms = int(lease_seconds * 1000)
+        foreseen: list[Claimed] = []
+        if offer is None or offer.place is None:
+            foreseen = await self._claim_foreseen(place, controller, count, lease_ms)
+        missing = count - len(foreseen)
+        if not missing:
+            return foreseen
+        try:
+            return foreseen + await self._claim_asking(place, controller, missing, lease_ms, offer, makes_offer)
+        except StoreError:
+            if foreseen:
+                return foreseen
+            raise
+
+    async def withdraw(self, place: QueueKeys, offer: Offer, lease_seconds: float) -> list[Claimed]:
+        """Take an offer back; return what it has brought and isn't known yet. StoreError."""
+        peeked = await self._peek(place, 0, int(lease_seconds * 1000), offer)
+        return await self._brought(offer, peeked.given)
+
+    def read_given(self, offer: Offer, message: bytes) -> Claimed | None:
+        """Return the job of which a message to an offer's controller tells, if it isn't known yet."""
+        return offer.read(self._keys, message)
 
     async def claim_expired(self, job_id: str, queue: str, controller: str, lease_seconds: float) -> Claimed | None:
         """Claim one job if its controller is gone."""
@@ -113,18 +160,19 @@ class ClaimStore:
 
     async def sign_off(self, queue: str, controller: str = "") -> None:
         """Remove a controller that has no jobs from a queue's consumer group, and those that are long gone."""
-        for keys in self._partitions(queue):
-            await self._server.run(TIDY, [keys.dispatch, keys.calls], [controller, GONE_MS])
+        for keys in self.places(queue):
+            all_keys = [keys.dispatch, keys.calls, keys.offers, keys.offered]
+            await self._server.run(TIDY, all_keys, [controller, GONE_MS])
 
-    async def messages(self, queues: Sequence[str]) -> AsyncGenerator[tuple[str, str], None]:
-        """Yield queues and what their controllers are told: "ticket", "ticket <waiting job>", "cancel <job id>".
+    def subscription(
+        self, on_message: Callable[[str, bytes], None], on_listening: Callable[[str], None]
+    ) -> Subscription:
+        """Return a subscription that has no channels yet.
 
-        "" for all of them when some messages may have been missed.
+        On a queue's channel controllers are told "ticket", "ticket <waiting job>" and "cancel <job id>", each on its
+        own channel of the jobs that its offers have brought.
         """
-        by_channel = {self._partitions(queue)[0].channel: queue for queue in queues}
-        async with aclosing(self._server.messages(list(by_channel))) as messages:
-            async for channel, message in messages:
-                yield by_channel.get(channel, ""), message
+        return self._server.subscription(on_message, on_listening)
 
     async def queue_names(self) -> list[str]:
         """Return the names of all queues that ever had a job."""
@@ -134,27 +182,15 @@ class ClaimStore:
         """Return what a queue holds: its waiting jobs, and its controllers with theirs."""
         return await read_overview(self._server, self._keys, queue)
 
-    def _partitions(self, queue: str) -> list[QueueKeys]:
-        return [QueueKeys(queue, tag) for tag in self._keys.tags]
-
-    async def _claim_in(self, keys: QueueKeys, controller: str, count: int, lease_ms: int) -> list[Claimed]:
-        foreseen = await self._claim_foreseen(keys, controller, count, lease_ms)
-        if len(foreseen) == count:
-            return foreseen
-        try:
-            return foreseen + await self._claim_asking(keys, controller, count - len(foreseen), lease_ms)
-        except StoreError:
-            if foreseen:
-                return foreseen
-            raise
-
-    async def _claim_asking(self, keys: QueueKeys, controller: str, count: int, lease_ms: int) -> list[Claimed]:
+    async def _claim_asking(
+        self, keys: QueueKeys, controller: str, count: int, lease_ms: int, offer: Offer | None, makes_offer: bool
+    ) -> list[Claimed]:
         """Ask whose turn it is, then claim those jobs; again if others were faster."""
-        peek_keys = [keys.dispatch, keys.backlog, keys.leases, keys.clock]
         for _ in range(RACES):
-            reply = await self._server.run(PEEK, peek_keys, [count, FORESEEN_JOBS if count > 1 else 1, lease_ms])
-            expired = [_Candidate(job_id) for job_id in as_texts(reply[0])]
-            waiting = [_as_candidate(text) for text in as_texts(reply[1])]
+            peeked = await self._peek(keys, count, lease_ms, offer, makes_offer)
+            if offer is not None and (brought := await self._brought(offer, peeked.given)):
+                return brought
+            expired, waiting = peeked.expired, peeked.waiting
             if not expired and not waiting:
                 break
             now, later = waiting[: max(count - len(expired), 0)], waiting[max(count - len(expired), 0) :]
@@ -163,6 +199,33 @@ class ClaimStore:
                     self._foreseen[keys] = later
                 return found
         return []
+
+    async def _peek(
+        self, keys: QueueKeys, count: int, lease_ms: int, offer: Offer | None = None, makes_offer: bool = False
+    ) -> _Peeked:
+        """Ask whose turn it is, and take back an offer that stands, or make one if it is nobody's."""
+        offers: list[str | int] = ["", "", 0, ""]
+        if offer is not None:
+            offers = [offer.controller, offer.next_question(), offer.milliseconds if makes_offer else 0, offer.newest]
+            # Should no answer come, it may stand.
+            offer.place = keys
+        all_keys = [keys.dispatch, keys.backlog, keys.leases, keys.clock, keys.offers, keys.offered]
+        together = FORESEEN_JOBS if count > 1 else 1
+        reply = await self._server.run(PEEK, all_keys, [count, min(count, 1) * together, lease_ms, *offers])
+        expired = [_Candidate(job_id) for job_id in as_texts(reply[0])]
+        waiting = [_as_candidate(text) for text in as_texts(reply[1])]
+        if offer is not None and not reply[3]:
+            offer.place = None
+        return _Peeked(expired, waiting, reply[2].decode())
+
+    async def _brought(self, offer: Offer, given: str) -> list[Claimed]:
+        """Return what an offer has brought and no message told of, if it is still the controller's."""
+        brought: list[Claimed] = []
+        for claim in offer.missed(given):
+            fields = as_text_map(await self._server.read("HGETALL", self._keys.job(claim.job_id).hash))
+            if offer.accept(claim.token) and fields.get("claim") == str(claim):
+                brought.append(as_claimed(self._keys, claim.job_id, from_hash(fields)))
+        return brought
 
     async def _claim_foreseen(self, keys: QueueKeys, controller: str, count: int, lease_ms: int) -> list[Claimed]:
         """Claim what the last question has shown beyond what was wanted then, as far as it is still its turn."""
@@ -198,7 +261,7 @@ class ClaimStore:
             arguments += (job_id, user_id, member, tokens[16 * place : 16 * place + 16], owner)
         for user_id in owners:
             all_keys += (jobs_key(tag, user_id, JobStatus.QUEUED), jobs_key(tag, user_id, JobStatus.RUNNING))
-        return [_as_claimed(keys, found) for found in await self._server.run(CLAIM, all_keys, arguments)]
+        return [_as_claimed(self._keys, found) for found in await self._server.run(CLAIM, all_keys, arguments)]
 
 
 def _as_candidate(text: str) -> _Candidate:
@@ -206,9 +269,6 @@ def _as_candidate(text: str) -> _Candidate:
     return _Candidate(member_job_id(member), user_id, member)
 
 
-def _as_claimed(keys: QueueKeys, reply: Reply) -> Claimed:
+def _as_claimed(keys: Keys, reply: Reply) -> Claimed:
     job_id, lost_by = as_texts(reply[:2])
-    state = from_values(reply[2])
-    assert state.claim is not None
-    claim = Claim(job_id, state.epoch, state.claim.partition(" ")[2])
-    return Claimed(claim, to_job(job_id, state), state, lost_by or None, keys)
+    return as_claimed(keys, job_id, from_values(reply[2]), lost_by or None)

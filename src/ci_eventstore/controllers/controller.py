@@ -6,8 +6,8 @@ import os
 import platform
 import random
 import secrets
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -15,15 +15,16 @@ from typing import Self
 from ci_common.errors import RepositoryError
 from ci_common.validation import check_id
 from ci_eventstore.claims.claim import Claim, Claimed
+from ci_eventstore.claims.claimer import Claimer, Heard
 from ci_eventstore.claims.lease_keeper import LeaseKeeper
 from ci_eventstore.controllers.claimed_job import ClaimedJob
-from ci_eventstore.errors import ConfigurationError, StoreError
+from ci_eventstore.errors import ConfigurationError
 from ci_eventstore.repository import RedisJobRepository
 
 logger = logging.getLogger("ci_eventstore.controllers")
 
-#: How long a controller that ends waits for the store to forget it; it would be forgotten anyway.
-SIGN_OFF_SECONDS = 5.0
+#: For so many times of the poll an offer stands: a controller that hangs brings a job to a stop only for that long.
+OFFER_POLLS = 2.0
 
 #: A controller that has many jobs claims them in so many parts, none smaller than this: while some run, others come.
 WAVES = 4
@@ -87,11 +88,11 @@ class Controller:
         self._secrets = tuple(secrets)
         self._running: dict[Claim, ClaimedJob] = {}
         self._woken = asyncio.Event()
-        #: Queues and jobs that messages told of.
-        self._told: list[tuple[str, str]] = []
+        #: Jobs that an offer has brought and that aren't begun.
+        self._brought: list[ClaimedJob] = []
         self._stopping = asyncio.Event()
+        self._claimer: Claimer | None = None
         self._keeper: LeaseKeeper | None = None
-        self._listener: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         """Begin to renew leases and to listen for new jobs."""
@@ -100,9 +101,12 @@ class Controller:
         def notify(claim: Claim, answer: str) -> None:
             loop.call_soon_threadsafe(self._interrupt, claim, answer)
 
-        self._keeper = self._repository.keep_leases(self.settings.lease_seconds, notify)
+        lease_seconds, offer_seconds = self.settings.lease_seconds, OFFER_POLLS * self.settings.poll_seconds
+        claims = self._repository.claims
+        self._claimer = Claimer(claims, self.name, self._queues, lease_seconds, offer_seconds, self._hear)
+        self._keeper = self._repository.keep_leases(lease_seconds, notify)
         self._keeper.start()
-        self._listener = asyncio.create_task(self._listen())
+        self._claimer.listen()
         return self
 
     async def __aexit__(
@@ -110,19 +114,13 @@ class Controller:
     ) -> None:
         """Give back what is still claimed, and sign off."""
         self.stop()
+        await self._take_back_offer()
         for job in list(self._running.values()):
             await self._give_back(job)
-        if self._listener is not None:
-            self._listener.cancel()
-            await asyncio.wait({self._listener})
+        await self._open_claimer().close()
         if self._keeper is not None:
             await self._keeper.stop()
-        try:
-            async with asyncio.timeout(SIGN_OFF_SECONDS):
-                for queue in self._queues:
-                    await self._repository.claims.sign_off(queue, self.name)
-        except (StoreError, TimeoutError) as failure:
-            logger.warning("the controller couldn't sign off: %s", str(failure) or "the store gave no answer")
+        await self._open_claimer().sign_off()
 
     def stop(self) -> None:
         """Claim no more jobs; those that run have a time of grace."""
@@ -179,6 +177,18 @@ class Controller:
             if asking is not None:
                 for job in await asking:
                     await self._give_back(job)
+            await self._take_back_offer()
+
+    async def _take_back_offer(self) -> None:
+        """Make no offer any more, and give back what it has brought."""
+        claimer = self._open_claimer()
+        self._brought += [self._take_over(claimed) for claimed in await claimer.withdraw()]
+        while self._brought:
+            await self._give_back(self._brought.pop())
+
+    def _open_claimer(self) -> Claimer:
+        assert self._claimer is not None, "a controller is used in `async with`"
+        return self._claimer
 
     def _wanted(self) -> int:
         """Return how many jobs to ask for: not all that may run if they are many, so that some run as others come."""
@@ -186,49 +196,21 @@ class Controller:
         return min(free, max(self.settings.concurrency // WAVES, SMALL_WAVE))
 
     async def _ask(self, count: int) -> list[ClaimedJob]:
-        """Claim up to so many jobs; from then on they are held."""
+        """Claim up to so many jobs, or return those that an offer has brought; they are held already."""
+        if self._brought:
+            found, self._brought = self._brought, []
+            return found
         if count < 1:
             return []
-        found = await self._claim_told(count) or await self._claim(count)
-        return [self._take_over(queue, claimed) for queue, claimed in found]
+        is_idle = not self._running and not self._stopping.is_set()
+        claimed = await self._open_claimer().claim(count, is_idle=is_idle)
+        return [self._take_over(one) for one in claimed]
 
-    async def _claim_told(self, count: int) -> list[tuple[str, Claimed]]:
-        """Claim up to so many jobs of those that messages told of."""
-        told, self._told = self._told[:count], []
-        found: list[tuple[str, Claimed]] = []
-        for queue in {queue for queue, _ in told}:
-            waiting = [job for its_queue, job in told if its_queue == queue]
-            with self._reporting(queue):
-                lease = self.settings.lease_seconds
-                claimed = await self._repository.claims.claim_waiting(queue, self.name, waiting, lease)
-                found += [(queue, one) for one in claimed]
-        return found
-
-    async def _claim(self, count: int) -> list[tuple[str, Claimed]]:
-        """Claim up to so many jobs, of all queues in turn."""
-        found: list[tuple[str, Claimed]] = []
-        random.shuffle(self._queues)
-        for queue in self._queues:
-            if count <= len(found):
-                break
-            with self._reporting(queue):
-                lease = self.settings.lease_seconds
-                claimed = await self._repository.claims.claim(queue, self.name, count - len(found), lease)
-                found += [(queue, one) for one in claimed]
-        return found
-
-    @contextmanager
-    def _reporting(self, queue: str) -> Iterator[None]:
-        try:
-            yield
-        except StoreError as error:
-            logger.warning("no jobs can be claimed: %s", error, extra={"queue": queue})
-
-    def _take_over(self, queue: str, claimed: Claimed) -> ClaimedJob:
+    def _take_over(self, claimed: Claimed) -> ClaimedJob:
         job = ClaimedJob(self._repository, claimed, self._secrets, on_end=self._drop)
         self._running[job.claim] = job
         if self._keeper is not None:
-            self._keeper.hold(queue, job.claim)
+            self._keeper.hold(claimed.queue.name, job.claim)
         return job
 
     async def _is_to_run(self, job: ClaimedJob) -> bool:
@@ -284,15 +266,13 @@ class Controller:
         except TimeoutError:
             pass
 
-    async def _listen(self) -> None:
-        async for queue, message in self._repository.claims.messages(self._queues):
-            kind, _, what = message.partition(" ")
-            if kind != "cancel":
-                if what and len(self._told) < self.settings.concurrency:
-                    self._told.append((queue, what))
-                self._woken.set()
-            elif self._keeper is not None and what in {claim.job_id for claim in self._running}:
-                self._keeper.look()
+    def _hear(self, heard: Heard) -> None:
+        if heard.given is not None:
+            self._brought.append(self._take_over(heard.given))
+        if heard.cancelled is None:
+            self._woken.set()
+        elif self._keeper is not None and heard.cancelled in {claim.job_id for claim in self._running}:
+            self._keeper.look()
 
 
 def new_name() -> str:

@@ -10,8 +10,7 @@ from ci_common.models import JobStatus
 from ci_eventstore.events.append import QUEUE_FUNCTIONS
 from ci_eventstore.events.codec import encode_creation
 from ci_eventstore.events.records import Fact, Record
-from ci_eventstore.jobs.evolve import evolve
-from ci_eventstore.jobs.state import decided_fields, encode_field
+from ci_eventstore.jobs.state import created_fields, encode_field
 from ci_eventstore.keys import JobKeys, QueueKeys, jobs_key, listing_member
 from ci_eventstore.server.client import Server
 from ci_eventstore.server.scripts import load_script
@@ -34,12 +33,12 @@ async def create_waiting(server: Server, keys: JobKeys, created: Fact, token: st
 
     If a controller is given it at once, that is the token of its claim, too.
     """
-    state = evolve(None, created)
-    user_id, time = state.user_id, created.time
-    shared_keys, channel, controllers_channel = _shared_keys(keys.tag, state.queue, user_id)
+    known, time = created.fields, created.time
+    user_id = known.get("user_id")
+    shared_keys, channel, controllers_channel = _shared_keys(keys.tag, known["queue"], user_id)
     arguments: list[str | bytes] = [
         encode_creation(created, token),
-        listing_member(state.created_at, keys.job_id),
+        listing_member(known["created_at"], keys.job_id),
         user_id or "",
         channel,
         token,
@@ -47,7 +46,7 @@ async def create_waiting(server: Server, keys: JobKeys, created: Fact, token: st
         msgpack.packb(time, datetime=True),
         controllers_channel,
     ]
-    for field in decided_fields(state).items():
+    for field in created_fields(known).items():
         arguments += field
     all_keys = [keys.hash, keys.stream, *shared_keys]
     if await server.run(CREATE, all_keys, arguments) != b"ok":

@@ -31,9 +31,9 @@ _MOVES = {
 
 def decide_creation(job: Job, events: Sequence[JobEvent], now: datetime) -> list[Record]:
     """Return the records of a new job; its events were accepted."""
-    known = {name: getattr(job, name) for name in CREATED_FIELDS}
-    fields = {name: value for name, value in known.items() if value is not None}
-    records: list[Record] = [Fact(FactType.CREATED, now, {**fields, "status": str(job.status)}), *events]
+    fields = {name: value for name in CREATED_FIELDS if (value := getattr(job, name)) is not None}
+    fields["status"] = str(job.status)
+    records: list[Record] = [Fact(FactType.CREATED, now, fields), *events]
     if job.status in ENDED and not any(event.type == "complete" for event in events):
         records.append(Fact(FactType.ENDED, now))
     return records

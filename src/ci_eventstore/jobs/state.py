@@ -3,10 +3,10 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-from ci_common.models import Job, JobStatus
+from ci_common.models import Job, JobStatus, as_utc
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +89,11 @@ _DEFAULTS = {field.name: None if field.default is MISSING else field.default for
 
 
 def _encode_time(time: datetime) -> str:
-    return time.isoformat() if time.tzinfo is None or time.tzinfo is UTC else time.astimezone(UTC).isoformat()
+    return time.isoformat() if time.tzinfo is None else as_utc(time).isoformat()
+
+
+def _encode_words(words: Sequence[str]) -> str:
+    return json.dumps(words, ensure_ascii=False)
 
 
 #: By type, as a field's value has no other than these and their subclasses.
@@ -99,7 +103,8 @@ _ENCODERS: dict[type, Callable[[Any], str]] = {
     int: str,
     JobStatus: lambda status: status.value,
     datetime: _encode_time,
-    tuple: lambda words: json.dumps(words, ensure_ascii=False),
+    tuple: _encode_words,
+    list: _encode_words,
 }
 
 
@@ -138,28 +143,22 @@ _DEFAULT_FIELDS = {
 }
 
 
-def decided_fields(state: JobState) -> dict[str, str]:
-    """Return the decided fields that the hash of a new job is given."""
-    fields = dict(_DEFAULT_FIELDS)
-    for name, value in state.__dict__.items():
-        if value is not _DEFAULTS[name] and value is not None and name not in COUNTERS:
-            fields[name] = encode_field(value) or ""
-    return fields
+def created_fields(known: Mapping[str, Any]) -> dict[str, str]:
+    """Return the decided fields that the hash of a new job is given, of a job that was created with these fields."""
+    return {**_DEFAULT_FIELDS, **{name: encode_field(value) or "" for name, value in known.items()}, "version": "1"}
 
 
 def decided_changes(before: JobState | None, after: JobState) -> tuple[dict[str, str], list[str]]:
     """Return the decided fields that a hash must be given, and those it must lose, to go from one state to the next."""
     given, lost = dict[str, str](), list[str]()
-    if before is None:
-        return decided_fields(after), lost
-    known = before.__dict__
+    known = before.__dict__ if before else {}
     for name, new in after.__dict__.items():
         if name in COUNTERS or (name in known and (known[name] is new or known[name] == new)):
             continue
         text = encode_field(new)
         if text is not None:
             given[name] = text
-        else:
+        elif before:
             lost.append(name)
     return given, lost
 

@@ -3,8 +3,9 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Any, cast
+from weakref import WeakSet
 
 from hiredis import pack_command
 from redis import exceptions
@@ -75,14 +76,13 @@ class Server:
         self._closed = False
         self._clock: ClockReading | None = None
         self.counters = Counters()
-        #: What those who wait for messages are given; None at the end.
-        self._heard: set[asyncio.Queue[tuple[str, str] | None]] = set()
+        self._subscriptions: WeakSet[Subscription] = WeakSet()
 
     async def close(self) -> None:
         """Close all connections; what is still waiting for an answer raises NotInitializedError."""
         self._closed = True
-        for heard in self._heard:
-            heard.put_nowait(None)
+        for subscription in list(self._subscriptions):
+            await subscription.close()
         await self._commands.aclose(close_connection_pool=True)
         await self._listening.aclose(close_connection_pool=True)
         self.deployment.release()
@@ -136,24 +136,10 @@ class Server:
     def subscription(
         self, on_message: Callable[[str, bytes], None], on_listening: Callable[[str], None]
     ) -> Subscription:
-        """Return a subscription that has no channels yet."""
-        return Subscription(self._listening.connection_pool, on_message, on_listening)
-
-    async def messages(self, channels: Sequence[str]) -> AsyncGenerator[tuple[str, str], None]:
-        """Yield channels and their messages; two times "" when one is listened to anew: some may have been missed."""
-        heard: asyncio.Queue[tuple[str, str] | None] = asyncio.Queue()
-        self._heard.add(heard)
-        subscription = self.subscription(
-            lambda channel, data: heard.put_nowait((channel, data.decode())), lambda channel: heard.put_nowait(("", ""))
-        )
-        try:
-            for channel in channels:
-                subscription.listen(channel)
-            while (message := await heard.get()) is not None:
-                yield message
-        finally:
-            self._heard.discard(heard)
-            await subscription.close()
+        """Return a subscription that has no channels yet; it ends with this."""
+        subscription = Subscription(self._listening.connection_pool, on_message, on_listening)
+        self._subscriptions.add(subscription)
+        return subscription
 
     async def run(self, script: Script, keys: Sequence[str], arguments: Iterable[str | int | bytes]) -> Reply:
         """Run a script. It is sent again after a lost reply, so it must know its call by an argument.

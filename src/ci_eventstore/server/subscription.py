@@ -8,6 +8,8 @@ from typing import Any
 from redis import exceptions
 from redis.asyncio.connection import ConnectionPool
 
+from ci_eventstore.server.replies import Reply
+from ci_eventstore.server.reply_stream import ReplyStream, transport_of
 from ci_eventstore.server.retry import pauses
 
 logger = logging.getLogger("ci_eventstore.server")
@@ -82,22 +84,28 @@ class Subscription:
 
     async def _read(self, connection: Any) -> None:
         """Pass on what comes over a new connection, until it fails; a redis-py error."""
+        transport = transport_of(connection)
+        stream = None if transport is None else _Stream(connection, transport, self._take)
         self._changes = dict.fromkeys(self._channels, True)
         self._connection = connection
         self._start_sender()
         was_asked = False
         while True:
-            reply = await connection.read_response(timeout=PING_SECONDS, disconnect_on_error=False)
-            if reply is not None:
-                was_asked = False
-                self._take(reply)
-            elif was_asked:
+            was_heard = await (self._read_in_turn(connection) if stream is None else stream.was_heard())
+            if not was_heard and was_asked:
                 raise exceptions.TimeoutError("the server said nothing")
-            else:
-                was_asked = True
+            was_asked = not was_heard
+            if was_asked:
                 await connection.send_command("PING")
 
-    def _take(self, reply: Any) -> None:
+    async def _read_in_turn(self, connection: Any) -> bool:
+        """Read one reply, on a connection that isn't a stream's; False: none came."""
+        reply = await connection.read_response(timeout=PING_SECONDS, disconnect_on_error=False)
+        if reply is not None:
+            self._take(reply)
+        return reply is not None
+
+    def _take(self, reply: Reply) -> None:
         if not isinstance(reply, list) or len(reply) != 3:
             return
         kind, channel, content = reply
@@ -135,3 +143,38 @@ class Subscription:
             if self._connection is connection:
                 self._connection = None
             await connection.disconnect(nowait=True)
+
+
+class _Stream(ReplyStream):
+    """Passes on replies as they arrive."""
+
+    def __init__(self, connection: Any, transport: asyncio.WriteTransport, on_reply: Callable[[Reply], None]) -> None:
+        super().__init__(connection, transport)
+        self._on_reply = on_reply
+        self._was_heard = False
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def was_heard(self) -> bool:
+        """Wait, and tell whether something came meanwhile; the error with which the connection ended."""
+        self._was_heard = False
+        done, _ = await asyncio.wait({self._ended}, timeout=PING_SECONDS)
+        if done:
+            self._ended.result()
+        return self._was_heard
+
+    def take(self, reply: Reply) -> None:
+        """Pass on the next reply."""
+        self._was_heard = True
+        try:
+            if isinstance(reply, Exception):
+                raise reply
+            self._on_reply(reply)
+        except Exception as error:  # noqa: BLE001 - it belongs to who waits for the end
+            self.lose(error)
+
+    def end(self, error: Exception) -> None:
+        """Tell who waits."""
+        if not self._ended.done():
+            self._ended.set_exception(error)
+            # Nobody needs to have waited.
+            self._ended.exception()

@@ -1,4 +1,4 @@
-"""What is said on channels, as controllers hear it."""
+"""What is said on channels, as controllers and followers hear it."""
 
 import asyncio
 
@@ -11,16 +11,40 @@ from tests.servers import RealServer
 
 
 async def test_messages_go_on_behind_a_cut_and_end_with_the_server(own: RealServer, proxy: FaultProxy) -> None:
-    """Each channel is told when it is listened to, and again after a cut; nobody waits once all is closed."""
-    opened = Server(from_url(proxy.url))
-    messages = opened.messages(["a", "b"])
+    """Each channel is told when it is listened to, and again after a cut; nothing is heard once all is closed."""
+    opened, heard = Server(from_url(proxy.url)), asyncio.Queue[tuple[str, bytes]]()
+    subscription = opened.subscription(
+        lambda channel, message: heard.put_nowait((channel, message)), lambda channel: heard.put_nowait((channel, b""))
+    )
+    subscription.listen("a")
+    subscription.listen("b")
     async with asyncio.timeout(30), Redis(unix_socket_path=str(own.socket_path)) as admin:
         for _ in range(2):
-            assert [await anext(messages) for _ in range(2)] == [("", "")] * 2
+            assert {await heard.get(), await heard.get()} == {("a", b""), ("b", b"")}
             await admin.publish("a", "one")
             await admin.publish("b", "two")
-            assert [await anext(messages) for _ in range(2)] == [("a", "one"), ("b", "two")]
+            assert [await heard.get(), await heard.get()] == [("a", b"one"), ("b", b"two")]
             proxy.cut_all()
-        await anext(messages)
+        assert {await heard.get(), await heard.get()} == {("a", b""), ("b", b"")}
         await opened.close()
-        assert [message async for message in messages if message != ("", "")] == []
+        await asyncio.sleep(0.2)
+        assert await admin.publish("a", "three") == 0
+        assert heard.empty()
+
+
+async def test_a_listener_that_fails_is_tried_again(server: Server) -> None:
+    """An error in what is done with a message ends nothing but the connection."""
+    heard, listening = asyncio.Queue[bytes](), asyncio.Queue[str]()
+
+    def on_message(channel: str, message: bytes) -> None:
+        heard.put_nowait(message)
+        if message == b"bad":
+            raise ValueError("bad")
+
+    subscription = server.subscription(on_message, listening.put_nowait)
+    subscription.listen("a")
+    async with asyncio.timeout(30):
+        for message in (b"bad", b"good"):
+            await listening.get()
+            await server.read("PUBLISH", "a", message)
+            assert await heard.get() == message

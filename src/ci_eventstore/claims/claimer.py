@@ -1,0 +1,152 @@
+"""Claim jobs for one controller: those that its offers bring, that messages tell of, and that it asks for."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from ci_common.errors import RepositoryError
+from ci_eventstore.claims.claim import Claimed
+from ci_eventstore.claims.offer import Offer
+from ci_eventstore.claims.store import CLAIM_JOBS, ClaimStore
+from ci_eventstore.errors import StoreError
+from ci_eventstore.keys import QueueKeys
+
+logger = logging.getLogger("ci_eventstore.controllers")
+
+#: How long a controller that ends waits for the store to forget it; it would be forgotten anyway.
+SIGN_OFF_SECONDS = 5.0
+#: So many jobs that messages tell of are remembered: who claims more at once asks.
+TOLD_KEPT = 256
+
+
+class Heard(NamedTuple):
+    """A message: of a job that an offer has brought, or of one that is to be cancelled; else there may be jobs."""
+
+    given: Claimed | None = None
+    cancelled: str | None = None
+
+
+class Claimer:
+    """Claims jobs of some queues for one controller."""
+
+    def __init__(
+        self,
+        store: ClaimStore,
+        controller: str,
+        queues: Sequence[str],
+        lease_seconds: float,
+        offer_seconds: float,
+        hear: Callable[[Heard], None],
+    ) -> None:
+        """Make offers that stand for so many seconds, so the controller has to ask more often; pass on messages."""
+        self._store = store
+        self._controller = controller
+        self._lease_seconds = lease_seconds
+        self._places = [place for queue in queues for place in store.places(queue)]
+        self._offer = Offer(controller, int(offer_seconds * 1000))
+        #: Queues by channel, and the channel on which this controller is told of the jobs that it was given.
+        self._queues = {place.channel: place.name for place in self._places}
+        self._own_channel = self._places[0].controllers_channel + controller
+        self._hear = hear
+        self._subscription = store.subscription(self._on_message, lambda channel: hear(Heard()))
+        #: Queues and jobs that messages told of.
+        self._told: list[tuple[str, str]] = []
+
+    def listen(self) -> None:
+        """Begin to listen to messages."""
+        for channel in [*self._queues, self._own_channel]:
+            self._subscription.listen(channel)
+
+    async def close(self) -> None:
+        """Listen no more."""
+        await self._subscription.close()
+
+    async def claim(self, count: int, *, is_idle: bool) -> list[Claimed]:
+        """Claim up to so many jobs, of all queues in turn; one that is idle and finds none offers to take the next."""
+        told, self._told = self._told[:count], []
+        # What an offer may bring has to be known before anything else is claimed.
+        if told and self._offer.place is None and (found := await self._claim_told(told)):
+            return found
+        return await self._claim_asking(count, is_idle)
+
+    async def withdraw(self) -> list[Claimed]:
+        """Take the offer back; return what it has brought and isn't known yet."""
+        place = self._offer.place
+        if place is None:
+            return []
+        try:
+            async with asyncio.timeout(SIGN_OFF_SECONDS):
+                return await self._store.withdraw(place, self._offer, self._lease_seconds)
+        except (StoreError, TimeoutError) as error:
+            logger.warning("an offer couldn't be taken back: %s", str(error) or "the store gave no answer")
+            return []
+        finally:
+            self._offer.place = None
+
+    async def sign_off(self) -> None:
+        """Be forgotten in all queues."""
+        try:
+            async with asyncio.timeout(SIGN_OFF_SECONDS):
+                for queue in dict.fromkeys(place.name for place in self._places):
+                    await self._store.sign_off(queue, self._controller)
+        except (StoreError, TimeoutError) as failure:
+            logger.warning("the controller couldn't sign off: %s", str(failure) or "the store gave no answer")
+
+    def _on_message(self, channel: str, message: bytes) -> None:
+        try:
+            heard = self._read(channel, message)
+        except (ValueError, RepositoryError) as error:
+            logger.warning("a message can't be read: %s", error, extra={"channel": channel})
+        else:
+            self._hear(heard)
+
+    def _read(self, channel: str, message: bytes) -> Heard:
+        if channel == self._own_channel:
+            return Heard(given=self._store.read_given(self._offer, message))
+        kind, _, what = message.decode().partition(" ")
+        if kind == "cancel":
+            return Heard(cancelled=what)
+        if what and len(self._told) < TOLD_KEPT:
+            self._told.append((self._queues[channel], what))
+        return Heard()
+
+    async def _claim_told(self, told: Sequence[tuple[str, str]]) -> list[Claimed]:
+        found: list[Claimed] = []
+        for queue in dict.fromkeys(queue for queue, _ in told):
+            waiting = [job for its_queue, job in told if its_queue == queue]
+            with _reporting(queue):
+                found += await self._store.claim_waiting(queue, self._controller, waiting, self._lease_seconds)
+        return found
+
+    async def _claim_asking(self, count: int, is_idle: bool) -> list[Claimed]:
+        found: list[Claimed] = []
+        places = self._in_turn()
+        for place in places:
+            wanted = min(count - len(found), CLAIM_JOBS)
+            if wanted < 1:
+                break
+            is_last = place is places[-1]
+            offer = self._offer if place == self._offer.place or (is_last and is_idle) else None
+            makes_offer = is_last and is_idle and not found
+            with _reporting(place.name):
+                found += await self._store.claim_in(
+                    place, self._controller, wanted, self._lease_seconds, offer, makes_offer=makes_offer
+                )
+        return found
+
+    def _in_turn(self) -> list[QueueKeys]:
+        """Return the queues' partitions, the one where the offer stands first, the others as they come."""
+        places = random.sample(self._places, len(self._places))
+        places.sort(key=lambda place: place != self._offer.place)
+        return places
+
+
+@contextmanager
+def _reporting(queue: str) -> Iterator[None]:
+    try:
+        yield
+    except StoreError as error:
+        logger.warning("no jobs can be claimed: %s", error, extra={"queue": queue})

@@ -1,0 +1,71 @@
+"""A controller that has nothing to do offers to take the next job, and is given it in the step that creates it."""
+
+import itertools
+import secrets
+from collections import deque
+
+from ci_eventstore.claims.claim import Claim, Claimed
+from ci_eventstore.events.codec import decode
+from ci_eventstore.jobs.create import GIVEN_KEPT
+from ci_eventstore.jobs.evolve import evolve
+from ci_eventstore.jobs.state import JobState, to_job
+from ci_eventstore.keys import Keys, QueueKeys
+
+
+class Offer:
+    """What one controller offers: one place at a time, in one queue and partition.
+
+    It stands until the controller asks there again, or for so many milliseconds of the partition's clock. A message
+    tells of the job that it brings; should that be lost, the answer to the next question does.
+    """
+
+    def __init__(self, controller: str, milliseconds: int) -> None:
+        self.controller = controller
+        self.milliseconds = milliseconds
+        #: Where it stands, or may stand.
+        self.place: QueueKeys | None = None
+        self._session, self._numbers = secrets.token_hex(8), itertools.count(1)
+        self._question = ""
+        #: Tokens of the claims that it has brought, as far as the store would tell of them again.
+        self._known: deque[str] = deque(maxlen=2 * GIVEN_KEPT)
+
+    @property
+    def newest(self) -> str:
+        """The token of the last claim that it has brought, "" if there is none."""
+        return self._known[-1] if self._known else ""
+
+    def next_question(self) -> str:
+        """Return what a question to the store is recognised by."""
+        self._question = f"{self._session}-{next(self._numbers)}"
+        return self._question
+
+    def accept(self, token: str) -> bool:
+        """Note a claim; False: it was noted before."""
+        if token in self._known:
+            return False
+        self._known.append(token)
+        return True
+
+    def missed(self, lines: str) -> list[Claim]:
+        """Return the claims of which no message came, the oldest first, from what the store answers."""
+        found = [line.split(" ", maxsplit=1) for line in reversed(lines.split("\n")[1:])]
+        return [Claim(job_id, 1, token) for token, job_id in found if token not in self._known]
+
+    def read(self, keys: Keys, message: bytes) -> Claimed | None:
+        """Return the job of which a message tells; None if it is known, or another controller's of this name."""
+        question, job_id, size, payloads = message.split(b"\n", maxsplit=3)
+        if not question.decode().startswith(f"{self._session}-"):
+            return None
+        if question.decode() == self._question:
+            self.place = None
+        created, claimed = payloads[: int(size)], payloads[int(size) :]
+        state = evolve(evolve(None, decode(created, 0)), decode(claimed, 0))
+        given = as_claimed(keys, job_id.decode(), state)
+        return given if self.accept(given.claim.token) else None
+
+
+def as_claimed(keys: Keys, job_id: str, state: JobState, lost_by: str | None = None) -> Claimed:
+    """Return a job that is claimed, by its state."""
+    assert state.claim is not None
+    claim = Claim(job_id, state.epoch, state.claim.partition(" ")[2])
+    return Claimed(claim, to_job(job_id, state), state, lost_by, keys.job(job_id).queue(state.queue))
