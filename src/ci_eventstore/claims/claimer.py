@@ -123,10 +123,10 @@ class Claimer:
 
     async def _claim_asking(self, count: int, is_idle: bool) -> list[Claimed]:
         found: list[Claimed] = []
-        places = self._in_turn()
+        places, count_before = self._in_turn(), self._offer.count
         for place in places:
             wanted = min(count - len(found), CLAIM_JOBS)
-            if wanted < 1:
+            if wanted < 1 or self._offer.count > count_before:
                 break
             is_last = place is places[-1]
             offer = self._offer if place == self._offer.place or (is_last and is_idle) else None

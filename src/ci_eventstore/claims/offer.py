@@ -2,7 +2,7 @@
 
 import itertools
 import secrets
-from collections import deque
+from collections import defaultdict, deque
 
 from ci_eventstore.claims.claim import Claim, Claimed
 from ci_eventstore.events.codec import decode
@@ -24,32 +24,34 @@ class Offer:
         self.milliseconds = milliseconds
         #: Where it stands, or may stand.
         self.place: QueueKeys | None = None
+        #: How many jobs it has brought.
+        self.count = 0
         self._session, self._numbers = secrets.token_hex(8), itertools.count(1)
         self._question = ""
-        #: Tokens of the claims that it has brought, as far as the store would tell of them again.
-        self._known: deque[str] = deque(maxlen=2 * GIVEN_KEPT)
+        #: Tokens of the claims that it has brought in each place, as far as the store would tell of them again.
+        self._known = defaultdict[QueueKeys, deque[str]](lambda: deque(maxlen=2 * GIVEN_KEPT))
 
-    @property
-    def newest(self) -> str:
-        """The token of the last claim that it has brought, "" if there is none."""
-        return self._known[-1] if self._known else ""
+    def newest(self, place: QueueKeys) -> str:
+        """Return the token of the last claim that it has brought in a place, "" if there is none."""
+        return self._known[place][-1] if self._known[place] else ""
 
     def next_question(self) -> str:
         """Return what a question to the store is recognised by."""
         self._question = f"{self._session}-{next(self._numbers)}"
         return self._question
 
-    def accept(self, token: str) -> bool:
+    def accept(self, place: QueueKeys, token: str) -> bool:
         """Note a claim; False: it was noted before."""
-        if token in self._known:
-            return False
-        self._known.append(token)
-        return True
+        is_new = token not in self._known[place]
+        if is_new:
+            self._known[place].append(token)
+            self.count += 1
+        return is_new
 
-    def missed(self, lines: str) -> list[Claim]:
+    def missed(self, place: QueueKeys, lines: str) -> list[Claim]:
         """Return the claims of which no message came, the oldest first, from what the store answers."""
         found = [line.split(" ", maxsplit=1) for line in reversed(lines.split("\n")[1:])]
-        return [Claim(job_id, 1, token) for token, job_id in found if token not in self._known]
+        return [Claim(job_id, 1, token) for token, job_id in found if token not in self._known[place]]
 
     def read(self, keys: Keys, message: bytes) -> Claimed | None:
         """Return the job of which a message tells; None if it is known, or another controller's of this name."""
@@ -61,7 +63,7 @@ class Offer:
         created, claimed = payloads[: int(size)], payloads[int(size) :]
         state = evolve(evolve(None, decode(created, 0)), decode(claimed, 0))
         given = as_claimed(keys, job_id.decode(), state)
-        return given if self.accept(given.claim.token) else None
+        return given if self.accept(given.queue, given.claim.token) else None
 
 
 def as_claimed(keys: Keys, job_id: str, state: JobState, lost_by: str | None = None) -> Claimed:

@@ -128,7 +128,7 @@ class ClaimStore:
     async def withdraw(self, place: QueueKeys, offer: Offer, lease_seconds: float) -> list[Claimed]:
         """Take an offer back; return what it has brought and isn't known yet. StoreError."""
         peeked = await self._peek(place, 0, int(lease_seconds * 1000), offer)
-        return await self._brought(offer, peeked.given)
+        return await self._brought(place, offer, peeked.given)
 
     def read_given(self, offer: Offer, message: bytes) -> Claimed | None:
         """Return the job of which a message to an offer's controller tells, if it isn't known yet."""
@@ -186,10 +186,14 @@ class ClaimStore:
         self, keys: QueueKeys, controller: str, count: int, lease_ms: int, offer: Offer | None, makes_offer: bool
     ) -> list[Claimed]:
         """Ask whose turn it is, then claim those jobs; again if others were faster."""
+        count_before = 0 if offer is None else offer.count
         for _ in range(RACES):
             peeked = await self._peek(keys, count, lease_ms, offer, makes_offer)
-            if offer is not None and (brought := await self._brought(offer, peeked.given)):
-                return brought
+            if offer is not None:
+                brought = await self._brought(keys, offer, peeked.given)
+                if offer.count > count_before:
+                    # By this answer or by a message that came meanwhile: there may be no room for more.
+                    return brought
             expired, waiting = peeked.expired, peeked.waiting
             if not expired and not waiting:
                 break
@@ -206,7 +210,12 @@ class ClaimStore:
         """Ask whose turn it is, and take back an offer that stands, or make one if it is nobody's."""
         offers: list[str | int] = ["", "", 0, ""]
         if offer is not None:
-            offers = [offer.controller, offer.next_question(), offer.milliseconds if makes_offer else 0, offer.newest]
+            offers = [
+                offer.controller,
+                offer.next_question(),
+                offer.milliseconds if makes_offer else 0,
+                offer.newest(keys),
+            ]
             # Should no answer come, it may stand.
             offer.place = keys
         all_keys = [keys.dispatch, keys.backlog, keys.leases, keys.clock, keys.offers, keys.offered]
@@ -218,12 +227,12 @@ class ClaimStore:
             offer.place = None
         return _Peeked(expired, waiting, reply[2].decode())
 
-    async def _brought(self, offer: Offer, given: str) -> list[Claimed]:
+    async def _brought(self, place: QueueKeys, offer: Offer, given: str) -> list[Claimed]:
         """Return what an offer has brought and no message told of, if it is still the controller's."""
         brought: list[Claimed] = []
-        for claim in offer.missed(given):
+        for claim in offer.missed(place, given):
             fields = as_text_map(await self._server.read("HGETALL", self._keys.job(claim.job_id).hash))
-            if offer.accept(claim.token) and fields.get("claim") == str(claim):
+            if offer.accept(place, claim.token) and fields.get("claim") == str(claim):
                 brought.append(as_claimed(self._keys, claim.job_id, from_hash(fields)))
         return brought
 

@@ -51,6 +51,7 @@ async def create_waiting(server: Server, keys: JobKeys, created: Fact, token: st
     all_keys = [keys.hash, keys.stream, *shared_keys]
     if await server.run(CREATE, all_keys, arguments) != b"ok":
         raise JobAlreadyExistsError(keys.job_id)
+    server.counters.appended_records += 1
 
 
 @lru_cache(maxsize=1000)

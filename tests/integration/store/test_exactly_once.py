@@ -9,6 +9,7 @@ from ci_common.models import APIKey, Job, JobEvent, User
 from ci_eventstore.accounts.store import CREATE_RECORD, UPDATE_RECORD
 from ci_eventstore.errors import OutcomeUnknownError, StoreUnavailableError
 from ci_eventstore.events.append import APPEND
+from ci_eventstore.jobs.create import CREATE
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.server import client
 from ci_eventstore.server.client import Server
@@ -31,6 +32,7 @@ WRITES: dict[str, Write] = {
     "revoke_api_key": lambda r: r.revoke_api_key("k1"),
     "update_api_key_last_used": lambda r: r.update_api_key_last_used("k1", NOW),
     "create_job": lambda r: r.create_job(Job(id="new", status="queued", created_at=NOW, events=[log("a")])),
+    "create_job, waiting": lambda r: r.create_job(Job(id="new", status="queued", created_at=NOW, user_id="ada")),
     "add_event": lambda r: r.add_event("job", log("b\n")),
     "add_events": lambda r: r.add_events("job", [log("b\n"), log("c\n")]),
     "add_events, several calls": lambda r: r.add_events("job", [log(f"{n}\n") for n in range(2500)]),
@@ -55,7 +57,7 @@ async def behind_proxy(
     await repository.create_user(User(id="ada", name="A", email="a@x.org", created_at=NOW))
     await repository.create_api_key(APIKey(id="k1", user_id="ada", key_hash="hash-1", created_at=NOW))
     await repository.create_job(Job(id="job", status="running", created_at=NOW, events=[log("a\n")]))
-    for script in (APPEND, CREATE_RECORD, UPDATE_RECORD):
+    for script in (APPEND, CREATE, CREATE_RECORD, UPDATE_RECORD):
         # A ghost whose script isn't known to the server would do nothing for that reason alone.
         await server.read("SCRIPT", "LOAD", script.source)
     async with RedisJobRepository.from_url(proxy.url) as opened:

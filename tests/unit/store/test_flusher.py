@@ -185,3 +185,84 @@ async def test_idle_lanes_are_let_go(flusher: Flusher, monkeypatch: pytest.Monke
     for number in range(100):
         await flusher.append(f"job-{number}", [logs("x")])
     assert len(flusher._lanes) <= 10
+
+
+class HeldCommand:
+    """A command that is on its way until it is let go."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self.open = asyncio.Event()
+
+    async def __call__(self, call: Call) -> bool:
+        self.calls.append(call)
+        await self.open.wait()
+        return True
+
+
+async def test_what_comes_behind_a_command_waits_for_it(store: FakeStore, flusher: Flusher) -> None:
+    """Though a command on a job to which nothing else is written runs in its caller's task."""
+    command, second = HeldCommand(), HeldCommand()
+    second.open.set()
+    tasks = [asyncio.create_task(flusher.execute("j", command))]
+    await wait_until(lambda: bool(command.calls))
+    assert flusher.is_busy("j")
+    tasks.append(asyncio.create_task(flusher.append("j", [logs("a")])))
+    tasks.append(asyncio.create_task(flusher.execute("j", second)))
+    other = asyncio.create_task(flusher.append("other", [logs("b")]))
+    await other
+    assert (store.batches, second.calls) == ([["b"]], [])
+    command.open.set()
+    await asyncio.gather(*tasks)
+    assert store.batches == [["b"], ["a"]]
+    assert not flusher.is_busy("j")
+
+
+async def test_a_command_that_is_cancelled_on_its_way_comes_behind_nothing(store: FakeStore, flusher: Flusher) -> None:
+    """It may still take effect, so its token is closed by what comes next, which doesn't wait for it."""
+    command = HeldCommand()
+    task = asyncio.create_task(flusher.execute("j", command))
+    await wait_until(lambda: bool(command.calls))
+    behind = asyncio.create_task(flusher.append("j", [logs("a")]))
+    await asyncio.sleep(0)
+    task.cancel()
+    await behind
+    assert task.cancelled()
+    assert store.calls[0].closes == (command.calls[0].token,)
+
+
+async def test_draining_waits_for_commands(store: FakeStore, flusher: Flusher) -> None:
+    """Several, and what has come behind them; whoever waits may be cancelled."""
+    commands = [HeldCommand(), HeldCommand()]
+    tasks = [asyncio.create_task(flusher.execute(f"j{place}", command)) for place, command in enumerate(commands)]
+    await wait_until(lambda: all(command.calls for command in commands))
+    tasks.append(asyncio.create_task(flusher.append("j0", [logs("a")])))
+    impatient, drained = (asyncio.create_task(flusher.drain()) for _ in range(2))
+    await asyncio.sleep(0)
+    impatient.cancel()
+    commands[0].open.set()
+    await tasks[0]
+    await asyncio.sleep(0)
+    assert not drained.done()
+    commands[1].open.set()
+    await drained
+    assert store.batches == [["a"]]
+    await asyncio.gather(*tasks)
+
+
+async def test_lanes_of_unknown_outcome_are_kept_for_a_while(
+    store: FakeStore, flusher: Flusher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not for ever: a server whose clients go away while their jobs are created would remember all of these."""
+    monkeypatch.setattr("ci_eventstore.events.flusher.LANES_KEPT", 10)
+
+    async def fail(call: Call) -> bool:
+        raise OutcomeUnknownError("create")
+
+    for number in range(50):
+        with pytest.raises(OutcomeUnknownError):
+            await flusher.execute(f"job-{number}", fail)
+    assert len(flusher._lanes) == 50
+    monkeypatch.setattr("ci_eventstore.events.flusher.TOKEN_SECONDS", -1.0)
+    await flusher.append("j", [logs("x")])
+    assert len(flusher._lanes) <= 2

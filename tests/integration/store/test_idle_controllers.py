@@ -1,0 +1,141 @@
+"""Controllers that have nothing to do: they are given new jobs at once, never more than they may have."""
+
+import asyncio
+import random
+
+import pytest
+
+from ci_common.models import Job
+from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings
+from ci_eventstore.repository import RedisJobRepository
+from ci_eventstore.server.client import Server
+from tests.waiting import wait_until
+
+OFFERS = "{ci:0}:offers:default"
+#: Nothing is found by looking: whoever isn't told of a job has it after an hour.
+PATIENT = ControllerSettings(poll_seconds=3600.0, grace_seconds=0.2)
+#: It looks all the time.
+RESTLESS = ControllerSettings(poll_seconds=0.01, grace_seconds=0.2)
+
+
+async def wait_for_offers(server: Server, count: int) -> None:
+    async with asyncio.timeout(30):
+        while await server.read("ZCARD", OFFERS) != count:  # noqa: ASYNC110 - it is the server's
+            await asyncio.sleep(0.005)
+
+
+async def attempts_of(server: Server, count: int) -> set[bytes]:
+    return {await server.read("HGET", f"{{ci:0}}:job:{number}", "attempts") for number in range(count)}
+
+
+async def test_a_job_begins_without_a_question(repository: RedisJobRepository, server: Server) -> None:
+    """One job after the other, each at once, and there is an offer again when it has ended."""
+    begun: list[str] = []
+
+    async def handler(job: ClaimedJob) -> None:
+        begun.append(job.job.id)
+
+    async with asyncio.timeout(60), Controller(repository, settings=PATIENT) as controller:
+        running = asyncio.create_task(controller.run(handler))
+        for number in range(20):
+            await wait_for_offers(server, 1)
+            await repository.create_job(Job(id=f"{number}", status="queued"))
+            # It is the controller's before the creation has returned.
+            assert await server.read("HGET", f"{{ci:0}}:job:{number}", "attempts") == b"1"
+            await wait_until(lambda count=number: len(begun) == count + 1)  # type: ignore[misc]
+        controller.stop()
+        await running
+    assert begun == [f"{number}" for number in range(20)]
+    assert await server.read("EXISTS", OFFERS, "{ci:0}:offered:default") == 0
+
+
+@pytest.mark.parametrize("settings", [PATIENT, RESTLESS], ids=["patient", "restless"])
+@pytest.mark.parametrize("queues", [["default"], ["default", "other"]], ids=len)
+async def test_nobody_has_more_than_one_may(
+    repository: RedisJobRepository, server: Server, settings: ControllerSettings, queues: list[str]
+) -> None:
+    """Three controllers of one job each, while jobs come one by one and many at once: every job runs once."""
+    count, chance = 150, random.Random(4)
+    running: dict[str, str] = {}
+    begun: list[str] = []
+
+    async def control(controller: Controller) -> None:
+        async def handler(job: ClaimedJob) -> None:
+            assert running.setdefault(controller.name, job.job.id) == job.job.id
+            begun.append(job.job.id)
+            await asyncio.sleep(chance.choice([0, 0, 0.005]))
+            del running[controller.name]
+
+        await controller.run(handler)
+
+    controllers = [Controller(repository, queues=queues, name=f"c{number}", settings=settings) for number in range(3)]
+    async with asyncio.timeout(60), controllers[0], controllers[1], controllers[2]:
+        tasks = [asyncio.create_task(control(controller)) for controller in controllers]
+        for number in range(count):
+            await repository.create_job(Job(id=f"{number}", status="queued", queue=chance.choice(queues)))
+            await asyncio.sleep(chance.choice([0, 0, 0, 0.005, 0.02]))
+        await wait_until(lambda: len(begun) == count)
+        for controller in controllers:
+            controller.stop()
+        await asyncio.gather(*tasks)
+    assert sorted(begun, key=int) == [f"{number}" for number in range(count)]
+    assert await attempts_of(server, count) == {b"1"}
+    jobs = await repository.list_jobs()
+    assert {str(job.status) for job in jobs} == {"completed"}
+
+
+async def test_who_runs_a_job_offers_nothing(repository: RedisJobRepository, server: Server) -> None:
+    """A handler may block its event loop: another controller, which has nothing to do, begins the next job."""
+    both = asyncio.Barrier(2)
+    settings = ControllerSettings(concurrency=2, poll_seconds=3600.0, grace_seconds=0.2)
+    names: list[str] = []
+
+    async def control(controller: Controller) -> None:
+        async def handler(job: ClaimedJob) -> None:
+            names.append(controller.name)
+            await both.wait()
+
+        await controller.run(handler)
+
+    controllers = [Controller(repository, name=f"c{number}", settings=settings) for number in range(2)]
+    async with asyncio.timeout(30), controllers[0], controllers[1]:
+        tasks = [asyncio.create_task(control(controller)) for controller in controllers]
+        await wait_for_offers(server, 2)
+        for job_id in ("a", "b"):
+            await repository.create_job(Job(id=job_id, status="queued"))
+        await wait_until(lambda: len(names) == 2)
+        for controller in controllers:
+            controller.stop()
+        await asyncio.gather(*tasks)
+    assert sorted(names) == ["c0", "c1"]
+
+
+async def test_what_is_given_to_one_that_stops_is_given_back(repository: RedisJobRepository, server: Server) -> None:
+    """At once: nobody has to wait for a lease."""
+    async with asyncio.timeout(30), Controller(repository, settings=PATIENT) as controller:
+        waiting = asyncio.create_task(anext(controller.claims()))
+        await wait_for_offers(server, 1)
+        # The message can't be heard before the task has gone on.
+        controller.stop()
+        await repository.create_job(Job(id="j", status="queued"))
+        with pytest.raises(StopAsyncIteration):
+            await waiting
+    job = await repository.get_job_summary("j")
+    assert job is not None
+    assert job.status == "queued"
+    [claimed] = await repository.claims.claim("default", "next", 1, 30.0)
+    assert claimed.lost_by is None
+
+
+async def test_jobs_taken_one_by_one(repository: RedisJobRepository, server: Server) -> None:
+    """Whoever takes jobs from the iterator is given the next one only when it asks for it."""
+    async with asyncio.timeout(30), Controller(repository, settings=PATIENT) as controller:
+        claims = controller.claims()
+        for number in range(3):
+            asking = asyncio.create_task(anext(claims))
+            await wait_for_offers(server, 1)
+            await repository.create_job(Job(id=f"{number}", status="queued"))
+            async with await asking as job:
+                assert job.job.id == f"{number}"
+                assert await server.read("ZCARD", OFFERS) == 0
+        await claims.aclose()

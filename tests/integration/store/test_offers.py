@@ -1,0 +1,386 @@
+"""Offers: a controller that has nothing to do is given the next job in the step that creates it, whatever gets lost."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from ci_common.models import Job, utc_now
+from ci_eventstore.claims.claim import Claimed
+from ci_eventstore.claims.claimer import Claimer, Heard
+from ci_eventstore.claims.store import PEEK
+from ci_eventstore.jobs.create import CREATE
+from ci_eventstore.repository import RedisJobRepository
+from ci_eventstore.server import client
+from ci_eventstore.server.client import Server
+from ci_eventstore.server.scripts import Script
+from tests.fault_proxy import Fault, FaultProxy, Plan
+from tests.servers import RealServer
+from tests.waiting import wait_until
+
+LEASE = 30.0
+OFFERS, OFFERED, CLOCK = "{ci:0}:offers:default", "{ci:0}:offered:default", "{ci:0}:clock"
+DISPATCH = "{ci:0}:dispatch:default"
+FAULTS = (Fault.CUT_BEFORE, Fault.CUT_AFTER, Fault.CUT_IN_REPLY, Fault.STALL, Fault.HALF_OPEN)
+
+
+class Waiter:
+    """A controller's claimer, and what it hears."""
+
+    def __init__(self, repository: RedisJobRepository, name: str, *queues: str) -> None:
+        self.heard: list[Heard] = []
+        queues = queues or ("default",)
+        self.claimer = Claimer(repository.claims, name, queues, LEASE, 60.0, self.heard.append)
+
+    @property
+    def given(self) -> list[Claimed]:
+        return [heard.given for heard in self.heard if heard.given is not None]
+
+    async def listen(self) -> None:
+        self.claimer.listen()
+        await wait_until(lambda: len(self.heard) >= 2)
+        self.heard.clear()
+
+    async def ask(self) -> list[str]:
+        """Ask for a job, and offer to take the next one if there is none."""
+        return ids(await self.claimer.claim(1, is_idle=True))
+
+    async def close(self) -> None:
+        await self.claimer.withdraw()
+        await self.claimer.close()
+
+
+def ids(claimed: list[Claimed]) -> list[str]:
+    return [one.job.id for one in claimed]
+
+
+async def submit(repository: RedisJobRepository, *jobs: str, queue: str = "default") -> None:
+    for job_id in jobs:
+        await repository.create_job(Job(id=job_id, status="queued", user_id=job_id[0], queue=queue))
+
+
+async def status_of(repository: RedisJobRepository, job_id: str) -> str:
+    job = await repository.get_job_summary(job_id)
+    assert job is not None
+    return str(job.status)
+
+
+async def attempts_of(server: Server, job_id: str) -> int:
+    return int(await server.read("HGET", f"{{ci:0}}:job:{job_id}", "attempts"))
+
+
+def at_script(script: Script, fault: Fault) -> Plan:
+    """Return a plan that breaks the next call of a script."""
+    left = [fault]
+    return lambda command: left.pop() if left and command[1:2] == [script.sha.encode()] else None
+
+
+@pytest.fixture
+async def open_waiter(repository: RedisJobRepository) -> AsyncIterator[Callable[..., Waiter]]:
+    opened: list[Waiter] = []
+
+    def open_one(name: str, *queues: str, through: RedisJobRepository = repository) -> Waiter:
+        opened.append(Waiter(through, name, *queues))
+        return opened[-1]
+
+    yield open_one
+    for waiter in opened:
+        await waiter.close()
+
+
+@pytest.fixture
+async def waiter(open_waiter: Callable[..., Waiter]) -> Waiter:
+    """A controller that has found nothing and offers to take a job."""
+    found = open_waiter("c1")
+    await found.listen()
+    assert await found.ask() == []
+    return found
+
+
+@pytest.fixture
+async def proxy(valkey: RealServer, server: Server, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FaultProxy]:
+    """A proxy whose clients are impatient, before a server that knows the scripts."""
+    monkeypatch.setitem(client.PINNED, "socket_timeout", 0.2)
+    for script in (CREATE, PEEK):
+        await server.read("SCRIPT", "LOAD", script.source)
+    async with FaultProxy(valkey.socket_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def remote(repository: RedisJobRepository, proxy: FaultProxy) -> AsyncIterator[RedisJobRepository]:
+    """A repository that talks through the proxy to the server of `repository`."""
+    async with RedisJobRepository.from_url(proxy.url) as opened:
+        yield opened
+
+
+async def test_a_new_job_goes_to_whoever_waits(repository: RedisJobRepository, server: Server, waiter: Waiter) -> None:
+    """It is claimed as any other: through the group, under a lease, with all that is derived from it."""
+    await submit(repository, "a1")
+    await wait_until(lambda: bool(waiter.given))
+    [claimed] = waiter.given
+    assert (claimed.job.id, claimed.job.user_id, claimed.attempts, claimed.lost_by) == ("a1", "a", 1, None)
+    job = await repository.get_job("a1")
+    assert job is not None
+    assert job == claimed.job
+    assert (job.status, [*job.events]) == ("running", [])
+    assert claimed.state.but() == (await repository._store.jobs.state("a1"))
+    [group] = await server.read("XINFO", "GROUPS", DISPATCH)
+    fields = dict(zip(group[::2], group[1::2], strict=True))
+    assert (fields[b"pending"], fields[b"lag"]) == (1, 0)
+    assert await server.read("ZCARD", OFFERS) == 0
+    assert await repository.verify() == []
+    await repository.under(claimed.claim).complete_job("a1", True, utc_now())
+    assert await server.read("XLEN", DISPATCH) == 0
+    # It was one offer, for one job.
+    await submit(repository, "a2", "a3")
+    assert await status_of(repository, "a2") == "queued"
+    assert [await waiter.ask(), await waiter.ask()] == [["a2"], ["a3"]]
+
+
+async def test_nobody_is_overtaken(repository: RedisJobRepository, server: Server, waiter: Waiter) -> None:
+    """While a job waits, whoever's, no new one is given away."""
+    # As a release does it, or a creation with events, which are asked for.
+    await repository.create_job(Job(id="b1", status="running"))
+    await repository.update_job_status("b1", "queued")
+    await submit(repository, "a1")
+    assert (await status_of(repository, "a1"), waiter.given) == ("queued", [])
+    assert [await waiter.ask(), await waiter.ask()] == [["b1"], ["a1"]]
+
+
+async def test_the_latest_offer_that_is_heard_counts(
+    repository: RedisJobRepository, server: Server, open_waiter: Callable[..., Waiter]
+) -> None:
+    """Controllers that are gone are passed over; with nobody left the job waits, and all are told."""
+    early, deaf = open_waiter("early"), open_waiter("deaf")
+    await early.listen()
+    assert (await early.ask(), await deaf.ask()) == ([], [])
+    await server.read("ZINCRBY", OFFERS, 5, "deaf")
+    await submit(repository, "a1")
+    await wait_until(lambda: bool(early.given))
+    assert await deaf.ask() == []
+    await submit(repository, "a2", "a3")
+    await wait_until(lambda: len(early.heard) == 2)
+    assert early.heard[1] == Heard()
+    assert await server.read("ZCARD", OFFERS) == 0
+    assert [await early.ask(), await deaf.ask()] == [["a2"], ["a3"]]
+
+
+async def test_an_offer_ends_by_the_partitions_clock(
+    repository: RedisJobRepository, server: Server, waiter: Waiter
+) -> None:
+    """Of a controller that hangs, which would listen for ever."""
+    await server.read("HINCRBY", CLOCK, "now", 60_000)
+    await submit(repository, "a1")
+    assert await status_of(repository, "a1") == "queued"
+    assert await server.read("EXISTS", OFFERS) == 0
+    assert await waiter.ask() == ["a1"]
+
+
+async def test_an_offer_without_its_record_is_nobodys(
+    repository: RedisJobRepository, server: Server, waiter: Waiter
+) -> None:
+    """However it was lost."""
+    await server.read("DEL", OFFERED)
+    await submit(repository, "a1")
+    assert await waiter.ask() == ["a1"]
+
+
+async def test_a_lost_message_costs_no_attempt(
+    repository: RedisJobRepository, remote: RedisJobRepository, proxy: FaultProxy, server: Server,
+    open_waiter: Callable[..., Waiter],
+) -> None:  # fmt: skip
+    """The answer to the next question tells of the job; a message that comes after that tells nothing new."""
+    waiter = open_waiter("c1", through=remote)
+    await waiter.listen()
+    assert await waiter.ask() == []
+    proxy.loses_messages = True
+    await submit(repository, "a1")
+    assert await status_of(repository, "a1") == "running"
+    assert await waiter.ask() == ["a1"]
+    assert await attempts_of(server, "a1") == 1
+    assert await server.read("ZCARD", OFFERS) == 0
+    # Only now is there an offer again, and the job isn't told of any more.
+    assert await waiter.ask() == []
+    await submit(repository, "a2")
+    assert await waiter.ask() == ["a2"]
+    assert waiter.given == []
+
+
+async def test_a_job_that_is_over_isnt_told_of(
+    repository: RedisJobRepository, remote: RedisJobRepository, proxy: FaultProxy, server: Server,
+    open_waiter: Callable[..., Waiter],
+) -> None:  # fmt: skip
+    """Another controller may have taken it over before its own asked again."""
+    waiter = open_waiter("c1", through=remote)
+    await waiter.listen()
+    assert await waiter.ask() == []
+    proxy.loses_messages = True
+    await submit(repository, "a1")
+    await server.read("ZADD", "{ci:0}:leases:default", 0, "a1")
+    [taken] = await repository.claims.claim("default", "c2", 1, LEASE)
+    assert taken.lost_by == "c1"
+    assert await waiter.ask() == []
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_a_question_whose_answer_is_lost(
+    repository: RedisJobRepository, remote: RedisJobRepository, proxy: FaultProxy, server: Server,
+    open_waiter: Callable[..., Waiter], fault: Fault,
+) -> None:  # fmt: skip
+    """Neither the offer that it takes back nor the one that it makes loses a job."""
+    waiter = open_waiter("c1", through=remote)
+    await waiter.listen()
+    assert await waiter.ask() == []
+    proxy.loses_messages = True
+    await submit(repository, "a1")
+    proxy.plan = at_script(PEEK, fault)
+    assert await waiter.ask() == ["a1"]
+    proxy.plan = at_script(PEEK, fault)
+    assert await waiter.ask() == []
+    await submit(repository, "a2")
+    assert await waiter.ask() == ["a2"]
+    assert [await attempts_of(server, job_id) for job_id in ("a1", "a2")] == [1, 1]
+    # Two questions and two messages.
+    await wait_until(lambda: proxy.faults == 4)
+
+
+async def test_a_question_that_comes_late_makes_no_offer(
+    repository: RedisJobRepository, remote: RedisJobRepository, proxy: FaultProxy, server: Server,
+    open_waiter: Callable[..., Waiter],
+) -> None:  # fmt: skip
+    """Its controller has asked again since, and stopped: a job would wait for it in vain."""
+    waiter = open_waiter("c1", through=remote)
+    await waiter.listen()
+    proxy.plan = at_script(PEEK, Fault.LATE)
+    assert await waiter.ask() == []
+    assert await waiter.claimer.withdraw() == []
+    await proxy.delivered()
+    await submit(repository, "a1")
+    assert await status_of(repository, "a1") == "queued"
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_a_creation_whose_answer_is_lost_gives_the_job_once(
+    repository: RedisJobRepository, remote: RedisJobRepository, proxy: FaultProxy, waiter: Waiter, fault: Fault
+) -> None:
+    """To the one that was told of it, though it is sent again."""
+    proxy.plan = at_script(CREATE, fault)
+    await submit(remote, "a1")
+    assert proxy.faults == 1
+    await wait_until(lambda: bool(waiter.given))
+    assert ids(waiter.given) == ["a1"]
+    assert await waiter.ask() == []
+
+
+async def test_what_comes_with_the_withdrawal_is_returned(
+    repository: RedisJobRepository, remote: RedisJobRepository, proxy: FaultProxy, open_waiter: Callable[..., Waiter]
+) -> None:
+    """So that a controller that stops can give it back."""
+    waiter = open_waiter("c1", through=remote)
+    await waiter.listen()
+    assert await waiter.ask() == []
+    proxy.loses_messages = True
+    await submit(repository, "a1")
+    assert ids(await waiter.claimer.withdraw()) == ["a1"]
+    await submit(repository, "a2")
+    assert await status_of(repository, "a2") == "queued"
+    assert await waiter.claimer.withdraw() == []
+
+
+async def test_two_controllers_of_one_name(repository: RedisJobRepository, open_waiter: Callable[..., Waiter]) -> None:
+    """Should be a mistake; the one whose offer it was has the job."""
+    first, second = open_waiter("same"), open_waiter("same")
+    for one in (first, second):
+        await one.listen()
+        assert await one.ask() == []
+    await submit(repository, "a1")
+    await wait_until(lambda: bool(second.heard) and bool(first.heard))
+    assert (ids(first.given), ids(second.given)) == ([], ["a1"])
+    assert (await first.ask(), await second.ask()) == ([], [])
+
+
+async def test_a_group_that_is_gone_is_made_again(
+    repository: RedisJobRepository, server: Server, waiter: Waiter
+) -> None:
+    """The tickets of running jobs, which it hands out again, are for nobody."""
+    await submit(repository, "a1")
+    await wait_until(lambda: bool(waiter.given))
+    assert await waiter.ask() == []
+    await server.read("XGROUP", "DESTROY", DISPATCH, "controllers")
+    await submit(repository, "a2")
+    await wait_until(lambda: len(waiter.given) == 2)
+    for claimed in waiter.given:
+        await repository.under(claimed.claim).complete_job(claimed.job.id, True, utc_now())
+    [group] = await server.read("XINFO", "GROUPS", DISPATCH)
+    assert dict(zip(group[::2], group[1::2], strict=True))[b"pending"] == 0
+    assert await server.read("XLEN", DISPATCH) == 0
+
+
+async def test_there_is_one_offer_at_a_time(
+    repository: RedisJobRepository, server: Server, open_waiter: Callable[..., Waiter]
+) -> None:
+    """Of a controller with several queues, in one of them; what comes in others it is told of."""
+    waiter = open_waiter("c1", "a", "b", "c")
+    waiter.claimer.listen()
+    await wait_until(lambda: len(waiter.heard) == 4)
+    for number in range(20):
+        assert await waiter.ask() == []
+        offers = [await server.read("ZCARD", f"{{ci:0}}:offers:{queue}") for queue in "abc"]
+        assert sorted(offers) == [0, 0, 1]
+        queue = "abc"[number % 3]
+        await submit(repository, f"{number}", queue=queue)
+        if offers["abc".index(queue)]:
+            await wait_until(lambda: bool(waiter.given))
+            waiter.heard.clear()
+        else:
+            assert await waiter.ask() == [f"{number}"]
+            assert await server.read("EXISTS", *(f"{{ci:0}}:offers:{queue}" for queue in "abc")) == 0
+
+
+async def test_who_signs_off_offers_nothing(repository: RedisJobRepository, server: Server, waiter: Waiter) -> None:
+    """Nor is anything kept of it."""
+    await waiter.claimer.sign_off()
+    assert await server.read("EXISTS", OFFERS, OFFERED) == 0
+
+
+async def test_a_message_that_cant_be_read_is_passed_over(
+    repository: RedisJobRepository, server: Server, waiter: Waiter, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever sent it."""
+    for message in (b"", b"nonsense", b"x-1\n1\n2\n\xff\xff\xff", b"\xff\n\xff\n\xff\n"):
+        assert await server.read("PUBLISH", "ci:controller:c1", message) == 1
+    await submit(repository, "a1")
+    await wait_until(lambda: bool(waiter.given))
+    assert ids(waiter.given) == ["a1"]
+    assert "can't be read" in caplog.text
+
+
+async def test_in_any_order_each_job_is_given_once(
+    repository: RedisJobRepository, server: Server, open_waiter: Callable[..., Waiter]
+) -> None:
+    """Questions, creations and withdrawals of several controllers at the same time."""
+    waiters = [open_waiter(f"c{number}") for number in range(4)]
+    found: list[str] = []
+
+    async def work(waiter: Waiter) -> None:
+        await waiter.listen()
+        while len(found) + sum(len(one.given) for one in waiters) < 300:
+            found.extend(await waiter.ask())
+            found.extend(ids(await waiter.claimer.withdraw()) if len(found) % 5 == 0 else [])
+            await asyncio.sleep(0)
+
+    async def create(user: str) -> None:
+        for number in range(100):
+            await submit(repository, f"{user}{number}")
+            await asyncio.sleep(number % 7 / 1000)
+
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        for waiter in waiters:
+            group.create_task(work(waiter))
+        for user in "abc":
+            group.create_task(create(user))
+    given = [job_id for waiter in waiters for job_id in ids(waiter.given)]
+    assert sorted(found + given) == sorted(f"{user}{number}" for user in "abc" for number in range(100))
+    attempts = {await attempts_of(server, job_id) for job_id in found + given}
+    assert attempts == {1}
