@@ -45,11 +45,11 @@ class Claimer:
         self._store = store
         self._controller = controller
         self._lease_seconds = lease_seconds
-        self._places = [place for queue in queues for place in store.places(queue)]
+        self._partitions = [partition for queue in queues for partition in store.partitions(queue)]
         self._offer = Offer(controller, int(offer_seconds * 1000))
         #: Queues by channel, and the channel on which this controller is told of the jobs that it was given.
-        self._queues = {place.channel: place.name for place in self._places}
-        self._own_channel = self._places[0].controllers_channel + controller
+        self._queues = {partition.channel: partition.name for partition in self._partitions}
+        self._own_channel = self._partitions[0].controllers_channel + controller
         self._hear = hear
         self._subscription = store.subscription(self._on_message, lambda channel: hear(Heard()))
         #: Queues and jobs that messages told of.
@@ -68,29 +68,29 @@ class Claimer:
         """Claim up to so many jobs, of all queues in turn; one that is idle and finds none offers to take the next."""
         told, self._told = self._told[:count], []
         # What an offer may bring has to be known before anything else is claimed.
-        if told and self._offer.place is None and (found := await self._claim_told(told)):
+        if told and self._offer.stands_in is None and (found := await self._claim_told(told)):
             return found
         return await self._claim_asking(count, is_idle)
 
     async def withdraw(self) -> list[Claimed]:
         """Take the offer back; return what it has brought and isn't known yet."""
-        place = self._offer.place
-        if place is None:
+        partition = self._offer.stands_in
+        if partition is None:
             return []
         try:
             async with asyncio.timeout(SIGN_OFF_SECONDS):
-                return await self._store.withdraw(place, self._offer, self._lease_seconds)
+                return await self._store.withdraw(partition, self._offer, self._lease_seconds)
         except (StoreError, TimeoutError) as error:
             logger.warning("an offer couldn't be taken back: %s", str(error) or "the store gave no answer")
             return []
         finally:
-            self._offer.place = None
+            self._offer.stands_in = None
 
     async def sign_off(self) -> None:
         """Be forgotten in all queues."""
         try:
             async with asyncio.timeout(SIGN_OFF_SECONDS):
-                for queue in dict.fromkeys(place.name for place in self._places):
+                for queue in dict.fromkeys(partition.name for partition in self._partitions):
                     await self._store.sign_off(queue, self._controller)
         except (StoreError, TimeoutError) as failure:
             logger.warning("the controller couldn't sign off: %s", str(failure) or "the store gave no answer")
@@ -123,25 +123,25 @@ class Claimer:
 
     async def _claim_asking(self, count: int, is_idle: bool) -> list[Claimed]:
         found: list[Claimed] = []
-        places, count_before = self._in_turn(), self._offer.count
-        for place in places:
+        partitions, count_before = self._in_turn(), self._offer.count
+        for partition in partitions:
             wanted = min(count - len(found), CLAIM_JOBS)
             if wanted < 1 or self._offer.count > count_before:
                 break
-            is_last = place is places[-1]
-            offer = self._offer if place == self._offer.place or (is_last and is_idle) else None
+            is_last = partition is partitions[-1]
+            offer = self._offer if partition == self._offer.stands_in or (is_last and is_idle) else None
             makes_offer = is_last and is_idle and not found
-            with _reporting(place.name):
+            with _reporting(partition.name):
                 found += await self._store.claim_in(
-                    place, self._controller, wanted, self._lease_seconds, offer, makes_offer=makes_offer
+                    partition, self._controller, wanted, self._lease_seconds, offer, makes_offer=makes_offer
                 )
         return found
 
     def _in_turn(self) -> list[QueueKeys]:
         """Return the queues' partitions, the one where the offer stands first, the others as they come."""
-        places = random.sample(self._places, len(self._places))
-        places.sort(key=lambda place: place != self._offer.place)
-        return places
+        partitions = random.sample(self._partitions, len(self._partitions))
+        partitions.sort(key=lambda partition: partition != self._offer.stands_in)
+        return partitions
 
 
 @contextmanager

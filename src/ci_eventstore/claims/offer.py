@@ -6,14 +6,16 @@ from collections import defaultdict, deque
 
 from ci_eventstore.claims.claim import Claim, Claimed
 from ci_eventstore.events.codec import decode
-from ci_eventstore.jobs.create import GIVEN_KEPT
 from ci_eventstore.jobs.evolve import evolve
 from ci_eventstore.jobs.state import JobState, to_job
 from ci_eventstore.keys import Keys, QueueKeys
 
+#: Of so many claims a controller remembers that it was told of them: a message may come after an answer.
+KNOWN_CLAIMS = 8
+
 
 class Offer:
-    """What one controller offers: one place at a time, in one queue and partition.
+    """What one controller offers: to take one job, of one queue in one partition.
 
     It stands until the controller asks there again, or for so many milliseconds of the partition's clock. A message
     tells of the job that it brings; should that be lost, the answer to the next question does.
@@ -22,36 +24,36 @@ class Offer:
     def __init__(self, controller: str, milliseconds: int) -> None:
         self.controller = controller
         self.milliseconds = milliseconds
-        #: Where it stands, or may stand.
-        self.place: QueueKeys | None = None
+        #: The queue and partition in which it stands, or may stand.
+        self.stands_in: QueueKeys | None = None
         #: How many jobs it has brought.
         self.count = 0
         self._session, self._numbers = secrets.token_hex(8), itertools.count(1)
         self._question = ""
-        #: Tokens of the claims that it has brought in each place, as far as the store would tell of them again.
-        self._known = defaultdict[QueueKeys, deque[str]](lambda: deque(maxlen=2 * GIVEN_KEPT))
+        #: Tokens of the last claims that it has brought in each partition.
+        self._known = defaultdict[QueueKeys, deque[str]](lambda: deque(maxlen=KNOWN_CLAIMS))
 
-    def newest(self, place: QueueKeys) -> str:
-        """Return the token of the last claim that it has brought in a place, "" if there is none."""
-        return self._known[place][-1] if self._known[place] else ""
+    def newest(self, partition: QueueKeys) -> str:
+        """Return the token of the last claim that it has brought in a partition, "" if there is none."""
+        return self._known[partition][-1] if self._known[partition] else ""
 
     def next_question(self) -> str:
         """Return what a question to the store is recognised by."""
         self._question = f"{self._session}-{next(self._numbers)}"
         return self._question
 
-    def accept(self, place: QueueKeys, token: str) -> bool:
+    def accept(self, partition: QueueKeys, token: str) -> bool:
         """Note a claim; False: it was noted before."""
-        is_new = token not in self._known[place]
+        is_new = token not in self._known[partition]
         if is_new:
-            self._known[place].append(token)
+            self._known[partition].append(token)
             self.count += 1
         return is_new
 
-    def missed(self, place: QueueKeys, lines: str) -> list[Claim]:
-        """Return the claims of which no message came, the oldest first, from what the store answers."""
-        found = [line.split(" ", maxsplit=1) for line in reversed(lines.split("\n")[1:])]
-        return [Claim(job_id, 1, token) for token, job_id in found if token not in self._known[place]]
+    def missed(self, partition: QueueKeys, told: str) -> Claim | None:
+        """Return the claim of which no message came, from what the store answers: "", or "<token> <job id>"."""
+        token, _, job_id = told.partition(" ")
+        return Claim(job_id, 1, token) if token and token not in self._known[partition] else None
 
     def read(self, keys: Keys, message: bytes) -> Claimed | None:
         """Return the job of which a message tells; None if it is known, or another controller's of this name."""
@@ -59,7 +61,7 @@ class Offer:
         if not question.decode().startswith(f"{self._session}-"):
             return None
         if question.decode() == self._question:
-            self.place = None
+            self.stands_in = None
         created, claimed = payloads[: int(size)], payloads[int(size) :]
         state = evolve(evolve(None, decode(created, 0)), decode(claimed, 0))
         given = as_claimed(keys, job_id.decode(), state)

@@ -9,8 +9,8 @@
 -- CONST OFFERED_TTL_MS
 --
 -- Returns {expired, waiting, given, made}: ids of jobs whose lease has run out; "user\0member" of queued jobs, in the order of
--- the tickets: each user's next job in turn; the last jobs that the session's offers have brought, the newest first, each as
--- "\n<token of the claim> <job id>"; and whether an offer was made: not if the controller has to be told of such a job first.
+-- the tickets: each user's next job in turn; the last job that the session's offers have brought, as "<token of the claim>
+-- <job id>"; and whether an offer was made: not if the controller has to be told of that job first.
 -- A question that comes after a later one of its session is told nothing.
 
 local dispatch, backlog, leases, clock, offers, offered = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
@@ -25,7 +25,7 @@ if question ~= '' then
     if tonumber(number) > tonumber(string.match(question, '%d+$')) then
       return {{}, {}, '', 0}
     end
-    given = string.match(record, '\n.*') or ''
+    given = string.match(record, '\n(.*)') or ''
   end
 end
 
@@ -63,14 +63,14 @@ end
 
 local is_made = 0
 if question ~= '' then
-  local newest = string.match(given, '^\n(%S+)')
-  if offer_ms > 0 and not expired[1] and not waiting[1] and (not newest or newest == ARGV[7]) then
+  local token = string.match(given, '^%S+')
+  if offer_ms > 0 and not expired[1] and not waiting[1] and (not token or token == ARGV[7]) then
     redis.call('ZADD', offers, now + offer_ms, controller)
     is_made = 1
   else
     redis.call('ZREM', offers, controller)
   end
-  redis.call('HSET', offered, controller, question .. ' ' .. ARGV[3] .. given)
+  redis.call('HSET', offered, controller, question .. ' ' .. ARGV[3] .. '\n' .. given)
   redis.call('PEXPIRE', offered, OFFERED_TTL_MS)
 end
 return {expired, waiting, given, is_made}

@@ -47,7 +47,7 @@ class _Candidate(NamedTuple):
 
 
 class _Peeked(NamedTuple):
-    """What a claim would get, and what offers have brought, as `peek.lua` writes it."""
+    """What a claim would get, and what the last offer has brought, as `peek.lua` writes it."""
 
     expired: list[_Candidate]
     waiting: list[_Candidate]
@@ -80,7 +80,7 @@ class ClaimStore:
             claimed += await self._take(keys, controller, [], candidates, int(lease_seconds * 1000))
         return claimed
 
-    def places(self, queue: str) -> list[QueueKeys]:
+    def partitions(self, queue: str) -> list[QueueKeys]:
         """Return a queue's keys in all partitions."""
         return [QueueKeys(queue, tag) for tag in self._keys.tags]
 
@@ -91,7 +91,7 @@ class ClaimStore:
         gives the same jobs when it is repeated. StoreError.
         """
         claimed: list[Claimed] = []
-        partitions = self.places(queue)
+        partitions = self.partitions(queue)
         # Or jobs of the first one would always come first.
         random.shuffle(partitions)
         for partition in partitions:
@@ -102,7 +102,7 @@ class ClaimStore:
 
     async def claim_in(
         self,
-        place: QueueKeys,
+        partition: QueueKeys,
         controller: str,
         count: int,
         lease_seconds: float,
@@ -113,22 +113,22 @@ class ClaimStore:
         """Claim up to so many jobs of one partition, or what the offer that stands there has brought; StoreError."""
         lease_ms = int(lease_seconds * 1000)
         foreseen: list[Claimed] = []
-        if offer is None or offer.place is None:
-            foreseen = await self._claim_foreseen(place, controller, count, lease_ms)
+        if offer is None or offer.stands_in is None:
+            foreseen = await self._claim_foreseen(partition, controller, count, lease_ms)
         missing = count - len(foreseen)
         if not missing:
             return foreseen
         try:
-            return foreseen + await self._claim_asking(place, controller, missing, lease_ms, offer, makes_offer)
+            return foreseen + await self._claim_asking(partition, controller, missing, lease_ms, offer, makes_offer)
         except StoreError:
             if foreseen:
                 return foreseen
             raise
 
-    async def withdraw(self, place: QueueKeys, offer: Offer, lease_seconds: float) -> list[Claimed]:
+    async def withdraw(self, partition: QueueKeys, offer: Offer, lease_seconds: float) -> list[Claimed]:
         """Take an offer back; return what it has brought and isn't known yet. StoreError."""
-        peeked = await self._peek(place, 0, int(lease_seconds * 1000), offer)
-        return await self._brought(place, offer, peeked.given)
+        peeked = await self._peek(partition, 0, int(lease_seconds * 1000), offer)
+        return await self._brought(partition, offer, peeked.given)
 
     def read_given(self, offer: Offer, message: bytes) -> Claimed | None:
         """Return the job of which a message to an offer's controller tells, if it isn't known yet."""
@@ -160,7 +160,7 @@ class ClaimStore:
 
     async def sign_off(self, queue: str, controller: str = "") -> None:
         """Remove a controller that has no jobs from a queue's consumer group, and those that are long gone."""
-        for keys in self.places(queue):
+        for keys in self.partitions(queue):
             all_keys = [keys.dispatch, keys.calls, keys.offers, keys.offered]
             await self._server.run(TIDY, all_keys, [controller, GONE_MS])
 
@@ -217,24 +217,25 @@ class ClaimStore:
                 offer.newest(keys),
             ]
             # Should no answer come, it may stand.
-            offer.place = keys
+            offer.stands_in = keys
         all_keys = [keys.dispatch, keys.backlog, keys.leases, keys.clock, keys.offers, keys.offered]
         together = FORESEEN_JOBS if count > 1 else 1
         reply = await self._server.run(PEEK, all_keys, [count, min(count, 1) * together, lease_ms, *offers])
         expired = [_Candidate(job_id) for job_id in as_texts(reply[0])]
         waiting = [_as_candidate(text) for text in as_texts(reply[1])]
         if offer is not None and not reply[3]:
-            offer.place = None
+            offer.stands_in = None
         return _Peeked(expired, waiting, reply[2].decode())
 
-    async def _brought(self, place: QueueKeys, offer: Offer, given: str) -> list[Claimed]:
-        """Return what an offer has brought and no message told of, if it is still the controller's."""
-        brought: list[Claimed] = []
-        for claim in offer.missed(place, given):
-            fields = as_text_map(await self._server.read("HGETALL", self._keys.job(claim.job_id).hash))
-            if offer.accept(place, claim.token) and fields.get("claim") == str(claim):
-                brought.append(as_claimed(self._keys, claim.job_id, from_hash(fields)))
-        return brought
+    async def _brought(self, partition: QueueKeys, offer: Offer, given: str) -> list[Claimed]:
+        """Return the job that an offer has brought if no message told of it and it is still the controller's."""
+        claim = offer.missed(partition, given)
+        if claim is None:
+            return []
+        fields = as_text_map(await self._server.read("HGETALL", self._keys.job(claim.job_id).hash))
+        if not offer.accept(partition, claim.token) or fields.get("claim") != str(claim):
+            return []
+        return [as_claimed(self._keys, claim.job_id, from_hash(fields))]
 
     async def _claim_foreseen(self, keys: QueueKeys, controller: str, count: int, lease_ms: int) -> list[Claimed]:
         """Claim what the last question has shown beyond what was wanted then, as far as it is still its turn."""

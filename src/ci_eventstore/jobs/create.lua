@@ -6,7 +6,6 @@
 -- ARGV  1 payload of `created`, 2 member of the listings, 3 user, 4 channel of the queue,
 --       5 token that no other call has: it is in the payload, too, and in a controller's claim, 6 the time, as text, 7 the time,
 --       as msgpack, 8 what controllers' channels begin with; then the hash's fields, as names and values
--- CONST GIVEN_KEPT
 --
 -- Returns "ok", also when it is repeated; or "exists" and changes nothing.
 
@@ -87,11 +86,8 @@ local function give(ticket)
         deliver(ticket, controller)
         redis.call('XADD', stream, '0-2', 'e', claimed)
         redis.call('ZADD', leases, deadline, id)
-        local lines = {string.match(record, '^[^\n]+'), token .. ' ' .. id}
-        for line in string.gmatch(record, '\n([^\n]+)') do
-          lines[#lines + 1] = #lines <= GIVEN_KEPT and line or nil
-        end
-        redis.call('HSET', offered, controller, table.concat(lines, '\n'))
+        -- Earlier ones are known to the controller, or it would have made no offer.
+        redis.call('HSET', offered, controller, string.match(record, '^[^\n]+') .. '\n' .. token .. ' ' .. id)
         -- Of two values of a field the last one counts.
         local fields = {'start_time', ARGV[6], unpack(ARGV, BEFORE_FIELDS + 1)}
         for _, text in ipairs({'part', '2', 'version', '2', 'status', 'running', 'epoch', '1', 'attempts', '1',

@@ -15,9 +15,7 @@ from ci_eventstore.keys import JobKeys, QueueKeys, jobs_key, listing_member
 from ci_eventstore.server.client import Server
 from ci_eventstore.server.scripts import load_script
 
-#: A controller that asks again is told of so many jobs that offers have brought it.
-GIVEN_KEPT = 4
-CREATE = load_script(__package__, "create", {"GIVEN_KEPT": GIVEN_KEPT}, QUEUE_FUNCTIONS)
+CREATE = load_script(__package__, "create", functions=QUEUE_FUNCTIONS)
 
 
 def waiting_job(records: Sequence[Record]) -> Fact | None:

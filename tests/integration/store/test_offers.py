@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 
@@ -317,6 +318,22 @@ async def test_a_group_that_is_gone_is_made_again(
     assert await server.read("XLEN", DISPATCH) == 0
 
 
+async def test_tickets_for_nobody_are_cleared_away(
+    repository: RedisJobRepository, server: Server, waiter: Waiter
+) -> None:
+    """They may be left by a group that was made again."""
+    await submit(repository, "a1")
+    for _ in range(3):
+        await server.read("XADD", DISPATCH, "*", "user", "nobody")
+    await wait_until(lambda: bool(waiter.given))
+    await server.read("ZADD", OFFERS, 1_000_000, "c1")
+    await submit(repository, "a2")
+    await wait_until(lambda: len(waiter.given) == 2)
+    [group] = await server.read("XINFO", "GROUPS", DISPATCH)
+    assert dict(zip(group[::2], group[1::2], strict=True))[b"pending"] == 2
+    assert await server.read("XLEN", DISPATCH) == 2
+
+
 async def test_there_is_one_offer_at_a_time(
     repository: RedisJobRepository, server: Server, open_waiter: Callable[..., Waiter]
 ) -> None:
@@ -336,6 +353,55 @@ async def test_there_is_one_offer_at_a_time(
         else:
             assert await waiter.ask() == [f"{number}"]
             assert await server.read("EXISTS", *(f"{{ci:0}}:offers:{queue}" for queue in "abc")) == 0
+
+
+@pytest.mark.parametrize("queues", [["default"], ["default", "other"]], ids=len)
+async def test_who_is_given_a_job_while_it_asks_takes_no_other(
+    repository: RedisJobRepository, remote: RedisJobRepository, proxy: FaultProxy, server: Server,
+    open_waiter: Callable[..., Waiter], monkeypatch: pytest.MonkeyPatch, queues: list[str],
+) -> None:  # fmt: skip
+    """The message comes before the answer to the question, which shows a job that waits: there is no room for it."""
+    waiter = open_waiter("c1", *queues, through=remote)
+    waiter.claimer.listen()
+    await wait_until(lambda: len(waiter.heard) == 1 + len(queues))
+    assert await waiter.ask() == []
+    offers = [await server.read("ZCARD", f"{{ci:0}}:offers:{queue}") for queue in queues]
+    offered_in = queues[offers.index(1)]
+    messages: list[tuple[str, bytes]] = []
+    listening = asyncio.Event()
+    subscription = server.subscription(
+        lambda channel, data: messages.append((channel, data)), lambda channel: listening.set()
+    )
+    subscription.listen("ci:controller:c1")
+    await listening.wait()
+    proxy.loses_messages = True
+    await submit(repository, "a1", queue=offered_in)
+    await submit(repository, "a2", queue=queues[-1 if offered_in == queues[0] else 0])
+    await wait_until(lambda: bool(messages))
+    peek = remote.claims._peek
+
+    async def slow_peek(*arguments: Any) -> Any:
+        answer = await peek(*arguments)
+        waiter.claimer._on_message(*messages[0])
+        return answer
+
+    monkeypatch.setattr(remote.claims, "_peek", slow_peek)
+    assert await waiter.ask() == []
+    assert ids(waiter.given) == ["a1"]
+    assert await status_of(repository, "a2") == "queued"
+    monkeypatch.undo()
+    assert await waiter.ask() == ["a2"]
+
+
+async def test_who_finds_a_job_makes_no_offer(
+    repository: RedisJobRepository, server: Server, open_waiter: Callable[..., Waiter]
+) -> None:
+    """Nor in a queue that it asks after the one that had it."""
+    waiter = open_waiter("c1", "a", "b")
+    for number in range(10):
+        await submit(repository, f"{number}", queue="a")
+        assert ids(await waiter.claimer.claim(5, is_idle=True)) == [f"{number}"]
+        assert await server.read("EXISTS", "{ci:0}:offers:a", "{ci:0}:offers:b") == 0
 
 
 async def test_who_signs_off_offers_nothing(repository: RedisJobRepository, server: Server, waiter: Waiter) -> None:
