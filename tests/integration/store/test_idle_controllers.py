@@ -6,6 +6,7 @@ import random
 import pytest
 
 from ci_common.models import Job
+from ci_eventstore.claims.claimer import Heard
 from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.server.client import Server
@@ -43,8 +44,11 @@ async def test_a_job_begins_without_a_question(repository: RedisJobRepository, s
             # It is the controller's before the creation has returned.
             assert await server.read("HGET", f"{{ci:0}}:job:{number}", "attempts") == b"1"
             await wait_until(lambda count=number: len(begun) == count + 1)  # type: ignore[misc]
+        await wait_for_offers(server, 1)
         controller.stop()
         await running
+        # Those that run may have a long time of grace left.
+        assert await server.read("EXISTS", OFFERS) == 0
     assert begun == [f"{number}" for number in range(20)]
     assert await server.read("EXISTS", OFFERS, "{ci:0}:offered:default") == 0
 
@@ -101,8 +105,12 @@ async def test_who_runs_a_job_offers_nothing(repository: RedisJobRepository, ser
     async with asyncio.timeout(30), controllers[0], controllers[1]:
         tasks = [asyncio.create_task(control(controller)) for controller in controllers]
         await wait_for_offers(server, 2)
-        for job_id in ("a", "b"):
-            await repository.create_job(Job(id=job_id, status="queued"))
+        await repository.create_job(Job(id="a", status="queued"))
+        await wait_until(lambda: len(names) == 1)
+        # Time to ask, if it asks.
+        await asyncio.sleep(0.1)
+        assert await server.read("ZCARD", OFFERS) == 1
+        await repository.create_job(Job(id="b", status="queued"))
         await wait_until(lambda: len(names) == 2)
         for controller in controllers:
             controller.stop()
@@ -111,20 +119,25 @@ async def test_who_runs_a_job_offers_nothing(repository: RedisJobRepository, ser
 
 
 async def test_what_is_given_to_one_that_stops_is_given_back(repository: RedisJobRepository, server: Server) -> None:
-    """At once: nobody has to wait for a lease."""
+    """At once: nobody has to wait for a lease, nor for the jobs that it still runs."""
     async with asyncio.timeout(30), Controller(repository, settings=PATIENT) as controller:
         waiting = asyncio.create_task(anext(controller.claims()))
         await wait_for_offers(server, 1)
-        # The message can't be heard before the task has gone on.
-        controller.stop()
+        hear = controller._open_claimer()._hear
+
+        def stop_and_hear(heard: Heard) -> None:
+            controller.stop()
+            hear(heard)
+
+        controller._open_claimer()._hear = stop_and_hear
         await repository.create_job(Job(id="j", status="queued"))
         with pytest.raises(StopAsyncIteration):
             await waiting
-    job = await repository.get_job_summary("j")
-    assert job is not None
-    assert job.status == "queued"
+        job = await repository.get_job_summary("j")
+        assert job is not None
+        assert job.status == "queued"
     [claimed] = await repository.claims.claim("default", "next", 1, 30.0)
-    assert claimed.lost_by is None
+    assert (claimed.attempts, claimed.lost_by) == (2, None)
 
 
 async def test_jobs_taken_one_by_one(repository: RedisJobRepository, server: Server) -> None:

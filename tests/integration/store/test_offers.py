@@ -120,6 +120,7 @@ async def test_a_new_job_goes_to_whoever_waits(repository: RedisJobRepository, s
     await submit(repository, "a1")
     await wait_until(lambda: bool(waiter.given))
     [claimed] = waiter.given
+    assert waiter.claimer._offer.stands_in is None
     assert (claimed.job.id, claimed.job.user_id, claimed.attempts, claimed.lost_by) == ("a1", "a", 1, None)
     job = await repository.get_job("a1")
     assert job is not None
@@ -353,6 +354,19 @@ async def test_there_is_one_offer_at_a_time(
         else:
             assert await waiter.ask() == [f"{number}"]
             assert await server.read("EXISTS", *(f"{{ci:0}}:offers:{queue}" for queue in "abc")) == 0
+
+
+async def test_what_an_offer_has_brought_comes_before_all_else(
+    repository: RedisJobRepository, remote: RedisJobRepository, proxy: FaultProxy, open_waiter: Callable[..., Waiter]
+) -> None:
+    """Also before jobs that another controller of this process was told would be the next ones."""
+    waiter = open_waiter("c1", through=remote)
+    await waiter.listen()
+    assert await waiter.ask() == []
+    proxy.loses_messages = True
+    await submit(repository, "a1", "a2", "a3", "a4")
+    assert ids(await remote.claims.claim("default", "c2", 2, LEASE)) == ["a2", "a3"]
+    assert [await waiter.ask(), await waiter.ask()] == [["a1"], ["a4"]]
 
 
 @pytest.mark.parametrize("queues", [["default"], ["default", "other"]], ids=len)
