@@ -4,6 +4,7 @@ import asyncio
 import random
 
 import pytest
+from fakeredis import FakeAsyncRedis
 
 from ci_common.models import Job
 from ci_eventstore.claims.claimer import Heard
@@ -152,3 +153,25 @@ async def test_jobs_taken_one_by_one(repository: RedisJobRepository, server: Ser
                 assert job.job.id == f"{number}"
                 assert await server.read("ZCARD", OFFERS) == 0
         await claims.aclose()
+
+
+async def test_controllers_run_on_fakeredis() -> None:
+    """Jobs that wait already are claimed, new ones are given; for tests of programs that use the store."""
+    begun: list[str] = []
+
+    async def handler(job: ClaimedJob) -> None:
+        await job.write("hello\n")
+        begun.append(job.job.id)
+
+    async with RedisJobRepository(FakeAsyncRedis()) as repository, asyncio.timeout(30):
+        await repository.create_job(Job(id="early", status="queued"))
+        async with Controller(repository, settings=RESTLESS) as controller:
+            running = asyncio.create_task(controller.run(handler))
+            for job_id in ("1", "2"):
+                await repository.create_job(Job(id=job_id, status="queued"))
+                await wait_until(lambda name=job_id: name in begun)  # type: ignore[misc]
+            controller.stop()
+            await running
+        assert sorted(begun) == ["1", "2", "early"]
+        assert {(str(job.status), job.success) for job in await repository.list_jobs()} == {("completed", True)}
+        assert await repository.verify() == []
