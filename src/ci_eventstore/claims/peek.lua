@@ -70,7 +70,7 @@ if question ~= '' then
   else
     redis.call('ZREM', offers, controller)
   end
-  redis.call('HSET', offered, controller, question .. ' ' .. ARGV[3] .. '\n' .. given)
+  redis.call('HSET', offered, controller, string.format('%s %s %.0f\n%s', question, ARGV[3], now, given))
   redis.call('PEXPIRE', offered, OFFERED_TTL_MS)
 end
 return {expired, waiting, given, is_made}

@@ -4,8 +4,8 @@
 --   tickets   hash: for each user with waiting jobs, the one ticket that no controller has taken yet
 --   dispatch  stream of tickets with a consumer group; a ticket stays pending with its controller while the job is claimed
 --   offers    sorted set of controllers that have nothing to do and take the next job, by when the offer ends on the clock
---   offered   hash: what each controller asked last, "<session>-<number> <milliseconds of a lease>", then, on a line of its own,
---             the last job that its offers have brought, "<token of the claim> <job id>"
+--   offered   hash: what each controller asked last, "<session>-<number> <milliseconds of a lease> <when, on the clock>", then, on
+--             a line of its own, the last job that its offers have brought, "<token of the claim> <job id>"
 
 local function add_ticket(dispatch, tickets, user)
   local is_new = redis.call('EXISTS', dispatch) == 0

@@ -161,7 +161,7 @@ class ClaimStore:
     async def sign_off(self, queue: str, controller: str = "") -> None:
         """Remove a controller that has no jobs from a queue's consumer group, and those that are long gone."""
         for keys in self.partitions(queue):
-            all_keys = [keys.dispatch, keys.calls, keys.offers, keys.offered]
+            all_keys = [keys.dispatch, keys.calls, keys.offers, keys.offered, keys.clock]
             await self._server.run(TIDY, all_keys, [controller, GONE_MS])
 
     def subscription(

@@ -1,15 +1,17 @@
 -- Remove a controller that signs off from a queue's consumer group, and those that were gone for long; none that holds tickets.
 --
--- KEYS  1 dispatch, 2 controllers' last calls, 3 offers, 4 offered
+-- KEYS  1 dispatch, 2 controllers' last calls, 3 offers, 4 offered, 5 clock
 -- ARGV  1 controller, or "", 2 milliseconds without a sign of life after which one is gone
 
 local dispatch, calls, controller, gone_ms = KEYS[1], KEYS[2], ARGV[1], tonumber(ARGV[2])
 local offers, offered = KEYS[3], KEYS[4]
 redis.call('ZREM', offers, controller)
-for _, name in ipairs(redis.call('HKEYS', offered)) do
-  -- Who makes no offer now asks again, with all that matters.
-  if not redis.call('ZSCORE', offers, name) then
-    redis.call('HDEL', offered, name)
+redis.call('HDEL', offered, controller)
+local now, records = tonumber(redis.call('HGET', KEYS[5], 'now') or 0), redis.call('HGETALL', offered)
+for i = 1, #records, 2 do
+  local asked_at = tonumber(string.match(records[i + 1], '^%S+ %d+ (%d+)'))
+  if not asked_at or asked_at + gone_ms < now then
+    redis.call('HDEL', offered, records[i])
   end
 end
 if redis.call('EXISTS', dispatch) == 0 then

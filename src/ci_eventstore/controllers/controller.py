@@ -23,7 +23,7 @@ from ci_eventstore.repository import RedisJobRepository
 
 logger = logging.getLogger("ci_eventstore.controllers")
 
-#: For so many times of the poll an offer stands: a controller that hangs brings a job to a stop only for that long.
+#: For so many times of the poll an offer stands: a controller that hangs is given no job after that.
 OFFER_POLLS = 2.0
 
 #: A controller that has many jobs claims them in so many parts, none smaller than this: while some run, others come.
@@ -48,7 +48,7 @@ class ControllerSettings:
     max_attempts: int = 5
     #: How long running jobs may go on when the controller is stopped, before they are given back.
     grace_seconds: float = 30.0
-    #: How often it looks for jobs that it wasn't told of, at most.
+    #: How often it looks for jobs that it wasn't told of, at most; while it has nothing to do, it is given new ones.
     poll_seconds: float = 2.0
 
     def __post_init__(self) -> None:

@@ -419,7 +419,14 @@ async def test_who_finds_a_job_makes_no_offer(
 
 
 async def test_who_signs_off_offers_nothing(repository: RedisJobRepository, server: Server, waiter: Waiter) -> None:
-    """Nor is anything kept of it."""
+    """Nor is anything kept of it, nor of one that was gone for an hour; of one that was there lately it is."""
+    await repository.claims.sign_off("default", "somebody")
+    assert await server.read("EXISTS", OFFERS, OFFERED) == 2
+    await server.read("HSET", OFFERED, "gone", "abc-1 30000 0\na b")
+    await server.read("HINCRBY", CLOCK, "now", 3_600_001)
+    assert await waiter.ask() == []
+    await repository.claims.sign_off("default", "somebody")
+    assert await server.read("HKEYS", OFFERED) == [b"c1"]
     await waiter.claimer.sign_off()
     assert await server.read("EXISTS", OFFERS, OFFERED) == 0
 
