@@ -94,7 +94,10 @@ class QueueKeys:
 
     @property
     def controllers_channel(self) -> str:
-        """What the channel begins with on which a controller is told of jobs that it was given; its name follows."""
+        """What the channel begins with on which a controller is told of jobs that it was given; its session follows.
+
+        Not its name: a controller that was killed must not be heard by the next one of its name.
+        """
         return f"{_prefix(self.tag)}:controller:"
 
 

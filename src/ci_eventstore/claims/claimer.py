@@ -49,7 +49,7 @@ class Claimer:
         self._offer = Offer(controller, int(offer_seconds * 1000))
         #: Queues by channel, and the channel on which this controller is told of the jobs that it was given.
         self._queues = {partition.channel: partition.name for partition in self._partitions}
-        self._own_channel = self._partitions[0].controllers_channel + controller
+        self._own_channel = self._partitions[0].controllers_channel + self._offer.session
         self._hear = hear
         self._subscription = store.subscription(self._on_message, lambda channel: hear(Heard()))
         #: Queues and jobs that messages told of.
@@ -82,9 +82,8 @@ class Claimer:
                 return await self._store.withdraw(partition, self._offer, self._lease_seconds)
         except (StoreError, TimeoutError) as error:
             logger.warning("an offer couldn't be taken back: %s", str(error) or "the store gave no answer")
-            return []
-        finally:
             self._offer.stands_in = None
+            return []
 
     async def sign_off(self) -> None:
         """Be forgotten in all queues."""
@@ -128,9 +127,10 @@ class Claimer:
             wanted = min(count - len(found), CLAIM_JOBS)
             if wanted < 1 or self._offer.count > count_before:
                 break
-            is_last = partition is partitions[-1]
-            offer = self._offer if partition == self._offer.stands_in or (is_last and is_idle) else None
-            makes_offer = is_last and is_idle and not found
+            makes_offer = is_idle and not found and partition is partitions[-1]
+            # None is made while one may stand elsewhere: that partition may not have answered.
+            is_its_place = partition == self._offer.stands_in or (makes_offer and self._offer.stands_in is None)
+            offer = self._offer if is_its_place else None
             with _reporting(partition.name):
                 found += await self._store.claim_in(
                     partition, self._controller, wanted, self._lease_seconds, offer, makes_offer=makes_offer

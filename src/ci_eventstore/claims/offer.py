@@ -28,7 +28,9 @@ class Offer:
         self.stands_in: QueueKeys | None = None
         #: How many jobs it has brought.
         self.count = 0
-        self._session, self._numbers = secrets.token_hex(8), itertools.count(1)
+        #: By which the store knows this controller from others of its name.
+        self.session = secrets.token_hex(8)
+        self._numbers = itertools.count(1)
         self._question = ""
         #: Tokens of the last claims that it has brought in each partition.
         self._known = defaultdict[QueueKeys, deque[str]](lambda: deque(maxlen=KNOWN_CLAIMS))
@@ -39,7 +41,7 @@ class Offer:
 
     def next_question(self) -> str:
         """Return what a question to the store is recognised by."""
-        self._question = f"{self._session}-{next(self._numbers)}"
+        self._question = f"{self.session}-{next(self._numbers)}"
         return self._question
 
     def accept(self, partition: QueueKeys, token: str) -> bool:
@@ -53,13 +55,17 @@ class Offer:
     def missed(self, partition: QueueKeys, told: str) -> Claim | None:
         """Return the claim of which no message came, from what the store answers: "", or "<token> <job id>"."""
         token, _, job_id = told.partition(" ")
-        return Claim(job_id, 1, token) if token and token not in self._known[partition] else None
+        known = self._known[partition]
+        if token in known:
+            # Another one may be the last, if the store has lost its last moments.
+            known.remove(token)
+            known.append(token)
+            return None
+        return Claim(job_id, 1, token) if token else None
 
     def read(self, keys: Keys, message: bytes) -> Claimed | None:
-        """Return the job of which a message tells; None if it is known, or another controller's of this name."""
+        """Return the job of which a message tells; None if it is known."""
         question, job_id, size, payloads = message.split(b"\n", maxsplit=3)
-        if not question.decode().startswith(f"{self._session}-"):
-            return None
         if question.decode() == self._question:
             self.stands_in = None
         created, claimed = payloads[: int(size)], payloads[int(size) :]

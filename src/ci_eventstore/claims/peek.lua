@@ -11,20 +11,22 @@
 -- Returns {expired, waiting, given, made}: ids of jobs whose lease has run out; "user\0member" of queued jobs, in the order of
 -- the tickets: each user's next job in turn; the last job that the session's offers have brought, as "<token of the claim>
 -- <job id>"; and whether an offer was made: not if the controller has to be told of that job first.
--- A question that comes after a later one of its session is told nothing.
+-- A question that comes after a later one of its session is told nothing, and one that is repeated makes no new offer.
 
 local dispatch, backlog, leases, clock, offers, offered = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local count, lease_ms = tonumber(ARGV[2]), tonumber(ARGV[3])
 local controller, question, offer_ms = ARGV[4], ARGV[5], tonumber(ARGV[6])
 
-local given = ''
+local given, is_repeated = '', false
 if question ~= '' then
   local record = redis.call('HGET', offered, controller) or ''
   local session, number = string.match(record, '^(%x+)-(%d+)')
   if session == string.match(question, '^%x+') then
-    if tonumber(number) > tonumber(string.match(question, '%d+$')) then
+    local asked = tonumber(string.match(question, '%d+$'))
+    if tonumber(number) > asked then
       return {{}, {}, '', 0}
     end
+    is_repeated = tonumber(number) == asked
     given = string.match(record, '\n(.*)') or ''
   end
 end
@@ -64,7 +66,8 @@ end
 local is_made = 0
 if question ~= '' then
   local token = string.match(given, '^%S+')
-  if offer_ms > 0 and not expired[1] and not waiting[1] and (not token or token == ARGV[7]) then
+  local may_offer = not is_repeated or redis.call('ZSCORE', offers, controller)
+  if offer_ms > 0 and may_offer and not expired[1] and not waiting[1] and (not token or token == ARGV[7]) then
     redis.call('ZADD', offers, now + offer_ms, controller)
     is_made = 1
   else

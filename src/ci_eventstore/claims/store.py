@@ -52,6 +52,7 @@ class _Peeked(NamedTuple):
     expired: list[_Candidate]
     waiting: list[_Candidate]
     given: str
+    is_offer_made: bool
 
 
 class ClaimStore:
@@ -119,7 +120,9 @@ class ClaimStore:
         if not missing:
             return foreseen
         try:
-            return foreseen + await self._claim_asking(partition, controller, missing, lease_ms, offer, makes_offer)
+            return foreseen + await self._claim_asking(
+                partition, controller, missing, lease_ms, offer, makes_offer and not foreseen
+            )
         except StoreError:
             if foreseen:
                 return foreseen
@@ -128,7 +131,7 @@ class ClaimStore:
     async def withdraw(self, partition: QueueKeys, offer: Offer, lease_seconds: float) -> list[Claimed]:
         """Take an offer back; return what it has brought and isn't known yet. StoreError."""
         peeked = await self._peek(partition, 0, int(lease_seconds * 1000), offer)
-        return await self._brought(partition, offer, peeked.given)
+        return await self._brought(partition, offer, peeked)
 
     def read_given(self, offer: Offer, message: bytes) -> Claimed | None:
         """Return the job of which a message to an offer's controller tells, if it isn't known yet."""
@@ -190,7 +193,7 @@ class ClaimStore:
         for _ in range(RACES):
             peeked = await self._peek(keys, count, lease_ms, offer, makes_offer)
             if offer is not None:
-                brought = await self._brought(keys, offer, peeked.given)
+                brought = await self._brought(keys, offer, peeked)
                 if offer.count > count_before:
                     # By this answer or by a message that came meanwhile: there may be no room for more.
                     return brought
@@ -223,19 +226,20 @@ class ClaimStore:
         reply = await self._server.run(PEEK, all_keys, [count, min(count, 1) * together, lease_ms, *offers])
         expired = [_Candidate(job_id) for job_id in as_texts(reply[0])]
         waiting = [_as_candidate(text) for text in as_texts(reply[1])]
-        if offer is not None and not reply[3]:
-            offer.stands_in = None
-        return _Peeked(expired, waiting, reply[2].decode())
+        return _Peeked(expired, waiting, reply[2].decode(), bool(reply[3]))
 
-    async def _brought(self, partition: QueueKeys, offer: Offer, given: str) -> list[Claimed]:
+    async def _brought(self, partition: QueueKeys, offer: Offer, peeked: _Peeked) -> list[Claimed]:
         """Return the job that an offer has brought if no message told of it and it is still the controller's."""
-        claim = offer.missed(partition, given)
-        if claim is None:
-            return []
-        fields = as_text_map(await self._server.read("HGETALL", self._keys.job(claim.job_id).hash))
-        if not offer.accept(partition, claim.token) or fields.get("claim") != str(claim):
-            return []
-        return [as_claimed(self._keys, claim.job_id, from_hash(fields))]
+        found: list[Claimed] = []
+        claim = offer.missed(partition, peeked.given)
+        if claim is not None:
+            fields = as_text_map(await self._server.read("HGETALL", self._keys.job(claim.job_id).hash))
+            if offer.accept(partition, claim.token) and fields.get("claim") == str(claim):
+                found.append(as_claimed(self._keys, claim.job_id, from_hash(fields)))
+        if not peeked.is_offer_made:
+            # Not before what it has brought is known: whoever fails or stops until then has to ask here again.
+            offer.stands_in = None
+        return found
 
     async def _claim_foreseen(self, keys: QueueKeys, controller: str, count: int, lease_ms: int) -> list[Claimed]:
         """Claim what the last question has shown beyond what was wanted then, as far as it is still its turn."""

@@ -115,9 +115,10 @@ class Controller:
         """Give back what is still claimed, and sign off."""
         self.stop()
         await self._take_back_offer()
+        # From here on nobody hears what it might be given.
+        await self._open_claimer().close()
         for job in list(self._running.values()):
             await self._give_back(job)
-        await self._open_claimer().close()
         if self._keeper is not None:
             await self._keeper.stop()
         await self._open_claimer().sign_off()

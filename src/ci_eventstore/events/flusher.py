@@ -92,6 +92,7 @@ class Flusher:
     def __init__(self, send_events: SendEvents) -> None:
         self._send_events = send_events
         self._lanes: dict[tuple[str, str], _Lane] = {}
+        self._lanes_kept = 0
         self._senders: set[asyncio.Task[None]] = set()
         #: How many commands run in their callers' tasks, and who waits for their end.
         self._held = 0
@@ -108,7 +109,7 @@ class Flusher:
     async def execute(self, job_id: str, command: LaneCommand, claim: str = "") -> None:
         """Run a command behind what waits already.
 
-        One that is cancelled on its way may still take effect, but not behind what is written to the job later.
+        One that is cancelled on its way may still take effect, but not behind a later write that succeeds.
         """
         lane = self._lane(job_id, claim)
         if lane.is_busy:
@@ -160,12 +161,14 @@ class Flusher:
         return self._lanes.get((job_id, claim)) or self._new_lane(job_id, claim)
 
     def _new_lane(self, job_id: str, claim: str) -> _Lane:
-        if len(self._lanes) >= LANES_KEPT:
+        if len(self._lanes) >= max(LANES_KEPT, self._lanes_kept):
             # What has an unknown outcome has one or the other when its token would be renewed.
             old = time.monotonic() - TOKEN_SECONDS
             lanes = self._lanes.values()
             for idle in [lane for lane in lanes if not lane.is_busy and (not lane.unknown or lane.used_at < old)]:
                 del self._lanes[idle.job_id, idle.claim]
+            # Where many can't be let go, the next look is far away.
+            self._lanes_kept = 2 * len(self._lanes)
         return self._lanes.setdefault((job_id, claim), _Lane(job_id, claim))
 
     async def _send(self, lane: _Lane) -> None:

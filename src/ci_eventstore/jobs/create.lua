@@ -5,7 +5,7 @@
 --       11.. listings: all jobs, queued ones, running ones; then the same of the job's owner, if it has one
 -- ARGV  1 payload of `created`, 2 member of the listings, 3 user, 4 channel of the queue,
 --       5 token that no other call has: it is in the payload, too, and in a controller's claim, 6 the time, as text, 7 the time,
---       as msgpack, 8 what controllers' channels begin with; then the hash's fields, as names and values
+--       as msgpack, 8 what controllers' own channels begin with; then the hash's fields, as names and values
 --
 -- Returns "ok", also when it is repeated; or "exists" and changes nothing.
 
@@ -46,8 +46,8 @@ local function next_offer()
   end
   local lease_ms = tonumber(string.match(record, '^%S+ (%d+)'))
   local now = advance_clock(clock, lease_ms)
-  if tonumber(ends_at) <= now then
-    -- All others are older.
+  if tonumber(ends_at) <= now or redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, 1)[1] then
+    -- All others are older; or a lost job comes first, for which they have to ask.
     redis.call('DEL', offers)
     return nil
   end
@@ -82,7 +82,7 @@ local function give(ticket)
     if record then
       local claimed = claimed_payloads(ARGV[7], controller)(1, 1, claim, ticket)
       local head = string.match(record, '^%S+') .. '\n' .. id .. '\n' .. #created .. '\n'
-      if redis.call('PUBLISH', ARGV[8] .. controller, head .. created .. claimed) > 0 then
+      if redis.call('PUBLISH', ARGV[8] .. string.match(record, '^%x+'), head .. created .. claimed) > 0 then
         deliver(ticket, controller)
         redis.call('XADD', stream, '0-2', 'e', claimed)
         redis.call('ZADD', leases, deadline, id)

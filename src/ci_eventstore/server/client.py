@@ -147,10 +147,11 @@ class Server:
         OutcomeUnknownError: no answer came; it was executed before this is raised, or never will be.
         StoreUnavailableError: it wasn't and won't be.
         """
-        clock = await self._read_clock() if self._clock is None else self._clock
-        if not clock.is_fresh(time.monotonic()):
+        started, clock = time.monotonic(), self._clock
+        if clock is None or not clock.is_fresh(started):
             clock = await self._read_clock()
-        deadline_ms = clock.deadline_ms(time.monotonic(), PATIENCE_SECONDS)
+            started = time.monotonic()
+        deadline_ms = clock.deadline_ms(started, PATIENCE_SECONDS)
         values = [*keys, *arguments, deadline_ms]
         failure = None
         if not self._replicas and not self._closed:
@@ -162,7 +163,7 @@ class Server:
             else:
                 self._reached = True
                 return reply
-        return await self._insist(script, len(keys), values, clock, failure)
+        return await self._insist(script, len(keys), values, clock, failure, started)
 
     async def _insist(
         self,
@@ -171,6 +172,7 @@ class Server:
         values: list[str | int | bytes],
         clock: ClockReading,
         failure: exceptions.RedisError | None,
+        started: float,
     ) -> Reply:
         """Run a script until there is an answer, or patience is over; `failure` is that of a try already made."""
         deadline_ms = cast(int, values[-1])
@@ -193,7 +195,7 @@ class Server:
             return await self._evaluate(script, key_count, values, is_again)
 
         try:
-            return await self._persist(script.name, send, is_write=True)
+            return await self._persist(script.name, send, is_write=True, started=started)
         except OutcomeUnknownError:
             await asyncio.sleep(clock.seconds_until_past(deadline_ms, time.monotonic()))
             raise
@@ -242,9 +244,16 @@ class Server:
             self._clock = ClockReading(int(seconds) * 1000 + int(micros) // 1000, asked_at, time.monotonic())
         return self._clock
 
-    async def _persist(self, what: object, send: Callable[[bool], Awaitable[Reply]], *, is_write: bool) -> Reply:
+    async def _persist(
+        self,
+        what: object,
+        send: Callable[[bool], Awaitable[Reply]],
+        *,
+        is_write: bool,
+        started: float | None = None,
+    ) -> Reply:
         """Send until there is an answer, or patience is over; `send` is told whether it has been sent before."""
-        started, may_have_arrived = time.monotonic(), False
+        started, may_have_arrived = started or time.monotonic(), False
         for turn, pause in enumerate(pauses()):
             if self._closed:
                 raise NotInitializedError

@@ -1,7 +1,7 @@
 """Offers: a controller that has nothing to do is given the next job in the step that creates it, whatever gets lost."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -10,6 +10,7 @@ from ci_common.models import Job, utc_now
 from ci_eventstore.claims.claim import Claimed
 from ci_eventstore.claims.claimer import Claimer, Heard
 from ci_eventstore.claims.store import PEEK
+from ci_eventstore.errors import StoreUnavailableError
 from ci_eventstore.jobs.create import CREATE
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.server import client
@@ -297,7 +298,7 @@ async def test_two_controllers_of_one_name(repository: RedisJobRepository, open_
         await one.listen()
         assert await one.ask() == []
     await submit(repository, "a1")
-    await wait_until(lambda: bool(second.heard) and bool(first.heard))
+    await wait_until(lambda: bool(second.given))
     assert (ids(first.given), ids(second.given)) == ([], ["a1"])
     assert (await first.ask(), await second.ask()) == ([], [])
 
@@ -386,7 +387,7 @@ async def test_who_is_given_a_job_while_it_asks_takes_no_other(
     subscription = server.subscription(
         lambda channel, data: messages.append((channel, data)), lambda channel: listening.set()
     )
-    subscription.listen("ci:controller:c1")
+    subscription.listen(waiter.claimer._own_channel)
     await listening.wait()
     proxy.loses_messages = True
     await submit(repository, "a1", queue=offered_in)
@@ -436,11 +437,157 @@ async def test_a_message_that_cant_be_read_is_passed_over(
 ) -> None:
     """Whoever sent it."""
     for message in (b"", b"nonsense", b"x-1\n1\n2\n\xff\xff\xff", b"\xff\n\xff\n\xff\n"):
-        assert await server.read("PUBLISH", "ci:controller:c1", message) == 1
+        assert await server.read("PUBLISH", waiter.claimer._own_channel, message) == 1
     await submit(repository, "a1")
     await wait_until(lambda: bool(waiter.given))
     assert ids(waiter.given) == ["a1"]
     assert "can't be read" in caplog.text
+
+
+async def test_another_ones_sign_off_takes_nothing_away(
+    repository: RedisJobRepository, remote: RedisJobRepository, proxy: FaultProxy, open_waiter: Callable[..., Waiter]
+) -> None:
+    """Of what a controller has still to be told."""
+    waiter = open_waiter("c1", through=remote)
+    await waiter.listen()
+    assert await waiter.ask() == []
+    proxy.loses_messages = True
+    await submit(repository, "a1")
+    await repository.claims.sign_off("default", "c2")
+    assert await waiter.ask() == ["a1"]
+
+
+async def test_a_question_that_comes_twice_makes_no_offer(
+    repository: RedisJobRepository, server: Server, open_waiter: Callable[..., Waiter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Held up on one connection, answered on another: the second time its controller may have found a job."""
+    calls: list[tuple[Any, ...]] = []
+    run = Server.run
+
+    async def note(self: Server, script: Script, *arguments: Any) -> Any:
+        if script is PEEK:
+            calls.append(arguments)
+        return await run(self, script, *arguments)
+
+    monkeypatch.setattr(Server, "run", note)
+    waiter = open_waiter("c1")
+    await submit(repository, "a1")
+    assert await waiter.ask() == ["a1"]
+    await run(server, PEEK, *calls[-1])
+    assert await server.read("ZCARD", OFFERS) == 0
+    assert await waiter.ask() == []
+    # An offer that stands is confirmed.
+    reply = await run(server, PEEK, *calls[-1])
+    assert (reply[3], await server.read("ZCARD", OFFERS)) == (1, 1)
+
+
+async def test_a_dead_controllers_successor_isnt_given_its_jobs(
+    repository: RedisJobRepository, server: Server, open_waiter: Callable[..., Waiter]
+) -> None:
+    """Though it has its name: it wouldn't know them."""
+    dead, successor = open_waiter("c1"), open_waiter("c1")
+    await dead.listen()
+    assert await dead.ask() == []
+    await dead.claimer.close()
+    await successor.listen()
+    await submit(repository, "a1")
+    assert await status_of(repository, "a1") == "queued"
+    assert await successor.ask() == ["a1"]
+
+
+async def test_a_lost_job_comes_before_a_new_one(
+    repository: RedisJobRepository, server: Server, waiter: Waiter
+) -> None:
+    """Whoever offers is told to ask, and gets the job whose lease has run out."""
+    await server.read("ZREM", OFFERS, "c1")
+    await submit(repository, "a1")
+    assert ids(await repository.claims.claim("default", "dead", 1, LEASE)) == ["a1"]
+    assert await waiter.ask() == []
+    await server.read("HINCRBY", CLOCK, "now", 31_000)
+    await submit(repository, "a2")
+    assert await status_of(repository, "a2") == "queued"
+    assert [await waiter.ask(), await waiter.ask()] == [["a1"], ["a2"]]
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True], ids=["error", "cancelled"])
+async def test_what_an_offer_has_brought_isnt_forgotten_by_a_failure(
+    repository: RedisJobRepository, remote: RedisJobRepository, proxy: FaultProxy,
+    open_waiter: Callable[..., Waiter], monkeypatch: pytest.MonkeyPatch, is_cancelled: bool,
+) -> None:  # fmt: skip
+    """The answer tells of a job, and reading that fails, or the task is cancelled: it can still be given back."""
+    waiter = open_waiter("c1", through=remote)
+    await waiter.listen()
+    assert await waiter.ask() == []
+    proxy.loses_messages = True
+    await submit(repository, "a1")
+    reading = asyncio.Event()
+    read = Server.read
+
+    async def fail(self: Server, *command: str | int | bytes) -> Any:
+        if command[0] != "HGETALL":
+            return await read(self, *command)
+        reading.set()
+        if is_cancelled:
+            await asyncio.sleep(3600)
+        raise StoreUnavailableError("away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Server, "read", fail)
+        asking = asyncio.create_task(waiter.ask())
+        await reading.wait()
+        if is_cancelled:
+            asking.cancel()
+        await asyncio.wait({asking})
+    assert ids(await waiter.claimer.withdraw()) == ["a1"]
+
+
+async def test_a_second_offer_waits_for_the_first_ones_end(
+    repository: RedisJobRepository, server: Server, open_waiter: Callable[..., Waiter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the partition in which that stands doesn't answer."""
+    waiter = open_waiter("c1", "a", "b")
+    assert await waiter.ask() == []
+    stands_in = waiter.claimer._offer.stands_in
+    assert stands_in is not None
+    run = Server.run
+
+    async def fail(self: Server, script: Script, keys: Sequence[str], arguments: Any) -> Any:
+        if stands_in.dispatch in keys:
+            raise StoreUnavailableError("away")
+        return await run(self, script, keys, arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Server, "run", fail)
+        assert await waiter.ask() == []
+    offers = [await server.read("ZCARD", f"{{ci:0}}:offers:{queue}") for queue in "ab"]
+    assert sorted(offers) == [0, 1]
+
+
+async def test_who_claims_foreseen_jobs_makes_no_offer(
+    repository: RedisJobRepository, server: Server, open_waiter: Callable[..., Waiter]
+) -> None:
+    """Though the question for the rest shows nothing."""
+    waiter = open_waiter("c1")
+    await submit(repository, "a1", "a2", "a3")
+    assert ids(await waiter.claimer.claim(2, is_idle=True)) == ["a1", "a2"]
+    assert ids(await waiter.claimer.claim(2, is_idle=True)) == ["a3"]
+    assert await server.read("ZCARD", OFFERS) == 0
+
+
+async def test_offers_go_on_when_the_store_has_lost_its_last_moments(
+    repository: RedisJobRepository, server: Server, waiter: Waiter
+) -> None:
+    """It then tells of a job before the last one."""
+    before = b""
+    for job_id in ("a1", "a2"):
+        before = await server.read("HGET", OFFERED, "c1")
+        await submit(repository, job_id)
+        await wait_until(lambda name=job_id: ids(waiter.given)[-1:] == [name])  # type: ignore[misc]
+        assert await waiter.ask() == []
+    assert b"a1" in before
+    await server.read("HSET", OFFERED, "c1", before)
+    assert [await waiter.ask(), await waiter.ask()] == [[], []]
+    assert await server.read("ZCARD", OFFERS) == 1
 
 
 async def test_in_any_order_each_job_is_given_once(
