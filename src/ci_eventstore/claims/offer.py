@@ -66,11 +66,11 @@ class Offer:
     def read(self, keys: Keys, message: bytes) -> Claimed | None:
         """Return the job of which a message tells; None if it is known."""
         question, job_id, size, payloads = message.split(b"\n", maxsplit=3)
-        if question.decode() == self._question:
-            self.stands_in = None
         created, claimed = payloads[: int(size)], payloads[int(size) :]
         state = evolve(evolve(None, decode(created, 0)), decode(claimed, 0))
         given = as_claimed(keys, job_id.decode(), state)
+        if question.decode() == self._question:
+            self.stands_in = None
         return given if self.accept(given.queue, given.claim.token) else None
 
 
