@@ -7,9 +7,10 @@ ARGS ?=
 venv := .venv
 python := $(venv)/bin/python
 installed := $(venv)/.installed
+pytest := $(python) -m pytest -n 3 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak check format bench bench-peers bench-live docs clean
+.PHONY: help setup demo test test-all soak check format bench bench-peers bench-live docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,8 +28,11 @@ $(installed): pyproject.toml
 demo: $(installed) ## run a real command through the store, follow it, kill the server; run controllers; compare
 	@$(python) examples/demo.py
 
-test: $(installed) ## run all tests
-	@$(python) -m pytest -n 3 --dist worksteal $(ARGS)
+test: $(installed) ## run all tests but the slow ones: outages, chaos, the demo, the wheel
+	@$(pytest) -m "not slow" $(ARGS)
+
+test-all: $(installed) ## run all tests
+	@$(pytest) $(ARGS)
 
 soak: $(installed) ## break all there is under fifty writers and six controllers for half an hour
 	@CI_EVENTSTORE_SOAK=1 $(python) -m pytest tests/integration/store/test_chaos.py \
@@ -38,7 +42,7 @@ check: $(installed) ## check format, lint, types and the structure of the code
 	@$(python) -m ruff format --check .
 	@$(python) -m ruff check .
 	@$(python) -m mypy
-	@$(python) -m pytest -q tests/unit/structure $(ARGS)
+	@$(python) -m pytest -q tests/unit/structure -m "not slow" $(ARGS)
 
 format: $(installed) ## put the code into the house format
 	@$(python) -m ruff format .

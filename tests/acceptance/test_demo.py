@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.servers import wait_until
 
 DEMO = Path(__file__).parents[2] / "examples" / "demo.py"
@@ -22,6 +24,7 @@ def processes_of(text: bytes) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_the_demo_finds_no_difference(tmp_path: Path) -> None:
     """All of its comparisons hold, it says what to try next, and its server is gone when it ends."""
     done = subprocess.run(

@@ -1,6 +1,6 @@
 """Many writers, while the network fails at random and the server stalls, dies and comes back: every line is there once.
 
-`make test` runs the short form, `make soak` a long one. The seed of a failed run is in its log; with it in the
+`make test-all` runs the short form, `make soak` a long one. The seed of a failed run is in its log; with it in the
 environment variable CI_EVENTSTORE_SEED the proxy chooses the same faults again, and the writers the same lines.
 """
 
@@ -35,7 +35,7 @@ LINE_CHARACTERS = 100
 #: How often the short form is gone through.
 ROUNDS = 20 if IS_SOAK else 1
 
-pytestmark = pytest.mark.timeout(1800 if IS_SOAK else 120)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800 if IS_SOAK else 120)]
 
 
 @pytest.fixture(params=[find_redis7, find_valkey], ids=["redis7", "valkey"])

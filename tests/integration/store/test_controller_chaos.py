@@ -1,7 +1,7 @@
 """Controllers as processes, while they, the server, the network and its clock fail: every job is ended once, by one.
 
-`make test` runs the short form, CI_EVENTSTORE_SOAK=1 the long one. The seed of a failed run is in its log; with it in
-the environment variable CI_EVENTSTORE_SEED the same faults come in the same order.
+`make test-all` runs the short form, CI_EVENTSTORE_SOAK=1 the long one. The seed of a failed run is in its log; with it
+in the environment variable CI_EVENTSTORE_SEED the same faults come in the same order.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ HOUR_MS = 3_600_000
 CLOCK = "{ci:0}:clock"
 DISPATCH = "{ci:0}:dispatch:default"
 
-pytestmark = pytest.mark.timeout(1800 if IS_SOAK else 120)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800 if IS_SOAK else 120)]
 
 
 @pytest.fixture(params=[find_valkey, find_redis7] if IS_SOAK else [find_valkey])

@@ -77,6 +77,7 @@ def test_quantiles() -> None:
     assert [quantile([3.0, 1.0, 2.0], share) for share in (0, 0.5, 0.99)] == [1.0, 2.0, 3.0]
 
 
+@pytest.mark.slow
 def test_a_quick_run_follows_in_processes() -> None:
     """Every row of what follows in processes is measured; streams over HTTP are run by hand, for their peer's sake."""
     with running(server_binaries()[0], next(iter(FILE_SETTINGS)), tcp=False) as url:

@@ -28,6 +28,7 @@ WRITING = [
 CODEC = [f"{does} an event of {size} bytes" for size in (80, 4096) for does in ("encode", "decode")]
 
 
+@pytest.mark.slow
 def test_a_quick_run_has_all_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every server is measured with and without its append-only file, and all rows are printed and written as JSON."""
     main(["--quick", "--json", str(tmp_path / "report.json")])

@@ -14,7 +14,7 @@ from tests.unit.structure.source import ROOT, SRC
 
 PROGRAM = Path(__file__).with_name("typed_program.py")
 #: Installing takes seconds, more where the package index is slow.
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 def run(*command: str | Path, folder: Path) -> str:
