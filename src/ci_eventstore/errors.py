@@ -6,15 +6,16 @@ RepositoryError
     ├── AmbiguousPrefixError
     ├── ConfigurationError (also a ValueError)
     ├── StoreUnavailableError
+    │   ├── StoreFullError
     │   ├── AuthenticationError
     │   └── EmbeddedServerError
     ├── UnsuitableServerError
-    ├── StoreFullError
     ├── StoreFormatError
-        ├── OutcomeUnknownError
-        ├── NotReplicatedError
-        ├── LogNotStoredError
+    ├── OutcomeUnknownError
+    ├── NotReplicatedError
+    ├── LogNotStoredError
     ├── LogWriterClosedError
+    ├── LateOutputError
     ├── AcknowledgedEventsLostError
     ├── ProjectionMissingError
     └── StreamDamagedError
@@ -51,7 +52,14 @@ class ConfigurationError(StoreError, ValueError):
 
 
 class StoreUnavailableError(StoreError):
-    """Raised when the server can't be reached, or a read got no answer in time; nothing was changed."""
+    """Raised when the server can't be reached, refuses, or a read got no answer in time; nothing was changed.
+
+    The same call may succeed later. A refusal is told in the server's own words.
+    """
+
+
+class StoreFullError(StoreUnavailableError):
+    """Raised when the server is out of memory and refuses writes; nothing was changed."""
 
 
 class AuthenticationError(StoreUnavailableError):
@@ -64,10 +72,6 @@ class EmbeddedServerError(StoreUnavailableError):
 
 class UnsuitableServerError(StoreError):
     """Raised when the server is too old, or its settings could lose data."""
-
-
-class StoreFullError(StoreError):
-    """Raised when the server is out of memory and refuses writes; nothing was changed."""
 
 
 class StoreFormatError(StoreError):

@@ -41,6 +41,8 @@ PATIENCE_SECONDS = 20.0
 FIRST_PATIENCE_SECONDS = 1.0
 #: The same while the server says that it is loading its data.
 LOADING_PATIENCE_SECONDS = 300.0
+#: The same while the server is out of memory, which seldom passes by itself.
+FULL_PATIENCE_SECONDS = 2.0
 #: How long a write waits for the replicas; below the socket's timeout.
 REPLICATION_SECONDS = 2.0
 COMMAND_CONNECTIONS = 32
@@ -141,17 +143,25 @@ class Server:
         self._subscriptions.add(subscription)
         return subscription
 
-    async def run(self, script: Script, keys: Sequence[str], arguments: Iterable[str | int | bytes]) -> Reply:
+    async def run(
+        self,
+        script: Script,
+        keys: Sequence[str],
+        arguments: Iterable[str | int | bytes],
+        *,
+        patience_seconds: float | None = None,
+    ) -> Reply:
         """Run a script. It is sent again after a lost reply, so it must know its call by an argument.
 
+        It is tried again for at most `patience_seconds`, PATIENCE_SECONDS if that isn't given.
         OutcomeUnknownError: no answer came; it was executed before this is raised, or never will be.
         StoreUnavailableError: it wasn't and won't be.
         """
         started, clock = time.monotonic(), self._clock
         if clock is None or not clock.is_fresh(started):
-            clock = await self._read_clock()
+            clock = await self._read_clock(patience_seconds)
             started = time.monotonic()
-        deadline_ms = clock.deadline_ms(started, PATIENCE_SECONDS)
+        deadline_ms = clock.deadline_ms(started, _or_default(patience_seconds))
         values = [*keys, *arguments, deadline_ms]
         failure = None
         if not self._replicas and not self._closed:
@@ -163,7 +173,7 @@ class Server:
             else:
                 self._reached = True
                 return reply
-        return await self._insist(script, len(keys), values, clock, failure, started)
+        return await self._insist(script, len(keys), values, clock, failure, started, patience_seconds)
 
     async def _insist(
         self,
@@ -173,6 +183,7 @@ class Server:
         clock: ClockReading,
         failure: exceptions.RedisError | None,
         started: float,
+        patience_seconds: float | None,
     ) -> Reply:
         """Run a script until there is an answer, or patience is over; `failure` is that of a try already made."""
         deadline_ms = cast(int, values[-1])
@@ -187,15 +198,17 @@ class Server:
                     raise
             self._clock = None
             try:
-                clock = await self._read_clock()
+                clock = await self._read_clock(patience_seconds)
             except StoreUnavailableError as error:
                 # An earlier try may have taken effect, and only lost its answer.
                 raise OutcomeUnknownError(script.name) from error
-            deadline_ms = values[-1] = clock.deadline_ms(time.monotonic(), PATIENCE_SECONDS)
+            deadline_ms = values[-1] = clock.deadline_ms(time.monotonic(), _or_default(patience_seconds))
             return await self._evaluate(script, key_count, values, is_again)
 
         try:
-            return await self._persist(script.name, send, is_write=True, started=started)
+            return await self._persist(
+                script.name, send, is_write=True, started=started, patience_seconds=patience_seconds
+            )
         except OutcomeUnknownError:
             await asyncio.sleep(clock.seconds_until_past(deadline_ms, time.monotonic()))
             raise
@@ -236,11 +249,16 @@ class Server:
             raise NotReplicatedError(what, self._replicas, answered)
         return reply
 
-    async def _read_clock(self) -> ClockReading:
+    async def _read_clock(self, patience_seconds: float | None) -> ClockReading:
         """Return a reading of the server's clock, from which the deadline of a command is counted."""
         asked_at = time.monotonic()
         if self._clock is None or not self._clock.is_fresh(asked_at):
-            seconds, micros = await self.read("TIME")
+            seconds, micros = await self._persist(
+                "TIME",
+                lambda _: self._commands.execute_command("TIME"),
+                is_write=False,
+                patience_seconds=patience_seconds,
+            )
             self._clock = ClockReading(int(seconds) * 1000 + int(micros) // 1000, asked_at, time.monotonic())
         return self._clock
 
@@ -251,6 +269,7 @@ class Server:
         *,
         is_write: bool,
         started: float | None = None,
+        patience_seconds: float | None = None,
     ) -> Reply:
         """Send until there is an answer, or patience is over; `send` is told whether it has been sent before."""
         started, may_have_arrived = started or time.monotonic(), False
@@ -261,7 +280,9 @@ class Server:
                 reply = await send(turn > 0)
             except exceptions.RedisError as error:
                 may_have_arrived = may_have_arrived or not was_never_executed(error)
-                if not is_passing(error) or time.monotonic() - started + pause > self._patience(error):
+                if not is_passing(error) or time.monotonic() - started + pause > self._patience(
+                    error, patience_seconds
+                ):
                     self.counters.errors += 1
                     raise _translate(error, what, self.deployment.name, is_write and may_have_arrived) from error
                 self.counters.retries += 1
@@ -272,10 +293,14 @@ class Server:
             await asyncio.sleep(pause)
         raise AssertionError("pauses never end")
 
-    def _patience(self, error: Exception) -> float:
+    def _patience(self, error: Exception, patience_seconds: float | None) -> float:
         if isinstance(error, exceptions.BusyLoadingError):
-            return LOADING_PATIENCE_SECONDS
-        return PATIENCE_SECONDS if self._reached else FIRST_PATIENCE_SECONDS
+            patience = LOADING_PATIENCE_SECONDS
+        elif isinstance(error, exceptions.OutOfMemoryError):
+            patience = FULL_PATIENCE_SECONDS
+        else:
+            patience = PATIENCE_SECONDS if self._reached else FIRST_PATIENCE_SECONDS
+        return patience if patience_seconds is None else min(patience, patience_seconds)
 
 
 class _Connection:
@@ -297,6 +322,10 @@ class _Connection:
             raise exceptions.TimeoutError("Timeout writing to socket") from None
         finally:
             self.socket_timeout = patience
+
+
+def _or_default(patience_seconds: float | None) -> float:
+    return PATIENCE_SECONDS if patience_seconds is None else patience_seconds
 
 
 def _client(deployment: Deployment, connections: int) -> Redis:

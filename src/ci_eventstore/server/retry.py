@@ -17,6 +17,7 @@ _PASSING = (
     exceptions.TryAgainError,
     exceptions.ClusterDownError,
     exceptions.MasterDownError,
+    exceptions.OutOfMemoryError,
 )
 #: The server's own word that it didn't execute the command.
 _REFUSED = (
@@ -25,6 +26,7 @@ _REFUSED = (
     exceptions.TryAgainError,
     exceptions.ClusterDownError,
     exceptions.MasterDownError,
+    exceptions.OutOfMemoryError,
 )
 _LASTING = (exceptions.AuthenticationError, exceptions.AuthorizationError)
 _NO_CONNECTION = (ConnectionRefusedError, FileNotFoundError, PermissionError, gaierror, EmbeddedServerError)

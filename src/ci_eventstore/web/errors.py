@@ -13,7 +13,6 @@ from ci_eventstore.errors import (
     NotInitializedError,
     OutcomeUnknownError,
     ProjectionMissingError,
-    StoreFullError,
     StoreUnavailableError,
 )
 
@@ -56,7 +55,6 @@ ANSWERS: tuple[tuple[type[RepositoryError], tuple[int, str] | Failure], ...] = (
     (AlreadyExistsError, (409, "conflict")),
     (OutcomeUnknownError, UNKNOWN),
     (StoreUnavailableError, UNAVAILABLE),
-    (StoreFullError, UNAVAILABLE),
     (NotInitializedError, UNAVAILABLE),
     (ProjectionMissingError, UNAVAILABLE),
     (RepositoryError, INTERNAL),

@@ -19,9 +19,11 @@ from ci_eventstore.errors import (
     UnsuitableServerError,
 )
 from ci_eventstore.repository import RedisJobRepository
+from ci_eventstore.server import client
 from ci_eventstore.server.client import Server
 from ci_eventstore.server.deployments import from_url
 from tests.servers import RealServer, find_valkey, free_port
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -67,19 +69,19 @@ async def test_a_server_that_asks_for_a_password(other: RealServer) -> None:
             assert "URL" in str(error)
         async with RedisJobRepository.from_url(f"redis://:sesame@127.0.0.1:{other.port}") as repository:
             assert await repository.list_jobs() == []
-        client = Redis(port=other.port, password="sesame")
-        await client.config_set("requirepass", "")
-        await client.aclose()
+        other_client = Redis(port=other.port, password="sesame")
+        await other_client.config_set("requirepass", "")
+        await other_client.aclose()
 
 
 async def test_a_server_that_may_evict(other: RealServer) -> None:
     """A policy that throws keys away is refused before anything is written."""
-    async with configured(other, "maxmemory-policy", "allkeys-lru") as client:
-        await client.flushall()
+    async with configured(other, "maxmemory-policy", "allkeys-lru") as changed:
+        await changed.flushall()
         error = await refusal(other.url)
         assert isinstance(error, UnsuitableServerError)
         assert "allkeys-lru" in str(error)
-        assert await client.dbsize() == 0
+        assert await changed.dbsize() == 0
 
 
 async def test_a_server_of_version_6() -> None:
@@ -103,19 +105,20 @@ async def test_a_store_of_another_format(other: RealServer) -> None:
     """Data of another format version is left alone; so is one of another partition count."""
     async with RedisJobRepository.from_url(other.url, prefix="old", partitions=4):
         pass
-    client = Redis(port=other.port)
+    plain = Redis(port=other.port)
     for partitions, says in [(1, "4 partitions, not 1"), (64, "partitions=4")]:
         with pytest.raises(StoreFormatError, match=says):
             await RedisJobRepository.from_url(other.url, prefix="old", partitions=partitions).initialize()
-    await client.hset("{old:accounts}:store", "format", "2")
+    await plain.hset("{old:accounts}:store", "format", "2")
     with pytest.raises(StoreFormatError, match="format version 2"):
         await RedisJobRepository.from_url(other.url, prefix="old", partitions=4).initialize()
-    assert await client.keys("{old:*") == [b"{old:accounts}:store"]
-    await client.aclose()
+    assert await plain.keys("{old:*") == [b"{old:accounts}:store"]
+    await plain.aclose()
 
 
-async def test_a_full_server_takes_no_half_write(other: RealServer) -> None:
+async def test_a_full_server_takes_no_half_write(other: RealServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Out of memory, a write is refused as a whole, and works again when there is room."""
+    monkeypatch.setattr(client, "FULL_PATIENCE_SECONDS", 0.1)
     async with RedisJobRepository.from_url(other.url, prefix="full") as repository:
         await repository.create_job(Job(id="j", status="running"))
         async with configured(other, "maxmemory", "1mb"):
@@ -130,6 +133,18 @@ async def test_a_full_server_takes_no_half_write(other: RealServer) -> None:
         assert [job.status for job in await repository.list_jobs()] == ["running"]
         await repository.add_event("j", JobEvent("log", "x"))
         assert [event.id for event in await repository.get_events_since("j", 0)] == [1]
+
+
+async def test_a_write_waits_for_room(other: RealServer) -> None:
+    """A server that is out of memory for a moment costs a write time, and nothing else."""
+    async with RedisJobRepository.from_url(other.url, prefix="brief") as repository:
+        await repository.create_job(Job(id="j", status="running"))
+        async with configured(other, "maxmemory", "1"):
+            write = asyncio.create_task(repository.add_event("j", JobEvent("log", "x")))
+            await wait_until(lambda: repository.parts.server.counters.retries > 2)
+        await write
+        assert [event.id for event in await repository.get_events_since("j", 0)] == [1]
+        assert await repository.verify() == []
 
 
 @pytest.mark.parametrize("prefix", ["", "a b", "{x}"])
@@ -156,14 +171,14 @@ async def test_redis_py_is_configured_in_one_way(other: RealServer) -> None:
     given = Redis(port=other.port, decode_responses=True, protocol=3, socket_timeout=0.001, max_connections=1)
     for repository in (RedisJobRepository.from_url(url), RedisJobRepository(given)):
         server = Server(repository._deployment)
-        for client in (server._commands, server._listening):
-            connection = client.connection_pool.make_connection()
+        for pooled in (server._commands, server._listening):
+            connection = pooled.connection_pool.make_connection()
             assert connection.protocol == 2
             assert connection.socket_timeout == 10
             assert connection.retry.get_retries() == 0
             assert not connection.encoder.decode_responses
-            assert not client.connection_pool.maint_notifications_enabled()
-            assert client.connection_pool.max_connections >= 32
+            assert not pooled.connection_pool.maint_notifications_enabled()
+            assert pooled.connection_pool.max_connections >= 32
         await server.close()
         async with repository:
             await repository.list_jobs()

@@ -90,7 +90,7 @@ def failed_start() -> Exception:
         (exceptions.ReadOnlyError("READONLY"), True, True),
         (exceptions.AuthenticationError("WRONGPASS"), False, False),
         (exceptions.ResponseError("ERR"), False, False),
-        (exceptions.OutOfMemoryError("OOM"), False, False),
+        (exceptions.OutOfMemoryError("OOM"), True, True),
     ],
 )
 def test_errors_pass_or_last(error: Exception, passing: bool, never_executed: bool) -> None:
