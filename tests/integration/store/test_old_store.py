@@ -1,0 +1,126 @@
+"""A store that an earlier program wrote: it verifies clean, reads, goes on, and verifies clean again."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from pathlib import Path
+
+import fakeredis
+import pytest
+from redis.asyncio import Redis
+
+from ci_common.models import Job, JobEvent, utc_now
+from ci_eventstore.controllers.claimed_job import ClaimedJob
+from ci_eventstore.repository import RedisJobRepository
+from tests import old_store
+from tests.servers import RealServer, find_redis7, find_valkey
+
+
+async def open_fake() -> Redis:
+    client = fakeredis.FakeAsyncRedis(server=fakeredis.FakeServer(version=(7, 0)))
+    await old_store.load(client)
+    return client
+
+
+async def load_into(server: RealServer) -> RedisJobRepository:
+    async with Redis(unix_socket_path=str(server.socket_path)) as client:
+        await old_store.load(client)
+    return RedisJobRepository.from_url(server.url)
+
+
+@pytest.fixture(params=[find_valkey, find_redis7, None], ids=["valkey", "redis7", "fake"])
+async def repository(request: pytest.FixtureRequest) -> AsyncIterator[RedisJobRepository]:
+    """The old store, opened by today's program; its projections must agree with its streams in the end."""
+    find: Callable[[], Path] | None = request.param
+    if find is None:
+        async with RedisJobRepository(await open_fake()) as opened:
+            yield opened
+            assert await opened.verify() == []
+        return
+    try:
+        binary = find()
+    except LookupError as reason:
+        pytest.skip(str(reason))
+    with RealServer(binary, "appendonly no") as server:
+        async with await load_into(server) as opened:
+            yield opened
+            assert await opened.verify() == []
+
+
+async def text_of(repository: RedisJobRepository, job_id: str) -> str:
+    return "".join(event.data or "" for event in await repository.get_events_since(job_id, 0))
+
+
+async def test_it_is_whole_and_readable(repository: RedisJobRepository) -> None:
+    """Nothing differs, and jobs, logs, users and keys are what they were."""
+    assert await repository.verify() == []
+    jobs = {job.id: job for job in await repository.list_jobs()}
+    assert set(jobs) == old_store.ALL
+    assert {name for name, job in jobs.items() if job.status == "queued"} == old_store.QUEUED
+    assert {name for name, job in jobs.items() if job.status == "running"} == old_store.CLAIMED | old_store.RUNNING
+    assert jobs["waiting-1"].command == ["make", "test ü"]
+    text = await text_of(repository, "running")
+    assert text.startswith("line 0\n")
+    assert "invalid \udcff\udc80 utf-8\0 ü 😀\n" in text
+    assert text.endswith("invalid \udcff compressed " * 100 + "\n")
+    ended = await text_of(repository, "truncated-ended")
+    assert ended.endswith("the end\n")
+    assert await repository.position_of_line("long", 2001) > 0
+    assert {user.id for user in await repository.list_users()} == {"ada", "bob", "Zoë", "naive"}
+    assert (await repository.get_user_by_email("ZOË@example.ORG")) is not None
+    key = await repository.get_api_key_by_hash("f" * 64)
+    assert key is not None
+    assert not key.is_active
+
+
+async def test_its_jobs_go_on(repository: RedisJobRepository) -> None:
+    """Appends, a status, a completion, a cancel and a truncated log's end go on where the old program stopped."""
+    await repository.add_events("running", [JobEvent("log", "more\n"), JobEvent("log", "and more\n")])
+    await repository.complete_job("running", True, utc_now())
+    await repository.add_event("running", JobEvent("log", "late\n"))
+    await repository.add_event("truncated", JobEvent("log", "the end\n"))
+    await repository.complete_job("truncated", False, utc_now())
+    await repository.update_job_status("updated", "failed")
+    await repository.cancel_job("waiting-2")
+    await repository.cancel_job("claimed")
+    await repository.complete_job("completed", True, utc_now())
+    await repository.create_job(Job(id="new", status="queued", user_id="ada"))
+    assert (await text_of(repository, "running")).endswith("more\nand more\nlate\n")
+    assert (await text_of(repository, "truncated")).endswith("t\nthe end\n")
+
+
+async def test_its_queues_go_on(repository: RedisJobRepository) -> None:
+    """The lost job is taken over first, waiting ones come in turn, and all of them can be ended."""
+    claimed = await repository.claims.claim("work", "controller-new", 5, 30.0)
+    assert [(one.job.id, one.lost_by) for one in claimed] == [("lost", "controller-dead")]
+    waiting = await repository.claims.claim("default", "controller-new", 10, 30.0)
+    assert {one.job.id for one in waiting} == old_store.QUEUED - {"waiting-zip", "requeued"}
+    builds = await repository.claims.claim("builds", "controller-new", 1, 30.0)
+    assert [(one.job.id, one.attempts) for one in builds] == [("waiting-zip", 1)]
+    again = await repository.claims.claim("other", "controller-new", 1, 30.0)
+    assert [one.job.id for one in again] == ["requeued"]
+    for one in [*claimed, *waiting, *builds, *again]:
+        async with ClaimedJob(repository, one) as job:
+            if one.job.id in ("lost", "waiting-1"):
+                await job.write("done\n")
+    taken = old_store.QUEUED | {"lost"}
+    assert {job.status for job in await repository.list_jobs() if job.id in taken} == {"completed"}
+
+
+async def test_its_jobs_can_be_followed(repository: RedisJobRepository) -> None:
+    """A follower gets what was there, then what comes, to the end."""
+    seen: list[str] = []
+    async with aclosing(repository.follow_events("running", 20)) as events:
+        async for event in events:
+            seen.append(event.data or event.type)
+            if len(seen) == 5:
+                await repository.add_event("running", JobEvent("log", "new\n"))
+                await repository.complete_job("running", True, utc_now())
+    assert seen[0] == "naive\n"
+    assert seen[-2:] == ["new\n", "complete"]
+
+
+async def test_its_projections_can_be_made_again(repository: RedisJobRepository) -> None:
+    """Rebuilding each job of a store in which nothing differs finds nothing to mend."""
+    for job_id in sorted(old_store.ALL):
+        assert await repository.rebuild(job_id) == []
+    assert await repository.rebuild() == []

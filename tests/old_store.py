@@ -1,0 +1,39 @@
+"""A store that the program at 3d243d1 wrote, with jobs of all kinds: later programs must keep it working.
+
+`data/store_3d243d1.jsonl.gz` has a command a line, as JSON; each character of a text stands for a byte.
+The keys begin with `{ci:`; all ids and times are as they were, and what expires does so as long after loading.
+"""
+
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from redis.asyncio import Redis
+
+PATH = Path(__file__).with_name("data") / "store_3d243d1.jsonl.gz"
+#: Ids of its jobs, by what they are now.
+QUEUED = {"waiting-1", "waiting-2", "waiting-nobody", "waiting-zip", "waiting-events", "requeued", "requeued-plain"}
+CLAIMED = {"claimed", "cancel-asked", "lost", "offered"}
+#: Running without a controller; the log of `truncated` has a ring.
+RUNNING = {"running", "updated", "truncated"}
+ENDED = {
+    "long", "done", "done-log", "failed-claim", "cancelled-claim", "taken-over", "failed", "cancelled", "completed",
+    "made-failed", "made-complete", "made-naive", "truncated-ended", "late",
+}  # fmt: skip
+ALL = QUEUED | CLAIMED | RUNNING | ENDED
+
+
+def commands() -> Iterator[list[bytes]]:
+    """Yield the commands that write the store."""
+    with gzip.open(PATH, "rt", encoding="utf-8") as lines:
+        for line in lines:
+            yield [word.encode("latin-1") for word in json.loads(line)]
+
+
+async def load(client: Redis) -> None:
+    """Write the store to an empty server."""
+    pipeline = client.pipeline(transaction=False)
+    for command in commands():
+        pipeline.execute_command(*command)
+    await pipeline.execute()
