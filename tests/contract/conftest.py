@@ -43,11 +43,7 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeRepositor
 
 @pytest.fixture(scope="session")
 def redis7() -> Iterator[MakeRepository]:
-    try:
-        binary = find_redis7()
-    except LookupError as reason:
-        pytest.skip(str(reason))
-    with RealServer(binary, tcp=True) as server:
+    with RealServer(find_redis7(), tcp=True) as server:
         yield lambda prefix, **settings: RedisJobRepository.from_url(server.url, prefix=prefix, **settings)
 
 

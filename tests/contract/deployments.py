@@ -3,10 +3,13 @@
 import secrets
 from typing import Any, Protocol
 
+import pytest
+
 from ci_common import JobRepository, MemoryJobRepository
 
-#: Names of the fixtures in `conftest`, each of which gives a `MakeRepository`.
-DEPLOYMENTS = ["memory", "defaults", "fake", "embedded", "redis7"]
+#: Names of the fixtures in `conftest`, each of which gives a `MakeRepository`: those on a server, and all.
+SERVERS = ["fake", "embedded", pytest.param("redis7", marks=pytest.mark.needs("redis7"))]
+DEPLOYMENTS = ["memory", "defaults", *SERVERS]
 
 
 class MakeRepository(Protocol):

@@ -14,7 +14,7 @@ from ci_eventstore.errors import LateOutputError
 from ci_eventstore.events.append import LATE_BYTES, RING_BYTES
 from ci_eventstore.events.records import FactType
 from ci_eventstore.following.records import Followed
-from tests.contract.deployments import MakeRepository, new_prefix
+from tests.contract.deployments import SERVERS, MakeRepository, new_prefix
 from tests.waiting import wait_until
 
 HEAD_BYTES = 10_000
@@ -31,7 +31,7 @@ ENDS: dict[str, End] = {
 }
 
 
-@pytest.fixture(params=["fake", "embedded", "redis7"])
+@pytest.fixture(params=SERVERS)
 def make(request: pytest.FixtureRequest) -> MakeRepository:
     made: MakeRepository = request.getfixturevalue(request.param)
     return made

@@ -5,7 +5,7 @@ import pytest
 from ci_common import JobRepository
 from ci_common.errors import JobAlreadyExistsError, RepositoryError
 from ci_common.testing.samples import at, create, ids, lines, new_key, new_user
-from tests.contract.deployments import MakeRepository, new_prefix
+from tests.contract.deployments import SERVERS, MakeRepository, new_prefix
 
 
 async def fill(repository: JobRepository, *, owner: str) -> None:
@@ -36,7 +36,7 @@ async def test_prefixes_never_see_each_other(deployment: MakeRepository) -> None
             assert await repository.get_events_since("job", 0) == lines(1, name)
 
 
-@pytest.mark.parametrize("deployment", ["fake", "embedded", "redis7"], indirect=True)
+@pytest.mark.parametrize("deployment", SERVERS, indirect=True)
 async def test_repositories_of_one_prefix_are_one_store(deployment: MakeRepository) -> None:
     """What one writes the other reads, follows, and may not create again."""
     prefix = new_prefix()

@@ -8,18 +8,15 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.servers import RealServer, find_redis7, find_valkey, wait_until
+from tests.servers import BINARIES, RealServer, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(params=[find_redis7, find_valkey], ids=["redis7", "valkey"])
+@pytest.fixture(params=BINARIES)
 def binary(request: pytest.FixtureRequest) -> Path:
     find: Callable[[], Path] = request.param
-    try:
-        return find()
-    except LookupError as reason:
-        pytest.skip(str(reason))
+    return find()
 
 
 def is_alive(pid: int) -> bool:

@@ -1,27 +1,14 @@
 """What the tests of the embedded server share: each ends without a process left behind."""
 
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from ci_eventstore.embedded import EmbeddedServer
-from ci_eventstore.embedded.server_program import find_server_program
-from ci_eventstore.errors import EmbeddedServerError
 from tests.integration.embedded.children import Child
 from tests.integration.embedded.processes import kill, processes_in
 from tests.servers import wait_until
-
-
-@pytest.fixture(autouse=True)
-def _skip_without_server() -> None:
-    try:
-        find_server_program()
-    except EmbeddedServerError as error:
-        pytest.skip(str(error))
-    if sys.platform != "linux":
-        pytest.skip("the tests look for processes in /proc")
 
 
 @pytest.fixture

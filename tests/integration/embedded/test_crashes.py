@@ -17,6 +17,8 @@ from tests.integration.embedded.writer_program import BATCH, TEXT
 from tests.servers import wait_until
 
 Start = Callable[..., Child]
+pytestmark = pytest.mark.needs("/proc")
+
 ROUNDS = 3
 ENTRIES_PER_ROUND = 3000
 #: How many lines to go on for the next death; with 1, which takes two minutes, each line has its turn.

@@ -12,6 +12,8 @@ from tests.integration.embedded.clients import client_of
 from tests.integration.embedded.processes import processes_in
 from tests.servers import wait_until
 
+pytestmark = pytest.mark.needs("/proc")
+
 STEPS = 6
 #: One step of the history: two writes that must be seen together.
 STEP = "redis.call('SET', KEYS[1], ARGV[1]) redis.call('RPUSH', KEYS[2], ARGV[1])"

@@ -22,6 +22,8 @@ from tests.servers import wait_until
 
 Start = Callable[..., Child]
 
+pytestmark = pytest.mark.needs("/proc")
+
 
 async def test_the_first_connection_starts_the_server(directory: Path, server: EmbeddedServer) -> None:
     """Nothing runs before somebody connects; then one server does, which keeps what it is given before it answers."""

@@ -20,6 +20,8 @@ from tests.integration.embedded.clients import client_of
 from tests.integration.embedded.processes import freeze, servers_of
 
 Start = Callable[..., Child]
+pytestmark = pytest.mark.needs("/proc")
+
 NOBODY = 65534
 
 

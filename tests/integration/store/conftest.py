@@ -55,11 +55,7 @@ def find_server() -> Callable[[], Path]:
 @pytest.fixture
 def own(find_server: Callable[[], Path]) -> Iterator[RealServer]:
     """A server that may be stopped and killed, and loses nothing by it."""
-    try:
-        binary = find_server()
-    except LookupError as reason:
-        pytest.skip(str(reason))
-    with RealServer(binary, "appendfsync always") as started:
+    with RealServer(find_server(), "appendfsync always") as started:
         yield started
 
 

@@ -21,7 +21,7 @@ from ci_eventstore.writer.log_writer import LogWriter, WriterSettings
 from tests.fault_proxy import QUICK_FAULTS, Fault, FaultProxy, always, randomly
 from tests.history import History, Outcome, check
 from tests.integration.store.crowd import Crowd, open_crowd
-from tests.servers import RealServer, find_redis7, find_valkey
+from tests.servers import BINARIES, RealServer, find_valkey
 from tests.waiting import wait_until
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ ROUNDS = 20 if IS_SOAK else 1
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800 if IS_SOAK else 120)]
 
 
-@pytest.fixture(params=[find_redis7, find_valkey], ids=["redis7", "valkey"])
+@pytest.fixture(params=BINARIES)
 def find_server(request: pytest.FixtureRequest) -> Callable[[], Path]:
     found: Callable[[], Path] = request.param
     return found

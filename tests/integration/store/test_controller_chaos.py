@@ -19,7 +19,7 @@ from tests.claim_history import ClaimHistory, Story, claims_are_counted, jobs_en
 from tests.fault_proxy import QUICK_FAULTS, FaultProxy, always, randomly
 from tests.integration.store.chaos_controller_program import Order
 from tests.integration.store.fleet import Controllers, Jobs, open_fleet
-from tests.servers import RealServer, find_redis7, find_valkey
+from tests.servers import BINARIES, RealServer
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ DISPATCH = "{ci:0}:dispatch:default"
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800 if IS_SOAK else 120)]
 
 
-@pytest.fixture(params=[find_valkey, find_redis7] if IS_SOAK else [find_valkey])
+@pytest.fixture(params=BINARIES if IS_SOAK else BINARIES[1:])
 def find_server(request: pytest.FixtureRequest) -> Callable[[], Path]:
     found: Callable[[], Path] = request.param
     return found

@@ -30,11 +30,11 @@ from tests.integration.store.followers import (
     rest_of,
     write_and_complete,
 )
-from tests.servers import RealServer, find_redis7, find_valkey
+from tests.servers import BINARIES, RealServer
 from tests.waiting import wait_until
 
 
-@pytest.fixture(params=[find_redis7, find_valkey], ids=["redis7", "valkey"])
+@pytest.fixture(params=BINARIES)
 def find_server(request: pytest.FixtureRequest) -> Callable[[], Path]:
     found: Callable[[], Path] = request.param
     return found

@@ -1,7 +1,6 @@
 """A browser's `EventSource` on live streams: logged in, cut off everywhere, through restarts of the server."""
 
 import asyncio
-import shutil
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
@@ -20,8 +19,11 @@ from ci_eventstore.web import create_router, sse
 from ci_eventstore.web.app import JobsRouter
 from ci_eventstore.web.server import WebServer, listen, server_config
 from tests.integration.web.serving import Account, create_ended_job
+from tests.needs import find_chromium
 from tests.servers import free_port
 from tests.waiting import wait_until
+
+pytestmark = pytest.mark.needs("chromium")
 
 FLAGS = [
     "--headless",
@@ -95,17 +97,10 @@ class Cutter:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def chromium() -> str:
-    found = shutil.which("chromium")
-    if found is None:
-        pytest.skip("there is no chromium on PATH: apt-get install chromium")
-    return found
-
-
 @contextmanager
 def page(url: str, folder: Path, *options: str) -> Iterator[None]:
     """Open a page in a browser, until this is left."""
-    command = [chromium(), *FLAGS, f"--user-data-dir={folder}", *options, url]
+    command = [find_chromium(), *FLAGS, f"--user-data-dir={folder}", *options, url]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             yield
