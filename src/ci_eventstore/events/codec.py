@@ -12,6 +12,7 @@ Version 1 is an array:
 - data: text; bytes where it isn't UTF-8; extension type 1, Zstandard, where that is smaller.
 """
 
+import hashlib
 import threading
 from collections.abc import Callable
 from datetime import datetime
@@ -104,6 +105,11 @@ def _encode_fields(fact: Fact) -> dict[str, Any]:
         name: {"time": _encode_time(value)} if isinstance(value, datetime) else value
         for name, value in fact.fields.items()
     }
+
+
+def mark_of(payload: bytes) -> str:
+    """Return the mark of an entry: which one it is among those that may stand at its place in different histories."""
+    return hashlib.sha1(payload, usedforsecurity=False).hexdigest()[:8]
 
 
 def decode(payload: bytes, position: int) -> Record:

@@ -91,11 +91,16 @@ class EventReader:
         return entries[place - 1] if place else START
 
     async def records(self, keys: JobKeys, after: Place, until: Place) -> AsyncIterator[list[tuple[Place, Record]]]:
-        """Yield everything in a stream behind one place up to another, facts too, a page at a time."""
+        """Yield everything in a stream after one place up to another, facts too, a page at a time."""
+        async for page in self.entries(keys, after, until):
+            yield [(place, decode(payload, place.position)) for place, payload in page]
+
+    async def entries(self, keys: JobKeys, after: Place, until: Place) -> AsyncIterator[list[tuple[Place, bytes]]]:
+        """Yield the places and payloads of everything in a stream after one place up to another, a page at a time."""
         first = f"({after}"
         while True:
             reply = await self._server.read("XRANGE", keys.stream, first, str(until), "COUNT", PAGE_ENTRIES)
-            page = [_decode_entry(entry) for entry in as_entries(reply)]
+            page = [(Place.parse(stream_id), fields[1]) for stream_id, fields in as_entries(reply)]
             if page:
                 yield page
                 first = f"({page[-1][0]}"
@@ -107,11 +112,6 @@ async def raise_missing(server: Server, keys: JobKeys) -> None:
     """Raise ProjectionMissingError if the job has a stream, though it has no hash."""
     if await server.read("EXISTS", keys.stream) and not await server.read("EXISTS", keys.hash):
         raise ProjectionMissingError(keys.job_id)
-
-
-def _decode_entry(entry: StreamEntry) -> tuple[Place, Record]:
-    place = Place.parse(entry[0])
-    return place, decode(entry[1][1], place.position)
 
 
 def _take_visible(job_id: str, entries: Sequence[StreamEntry], cursor: int, events: list[JobEvent]) -> int:

@@ -64,10 +64,13 @@ class JobState:
     #: Bytes at the job's end, and the position at which the log last outgrew its budget.
     end_bytes: int | None = None
     truncated_at: int | None = None
+    #: Of the last entry: the first eight hex digits of its payload's SHA-1. Jobs that older programs wrote have none.
+    mark: str | None = None
 
 
 #: Moved by the append script itself; the other fields are sent to it.
-COUNTERS = frozenset({"position", "part", "bytes", "lines", "end_position", "end_bytes", "truncated_at"})
+_NUMBERS = ("position", "part", "bytes", "lines", "end_position", "end_bytes", "truncated_at")
+COUNTERS = frozenset({*_NUMBERS, "mark"})
 
 Decode = Callable[[str], Any]
 _DECODERS: dict[str, Decode] = {
@@ -79,7 +82,7 @@ _DECODERS: dict[str, Decode] = {
     "end_time_from_event": lambda text: text == "1",
     "has_complete": lambda text: text == "1",
     "command": lambda text: tuple(json.loads(text)),
-    **dict.fromkeys(("epoch", "attempts", "version", *COUNTERS), int),
+    **dict.fromkeys(("epoch", "attempts", "version", *_NUMBERS), int),
 }
 _NAMES = tuple(field.name for field in fields(JobState))
 #: Fields of the hash, for scripts that return their values in this order.

@@ -1,6 +1,9 @@
 """Fold a job's stream, a page at a time, into all that is derived from it."""
 
+from collections.abc import Sequence
+
 from ci_common.models import JobStatus
+from ci_eventstore.events.codec import decode, mark_of
 from ci_eventstore.events.log_index import LogIndex
 from ci_eventstore.events.reader import EventReader
 from ci_eventstore.events.records import Place
@@ -26,11 +29,16 @@ class Fold:
         return Place(self.state.position, self.state.part) if self.state else Place(0)
 
     async def advance(self, reader: EventReader, until: Place) -> None:
-        """Fold the records behind the last one, up to a place."""
-        async for page in reader.records(self.keys, self.place, until):
-            for _, record in page:
-                self.index.add(record)
-            self.state = evolve_all(self.state, (record for _, record in page))
+        """Fold the records after the last one, up to a place."""
+        async for page in reader.entries(self.keys, self.place, until):
+            self.take(page)
+
+    def take(self, page: Sequence[tuple[Place, bytes]]) -> None:
+        """Fold the entries that come next, of which there is at least one."""
+        records = [decode(payload, place.position) for place, payload in page]
+        for record in records:
+            self.index.add(record)
+        self.state = evolve_all(self.state, records).but(mark=mark_of(page[-1][1]))
 
     def listings(self) -> dict[str, bool]:
         """Return every listing that the job could stand in, and whether it belongs there."""

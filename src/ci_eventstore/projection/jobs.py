@@ -14,6 +14,8 @@ from ci_eventstore.server.scripts import load_script
 
 #: A lease that is found missing counts from now, for so long.
 REBUILT_LEASE_MS = 30_000
+#: Fields that the hashes of jobs lack that older programs wrote.
+LATER_FIELDS = ("mark", "incarnation")
 REBUILD = load_script(__package__, "rebuild", {"REBUILT_LEASE_MS": REBUILT_LEASE_MS}, QUEUE_FUNCTIONS)
 
 
@@ -86,7 +88,11 @@ def _compare(
     subject: str, fold: Fold, fields: dict[str, str], standing: set[str], index: list[str]
 ) -> list[Difference]:
     expected = {key for key, belongs in fold.listings().items() if belongs} | {fold.keys.ids}
-    differences = compare(subject, "field", to_hash(fold.state) if fold.state else {}, fields)
+    said = to_hash(fold.state) if fold.state else {}
+    for name in LATER_FIELDS:
+        if name not in fields:
+            said.pop(name, None)
+    differences = compare(subject, "field", said, fields)
     differences += compare(subject, "listing", dict.fromkeys(expected, "member"), dict.fromkeys(standing, "member"))
     if index != fold.index.entries:
         differences.append(Difference(subject, "sparse index", ", ".join(fold.index.entries), ", ".join(index)))
@@ -109,6 +115,7 @@ async def rebuild(server: Server, fold: Fold) -> bool:
     leaves = [key for key, belongs in listings.items() if not belongs]
     joins = [key for key, belongs in listings.items() if belongs]
     fields = to_hash(fold.state)
+    fields.pop("mark", None)
     pairs = [text for pair in fields.items() for text in pair]
     keys = fold.keys
     queue, in_queue = keys.queue(fold.state.queue), fold.belongs_in_queue()
