@@ -5,7 +5,7 @@ Version 1 is an array:
     [1, "log", time, data]                      data may be nil
     [1, "complete", time, data, success]
     [1, <fact type>, time, {field: value}]
-    [1, "created", time, {field: value}, token]    of a job without events: the call that created it
+    [1, "created", time, {field: value}, token]    of the call that created the job; older jobs with events have none
 
 - A log event given a `success` has it as a fifth element.
 - time: msgpack's timestamp for an aware one, ISO 8601 text for a naive one.
@@ -54,15 +54,11 @@ class _Zstandard(threading.local):
 _zstandard = _Zstandard()
 
 
-def encode_creation(fact: Fact, token: str) -> bytes:
-    """Return the payload of a `created` fact by which its call is recognised."""
-    return _pack((VERSION, fact.type.value, _encode_time(fact.time), _encode_fields(fact), token))
-
-
 def encode(record: Record) -> bytes:
     """Return the payload of a record; an event needs its timestamp."""
     if isinstance(record, Fact):
-        return _pack((VERSION, record.type.value, _encode_time(record.time), _encode_fields(record)))
+        known = (VERSION, record.type.value, _encode_time(record.time), _encode_fields(record))
+        return _pack(known if record.token is None else (*known, record.token))
     return encode_event(record)
 
 
@@ -140,7 +136,7 @@ def _decode_1(entry: list[Any], position: int) -> Record:
     if type(time) is not datetime:
         time = datetime.fromisoformat(time)
     if kind not in ("log", "complete"):
-        return Fact(FactType(kind), time, _decode_fields(data))
+        return Fact(FactType(kind), time, _decode_fields(data), entry[4] if len(entry) > 4 else None)
     if data is not None and type(data) is not str:
         data = _decode_text(data)
     return JobEvent(kind, data, entry[4] if len(entry) > 4 else None, time, id=position)

@@ -44,6 +44,8 @@ class Fact:
     time: datetime
     #: By field name of the job's state.
     fields: Mapping[str, Any] = field(default_factory=dict)
+    #: Of `created`: the token of the call that created the job, which no other job has. None in older stores.
+    token: str | None = None
 
 
 Record = JobEvent | Fact

@@ -8,7 +8,7 @@ import msgpack
 from ci_common.errors import JobAlreadyExistsError
 from ci_common.models import JobStatus
 from ci_eventstore.events.append import QUEUE_FUNCTIONS
-from ci_eventstore.events.codec import encode_creation
+from ci_eventstore.events.codec import encode
 from ci_eventstore.events.records import Fact, Record
 from ci_eventstore.jobs.state import created_fields, encode_field
 from ci_eventstore.keys import JobKeys, QueueKeys, jobs_key, listing_member
@@ -26,25 +26,25 @@ def waiting_job(records: Sequence[Record]) -> Fact | None:
     return None
 
 
-async def create_waiting(server: Server, keys: JobKeys, created: Fact, token: str) -> None:
-    """Store a job that waits, under a token that no other call has; JobAlreadyExistsError, StoreError.
+async def create_waiting(server: Server, keys: JobKeys, created: Fact) -> None:
+    """Store a job that waits, under the fact's token, which no other call has; JobAlreadyExistsError, StoreError.
 
-    If a controller is given it at once, that is the token of its claim, too.
+    If a controller is given the job at once, that is the token of its claim, too.
     """
     known, time = created.fields, created.time
     user_id = known.get("user_id")
     shared_keys, channel, controllers_channel = _shared_keys(keys.tag, known["queue"], user_id)
     arguments: list[str | bytes] = [
-        encode_creation(created, token),
+        encode(created),
         listing_member(known["created_at"], keys.job_id),
         user_id or "",
         channel,
-        token,
+        created.token or "",
         encode_field(time) or "",
         msgpack.packb(time, datetime=True),
         controllers_channel,
     ]
-    for field in created_fields(known).items():
+    for field in created_fields({**known, "incarnation": created.token}).items():
         arguments += field
     all_keys = [keys.hash, keys.stream, *shared_keys]
     if await server.run(CREATE, all_keys, arguments) != b"ok":

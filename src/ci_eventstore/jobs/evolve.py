@@ -84,7 +84,7 @@ def _created(fact: Fact) -> JobState:
     known["status"] = JobStatus(known["status"])
     if known.get("command") is not None:
         known["command"] = tuple(known["command"])
-    return JobState.of(**known, part=1, version=1)
+    return JobState.of(**known, incarnation=fact.token, part=1, version=1)
 
 
 #: What a fact changes beside the fields that it holds.

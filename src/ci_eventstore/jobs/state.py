@@ -28,6 +28,8 @@ class JobState:
         return state
 
     user_id: str | None = None
+    #: What tells the job from another one that had its id before; None for older jobs.
+    incarnation: str | None = None
     created_at: datetime
     name: str | None = None
     queue: str = "default"

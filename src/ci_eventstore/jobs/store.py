@@ -4,6 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 from ci_common.errors import InvalidJobError, JobClaimedError, JobNotFoundError, LeaseLostError
@@ -67,15 +68,16 @@ class JobStore:
             raise InvalidJobError(job.id, f"it has {len(job.events)} events, {MAX_CREATION_EVENTS} may come with a job")
         now = utc_now()
         events = accept_events(job.events, now, self._settings.max_event_bytes)
-        records = decide_creation(job, events, now)
-        created, keys = waiting_job(records), self._keys.job(job.id)
+        records, keys = decide_creation(job, events, now), self._keys.job(job.id)
 
         async def command(call: Call) -> bool:
+            created = records_of_call(records, call.token)
+            waiting = waiting_job(created)
             # A call that closes others goes the way of all appends, which knows how.
-            if created is not None and not call.closes:
-                await create_waiting(self._server, keys, created, call.token)
+            if waiting is not None and not call.closes:
+                await create_waiting(self._server, keys, waiting)
             else:
-                await self._commit(keys, None, records, call)
+                await self._commit(keys, None, created, call)
             return True
 
         if time.monotonic() - self._noted.get(job.queue, -math.inf) > NOTE_QUEUE_SECONDS:
@@ -142,6 +144,12 @@ class JobStore:
     async def _append(self, keys: JobKeys, batch: Batch, call: Call, claim: str, change: Change | None = None) -> bool:
         head_bytes = self._settings.max_head_bytes
         return await append(self._server, keys, batch, call=call, change=change, claim=claim, head_bytes=head_bytes)
+
+
+def records_of_call(records: Sequence[Record], token: str) -> list[Record]:
+    """Return the records of a new job, the first of them with the token of the call that creates it."""
+    [created, *others] = records
+    return [replace(created, token=token), *others] if isinstance(created, Fact) else [created, *others]
 
 
 def check_claim(job_id: str, state: JobState, command: Command, claim: str) -> str:
