@@ -14,7 +14,7 @@ from ci_eventstore.jobs.create import create_waiting, waiting_job
 from ci_eventstore.jobs.decide import decide_creation
 from ci_eventstore.jobs.evolve import evolve
 from ci_eventstore.jobs.state import created_fields, decided_changes
-from ci_eventstore.jobs.store import plan_change
+from ci_eventstore.jobs.store import plan_change, records_of_call
 from ci_eventstore.keys import Keys
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.server.client import Server
@@ -32,9 +32,9 @@ JOBS = [
 
 
 async def create(server: Server, keys: Keys, job: Job, token: str = "t" * 16) -> None:
-    created = waiting_job(decide_creation(job, [], NOW))
+    created = waiting_job(records_of_call(decide_creation(job, [], NOW), token))
     assert created is not None
-    await create_waiting(server, keys.job(job.id), created, token)
+    await create_waiting(server, keys.job(job.id), created)
 
 
 async def content(server: Server) -> dict[str, object]:
@@ -62,7 +62,7 @@ async def test_both_scripts_store_the_same(server: Server, keys: Keys, job: Job)
     await create(server, keys, job)
     after = await content(server)
     await server.read("FLUSHALL")
-    records = decide_creation(job, [], NOW)
+    records = records_of_call(decide_creation(job, [], NOW), "t" * 16)
     change = plan_change(keys.job(job.id), None, records)
     await append(server, keys.job(job.id), encode_records(records), call=Call("t"), change=change)
     assert await content(server) == after
@@ -71,9 +71,9 @@ async def test_both_scripts_store_the_same(server: Server, keys: Keys, job: Job)
 @pytest.mark.parametrize("job", JOBS, ids=range(len(JOBS)))
 def test_the_fields_are_those_of_the_fold(job: Job) -> None:
     """`created_fields` is a shorter way to what the state after the creation says."""
-    [created] = decide_creation(job, [], NOW)
+    [created] = records_of_call(decide_creation(job, [], NOW), "t" * 16)
     assert isinstance(created, Fact)
-    assert created_fields(created.fields) == decided_changes(None, evolve(None, created))[0]
+    assert created_fields({**created.fields, "incarnation": created.token}) == decided_changes(None, evolve(None, created))[0]
 
 
 @pytest.mark.parametrize(
@@ -133,3 +133,28 @@ async def test_an_offer_that_nobody_hears_leaves_a_job_that_waits(server: Server
     await server.read("FLUSHALL")
     await create(server, keys, JOBS[0])
     assert await content(server) == after
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        Job(id="j", status="queued"),
+        Job(id="j", status="running"),
+        Job(id="j", status="completed", success=True),
+        Job(id="j", status="queued", events=[JobEvent("log", "a", timestamp=NOW)]),
+    ],
+    ids=lambda job: f"{job.status}-{len(job.events)}",
+)
+async def test_each_job_has_an_incarnation(repository: RedisJobRepository, job: Job) -> None:
+    """A job that is created under the id of one that is gone has another one."""
+    parts, found = repository.parts, set()
+    for _ in range(2):
+        await repository.create_job(job)
+        state = await parts.jobs.state("j")
+        assert state is not None
+        found.add(state.incarnation)
+        assert await repository.verify() == []
+        await parts.server.read("FLUSHALL")
+        await repository.initialize()
+    assert None not in found
+    assert len(found) == 2
