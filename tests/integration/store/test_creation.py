@@ -73,7 +73,10 @@ def test_the_fields_are_those_of_the_fold(job: Job) -> None:
     """`created_fields` is a shorter way to what the state after the creation says."""
     [created] = records_of_call(decide_creation(job, [], NOW), "t" * 16)
     assert isinstance(created, Fact)
-    assert created_fields({**created.fields, "incarnation": created.token}) == decided_changes(None, evolve(None, created))[0]
+    assert (
+        created_fields({**created.fields, "incarnation": created.token})
+        == decided_changes(None, evolve(None, created))[0]
+    )
 
 
 @pytest.mark.parametrize(
