@@ -45,7 +45,7 @@ local function read(place)
 end
 
 local payload_of = claimed_payloads(packed_time, controller)
-local leased = {}
+local leased, messages = {}, {}
 
 -- Make a job whose state was read the controller's.
 local function give(place, ticket, lost)
@@ -55,16 +55,15 @@ local function give(place, ticket, lost)
   local epoch, attempts = state[at.epoch] + 1, state[at.attempts] + 1
   local claim = string.format('%d %s', epoch, token)
   local payload = payload_of(epoch, attempts, claim, ticket)
-  local entry = state[at.position] .. '-' .. part
+  local entry, mark = state[at.position] .. '-' .. part, mark_of(payload)
   redis.call('XADD', key(place, 2), entry, 'e', payload)
-  -- For followers, as `append.lua` tells them.
-  redis.call('PUBLISH', key(place, 2),
-    state[at.position] .. '-' .. state[at.part] .. ' ' .. entry .. ':' .. #payload .. '\n' .. payload)
+  messages[#messages + 1] = {key(place, 2), state[at.position] .. '-' .. state[at.part], entry .. ':' .. #payload, payload,
+    state[at.mark] or ''}
   epoch, attempts = string.format('%d', epoch), string.format('%d', attempts)
   state[at.start_time] = state[at.start_time] or time
   redis.call('HSET', hash, 'part', part, 'version', version, 'status', 'running', 'epoch', epoch, 'attempts', attempts,
-    'controller', controller, 'claim', claim, 'ticket', ticket, 'start_time', state[at.start_time])
-  state[at.part], state[at.version], state[at.status], state[at.epoch] = part, version, 'running', epoch
+    'controller', controller, 'claim', claim, 'ticket', ticket, 'start_time', state[at.start_time], 'mark', mark)
+  state[at.mark], state[at.part], state[at.version], state[at.status], state[at.epoch] = mark, part, version, 'running', epoch
   state[at.attempts], state[at.controller], state[at.claim], state[at.ticket] = attempts, controller, claim, ticket
   leased[#leased + 1] = string.format('%.0f', now + lease_ms)
   leased[#leased + 1] = job_id
@@ -209,11 +208,6 @@ if dead[1] then
   redis.call('XACK', dispatch, 'controllers', unpack(dead))
   redis.call('XDEL', dispatch, unpack(dead))
 end
-if has_more then
-  -- For others: this controller has all that it wanted.
-  redis.call('PUBLISH', channel, 'ticket')
-end
-
 if is_repeated then
   for text, lost in string.gmatch(last_call, ' (%d+):(%S*)') do
     local place = tonumber(text)
@@ -232,5 +226,13 @@ end
 if not is_repeated then
   redis.call('HSET', calls, controller, table.concat(remembered, ' '))
   redis.call('PEXPIRE', calls, CALLS_TTL_MS)
+end
+
+for _, message in ipairs(messages) do
+  tell_entries(unpack(message))
+end
+if has_more then
+  -- For others: this controller has all that it wanted.
+  tell(channel, 'ticket')
 end
 return claimed

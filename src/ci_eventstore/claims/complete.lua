@@ -25,13 +25,13 @@ local found, answers, is_known = {}, {}, {}
 for i = 1, count do
   local start = BEFORE_ARGS + (i - 1) * ARGS_EACH
   local id, state = ARGV[start + 1], redis.call('HMGET', KEYS[BEFORE_KEYS + i * KEYS_EACH - 1],
-    'claim', 'position', 'bytes', 'version', 'truncated_at', 'part')
+    'claim', 'position', 'bytes', 'version', 'truncated_at', 'part', 'mark')
   local is_plain = not state[5] and state[2] and state[2] + 1 < INDEX_EVENTS and tonumber(state[3]) < INDEX_BYTES
   found[i], answers[i] = state, is_plain and state[1] == ARGV[start + 2] and not is_known[id] and 'y' or 'n'
   is_known[id] = true
 end
 
-local ids, tickets, members, joining, owned = {}, {}, {}, {}, {}
+local ids, tickets, members, joining, owned, messages = {}, {}, {}, {}, {}, {}
 for i = 1, count do
   if answers[i] == 'y' then
     local start, state = BEFORE_ARGS + (i - 1) * ARGS_EACH, found[i]
@@ -39,13 +39,12 @@ for i = 1, count do
     local position = string.format('%d', state[2] + 1)
     local stream, payload = KEYS[BEFORE_KEYS + i * KEYS_EACH], ARGV[start + 8]
     redis.call('XADD', stream, position .. '-0', 'e', payload)
-    -- For followers, as `append.lua` tells them.
-    redis.call('PUBLISH', stream, state[2] .. '-' .. state[6] .. ' ' .. position .. '-0:' .. #payload .. '\n' .. payload)
     redis.call('HSET', hash, 'status', 'completed', 'success', ARGV[start + 6], 'end_time', ARGV[start + 7],
       'end_time_from_event', '1', 'has_complete', '1', 'position', position, 'part', '0', 'end_position', position,
-      'end_bytes', state[3], 'version', string.format('%d', state[4] + 1))
+      'end_bytes', state[3], 'version', string.format('%d', state[4] + 1), 'mark', mark_of(payload))
     redis.call('HDEL', hash, 'controller', 'claim', 'ticket', 'cancel_line')
     local place = #ids + 1
+    messages[place] = {stream, state[2] .. '-' .. state[6], position .. '-0:' .. #payload, payload, state[7] or ''}
     ids[place], members[place] = ARGV[start + 1], member
     if ARGV[start + 3] ~= '' then
       tickets[#tickets + 1] = ARGV[start + 3]
@@ -76,4 +75,7 @@ if ids[1] then
 end
 local answer = table.concat(answers)
 redis.call('SET', last_call, ARGV[1] .. ' ' .. answer, 'PX', LAST_CALL_MS)
+for _, message in ipairs(messages) do
+  tell_entries(unpack(message))
+end
 return answer

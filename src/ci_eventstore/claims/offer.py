@@ -5,7 +5,7 @@ import secrets
 from collections import defaultdict, deque
 
 from ci_eventstore.claims.claim import Claim, Claimed
-from ci_eventstore.events.codec import decode
+from ci_eventstore.events.codec import decode, mark_of
 from ci_eventstore.jobs.evolve import evolve
 from ci_eventstore.jobs.state import JobState, to_job
 from ci_eventstore.keys import Keys, QueueKeys
@@ -67,7 +67,7 @@ class Offer:
         """Return the job of which a message tells; None if it is known."""
         question, job_id, size, payloads = message.split(b"\n", maxsplit=3)
         created, claimed = payloads[: int(size)], payloads[int(size) :]
-        state = evolve(evolve(None, decode(created, 0)), decode(claimed, 0))
+        state = evolve(evolve(None, decode(created, 0)), decode(claimed, 0)).but(mark=mark_of(claimed))
         given = as_claimed(keys, job_id.decode(), state)
         if question.decode() == self._question:
             self.stands_in = None

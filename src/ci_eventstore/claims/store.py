@@ -23,7 +23,7 @@ from ci_eventstore.server.scripts import load_script
 from ci_eventstore.server.subscription import Subscription
 
 PEEK = load_script(__package__, "peek", {"OFFERED_TTL_MS": 86_400_000}, QUEUE_FUNCTIONS)
-CLAIM = load_script(__package__, "claim", {"CALLS_TTL_MS": 86_400_000}, QUEUE_FUNCTIONS)
+CLAIM = load_script(__package__, "claim", {"CALLS_TTL_MS": 86_400_000}, (*QUEUE_FUNCTIONS, "claimed"))
 RENEW = load_script(__package__, "renew", functions=QUEUE_FUNCTIONS)
 
 TIDY = load_script(__package__, "tidy", functions=QUEUE_FUNCTIONS)

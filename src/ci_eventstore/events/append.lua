@@ -50,7 +50,7 @@ elseif number ~= 1 then
 end
 
 local state = redis.call('HMGET', hash, 'version', 'position', 'part', 'bytes', 'lines', 'truncated_at', 'end_position',
-  'end_bytes', 'claim')
+  'end_bytes', 'claim', 'mark')
 if expected == 'new' then
   if state[1] or redis.call('EXISTS', stream) == 1 then
     return {'exists'}
@@ -91,8 +91,8 @@ local function add_to_index_if_due()
 end
 
 -- What followers are told: the new entries while they are few and small, else only how far the stream goes.
-local place_before, told_ids, told_payloads = position .. '-' .. part, '', ''
-local function tell(id, payload)
+local place_before, mark_before, told_ids, told_payloads = position .. '-' .. part, state[10] or '', '', ''
+local function note(id, payload)
   if told_ids and #told_ids < TOLD_BYTES and #told_payloads + #payload <= TOLD_BYTES then
     told_ids = told_ids .. ' ' .. id .. ':' .. #payload
     told_payloads = told_payloads .. payload
@@ -101,12 +101,14 @@ local function tell(id, payload)
   end
 end
 
+-- Payload of the last entry that was added to the stream.
+local newest
 local function append_event(payload, size, newlines)
   position, part = position + 1, 0
   local id = string.format('%d-0', position)
   redis.call('XADD', stream, id, 'e', payload)
-  tell(id, payload)
-  bytes, lines = bytes + size, lines + newlines
+  note(id, payload)
+  newest, bytes, lines = payload, bytes + size, lines + newlines
   add_to_index_if_due()
 end
 
@@ -114,7 +116,8 @@ local function append_fact(payload)
   part = part + 1
   local id = string.format('%d-%d', position, part)
   redis.call('XADD', stream, id, 'e', payload)
-  tell(id, payload)
+  note(id, payload)
+  newest = payload
 end
 
 -- The start of a payload, msgpack: an array of four, of schema version 1, of that type and the time that it is now.
@@ -137,15 +140,17 @@ local function note_truncation()
   redis.call('HSET', hash, 'truncated_at', truncated_at)
 end
 
-local function save_counters()
-  redis.call('HSET', hash, 'position', position, 'part', part, 'bytes', bytes, 'lines', lines)
+-- Save where the job's log stands, with further fields.
+local function save(...)
+  redis.call('HSET', hash, 'position', position, 'part', part, 'bytes', bytes, 'lines', lines,
+    'mark', newest and mark_of(newest) or mark_before, ...)
 end
 
 local function tell_followers()
   if not told_ids then
-    redis.call('PUBLISH', stream, place_before .. ' ' .. position .. '-' .. part)
+    tell_places(stream, place_before, position .. '-' .. part, mark_before)
   elseif told_ids ~= '' and expected ~= 'new' then
-    redis.call('PUBLISH', stream, place_before .. told_ids .. '\n' .. told_payloads)
+    tell_entries(stream, place_before, string.sub(told_ids, 2), told_payloads, mark_before)
   end
 end
 
@@ -153,7 +158,7 @@ if had_ended and added_bytes > 0 and bytes - end_bytes + added_bytes > LATE_BYTE
   if truncated_at < end_position then
     append_line('\n[more was written after the job had ended: it is left out here]\n')
     note_truncation()
-    save_counters()
+    save()
     tell_followers()
   end
   return {'full'}
@@ -204,10 +209,11 @@ if kinds == '' and is_whole then
     redis.call('XADD', stream, string.format('%d-0', position + i), 'e', ARGV[before_records + i])
   end
   for i = 1, count <= TOLD_ENTRIES and count or 0 do
-    tell(string.format('%d-0', position + i), ARGV[before_records + i])
+    note(string.format('%d-0', position + i), ARGV[before_records + i])
   end
   told_ids = count <= TOLD_ENTRIES and told_ids
   position, part, bytes, lines = position + count, 0, bytes + added_bytes, lines + added_lines
+  newest = ARGV[#ARGV]
   add_to_index_if_due()
 else
   local next_size, is_limited = string.gmatch(sizes, '%d+'), not is_whole
@@ -235,13 +241,7 @@ else
   end
 end
 
-tell_followers()
-if setting > 0 then
-  redis.call('HSET', hash, 'position', position, 'part', part, 'bytes', bytes, 'lines', lines,
-    unpack(ARGV, 20, 19 + 2 * setting))
-else
-  save_counters()
-end
+save(unpack(ARGV, 20, 19 + 2 * setting))
 if removing > 0 then
   redis.call('HDEL', hash, unpack(ARGV, 20 + 2 * setting, before_records))
 end
@@ -263,13 +263,7 @@ end
 if string.find(moves, 'leave', 1, true) then
   leave_queue(KEYS[7], KEYS[8], KEYS[9], user, member)
 end
-if string.find(moves, 'enter', 1, true) then
-  enter_queue(KEYS[7], KEYS[8], KEYS[9], user, member, channel)
-end
-
-if string.find(moves, 'cancel', 1, true) then
-  redis.call('PUBLISH', channel, 'cancel ' .. string.sub(member, 18))
-end
+local new_ticket = string.find(moves, 'enter', 1, true) and enter_queue(KEYS[7], KEYS[8], KEYS[9], user, member)
 
 if not last_call and expected ~= 'new' and redis.call('HLEN', calls) >= CALLS_KEPT then
   local known = redis.call('HGETALL', calls)
@@ -285,4 +279,12 @@ for closing in string.gmatch(closed, '%S+') do
 end
 redis.call('HSET', calls, token, string.format('%d %d %.0f', number, position, now_ms))
 redis.call('PEXPIRE', calls, CALLS_TTL_MS)
+
+tell_followers()
+if new_ticket then
+  tell(channel, new_ticket)
+end
+if string.find(moves, 'cancel', 1, true) then
+  tell(channel, 'cancel ' .. string.sub(member, 18))
+end
 return {'ok', position}

@@ -15,8 +15,8 @@ from ci_eventstore.server.scripts import load_script
 
 #: Instead of a claim: this may be written whoever has claimed the job.
 ANY_CLAIM = "*"
-#: What scripts that move jobs in queues have in common.
-QUEUE_FUNCTIONS = ("ci_eventstore.claims", "queue")
+#: Libraries of scripts that move jobs in queues.
+QUEUE_FUNCTIONS = ("telling", "clock", "queue")
 #: A log keeps so many bytes of text from its beginning, unless a setting says otherwise, then so many bytes from its
 #: end, as they are stored, then so many bytes of text that come after the job's end.
 HEAD_BYTES = 64 * 1024 * 1024

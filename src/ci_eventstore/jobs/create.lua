@@ -20,8 +20,8 @@ if redis.call('EXISTS', hash, stream) > 0 then
   return first and first[2][2] == created and 'ok' or 'exists'
 end
 
-local function save(standing, ...)
-  redis.call('HSET', hash, 'position', '0', 'part', '1', 'bytes', '0', 'lines', '0', ...)
+local function save(standing, mark, ...)
+  redis.call('HSET', hash, 'position', '0', 'part', '1', 'bytes', '0', 'lines', '0', 'mark', mark, ...)
   redis.call('ZADD', ids, '0', id)
   for first = BEFORE_LISTINGS, #KEYS - 1, LISTINGS_EACH do
     redis.call('ZADD', KEYS[first + 1], '0', member)
@@ -31,8 +31,11 @@ end
 
 redis.call('XADD', stream, '0-1', 'e', created)
 if redis.call('HLEN', tickets) > 0 or redis.call('EXISTS', offers) == 0 then
-  enter_queue(dispatch, backlog, tickets, user, member, channel)
-  save(QUEUED, unpack(ARGV, BEFORE_FIELDS + 1))
+  local new_ticket = enter_queue(dispatch, backlog, tickets, user, member)
+  save(QUEUED, mark_of(created), unpack(ARGV, BEFORE_FIELDS + 1))
+  if new_ticket then
+    tell(channel, new_ticket)
+  end
   return 'ok'
 end
 
@@ -82,7 +85,7 @@ local function give(ticket)
     if record then
       local claimed = claimed_payloads(ARGV[7], controller)(1, 1, claim, ticket)
       local head = string.match(record, '^%S+') .. '\n' .. id .. '\n' .. #created .. '\n'
-      if redis.call('PUBLISH', ARGV[8] .. string.match(record, '^%x+'), head .. created .. claimed) > 0 then
+      if tell(ARGV[8] .. string.match(record, '^%x+'), head .. created .. claimed) > 0 then
         deliver(ticket, controller)
         redis.call('XADD', stream, '0-2', 'e', claimed)
         redis.call('ZADD', leases, deadline, id)
@@ -94,7 +97,7 @@ local function give(ticket)
           'controller', controller, 'claim', claim, 'ticket', ticket}) do
           fields[#fields + 1] = text
         end
-        return fields
+        return fields, mark_of(claimed)
       end
     end
     controller, record, deadline = next_offer()
@@ -103,13 +106,13 @@ local function give(ticket)
 end
 
 local ticket = add_ticket(dispatch, tickets, user)
-local given = give(ticket)
+local given, mark = give(ticket)
 if given then
-  save(RUNNING, unpack(given))
+  save(RUNNING, mark, unpack(given))
 else
   redis.call('HSET', tickets, user, ticket)
   redis.call('ZADD', backlog, '0', user .. '\0' .. member)
-  redis.call('PUBLISH', channel, 'ticket ' .. user .. '\0' .. member)
-  save(QUEUED, unpack(ARGV, BEFORE_FIELDS + 1))
+  save(QUEUED, mark_of(created), unpack(ARGV, BEFORE_FIELDS + 1))
+  tell(channel, 'ticket ' .. user .. '\0' .. member)
 end
 return 'ok'

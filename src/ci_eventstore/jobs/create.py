@@ -15,7 +15,7 @@ from ci_eventstore.keys import JobKeys, QueueKeys, jobs_key, listing_member
 from ci_eventstore.server.client import Server
 from ci_eventstore.server.scripts import load_script
 
-CREATE = load_script(__package__, "create", functions=QUEUE_FUNCTIONS)
+CREATE = load_script(__package__, "create", functions=(*QUEUE_FUNCTIONS, "claimed"))
 
 
 def waiting_job(records: Sequence[Record]) -> Fact | None:

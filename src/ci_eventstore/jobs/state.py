@@ -85,6 +85,7 @@ _DECODERS: dict[str, Decode] = {
     "has_complete": lambda text: text == "1",
     "command": lambda text: tuple(json.loads(text)),
     **dict.fromkeys(("epoch", "attempts", "version", *_NUMBERS), int),
+    "mark": lambda text: text or None,
 }
 _NAMES = tuple(field.name for field in fields(JobState))
 #: Fields of the hash, for scripts that return their values in this order.

@@ -36,12 +36,13 @@ for i = 10, #KEYS do
   end
 end
 
+local new_ticket
 if is_queued then
   local ticket = redis.call('HGET', tickets, user)
   if ticket and #redis.call('XRANGE', dispatch, ticket, ticket) == 0 then
     redis.call('HDEL', tickets, user)
   end
-  enter_queue(dispatch, backlog, tickets, user, ARGV[3], channel)
+  new_ticket = enter_queue(dispatch, backlog, tickets, user, ARGV[3])
 else
   leave_queue(dispatch, backlog, tickets, user, ARGV[3])
 end
@@ -50,5 +51,8 @@ if is_claimed then
   redis.call('ZADD', leases, 'NX', advance_clock(clock, lease_ms) + lease_ms, ARGV[2])
 else
   redis.call('ZREM', leases, ARGV[2])
+end
+if new_ticket then
+  tell(channel, new_ticket)
 end
 return 1

@@ -1,7 +1,7 @@
 """Lua scripts: read from the file beside the module that calls them, with the limits that Python gives them."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -16,14 +16,17 @@ class Script:
 
 
 def load_script(
-    package: str, name: str, constants: Mapping[str, int] | None = None, functions: tuple[str, str] | None = None
+    package: str, name: str, constants: Mapping[str, int] | None = None, functions: Sequence[str] = ()
 ) -> Script:
-    """Return the script `<name>.lua` of a package, behind the check of its deadline, constants and shared functions."""
+    """Return the script `<name>.lua` of a package, after the check of its deadline, its constants and its libraries.
+
+    A library is a file in `ci_eventstore/lua`; one that uses another stands after it.
+    """
     head = "".join(f"local {constant} = {value}\n" for constant, value in (constants or {}).items())
-    shared = _read(*functions) if functions else ""
-    source = _read("ci_eventstore.server", "deadline") + head + shared + _read(package, name)
+    shared = "".join(_read("ci_eventstore", f"lua/{library}.lua") for library in functions)
+    source = _read("ci_eventstore.server", "deadline.lua") + head + shared + _read(package, f"{name}.lua")
     return Script(name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
 
 
-def _read(package: str, name: str) -> str:
-    return files(package).joinpath(f"{name}.lua").read_text("utf-8")
+def _read(package: str, path: str) -> str:
+    return files(package).joinpath(path).read_text("utf-8")

@@ -45,7 +45,7 @@ async def content(server: Server) -> dict[str, object]:
             case b"hash" if ":tickets:" in key:
                 found[key] = as_texts(await server.read("HKEYS", key))
             case b"hash" if ":calls:" not in key:
-                found[key] = as_text_map(await server.read("HGETALL", key))
+                found[key] = {**as_text_map(await server.read("HGETALL", key)), "mark": "of payloads that differ"}
             case b"zset":
                 found[key] = await server.read("ZRANGE", key, 0, -1, "WITHSCORES")
             case b"stream" if ":dispatch:" in key:

@@ -22,12 +22,14 @@ local function jobs_of(backlog, user, count)
   return redis.call('ZRANGEBYLEX', backlog, '[' .. user .. '\0', '(' .. user .. '\1', 'LIMIT', 0, count)
 end
 
-local function enter_queue(dispatch, backlog, tickets, user, member, channel)
+-- Returns the message for controllers if there is a new ticket.
+local function enter_queue(dispatch, backlog, tickets, user, member)
   redis.call('ZADD', backlog, 0, user .. '\0' .. member)
   if redis.call('HEXISTS', tickets, user) == 0 or redis.call('EXISTS', dispatch) == 0 then
     redis.call('HSET', tickets, user, add_ticket(dispatch, tickets, user))
-    redis.call('PUBLISH', channel, 'ticket ' .. user .. '\0' .. member)
+    return 'ticket ' .. user .. '\0' .. member
   end
+  return nil
 end
 
 local function leave_queue(dispatch, backlog, tickets, user, member)
@@ -63,49 +65,4 @@ local function last_ticket(dispatch)
   end
   redis.call('XGROUP', 'CREATE', dispatch, 'controllers', '0')
   return '0-0'
-end
-
--- As msgpack: a text, a number below 2^32. `struct.pack` would do it, but `fakeredis` doesn't know that.
-local function pack_text(text)
-  return string.char(218, math.floor(#text / 256), #text % 256) .. text
-end
-
-local function pack_number(number)
-  local high, low = math.floor(number / 65536), number % 65536
-  return string.char(206, math.floor(high / 256), high % 256, math.floor(low / 256), low % 256)
-end
-
--- Returns a function that returns the payload of a controller's `claimed` fact, for jobs that it is given at one time.
-local function claimed_payloads(packed_time, controller)
-  local before_epoch = '\148\1\167claimed' .. packed_time .. '\133' .. pack_text('epoch')
-  local before_attempts = pack_text('attempts')
-  local before_claim = pack_text('controller') .. pack_text(controller) .. pack_text('claim')
-  local before_ticket = pack_text('ticket')
-  return function(epoch, attempts, claim, ticket)
-    return before_epoch .. pack_number(epoch) .. before_attempts .. pack_number(attempts) .. before_claim .. pack_text(claim) ..
-      before_ticket .. pack_text(ticket)
-  end
-end
-
--- Milliseconds for which this partition was served. It goes on by half of the shortest lease in use at most with each
--- script, so it stands still while the server is away, and no jump of the server's clock ends a lease, whoever comes first.
--- A field "lease:<milliseconds>" says until when leases of this length may last.
-local function advance_clock(clock, lease_ms)
-  local found, shortest = redis.call('HGETALL', clock), lease_ms
-  local fields = {now = 0, seen = now_ms}
-  for i = 1, #found, 2 do
-    fields[found[i]] = tonumber(found[i + 1])
-  end
-  for name, last in pairs(fields) do
-    local length = tonumber(string.match(name, '^lease:(%d+)$'))
-    if length and last < fields.now then
-      redis.call('HDEL', clock, name)
-    elseif length then
-      shortest = math.min(shortest, length)
-    end
-  end
-  local now = math.floor(fields.now + math.max(0, math.min(now_ms - fields.seen, shortest / 2)))
-  redis.call('HSET', clock, 'now', string.format('%.0f', now), 'seen', string.format('%.0f', now_ms),
-    string.format('lease:%.0f', lease_ms), string.format('%.0f', now + lease_ms))
-  return now
 end
