@@ -20,6 +20,9 @@ RepositoryError
     ├── ProjectionMissingError
     └── StreamDamagedError
 
+RepositoryError
+└── MachineError
+
 InvalidInputError
 └── ProjectError
 """
@@ -153,3 +156,10 @@ class StreamDamagedError(StoreError):
 
 class ProjectError(InvalidInputError):
     """Raised when a job's project can't be packed or unpacked; the message says which file is at fault."""
+
+
+class MachineError(RepositoryError):
+    """Raised by a handler when this machine can't run jobs, for want of disk, memory, files or processes.
+
+    The job goes back to its queue, and its controller takes no jobs for a while.
+    """

@@ -13,7 +13,6 @@ from ci_eventstore.processes.command import Command
 GRACE_SECONDS = 10.0
 #: How long output is waited for that something else than the command itself may still print.
 LAST_OUTPUT_SECONDS = 2.0
-POLL_SECONDS = 0.05
 #: How long the store is waited for once someone wants this program to end.
 STORE_SECONDS = 5.0
 #: The same once they say so again and the command itself has ended.
@@ -82,10 +81,7 @@ class Stopper:
         if self.stop is not None and self.stop.signal != signal.SIGTERM:
             # What a shell starts in the background ignores SIGINT.
             self._command.signal(signal.SIGTERM)
-        while self._command.group_is_alive():
-            if self._now() > self._deadline + LAST_OUTPUT_SECONDS:
-                break
-            await asyncio.sleep(POLL_SECONDS)
+        await self._command.until_group_ended(self._is_late)
         if self._timer is not None:
             self._timer.cancel()
 
@@ -113,6 +109,10 @@ class Stopper:
         if command.group_is_alive():
             self._deadline = self._now()
             command.signal(signal.SIGKILL)
+
+    def _is_late(self) -> bool:
+        """Whether what is left of the group should have ended long ago, killed as it was."""
+        return self._deadline is None or self._now() > self._deadline + LAST_OUTPUT_SECONDS
 
     @staticmethod
     def _now() -> float:

@@ -2,20 +2,23 @@
 
 import asyncio
 import os
-import signal
 import threading
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from ci_common.errors import LeaseLostError
 from ci_eventstore.controllers.claimed_job import ClaimedJob
 from ci_eventstore.controllers.durations import format_duration
+from ci_eventstore.controllers.machine import machine_error, raise_machine_error
 from ci_eventstore.controllers.project import unpack
 from ci_eventstore.controllers.work_folder import WorkFolder, remove
-from ci_eventstore.errors import LogNotStoredError, ProjectError
+from ci_eventstore.errors import LogNotStoredError, MachineError, ProjectError
 from ci_eventstore.processes.command import Command, Place
+from ci_eventstore.processes.environment import without_own
+from ci_eventstore.processes.finishing import finish
 from ci_eventstore.processes.guard import GuardedGroup
+from ci_eventstore.processes.outcome import Outcome
 
 #: How long a command that was asked to stop may take.
 STOP_SECONDS = 10.0
@@ -34,7 +37,8 @@ class CommandHandler:
             await controller.run(CommandHandler(folder))
 
     A command's whole process group is stopped when its job is cancelled, lost or given back, and when its time is over;
-    killed when it doesn't end, when the command has left something behind, and when this process is gone.
+    killed when it doesn't end, when the command has left something behind, and when this process is gone. MachineError
+    is raised where this machine is at fault, and not the job.
     """
 
     def __init__(
@@ -42,10 +46,16 @@ class CommandHandler:
         folder: WorkFolder,
         *,
         time_limit_seconds: float | None = None,
+        environment: Mapping[str, str] | None = None,
         tell: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Run commands below a folder, each for so long at most; `tell` is told of beginnings and ends."""
+        """Run commands below a folder, each for at most that long; `tell` is told of beginnings and ends.
+
+        Commands get the variables of `environment`, by default those of this process but for what begins with
+        CI_EVENTSTORE_: no command is to know the store's password.
+        """
         self._folder = folder
+        self._environment = dict(without_own(os.environ) if environment is None else environment)
         self._time_limit_seconds = time_limit_seconds
         self._tell = tell
         self._stop_seconds = STOP_SECONDS
@@ -55,7 +65,8 @@ class CommandHandler:
         """Kill what runs, and whatever is yet to be stopped, without asking it first."""
         self._stop_seconds = 0.0
         for group, claimed in self._running.items():
-            claimed.log.hurry(STORE_SECONDS)
+            if not claimed.is_over:
+                claimed.log.hurry(STORE_SECONDS)
             group.kill()
 
     async def __call__(self, claimed: ClaimedJob) -> bool:
@@ -64,12 +75,16 @@ class CommandHandler:
         attempt = f", attempt {claimed.attempts}" if claimed.attempts > 1 else ""
         self._tell(f"job {job_id} started{attempt}")
         try:
-            how = await self._run(claimed)
+            outcome = await self._run(claimed)
+            how = "" if outcome.is_success else str(outcome)
             if how:
                 await claimed.write(f"[{how}]\n")
         except _FailedError as failure:
             how = str(failure)
             await claimed.fail(how)
+        except MachineError as error:
+            how = str(error)
+            raise
         except asyncio.CancelledError:
             how = "cancelled" if claimed.cancelled.is_set() else "lost" if claimed.lost.is_set() else "given back"
             raise
@@ -83,46 +98,73 @@ class CommandHandler:
             self._tell(f"job {job_id} ended: {how or 'success'}")
         return not how
 
-    async def _run(self, claimed: ClaimedJob) -> str:
-        """Run the command, and return how it ended; nothing if it succeeded."""
+    async def _run(self, claimed: ClaimedJob) -> Outcome:
+        """Run the command, and return how it ended."""
         if not claimed.job.command:
             raise _FailedError("the job has no command")
         async with self._new_folder() as folder:
             if claimed.job.zip_file_path is not None:
                 await _unpack(Path(claimed.job.zip_file_path), folder)
-            async with GuardedGroup() as group:
+            async with self._new_group() as group:
                 self._running[group] = claimed
                 try:
-                    return _meaning(await self._execute(claimed, claimed.job.command, folder, group))
+                    return Outcome.of(await self._execute(claimed, claimed.job.command, folder, group))
                 finally:
                     del self._running[group]
 
     @asynccontextmanager
     async def _new_folder(self) -> AsyncGenerator[Path, None]:
-        folder = self._folder.new()
+        try:
+            folder = self._folder.new()
+        except OSError as error:
+            raise machine_error("no folder can be made for a job", error) from error
         try:
             yield folder
         finally:
-            await asyncio.to_thread(remove, folder)
+            await finish(asyncio.to_thread(remove, folder))
+
+    @asynccontextmanager
+    async def _new_group(self) -> AsyncGenerator[GuardedGroup, None]:
+        group = GuardedGroup()
+        try:
+            await group.__aenter__()
+        except OSError as error:
+            raise machine_error("no process can be started for a job", error) from error
+        try:
+            yield group
+        finally:
+            await group.__aexit__(None, None, None)
 
     async def _execute(self, claimed: ClaimedJob, words: Sequence[str], folder: Path, group: GuardedGroup) -> int:
-        environment = {**os.environ, "PWD": str(folder), JOB_VARIABLE: claimed.job.id}
-        try:
-            place = Place(folder=folder, environment=environment, group=group.number)
-            command = await Command.start(words, place=place)
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-            raise _FailedError(f"{words[0]!r} can't be started: {reason}") from None
+        command = await self._start(claimed, words, folder, group)
         pump = _Pump(command, claimed)
         try:
             if not await pump.is_over_within(self._time_limit_seconds):
                 limit = format_duration(self._time_limit_seconds or 0)
                 raise _FailedError(f"stopped after {limit}, its time limit")
         finally:
-            if not command.has_ended:
-                await group.stop(self._stop_seconds)
-            await pump.finish(group)
+            await finish(self._stop(command, group, pump))
         return await command.wait()
+
+    async def _start(self, claimed: ClaimedJob, words: Sequence[str], folder: Path, group: GuardedGroup) -> Command:
+        environment = {**self._environment, "PWD": str(folder), JOB_VARIABLE: claimed.job.id}
+        place = Place(folder=folder, environment=environment, group=group.number)
+        try:
+            return await Command.start(words, place=place)
+        except OSError as error:
+            what = f"{words[0]!r} can't be started"
+            raise_machine_error(f"{what} here", error)
+            if error.filename == str(folder):
+                raise machine_error(f"{what} here, its folder is gone", error) from error
+            raise _FailedError(f"{what}: {error.strerror}") from None
+        except ValueError as error:
+            raise _FailedError(f"{words[0]!r} can't be started: {error}") from None
+
+    async def _stop(self, command: Command, group: GuardedGroup, pump: "_Pump") -> None:
+        """Stop what still runs, and take what it has printed."""
+        if not command.has_ended:
+            await group.stop(self._stop_seconds)
+        await pump.finish(group)
 
 
 class _FailedError(Exception):
@@ -178,15 +220,6 @@ async def _unpack(path: Path, folder: Path) -> None:
         raise _FailedError(str(error)) from None
     except asyncio.CancelledError:
         stopping.set()
-        await asyncio.wait({unpacking})
+        await finish(asyncio.wait({unpacking}))
         unpacking.exception()
         raise
-
-
-def _meaning(code: int) -> str:
-    """Say how a process ended; nothing if it succeeded."""
-    if code < 0:
-        return (
-            f"killed by {signal.Signals(-code).name}" if -code in set(signal.Signals) else f"killed by signal {-code}"
-        )
-    return f"exit code {code}" if code else ""

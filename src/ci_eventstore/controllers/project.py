@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from secrets import token_hex
 from typing import IO
 
+from ci_eventstore.controllers.machine import raise_machine_error
 from ci_eventstore.errors import ProjectError
 
 #: What a project may have, unpacked.
@@ -29,8 +30,10 @@ _UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplem
 def check_zip(path: Path) -> None:
     """Make sure that a file is there and is a zip file; ProjectError."""
     try:
-        with zipfile.ZipFile(path):
+        with _open(path) as file, zipfile.ZipFile(file):
             return
+    except ProjectError:
+        raise
     except OSError as error:
         raise ProjectError(f"{path} can't be read: {error.strerror or error}") from None
     except _UNREADABLE:
@@ -40,19 +43,23 @@ def check_zip(path: Path) -> None:
 def unpack(path: Path, folder: Path, is_stopped: Callable[[], bool] = lambda: False) -> None:
     """Unpack a project's zip file into an empty folder; ProjectError for one that can't be, or isn't to be trusted.
 
-    Executable files stay so; links and special files are refused. It ends early once it is stopped.
+    Executable files stay so; links and special files are refused. It ends early once it is stopped. MachineError when
+    the disk is full, or this machine lacks something else.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with _open(path) as file, zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
             if len(entries) > MAX_ENTRIES:
                 raise ProjectError(f"{path} has {len(entries):,} entries, more than {MAX_ENTRIES:,}")
-            limit = min(MAX_BYTES, max(FREE_BYTES, MAX_RATIO * path.stat().st_size))
+            limit = min(MAX_BYTES, max(FREE_BYTES, MAX_RATIO * os.fstat(file.fileno()).st_size))
             for entry in entries:
+                if is_stopped():
+                    raise ProjectError("it was stopped")
                 limit = _unpack_entry(archive, entry, folder, limit, is_stopped)
     except ProjectError as error:
         raise ProjectError(f"the project can't be unpacked: {error}") from None
     except OSError as error:
+        raise_machine_error(f"the project {path} can't be unpacked here", error)
         raise ProjectError(f"the project {path} can't be unpacked: {error.strerror or error}") from None
     except _UNREADABLE as error:
         raise ProjectError(f"the project {path} can't be unpacked, it is damaged: {error}") from None
@@ -76,6 +83,19 @@ def pack(folder: Path, target: Path) -> None:
         _sync_folder(target.parent)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _open(path: Path) -> IO[bytes]:
+    """Open a regular file, without waiting for anything that isn't one; OSError, ProjectError."""
+    # A FIFO would wait for its other end, and some devices for more than that.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ProjectError(f"{path} is not a regular file")
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
 def _pack_all(archive: zipfile.ZipFile, folder: Path) -> None:

@@ -25,13 +25,7 @@ class WorkFolder:
 
     def __enter__(self) -> Self:
         """Make the folder; OSError."""
-        while self._path is None:
-            path = Path(tempfile.mkdtemp(prefix=PREFIX))
-            # Another controller may have just taken it for abandoned, and is removing it.
-            lock = _lock(path, waits=True)
-            if path.exists():
-                self._path, self._lock = path, lock
-        _remove_abandoned(self._path)
+        _remove_abandoned(self._make())
         return self
 
     def __exit__(
@@ -40,13 +34,36 @@ class WorkFolder:
         """Remove the folder."""
         if self._path is not None:
             remove(self._path)
-            if self._lock is not None:
-                os.close(self._lock)
             self._path = None
+        self._unlock()
 
     def new(self) -> Path:
-        """Return a new, empty folder in it."""
-        return Path(tempfile.mkdtemp(prefix="job-", dir=self._path))
+        """Return a new, empty folder in it, which is made again if someone has removed it; OSError."""
+        try:
+            return Path(tempfile.mkdtemp(prefix="job-", dir=self._path))
+        except FileNotFoundError:
+            return Path(tempfile.mkdtemp(prefix="job-", dir=self._make()))
+
+    def _make(self) -> Path:
+        """Make the folder, locked, in place of one that is gone; OSError."""
+        self._unlock()
+        while True:
+            path = Path(tempfile.mkdtemp(prefix=PREFIX))
+            self._path = path
+            try:
+                self._lock = _lock(path, waits=True)
+                # Another controller may have just taken it for abandoned, and is removing it.
+                if path.exists():
+                    return path
+            except BaseException:
+                remove(path)
+                raise
+            self._unlock()
+
+    def _unlock(self) -> None:
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            os.close(lock)
 
 
 def remove(folder: Path) -> None:

@@ -15,11 +15,11 @@ from asyncio.subprocess import DEVNULL, PIPE, Process
 from types import TracebackType
 from typing import Self
 
-from ci_eventstore.processes.command import is_alive
+from ci_eventstore.processes.command import until_ended
+from ci_eventstore.processes.finishing import finish
 
 #: Signals for the group are not for the guard.
 SCRIPT = "trap '' HUP INT QUIT TERM TSTP USR1 USR2; echo; read -r line; kill -9 0"
-POLL_SECONDS = 0.05
 
 
 class GuardedGroup:
@@ -35,22 +35,34 @@ class GuardedGroup:
         return self._guard.pid
 
     async def __aenter__(self) -> Self:
-        """Start the guard; OSError."""
-        self._guard = await asyncio.create_subprocess_exec(
-            "/bin/sh", "-c", SCRIPT, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, process_group=0
-        )
-        assert self._guard.stdout is not None
-        # It ignores signals from now on.
-        await self._guard.stdout.readline()
+        """Start the guard; OSError. Cancelled meanwhile, it leaves nothing."""
+        try:
+            await finish(self._start())
+            assert self._guard is not None
+            assert self._guard.stdout is not None
+            # It ignores signals from now on.
+            await self._guard.stdout.readline()
+        except BaseException:
+            await finish(self._end())
+            raise
         return self
+
+    async def _start(self) -> None:
+        # It needs no variables, and shows none to those who look for them.
+        self._guard = await asyncio.create_subprocess_exec(
+            "/bin/sh", "-c", SCRIPT, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, process_group=0, env={}
+        )
+
+    async def _end(self) -> None:
+        if self._guard is not None:
+            self.kill()
+            await self._guard.wait()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Kill what is left of the group."""
-        if self._guard is not None:
-            self.kill()
-            await self._guard.wait()
+        await finish(self._end())
 
     def kill(self) -> None:
         """Kill all processes of the group at once."""
@@ -63,8 +75,7 @@ class GuardedGroup:
         self._signal(signal.SIGCONT)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_seconds):
-                while is_alive(self.number, besides=self.number):  # noqa: ASYNC110 - nothing tells of processes that aren't our own
-                    await asyncio.sleep(POLL_SECONDS)
+                await until_ended(self.number, besides=self.number)
 
     def _signal(self, number: signal.Signals) -> None:
         if self._guard is not None and self._guard.returncode is None:

@@ -1,13 +1,15 @@
 """What a zip file says about itself isn't believed."""
 
+import errno
+import os
 import zipfile
 from pathlib import Path
 
 import pytest
 
 from ci_eventstore.controllers import project
-from ci_eventstore.controllers.project import pack, unpack
-from ci_eventstore.errors import ProjectError
+from ci_eventstore.controllers.project import check_zip, pack, unpack
+from ci_eventstore.errors import MachineError, ProjectError
 
 
 def zipped(folder: Path, entries: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> Path:
@@ -110,3 +112,36 @@ def test_unpacking_ends_when_it_is_stopped(tmp_path: Path) -> None:
     """Between two pieces."""
     with pytest.raises(ProjectError, match="it was stopped"):
         unpack(zipped(tmp_path, {"a": b"x"}), target(tmp_path), lambda: True)
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device", "folder"])
+def test_only_regular_files_are_read(tmp_path: Path, kind: str) -> None:
+    """A FIFO would wait for whoever writes to it, for ever; a device may do anything."""
+    path = {"fifo": tmp_path / "fifo", "device": Path("/dev/zero"), "folder": tmp_path}[kind]
+    if kind == "fifo":
+        os.mkfifo(path)
+    with pytest.raises(ProjectError, match=f"{path} is not a regular file"):
+        unpack(path, target(tmp_path))
+    with pytest.raises(ProjectError, match="is not a regular file"):
+        check_zip(path)
+
+
+def test_a_link_to_a_project_is_one(tmp_path: Path) -> None:
+    """The file that it leads to is read."""
+    (tmp_path / "link").symlink_to(zipped(tmp_path, {"a": b"1"}))
+    unpack(tmp_path / "link", target(tmp_path))
+    assert (tmp_path / "target" / "a").read_bytes() == b"1"
+
+
+@pytest.mark.parametrize(("number", "kind"), [(errno.ENOSPC, MachineError), (errno.ENAMETOOLONG, ProjectError)])
+def test_a_full_disk_is_not_the_projects_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[Exception]
+) -> None:
+    """Another machine may have room; a name that is too long is too long everywhere."""
+
+    def create(path: Path, mode: int) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(project, "_create", create)
+    with pytest.raises(kind, match=os.strerror(number)):
+        unpack(zipped(tmp_path, {"a": b"1"}), target(tmp_path))

@@ -1,11 +1,14 @@
 """A controller's folder goes with it, or with the next controller."""
 
+import shutil
 import tempfile
 from pathlib import Path
 
 import pytest
 
+from ci_eventstore.controllers import work_folder
 from ci_eventstore.controllers.work_folder import PREFIX, WorkFolder
+from tests.cancellation import descriptors
 
 
 @pytest.fixture(autouse=True)
@@ -38,3 +41,39 @@ def test_what_a_killed_controller_left_is_removed(temporary: Path) -> None:
         with WorkFolder():
             assert job.exists()
     assert sorted(path.name for path in temporary.iterdir()) == [f"{PREFIX}link", "other"]
+
+
+def test_a_folder_that_someone_has_removed_is_made_again(temporary: Path) -> None:
+    """As a cleaner of temporary files does; the new one is locked as well, and goes as well."""
+    with WorkFolder() as folder:
+        shutil.rmtree(folder.new().parent)
+        job = folder.new()
+        assert job.is_dir()
+        with WorkFolder():
+            assert job.is_dir()
+        assert folder.new().parent == job.parent
+    assert list(temporary.iterdir()) == []
+
+
+def test_no_descriptor_is_left_when_there_is_no_folder(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither when it can't be made, nor when others remove it as it is made."""
+    before = descriptors()
+    (temporary / "file").touch()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary / "file"))
+    with pytest.raises(OSError, match="Not a directory"):
+        WorkFolder().__enter__()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    locked: list[Path] = []
+
+    def lock(folder: Path, *, waits: bool = False) -> int | None:
+        descriptor = work_folder_lock(folder, waits=waits)
+        locked.append(folder)
+        if len(locked) == 1:
+            folder.rmdir()
+        return descriptor
+
+    work_folder_lock = work_folder._lock
+    monkeypatch.setattr(work_folder, "_lock", lock)
+    with WorkFolder() as folder:
+        assert folder.new().is_dir()
+    assert (len(locked), descriptors()) == (2, before)

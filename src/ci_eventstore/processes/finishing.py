@@ -1,0 +1,31 @@
+"""Finish what must not be left half done, however often the task that does it is cancelled."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+async def finish(work: Coroutine[Any, Any, T]) -> T:
+    """Do some work to its end and return its result; cancellations wait for that, then go on.
+
+    When the caller was cancelled, the result is lost: work that makes something has to keep it where the caller finds
+    it. The work has to be short, or to be told in another way to be quick.
+    """
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            # If the work itself was cancelled, it is done, and says so below.
+            cancelled = cancelled or error
+        except Exception:  # noqa: BLE001 - it is the task's, which is asked below
+            break
+    if cancelled is None or task.cancelled():
+        return task.result()
+    if not task.cancelled() and task.exception() is not None:
+        # Nobody else is told of it.
+        cancelled.__context__ = task.exception()
+    raise cancelled

@@ -1,0 +1,63 @@
+"""Whatever is cancelled while a command starts, runs or ends leaves no process, no descriptor, no folder behind."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ci_eventstore.processes.command import Command, Place
+from ci_eventstore.processes.finishing import finish
+from ci_eventstore.processes.guard import GuardedGroup
+from tests.cancellation import cancel_everywhere, children, descriptors, nothing_is_left
+
+pytestmark = pytest.mark.parametrize("times", [1, 2, 5], ids=["once", "twice", "five times"])
+
+
+async def test_a_group_that_is_cancelled_leaves_nothing(times: int) -> None:
+    """While its guard starts, while it is used, while it is stopped, and while it is left."""
+
+    async def use() -> None:
+        async with GuardedGroup() as group:
+            await group.stop(5)
+
+    await use()
+    before = descriptors(), children()
+    waits = await cancel_everywhere(
+        use, lambda number: nothing_is_left(before, f"cancelled at wait {number}"), times=times
+    )
+    assert waits >= 3
+
+
+@pytest.mark.parametrize("pty", [False, True], ids=["pipe", "terminal"])
+async def test_a_command_whose_start_is_cancelled_leaves_nothing(times: int, pty: bool) -> None:
+    """It may just have been started, and is killed then."""
+
+    async def start() -> None:
+        command = await Command.start(["sleep", "1000"], pty=pty)
+        command.signal(9)
+        command.output.close()
+        await finish(command.wait())
+
+    await start()
+    before = descriptors(), children()
+    await cancel_everywhere(start, lambda number: nothing_is_left(before, f"cancelled at wait {number}"), times=times)
+
+
+async def test_a_command_in_a_group_that_is_cancelled_leaves_nothing(times: int, tmp_path: Path) -> None:
+    """Also what the command has started itself."""
+
+    async def run() -> None:
+        async with GuardedGroup() as group:
+            place = Place(folder=tmp_path, environment=os.environ, group=group.number)
+            command = await Command.start(["sh", "-c", "sleep 1000 & echo; wait"], place=place)
+            try:
+                await command.output.read()
+                await group.stop(5)
+            finally:
+                command.output.close()
+                group.kill()
+                await finish(command.wait())
+
+    await run()
+    before = descriptors(), children()
+    await cancel_everywhere(run, lambda number: nothing_is_left(before, f"cancelled at wait {number}"), times=times)
