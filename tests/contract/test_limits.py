@@ -1,6 +1,7 @@
 """A log that outgrows its budget keeps its beginning and its end, and says what is left out."""
 
 import asyncio
+import hashlib
 import re
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -11,9 +12,11 @@ import pytest
 from ci_common.models import Job, JobEvent, utc_now
 from ci_eventstore import RedisJobRepository
 from ci_eventstore.errors import LateOutputError
+from ci_eventstore.events import append
 from ci_eventstore.events.append import LATE_BYTES, RING_BYTES
 from ci_eventstore.events.records import FactType
 from ci_eventstore.following.records import Followed
+from ci_eventstore.server.scripts import Script
 from tests.contract.deployments import SERVERS, MakeRepository, new_prefix
 from tests.waiting import wait_until
 
@@ -21,6 +24,7 @@ HEAD_BYTES = 10_000
 MARKER = re.compile(r"\n\[(\d+) bytes in (\d+) lines are left out here\]\n")
 TOO_LATE = "\n[more was written after the job had ended: it is left out here]\n"
 
+Scale = Callable[[int], int]
 End = Callable[[RedisJobRepository], Awaitable[None]]
 ENDS: dict[str, End] = {
     "complete": lambda repository: repository.complete_job("j", True, utc_now()),
@@ -37,8 +41,25 @@ def make(request: pytest.FixtureRequest) -> MakeRepository:
     return made
 
 
+@pytest.fixture(params=[1 / 16, pytest.param(1, marks=pytest.mark.slow)], ids=["small", "full size"])
+def scale(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Scale:
+    """What scales a number for the ring and the late output of this test; `fakeredis` is slow with megabytes."""
+    share: float = request.param
+    monkeypatch.setattr(append, "APPEND", with_limits(append.APPEND, int(RING_BYTES * share), int(LATE_BYTES * share)))
+    return lambda number: int(number * share)
+
+
+def with_limits(script: Script, ring_bytes: int, late_bytes: int) -> Script:
+    """Return the script with other limits than those that it is loaded with."""
+    source = script.source
+    for old, new in [(f"RING_BYTES = {RING_BYTES}\n", ring_bytes), (f"LATE_BYTES = {LATE_BYTES}\n", late_bytes)]:
+        assert source.count(old) == 1
+        source = source.replace(old, f"{old.partition(' ')[0]} = {new}\n")
+    return Script(script.name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
+
+
 @pytest.fixture
-async def limited(make: MakeRepository) -> AsyncIterator[RedisJobRepository]:
+async def limited(make: MakeRepository, scale: Scale) -> AsyncIterator[RedisJobRepository]:
     """A repository whose logs have a small head, with a running job `j`."""
     opened = make(new_prefix(), max_head_bytes=HEAD_BYTES)
     assert isinstance(opened, RedisJobRepository)
@@ -62,12 +83,12 @@ async def follow(repository: RedisJobRepository) -> list[Followed]:
 
 
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
-async def test_beginning_and_end_are_kept(limited: RedisJobRepository, end: End) -> None:
+async def test_beginning_and_end_are_kept(limited: RedisJobRepository, scale: Scale, end: End) -> None:
     """However the job ends; the marker says exactly what is missing, and positions have no holes."""
-    written = lines(20_000)
+    written, step = lines(scale(20_000)), scale(700)
     follower = asyncio.create_task(follow(limited))
-    for start in range(0, len(written), 700):
-        await limited.add_events("j", written[start : start + 700])
+    for start in range(0, len(written), step):
+        await limited.add_events("j", written[start : start + step])
     await limited.add_event("j", JobEvent("log", "the last words\n"))
     assert text_of(await limited.get_events_since("j", 0)) == text_of(written[: HEAD_BYTES // 80])
     await end(limited)
@@ -80,7 +101,7 @@ async def test_beginning_and_end_are_kept(limited: RedisJobRepository, end: End)
     assert everything.startswith(before)
     assert everything.endswith(own)
     assert len(before) == HEAD_BYTES
-    assert RING_BYTES / 3 < len(own) < RING_BYTES
+    assert scale(RING_BYTES) / 3 < len(own) < scale(RING_BYTES)
     assert int(lost_bytes) == len(everything) - len(before) - len(own)
     assert int(lost_lines) == int(lost_bytes) / 80
     assert more == (
@@ -97,42 +118,45 @@ async def test_beginning_and_end_are_kept(limited: RedisJobRepository, end: End)
     ]
 
 
-async def test_a_log_that_fits_into_head_and_ring_is_whole(limited: RedisJobRepository) -> None:
+async def test_a_log_that_fits_into_head_and_ring_is_whole(limited: RedisJobRepository, scale: Scale) -> None:
     """Nothing is left out, so nothing says so."""
-    written = lines(3000)
+    written = lines(scale(3000))
     await limited.add_events("j", written)
     assert len(await limited.get_events_since("j", 0)) == HEAD_BYTES // 80
     await limited.complete_job("j", True, utc_now())
     assert text_of(await limited.get_events_since("j", 0)) == text_of(written)
 
 
-async def test_an_event_bigger_than_the_budget_is_kept_as_the_end(limited: RedisJobRepository) -> None:
+async def test_an_event_bigger_than_the_budget_is_kept_as_the_end(limited: RedisJobRepository, scale: Scale) -> None:
     """The ring always has the last event, whatever its size."""
-    noise = secrets.token_hex(4_000_000)
+    noise = secrets.token_hex(scale(4_000_000))
     await limited.add_event("j", JobEvent("log", noise))
     await limited.complete_job("j", True, utc_now())
     assert text_of(await limited.get_events_since("j", 0)) == noise
 
 
-async def test_a_job_created_with_a_big_log_keeps_both_ends(limited: RedisJobRepository) -> None:
+async def test_a_job_created_with_a_big_log_keeps_both_ends(limited: RedisJobRepository, scale: Scale) -> None:
     """A creation has the same budget, ended or not."""
+    written = lines(scale(20_000))
     for job_id, status in [("running", "running"), ("done", "completed")]:
-        await limited.create_job(Job(id=job_id, status=status, events=lines(20_000)))
+        await limited.create_job(Job(id=job_id, status=status, events=written))
         if status == "running":
             assert len(await limited.get_events_since(job_id, 0)) == HEAD_BYTES // 80
             await limited.complete_job(job_id, True, utc_now())
         before, _, _, after = MARKER.split(text_of(await limited.get_events_since(job_id, 0)))
-        assert text_of(lines(20_000)).startswith(before)
-        assert text_of(lines(20_000)).endswith(after)
+        assert text_of(written).startswith(before)
+        assert text_of(written).endswith(after)
 
 
 @pytest.mark.parametrize("was_truncated", [False, True])
-async def test_late_output_has_a_budget_of_its_own(limited: RedisJobRepository, was_truncated: bool) -> None:
+async def test_late_output_has_a_budget_of_its_own(
+    limited: RedisJobRepository, scale: Scale, was_truncated: bool
+) -> None:
     """What fits is stored; what doesn't is refused, and the log says so once."""
-    await limited.add_events("j", lines(20_000 if was_truncated else 10))
+    await limited.add_events("j", lines(scale(20_000) if was_truncated else 10))
     await limited.complete_job("j", True, utc_now())
     position = len(await limited.get_events_since("j", 0))
-    late = lines(LATE_BYTES // 80)
+    late = lines(scale(LATE_BYTES) // 80)
     await limited.add_events("j", late[:-1])
     await limited.add_event("j", late[-1])
     for _ in range(2):
@@ -141,9 +165,10 @@ async def test_late_output_has_a_budget_of_its_own(limited: RedisJobRepository, 
     assert text_of(await limited.get_events_since("j", position)) == text_of(late) + TOO_LATE
 
 
-async def test_a_follower_behind_the_head_waits_for_the_end(limited: RedisJobRepository) -> None:
+async def test_a_follower_behind_the_head_waits_for_the_end(limited: RedisJobRepository, scale: Scale) -> None:
     """Whoever joins while lines are kept back is told so, and gets the end with it."""
-    await limited.add_events("j", lines(3000))
+    count = scale(3000)
+    await limited.add_events("j", lines(count))
     seen: list[Followed] = []
 
     async def watch() -> None:
@@ -156,4 +181,4 @@ async def test_a_follower_behind_the_head_waits_for_the_end(limited: RedisJobRep
     assert [str(record.type) for record in seen] == [FactType.TRUNCATING]
     await limited.complete_job("j", True, utc_now())
     await watcher
-    assert text_of([record for record in seen if isinstance(record, JobEvent)]) == text_of(lines(3000 - 125, 125))
+    assert text_of([record for record in seen if isinstance(record, JobEvent)]) == text_of(lines(count - 125, 125))

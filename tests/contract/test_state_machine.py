@@ -20,6 +20,7 @@ from ci_common import Job, JobEvent, JobRepository, MemoryJobRepository, User
 from ci_eventstore import RedisJobRepository
 from tests.contract import commands as c
 from tests.contract.deployments import MakeRepository, new_prefix
+from tests.examples import examples
 
 
 class TwoRepositories(RuleBasedStateMachine):
@@ -131,7 +132,7 @@ class TwoRepositories(RuleBasedStateMachine):
         self.give(command)
 
 
-def compare(make_first: Callable[[], JobRepository], make_second: Callable[[], JobRepository], examples: int) -> None:
+def compare(make_first: Callable[[], JobRepository], make_second: Callable[[], JobRepository], thorough: int) -> None:
     """Run the machine for some examples of up to 50 commands."""
 
     class Compared(TwoRepositories):
@@ -141,19 +142,24 @@ def compare(make_first: Callable[[], JobRepository], make_second: Callable[[], J
     run_state_machine_as_test(
         Compared,
         settings=settings(
-            max_examples=examples,
+            max_examples=examples(thorough),
             stateful_step_count=50,
-            deadline=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
         ),
     )
 
 
 @pytest.mark.parametrize(
-    ("deployment", "examples"),
-    [("memory", 60), ("defaults", 60), ("fake", 40), ("embedded", 40), ("redis7", 40)],
+    ("deployment", "thorough"),
+    [
+        ("memory", 60),
+        ("defaults", 60),
+        ("fake", 40),
+        ("embedded", 40),
+        pytest.param("redis7", 40, marks=pytest.mark.needs("redis7")),
+    ],
     indirect=["deployment"],
 )
-def test_it_does_what_the_memory_does(deployment: MakeRepository, examples: int) -> None:
+def test_it_does_what_the_memory_does(deployment: MakeRepository, thorough: int) -> None:
     """No sequence of commands tells a deployment from the repository in memory."""
-    compare(MemoryJobRepository, lambda: deployment(new_prefix()), examples)
+    compare(MemoryJobRepository, lambda: deployment(new_prefix()), thorough)

@@ -23,6 +23,7 @@ from ci_eventstore.keys import JobKeys, Keys
 from ci_eventstore.projection.jobs import JobProjections
 from ci_eventstore.server.client import Server
 from ci_eventstore.server.replies import as_text_map
+from tests.examples import examples
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 #: What the log of an ended job says where it takes no more.
@@ -131,7 +132,7 @@ async def test_every_state_and_command_agree(server: Server, keys: Keys, creatio
         await twin.check()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(commands=st.lists(st.sampled_from(COMMANDS) | logs | many, max_size=8), creation=st.sampled_from(CREATIONS))
 async def test_any_order_of_commands_agrees(server: Server, keys: Keys, commands: list[Command], creation: Job) -> None:
     """Whatever is done to a job in whatever order, script and fold agree, sparse index included."""

@@ -19,6 +19,7 @@ from ci_eventstore.jobs.store import plan_change
 from ci_eventstore.keys import JobKeys, Keys
 from ci_eventstore.projection.jobs import JobProjections
 from ci_eventstore.server.client import Server
+from tests.examples import examples
 from tests.integration.store.test_append_script import Twin
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -71,7 +72,7 @@ async def read(server: Server, keys: JobKeys) -> list[str]:
     return [event.data or "" for event in events if event.type == "log"]
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(30), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(given=batches, head_bytes=st.sampled_from([1, 3, 1000, 700_000]))
 async def test_head_and_ring_are_the_models(
     server: Server, keys: Keys, given: list[list[str]], head_bytes: int

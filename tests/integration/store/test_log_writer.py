@@ -17,6 +17,7 @@ from ci_eventstore.server import client
 from ci_eventstore.server.client import Server
 from ci_eventstore.writer import log_writer
 from ci_eventstore.writer.log_writer import LOST_LINE, WriterSettings
+from tests.examples import examples
 from tests.fault_proxy import Fault, FaultProxy, at
 from tests.servers import RealServer, find_valkey
 from tests.waiting import wait_until
@@ -67,7 +68,7 @@ async def test_nothing_is_written_to_a_writer_that_is_not_open(repository: Redis
 pieces = st.lists(st.binary(max_size=12) | st.text("aß€😀\n", max_size=6).map(str.encode), max_size=12)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(pieces=pieces, awaits=st.lists(st.booleans(), min_size=12, max_size=12))
 async def test_any_split_of_any_bytes_is_the_same_log(
     repository: RedisJobRepository, server: Server, pieces: list[bytes], awaits: list[bool]
@@ -85,7 +86,7 @@ async def test_any_split_of_any_bytes_is_the_same_log(
         assert event.data
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(40), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cuts=st.lists(st.integers(0, 60), max_size=6), secret=st.sampled_from(["s3cr€t-value", "xxy", "one\ntwo"]))
 async def test_no_secret_reaches_the_server(
     repository: RedisJobRepository, server: Server, cuts: list[int], secret: str

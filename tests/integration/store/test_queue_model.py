@@ -12,6 +12,7 @@ from ci_eventstore.claims.claim import Claim
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.server.client import Server
 from ci_eventstore.server.deployments import from_url
+from tests.examples import examples
 from tests.servers import RealServer
 
 LEASE = 600.0
@@ -157,7 +158,7 @@ class Queue:
 STEPS = st.sampled_from(["submit", "submit", "claim", "claim", "release", "complete", "lose", "cancel"])
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(120), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(STEPS, st.integers(0, 59)), min_size=10, max_size=60))
 def test_claims_give_what_the_model_gives(valkey: RealServer, steps: list[tuple[str, int]]) -> None:
     """Users in turn, a user's jobs in the order of creation; also after releases, cancels and lost controllers."""

@@ -1,0 +1,18 @@
+"""A pytest plugin: how many examples hypothesis tries, fewer on a developer's machine than in CI.
+
+`--hypothesis-profile=thorough` chooses CI's number elsewhere.
+"""
+
+from hypothesis import settings
+
+from tests.no_skips_in_ci import is_ci
+
+# An example may take long where the machine has other things to do.
+settings.register_profile("quick", deadline=None, max_examples=50)
+settings.register_profile("thorough", deadline=None)
+settings.load_profile("thorough" if is_ci() else "quick")
+
+
+def examples(thorough: int) -> int:
+    """Return a number of examples that each need a server: this one in CI, a quarter of it in the profile `quick`."""
+    return thorough if settings.get_current_profile_name() == "thorough" else thorough // 4
