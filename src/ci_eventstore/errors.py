@@ -8,6 +8,7 @@ RepositoryError
     ├── StoreUnavailableError
     │   ├── StoreFullError
     │   ├── AuthenticationError
+    │   │   └── MissingRightsError
     │   └── EmbeddedServerError
     ├── UnsuitableServerError
     ├── StoreFormatError
@@ -66,7 +67,11 @@ class StoreFullError(StoreUnavailableError):
 
 
 class AuthenticationError(StoreUnavailableError):
-    """Raised when the server asks for a password, refuses the given one, or forbids a command."""
+    """Raised when the server asks for a password, or refuses the given one or what its user wants to do."""
+
+
+class MissingRightsError(AuthenticationError):
+    """Raised when the user that the URL names may not do what the store needs; says what, as far as it is known."""
 
 
 class EmbeddedServerError(StoreUnavailableError):
@@ -84,8 +89,9 @@ class StoreFormatError(StoreError):
 class OutcomeUnknownError(StoreError):
     """Raised when a write got no answer: it took effect once, or it never will."""
 
-    def __init__(self, what: str) -> None:
-        super().__init__(f"{what}: the server gave no answer; read the job to see whether it took effect")
+    def __init__(self, what: str, reply: str | None = None) -> None:
+        answer = "gave no answer" if reply is None else f"gave no answer, then {reply!r}"
+        super().__init__(f"{what}: the server {answer}; read the job to see whether it took effect")
 
 
 class NotReplicatedError(StoreError):

@@ -26,7 +26,10 @@ class Exchange(Protocol):
         """Tell whether it is usable and nothing is on its way."""
 
     def send(self, waiting: Sequence[Waiting]) -> None:
-        """Send commands behind those that were sent before."""
+        """Send commands after those that were sent before."""
+
+    async def drained(self) -> None:
+        """Return when all that was sent has its reply, or never gets one."""
 
 
 def exchange_on(connection: Any) -> Exchange:
@@ -45,6 +48,7 @@ class StreamExchange(ReplyStream):
         self._loop = asyncio.get_running_loop()
         self._moved_at = 0.0
         self._watch: asyncio.TimerHandle | None = None
+        self._drained: asyncio.Future[None] | None = None
 
     def is_idle(self) -> bool:
         """Tell whether it is usable and nothing is on its way."""
@@ -59,11 +63,19 @@ class StreamExchange(ReplyStream):
         if self._watch is None:
             self._watch = self._loop.call_later(self._patience, self._look)
 
+    async def drained(self) -> None:
+        """Return when all that was sent has its reply, or never gets one."""
+        if self._waiting:
+            self._drained = self._loop.create_future()
+            await self._drained
+
     def take(self, reply: Reply) -> None:
         """Give the next reply."""
         self._moved_at = self._loop.time()
         if self._waiting:
             settle(self._waiting.popleft(), reply)
+            if self._drained is not None and not self._waiting:
+                settle(self._drained, None)
         else:
             self.lose(exceptions.ConnectionError("the server sent what nobody asked for"))
 
@@ -73,6 +85,8 @@ class StreamExchange(ReplyStream):
             self._watch.cancel()
         waiting, self._waiting = self._waiting, deque()
         fail(waiting, error)
+        if self._drained is not None:
+            settle(self._drained, None)
 
     def _look(self) -> None:
         """Lose a connection on which nothing has moved for too long."""
@@ -105,6 +119,11 @@ class TurnExchange:
     def send(self, waiting: Sequence[Waiting]) -> None:
         """Send commands behind those that were sent before."""
         self._last = asyncio.create_task(self._send(waiting, self._last))
+
+    async def drained(self) -> None:
+        """Return when all that was sent has its reply, or never gets one."""
+        if self._last is not None:
+            await asyncio.wait({self._last})
 
     async def _send(self, waiting: Sequence[Waiting], before: "asyncio.Task[None] | None") -> None:
         if before is not None:

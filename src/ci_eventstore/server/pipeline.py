@@ -23,6 +23,7 @@ class Pipeline:
         self._is_starting = False
         self._exchange: Exchange | None = None
         self._connecting: asyncio.Task[None] | None = None
+        self._retiring: set[asyncio.Task[None]] = set()
 
     async def execute(self, *command: str | int | bytes) -> Reply:
         """Send a command and return its reply; redis-py's errors. Cancelling doesn't take back what was sent."""
@@ -38,6 +39,20 @@ class Pipeline:
                 self._is_starting = True
                 loop.call_soon(self._send)
         return await reply
+
+    def renew(self) -> None:
+        """Send what comes from now on over another connection; what was sent keeps the old one until it is answered."""
+        if self._exchange is not None:
+            task = asyncio.create_task(self._retire(self._exchange))
+            self._exchange = None
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
+
+    async def _retire(self, exchange: Exchange) -> None:
+        try:
+            await exchange.drained()
+        finally:
+            await self._give_back(exchange.connection)
 
     def _send(self) -> None:
         """Send what waits, over a new connection if the old one is gone."""

@@ -1,35 +1,12 @@
-"""When a command is sent again, and what its failure means. Pure."""
+"""When a command is sent again. Pure."""
 
 from collections.abc import Iterator
-from socket import gaierror
+from dataclasses import dataclass
 
-from redis import exceptions
-
-from ci_eventstore.errors import EmbeddedServerError
+from ci_eventstore.server.outcomes import Effect, Outcome, Patience
 
 #: The pause before each further try; the last one repeats.
 PAUSES_SECONDS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.0)
-
-_PASSING = (
-    exceptions.ConnectionError,
-    exceptions.TimeoutError,
-    exceptions.ReadOnlyError,
-    exceptions.TryAgainError,
-    exceptions.ClusterDownError,
-    exceptions.MasterDownError,
-    exceptions.OutOfMemoryError,
-)
-#: The server's own word that it didn't execute the command.
-_REFUSED = (
-    exceptions.BusyLoadingError,
-    exceptions.ReadOnlyError,
-    exceptions.TryAgainError,
-    exceptions.ClusterDownError,
-    exceptions.MasterDownError,
-    exceptions.OutOfMemoryError,
-)
-_LASTING = (exceptions.AuthenticationError, exceptions.AuthorizationError)
-_NO_CONNECTION = (ConnectionRefusedError, FileNotFoundError, PermissionError, gaierror, EmbeddedServerError)
 
 
 def pauses() -> Iterator[float]:
@@ -39,19 +16,26 @@ def pauses() -> Iterator[float]:
         yield PAUSES_SECONDS[-1]
 
 
-def is_passing(error: Exception) -> bool:
-    """Tell whether the same command may succeed later."""
-    return isinstance(error, _PASSING) and not isinstance(error, _LASTING) and not failed_start(error)
+@dataclass(slots=True)
+class Tries:
+    """The tries of one command so far."""
 
+    #: The local monotonic time, in seconds, from which patience counts.
+    started: float
+    failed: int = 0
+    #: Whether one of them may have taken effect.
+    may_have_arrived: bool = False
+    _last: Patience = Patience.NONE
 
-def failed_start(error: Exception) -> EmbeddedServerError | None:
-    """Return why the embedded server didn't start, if that is what the error is about."""
-    return error.__cause__ if isinstance(error.__cause__, EmbeddedServerError) else None
-
-
-def was_never_executed(error: Exception) -> bool:
-    """Tell whether it is certain that the command had no effect: it wasn't sent, or it was refused."""
-    return isinstance(error, _REFUSED) or (
-        isinstance(error, exceptions.ConnectionError)
-        and isinstance(error.__cause__ or error.__context__, _NO_CONNECTION)
-    )
+    def pause_after(self, outcome: Outcome, now: float, patience_seconds: float) -> float | None:
+        """Note a failed try, and return how long to pause before the next one; None if there is none."""
+        self.may_have_arrived = self.may_have_arrived or outcome.effect is not Effect.NONE
+        if self._last is Patience.LOADING and outcome.patience is not Patience.LOADING:
+            # It took as long as it took; what comes then has its own time.
+            self.started = now
+        self._last = outcome.patience
+        pause = PAUSES_SECONDS[min(self.failed, len(PAUSES_SECONDS) - 1)]
+        self.failed += 1
+        if not outcome.is_passing or now - self.started + pause > patience_seconds:
+            return None
+        return pause

@@ -18,6 +18,8 @@ logger = logging.getLogger("ci_eventstore.server")
 PING_SECONDS = 5.0
 #: How many channels one command names at most.
 COMMAND_CHANNELS = 500
+#: A connection isn't given up for another one before it is so old.
+RENEW_SECONDS = 2.0
 
 
 class Subscription:
@@ -40,6 +42,8 @@ class Subscription:
         self._connection: Any = None
         self._reader: asyncio.Task[None] | None = None
         self._sender: asyncio.Task[None] | None = None
+        self._connected_at = 0.0
+        self._renewal: asyncio.TimerHandle | None = None
 
     def listen(self, channel: str) -> None:
         """Begin to listen to a channel."""
@@ -50,13 +54,28 @@ class Subscription:
         self._start_sender()
 
     def ignore(self, channel: str) -> None:
-        """End it."""
+        """Stop listening to a channel."""
         self._channels.discard(channel)
         self._changes[channel] = False
         self._start_sender()
 
+    def renew(self) -> None:
+        """Listen over another connection, soon: the address may lead to another server by now."""
+        if self._connection is not None and self._renewal is None:
+            loop = asyncio.get_running_loop()
+            self._renewal = loop.call_at(self._connected_at + RENEW_SECONDS, self._drop)
+
+    def _drop(self) -> None:
+        self._renewal = None
+        transport = None if self._connection is None else transport_of(self._connection)
+        if transport is not None:
+            # The reader notices, and begins again.
+            transport.abort()
+
     async def close(self) -> None:
-        """End it all."""
+        """Close the connection and stop listening."""
+        if self._renewal is not None:
+            self._renewal.cancel()
         for task in (self._reader, self._sender):
             if task is not None:
                 task.cancel()
@@ -88,6 +107,7 @@ class Subscription:
         stream = None if transport is None else _Stream(connection, transport, self._take)
         self._changes = dict.fromkeys(self._channels, True)
         self._connection = connection
+        self._connected_at = asyncio.get_running_loop().time()
         self._start_sender()
         was_asked = False
         while True:

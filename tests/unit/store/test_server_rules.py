@@ -1,12 +1,10 @@
-"""What a server must be, which URLs there are, and when a command is sent again."""
+"""What a server must be, and which URLs there are."""
 
 import pytest
-from redis import exceptions
 
-from ci_eventstore.errors import ConfigurationError, EmbeddedServerError, UnsuitableServerError
+from ci_eventstore.errors import ConfigurationError, UnsuitableServerError
 from ci_eventstore.server.checks import check_server
 from ci_eventstore.server.deployments import from_client, from_url
-from ci_eventstore.server.retry import is_passing, was_never_executed
 
 GOOD = {"redis_version": "7.0.15", "maxmemory_policy": "noeviction", "redis_mode": "standalone", "role": "master"}
 
@@ -65,35 +63,3 @@ def test_what_is_no_client_is_refused() -> None:
     """A URL given as a client says that from_url is meant."""
     with pytest.raises(ConfigurationError, match="from_url"):
         from_client("redis://localhost")
-
-
-def refused_connection() -> Exception:
-    error = exceptions.ConnectionError("Error 111 connecting to localhost:1")
-    error.__context__ = ConnectionRefusedError()
-    return error
-
-
-def failed_start() -> Exception:
-    error = exceptions.ConnectionError("the server doesn't start")
-    error.__cause__ = EmbeddedServerError("its log says why")
-    return error
-
-
-@pytest.mark.parametrize(
-    ("error", "passing", "never_executed"),
-    [
-        (refused_connection(), True, True),
-        (failed_start(), False, True),
-        (exceptions.ConnectionError("Connection closed by server."), True, False),
-        (exceptions.TimeoutError("Timeout reading from localhost"), True, False),
-        (exceptions.BusyLoadingError("LOADING"), True, True),
-        (exceptions.ReadOnlyError("READONLY"), True, True),
-        (exceptions.AuthenticationError("WRONGPASS"), False, False),
-        (exceptions.ResponseError("ERR"), False, False),
-        (exceptions.OutOfMemoryError("OOM"), True, True),
-    ],
-)
-def test_errors_pass_or_last(error: Exception, passing: bool, never_executed: bool) -> None:
-    """Only what may pass is tried again, and only what surely had no effect is called so."""
-    assert is_passing(error) is passing
-    assert was_never_executed(error) is never_executed

@@ -1,0 +1,140 @@
+"""Make connections: the one module that configures redis-py."""
+
+import asyncio
+from functools import lru_cache
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from hiredis import pack_command
+from redis import exceptions
+from redis.asyncio import Redis
+from redis.asyncio.connection import BlockingConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.maint_notifications import MaintNotificationsConfig
+
+from ci_eventstore.server.deployments import Deployment
+from ci_eventstore.server.failures import note_reply, note_unreached, reply_of
+
+#: Set on every connection, whatever the URL or the given client says.
+PINNED: dict[str, Any] = {
+    "protocol": 2,
+    "decode_responses": False,
+    "encoding": "utf-8",
+    "encoding_errors": "strict",
+    "socket_timeout": 10.0,
+    "socket_connect_timeout": 5.0,
+    "health_check_interval": 0,
+    "retry_on_timeout": False,
+    "retry_on_error": [],
+    "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+}
+
+
+def client_of(deployment: Deployment, connections: int) -> Redis:
+    """Return a client with a pool of its own; nothing is connected yet."""
+    options = {**deployment.connection_options, **PINNED, "retry": Retry(NoBackoff(), 0)}
+    options.pop("max_connections", None)
+    connection_class = type("Connection", (_Connection, deployment.connection_class), {})
+    pool = RenewablePool(max_connections=connections, timeout=10, connection_class=connection_class, **options)
+    client = Redis(connection_pool=pool)
+    # Replies are read as the protocol says, in `replies`, whatever shapes a version of redis-py makes of them.
+    client.response_callbacks.clear()
+    return client
+
+
+class RenewablePool(BlockingConnectionPool):
+    """A pool whose connections are made anew when the address may lead to another server."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._generation = 0
+        #: Of connections that were handed out: when, counted in renewals.
+        self._handed_out: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+
+    def renew(self) -> None:
+        """Hand out only connections that are made from now on; those in use stay as they are until they come back."""
+        self._generation += 1
+
+    async def get_connection(self, *args: Any, **options: Any) -> Any:
+        """Return a connection that is connected; of what fails here it is noted that no command was sent."""
+        try:
+            connection = await super().get_connection(*args, **options)  # type: ignore[no-untyped-call]
+            generation = self._generation
+            if self._handed_out.get(connection, generation) != generation:
+                await self._reconnect(connection)
+        except exceptions.RedisError as error:
+            note_unreached(error)
+            raise
+        self._handed_out[connection] = generation
+        return connection
+
+    async def _reconnect(self, connection: Any) -> None:
+        try:
+            await connection.disconnect(nowait=True)
+            await connection.connect()
+        except BaseException:
+            await self.release(connection)
+            raise
+
+
+class _Connection:
+    """What is done otherwise than by redis-py's connections, whichever of them is used."""
+
+    def set_parser(self: Any, parser_class: type[Any]) -> None:
+        """Have errors keep the server's own words."""
+        super().set_parser(_parser_of(parser_class))  # type: ignore[misc, arg-type]
+
+    def pack_command(self, *args: Any) -> list[bytes]:
+        """Return the command as the server reads it; in C, as redis-py does in its synchronous connections only."""
+        return [pack_command(args)]
+
+    async def connect(self: Any) -> None:
+        """Connect; of what fails it is noted that no command was sent, and credentials are taken out of its words."""
+        try:
+            await super().connect()  # type: ignore[misc]
+        except exceptions.RedisError as error:
+            note_unreached(error)
+            self._hide_credentials(error)
+            raise
+
+    def _hide_credentials(self: Any, error: exceptions.RedisError) -> None:
+        """Servers repeat the arguments of a command that they don't know, that of `AUTH` included."""
+        if self.password:
+            error.args = tuple(str(part).replace(self.password, "***") for part in error.args)
+            reply = reply_of(error)
+            if reply is not None:
+                note_reply(error, reply.replace(self.password, "***"))
+
+    async def send_packed_command(self: Any, command: Any, check_health: bool = True) -> None:
+        """Send a command. On Python 3.11 the `wait_for` that redis-py sends under may swallow a cancellation."""
+        if not self.is_connected:
+            await self.connect()
+        patience, self.socket_timeout = self.socket_timeout, None
+        try:
+            async with asyncio.timeout(patience):
+                await super().send_packed_command(command, check_health)  # type: ignore[misc]
+        except TimeoutError:
+            raise exceptions.TimeoutError("Timeout writing to socket") from None
+        finally:
+            self.socket_timeout = patience
+
+
+class _Parser:
+    """Makes redis-py's errors of the server's, and keeps the server's words."""
+
+    @classmethod
+    def parse_error(cls, response: str) -> Exception:
+        """Return the error for an error reply."""
+        try:
+            error: Exception = super().parse_error(response)  # type: ignore[misc]
+        except (ValueError, TypeError):
+            # Some classes of redis-py's take the text to pieces, which it may not have.
+            error = exceptions.ResponseError(response)
+        note_reply(error, response)
+        return error
+
+
+@lru_cache
+def _parser_of(parser_class: type[Any]) -> type[Any]:
+    return parser_class if issubclass(parser_class, _Parser) else type("Parser", (_Parser, parser_class), {})

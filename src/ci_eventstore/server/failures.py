@@ -1,0 +1,109 @@
+"""Read what redis-py raises, and raise ours instead: the one place that knows both."""
+
+import re
+import ssl
+from collections.abc import Iterator, Mapping
+from socket import gaierror
+
+from redis import exceptions
+
+from ci_eventstore.errors import (
+    AuthenticationError,
+    EmbeddedServerError,
+    MissingRightsError,
+    OutcomeUnknownError,
+    StoreError,
+    StoreFullError,
+    StoreUnavailableError,
+    UnsuitableServerError,
+)
+from ci_eventstore.server.outcomes import Cause, Kind, Outcome, Silence, of_reply, of_silence
+
+_NO_CONNECTION = (ConnectionRefusedError, FileNotFoundError, PermissionError, gaierror)
+#: What a reply of a script ends with: where in the script it happened.
+_SCRIPT_PLACE = re.compile(r"\s+script: (?:[0-9a-f]{40}, )?on @user_script:\d+\.?$")
+
+
+def note_reply(error: Exception, reply: str) -> None:
+    """Keep the server's own words: redis-py takes the first one off those that it knows."""
+    vars(error)["reply"] = reply
+
+
+def note_unreached(error: BaseException) -> None:
+    """Note that there was no connection: nothing can have been sent."""
+    vars(error)["is_unreached"] = True
+
+
+def reply_of(error: Exception) -> str | None:
+    """Return what the server replied, in its own words; None if there was no reply."""
+    noted: str | None = vars(error).get("reply")
+    if noted is not None:
+        return noted
+    # Of connections that aren't ours to make, such as those of `fakeredis`.
+    code = getattr(error, "status_code", None)
+    if code:
+        return f"{code} {error}"
+    return str(error) if isinstance(error, exceptions.ResponseError) else None
+
+
+def outcome_of(error: Exception, kind: Kind) -> Outcome:
+    """Return what an error of redis-py's means for a command. Pure."""
+    reply = reply_of(error)
+    return of_silence(_silence_of(error), kind) if reply is None else of_reply(reply, kind)
+
+
+def _silence_of(error: Exception) -> Silence:
+    if failed_start(error):
+        return Silence.FAILED_START
+    is_connecting = bool(vars(error).get("is_unreached"))
+    if isinstance(error, exceptions.InvalidResponse):
+        return Silence.MISMATCHED if is_connecting else Silence.GARBLED
+    if is_connecting or isinstance(error.__cause__ or error.__context__, _NO_CONNECTION):
+        return Silence.MISMATCHED if any(map(_is_lasting_tls, _chain(error))) else Silence.UNREACHED
+    is_lost = isinstance(error, exceptions.ConnectionError | exceptions.TimeoutError)
+    return Silence.LOST if is_lost else Silence.UNSENDABLE
+
+
+def _is_lasting_tls(error: BaseException) -> bool:
+    return isinstance(error, ssl.SSLCertVerificationError) or (
+        isinstance(error, ssl.SSLError) and error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE")
+    )
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    following: BaseException | None = error
+    while following is not None:
+        yield following
+        following = following.__cause__ or following.__context__
+
+
+def failed_start(error: Exception) -> EmbeddedServerError | None:
+    """Return why the embedded server didn't start, if that is what the error is about."""
+    return error.__cause__ if isinstance(error.__cause__, EmbeddedServerError) else None
+
+
+def words_of(error: Exception) -> str:
+    """Return the server's own words, else redis-py's, without the place in a script."""
+    return _SCRIPT_PLACE.sub("", reply_of(error) or str(error))
+
+
+#: What is raised, by cause, and what it says.
+_TOLD: Mapping[Cause, tuple[type[StoreError], str]] = {
+    Cause.UNAVAILABLE: (StoreUnavailableError, "{where}: {words}"),
+    Cause.FULL: (
+        StoreFullError,
+        "{where} is out of memory and takes no writes: raise its maxmemory, or delete jobs ({words})",
+    ),
+    Cause.ACCESS: (AuthenticationError, "{where} refuses access: {words}. Put user and password into the URL"),
+    Cause.RIGHTS: (MissingRightsError, "{where}, {what}: the user lacks a right: {words}"),
+    Cause.UNSUITABLE: (UnsuitableServerError, "{where} can't hold the store: {words}"),
+}
+
+
+def translate(error: Exception, outcome: Outcome, what: str, where: str, *, is_unknown: bool) -> Exception:
+    """Return our error for one of redis-py's; `is_unknown` if some try of the command may have taken effect."""
+    words = words_of(error)
+    if is_unknown:
+        return OutcomeUnknownError(what, reply_of(error))
+    kind, text = _TOLD.get(outcome.cause, (StoreError, "{where}, {what}: {words}"))
+    return failed_start(error) or kind(text.format(where=where, what=what, words=words))

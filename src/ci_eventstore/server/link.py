@@ -1,0 +1,155 @@
+"""The connections to one server, and the loop that sends a command until there is an answer."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from weakref import WeakSet
+
+from redis import exceptions
+from redis.asyncio import Redis
+
+from ci_eventstore.errors import NotInitializedError
+from ci_eventstore.server.connections import RenewablePool, client_of
+from ci_eventstore.server.counters import Counters
+from ci_eventstore.server.deployments import Deployment
+from ci_eventstore.server.failures import outcome_of, translate, words_of
+from ci_eventstore.server.outcomes import Kind, Outcome, Patience, Renew
+from ci_eventstore.server.pipeline import Pipeline
+from ci_eventstore.server.replies import Reply
+from ci_eventstore.server.retry import Tries
+from ci_eventstore.server.subscription import Subscription
+
+logger = logging.getLogger("ci_eventstore.server")
+
+COMMAND_CONNECTIONS = 32
+LISTENING_CONNECTIONS = 1000
+#: A refusal that lasts so long is mentioned in the log, and the next one not before the second time has passed.
+MENTIONED_SECONDS = 1.0
+MENTIONED_AGAIN_SECONDS = 60.0
+
+#: Returns how long a command that failed so is tried; it is told whether the server has ever answered.
+PatienceOf = Callable[[Outcome, bool], float]
+
+
+class Link:
+    """A pool for commands, another for listening, and two connections that many commands share."""
+
+    def __init__(self, deployment: Deployment, patience_of: PatienceOf) -> None:
+        self.deployment = deployment
+        self.counters = Counters()
+        self.commands: Redis = client_of(deployment, COMMAND_CONNECTIONS)
+        self.listening: Redis = client_of(deployment, LISTENING_CONNECTIONS)
+        self.scripts = Pipeline(self.commands.connection_pool)
+        self.reads = Pipeline(self.commands.connection_pool)
+        self.is_closed = False
+        #: Whether the server has ever answered.
+        self.was_reached = False
+        self._patience_of = patience_of
+        self._renewed_at = self._mentioned_at = float("-inf")
+        self._subscriptions: WeakSet[Subscription] = WeakSet()
+
+    async def close(self) -> None:
+        """Close all connections."""
+        self.is_closed = True
+        for subscription in list(self._subscriptions):
+            await subscription.close()
+        await self.commands.aclose(close_connection_pool=True)
+        await self.listening.aclose(close_connection_pool=True)
+        self.deployment.release()
+
+    def subscription(
+        self, on_message: Callable[[str, bytes], None], on_listening: Callable[[str], None]
+    ) -> Subscription:
+        """Return a subscription that has no channels yet; it ends with this."""
+        subscription = Subscription(self.listening.connection_pool, on_message, on_listening)
+        self._subscriptions.add(subscription)
+        return subscription
+
+    async def persist(
+        self,
+        kind: Kind,
+        what: str,
+        send: Callable[[bool], Awaitable[Reply]],
+        *,
+        started: float | None = None,
+        patience_seconds: float | None = None,
+    ) -> Reply:
+        """Send until there is an answer, or patience is over; `send` is told whether it has been sent before.
+
+        With `patience_seconds`, no answer is waited for longer than that.
+        """
+        tries = Tries(time.monotonic() if started is None else started)
+        ends_at = None if patience_seconds is None else tries.started + patience_seconds
+        while True:
+            if self.is_closed:
+                raise NotInitializedError
+            sent_at = time.monotonic()
+            try:
+                reply = await _within(ends_at, send(tries.failed > 0))
+            except exceptions.RedisError as error:
+                pause = self._pause_after(error, kind, what, tries, sent_at, patience_seconds)
+            else:
+                self.was_reached = True
+                return reply
+            await asyncio.sleep(pause)
+
+    def _pause_after(
+        self,
+        error: exceptions.RedisError,
+        kind: Kind,
+        what: str,
+        tries: Tries,
+        sent_at: float,
+        patience_seconds: float | None,
+    ) -> float:
+        """Return how long to pause after a failed try; raise our error if there is no other one."""
+        outcome, now = outcome_of(error, kind), time.monotonic()
+        self.renew(outcome.renew, sent_at)
+        patience = self._patience_of(outcome, self.was_reached)
+        if patience_seconds is not None:
+            patience = min(patience, patience_seconds)
+        pause = tries.pause_after(outcome, now, patience)
+        if pause is None:
+            self.counters.errors += 1
+            is_unknown = kind is not Kind.READ and tries.may_have_arrived
+            raise translate(error, outcome, what, self.deployment.name, is_unknown=is_unknown) from error
+        self.counters.retries += 1
+        logger.debug("sending again", extra={"command": what, "error": words_of(error)})
+        if outcome.patience in _SAID and now - tries.started > MENTIONED_SECONDS:
+            self._mention(error, now)
+        return pause
+
+    def renew(self, renew: Renew, sent_at: float) -> None:
+        """Make connections anew, unless that was done since the command left that asks for it."""
+        if renew is Renew.NONE or sent_at < self._renewed_at:
+            return
+        self._renewed_at = time.monotonic()
+        for client in (self.commands, self.listening):
+            pool = client.connection_pool
+            assert isinstance(pool, RenewablePool)
+            pool.renew()
+        self.scripts.renew()
+        self.reads.renew()
+        if renew is Renew.ALL:
+            for subscription in list(self._subscriptions):
+                subscription.renew()
+
+    def _mention(self, error: exceptions.RedisError, now: float) -> None:
+        if now - self._mentioned_at > MENTIONED_AGAIN_SECONDS:
+            self._mentioned_at = now
+            logger.warning("%s refuses for the moment, trying again: %s", self.deployment.name, words_of(error))
+
+
+#: Refusals are mentioned; outages are by those whose calls fail.
+_SAID = (Patience.REFUSAL, Patience.FULL, Patience.LOADING)
+
+
+async def _within(ends_at: float | None, sending: Awaitable[Reply]) -> Reply:
+    if ends_at is None:
+        return await sending
+    try:
+        async with asyncio.timeout(max(0.0, ends_at - time.monotonic())):
+            return await sending
+    except TimeoutError:
+        raise exceptions.TimeoutError("no answer in the time that there was") from None

@@ -1,0 +1,210 @@
+"""What each failure of a command means for it: whether it took effect, and what comes next. Pure: one table.
+
+A refusal is an answer: the server executed nothing. Only where no answer came can a command have had its effect.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from types import MappingProxyType
+
+
+class Kind(Enum):
+    """What kind of command failed."""
+
+    #: It changes nothing, or does no harm if it is done twice.
+    READ = "read"
+    #: A script. Scripts check all that may fail before their first write.
+    SCRIPT = "script"
+    #: `WAIT`, asked after a script that succeeded on the same connection.
+    WAIT = "wait"
+
+
+class Effect(Enum):
+    """Whether the command took effect."""
+
+    NONE = "none"
+    UNKNOWN = "unknown"
+    DONE = "done"
+
+
+class Patience(Enum):
+    """How long the same command is tried again."""
+
+    #: No longer: it would fail again.
+    NONE = "none"
+    #: The server, or one that takes writes, can't be reached; a restart or a failover takes some seconds.
+    OUTAGE = "outage"
+    #: The server can't take the command now, and says so; that passes by itself.
+    REFUSAL = "refusal"
+    #: Memory or disk is full, which seldom passes by itself.
+    FULL = "full"
+    #: The server reads its data, which takes as long as there is data.
+    LOADING = "loading"
+
+
+class Renew(Enum):
+    """Which connections are made anew before the next try, since the address may lead to another server by now."""
+
+    NONE = "none"
+    #: Those that carry commands.
+    COMMANDS = "commands"
+    #: Those that listen to channels as well.
+    ALL = "all"
+
+
+class Cause(Enum):
+    """What is told if patience ends."""
+
+    UNAVAILABLE = "unavailable"
+    FULL = "full"
+    #: Who asks isn't known, or isn't let in.
+    ACCESS = "access"
+    #: Who asks may not do this.
+    RIGHTS = "rights"
+    UNSUITABLE = "unsuitable"
+    #: The script isn't known: it is sent again with its text.
+    NO_SCRIPT = "no script"
+    #: The script came after its deadline: it is sent again with another one.
+    EXPIRED = "expired"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a failure means."""
+
+    effect: Effect = Effect.NONE
+    patience: Patience = Patience.NONE
+    cause: Cause = Cause.OTHER
+    renew: Renew = Renew.NONE
+
+    @property
+    def is_passing(self) -> bool:
+        """Whether the same command may succeed later."""
+        return self.patience is not Patience.NONE
+
+
+def _again(patience: Patience = Patience.REFUSAL, renew: Renew = Renew.NONE) -> Outcome:
+    return Outcome(Effect.NONE, patience, Cause.FULL if patience is Patience.FULL else Cause.UNAVAILABLE, renew)
+
+
+def _told(cause: Cause = Cause.OTHER, renew: Renew = Renew.NONE) -> Outcome:
+    return Outcome(Effect.NONE, Patience.NONE, cause, renew)
+
+
+_ANOTHER_SERVER = _again(Patience.OUTAGE, Renew.ALL)
+_NOT_REPLICATED = Outcome(Effect.DONE, renew=Renew.COMMANDS)
+_NO_RIGHT = _told(Cause.RIGHTS)
+_NO_ACCESS = _told(Cause.ACCESS, Renew.COMMANDS)
+_CLUSTER = _told(Cause.UNSUITABLE)
+
+#: What a reply that begins so means to reads and scripts; the longest beginning that fits decides.
+REPLIES: Mapping[str, Outcome] = MappingProxyType(
+    {
+        # Soon over.
+        "BUSY": _again(),
+        "TRYAGAIN": _again(),
+        "INPROG": _again(),
+        "ERR max number of clients": _again(),
+        "ERR Script killed by user": _again(),
+        # The server isn't, or may not be, the primary any more.
+        "READONLY": _ANOTHER_SERVER,
+        "MASTERDOWN": _ANOTHER_SERVER,
+        "REDIRECT": _ANOTHER_SERVER,
+        "UNBLOCKED": _ANOTHER_SERVER,
+        "ERR WAIT cannot be used with replica": _ANOTHER_SERVER,
+        "FAILOVER": _ANOTHER_SERVER,
+        "LOADING": _again(Patience.LOADING, Renew.ALL),
+        "NOREPLICAS": _again(renew=Renew.COMMANDS),
+        "NOGOODSLAVE": _again(Patience.OUTAGE, Renew.COMMANDS),
+        "NOMASTERLINK": _again(Patience.OUTAGE, Renew.COMMANDS),
+        "NOQUORUM": _again(Patience.OUTAGE, Renew.COMMANDS),
+        "CLUSTERDOWN": _again(Patience.OUTAGE, Renew.COMMANDS),
+        # No room.
+        "OOM": _again(Patience.FULL),
+        "MISCONF": Outcome(Effect.NONE, Patience.FULL, Cause.UNAVAILABLE),
+        # Not let in.
+        "NOAUTH": _NO_ACCESS,
+        "WRONGPASS": _NO_ACCESS,
+        "DENIED": _NO_ACCESS,
+        "ERR AUTH": _NO_ACCESS,
+        "ERR Client sent AUTH": _NO_ACCESS,
+        "ERR invalid password": _NO_ACCESS,
+        # Not allowed. In a script, Redis and Valkey use other words.
+        "NOPERM": _NO_RIGHT,
+        "ERR The user executing the script": _NO_RIGHT,
+        "ERR ACL failure in script": _NO_RIGHT,
+        # Another kind of server.
+        "MOVED": _CLUSTER,
+        "ASK": _CLUSTER,
+        "CROSSSLOT": _CLUSTER,
+        "NOPROTO": _told(Cause.UNSUITABLE),
+        # Answers to one command.
+        "NOSCRIPT": _told(Cause.NO_SCRIPT),
+        "EXPIRED": _told(Cause.EXPIRED),
+        "WRONGTYPE": _told(),
+        "BUSYGROUP": _told(),
+        "NOGROUP": _told(),
+        "BUSYKEY": _told(),
+        "UNKILLABLE": _told(),
+        "NOTBUSY": _told(),
+        "EXECABORT": _told(),
+        "ERR Error running script": _told(),
+        "ERR": _told(),
+    }
+)
+
+#: What a transaction that was given up says before the reason.
+_GIVEN_UP = "EXECABORT Transaction discarded because of: "
+
+
+def of_reply(reply: str, kind: Kind) -> Outcome:
+    """Return what an error that the server replied means for a command."""
+    if reply.startswith(_GIVEN_UP):
+        return of_reply(reply.removeprefix(_GIVEN_UP), kind)
+    found = max((start for start in REPLIES if _begins(reply, start)), key=len, default="")
+    if kind is Kind.WAIT:
+        renew = REPLIES[found].renew if found else Renew.NONE
+        return _NOT_REPLICATED if renew is not Renew.ALL else Outcome(Effect.DONE, renew=Renew.ALL)
+    if found:
+        return REPLIES[found]
+    # A word that neither Redis nor Valkey has comes from something in between, which may have passed the command on.
+    return Outcome(Effect.UNKNOWN if kind is Kind.SCRIPT else Effect.NONE)
+
+
+def _begins(reply: str, start: str) -> bool:
+    return reply.startswith(start) and (" " in start or reply[len(start) :][:1] in ("", " "))
+
+
+class Silence(Enum):
+    """Why there was no reply."""
+
+    #: The connection ended, or nothing came in time, after the command had left.
+    LOST = "lost"
+    #: There was no connection to send it on.
+    UNREACHED = "unreached"
+    #: What answers can't be talked to: its certificate isn't trusted, only one side speaks TLS, or it isn't Redis.
+    MISMATCHED = "mismatched"
+    #: The embedded server doesn't start.
+    FAILED_START = "failed start"
+    #: What came over an established connection isn't Redis's protocol.
+    GARBLED = "garbled"
+    #: The command was never sent, as it can't be.
+    UNSENDABLE = "unsendable"
+
+
+def of_silence(silence: Silence, kind: Kind) -> Outcome:
+    """Return what it means for a command that no reply came."""
+    lost = Effect.NONE if kind is Kind.READ else Effect.UNKNOWN
+    match silence:
+        case Silence.LOST:
+            return Outcome(lost, Patience.OUTAGE, Cause.UNAVAILABLE)
+        case Silence.GARBLED:
+            return Outcome(lost, Patience.NONE, Cause.UNAVAILABLE)
+        case Silence.UNREACHED:
+            return Outcome(Effect.NONE, Patience.OUTAGE, Cause.UNAVAILABLE)
+        case Silence.MISMATCHED | Silence.FAILED_START:
+            return Outcome(Effect.NONE, Patience.NONE, Cause.UNAVAILABLE)
+        case Silence.UNSENDABLE:
+            return Outcome()
