@@ -172,7 +172,7 @@ def test_running_jobs_may_end_within_the_grace(cli: CommandLine, folder: Path) -
 def test_secrets_are_masked(cli: CommandLine, folder: Path) -> None:
     """The command has the variable; its log, however it is split, has not."""
     cli.environment = {**cli.environment, "TOKEN": "hunter2-0815"}
-    controller = start_controller(cli, "it", "--secret-env", "TOKEN")
+    controller = start_controller(cli, "it", "--secret-env", "TOKEN", "--pass-env", "TOKEN")
     submit(
         cli, "it", "--", *python("import os, sys; [os.write(1, c.encode()) for c in os.environ['TOKEN']]; sys.exit(4)")
     )

@@ -1,6 +1,7 @@
 """`controller`: run the jobs of queues."""
 
 import asyncio
+import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,10 +11,12 @@ import click
 
 from ci_eventstore.cli.help import examples
 from ci_eventstore.cli.messages import say, saying_warnings_of
-from ci_eventstore.cli.secret_variables import read_secrets
+from ci_eventstore.cli.secret_variables import Secrets, check_set, read_secrets
 from ci_eventstore.cli.store import uses_store
+from ci_eventstore.cli.unseen import unseen
 from ci_eventstore.controllers import CommandHandler, Controller, ControllerSettings, WorkFolder
 from ci_eventstore.controllers.durations import format_duration, parse_duration
+from ci_eventstore.processes.environment import without_own
 from ci_eventstore.repository import RedisJobRepository
 
 STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -36,7 +39,8 @@ class Options(TypedDict):
     time_limit: float | None
     grace: float
     name: str | None
-    secrets: Sequence[str]
+    secrets: Secrets
+    passed: Sequence[str]
 
 
 @click.command(
@@ -44,7 +48,8 @@ class Options(TypedDict):
         "controller",
         "controller --queue default --queue slow --concurrency 4",
         "controller --time-limit 1h --grace 5m --name builder-1",
-        "controller --secret-env TOKEN",
+        "controller --secret-env TOKEN --pass-env TOKEN",
+        "controller --url-file /run/secrets/store",
     )
 )
 @click.option(
@@ -85,14 +90,25 @@ class Options(TypedDict):
     metavar="NAME",
     multiple=True,
     callback=read_secrets,
-    help="Store *** for the value of this environment variable; may be given several times.",
+    help="Store *** for the value of this environment variable, and keep it from commands; may be given several times.",
 )
+@click.option(
+    "--pass-env",
+    "passed",
+    metavar="NAME",
+    multiple=True,
+    callback=check_set,
+    help="Let commands have this variable, though it holds a secret or begins with CI_EVENTSTORE_; may be given "
+    "several times.",
+)
+@unseen
 @uses_store
 async def controller(repository: RedisJobRepository, **options: Unpack[Options]) -> None:
     """Run jobs of a queue, until told to end.
 
-    Each job's command is a process in a new folder, with the job's project unpacked in it, with this program's
-    environment, and its id in CI_EVENTSTORE_JOB_ID. What it prints is the job's log. The job is completed with the
+    Each job's command is a process in a new folder, with the job's project unpacked in it, and with this program's
+    environment, but for the variables that begin with CI_EVENTSTORE_ and those of --secret-env; its id is in
+    CI_EVENTSTORE_JOB_ID. What it prints is the job's log. The job is completed with the
     command's result; it fails if there is no command, its project can't be unpacked, or its time is over, and instead
     of a sixth attempt.
 
@@ -103,17 +119,22 @@ async def controller(repository: RedisJobRepository, **options: Unpack[Options])
     Ctrl-C, SIGTERM and SIGHUP: no more jobs are taken, those that run have the time of --grace, and then go back into
     their queue. A second signal kills and gives back at once.
 
-    A TIME is written as 30s, 15m, 1h or 2d. Commands run with your rights, so whoever may submit jobs has them.
+    A TIME is written as 30s, 15m, 1h or 2d. Commands run with your rights, so whoever may submit jobs has them. They
+    don't see the store's URL and its password, neither in the environment nor in the list of processes, unless you are
+    root. docs/server.md says what controllers for several users need.
     """
     settings = ControllerSettings(
         concurrency=options["concurrency"], lease_seconds=options["lease"], grace_seconds=options["grace"]
     )
     queues = list(dict.fromkeys(options["queues"]))
-    taking = Controller(repository, queues=queues, name=options["name"], secrets=options["secrets"], settings=settings)
+    taking = Controller(
+        repository, queues=queues, name=options["name"], secrets=options["secrets"].texts, settings=settings
+    )
     # A command that asks for a password at the terminal is refused, instead of waiting for ever.
     signal.signal(signal.SIGTTIN, signal.SIG_IGN)
+    environment = without_own(os.environ, options["secrets"].names, options["passed"])
     with WorkFolder() as folder, saying_warnings_of("ci_eventstore.controllers"):
-        handler = CommandHandler(folder, time_limit_seconds=options["time_limit"], tell=say)
+        handler = CommandHandler(folder, time_limit_seconds=options["time_limit"], environment=environment, tell=say)
         async with taking:
             with _stopped_by_signals(taking, handler):
                 say(f"controller {taking.name} takes jobs from {', '.join(sorted(queues))}")

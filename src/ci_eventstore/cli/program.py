@@ -16,9 +16,10 @@ from ci_eventstore.cli.queues import queues
 from ci_eventstore.cli.run import run
 from ci_eventstore.cli.serve import serve
 from ci_eventstore.cli.stdout import discard_output, open_missing_streams
-from ci_eventstore.cli.store import store_options
+from ci_eventstore.cli.store import StoreAddress, store_options
 from ci_eventstore.cli.submit import submit
 from ci_eventstore.cli.tail import tail
+from ci_eventstore.cli.unseen import receive
 from ci_eventstore.cli.users import users
 
 NAME = "ci-eventstore"
@@ -58,8 +59,9 @@ class GroupInOrder(click.Group):
 def program() -> None:
     """Keep CI jobs and their logs as streams of events on Redis or Valkey.
 
-    Without --url and without CI_EVENTSTORE_URL, the store is a server of its own under your data directory, which
-    starts by itself and stops when nobody uses it. Wherever a job is asked for, the beginning of its id is enough.
+    Without --url, --url-file, CI_EVENTSTORE_URL and CI_EVENTSTORE_URL_FILE, the store is a server of its own under your
+    data directory, which starts by itself and stops when nobody uses it. Wherever a job is asked for, the beginning of
+    its id is enough.
     """
 
 
@@ -69,15 +71,15 @@ for command in (run, tail, submit, controller, serve, queues, jobs, users, keys,
 
 def main() -> None:
     """Run the program with the arguments of the command line, and exit."""
-    sys.exit(call(sys.argv[1:]))
+    sys.exit(call(sys.argv[1:], receive()))
 
 
-def call(arguments: list[str]) -> int:
+def call(arguments: list[str], address: StoreAddress | None = None) -> int:
     """Run the program and return its exit code; whatever goes wrong is said in one line on standard error."""
     open_missing_streams()
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # whatever the terminal's encoding
     try:
-        code: int | None = program.main(arguments, prog_name=NAME, standalone_mode=False)
+        code: int | None = program.main(arguments, prog_name=NAME, standalone_mode=False, obj=address)
         sys.stdout.flush()
         return code or ExitCode.SUCCESS
     except click.ClickException as error:

@@ -8,7 +8,7 @@ import click
 from ci_common.models import Job, JobStatus, utc_now
 from ci_eventstore.cli.help import examples
 from ci_eventstore.cli.job_run import JobRun
-from ci_eventstore.cli.secret_variables import check_holds_none, read_secrets
+from ci_eventstore.cli.secret_variables import Secrets, check_holds_none, read_secrets
 from ci_eventstore.cli.store import find_user, uses_store
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.writer.masking import Masker
@@ -46,7 +46,7 @@ async def run(
     user: str | None,
     job_id: str | None,
     pty: bool,
-    secrets: Sequence[str],
+    secrets: Secrets,
     command: Sequence[str],
 ) -> int:
     """Run a command as a job.
@@ -66,9 +66,9 @@ async def run(
     --secret-env masks a secret in all that is stored: in the log, however the secret is split, in the job's name and in
     its command; of a secret of several lines, each line. Standard output stays as the command printed it.
     """
-    mask = Masker(secrets).mask_all
+    mask = Masker(secrets.texts).mask_all
     if job_id is not None:
-        check_holds_none("--id", job_id, secrets)
+        check_holds_none("--id", job_id, secrets.texts)
     owner = None if user is None else await find_user(repository, user)
     now = utc_now()
     job = Job(
@@ -80,7 +80,7 @@ async def run(
         name=None if name is None else mask(name),
         command=[_as_text(mask(argument)) for argument in command],
     )
-    return await JobRun(repository, job, secrets).execute(command, pty=pty)
+    return await JobRun(repository, job, secrets.texts).execute(command, pty=pty)
 
 
 def _as_text(argument: str) -> str:

@@ -2,13 +2,32 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import click
 
 
-def read_secrets(context: click.Context, parameter: click.Parameter, names: Sequence[str]) -> tuple[str, ...]:
-    """Return what is to be masked, for variables of these names; click.BadParameter if one holds no secret."""
-    return tuple(text for name in names for text in _spellings(_secret(name, context, parameter)))
+@dataclass(frozen=True)
+class Secrets:
+    """Variables that hold secrets."""
+
+    names: tuple[str, ...]
+    #: What is to be masked.
+    texts: tuple[str, ...]
+
+
+def read_secrets(context: click.Context, parameter: click.Parameter, names: Sequence[str]) -> Secrets:
+    """Return the secrets in variables of these names; click.BadParameter if one holds none."""
+    texts = tuple(text for name in names for text in _spellings(_secret(name, context, parameter)))
+    return Secrets(tuple(names), texts)
+
+
+def check_set(context: click.Context, parameter: click.Parameter, names: Sequence[str]) -> tuple[str, ...]:
+    """Return names of variables, all of which are set; click.BadParameter."""
+    for name in names:
+        if name not in os.environ:
+            raise click.BadParameter(f"the environment variable {name} isn't set", context, parameter)
+    return tuple(names)
 
 
 def check_holds_none(what: str, text: str, secrets: Sequence[str]) -> None:

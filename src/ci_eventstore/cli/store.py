@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from functools import wraps
+from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import click
@@ -16,6 +17,7 @@ from ci_eventstore.cli.stdout import discard_output
 from ci_eventstore.errors import ConfigurationError
 from ci_eventstore.events.append import HEAD_BYTES
 from ci_eventstore.repository import RedisJobRepository
+from ci_eventstore.server.deployments import given_url, read_url
 
 PREFIX_VARIABLE = "CI_EVENTSTORE_PREFIX"
 DEFAULT_PREFIX = "ci"
@@ -31,14 +33,30 @@ class StoreAddress:
     """Where the store is, as the command line says; None where it says nothing."""
 
     url: str | None = None
+    url_file: str | None = None
     prefix: str | None = None
+    #: Whether this process runs nothing but this call, so that it may start its program again.
+    owns_process: bool = False
+    #: What the command line doesn't show, as it would be seen there.
+    hidden_url: str | None = None
+    was_started_again: bool = False
+
+    def find_url(self) -> str | None:
+        """Return the store's URL as the command line or the environment say; None: the default. ConfigurationError."""
+        if self.hidden_url is not None:
+            return self.hidden_url
+        if self.url == "":
+            raise ConfigurationError("--url is empty: leave it out, or say where the store is")
+        if self.url is not None and self.url_file is not None:
+            raise ConfigurationError("--url and --url-file can't be used together")
+        if self.url_file is not None:
+            return read_url(Path(self.url_file))
+        return self.url or given_url()
 
     def repository(self) -> RedisJobRepository:
         """Return the repository, not open yet; ConfigurationError."""
-        if self.url == "":
-            raise ConfigurationError("--url is empty: leave it out, or say where the store is")
         prefix = self.prefix if self.prefix is not None else os.environ.get(PREFIX_VARIABLE) or DEFAULT_PREFIX
-        return RedisJobRepository.from_url(self.url, prefix=prefix, max_head_bytes=_max_head_bytes())
+        return RedisJobRepository.from_url(self.find_url(), prefix=prefix, max_head_bytes=_max_head_bytes())
 
 
 def _max_head_bytes() -> int:
@@ -54,7 +72,8 @@ pass_address = click.make_pass_decorator(StoreAddress, ensure=True)
 def _keep(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
     if value is not None and parameter.name is not None:
         address = context.find_object(StoreAddress) or StoreAddress()
-        context.obj = replace(address, **{parameter.name: value})
+        changes: dict[str, Any] = {parameter.name: value}
+        context.obj = replace(address, **changes)
 
 
 _url_option = click.option(
@@ -64,6 +83,13 @@ _url_option = click.option(
     callback=_keep,
     help="Where the store is: embedded://PATH, redis://, rediss:// or unix://PATH.  "
     "[env: CI_EVENTSTORE_URL; default: embedded, in ~/.local/share/ci-eventstore]",
+)
+_url_file_option = click.option(
+    "--url-file",
+    metavar="FILE",
+    expose_value=False,
+    callback=_keep,
+    help="Read the URL from this file, so that it isn't seen in the list of processes.  [env: CI_EVENTSTORE_URL_FILE]",
 )
 _prefix_option = click.option(
     "--prefix",
@@ -75,8 +101,8 @@ _prefix_option = click.option(
 
 
 def store_options(function: Function) -> Function:
-    """Give a command --url and --prefix; they may stand before the command as well as behind it."""
-    return _url_option(_prefix_option(function))
+    """Give a command --url, --url-file and --prefix; they may stand before the command as well as after it."""
+    return _url_option(_url_file_option(_prefix_option(function)))
 
 
 def uses_store(

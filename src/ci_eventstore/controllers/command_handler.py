@@ -19,6 +19,7 @@ from ci_eventstore.processes.environment import without_own
 from ci_eventstore.processes.finishing import finish
 from ci_eventstore.processes.guard import GuardedGroup
 from ci_eventstore.processes.outcome import Outcome
+from ci_eventstore.server.deployments import JOB_VARIABLE
 
 #: How long a command that was asked to stop may take.
 STOP_SECONDS = 10.0
@@ -26,8 +27,6 @@ STOP_SECONDS = 10.0
 LAST_OUTPUT_SECONDS = 2.0
 #: How long the store is waited for in a hurry.
 STORE_SECONDS = 5.0
-#: Tells the command which job it is.
-JOB_VARIABLE = "CI_EVENTSTORE_JOB_ID"
 
 
 class CommandHandler:

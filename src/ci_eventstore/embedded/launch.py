@@ -14,6 +14,8 @@ from ci_eventstore.errors import EmbeddedServerError
 _WATCHDOG = Path(__file__).with_name("watchdog.py")
 #: The watchdog's first process ends at once.
 _DETACH_SECONDS = 30.0
+#: The server outlives who started it, and has no use for what else the environment holds, such as secrets.
+_KEPT_VARIABLES = ("PATH", "HOME", "TMPDIR", "TZ", "LANG", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 
 
 def launch(directory: Path, lock: FileLock) -> int:
@@ -54,6 +56,7 @@ def _detach(arguments: list[str], descriptor: int, log: int) -> int:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
+            env={name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ},
             pass_fds=[descriptor],
             start_new_session=True,
             umask=0o077,

@@ -15,6 +15,10 @@ from ci_eventstore.embedded import EmbeddedConnection, EmbeddedServer
 from ci_eventstore.errors import ConfigurationError
 
 URL_VARIABLE = "CI_EVENTSTORE_URL"
+#: Names a file that holds the URL.
+URL_FILE_VARIABLE = "CI_EVENTSTORE_URL_FILE"
+#: Tells a command which job it is.
+JOB_VARIABLE = "CI_EVENTSTORE_JOB_ID"
 _REDIS_SCHEMES = ("redis", "rediss", "unix")
 
 
@@ -35,12 +39,42 @@ class Deployment:
 
 
 def default_url() -> str:
-    """Return `CI_EVENTSTORE_URL`, or an embedded server under the user's data directory."""
-    url = os.environ.get(URL_VARIABLE)
+    """Return the URL that the environment says, or an embedded server under the user's data directory.
+
+    ConfigurationError if the file with the URL can't be read, and in a controller's job, which isn't told of the store:
+    an embedded one would be another.
+    """
+    url = given_url()
     if url:
         return url
+    if os.environ.get(JOB_VARIABLE):
+        raise ConfigurationError(
+            f"this is a controller's job, which isn't told where the store is: say so by --url, or let the controller "
+            f"do so by --pass-env {URL_VARIABLE}"
+        )
     data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
     return f"embedded://{data}/ci-eventstore"
+
+
+def given_url() -> str | None:
+    """Return the URL that `CI_EVENTSTORE_URL` or the file `CI_EVENTSTORE_URL_FILE` say; ConfigurationError."""
+    url, path = os.environ.get(URL_VARIABLE), os.environ.get(URL_FILE_VARIABLE)
+    if url:
+        return url
+    return read_url(Path(path)) if path else None
+
+
+def read_url(path: Path) -> str:
+    """Return the URL in a file; ConfigurationError."""
+    try:
+        text = path.read_text().strip()
+    except OSError as error:
+        raise ConfigurationError(f"the file with the URL can't be read: {path}: {error.strerror}") from None
+    except ValueError:
+        text = ""
+    if len(text.split()) != 1:
+        raise ConfigurationError(f"the file {path} must hold one URL and nothing else")
+    return text
 
 
 def from_url(url: str) -> Deployment:
