@@ -27,12 +27,13 @@ from ci_eventstore.claims.claim import CANCELLER, Claim
 from ci_eventstore.claims.lease_keeper import LeaseKeeper, Notify
 from ci_eventstore.claims.store import ClaimStore
 from ci_eventstore.errors import AmbiguousPrefixError, NotInitializedError, StreamDamagedError
-from ci_eventstore.events.append import HEAD_BYTES, Call
+from ci_eventstore.events.append import HEAD_BYTES
 from ci_eventstore.events.reader import Extent
 from ci_eventstore.following.follower import Follower
 from ci_eventstore.following.hub import FollowingStats
 from ci_eventstore.following.records import Followed, Notice
 from ci_eventstore.jobs.commands import AppendEvents, Cancel, Command, Complete, UpdateStatus
+from ci_eventstore.jobs.log_sink import JobLogSink
 from ci_eventstore.jobs.state import JobState, to_job
 from ci_eventstore.keys import Keys
 from ci_eventstore.projection.differences import Difference
@@ -236,12 +237,8 @@ class RedisJobRepository(AccountRepository):
     ) -> LogWriter:
         """Return a writer for a job's log; use it as an async context manager. Secrets are masked in what it writes."""
         check_id("job id", job_id)
-
-        async def send(event: JobEvent, call: Call) -> None:
-            [accepted] = accept_events([event], utc_now(), self._settings.max_event_bytes)
-            await self._store.jobs.append_under(job_id, accepted, call, self._claim_on(job_id))
-
-        return LogWriter(job_id, send, secrets=secrets, settings=settings)
+        sink = JobLogSink(self._store.jobs, job_id, self._claim_on(job_id), self._settings.max_event_bytes)
+        return LogWriter(job_id, sink, secrets=secrets, settings=settings)
 
     async def get_events_since(self, job_id: str, last_event_id: int, user_id: str | None = None) -> list[JobEvent]:
         """Return all events after the one seen last; JobNotFoundError, InvalidPositionError."""

@@ -225,7 +225,8 @@ class ClaimedJob:
         if log is None:
             return
         try:
-            await log.__aexit__(None, None, None)
+            # What the server has lost of it, the end of the job is told.
+            await log.close(looks_back=False)
         except LogNotStoredError as failure:
             if not isinstance(failure.__cause__, LeaseLostError):
                 logger.error("a log could not be stored: %s", failure, extra={"job_id": self.job.id})

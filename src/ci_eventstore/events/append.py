@@ -2,17 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from ci_common.errors import JobAlreadyExistsError, JobClaimedError, JobNotFoundError, LeaseLostError
 from ci_eventstore.errors import AcknowledgedEventsLostError, LateOutputError, ProjectionMissingError
 from ci_eventstore.events.batch import Batch
+from ci_eventstore.events.caller import Call
 from ci_eventstore.events.log_index import INDEX_BYTES, INDEX_EVENTS
 from ci_eventstore.keys import JobKeys, QueueKeys
 from ci_eventstore.server.client import Server
 from ci_eventstore.server.counters import Counters
 from ci_eventstore.server.scripts import load_script
 
+#: The number of a token that was closed.
+CLOSED = -1
 #: Instead of a claim: this may be written whoever has claimed the job.
 ANY_CLAIM = "*"
 #: Libraries of scripts that move jobs in queues.
@@ -45,15 +48,6 @@ APPEND = load_script(
     },
     QUEUE_FUNCTIONS,
 )
-
-
-class Call(NamedTuple):
-    """What a repeated script is recognised by: a token, and the number of the call under it, from 1 on."""
-
-    token: str
-    number: int = 1
-    #: Tokens whose calls, should any still be on their way, are to be refused from now on.
-    closes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +118,13 @@ async def append(
                 return True
             return False
         sizes = " ".join(batch.sizes())
+
+
+async def has_call(server: Server, keys: JobKeys, token: str, number: int) -> bool:
+    """Tell whether an acknowledged call is there still, or a later one of its token; StoreUnavailableError."""
+    entry = await server.read_together("HGET", keys.calls, token)
+    last = 0 if entry is None else int(entry.split()[0])
+    return last == CLOSED or last >= number
 
 
 def _queue_arguments(move: QueueMove | None) -> tuple[list[str], list[str]]:

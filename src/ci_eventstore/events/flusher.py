@@ -1,24 +1,19 @@
 """Group commit: while one call of a job is on its way, what follows waits in order and goes out together."""
 
 import asyncio
-import secrets
-import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from ci_eventstore.errors import OutcomeUnknownError
-from ci_eventstore.events.append import Call
 from ci_eventstore.events.batch import Batch
+from ci_eventstore.events.caller import TOKEN_SECONDS, Call, Caller, Ledger, seconds_since_start
 
-#: How long an unused token is kept, well below what the server keeps it for.
-TOKEN_SECONDS = 1200.0
 #: How many jobs' lanes are kept before those that are idle are let go.
 LANES_KEPT = 1000
 
 #: Sends a job's batch as a call, under a claim or "".
 SendEvents = Callable[[str, Batch, Call, str], Awaitable[object]]
-#: A command that runs in its job's lane: it is given the call to make, and returns whether it made it.
+#: A command that runs in its job's lane: it is given the call to make, and returns whether the store now knows it.
 LaneCommand = Callable[[Call], Awaitable[bool]]
 
 
@@ -34,44 +29,16 @@ class _Lane:
 
     job_id: str
     claim: str
+    caller: Caller
     waiting: deque[_Waiting] = field(default_factory=deque)
     sender: asyncio.Task[None] | None = None
     #: Whether a caller's own task runs a command.
     is_held: bool = False
-    #: The writer's token, "" until its first call.
-    token: str = ""
-    number: int = 0
-    #: Tokens with a call of unknown outcome: the next call closes them.
-    unknown: tuple[str, ...] = ()
-    used_at: float = field(default_factory=time.monotonic)
 
     @property
     def is_busy(self) -> bool:
         """Whether something waits or is on its way."""
         return self.sender is not None or self.is_held
-
-    def command_call(self) -> Call:
-        """Return the call of a command, each of which has a token of its own."""
-        self.used_at = time.monotonic()
-        return Call(secrets.token_hex(8), 1, self.unknown)
-
-    def next_call(self) -> Call:
-        """Return the next call of this lane's writer, under a new token if the old one was long unused."""
-        now = time.monotonic()
-        if not self.token or now - self.used_at > TOKEN_SECONDS:
-            self.renew_token()
-        self.used_at = now
-        self.number += 1
-        return Call(self.token, self.number, self.unknown)
-
-    def renew_token(self) -> None:
-        """Begin again under a new token."""
-        self.token, self.number = secrets.token_hex(8), 0
-
-    def note_error(self, call: Call, error: BaseException) -> None:
-        """Remember a call that may still take effect."""
-        if isinstance(error, OutcomeUnknownError | asyncio.CancelledError):
-            self.unknown = (*self.unknown, call.token)
 
     def take_batch(self) -> tuple[Batch, list[asyncio.Future[None]]]:
         """Take the appends at the head that go out together, without the cancelled ones, and who waits for them."""
@@ -89,8 +56,9 @@ class _Lane:
 class Flusher:
     """Sends the writes of all jobs, each job's in the order in which they were given."""
 
-    def __init__(self, send_events: SendEvents) -> None:
+    def __init__(self, send_events: SendEvents, ledger: Ledger) -> None:
         self._send_events = send_events
+        self._ledger = ledger
         self._lanes: dict[tuple[str, str], _Lane] = {}
         self._lanes_kept = 0
         self._senders: set[asyncio.Task[None]] = set()
@@ -117,13 +85,8 @@ class Flusher:
             return
         # Nothing waits, as for most commands: a task of the lane's own would cost a tenth of a creation.
         lane.is_held, self._held = True, self._held + 1
-        call = lane.command_call()
         try:
-            if await command(call):
-                lane.unknown = ()
-        except BaseException as error:
-            lane.note_error(call, error)
-            raise
+            await _call(lane.caller, command)
         finally:
             lane.is_held, self._held = False, self._held - 1
             if lane.waiting:
@@ -132,10 +95,17 @@ class Flusher:
                 self._drained.set_result(None)
                 self._drained = None
 
+    def begin(self, job_id: str) -> None:
+        """Let a job's next call come after nothing, because it creates the job."""
+        self._ledger.close(job_id)
+        lane = self._lanes.get((job_id, ""))
+        if lane is not None:
+            lane.caller.begin()
+
     def is_busy(self, job_id: str, claim: str = "") -> bool:
         """Tell whether something of a job's waits, is on its way, or has an outcome that isn't known."""
         lane = self._lanes.get((job_id, claim))
-        return lane is not None and (lane.is_busy or bool(lane.unknown))
+        return lane is not None and (lane.is_busy or lane.caller.has_unknown)
 
     async def drain(self) -> None:
         """Wait until everything that waits has been sent."""
@@ -163,59 +133,79 @@ class Flusher:
     def _new_lane(self, job_id: str, claim: str) -> _Lane:
         if len(self._lanes) >= max(LANES_KEPT, self._lanes_kept):
             # What has an unknown outcome has one or the other when its token would be renewed.
-            old = time.monotonic() - TOKEN_SECONDS
-            lanes = self._lanes.values()
-            for idle in [lane for lane in lanes if not lane.is_busy and (not lane.unknown or lane.used_at < old)]:
-                del self._lanes[idle.job_id, idle.claim]
+            old = seconds_since_start() - TOKEN_SECONDS
+            idle = [lane for lane in self._lanes.values() if not lane.is_busy]
+            for lane in idle:
+                if not lane.caller.has_unknown or lane.caller.used_at < old:
+                    del self._lanes[lane.job_id, lane.claim]
             # Where many can't be let go, the next look is far away.
             self._lanes_kept = 2 * len(self._lanes)
-        return self._lanes.setdefault((job_id, claim), _Lane(job_id, claim))
+        return self._lanes.setdefault((job_id, claim), _Lane(job_id, claim, Caller(job_id, self._ledger)))
 
     async def _send(self, lane: _Lane) -> None:
         try:
             while lane.waiting:
-                if isinstance(lane.waiting[0].work, Batch):
-                    await self._deliver_batch(lane)
-                else:
-                    await self._deliver_command(lane)
+                waiters, command = self._take(lane)
+                if waiters:
+                    await _deliver(lane.caller, command, waiters)
+        except BaseException as error:
+            # Whatever ends this task, nobody waits for it in vain.
+            _settle([waiting.done for waiting in lane.waiting], error)
+            lane.waiting.clear()
+            raise
         finally:
             if lane.sender is not None:
                 self._senders.discard(lane.sender)
             lane.sender = None
 
-    async def _deliver_batch(self, lane: _Lane) -> None:
+    def _take(self, lane: _Lane) -> tuple[list[asyncio.Future[None]], LaneCommand]:
+        """Take what goes out next, and who waits for it: a command, or appends."""
+        work = lane.waiting[0].work
+        if not isinstance(work, Batch):
+            done = lane.waiting.popleft().done
+            return ([] if done.done() else [done]), work
         batch, waiters = lane.take_batch()
-        if not waiters:
-            return
-        call, failure = lane.next_call(), None
-        try:
+
+        async def send(call: Call) -> bool:
             await self._send_events(lane.job_id, batch, call, lane.claim)
-            lane.unknown = ()
-        except Exception as error:  # noqa: BLE001 - it belongs to those who wait, not to the sender
-            failure = error
-            lane.note_error(call, error)
-            lane.renew_token()
-        for done in waiters:
-            _settle(done, failure)
+            return True
 
-    async def _deliver_command(self, lane: _Lane) -> None:
-        waiting = lane.waiting.popleft()
-        if waiting.done.done() or isinstance(waiting.work, Batch):
-            return
-        call, failure = lane.command_call(), None
-        try:
-            if await waiting.work(call):
-                lane.unknown = ()
-        except Exception as error:  # noqa: BLE001 - it belongs to who waits, not to the sender
-            failure = error
-            lane.note_error(call, error)
-        _settle(waiting.done, failure)
+        return waiters, send
 
 
-def _settle(done: asyncio.Future[None], error: Exception | None) -> None:
-    if done.done():
-        return
-    if error is None:
-        done.set_result(None)
+async def _call(caller: Caller, command: LaneCommand) -> None:
+    call = caller.next_call()
+    try:
+        is_known = await command(call)
+    except BaseException as error:
+        caller.note_error(call, error)
+        raise
+    if is_known:
+        caller.note_done(call)
     else:
-        done.set_exception(error)
+        caller.note_unmade()
+
+
+async def _deliver(caller: Caller, command: LaneCommand, waiters: Sequence[asyncio.Future[None]]) -> None:
+    """Make a call, and tell those who wait; its error belongs to them, not to the sender."""
+    try:
+        await _call(caller, command)
+    except Exception as error:  # noqa: BLE001 - it is told to those who wait
+        _settle(waiters, error)
+    except BaseException as error:
+        _settle(waiters, error)
+        raise
+    else:
+        _settle(waiters, None)
+
+
+def _settle(waiters: Iterable[asyncio.Future[None]], error: BaseException | None) -> None:
+    for done in waiters:
+        if done.done():
+            continue
+        if error is None:
+            done.set_result(None)
+        elif isinstance(error, Exception):
+            done.set_exception(error)
+        else:
+            done.cancel()

@@ -10,8 +10,9 @@ from typing import Literal
 from ci_common.errors import InvalidJobError, JobClaimedError, JobNotFoundError, LeaseLostError
 from ci_common.models import Job, JobEvent, JobStatus, utc_now
 from ci_common.validation import accept_events
-from ci_eventstore.events.append import ANY_CLAIM, Call, Change, QueueMove, append
+from ci_eventstore.events.append import ANY_CLAIM, Change, QueueMove, append, has_call
 from ci_eventstore.events.batch import Batch, encode_batches, encode_logs, encode_records
+from ci_eventstore.events.caller import Call, Caller, Ledger
 from ci_eventstore.events.flusher import Flusher
 from ci_eventstore.events.reader import raise_missing
 from ci_eventstore.events.records import Fact, FactType, Record
@@ -41,7 +42,8 @@ class JobStore:
         self._server = server
         self._keys = keys
         self._settings = settings
-        self._flusher = Flusher(self._send_events)
+        self._ledger = Ledger()
+        self._flusher = Flusher(self._send_events, self._ledger)
         #: When each queue's name was noted last, by the monotonic clock.
         self._noted: dict[str, float] = {}
 
@@ -76,21 +78,29 @@ class JobStore:
             # A call that closes others goes the way of all appends, which knows how.
             if waiting is not None and not call.closes:
                 await create_waiting(self._server, keys, waiting)
-            else:
-                await self._commit(keys, None, created, call)
-            return True
+                return False
+            return await self._commit(keys, None, created, call)
 
         if time.monotonic() - self._noted.get(job.queue, -math.inf) > NOTE_QUEUE_SECONDS:
             await self._note_queue(job.queue)
+        self._flusher.begin(job.id)
         await self._flusher.execute(job.id, command)
 
     async def append(self, job_id: str, events: Sequence[JobEvent], claim: str = "") -> None:
         """Append accepted log events behind what this process is writing to the job already; JobNotFoundError."""
         await self._flusher.append(job_id, encode_batches(events), claim)
 
+    def caller(self, job_id: str) -> Caller:
+        """Return who makes calls of its own to a job, beside what else this process writes."""
+        return Caller(job_id, self._ledger)
+
     async def append_under(self, job_id: str, event: JobEvent, call: Call, claim: str = "") -> None:
         """Append one accepted log event under a call of the caller's own, beside what else this process writes."""
         await self._append(self._keys.job(job_id), encode_logs([event]), call, claim)
+
+    async def has_call(self, job_id: str, token: str, number: int) -> bool:
+        """Tell whether an acknowledged call is there still; StoreUnavailableError."""
+        return await has_call(self._server, self._keys.job(job_id), token, number)
 
     async def execute(self, job_id: str, command: Command, claim: str = "", known: JobState | None = None) -> None:
         """Let the job do what the command says, behind what this process is writing to it already.

@@ -3,38 +3,26 @@
 import asyncio
 import codecs
 import logging
-import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from ci_common.errors import RepositoryError
-from ci_common.models import JobEvent
-from ci_eventstore.errors import (
-    AcknowledgedEventsLostError,
-    LogNotStoredError,
-    LogWriterClosedError,
-    OutcomeUnknownError,
-    StoreUnavailableError,
-)
-from ci_eventstore.events.append import Call
+from ci_eventstore.errors import LogNotStoredError, LogWriterClosedError, StoreError, StoreUnavailableError
+from ci_eventstore.writer.chunk_sender import LOST_LINE, ChunkSender, LogSink
 from ci_eventstore.writer.chunks import Chunker
 from ci_eventstore.writer.masking import Masker
 from ci_eventstore.writer.rescue import RescueFile
+from ci_eventstore.writer.surrogates import without_halves
 from ci_eventstore.writer.time_limit import TimeLimit
 
 logger = logging.getLogger("ci_eventstore.writer")
 
-#: What a log says where the server forgot events that it had acknowledged.
-LOST_LINE = "[events that were acknowledged before this line were lost by the server]\n"
-
 #: How long a cancelled task waits for the store to take a chunk.
 CANCELLED_SECONDS = 5.0
-
-SendChunk = Callable[[JobEvent, Call], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +48,20 @@ class LogWriter:
     Bytes are read as UTF-8, invalid ones kept; no character is split over two events. Events end with lines where lines
     are short enough, and go out with the first text at once, then after a tenth of a second or 64 KiB, unfinished lines
     too. Secrets are replaced by `***`, however they are split; text that may be the beginning of one waits until it
-    can't be. While the server is away, text waits in memory up to a limit, then `write` waits. `LogNotStoredError` is
-    raised by `write` or at the end if the job is gone or the server stays away; it names a file with the rest, what is
-    written afterwards included. The file may begin with text that the log got after all.
+    can't be. While the server is away or full, text waits in memory up to a limit, then `write` waits.
+
+    `write` takes text; `flush` returns when it is stored, and so does leaving the writer. `LogNotStoredError` is raised
+    by each of them if the job is gone or the server stays away; it names a file with the rest, what is written
+    afterwards included. The file may begin with text that the log got after all. If the server has lost text that it
+    had stored, as a failover may, a line in the log says so.
     """
 
     def __init__(
-        self, job_id: str, send: SendChunk, *, secrets: Iterable[str] = (), settings: WriterSettings | None = None
+        self, job_id: str, sink: LogSink, *, secrets: Iterable[str] = (), settings: WriterSettings | None = None
     ) -> None:
         self._job_id = job_id
-        self._send_chunk = send
         self._settings = settings or WriterSettings()
+        self._chunks = ChunkSender(job_id, sink, self._settings.patience_seconds)
         self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
         self._masker = Masker(secrets)
         self._chunker = Chunker()
@@ -78,8 +69,10 @@ class LogWriter:
         self._has_room = asyncio.Event()
         self._sender: asyncio.Task[None] | None = None
         self._is_closing = False
+        self._is_to_look_back = True
+        #: Of all text: how many characters were taken, stored, and asked to be stored without a pause.
+        self._taken = self._stored = self._flushed = 0
         self._yielded_at = 0.0
-        self._call = Call(new_token(), 0)
         self._limit = TimeLimit()
         self._rescue_file = RescueFile(self._settings.rescue_directory)
         self._failure: LogNotStoredError | None = None
@@ -99,33 +92,45 @@ class LogWriter:
         """Send the rest; LogNotStoredError if it can't be stored. A cancelled task waits for the store but shortly."""
         if isinstance(error, asyncio.CancelledError):
             self.hurry(CANCELLED_SECONDS)
-        self._take_in(self._decoder.decode(b"", final=True))
-        self._chunker.add(self._masker.finish())
-        self._is_closing = True
-        self._changed.set()
-        if self._sender is not None:
-            await self._sender
-        if self._failure is not None:
-            self._rescue(self._failure.__cause__)
-            if kind is None:
-                raise self._failure
+        failure = await self._finish()
+        if failure is not None and kind is None:
+            raise failure
+
+    async def close(self, *, looks_back: bool = True) -> None:
+        """Send the rest, as leaving `async with` does; LogNotStoredError.
+
+        Someone whose next write to the job asks the store for what it took needn't look back here.
+        """
+        self._is_to_look_back = looks_back
+        await self.__aexit__(None, None, None)
 
     async def write(self, data: str | bytes) -> None:
-        """Take text or bytes; return at once, unless too much waits to be stored.
+        """Take text or bytes; return at once, unless too much waits to be stored. Half a surrogate pair becomes U+FFFD.
 
         LogNotStoredError; LogWriterClosedError before the writer was entered, or after it was left.
         """
-        if self._sender is None or self._is_closing:
-            raise LogWriterClosedError(self._job_id)
-        if isinstance(data, bytes):
-            self._take_in(self._decoder.decode(data))
+        self._check_open()
+        if isinstance(data, str):
+            text = without_halves(data)
+            self._take_in(self._decoder.decode(b"", final=True) + text if self._decoder.getstate()[0] else text)
         else:
-            self._take_in(self._decoder.decode(b"", final=True) + data if self._decoder.getstate()[0] else data)
-        if self._failure is not None:
-            self._rescue(self._failure.__cause__)
-            raise self._failure
+            self._take_in(self._decoder.decode(data))
+        self._raise_failure()
         if self._chunker.has_full_chunk or time.monotonic() - self._yielded_at > self._settings.pause_seconds:
             await self._give_way()
+
+    async def flush(self) -> None:
+        """Return when everything that was written before is stored; LogNotStoredError, LogWriterClosedError.
+
+        But for what can't go out yet: the beginning of a character, and text that may be the beginning of a secret.
+        """
+        self._check_open()
+        self._flushed = taken = self._taken
+        self._changed.set()
+        while self._stored < taken and self._failure is None:
+            self._has_room.clear()
+            await self._has_room.wait()
+        self._raise_failure()
 
     def hurry(self, seconds: float) -> None:
         """From now on, give up when the store hasn't taken a chunk within so many seconds."""
@@ -137,10 +142,40 @@ class LogWriter:
             await asyncio.wait({self._sender})
         return self._failure
 
+    def _check_open(self) -> None:
+        if self._sender is None or self._is_closing:
+            raise LogWriterClosedError(self._job_id)
+
+    def _raise_failure(self) -> None:
+        """Raise if the writer has given up, with what was written since in the rescue file, too."""
+        if self._failure is not None:
+            self._rescue(self._failure.__cause__)
+            raise self._failure
+
     def _take_in(self, text: str) -> None:
-        self._chunker.add(self._masker.mask(text))
+        certain = self._masker.mask(text)
+        self._chunker.add(certain)
+        self._taken += len(certain)
         if not self._changed.is_set() and self._chunker.characters:
             self._changed.set()
+
+    async def _finish(self) -> LogNotStoredError | None:
+        """Send the rest; return why that failed, if it did. If this is cancelled, wait for the store but shortly."""
+        if not self._is_closing:
+            self._take_in(self._decoder.decode(b"", final=True))
+            self._chunker.add(self._masker.finish())
+        self._is_closing = True
+        self._changed.set()
+        try:
+            await self.until_over()
+        except asyncio.CancelledError:
+            self.hurry(CANCELLED_SECONDS)
+            await self.until_over()
+            raise
+        finally:
+            if self._failure is not None:
+                self._rescue(self._failure.__cause__)
+        return self._failure
 
     async def _give_way(self) -> None:
         """Let the sender run, and wait for room if there is none."""
@@ -149,33 +184,42 @@ class LogWriter:
             self._has_room.clear()
             await self._has_room.wait()
         self._yielded_at = time.monotonic()
-        if self._failure is not None:
-            raise self._failure
+        self._raise_failure()
 
     async def _send_all(self) -> None:
-        """Send chunks until the writer is closed and nothing is left, or nothing can be stored any more."""
-        while self._chunker.characters or not self._is_closing:
-            self._changed.clear()
-            if not self._chunker.characters:
-                await self._changed.wait()
-                continue
-            chunk = self._chunker.take()
-            try:
+        """Send until the writer is closed and nothing is left; whatever ends this earlier is the writer's failure."""
+        chunk = ""
+        try:
+            while self._chunker.characters or not self._is_closing:
+                self._changed.clear()
+                if not self._chunker.characters:
+                    await self._changed.wait()
+                    continue
+                chunk = self._chunker.take()
                 async with self._limit.hold():
-                    await self._store(chunk)
-            except RepositoryError as error:
-                self._give_up(chunk, error)
-                return
-            except TimeoutError:
-                self._give_up(chunk, StoreUnavailableError("the store gave no answer in the time that was left"))
-                return
-            self._has_room.set()
-            await self._pause()
+                    await self._chunks.send(chunk)
+                self._stored, chunk = self._stored + len(chunk), ""
+                self._has_room.set()
+                await self._pause()
+            if self._is_to_look_back:
+                chunk = LOST_LINE
+                async with self._limit.hold():
+                    await self._chunks.look_back()
+        except RepositoryError as error:
+            self._give_up(chunk, error)
+        except TimeoutError:
+            self._give_up(chunk, StoreUnavailableError("the store gave no answer in the time that was left"))
+        except asyncio.CancelledError:
+            self._give_up(chunk, StoreError("the task that stores the log was cancelled"))
+            raise
+        except Exception as error:
+            logger.exception("the task that stores a log failed", extra={"job_id": self._job_id})
+            self._give_up(chunk, error)
 
     async def _pause(self) -> None:
         """Let text gather, unless there is enough for a chunk or no more comes."""
         until = time.monotonic() + self._settings.pause_seconds
-        while not self._is_closing and not self._chunker.has_full_chunk:
+        while not self._is_closing and not self._chunker.has_full_chunk and self._flushed <= self._stored:
             left = until - time.monotonic()
             if left <= 0:
                 return
@@ -186,25 +230,7 @@ class LogWriter:
             except TimeoutError:
                 return
 
-    async def _store(self, chunk: str) -> None:
-        """Store one chunk, through outages: the same call again has its effect once."""
-        event, started = JobEvent("log", chunk), time.monotonic()
-        self._call = Call(self._call.token, self._call.number + 1)
-        while True:
-            try:
-                await self._send_chunk(event, self._call)
-            except AcknowledgedEventsLostError:
-                logger.warning("the server lost acknowledged events", extra={"job_id": self._job_id})
-                self._call = Call(new_token(), 1)
-                event = JobEvent("log", LOST_LINE + chunk)
-            except (OutcomeUnknownError, StoreUnavailableError):
-                if time.monotonic() - started > self._settings.patience_seconds:
-                    raise
-                logger.warning("the store is away, the log waits", extra={"job_id": self._job_id})
-            else:
-                return
-
-    def _give_up(self, chunk: str, error: RepositoryError) -> None:
+    def _give_up(self, chunk: str, error: Exception) -> None:
         """Keep what isn't stored in a file, and tell whoever writes."""
         self._rescue_file.add(chunk)
         self._rescue(error)
@@ -216,8 +242,3 @@ class LogWriter:
             self._rescue_file.add(self._chunker.take())
         self._failure = LogNotStoredError(self._job_id, self._rescue_file.size_bytes, self._rescue_file.path)
         self._failure.__cause__ = cause
-
-
-def new_token() -> str:
-    """Return a writer's token."""
-    return secrets.token_hex(8)

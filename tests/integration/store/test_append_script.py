@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from ci_common.errors import ConflictError, JobAlreadyExistsError, JobNotFoundError
 from ci_common.models import Job, JobEvent, JobStatus
 from ci_eventstore.errors import AcknowledgedEventsLostError, LateOutputError, ProjectionMissingError
-from ci_eventstore.events.append import LATE_BYTES, Call, append
+from ci_eventstore.events.append import LATE_BYTES, append
 from ci_eventstore.events.batch import Batch, encode_batches, encode_logs, encode_records
+from ci_eventstore.events.caller import Call
 from ci_eventstore.events.reader import EventReader
 from ci_eventstore.events.records import Fact, FactType, Place, Record
 from ci_eventstore.jobs.commands import AppendEvents, Cancel, Command, Complete, UpdateStatus

@@ -6,8 +6,9 @@ import pytest
 
 from ci_common.errors import JobAlreadyExistsError
 from ci_common.models import Job, JobEvent
-from ci_eventstore.events.append import Call, append
+from ci_eventstore.events.append import append
 from ci_eventstore.events.batch import encode_records
+from ci_eventstore.events.caller import Call
 from ci_eventstore.events.codec import decode
 from ci_eventstore.events.records import Fact
 from ci_eventstore.jobs.create import create_waiting, waiting_job

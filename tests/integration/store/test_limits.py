@@ -8,8 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ci_common.models import Job, JobEvent
-from ci_eventstore.events.append import RING_BYTES, Call, append
+from ci_eventstore.events.append import RING_BYTES, append
 from ci_eventstore.events.batch import encode_logs, encode_records
+from ci_eventstore.events.caller import Call
 from ci_eventstore.events.codec import encode_event
 from ci_eventstore.events.reader import EventReader
 from ci_eventstore.jobs.commands import Complete

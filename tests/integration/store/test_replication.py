@@ -10,7 +10,8 @@ from ci_common.models import Job, JobEvent
 from ci_eventstore.errors import AcknowledgedEventsLostError, ConfigurationError, NotReplicatedError, StreamDamagedError
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.server import client
-from ci_eventstore.writer.log_writer import LOST_LINE, WriterSettings
+from ci_eventstore.writer.chunk_sender import LOST_LINE
+from ci_eventstore.writer.log_writer import WriterSettings
 from tests.fault_proxy import FaultProxy
 from tests.servers import RealServer, find_valkey
 

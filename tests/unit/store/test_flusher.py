@@ -6,8 +6,8 @@ import pytest
 
 from ci_common.models import JobEvent, utc_now
 from ci_eventstore.errors import OutcomeUnknownError, StoreUnavailableError
-from ci_eventstore.events.append import Call
 from ci_eventstore.events.batch import BATCH_BYTES, BATCH_EVENTS, Batch, encode_batches, encode_logs
+from ci_eventstore.events.caller import Call, Ledger
 from ci_eventstore.events.codec import decode_event
 from ci_eventstore.events.flusher import Flusher
 from tests.waiting import wait_until
@@ -43,7 +43,7 @@ async def store() -> FakeStore:
 
 @pytest.fixture
 async def flusher(store: FakeStore) -> Flusher:
-    return Flusher(store.send)
+    return Flusher(store.send, Ledger())
 
 
 async def begin(store: FakeStore, flusher: Flusher, *data: str) -> list[asyncio.Task[None]]:

@@ -1,0 +1,26 @@
+"""Where a `LogWriter` puts a job's log: beside what else its process writes to the job."""
+
+from ci_common.models import JobEvent, utc_now
+from ci_common.validation import accept_events
+from ci_eventstore.events.caller import Call
+from ci_eventstore.jobs.store import JobStore
+
+
+class JobLogSink:
+    """Appends one writer's events to a job, under a claim or ""."""
+
+    def __init__(self, jobs: JobStore, job_id: str, claim: str, max_event_bytes: int) -> None:
+        self.caller = jobs.caller(job_id)
+        self._jobs = jobs
+        self._job_id = job_id
+        self._claim = claim
+        self._max_event_bytes = max_event_bytes
+
+    async def append(self, event: JobEvent, call: Call) -> None:
+        """Append an event; the same call again has its effect once. StoreError."""
+        [accepted] = accept_events([event], utc_now(), self._max_event_bytes)
+        await self._jobs.append_under(self._job_id, accepted, call, self._claim)
+
+    async def has_call(self, token: str, number: int) -> bool:
+        """Tell whether a call that was acknowledged is there still; StoreUnavailableError."""
+        return await self._jobs.has_call(self._job_id, token, number)

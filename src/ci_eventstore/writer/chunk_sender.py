@@ -1,0 +1,107 @@
+"""Store the chunks of a log, one after the other, whatever the server does meanwhile."""
+
+import asyncio
+import logging
+import math
+import time
+from typing import Protocol
+
+from ci_common.models import JobEvent
+from ci_eventstore.errors import (
+    AcknowledgedEventsLostError,
+    OutcomeUnknownError,
+    StoreError,
+    StoreFullError,
+    StoreUnavailableError,
+)
+from ci_eventstore.events.caller import Call, Caller
+
+logger = logging.getLogger("ci_eventstore.writer")
+
+#: What a log says where the server forgot events that it had acknowledged.
+LOST_LINE = "[events that were acknowledged before this line were lost by the server]\n"
+#: How soon a chunk is sent again that the store didn't take, and how often the same reason is logged.
+RETRY_SECONDS = 0.5
+WARNING_SECONDS = 60.0
+#: How long the store is asked whether it still has what it took last.
+LOOK_BACK_SECONDS = 2.0
+
+
+class LogSink(Protocol):
+    """Where a `LogWriter` puts a job's log."""
+
+    @property
+    def caller(self) -> Caller:
+        """Who makes the writer's calls."""
+
+    async def append(self, event: JobEvent, call: Call) -> None:
+        """Append an event; the same call again has its effect once."""
+
+    async def has_call(self, token: str, number: int) -> bool:
+        """Tell whether a call that was acknowledged is there still."""
+
+
+class ChunkSender:
+    """Sends one writer's chunks; where the server has lost some that it had taken, the log gets a line that says so."""
+
+    def __init__(self, job_id: str, sink: LogSink, patience_seconds: float) -> None:
+        """Give up on a chunk after so many seconds without an answer."""
+        self._job_id = job_id
+        self._sink = sink
+        self._caller = sink.caller
+        self._patience_seconds = patience_seconds
+        self._warned_at: dict[str, float] = {}
+
+    async def send(self, text: str) -> None:
+        """Store a chunk, through outages: the same call again has its effect once. RepositoryError."""
+        started, call, lost_line = time.monotonic(), self._caller.next_call(), ""
+        try:
+            while True:
+                try:
+                    await self._sink.append(JobEvent("log", lost_line + text), call)
+                except AcknowledgedEventsLostError as error:
+                    self._caller.note_error(call, error)
+                    call, lost_line = self._caller.next_call(), LOST_LINE
+                    self._warn_of_loss()
+                except (OutcomeUnknownError, StoreUnavailableError) as error:
+                    if time.monotonic() - started > self._patience_seconds:
+                        raise
+                    self._warn_of_waiting(error)
+                    await asyncio.sleep(RETRY_SECONDS)
+                else:
+                    break
+        except BaseException as error:
+            self._caller.note_error(call, error)
+            raise
+        self._caller.note_done(call)
+
+    async def look_back(self) -> None:
+        """Ask the store for the last chunk, whose loss no further one will find out. RepositoryError."""
+        last = self._caller.last_call()
+        if last is None:
+            return
+        try:
+            async with asyncio.timeout(LOOK_BACK_SECONDS):
+                is_there = await self._sink.has_call(*last)
+        except (StoreError, TimeoutError):
+            # It was stored; whether it still is can't be said now.
+            return
+        if not is_there:
+            # The call says that it comes after the lost one, and is refused for that.
+            await self.send("")
+
+    def _warn_of_loss(self) -> None:
+        logger.warning("the server lost acknowledged events", extra={"job_id": self._job_id})
+
+    def _warn_of_waiting(self, error: StoreError) -> None:
+        """Say that the log waits, once a minute for each reason."""
+        reason, now = _reason(error), time.monotonic()
+        if now - self._warned_at.get(reason, -math.inf) > WARNING_SECONDS:
+            self._warned_at[reason] = now
+            logger.warning("the log waits: %s", reason, extra={"job_id": self._job_id})
+
+
+def _reason(error: StoreError) -> str:
+    if isinstance(error, StoreFullError):
+        return "the store is full"
+    return "the store gives no answer" if isinstance(error, OutcomeUnknownError) else str(error)
