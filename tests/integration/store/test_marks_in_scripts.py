@@ -9,8 +9,9 @@ import pytest
 
 from ci_common.models import Job, JobEvent
 from ci_eventstore.claims.claim import Claimed
-from ci_eventstore.events.append import Call, append
+from ci_eventstore.events.append import append
 from ci_eventstore.events.batch import encode_logs
+from ci_eventstore.events.caller import Call
 from ci_eventstore.events.codec import mark_of
 from ci_eventstore.keys import Keys
 from ci_eventstore.repository import RedisJobRepository
