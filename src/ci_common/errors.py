@@ -19,6 +19,7 @@
     │   ├── InvalidPositionError
     │   ├── InvalidTimeError
     │   └── UnknownStatusError
+    ├── EventsLostError
     └── ConflictError
         ├── InvalidTransitionError
         ├── ResultConflictError
@@ -162,6 +163,17 @@ class UnknownStatusError(InvalidInputError):
     def __init__(self, value: object) -> None:
         super().__init__(f"{value!r} is no job status: use queued, running, completed, failed or cancelled")
         self.value = value
+
+
+class EventsLostError(RepositoryError):
+    """Raised when a job's log doesn't have an event that was handed out; to go on, begin again with its first event."""
+
+    def __init__(self, job_id: str, expected: int, found: int | None = None) -> None:
+        what = "the log ends before it" if found is None else f"event {found} comes instead"
+        super().__init__(f"job {job_id!r}: event {expected} is missing, {what}")
+        self.job_id = job_id
+        self.expected = expected
+        self.found = found
 
 
 class ConflictError(RepositoryError):

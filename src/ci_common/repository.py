@@ -21,7 +21,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Self
 
-from ci_common.errors import JobNotFoundError
+from ci_common.errors import EventsLostError, JobNotFoundError
 from ci_common.models import APIKey, Job, JobEvent, JobStatus, User, utc_now
 from ci_common.transitions import ENDED, check_result
 from ci_common.validation import accept_events, check_id, check_position
@@ -237,11 +237,15 @@ class JobRepository(UserRepository, APIKeyRepository):
     ) -> AsyncGenerator[JobEvent, None]:
         """Yield the events after the given id as they come; end with the job.
 
-        It ends behind the `complete` event; started at or behind it, or at a job that was created ended and has none,
-        it yields what is there and ends. Whoever stops earlier closes it (`contextlib.aclosing`). JobNotFoundError,
-        InvalidPositionError, at the first step.
+        It ends after the `complete` event; started at or after it, or at a job that was created ended and has none,
+        it yields what is there and ends. Whoever stops earlier closes it (`contextlib.aclosing`).
+
+        At the first step: JobNotFoundError, InvalidPositionError, and EventsLostError where the log doesn't have the
+        event of that id: whoever has seen it would miss what takes its place.
         """
         cursor = check_position(last_event_id)
+        if cursor and not await self.get_events_since(job_id, cursor - 1, user_id):
+            raise EventsLostError(job_id, cursor)
         while True:
             job = await self.get_job_summary(job_id, user_id)
             events = await self.get_events_since(job_id, cursor, user_id)

@@ -28,7 +28,7 @@ InvalidInputError
 └── ProjectError
 """
 
-from ci_common.errors import InvalidInputError, RepositoryError
+from ci_common.errors import EventsLostError, InvalidInputError, RepositoryError
 
 
 class StoreError(RepositoryError):
@@ -149,15 +149,8 @@ class ProjectionMissingError(StoreError):
         self.job_id = job_id
 
 
-class StreamDamagedError(StoreError):
-    """Raised when a job's stream lacks events that the store had acknowledged."""
-
-    def __init__(self, job_id: str, expected: int, found: int | None) -> None:
-        what = "the stream ends before it" if found is None else f"event {found} comes instead"
-        super().__init__(f"job {job_id!r}: event {expected} is missing, {what}")
-        self.job_id = job_id
-        self.expected = expected
-        self.found = found
+class StreamDamagedError(StoreError, EventsLostError):
+    """Raised when a job's stream lacks events that the store had acknowledged, or has others in their place."""
 
 
 class ProjectError(InvalidInputError):

@@ -31,7 +31,7 @@ from ci_eventstore.events.append import HEAD_BYTES
 from ci_eventstore.events.reader import Extent
 from ci_eventstore.following.follower import Follower
 from ci_eventstore.following.hub import FollowingStats
-from ci_eventstore.following.records import Followed, Notice
+from ci_eventstore.following.records import Followed, Notice, NoticeType
 from ci_eventstore.jobs.commands import AppendEvents, Cancel, Command, Complete, UpdateStatus
 from ci_eventstore.jobs.log_sink import JobLogSink
 from ci_eventstore.jobs.state import JobState, to_job
@@ -253,8 +253,11 @@ class RedisJobRepository(AccountRepository):
     async def follow_events(
         self, job_id: str, last_event_id: int = 0, user_id: str | None = None
     ) -> AsyncGenerator[JobEvent, None]:
-        """Yield the events after the given id as they come; end with the job."""
-        follower = await self.follow(job_id, last_event_id, user_id, is_resumed=False)
+        """Yield the events after the given id as they come; end with the job.
+
+        StreamDamagedError: the log doesn't reach that id, or the store has lost events that were yielded.
+        """
+        follower = await self.follow(job_id, last_event_id, user_id)
         try:
             while True:
                 page = await follower.read()
@@ -263,7 +266,8 @@ class RedisJobRepository(AccountRepository):
                         last_event_id = record.id or last_event_id
                         yield record
                     elif isinstance(record, Notice):
-                        raise StreamDamagedError(job_id, last_event_id + 1, record.position or None)
+                        expected = last_event_id + 1 if record.type is NoticeType.GAP else max(last_event_id, 1)
+                        raise StreamDamagedError(job_id, expected, record.position or None)
                 if page.is_last:
                     return
         finally:
@@ -273,7 +277,7 @@ class RedisJobRepository(AccountRepository):
         self, job_id: str, last_event_id: int = 0, user_id: str | None = None
     ) -> AsyncGenerator[Followed, None]:
         """Yield what `follow_events` does, facts such as `truncating`, and notices; these two have no id."""
-        follower = await self.follow(job_id, last_event_id, user_id, is_resumed=False)
+        follower = await self.follow(job_id, last_event_id, user_id)
         try:
             while True:
                 page = await follower.read()
@@ -285,16 +289,18 @@ class RedisJobRepository(AccountRepository):
             follower.close()
 
     async def follow(
-        self, job_id: str, last_event_id: int = 0, user_id: str | None = None, *, is_resumed: bool = True
+        self, job_id: str, last_event_id: int = 0, user_id: str | None = None, *, incarnation: str | None = None
     ) -> Follower:
         """Return a follower, which hands out pages that it shares with others; it has to be closed.
 
-        With `is_resumed`, a position that the log doesn't reach is told as a reset: the store has lost events.
+        It begins with a reset if the log doesn't reach the position, as after a loss of events, or if `incarnation` is
+        given and is another one now: an earlier follower's `incarnation`, beside the last position that it handed out.
         JobNotFoundError, InvalidPositionError.
         """
         keys = self._keys.job(check_id("job id", job_id))
         check_position(last_event_id)
-        return await self._store.hub.follow(keys, last_event_id, optional_id("user id", user_id), is_resumed=is_resumed)
+        owner = optional_id("user id", user_id)
+        return await self._store.hub.follow(keys, last_event_id, owner, incarnation=incarnation)
 
     def following_stats(self) -> FollowingStats:
         """Return what this process follows."""

@@ -8,6 +8,7 @@ from ci_eventstore.claims.store import ClaimStore
 from ci_eventstore.errors import StoreFormatError
 from ci_eventstore.events.reader import EventReader
 from ci_eventstore.following.hub import Hub
+from ci_eventstore.following.incarnation import StoreIncarnation, new_incarnation
 from ci_eventstore.jobs.listings import Listings
 from ci_eventstore.jobs.store import JobStore
 from ci_eventstore.keys import Keys
@@ -34,6 +35,7 @@ class Store:
     jobs: JobStore
     listings: Listings
     reader: EventReader
+    incarnation: StoreIncarnation
     hub: Hub
     projections: Projections
     claims: ClaimStore
@@ -44,7 +46,8 @@ class Store:
         server = Server(deployment, settings.replicas)
         try:
             check_server(await server.info())
-            await check_format(server, keys)
+            incarnation = StoreIncarnation(server, keys)
+            incarnation.known = await check_format(server, keys)
         except BaseException:
             await server.close()
             raise
@@ -58,7 +61,8 @@ class Store:
             jobs=jobs,
             listings=Listings(server, keys),
             reader=reader,
-            hub=Hub(server, reader),
+            incarnation=incarnation,
+            hub=Hub(server, reader, incarnation),
             projections=Projections(server, keys),
             claims=ClaimStore(server, keys, jobs.is_writing),
         )
@@ -71,9 +75,9 @@ class Store:
         await self.server.close()
 
 
-async def check_format(server: Server, keys: Keys) -> None:
-    """Note the format version and the partition count of a new store; StoreFormatError if an old one has others."""
-    reply = await server.run(INITIALIZE, [keys.store], [FORMAT_VERSION, keys.partitions])
+async def check_format(server: Server, keys: Keys) -> str | None:
+    """Note what a new store is, and return the store's incarnation; StoreFormatError for another format or layout."""
+    reply = await server.run(INITIALIZE, [keys.store], [FORMAT_VERSION, keys.partitions, new_incarnation()])
     version, partitions = int(reply[0]), int(reply[1])
     if version != FORMAT_VERSION:
         raise StoreFormatError(
@@ -85,3 +89,4 @@ async def check_format(server: Server, keys: Keys) -> None:
             f"the store {keys.prefix!r} was made with {partitions} partitions, not {keys.partitions}: "
             f"open it with partitions={partitions}, which never changes"
         )
+    return None if reply[2] is None else str(reply[2].decode())

@@ -1,11 +1,12 @@
 """What every repository does for those who follow a job's events as they come."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 
 import pytest
 
+from ci_common.errors import EventsLostError, JobNotFoundError
 from ci_common.models import JobEvent
 from ci_common.repository import JobRepository
 from ci_common.testing.samples import PATIENCE_SECONDS, at, complete, create, ids, lines, log
@@ -21,8 +22,13 @@ ENDS: dict[str, Callable[[JobRepository, str], Awaitable[None]]] = {
 
 async def follow(repository: JobRepository, job_id: str, last_event_id: int = 0) -> list[JobEvent]:
     """Follow a job to its end."""
+    return await rest_of(repository.follow_events(job_id, last_event_id))
+
+
+async def rest_of(following: AsyncIterator[JobEvent]) -> list[JobEvent]:
+    """Return all that is left."""
     async with asyncio.timeout(PATIENCE_SECONDS):
-        return [event async for event in repository.follow_events(job_id, last_event_id)]
+        return [event async for event in following]
 
 
 async def follow_in_background(
@@ -33,11 +39,7 @@ async def follow_in_background(
     async with asyncio.timeout(PATIENCE_SECONDS):
         first = await anext(following)
 
-    async def rest() -> list[JobEvent]:
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            return [event async for event in following]
-
-    return [first], asyncio.create_task(rest())
+    return [first], asyncio.create_task(rest_of(following))
 
 
 class FollowingContract:
@@ -108,13 +110,12 @@ class FollowingContract:
         assert await follow(repository, job_id, 2) == lines(2, "late")
         assert await follow(repository, job_id, 3) == lines(2, "late")[1:]
         assert await follow(repository, job_id, 4) == []
-        assert await follow(repository, job_id, 99) == []
 
     @pytest.mark.parametrize("status", ["completed", "failed", "cancelled"])
     async def test_a_job_created_ended_ends_its_followers(self, repository: JobRepository, status: str) -> None:
         """Without a complete event, what is there comes, from any position, and the follower ends."""
         job_id = await create(repository, *lines(2), status=status)
-        for seen in range(4):
+        for seen in range(3):
             assert await follow(repository, job_id, seen) == lines(2)[seen:]
         silent = await create(repository, status=status)
         assert await follow(repository, silent) == []
@@ -126,14 +127,38 @@ class FollowingContract:
         await repository.add_event(job_id, log("late\n"))
         assert await follow(repository, job_id) == [*lines(2), complete(True, timestamp=at(9))]
 
-    async def test_a_follower_may_wait_ahead_of_the_log(self, repository: JobRepository) -> None:
-        """From a position that isn't there yet, the events behind it come once there are any."""
+    @pytest.mark.parametrize("ahead", [1, 2, 99])
+    @pytest.mark.parametrize("count", [0, 2])
+    @pytest.mark.parametrize("status", ["queued", "running", "completed"])
+    async def test_nobody_waits_ahead_of_the_log(
+        self, repository: JobRepository, status: str, count: int, ahead: int
+    ) -> None:
+        """Whoever has seen an event that the log doesn't have is told so at once, whatever the job does."""
+        job_id = await create(repository, *lines(count), status=status)
+        with pytest.raises(EventsLostError) as raised:
+            await follow(repository, job_id, count + ahead)
+        assert (raised.value.job_id, raised.value.expected) == (job_id, count + ahead)
+
+    async def test_a_log_that_grows_again_hides_nothing(self, repository: JobRepository) -> None:
+        """What comes in the place of events that somebody has seen isn't skipped: that was told before."""
         job_id = await create(repository, *lines(1))
-        async with aclosing(repository.follow_events(job_id, 3)) as following, asyncio.timeout(PATIENCE_SECONDS):
-            waiting = asyncio.ensure_future(anext(following))
-            await repository.add_events(job_id, lines(4, "new"))
-            event = await waiting
-        assert (event.id, event.data) == (4, "new 3\n")
+        following = repository.follow_events(job_id, 3)
+        waiting = asyncio.ensure_future(anext(following))
+        with pytest.raises(EventsLostError):
+            await waiting
+        await repository.add_events(job_id, lines(4, "new"))
+        await repository.complete_job(job_id, True, at(9))
+        assert await rest_of(following) == []
+        assert ids(await follow(repository, job_id, 3)) == [4, 5, 6]
+
+    async def test_late_output_isnt_waited_for(self, repository: JobRepository) -> None:
+        """A position past the end of a job that has ended is no end."""
+        job_id = await create(repository, *lines(1))
+        await repository.complete_job(job_id, True, at(9))
+        with pytest.raises(EventsLostError):
+            await follow(repository, job_id, 3)
+        with pytest.raises(JobNotFoundError):
+            await follow(repository, "another", 3)
 
     async def test_many_follow_one_job(self, repository: JobRepository) -> None:
         """Each gets every event, while others come and go."""

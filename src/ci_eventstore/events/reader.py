@@ -25,8 +25,10 @@ class Extent(NamedTuple):
     end_position: int | None
     #: Of all events' text.
     bytes: int
-    #: How many facts stand behind the last event.
+    #: How many facts stand after the last event.
     part: int = 0
+    #: The job's, if it has one.
+    incarnation: str | None = None
 
     @property
     def page_entries(self) -> int:
@@ -53,15 +55,15 @@ class EventReader:
 
     async def extent(self, keys: JobKeys, user_id: str | None = None) -> Extent:
         """Return how far the log goes; JobNotFoundError, also for another user's job, ProjectionMissingError."""
-        fields = ("position", "end_position", "bytes", "part", "user_id")
+        fields = ("position", "end_position", "bytes", "part", "incarnation", "user_id")
         reply = await self._server.read_together("HMGET", keys.hash, *fields)
-        position, end_position, size, part, owner = as_optional_texts(reply)
+        position, end_position, size, part, incarnation, owner = as_optional_texts(reply)
         if position is None:
             await raise_missing(self._server, keys)
         if position is None or user_id not in (None, owner):
             raise JobNotFoundError(keys.job_id)
         end = None if end_position is None else int(end_position)
-        return Extent(int(position), end, int(size or 0), int(part or 0))
+        return Extent(int(position), end, int(size or 0), int(part or 0), incarnation)
 
     async def read(self, keys: JobKeys, after: int, extent: Extent, limit: int | None = None) -> list[JobEvent]:
         """Return the visible events behind a position, at most `limit`, up to the log's extent.

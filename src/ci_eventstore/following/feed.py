@@ -5,14 +5,16 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 
 from ci_common.errors import RepositoryError
+from ci_eventstore.events.codec import mark_of
 from ci_eventstore.events.reader import Extent
 from ci_eventstore.events.records import Place
+from ci_eventstore.following.incarnation import Incarnation
 from ci_eventstore.following.messages import Message
 from ci_eventstore.following.page import Page, page_of
 from ci_eventstore.following.records import Entry, in_order
 from ci_eventstore.keys import JobKeys
 
-#: What is kept for followers that haven't taken it yet; those that are further behind read the stream.
+#: How much is kept, as stored, for followers that haven't taken it yet; those that are further back read the stream.
 KEPT_BYTES = 256 * 1024
 #: So many entries may be there before it is looked which of them nobody needs any more.
 KEPT_ENTRIES = 32
@@ -23,10 +25,12 @@ ENTRY_BYTES = 500
 class Cursor:
     """How far a follower has come."""
 
-    __slots__ = ("place",)
+    __slots__ = ("payload", "place")
 
     def __init__(self, place: Place) -> None:
         self.place = place
+        #: How the entry that it was handed last is stored; None if it only knows its place.
+        self.payload: bytes | None = None
 
 
 class Feed:
@@ -36,8 +40,10 @@ class Feed:
     stand before `base` have to read the stream.
     """
 
-    def __init__(self, keys: JobKeys, extent: Extent, *, is_live: bool) -> None:
+    def __init__(self, keys: JobKeys, extent: Extent, *, is_live: bool, incarnation: Incarnation | None = None) -> None:
         self.keys = keys
+        #: Of what was handed out last.
+        self.incarnation = incarnation or Incarnation()
         #: Whether more may come.
         self.is_live = is_live
         #: How far the log went when its first follower came.
@@ -51,8 +57,11 @@ class Feed:
         self.generation = 0
         #: How many entries have come in.
         self.taken = 0
-        #: Of the entry at the head, if it is known.
+        #: How the entry at the head is stored, if that is known.
         self.last_payload: bytes | None = None
+        self._shown_payload: bytes | None = None
+        self._base_payload: bytes | None = None
+        self._mark: tuple[bytes, str] | None = None
         self.head = self.base = self.shown = Place(0)
         #: When something was handed out last, and since when more is known to be there, by the event loop's clock.
         self.shown_at = 0.0
@@ -63,11 +72,11 @@ class Feed:
         self._page: tuple[Place, Page] | None = None
 
     def begin(self, head: Place, last_payload: bytes | None) -> None:
-        """Begin, or begin again, behind a place of the stream."""
+        """Begin, or begin again, after a place of the stream."""
         self._entries.clear()
         self._kept_bytes, self._page = 0, None
         self.head = self.base = self.shown = head
-        self.last_payload = last_payload
+        self.last_payload = self._shown_payload = self._base_payload = last_payload
         self.is_ready, self.behind_since = True, None
         self.wake()
 
@@ -82,25 +91,48 @@ class Feed:
         self.wake()
 
     def take(self, message: Message) -> bool:
-        """Take what a message carries; False: the stream has to be read."""
-        if message.after <= self.head:
+        """Take what a message carries; False: the stream has to be read, and compared.
+
+        A message fits if it comes after the entry at the head: that one, not another one at its place.
+        """
+        if message.after < self.head:
             return True
-        if message.payloads is None or message.before != self.head:
+        if message.after == self.head:
+            return message.payloads is None or message.payloads[-1][1] == self.last_payload
+        if message.payloads is None or message.before != self.head or message.mark not in (None, self.mark):
             return False
         self.extend(message.payloads)
         return True
 
+    @property
+    def mark(self) -> str | None:
+        """The mark of the entry at the head, if that is known; computed when it is asked for."""
+        if self.last_payload is None:
+            return None
+        if self._mark is None or self._mark[0] is not self.last_payload:
+            self._mark = self.last_payload, mark_of(self.last_payload)
+        return self._mark[1]
+
+    def has(self, place: Place, payload: bytes) -> bool:
+        """Tell whether the entry at a place between base and head is this one."""
+        if place == self.head:
+            return payload == self.last_payload
+        for entry in reversed(self._entries):
+            if entry.place <= place:
+                return entry.place == place and entry.payload == payload
+        return place == self.base and payload == self._base_payload
+
     def extend(self, payloads: Sequence[tuple[Place, bytes]]) -> None:
-        """Take entries that stand in the stream behind the head."""
+        """Take entries that stand in the stream after the head."""
         entries = in_order(payloads, self.head.position)
         self._entries.extend(entries)
         self.taken += len(entries)
-        self._kept_bytes += sum(entry.size + ENTRY_BYTES for entry in entries)
+        self._kept_bytes += sum(len(entry.payload) + ENTRY_BYTES for entry in entries)
         self.head, self.last_payload = payloads[-1]
 
     def show(self, now: float) -> None:
         """Hand out what has come, and wake those who wait for it."""
-        self.shown, self.shown_at = self.head, now
+        self.shown, self._shown_payload, self.shown_at = self.head, self.last_payload, now
         if len(self._entries) > KEPT_ENTRIES:
             self._trim()
         self.wake()
@@ -112,11 +144,11 @@ class Feed:
         self._waiting.clear()
 
     def page_behind(self, place: Place) -> Page | None:
-        """Return what may be handed out behind a place that isn't before the base; None if there is nothing."""
+        """Return what may be handed out after a place that isn't before the base; None if there is nothing."""
         if place >= self.shown:
             return None
         if self._page is None or self._page[0] != place or self._page[1].until < self.shown:
-            self._page = place, page_of(list(self._between(place, self.shown)), self.shown)
+            self._page = place, page_of(list(self._between(place, self.shown)), self.shown, self._shown_payload)
         return self._page[1]
 
     async def wait(self, seconds: float | None) -> bool:
@@ -147,8 +179,8 @@ class Feed:
         slowest = min(live, default=self.shown)
         while self._entries and (self._entries[0].place <= slowest or self._kept_bytes > KEPT_BYTES):
             entry = self._entries.popleft()
-            self.base = entry.place
-            self._kept_bytes -= entry.size + ENTRY_BYTES
+            self.base, self._base_payload = entry.place, entry.payload
+            self._kept_bytes -= len(entry.payload) + ENTRY_BYTES
 
 
 def _settle(waiting: asyncio.Future[bool], has_news: bool) -> None:

@@ -1,38 +1,73 @@
 """One who follows a job: where it stands, and what it is handed next."""
 
-from collections.abc import Awaitable, Callable
+from typing import Protocol
 
+from ci_eventstore.events.reader import Extent
 from ci_eventstore.events.records import Place
 from ci_eventstore.following.feed import Cursor, Feed
 from ci_eventstore.following.page import Page
 from ci_eventstore.following.records import Notice, NoticeType
-
-#: Reads what the stream has behind a place: a page, or None if there is nothing.
-ReadPage = Callable[[Feed, Place], Awaitable[Page | None]]
-#: Is told that a follower has gone.
-Leave = Callable[[Feed, Cursor], None]
+from ci_eventstore.keys import JobKeys
 
 NOTHING = Page((), Place(0))
-#: How soon one looks again for what should be in the stream.
+#: How soon a follower looks again for what should be in the stream.
 LOST_SECONDS = 1.0
 
 
+class Source(Protocol):
+    """Where followers get what they hand out: the hub."""
+
+    async def read_page(self, feed: Feed, place: Place) -> Page | None:
+        """Return a page of what the stream has after a place, None if there is nothing."""
+
+    async def compare(self, feed: Feed) -> None:
+        """Compare what a feed has handed out with the store: its generation goes up if the history is another one."""
+
+    async def join(self, keys: JobKeys, user_id: str | None, cursor: Cursor) -> tuple[Feed, Extent]:
+        """Return a job's feed, for a cursor at one of its places, and how far the log goes now.
+
+        JobNotFoundError, also for another user's job; ProjectionMissingError, StoreUnavailableError.
+        """
+
+    def leave(self, feed: Feed, cursor: Cursor) -> None:
+        """Take notice that a follower's cursor has gone."""
+
+
 class Follower:
-    """Hands out a job's records in pages, to the job's end; made by `Hub.follow`, and to be closed."""
+    """Hands out a job's records in pages, to the job's end; made by `Hub.follow`, and to be closed.
 
-    __slots__ = ("_cursor", "_ends_at_head", "_feed", "_generation", "_has_ended", "_is_reset", "_leave", "_read_page")
+    All that it hands out is one history: the end of each page is compared with the beginning of the next one. Where
+    they don't fit, a reset comes first, then the job's first event.
+    """
 
-    def __init__(self, feed: Feed, after: int, read_page: ReadPage, leave: Leave, *, ends_at_head: bool) -> None:
-        self._feed = feed
-        self._cursor = Cursor(Place(after))
-        self._read_page = read_page
-        self._leave: Leave | None = leave
-        #: Whether it ends with what is there: it began at or behind the job's end.
-        self._ends_at_head = ends_at_head
-        self._has_ended = False
-        self._generation = feed.generation
-        self._is_reset = False
-        feed.cursors.add(self._cursor)
+    def __init__(self, source: Source, keys: JobKeys, user_id: str | None) -> None:
+        self._source = source
+        self._keys = keys
+        #: Whose job it has to be; None: anybody's.
+        self._user_id = user_id
+        self._cursor = Cursor(Place(0))
+        self._feed: Feed | None = None
+        #: Whether it ends with what is there: it began at or after the job's end.
+        self._ends_at_head = False
+        self._has_ended = self._is_reset = self._must_join = self._is_closed = False
+        #: Whether it comes from the stream's pages, so that the feed may know another history.
+        self._is_unsure = False
+        self._generation = 0
+
+    async def begin(self, after: int) -> Extent:
+        """Begin, or begin again, after a position, and return how far the log goes."""
+        cursor = Cursor(Place(after))
+        feed, extent = await self._source.join(self._keys, self._user_id, cursor)
+        self._let_go()
+        self._cursor, self._feed, self._generation = cursor, feed, feed.generation
+        self._must_join = self._is_unsure = False
+        self._ends_at_head = extent.end_position is not None and after >= extent.end_position
+        return extent
+
+    @property
+    def incarnation(self) -> str:
+        """The incarnation of what was handed out last; to come back with, beside the last position."""
+        return str(self._joined.incarnation)
 
     def reset(self) -> None:
         """Begin with a notice that what was handed out by others is lost, then with the job's first event."""
@@ -45,42 +80,80 @@ class Follower:
         StoreUnavailableError: the store couldn't be reached for long; another follower may go on from the same place.
         """
         while not self._has_ended:
-            if self._feed.failure is not None:
-                raise self._feed.failure.with_traceback(None)
-            if self._is_reset or self._generation != self._feed.generation:
-                return self._begin_again()
-            if self._cursor.place < self._feed.base:
-                page = await self._read_page(self._feed, self._cursor.place)
-                if page is None:
-                    # The hub is finding out why.
-                    await self._feed.wait(LOST_SECONDS)
-                elif self._generation == self._feed.generation:
-                    return self._take(page)
+            if self._must_join:
+                await self.begin(0)
+            feed, place = self._joined, self._cursor.place
+            if feed.failure is not None:
+                raise feed.failure.with_traceback(None)
+            if self._is_reset or self._generation != feed.generation:
+                return self._begin_again(feed)
+            if place < feed.base:
+                page = await self._read_page(feed, place)
+                if page is not None:
+                    return self._take(page, is_unsure=True)
                 continue
-            page = self._feed.page_behind(self._cursor.place)
+            if self._is_unsure and place <= feed.head and feed.is_live and not await self._is_sure(feed, place):
+                continue
+            page = feed.page_behind(place)
             if page is not None:
                 return self._take(page)
             if self._ends_at_head:
                 break
-            if not await self._feed.wait(seconds):
+            if not await feed.wait(seconds):
                 return NOTHING
         self._has_ended = True
         return Page((), self._cursor.place, is_last=True)
 
     def close(self) -> None:
         """End; a job that nobody follows any more isn't read any more."""
-        if self._leave is not None:
-            leave, self._leave = self._leave, None
-            leave(self._feed, self._cursor)
+        if not self._is_closed:
+            self._is_closed = True
+            self._let_go()
 
-    def _take(self, page: Page) -> Page:
-        self._cursor.place = page.until
+    @property
+    def _joined(self) -> Feed:
+        assert self._feed is not None
+        return self._feed
+
+    def _let_go(self) -> None:
+        if self._feed is not None:
+            self._source.leave(self._feed, self._cursor)
+
+    async def _read_page(self, feed: Feed, place: Place) -> Page | None:
+        """Return the next page of the stream; None: look again at everything."""
+        page = await self._source.read_page(feed, place)
+        if self._generation != feed.generation:
+            return None
+        if page is None and feed.is_live:
+            # The hub is finding out why.
+            await feed.wait(LOST_SECONDS)
+        elif page is not None and page.follows(self._cursor.payload):
+            return page
+        else:
+            await self._doubt(feed)
+        return None
+
+    async def _is_sure(self, feed: Feed, place: Place) -> bool:
+        """Tell whether the feed goes on with what was read from the stream."""
+        payload = self._cursor.payload
+        if payload is None or feed.has(place, payload):
+            self._is_unsure = False
+            return True
+        await self._doubt(feed)
+        return False
+
+    async def _doubt(self, feed: Feed) -> None:
+        """Begin again: what was handed out isn't what the store has; unless the feed finds that out for all."""
+        await self._source.compare(feed)
+        self._is_reset = True
+
+    def _take(self, page: Page, *, is_unsure: bool = False) -> Page:
+        self._cursor.place, self._cursor.payload = page.until, page.payload
+        self._is_unsure = is_unsure or self._is_unsure
         self._has_ended = page.is_last
         self._ends_at_head = self._ends_at_head or page.has_end
         return page
 
-    def _begin_again(self) -> Page:
-        self._is_reset, self._generation = False, self._feed.generation
-        self._ends_at_head = False
-        self._cursor.place = Place(0)
-        return Page([Notice(NoticeType.RESET, 0)], Place(0))
+    def _begin_again(self, feed: Feed) -> Page:
+        self._is_reset, self._must_join = False, True
+        return Page([Notice(NoticeType.RESET, 0, self.incarnation)], Place(0))

@@ -12,6 +12,7 @@ from ci_eventstore.events.records import Place
 from ci_eventstore.following import messages
 from ci_eventstore.following.feed import Cursor, Feed
 from ci_eventstore.following.follower import Follower
+from ci_eventstore.following.incarnation import Incarnation, StoreIncarnation
 from ci_eventstore.following.job_reader import JobReader
 from ci_eventstore.following.page import Page
 from ci_eventstore.following.pages import Pages
@@ -58,9 +59,10 @@ class Hub:
     bring is read from the stream: on each new subscription, at each hole, and now and then. The stream is the truth.
     """
 
-    def __init__(self, server: Server, reader: EventReader) -> None:
+    def __init__(self, server: Server, reader: EventReader, store_incarnation: StoreIncarnation) -> None:
         self._server = server
         self._reader = reader
+        self._store_incarnation = store_incarnation
         self._pages = Pages(server)
         self._subscription = server.subscription(self._on_message, self._on_listening)
         #: By channel, which is named as the job's stream.
@@ -69,27 +71,21 @@ class Hub:
         self._ended_followers = self._past_entries = self._past_resets = 0
 
     async def follow(
-        self, keys: JobKeys, after: int, user_id: str | None = None, *, is_resumed: bool = False
+        self, keys: JobKeys, after: int, user_id: str | None = None, *, incarnation: str | None = None
     ) -> Follower:
-        """Return a follower that begins behind a position; it has to be closed.
+        """Return a follower that begins after a position; it has to be closed.
 
-        With `is_resumed` the position is one that the store gave out: if the log doesn't go as far, that is told as a
-        reset. JobNotFoundError, ProjectionMissingError, StoreUnavailableError.
+        A position that the log doesn't reach, or that belongs to another incarnation, is told as a reset.
+        JobNotFoundError, ProjectionMissingError, StoreUnavailableError.
         """
-        extent = await self._reader.extent(keys, user_id)
-        if extent.end_position is not None:
-            feed = Feed(keys, extent, is_live=False)
-            feed.begin(Place(extent.position, extent.part), b"")
-            is_at_end = after >= extent.end_position
-            follower = Follower(feed, after, self._read_page, self._leave, ends_at_head=is_at_end)
-            self._ended_followers += 1
-        else:
-            live = self._live.get(keys.stream)
-            if live is None or live.feed.failure is not None:
-                live = self._open(keys, extent)
-            follower = Follower(live.feed, after, self._read_page, self._leave, ends_at_head=False)
-            await self._until_ready(live.feed, follower)
-        if is_resumed and after > extent.position:
+        follower = Follower(self, keys, user_id)
+        extent = await follower.begin(after)
+        try:
+            is_another = incarnation is not None and incarnation != await self._incarnation_of(extent)
+        except BaseException:
+            follower.close()
+            raise
+        if after > extent.position or is_another:
             follower.reset()
         return follower
 
@@ -114,31 +110,70 @@ class Hub:
             resets=self._past_resets + sum(feed.generation for feed in feeds),
         )
 
-    def _open(self, keys: JobKeys, extent: Extent) -> _Live:
-        feed = Feed(keys, extent, is_live=True)
-        live = self._live[keys.stream] = _Live(feed, JobReader(feed, self._server, self._on_news))
-        self._subscription.listen(keys.stream)
-        if self._watcher is None:
-            self._watcher = asyncio.create_task(self._watch())
-        return live
+    # What followers ask for
 
-    async def _until_ready(self, feed: Feed, follower: Follower) -> None:
-        try:
-            while not feed.is_ready:
-                if feed.failure is not None:
-                    raise feed.failure
-                await feed.wait(None)
-        except BaseException:
-            follower.close()
-            raise
+    async def join(self, keys: JobKeys, user_id: str | None, cursor: Cursor) -> tuple[Feed, Extent]:
+        """Return a job's feed, for a cursor at one of its places, and how far the log goes now."""
+        extent = await self._reader.extent(keys, user_id)
+        if extent.end_position is not None:
+            feed = Feed(keys, extent, is_live=False, incarnation=self._known(extent))
+            feed.begin(Place(extent.position, extent.part), None)
+            feed.cursors.add(cursor)
+            self._ended_followers += 1
+            return feed, extent
+        live = self._live.get(keys.stream)
+        if live is None or live.feed.failure is not None:
+            live = self._open(keys, extent)
+        live.feed.cursors.add(cursor)
+        await self._until_ready(live.feed, cursor)
+        return live.feed, extent
 
-    def _leave(self, feed: Feed, cursor: Cursor) -> None:
+    def leave(self, feed: Feed, cursor: Cursor) -> None:
+        """Take notice that a cursor has gone; a job that nobody follows any more isn't read any more."""
         feed.cursors.discard(cursor)
         live = self._live.get(feed.keys.stream)
         if not feed.is_live:
             self._ended_followers -= 1
         elif live is not None and live.feed is feed and not feed.cursors:
             self._close(live)
+
+    async def read_page(self, feed: Feed, place: Place) -> Page | None:
+        """Return a page of what the stream has after a place, None if there is nothing; StreamDamagedError."""
+        page = await self._pages.read(feed, place)
+        if page is None and not feed.is_live and await self._reader.extent(feed.keys) == feed.extent:
+            raise StreamDamagedError(feed.keys.job_id, place.position + 1, None)
+        live = self._live.get(feed.keys.stream)
+        if page is None and live is not None and live.feed is feed:
+            live.reader.start()
+        return page
+
+    async def compare(self, feed: Feed) -> None:
+        """Compare what a feed has handed out with the store: its generation goes up if the history is another one."""
+        live = self._live.get(feed.keys.stream)
+        if live is not None and live.feed is feed:
+            await live.reader.compare()
+        elif not feed.is_live:
+            await self._on_loss(feed)
+            self._past_resets += 1
+
+    def _open(self, keys: JobKeys, extent: Extent) -> _Live:
+        feed = Feed(keys, extent, is_live=True, incarnation=self._known(extent))
+        reader = JobReader(feed, self._server, self._store_incarnation, self._on_news, self._on_loss)
+        live = self._live[keys.stream] = _Live(feed, reader)
+        self._subscription.listen(keys.stream)
+        if self._watcher is None:
+            self._watcher = asyncio.create_task(self._watch())
+        return live
+
+    async def _until_ready(self, feed: Feed, cursor: Cursor) -> None:
+        try:
+            while not feed.is_ready:
+                if feed.failure is not None:
+                    raise feed.failure
+                await feed.wait(None)
+        except BaseException:
+            self.leave(feed, cursor)
+            raise
 
     def _close(self, live: _Live) -> None:
         del self._live[live.feed.keys.stream]
@@ -148,14 +183,26 @@ class Hub:
         self._past_entries += live.feed.taken
         self._past_resets += live.feed.generation
 
-    async def _read_page(self, feed: Feed, place: Place) -> Page | None:
-        page = await self._pages.read(feed, place)
-        if page is None and not feed.is_live:
-            raise StreamDamagedError(feed.keys.job_id, place.position + 1, None)
-        live = self._live.get(feed.keys.stream)
-        if page is None and live is not None and live.feed is feed:
-            live.reader.start(check=True)
-        return page
+    # Which history it is
+
+    def _known(self, extent: Extent) -> Incarnation:
+        return Incarnation(extent.incarnation, self._store_incarnation.known)
+
+    async def _incarnation_of(self, extent: Extent) -> str:
+        return str(Incarnation(extent.incarnation, await self._store_incarnation.read()))
+
+    async def _on_loss(self, feed: Feed) -> None:
+        """Note which incarnation a job has that has another history than the one handed out.
+
+        If it is the same job, the store has lost what it had acknowledged, and becomes another incarnation itself.
+        """
+        self._pages.forget(feed.keys.stream)
+        extent = await self._reader.extent(feed.keys)
+        if extent.incarnation == feed.incarnation.job:
+            await self._store_incarnation.renew_after_loss(feed.incarnation.store)
+        else:
+            await self._store_incarnation.read()
+        feed.incarnation = self._known(extent)
 
     # What the server says
 
@@ -172,7 +219,7 @@ class Hub:
     def _on_listening(self, channel: str) -> None:
         live = self._live.get(channel)
         if live is not None:
-            live.reader.start(check=True)
+            live.reader.start()
 
     # What followers are handed
 
@@ -196,7 +243,7 @@ class Hub:
     # What was missed
 
     async def _watch(self) -> None:
-        """Look now and then how far each job is."""
+        """Look now and then how far each job is, and whether the store is still the same."""
         while True:
             await asyncio.sleep(WATCH_SECONDS * random.uniform(0.8, 1.0))
             now = asyncio.get_running_loop().time()
@@ -209,18 +256,18 @@ class Hub:
                 await self._compare(ready[start : start + WATCHED_AT_ONCE])
 
     async def _compare(self, lives: Sequence[_Live]) -> None:
-        heads = [live.feed.head for live in lives]
-        commands = [("HMGET", live.feed.keys.hash, "position", "part") for live in lives]
+        tips = [(live.feed.head, live.feed.mark) for live in lives]
+        commands = [("HMGET", live.feed.keys.hash, "position", "part", "mark") for live in lives]
         try:
             replies = await self._server.read_many(commands)
+            store = await self._store_incarnation.read()
         except RepositoryError as error:
             for live in lives:
                 live.feed.fail(error)
             return
-        for live, head, reply in zip(lives, heads, replies, strict=True):
-            position, part = as_optional_texts(reply)
-            place = None if position is None else Place(int(position), int(part or 0))
-            if place is None or place < head:
-                live.reader.start(check=True)
-            elif place > live.feed.head:
+        for live, tip, reply in zip(lives, tips, replies, strict=True):
+            position, part, mark = as_optional_texts(reply)
+            # Without a mark, the place alone says whether something has changed.
+            found = None if position is None else (Place(int(position), int(part or 0)), mark or tip[1])
+            if found != tip or live.feed.incarnation.store != store:
                 live.reader.start()

@@ -1,36 +1,54 @@
 """Keep one job's feed up with its stream."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from ci_common.errors import JobNotFoundError, RepositoryError
 from ci_eventstore.errors import StreamDamagedError
 from ci_eventstore.events.reader import raise_missing
 from ci_eventstore.events.records import Place
 from ci_eventstore.following.feed import Feed
+from ci_eventstore.following.incarnation import StoreIncarnation
 from ci_eventstore.server.client import Server
-from ci_eventstore.server.replies import StreamEntry, as_entries
+from ci_eventstore.server.replies import as_entries
 
 PAGE_ENTRIES = 200
 
 
 class JobReader:
-    """Reads a job's stream for its feed, one read at a time; a read that was begun is never cancelled."""
+    """Reads a job's stream for its feed, one read at a time; a read that was begun is never cancelled.
 
-    def __init__(self, feed: Feed, server: Server, on_news: Callable[[Feed], None]) -> None:
+    Each read begins with the entry at the feed's head, and so finds out whether the store still has that one there.
+    """
+
+    def __init__(
+        self,
+        feed: Feed,
+        server: Server,
+        store_incarnation: StoreIncarnation,
+        on_news: Callable[[Feed], None],
+        on_loss: Callable[[Feed], Awaitable[None]],
+    ) -> None:
         self._feed = feed
         self._server = server
+        self._store_incarnation = store_incarnation
         self._on_news = on_news
+        #: Is awaited before the feed begins again because the store has another history.
+        self._on_loss = on_loss
         self._task: asyncio.Task[None] | None = None
         self._is_asked = False
-        self._must_check = False
 
-    def start(self, *, check: bool = False) -> None:
-        """Read what is behind the feed's head; with a check that what was read before is still there."""
+    def start(self) -> None:
+        """Compare the feed's head with the stream, and read what comes after it."""
         self._is_asked = True
-        self._must_check = self._must_check or check
         if self._task is None:
             self._task = asyncio.create_task(self._read_all())
+
+    async def compare(self) -> None:
+        """Do the same, and return when it is done; whoever waits may be cancelled."""
+        self.start()
+        if self._task is not None:
+            await asyncio.wait({self._task})
 
     async def _read_all(self) -> None:
         try:
@@ -47,45 +65,55 @@ class JobReader:
         if not feed.is_ready:
             feed.begin(*await self._last())
             return
-        checks, self._must_check = self._must_check, False
-        head, payload = feed.head, feed.last_payload
-        entries = await self._range(str(head) if checks else f"({head}", "+", PAGE_ENTRIES + checks)
-        self._is_asked = self._is_asked or len(entries) >= PAGE_ENTRIES
-        if checks:
-            if not entries or _place(entries[0]) != head or entries[0][1][1] != payload:
-                await self._begin_again(head)
-                return
-            entries = entries[1:]
+        head, payload, store = feed.head, feed.last_payload, self._store_incarnation.known
+        entries = await self._range(str(head), PAGE_ENTRIES + 1)
+        self._is_asked = self._is_asked or len(entries) > PAGE_ENTRIES
+        if not entries or entries[0] != (head, payload):
+            await self._begin_again(head)
+            return
+        if feed.incarnation.store != store:
+            feed.incarnation = feed.incarnation._replace(store=store)
         # Messages may have brought some of them in the meantime.
-        payloads = [(_place(entry), entry[1][1]) for entry in entries]
-        if payloads := [item for item in payloads if item[0] > feed.head]:
-            feed.extend(payloads)
-            self._on_news(feed)
+        if feed.head <= entries[-1][0] and not self._extend(entries):
+            self._is_asked = True
         feed.behind_since = None
 
+    def _extend(self, entries: list[tuple[Place, bytes]]) -> bool:
+        """Give the feed those entries that come after its head; False: they have another one in its place."""
+        feed = self._feed
+        for count, entry in enumerate(entries, 1):
+            if entry[0] == feed.head:
+                if entry[1] != feed.last_payload:
+                    return False
+                if later := entries[count:]:
+                    feed.extend(later)
+                    self._on_news(feed)
+                return True
+        return False
+
     async def _begin_again(self, head: Place) -> None:
-        """Find out why the head's entry isn't what it was: the stream was cut at its beginning, or lost its end."""
-        first = await self._range("-", "+", 1)
-        if first and _place(first[0]) > head:
-            self._is_asked = True
+        """Find out why the entry at the head isn't what it was: the stream's beginning is gone, or its history."""
+        first = await self._range("-", PAGE_ENTRIES)
+        if not first or first[0][0] <= head:
+            await self._on_loss(self._feed)
+            self._feed.reset(*await self._last())
             return
-        self._feed.reset(*await self._last())
+        self._is_asked = True
+        if self._feed.head == head:
+            self._feed.extend(first)
+            self._on_news(self._feed)
 
     async def _last(self) -> tuple[Place, bytes]:
         """Return the last entry's place and payload; JobNotFoundError, ProjectionMissingError, StreamDamagedError."""
         keys = self._feed.keys
         reply = await self._server.read_together("XREVRANGE", keys.stream, "+", "-", "COUNT", 1)
         for entry in as_entries(reply):
-            return _place(entry), entry[1][1]
+            return Place.parse(entry[0]), entry[1][1]
         await raise_missing(self._server, keys)
         if await self._server.read("EXISTS", keys.hash):
             raise StreamDamagedError(keys.job_id, 1, None)
         raise JobNotFoundError(keys.job_id)
 
-    async def _range(self, first: str, last: str, count: int) -> list[StreamEntry]:
-        keys = self._feed.keys
-        return list(as_entries(await self._server.read_together("XRANGE", keys.stream, first, last, "COUNT", count)))
-
-
-def _place(entry: StreamEntry) -> Place:
-    return Place.parse(entry[0])
+    async def _range(self, first: str, count: int) -> list[tuple[Place, bytes]]:
+        reply = await self._server.read_together("XRANGE", self._feed.keys.stream, first, "+", "COUNT", count)
+        return [(Place.parse(stream_id), fields[1]) for stream_id, fields in as_entries(reply)]

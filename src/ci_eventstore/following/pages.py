@@ -1,4 +1,4 @@
-"""Read what a stream has behind a place, once for all who ask at about the same time."""
+"""Read the stream after a place, once for all who ask at about the same time."""
 
 import asyncio
 from functools import partial
@@ -26,7 +26,8 @@ _Key = tuple[str, int, Place]
 class Pages:
     """The pages of all jobs that are being read.
 
-    A page is never wrong for being old: what was appended later comes behind it.
+    A page is never wrong for being old: later entries come after it, and a follower compares each page's beginning with
+    the end of the one before.
     """
 
     def __init__(self, server: Server) -> None:
@@ -34,7 +35,7 @@ class Pages:
         self._pages: dict[_Key, asyncio.Task[Page | None]] = {}
 
     async def read(self, feed: Feed, place: Place) -> Page | None:
-        """Return what is behind a place, None if there is nothing. Cancelling a caller doesn't disturb the others.
+        """Return the entries after a place, None if there are none. Cancelling a caller doesn't disturb the others.
 
         Pages end at common positions, so that those who begin at different ones soon share them.
         """
@@ -47,14 +48,28 @@ class Pages:
             reading.add_done_callback(partial(self._keep, key))
         return await asyncio.shield(reading)
 
+    def forget(self, stream: str) -> None:
+        """Let go of a stream's pages, since it has another history now."""
+        for key in [key for key in self._pages if key[0] == stream]:
+            del self._pages[key]
+
     async def _fetch(self, keys: JobKeys, place: Place, count: int) -> Page | None:
         last = (place.position // count + 1) * count
-        for until, limit in ((str(last), 2 * count), ("+", 1)):
-            reply = await self._server.read_together("XRANGE", keys.stream, f"({place}", until, "COUNT", limit)
+        for until, limit in ((str(last), 2 * count + 1), ("+", 2)):
+            reply = await self._server.read_together("XRANGE", keys.stream, str(place), until, "COUNT", limit)
             payloads = [(Place.parse(stream_id), fields[1]) for stream_id, fields in as_entries(reply)]
+            before = payloads.pop(0)[1] if payloads and payloads[0][0] == place else None
             if payloads:
-                return page_of(in_order(payloads, place.position), payloads[-1][0])
+                page = page_of(in_order(payloads, place.position), *payloads[-1])
+                page.before = before
+                page.is_cut = before is None and place > (0, 0) and await self._is_cut(keys, place)
+                return page
         return None
+
+    async def _is_cut(self, keys: JobKeys, place: Place) -> bool:
+        """Tell whether the stream begins after a place."""
+        first = as_entries(await self._server.read_together("XRANGE", keys.stream, "-", "+", "COUNT", 1))
+        return bool(first) and Place.parse(first[0][0]) > place
 
     def _keep(self, key: _Key, reading: asyncio.Task[Page | None]) -> None:
         if self._pages.get(key) is not reading:

@@ -13,9 +13,9 @@ from ci_eventstore.events.records import Fact, Place
 class NoticeType(StrEnum):
     """What may be wrong with the events that a follower was handed."""
 
-    #: Events are no longer there; it goes on behind them.
+    #: Events are no longer there; the log goes on after them.
     GAP = "gap"
-    #: The store has lost events that were handed out, or has others in their place; it begins again.
+    #: The store has lost events that were handed out, or has others in their place; the log begins again.
     RESET = "reset"
 
 
@@ -24,29 +24,30 @@ class Notice:
     """Something that a follower is told of, and that isn't in the stream."""
 
     type: NoticeType
-    #: Of the next event that there is; 0 for a reset, which begins with the first.
+    #: Of the next event that there is; 0 for a reset, after which the log begins with its first event.
     position: int
+    #: Of a reset: the incarnation of what follows.
+    incarnation: str | None = None
 
 
 Followed = JobEvent | Fact | Notice
 
 
 class Entry(NamedTuple):
-    """A record and where it stands."""
+    """A record, where it stands, and how it is stored; notices are not."""
 
     place: Place
     record: Followed
-    #: How many bytes are stored for it.
-    size: int = 0
+    payload: bytes = b""
 
 
 def in_order(payloads: Iterable[tuple[Place, bytes]], position: int) -> list[Entry]:
-    """Decode what comes behind a position; where positions are missing, a notice says so. StoreFormatError."""
+    """Decode the entries after a position; where positions are missing, a notice says so. StoreFormatError."""
     entries: list[Entry] = []
     for place, payload in payloads:
         record = decode(payload, place.position)
         if place.position > position + (place.part == 0):
             entries.append(Entry(Place(place.position, -1), Notice(NoticeType.GAP, place.position)))
         position = place.position
-        entries.append(Entry(place, record, len(payload)))
+        entries.append(Entry(place, record, payload))
     return entries

@@ -10,7 +10,6 @@ from ci_eventstore.events.reader import Extent, Milestone
 from ci_eventstore.following.follower import Follower
 from ci_eventstore.jobs.state import JobState, to_job
 from ci_eventstore.web import sse
-from ci_eventstore.web.authentication import Caller
 from ci_eventstore.web.errors import WebError
 from ci_eventstore.web.event_page import Numbered, number, to_page
 from ci_eventstore.web.start import Answer, Start, decide_start, lacks_completion, parse_asked
@@ -34,40 +33,40 @@ class EventRoutes:
         request: Request,
         job_id: str,
         from_beginning: Annotated[bool, Query(description="all events, not only those that are new")] = False,
-        last_event_id: Annotated[str | None, Query(description="events behind this one")] = None,
+        last_event_id: Annotated[str | None, Query(description="events after this one")] = None,
+        incarnation: Annotated[str | None, Query(description="that the position belongs to, from `state`")] = None,
         last_event_id_header: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
     ) -> Response:
         """Stream a job's events as they come (`text/event-stream`), until the job ends."""
-        asked = parse_asked(last_event_id_header, last_event_id, from_beginning)
+        asked = parse_asked(last_event_id_header, last_event_id, from_beginning, incarnation)
         try:
             caller = await self._web.caller(request)
             state = await self._web.state(job_id, caller.user_id)
+            found = await self._web.incarnation(state)
         except StoreUnavailableError:
             if "text/event-stream" not in request.headers.get("accept", ""):
                 raise
             # Nothing but the order to come back: at an error, `EventSource` would give up for good.
             return Response(sse.RETRY + sse.HEARTBEAT, headers=PLAIN_HEADERS)
-        start = decide_start(state, asked)
+        start = decide_start(state, asked, found)
         if start.answer is Answer.NOTHING:
             return Response(status_code=204)
-        opening = sse.encode_state(to_job(job_id, state), start.after)
+        opening = sse.encode_state(to_job(job_id, state), start.after, found)
         if start.answer is Answer.COMPLETE:
             return await self._complete(job_id, state, start, opening)
         make_ending = None
         if lacks_completion(state, start):
             make_ending = partial(sse.encode_completion, state.success)
-        return self._follow(job_id, caller, start, opening, make_ending)
 
-    def _follow(self, job_id: str, caller: Caller, start: Start, opening: bytes, make_ending: Any) -> Response:
-        async def follow(after: int, is_resumed: bool) -> Follower:
-            return await self._repository.follow(job_id, after, caller.user_id, is_resumed=is_resumed)
+        async def follow(after: int, known: str | None) -> Follower:
+            return await self._repository.follow(job_id, after, caller.user_id, incarnation=known)
 
         stream = Stream(
             user_id=caller.user_id,
             opening=opening,
             follow=follow,
             after=start.after,
-            is_resumed=start.is_resumed,
+            incarnation=asked.incarnation if asked is not None and start.is_another else found if start.after else None,
             make_ending=make_ending,
             is_allowed=caller.is_still_allowed,
         )
@@ -87,6 +86,7 @@ class EventRoutes:
         after: Annotated[str, Query(description="events behind this one, by id")] = "0",
         limit: Annotated[int, Query(ge=1, le=PAGE_EVENTS)] = PAGE_EVENTS,
         line: Annotated[int | None, Query(ge=1, description="from the event on that this line begins in")] = None,
+        incarnation: Annotated[str | None, Query(description="that the job has to have; another one: 409")] = None,
     ) -> dict[str, Any]:
         """Return a page of events, with their times and line numbers."""
         caller = await self._web.caller(request)
@@ -94,6 +94,7 @@ class EventRoutes:
         if line is not None and position:
             raise WebError(400, "invalid", "`after` and `line` can't be used together")
         state = await self._web.state(job_id, caller.user_id)
+        await self._web.check_incarnation(state, incarnation)
         if line is not None:
             numbered = await self._from_line(job_id, state, line, limit)
             return to_page(numbered, state.position)

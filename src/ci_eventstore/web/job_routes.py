@@ -8,9 +8,10 @@ from fastapi import Query, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ci_common.errors import JobAlreadyExistsError, JobNotFoundError
+from ci_common.errors import JobAlreadyExistsError
 from ci_common.models import Job, JobStatus, to_rfc3339
 from ci_eventstore.errors import OutcomeUnknownError
+from ci_eventstore.jobs.state import to_job
 from ci_eventstore.web.errors import WebError
 from ci_eventstore.web.state import Web
 from ci_eventstore.web.submission import Submission, job_id_for, keep, received
@@ -18,14 +19,15 @@ from ci_eventstore.web.submission import Submission, job_id_for, keep, received
 MAX_KEY_LENGTH = 255
 
 
-def summary(job: Job) -> dict[str, Any]:
-    """Return a job as lists show it."""
+def summary(job: Job, incarnation: str) -> dict[str, Any]:
+    """Return a job as clients are shown it."""
     return {
         **job.to_summary_dict(),
         "name": job.name,
         "queue": job.queue,
         "command": job.command,
         "created_at": to_rfc3339(job.created_at),
+        "incarnation": incarnation,
     }
 
 
@@ -53,15 +55,15 @@ class JobRoutes:
     ) -> list[dict[str, Any]]:
         """List jobs, the newest first."""
         caller = await self._web.caller(request)
-        return [summary(job) for job in await self._repository.page_jobs(caller.user_id, status, limit, before)]
+        jobs = await self._repository.page_jobs(caller.user_id, status, limit, before)
+        incarnations = await self._web.incarnations([job.id for job in jobs])
+        return list(map(summary, jobs, incarnations))
 
     async def show(self, request: Request, job_id: str) -> dict[str, Any]:
         """Show a job."""
         caller = await self._web.caller(request)
-        job = await self._repository.get_job_summary(job_id, caller.user_id)
-        if job is None:
-            raise JobNotFoundError(job_id)
-        return summary(job)
+        state = await self._web.state(job_id, caller.user_id)
+        return summary(to_job(job_id, state), await self._web.incarnation(state))
 
     async def cancel(self, request: Request, job_id: str) -> dict[str, Any]:
         """Cancel a job; a controller that has it is asked to stop it."""
@@ -87,7 +89,8 @@ class JobRoutes:
         job = _job(job_id, caller.user_id, submission, path)
         created = await self._create(job, is_repeatable=key is not None)
         headers = {"Location": f"{request.url.path}/{job_id}"}
-        return JSONResponse(summary(created), 201 if created is job else 200, headers)
+        [incarnation] = await self._web.incarnations([job_id])
+        return JSONResponse(summary(created, incarnation), 201 if created is job else 200, headers)
 
     async def _keep(self, project: IO[bytes], job_id: str) -> Path:
         folder = self._web.settings.project_folder

@@ -26,10 +26,12 @@ class LogRoutes:
         job_id: str,
         tail: Annotated[int | None, Query(ge=0, description="only so many lines from the end")] = None,
         timestamps: Annotated[bool, Query(description="each line begins with the time at which it was stored")] = False,
+        incarnation: Annotated[str | None, Query(description="that the job has to have; another one: 409")] = None,
     ) -> Response:
         """Send the log as it stands, byte for byte; `Range` and gzip as asked for, `Range` only without `tail`."""
         caller = await self._web.caller(request)
         state = await self._web.state(job_id, caller.user_id)
+        await self._web.check_incarnation(state, incarnation)
         store = self._web.repository.parts
         text = LogText(store.reader, store.keys.job(job_id), state)
         if tail is not None or timestamps:

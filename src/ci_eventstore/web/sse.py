@@ -1,7 +1,7 @@
 r"""The wire format of a job's stream: server-sent events. Pure.
 
     event: state
-    data: {"type": "state", "job_id": "…", "status": "running", …, "position": 17}
+    data: {"type": "state", "job_id": "…", "status": "running", …, "position": 17, "incarnation": "…"}
 
     event: truncating
     data: {"type": "truncating", "time": "…"}
@@ -61,7 +61,7 @@ def encode(record: Followed) -> bytes:
     if isinstance(record, JobEvent):
         return encode_event(record)
     if isinstance(record, Notice):
-        return named(record.type, {"position": record.position})
+        return named(record.type, _notice_fields(record))
     names = TOLD.get(record.type)
     return b"" if names is None else named(record.type, {"time": to_rfc3339(record.time), **_known(record, names)})
 
@@ -83,9 +83,9 @@ def encode_completion(success: bool | None, position: int) -> bytes:
     return f"id: {position}\ndata: {_json({'type': 'complete', 'success': success})}\n\n".encode()
 
 
-def encode_state(job: Job, position: int) -> bytes:
+def encode_state(job: Job, position: int, incarnation: str) -> bytes:
     """Return the frame that a stream begins with: the job as it stands, and from where on it is followed."""
-    return named("state", {**job.to_summary_dict(), "position": position})
+    return named("state", {**job.to_summary_dict(), "position": position, "incarnation": incarnation})
 
 
 def named(name: str, fields: dict[str, Any]) -> bytes:
@@ -102,6 +102,11 @@ def readable(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     return text
+
+
+def _notice_fields(notice: Notice) -> dict[str, Any]:
+    fields = {"position": notice.position, "incarnation": notice.incarnation}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _known(fact: Fact, names: tuple[str, ...]) -> dict[str, Any]:

@@ -25,43 +25,51 @@ class Asked:
     position: int
     #: The client has been sent everything up to there.
     is_resumed: bool
+    #: Of what it was sent; None if it doesn't say.
+    incarnation: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """An answer, and the position behind which it begins."""
+    """An answer, and the position after which it begins."""
 
     answer: Answer
     after: int
     is_resumed: bool = False
+    #: What the client was sent is another incarnation's.
+    is_another: bool = False
 
 
-def parse_asked(header: str | None, query: str | None, from_beginning: bool) -> Asked | None:
+def parse_asked(
+    header: str | None, query: str | None, from_beginning: bool, incarnation: str | None = None
+) -> Asked | None:
     """Return the position that a client names, None for where the job stands; InvalidPositionError.
 
     `EventSource` reconnects to the address that it began with and adds the header, so the header is the newer one.
     """
     text = query if header is None else header
     if text is not None:
-        return Asked(parse_position(text), is_resumed=True)
+        return Asked(parse_position(text), is_resumed=True, incarnation=incarnation or None)
     return Asked(0, is_resumed=False) if from_beginning else None
 
 
-def decide_start(state: JobState, asked: Asked | None) -> Start:
-    """Return where to begin.
+def decide_start(state: JobState, asked: Asked | None, incarnation: str | None = None) -> Start:
+    """Return where to begin in a job of this state and incarnation.
 
-    A client may be ahead of the job: the store has lost events, and following tells it so.
+    A client may be ahead of the job, or know another incarnation: following tells it that the store has lost events.
     """
     end = state.end_position
     if asked is None:
         return Start(Answer.FOLLOW, state.position) if end is None else Start(Answer.COMPLETE, end)
-    if end is not None and asked.is_resumed and asked.position == state.position:
+    is_another = asked.incarnation not in (None, incarnation)
+    if end is not None and asked.is_resumed and asked.position == state.position and not is_another:
         return Start(Answer.NOTHING, asked.position)
-    return Start(Answer.FOLLOW, asked.position, asked.is_resumed)
+    return Start(Answer.FOLLOW, asked.position, asked.is_resumed, is_another)
 
 
 def lacks_completion(state: JobState, start: Start) -> bool:
     """Tell whether a client has to be told of a job's end that its stream doesn't have: it was created ended."""
     if state.end_position is None or state.has_complete:
         return False
-    return start.after < state.end_position or not start.is_resumed or start.after > state.position
+    is_reset = start.is_another or start.after > state.position
+    return start.after < state.end_position or not start.is_resumed or is_reset

@@ -1,12 +1,16 @@
 """What all routes share."""
 
+from collections.abc import Sequence
+
 from fastapi import Request
 
 from ci_common.errors import JobNotFoundError
 from ci_common.validation import check_id
+from ci_eventstore.following.incarnation import Incarnation
 from ci_eventstore.jobs.state import JobState
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.web.authentication import Authenticate, Caller, KeyAuthentication, OwnAuthentication
+from ci_eventstore.web.errors import WebError
 from ci_eventstore.web.open_streams import OpenStreams
 from ci_eventstore.web.settings import WebSettings
 
@@ -37,3 +41,17 @@ class Web:
         if state is None or user_id not in (None, state.user_id):
             raise JobNotFoundError(job_id)
         return state
+
+    async def incarnation(self, state: JobState) -> str:
+        """Return the incarnation of a job in that state, and of its store, as clients are told them."""
+        return str(Incarnation(state.incarnation, await self.repository.parts.incarnation.read()))
+
+    async def incarnations(self, job_ids: Sequence[str]) -> list[str]:
+        """Return the incarnations of several jobs."""
+        return [str(found) for found in await self.repository.parts.incarnation.read_all(job_ids)]
+
+    async def check_incarnation(self, state: JobState, known: str | None) -> None:
+        """Refuse a client that has read another incarnation; WebError 409."""
+        if known and known != await self.incarnation(state):
+            text = "the store has lost or replaced what you have read of this job: begin again with its first event"
+            raise WebError(409, "reset", text)

@@ -42,11 +42,11 @@ class Stream:
     user_id: str | None
     #: The `state` event.
     opening: bytes
-    #: Begins to follow behind a position, which the client was sent events up to, or not.
-    follow: Callable[[int, bool], Awaitable[Follower]]
-    #: Behind which the client is sent events, and whether it has had those before.
+    #: Begins to follow after a position of an incarnation.
+    follow: Callable[[int, str | None], Awaitable[Follower]]
+    #: The position after which the client is sent events, and the incarnation that it belongs to, if it isn't 0.
     after: int
-    is_resumed: bool
+    incarnation: str | None
     #: Makes the frame of the job's end from the last position, if the job's stream has none.
     make_ending: Callable[[int], bytes] | None
     #: Tells whether the client still has the right to it.
@@ -135,15 +135,15 @@ class _Following:
 
     def __init__(self, stream: Stream) -> None:
         self._follow = stream.follow
-        self._is_resumed = stream.is_resumed
-        #: The position of the last event.
+        #: The position of the last event, and what it belongs to.
         self.last = stream.after
+        self._incarnation = stream.incarnation
         self._follower: Follower | None = None
 
     async def begin(self) -> bool:
-        """Begin behind the last event; False while the store is away."""
+        """Begin after the last event; False while the store is away."""
         try:
-            self._follower = await self._follow(self.last, self._is_resumed)
+            self._follower = await self._follow(self.last, self._incarnation)
         except StoreUnavailableError as error:
             self._note_outage(error)
         return self._follower is not None
@@ -160,7 +160,9 @@ class _Following:
             self._note_outage(error)
             self.close()
             return NOTHING
-        self.last, self._is_resumed = _last_position(page, self.last), True
+        self.last = _last_position(page, self.last)
+        # Who has been sent nothing can't have lost anything.
+        self._incarnation = self._follower.incarnation if self.last else None
         return page
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
+from contextlib import aclosing
 
 import pytest
 from redis.asyncio import Redis
@@ -134,13 +135,15 @@ async def test_a_follower_ahead_of_the_store_is_told(
             [event async for event in following]
 
 
-async def test_a_follower_may_start_ahead(repository: RedisJobRepository) -> None:
-    """A position that isn't there yet is waited for."""
+async def test_a_follower_that_starts_ahead_is_told(repository: RedisJobRepository) -> None:
+    """At its first step: an error, or a reset and the log from its beginning."""
     await repository.create_job(Job(id="j", status="running"))
-    following = asyncio.ensure_future(anext(repository.follow_events("j", last_event_id=2)))
-    await asyncio.sleep(0.1)
-    await repository.add_events("j", logs(3))
-    assert (await following).data == "3\n"
+    with pytest.raises(StreamDamagedError, match="event 2 is missing"):
+        await anext(repository.follow_events("j", last_event_id=2))
+    async with aclosing(repository.follow_records("j", last_event_id=2)) as following:
+        await repository.add_events("j", logs(1))
+        found = [await anext(following) for _ in range(3)]
+    assert [record.type for record in found] == ["reset", "created", "log"]
 
 
 def test_an_unknown_durability_is_refused() -> None:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from ci_common.models import JobEvent
-from ci_eventstore.events.codec import encode
+from ci_eventstore.events.codec import encode, mark_of
 from ci_eventstore.events.reader import Extent
 from ci_eventstore.events.records import Fact, FactType, Place
 from ci_eventstore.following.feed import KEPT_BYTES, KEPT_ENTRIES, Cursor, Feed
@@ -29,9 +29,13 @@ def fact(position: int, part: int) -> tuple[Place, bytes]:
     return Place(position, part), encode(Fact(FactType.STARTED, NOW))
 
 
+LAST = fact(4, 1)
+MARK = mark_of(LAST[1])
+
+
 def a_feed(head: Place) -> Feed:
     feed = Feed(Keys("ci").job("j"), Extent(0, None, 0), is_live=True)
-    feed.begin(head, b"last")
+    feed.begin(head, LAST[1])
     return feed
 
 
@@ -71,9 +75,27 @@ def test_a_gap_says_where_it_goes_on() -> None:
         (Message(Place(4, 1), Place(6), None), False, Place(4, 1)),
         (Message(Place(5), Place(6), [log(6)]), False, Place(4, 1)),
         (Message(Place(3), Place(4, 1), [log(4), fact(4, 1)]), True, Place(4, 1)),
+        (Message(Place(3), Place(4, 1), None), True, Place(4, 1)),
+        (Message(Place(2), Place(3), [log(3, "another")]), True, Place(4, 1)),
         (Message(Place(3), Place(5), [log(4), log(5)]), False, Place(4, 1)),
+        (Message(Place(4, 1), Place(5), [log(5)], MARK), True, Place(5)),
+        (Message(Place(4, 1), Place(5), [log(5)], "0123abcd"), False, Place(4, 1)),
+        (Message(Place(4, 1), Place(6), None, MARK), False, Place(4, 1)),
+        (Message(Place(3), Place(4, 1), [log(4), (Place(4, 1), b"another")]), False, Place(4, 1)),
     ],
-    ids=["the next ones", "too big to be carried", "one was missed", "known already", "known in part"],
+    ids=[
+        "the next ones",
+        "too big to be carried",
+        "one was missed",
+        "known already",
+        "known already, not carried",
+        "long past, whatever it is",
+        "known in part",
+        "after this entry",
+        "after another entry at its place",
+        "after this entry, not carried",
+        "another entry in the place of the last one",
+    ],
 )
 def test_messages_are_taken_only_in_their_order(message: Message, is_enough: bool, head: Place) -> None:
     """Whatever else comes, the stream has to be read."""
@@ -153,3 +175,47 @@ async def test_waiting_ends_by_news_or_by_time() -> None:
     assert await feed.wait(0.001) is False
     feed.extend([log(1)])
     assert feed._waiting == {}
+
+
+def test_the_feed_knows_what_stands_at_its_places() -> None:
+    """From its base to its head: this entry, and no other one."""
+    feed = a_feed(Place(4, 1))
+    feed.extend([log(5), log(6), log(8)])
+    assert feed.has(*LAST)
+    assert feed.has(*log(5))
+    assert feed.has(*log(8))
+    assert not feed.has(Place(4, 1), b"another")
+    assert not feed.has(*log(5, "another"))
+    assert not feed.has(*log(7))
+    assert not feed.has(*log(8, "another"))
+
+
+def test_it_still_knows_its_base_once_entries_are_let_go() -> None:
+    """The base moves up to an entry that isn't kept; what it was is."""
+    feed = a_feed(Place(4, 1))
+    for position in range(5, 100):
+        feed.extend([log(position)])
+        feed.show(1.0)
+    assert feed.base > Place(5)
+    assert feed.has(*log(feed.base.position))
+    assert not feed.has(*log(feed.base.position, "another"))
+
+
+@pytest.mark.parametrize(
+    ("before", "is_cut", "payload", "follows"),
+    [
+        (b"this", False, b"this", True),
+        (b"another", False, b"this", False),
+        (None, False, b"this", False),
+        (None, True, b"this", True),
+        (b"another", False, None, True),
+        (None, False, None, True),
+    ],
+)
+def test_pages_follow_what_was_handed_out(
+    before: bytes | None, is_cut: bool, payload: bytes | None, follows: bool
+) -> None:
+    """An entry that is gone with all before it is no other one; who knows only a position can compare nothing."""
+    page = Page((), Place(5))
+    page.before, page.is_cut = before, is_cut
+    assert page.follows(payload) is follows

@@ -55,7 +55,7 @@ def test_frames(record: Followed, frame: str) -> None:
 
 def test_the_first_frame() -> None:
     """It is the job's summary, and the position behind which it is followed."""
-    frame = sse.encode_state(Job(id="j", status="running", start_time=TIME), 17).decode()
+    frame = sse.encode_state(Job(id="j", status="running", start_time=TIME), 17, "a-b").decode()
     head, data = frame.removesuffix("\n\n").split("\n")
     assert (head, data[:6]) == ("event: state", "data: ")
     assert json.loads(data[6:]) == {
@@ -66,6 +66,7 @@ def test_the_first_frame() -> None:
         "start_time": "2030-01-02T03:04:05Z",
         "end_time": None,
         "position": 17,
+        "incarnation": "a-b",
     }
 
 

@@ -15,8 +15,8 @@ EMPTY = CREATED_ENDED.but(position=0, end_position=0)
 BEGINNING = Asked(0, is_resumed=False)
 
 
-def resumed(position: int) -> Asked:
-    return Asked(position, is_resumed=True)
+def resumed(position: int, incarnation: str | None = None) -> Asked:
+    return Asked(position, is_resumed=True, incarnation=incarnation)
 
 
 @pytest.mark.parametrize(
@@ -57,10 +57,15 @@ def test_what_is_asked_for(header: str | None, query: str | None, from_beginning
         (CREATED_ENDED.but(position=8), resumed(6), Start(Answer.FOLLOW, 6, is_resumed=True), False),
         (EMPTY, BEGINNING, Start(Answer.FOLLOW, 0), True),
         (EMPTY, resumed(0), Start(Answer.NOTHING, 0), None),
+        (RUNNING, resumed(5, "now"), Start(Answer.FOLLOW, 5, is_resumed=True), False),
+        (RUNNING, resumed(5, "before"), Start(Answer.FOLLOW, 5, is_resumed=True, is_another=True), False),
+        (ENDED, resumed(5, "now"), Start(Answer.NOTHING, 5), False),
+        (ENDED, resumed(5, "before"), Start(Answer.FOLLOW, 5, is_resumed=True, is_another=True), False),
+        (CREATED_ENDED, resumed(5, "before"), Start(Answer.FOLLOW, 5, is_resumed=True, is_another=True), True),
     ],
 )
 def test_where_a_stream_begins(state: JobState, asked: Asked | None, start: Start, lacks_end: bool | None) -> None:
     """By what is asked for and by how far the job is; nothing only to who has everything of a job that has ended."""
-    assert decide_start(state, asked) == start
+    assert decide_start(state, asked, "now") == start
     if lacks_end is not None:
         assert lacks_completion(state, start) == lacks_end

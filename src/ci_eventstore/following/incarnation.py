@@ -1,0 +1,78 @@
+"""Which life of a job and of its store something belongs to."""
+
+import logging
+import secrets
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ci_eventstore.errors import StoreError
+from ci_eventstore.keys import Keys
+from ci_eventstore.server.client import Server
+from ci_eventstore.server.replies import as_optional_texts
+from ci_eventstore.server.scripts import load_script
+
+logger = logging.getLogger("ci_eventstore.following")
+
+RENEW = load_script(__package__, "renew_incarnation")
+
+
+def new_incarnation() -> str:
+    """Return a text that no store has had."""
+    return secrets.token_hex(8)
+
+
+class Incarnation(NamedTuple):
+    """A job's and its store's; clients know both as one text, in which nothing is to be read."""
+
+    #: None: the job was created by an older program.
+    job: str | None = None
+    #: None: no program of today has opened the store for writing.
+    store: str | None = None
+
+    def __str__(self) -> str:
+        """Return the text that clients are told."""
+        return f"{self.job or ''}-{self.store or ''}"
+
+
+class StoreIncarnation:
+    """The incarnation of an open store: another one after a restore, or when acknowledged writes were lost."""
+
+    def __init__(self, server: Server, keys: Keys) -> None:
+        self._server = server
+        self._keys = keys
+        self._key = keys.store
+        #: As this process knows it.
+        self.known: str | None = None
+
+    async def read(self) -> str | None:
+        """Return it as the store has it now; StoreError."""
+        [self.known] = as_optional_texts(await self._server.read_together("HMGET", self._key, "incarnation"))
+        return self.known
+
+    async def read_all(self, job_ids: Sequence[str]) -> list[Incarnation]:
+        """Return the incarnations of some jobs as the store has them now; StoreError."""
+        hashes = [self._keys.job(job_id).hash for job_id in job_ids]
+        commands = [("HMGET", key, "incarnation") for key in (self._key, *hashes)]
+        store, *jobs = [as_optional_texts(reply)[0] for reply in await self._server.read_many(commands)]
+        self.known = store
+        return [Incarnation(job, store) for job in jobs]
+
+    async def renew(self) -> str:
+        """Give the store another one; StoreError."""
+        return await self._renew("")
+
+    async def renew_after_loss(self, lost: str | None) -> str | None:
+        """Give the store another one, once for all who find that what it had under `lost` is gone; return the new one.
+
+        A process that may not write leaves that to others.
+        """
+        try:
+            return await self._renew(lost or "-")
+        except StoreError as error:
+            logger.warning("the store has lost events, and can't be given another incarnation: %s", error)
+            return await self.read()
+
+    async def _renew(self, lost: str) -> str:
+        reply = await self._server.run(RENEW, [self._key], [lost, new_incarnation()])
+        self.known = reply.decode()
+        return self.known
