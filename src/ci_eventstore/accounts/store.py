@@ -1,8 +1,10 @@
 """Keep users and API keys: the account half of `RedisJobRepository`."""
 
+import logging
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from typing import TypeVar
 
 from ci_common.errors import (
     APIKeyAlreadyExistsError,
@@ -20,10 +22,15 @@ from ci_eventstore.accounts.records import (
     user_from_hash,
     user_to_hash,
 )
+from ci_eventstore.errors import StoreFormatError
 from ci_eventstore.keys import Keys
 from ci_eventstore.server.client import Server
-from ci_eventstore.server.replies import as_text_map, as_texts
+from ci_eventstore.server.replies import WRONG_TYPE, as_bytes, as_text, as_texts
 from ci_eventstore.server.scripts import load_script
+
+logger = logging.getLogger("ci_eventstore.accounts")
+
+_Record = TypeVar("_Record", User, APIKey)
 
 CREATE_RECORD = load_script(__package__, "create_record")
 UPDATE_RECORD = load_script(__package__, "update_record")
@@ -49,18 +56,18 @@ class AccountStore:
 
     async def get_user(self, user_id: str) -> User | None:
         """Return the user of that id."""
-        fields = as_text_map(await self._server.read("HGETALL", self._keys.user(user_id)))
-        return user_from_hash(fields) if fields else None
+        reply = await self._server.read("HGETALL", as_bytes(self._keys.user(user_id)))
+        return user_from_hash(user_id, reply) if reply else None
 
     async def get_user_by_email(self, email: str) -> User | None:
         """Return the user with that email."""
         user_id = await self._server.read("HGET", self._keys.emails, fold_email(email))
-        return None if user_id is None else await self.get_user(user_id.decode())
+        return None if user_id is None else await self.get_user(as_text(user_id))
 
     async def list_users(self) -> list[User]:
         """Return all users, the oldest first."""
         ids = as_texts(await self._server.read("SMEMBERS", self._keys.users))
-        users = [user_from_hash(fields) for fields in await self._records([self._keys.user(id_) for id_ in ids])]
+        users = await self._read_all(ids, self._keys.user, user_from_hash)
         return sorted(users, key=lambda user: (as_utc(user.created_at), user.id))
 
     async def update_user_active(self, user_id: str, is_active: bool) -> None:
@@ -86,14 +93,15 @@ class AccountStore:
         key_id = await self._server.read("HGET", self._keys.api_key_hashes, key_hash)
         if key_id is None:
             return None
-        fields = as_text_map(await self._server.read("HGETALL", self._keys.api_key(key_id.decode())))
-        return api_key_from_hash(fields) if fields else None
+        key_id = as_text(key_id)
+        reply = await self._server.read("HGETALL", as_bytes(self._keys.api_key(key_id)))
+        return api_key_from_hash(key_id, reply) if reply else None
 
     async def list_api_keys(self, user_id: str | None) -> list[APIKey]:
         """Return all keys, or a user's, the oldest first."""
         key = self._keys.api_keys if user_id is None else self._keys.user_api_keys(user_id)
         ids = as_texts(await self._server.read("SMEMBERS", key))
-        found = [api_key_from_hash(fields) for fields in await self._records([self._keys.api_key(id_) for id_ in ids])]
+        found = await self._read_all(ids, self._keys.api_key, api_key_from_hash)
         return sorted(found, key=lambda api_key: (as_utc(api_key.created_at), api_key.id))
 
     async def revoke_api_key(self, key_id: str) -> None:
@@ -108,9 +116,21 @@ class AccountStore:
         if not await update_record(self._server, key=self._keys.api_key(key_id), field=field, value=value):
             raise APIKeyNotFoundError(key_id)
 
-    async def _records(self, keys: Sequence[str]) -> list[dict[str, str]]:
-        replies = await self._server.read_many([("HGETALL", key) for key in keys])
-        return [fields for fields in map(as_text_map, replies) if fields]
+    async def _read_all(
+        self, ids: Sequence[str], key_of: Callable[[str], str], read: Callable[[str, Sequence[bytes]], _Record]
+    ) -> list[_Record]:
+        """Return the records of these ids that can be read; the log names the others."""
+        found = []
+        replies = await self._server.read_many([("HGETALL", as_bytes(key_of(record_id))) for record_id in ids])
+        for record_id, reply in zip(ids, replies, strict=True):
+            try:
+                if reply is WRONG_TYPE:
+                    raise StoreFormatError(f"the record of {record_id!r} is no hash")
+                if reply:
+                    found.append(read(record_id, reply))
+            except StoreFormatError as error:
+                logger.warning("left out of a list: %s", error)
+        return found
 
 
 async def create_record(

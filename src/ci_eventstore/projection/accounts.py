@@ -1,81 +1,205 @@
 """Verify and rebuild the indexes of users and API keys; the records themselves are the source."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
+from typing import Literal, NamedTuple
 
-from ci_common.validation import fold_email
+from ci_eventstore.accounts.records import api_key_from_hash, user_from_hash
+from ci_eventstore.errors import StoreFormatError
 from ci_eventstore.keys import Keys
-from ci_eventstore.projection.differences import Difference, compare
+from ci_eventstore.projection.account_entries import MEMBER, AccountIndexes, Entry, Index
+from ci_eventstore.projection.differences import Difference
 from ci_eventstore.server.client import Server
-from ci_eventstore.server.replies import as_text_map, as_texts
+from ci_eventstore.server.replies import WRONG_TYPE, Reply, as_bytes, as_text, as_text_map, as_texts, is_unicode
+from ci_eventstore.server.scripts import load_script
 
-#: What an index that is a set holds for each of its members.
-MEMBER = "member"
-
-
-@dataclass(frozen=True, slots=True)
-class _Index:
-    key: str
-    is_set: bool
-    expected: Mapping[str, str]
+MEND_INDEX = load_script(__package__, "mend_index")
+PAGE_RECORDS = 500
+#: How often one entry is looked at again because its record was changing.
+LOOKS = 10
 
 
-class AccountIndexes:
-    """The indexes of one store's accounts."""
+class _Look(NamedTuple):
+    """An entry, its record and what the index has under its name, all at one moment."""
+
+    entry: Entry
+    #: None: the record is no hash.
+    fields: dict[str, str] | None
+    found: str | None
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether the entry is missing, or there though it doesn't belong there."""
+        belongs = self.entry.belongs(self.fields)
+        return belongs is not None and belongs != (self.found == self.entry.value)
+
+    def difference(self) -> Difference:
+        """Return what is wrong."""
+        expected = self.entry.value if self.entry.belongs(self.fields) else None
+        return Difference("accounts", f"index {self.entry.index.key} {self.entry.name}", expected, self.found)
+
+
+class AccountProjections:
+    """The indexes of one store's accounts, compared with the records page by page.
+
+    What looks wrong is looked at again in one step with its record, so what was being written is no difference.
+    """
 
     def __init__(self, server: Server, keys: Keys) -> None:
         self._server = server
         self._keys = keys
+        self._indexes = AccountIndexes(keys)
 
-    async def verify(self) -> list[Difference]:
-        """Return where indexes differ from the records, in two looks: what only one shows was being written."""
-        first = await self._look()
-        second = set(await self._look()) if first else set()
-        return [difference for difference in first if difference in second]
+    async def verify(self, *, mends: bool = False) -> AsyncIterator[Difference]:
+        """Yield where records can't be read or indexes differ from them; mend the indexes, if asked to.
 
-    async def rebuild(self) -> None:
-        """Make the indexes as the records say."""
-        for index in await self._indexes():
-            found = await self._found(index)
-            for name in found.keys() - index.expected.keys():
-                await self._server.read("SREM" if index.is_set else "HDEL", index.key, name)
-            for name, value in index.expected.items():
-                if found.get(name) != value:
-                    await self._put(index, name, value)
+        Each entry is mended by a script that looks at it and its record again and changes only what is still wrong.
+        """
+        for kind in ("user", "key"):
+            async for page in self._records(kind):
+                for unreadable in await self._unreadable(kind, page):
+                    yield unreadable
+        async for suspects in self._suspects():
+            for entry in suspects:
+                difference = await self._judge(entry, mends=mends)
+                if difference is not None:
+                    yield difference
 
-    async def _put(self, index: _Index, name: str, value: str) -> None:
-        if index.is_set:
-            await self._server.read("SADD", index.key, name)
-        else:
-            await self._server.read("HSET", index.key, name, value)
+    async def _suspects(self) -> AsyncIterator[list[Entry]]:
+        """Yield entries that may be wrong: first those that records should have, then those that indexes have."""
+        for kind in ("user", "key"):
+            async for ids in self._records(kind):
+                yield await self._missing(kind, ids)
+        for index in self._indexes.fixed:
+            async for entries in self._entries(index):
+                yield await self._unfounded(entries)
+        async for entries in self._owned_entries():
+            yield await self._unfounded(entries)
 
-    async def _look(self) -> list[Difference]:
-        looks = [
-            compare("accounts", f"index {index.key}", index.expected, await self._found(index))
-            for index in await self._indexes()
+    async def _records(self, kind: Literal["user", "key"]) -> AsyncIterator[list[str]]:
+        """Yield the ids of all records of a kind, page by page."""
+        beginning = self._keys.user("") if kind == "user" else self._keys.api_key("")
+        async for page in self._server.scan_pages("SCAN", "MATCH", f"{beginning}*"):
+            ids = [key.removeprefix(beginning) for key in page]
+            for start in range(0, len(ids), PAGE_RECORDS):
+                yield ids[start : start + PAGE_RECORDS]
+
+    async def _unreadable(self, kind: Literal["user", "key"], ids: Sequence[str]) -> list[Difference]:
+        """Return which records can't be read. Nothing else says what they were, so that can't be mended."""
+        found = []
+        for record_id, reply in zip(ids, await self._read_records(kind, ids), strict=True):
+            try:
+                if reply is WRONG_TYPE:
+                    raise StoreFormatError("it is no hash")
+                if reply:
+                    (user_from_hash if kind == "user" else api_key_from_hash)(record_id, reply)
+            except StoreFormatError as error:
+                subject = f"{'user' if kind == 'user' else 'API key'} {record_id}"
+                found.append(Difference(subject, "record", "a record that can be read", str(error)))
+        return found
+
+    async def _missing(self, kind: Literal["user", "key"], ids: Sequence[str]) -> list[Entry]:
+        records = [_fields(reply) for reply in await self._read_records(kind, ids)]
+        entries = [
+            entry
+            for record_id, fields in zip(ids, records, strict=True)
+            if fields
+            for entry in self._indexes.entries_of(kind, record_id, fields)
         ]
-        return [difference for look in looks for difference in look]
+        replies = await self._server.read_many([_look_up(entry) for entry in entries])
+        return [entry for entry, reply in zip(entries, replies, strict=True) if _found(entry, reply) != entry.value]
 
-    async def _found(self, index: _Index) -> dict[str, str]:
-        if index.is_set:
-            return dict.fromkeys(as_texts(await self._server.read("SMEMBERS", index.key)), MEMBER)
-        return as_text_map(await self._server.read("HGETALL", index.key))
+    async def _unfounded(self, entries: Sequence[Entry]) -> list[Entry]:
+        replies = await self._server.read_many([("HGETALL", as_bytes(entry.record_key)) for entry in entries])
+        return [entry for entry, reply in zip(entries, replies, strict=True) if entry.belongs(_fields(reply)) is False]
 
-    async def _indexes(self) -> list[_Index]:
-        users = await self._records(self._keys.user("*"))
-        api_keys = await self._records(self._keys.api_key("*"))
-        owned: dict[str, dict[str, str]] = {user["id"]: {} for user in users}
-        for api_key in api_keys:
-            owned.setdefault(api_key["user_id"], {})[api_key["id"]] = MEMBER
-        return [
-            _Index(self._keys.users, True, {user["id"]: MEMBER for user in users}),
-            _Index(self._keys.emails, False, {fold_email(user["email"]): user["id"] for user in users}),
-            _Index(self._keys.api_keys, True, {api_key["id"]: MEMBER for api_key in api_keys}),
-            _Index(self._keys.api_key_hashes, False, {api_key["key_hash"]: api_key["id"] for api_key in api_keys}),
-            *(_Index(self._keys.user_api_keys(user_id), True, ids) for user_id, ids in sorted(owned.items())),
-        ]
+    async def _entries(self, index: Index) -> AsyncIterator[list[Entry]]:
+        [kind] = await self._server.read_many([("TYPE", index.key)])
+        if kind.decode() != index.kind:
+            return
+        async for page in self._server.scan_pages("SSCAN" if index.kind == "set" else "HSCAN", index.key):
+            step = 1 if index.kind == "set" else 2
+            pairs = list(zip(page[::step], page[step - 1 :: step], strict=True))
+            for start in range(0, len(pairs), PAGE_RECORDS):
+                yield [self._indexes.entry(index, *pair) for pair in pairs[start : start + PAGE_RECORDS]]
 
-    async def _records(self, pattern: str) -> list[dict[str, str]]:
-        found = [key async for key in self._server.scan(pattern)]
-        replies = await self._server.read_many([("HGETALL", key) for key in sorted(set(found))])
-        return [fields for fields in map(as_text_map, replies) if fields]
+    async def _owned_entries(self) -> AsyncIterator[list[Entry]]:
+        """Yield what the sets of the users' API keys hold, for many users at a time."""
+        beginning = self._keys.user_api_keys("")
+        async for page in self._server.scan_pages("SCAN", "MATCH", f"{beginning}*"):
+            owned = [self._indexes.owned(key.removeprefix(beginning)) for key in page]
+            replies = await self._server.read_many([("SMEMBERS", index.key) for index in owned])
+            entries = [
+                self._indexes.entry(index, key_id, key_id)
+                for index, reply in zip(owned, replies, strict=True)
+                for key_id in as_texts(reply)
+            ]
+            for start in range(0, len(entries), PAGE_RECORDS):
+                yield entries[start : start + PAGE_RECORDS]
+
+    async def _judge(self, entry: Entry, *, mends: bool) -> Difference | None:
+        """Return what is wrong with an entry, if it is; mend it, unless another record has the same right to it."""
+        look = await self._look(entry)
+        if not look.is_wrong:
+            return None
+        difference = look.difference()
+        for _ in range(LOOKS if mends else 0):
+            holder = await self._holder(look)
+            if holder is not None and holder.entry.belongs(holder.fields) is not False:
+                break
+            if await self._mend(look, holder) != b"changed":
+                break
+            look = await self._look(entry)
+        return difference
+
+    async def _holder(self, look: _Look) -> _Look | None:
+        """Return the entry of another record that stands where this one should; None if there is none."""
+        entry = look.entry
+        if entry.index.kind == "set" or look.found in (None, entry.record_id):
+            return None
+        return await self._look(self._indexes.entry(entry.index, entry.name, look.found or ""))
+
+    async def _look(self, entry: Entry) -> _Look:
+        record, reply = await self._server.read_at_once([("HGETALL", as_bytes(entry.record_key)), _look_up(entry)])
+        return _Look(entry, _fields(record), _found(entry, reply))
+
+    async def _mend(self, look: _Look, holder: _Look | None) -> bytes:
+        """Set or remove an entry by `mend_index.lua`, and return its answer."""
+        entry, index = look.entry, look.entry.index
+        keys = [index.key, entry.record_key, entry.record_key if holder is None else holder.entry.record_key]
+        belongs = "1" if entry.belongs(look.fields) else "0"
+        arguments = [index.kind, entry.name, entry.record_id, index.field, _value(look), belongs]
+        arguments += ["", ""] if holder is None else [holder.entry.record_id, _value(holder)]
+        reply: bytes = await self._server.run(
+            MEND_INDEX, [*map(as_bytes, keys)], [as_bytes(argument) for argument in arguments]
+        )
+        return reply
+
+    async def _read_records(self, kind: Literal["user", "key"], ids: Sequence[str]) -> list[Reply]:
+        key_of = self._keys.user if kind == "user" else self._keys.api_key
+        return await self._server.read_many([("HGETALL", key_of(record_id)) for record_id in ids])
+
+
+def _fields(reply: Reply) -> dict[str, str] | None:
+    """Return a record's fields, those that can be read; None for what is no record."""
+    return (
+        None
+        if reply is WRONG_TYPE
+        else {name: value for name, value in as_text_map(reply).items() if is_unicode(value)}
+    )
+
+
+def _look_up(entry: Entry) -> tuple[str, str, bytes]:
+    return ("SISMEMBER" if entry.index.kind == "set" else "HGET", entry.index.key, as_bytes(entry.name))
+
+
+def _found(entry: Entry, reply: Reply) -> str | None:
+    if entry.index.kind == "set":
+        return MEMBER if reply == 1 else None
+    return None if reply is None or reply is WRONG_TYPE else as_text(reply)
+
+
+def _value(look: _Look) -> str:
+    """Return what the record says where the entry is made from it, as `mend_index.lua` reads it."""
+    field = look.entry.index.field
+    fields = look.fields or {}
+    return fields.get(field, "") if field else "1" if fields else ""

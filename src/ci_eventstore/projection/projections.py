@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from ci_common.errors import JobNotFoundError
 from ci_eventstore.claims.overview import rebuild_queue_names
 from ci_eventstore.keys import Keys, member_job_id
-from ci_eventstore.projection.accounts import AccountIndexes
+from ci_eventstore.projection.accounts import AccountProjections
 from ci_eventstore.projection.differences import Difference
 from ci_eventstore.projection.jobs import JobProjections, belongs
 from ci_eventstore.server.client import Server
@@ -21,7 +21,7 @@ class Projections:
         self._server = server
         self._keys = keys
         self._jobs = JobProjections(server)
-        self._accounts = AccountIndexes(server, keys)
+        self._accounts = AccountProjections(server, keys)
 
     async def verify(self, job_id: str | None = None) -> list[Difference]:
         """Return where derived data differs from its source; JobNotFoundError if the one job isn't there."""
@@ -37,7 +37,7 @@ class Projections:
             Difference(f"job {member_job_id(member)}", f"listing {listing}", None, member)
             async for listing, member in self._strays()
         ]
-        return [*differences, *strays, *await self._accounts.verify()]
+        return [*differences, *strays, *[difference async for difference in self._accounts.verify()]]
 
     async def rebuild(self, job_id: str | None = None) -> list[Difference]:
         """Mend what `verify` reports and return it; a hash or listing whose stream is gone is left as it is."""
@@ -49,7 +49,8 @@ class Projections:
         if job_id is None:
             async for listing, member in self._strays():
                 await self._remove_stray(listing, member)
-            await self._accounts.rebuild()
+            async for _ in self._accounts.verify(mends=True):
+                pass
             await rebuild_queue_names(self._server, self._keys)
         return differences
 

@@ -22,7 +22,7 @@ from ci_eventstore.server.failures import outcome_of
 from ci_eventstore.server.link import Link
 from ci_eventstore.server.outcomes import Cause, Kind, Outcome, Patience, Renew
 from ci_eventstore.server.pipeline import Pipeline
-from ci_eventstore.server.replies import Reply, as_info, as_texts
+from ci_eventstore.server.replies import Reply, as_info, as_texts, checked_type, is_unicode
 from ci_eventstore.server.scripts import Script
 from ci_eventstore.server.subscription import Subscription
 
@@ -74,11 +74,14 @@ class Server:
         )
 
     async def read_many(self, commands: Sequence[Sequence[str | int | bytes]]) -> list[Reply]:
-        """Send several reads together and return their replies; other clients' commands may come between them."""
+        """Send several reads together and return their replies; other clients' commands may come between them.
+
+        WRONG_TYPE is the reply for a key of another type.
+        """
         return await self._pipeline(commands, is_transaction=False)
 
     async def read_at_once(self, commands: Sequence[Sequence[str | int | bytes]]) -> list[Reply]:
-        """Send several reads of one slot as a transaction: nothing comes between them."""
+        """Send several reads of one slot as a transaction: nothing comes between them; WRONG_TYPE as in `read_many`."""
         return await self._pipeline(commands, is_transaction=True)
 
     async def try_each(self, commands: Sequence[Sequence[str | int | bytes]]) -> list[Reply | exceptions.RedisError]:
@@ -94,8 +97,10 @@ class Server:
                 pipeline.execute_command(*command)
             # redis-py would put the command before the server's words.
             replies = await pipeline.execute(raise_on_error=False)
+            if raises:
+                return [checked_type(reply) for reply in replies]
             for reply in replies:
-                if isinstance(reply, exceptions.RedisError) and (raises or outcome_of(reply, Kind.READ).is_passing):
+                if isinstance(reply, exceptions.RedisError) and outcome_of(reply, Kind.READ).is_passing:
                     raise reply
             return replies
 
@@ -103,11 +108,22 @@ class Server:
 
     async def scan(self, pattern: str) -> AsyncIterator[str]:
         """Yield the keys that match a pattern. It walks all keys: for maintenance, never for a request."""
+        async for page in self.scan_pages("SCAN", "MATCH", pattern):
+            for key in page:
+                yield key
+
+    async def scan_pages(self, command: str, *arguments: str) -> AsyncIterator[list[str]]:
+        """Yield what `SCAN`, `SSCAN` or `HSCAN` finds, page by page; some of it may come twice.
+
+        `arguments` stand around the cursor: a key before it, options after it. What isn't UTF-8 is left out of keys'
+        names, none of which is then the store's, and escaped as Python does in others.
+        """
+        before, options = ((), arguments) if command == "SCAN" else (arguments[:1], arguments[1:])
         cursor = b"0"
         while True:
-            cursor, keys = await self.read("SCAN", cursor, "MATCH", pattern, "COUNT", 1000)
-            for key in as_texts(keys):
-                yield key
+            cursor, found = await self.read(command, *before, cursor, *options, "COUNT", 1000)
+            page = as_texts(found)
+            yield [text for text in page if is_unicode(text)] if command == "SCAN" else page
             if cursor == b"0":
                 return
 
@@ -139,7 +155,7 @@ class Server:
     async def run(
         self,
         script: Script,
-        keys: Sequence[str],
+        keys: Sequence[str | bytes],
         arguments: Iterable[str | int | bytes],
         *,
         patience_seconds: float | None = None,
