@@ -10,14 +10,13 @@ from typing import NamedTuple
 from ci_common.errors import RepositoryError
 from ci_eventstore.claims.claim import Claimed
 from ci_eventstore.claims.offer import Offer
+from ci_eventstore.claims.outage_log import OutageLog
 from ci_eventstore.claims.store import CLAIM_JOBS, ClaimStore
 from ci_eventstore.errors import StoreError
 from ci_eventstore.keys import QueueKeys
 
 logger = logging.getLogger("ci_eventstore.controllers")
 
-#: How long a controller that ends waits for the store to forget it; it would be forgotten anyway.
-SIGN_OFF_SECONDS = 5.0
 #: So many jobs that messages tell of are remembered: who claims more at once asks.
 TOLD_KEPT = 256
 
@@ -27,6 +26,10 @@ class Heard(NamedTuple):
 
     given: Claimed | None = None
     cancelled: str | None = None
+
+
+#: Is given each job as soon as it is claimed.
+Take = Callable[[Claimed], None]
 
 
 class Claimer:
@@ -52,6 +55,7 @@ class Claimer:
         self._own_channel = self._partitions[0].controllers_channel + self._offer.session
         self._hear = hear
         self._subscription = store.subscription(self._on_message, lambda channel: hear(Heard()))
+        self._outage = OutageLog(logger, "no jobs can be claimed: %s", "jobs can be claimed again")
         #: Queues and jobs that messages told of.
         self._told: list[tuple[str, str]] = []
 
@@ -64,31 +68,30 @@ class Claimer:
         """Listen no more."""
         await self._subscription.close()
 
-    async def claim(self, count: int, *, is_idle: bool) -> list[Claimed]:
+    async def claim(self, count: int, take: Take, *, is_idle: bool) -> None:
         """Claim up to so many jobs, of all queues in turn; one that is idle and finds none offers to take the next."""
         told, self._told = self._told[:count], []
         # What an offer may bring has to be known before anything else is claimed.
-        if told and self._offer.stands_in is None and (found := await self._claim_told(told)):
-            return found
-        return await self._claim_asking(count, is_idle)
+        if not told or self._offer.stands_in is not None or not await self._claim_told(told, take):
+            await self._claim_asking(count, take, is_idle)
 
-    async def withdraw(self) -> list[Claimed]:
-        """Take the offer back; return what it has brought and isn't known yet."""
+    async def withdraw(self, seconds: float) -> list[Claimed]:
+        """Take the offer back; return what it has brought and isn't known yet. It has so many seconds for that."""
         partition = self._offer.stands_in
         if partition is None:
             return []
         try:
-            async with asyncio.timeout(SIGN_OFF_SECONDS):
+            async with asyncio.timeout(seconds):
                 return await self._store.withdraw(partition, self._offer, self._lease_seconds)
         except (StoreError, TimeoutError) as error:
             logger.warning("an offer couldn't be taken back: %s", str(error) or "the store gave no answer")
             self._offer.stands_in = None
             return []
 
-    async def sign_off(self) -> None:
-        """Be forgotten in all queues."""
+    async def sign_off(self, seconds: float) -> None:
+        """Be forgotten in all queues, if the store does so in time; it would be forgotten anyway."""
         try:
-            async with asyncio.timeout(SIGN_OFF_SECONDS):
+            async with asyncio.timeout(seconds):
                 for queue in dict.fromkeys(partition.name for partition in self._partitions):
                     await self._store.sign_off(queue, self._controller)
         except (StoreError, TimeoutError) as failure:
@@ -112,30 +115,33 @@ class Claimer:
             self._told.append((self._queues[channel], what))
         return Heard()
 
-    async def _claim_told(self, told: Sequence[tuple[str, str]]) -> list[Claimed]:
-        found: list[Claimed] = []
+    async def _claim_told(self, told: Sequence[tuple[str, str]], take: Take) -> int:
+        found = 0
         for queue in dict.fromkeys(queue for queue, _ in told):
             waiting = [job for its_queue, job in told if its_queue == queue]
-            with _reporting(queue):
-                found += await self._store.claim_waiting(queue, self._controller, waiting, self._lease_seconds)
+            with self._reporting(queue):
+                for claimed in await self._store.claim_waiting(queue, self._controller, waiting, self._lease_seconds):
+                    take(claimed)
+                    found += 1
         return found
 
-    async def _claim_asking(self, count: int, is_idle: bool) -> list[Claimed]:
-        found: list[Claimed] = []
+    async def _claim_asking(self, count: int, take: Take, is_idle: bool) -> None:
+        found = 0
         partitions, count_before = self._in_turn(), self._offer.count
         for partition in partitions:
-            wanted = min(count - len(found), CLAIM_JOBS)
+            wanted = min(count - found, CLAIM_JOBS)
             if wanted < 1 or self._offer.count > count_before:
                 break
             makes_offer = is_idle and not found and partition is partitions[-1]
             # None is made while one may stand elsewhere: that partition may not have answered.
             is_its_place = partition == self._offer.stands_in or (makes_offer and self._offer.stands_in is None)
             offer = self._offer if is_its_place else None
-            with _reporting(partition.name):
-                found += await self._store.claim_in(
+            with self._reporting(partition.name):
+                for claimed in await self._store.claim_in(
                     partition, self._controller, wanted, self._lease_seconds, offer, makes_offer=makes_offer
-                )
-        return found
+                ):
+                    take(claimed)
+                    found += 1
 
     def _in_turn(self) -> list[QueueKeys]:
         """Return the queues' partitions, the one where the offer stands first, the others as they come."""
@@ -143,10 +149,11 @@ class Claimer:
         partitions.sort(key=lambda partition: partition != self._offer.stands_in)
         return partitions
 
-
-@contextmanager
-def _reporting(queue: str) -> Iterator[None]:
-    try:
-        yield
-    except StoreError as error:
-        logger.warning("no jobs can be claimed: %s", error, extra={"queue": queue})
+    @contextmanager
+    def _reporting(self, queue: str) -> Iterator[None]:
+        try:
+            yield
+        except StoreError as error:
+            self._outage.failed(error, {"queue": queue})
+        else:
+            self._outage.worked()

@@ -4,12 +4,13 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from ci_eventstore.claims.claim import Claim
+from ci_eventstore.claims.outage_log import OutageLog
 from ci_eventstore.claims.store import ClaimStore
-from ci_eventstore.errors import StoreError
+from ci_eventstore.errors import OutcomeUnknownError, StoreError, StoreUnavailableError
 from ci_eventstore.keys import Keys
 from ci_eventstore.server.client import Server
 from ci_eventstore.server.deployments import Deployment
@@ -21,13 +22,21 @@ PATIENCE_LEASES = 5
 PATIENCE_SECONDS = 90.0
 #: How soon leases are renewed again after that failed: those of few seconds have no time to lose.
 RETRY_SECONDS = 0.1
+#: The part of a lease for which a renewal is tried; without an answer, the next try is over a new connection.
+PATIENCE_PART = 0.15
+#: How long the thread may take to end, and how often it is looked whether it has.
+STOP_SECONDS = 1.0
+LOOK_SECONDS = 0.01
 
 #: Told "cancel" or "lost" of a claim, from the keeper's thread.
 Notify = Callable[[Claim, str], None]
 
 
 class LeaseKeeper:
-    """Renews the leases of claims at a third of their time, until they are let go."""
+    """Renews the leases of claims at a third of their time, until they are let go.
+
+    Whatever happens in its thread, it goes on; if it can't, it says of all claims that they are lost.
+    """
 
     def __init__(self, deployment: Deployment, keys: Keys, lease_seconds: float, notify: Notify) -> None:
         self._deployment = replace(deployment, release=lambda: None)
@@ -39,7 +48,10 @@ class LeaseKeeper:
         self._held: dict[Claim, tuple[str, float]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake: asyncio.Event | None = None
+        self._keeping: asyncio.Task[None] | None = None
         self._is_stopped = False
+        self._has_ended = False
+        self._outage = OutageLog(logger, "leases can't be renewed: %s", "leases are renewed again")
         self._thread = threading.Thread(target=self._run, name="ci-eventstore-leases", daemon=True)
 
     def start(self) -> None:
@@ -50,6 +62,8 @@ class LeaseKeeper:
         """Renew this claim from now on."""
         with self._lock:
             self._held[claim] = (queue, time.monotonic())
+        if self._has_ended:
+            self._tell(claim, "lost")
 
     def let_go(self, claim: Claim) -> None:
         """Renew it no more."""
@@ -58,21 +72,54 @@ class LeaseKeeper:
 
     def look(self) -> None:
         """Renew now: something may be new."""
-        if self._loop is not None and self._wake is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._wake.set)
+        loop, wake = self._loop, self._wake
+        if loop is not None and wake is not None:
+            try:
+                loop.call_soon_threadsafe(wake.set)
+            except RuntimeError:
+                # The thread has ended just now.
+                logger.debug("nobody renews leases any more")
 
     async def stop(self) -> None:
-        """End the thread."""
+        """End the thread, whatever it waits for."""
         self._is_stopped = True
-        self.look()
-        await asyncio.to_thread(self._thread.join)
+        if self._loop is not None and self._keeping is not None:
+            try:
+                self._loop.call_soon_threadsafe(self._keeping.cancel)
+            except RuntimeError:
+                logger.debug("nobody renews leases any more")
+        deadline = time.monotonic() + STOP_SECONDS
+        while self._thread.is_alive() and time.monotonic() < deadline:
+            await asyncio.sleep(LOOK_SECONDS)
 
     def _run(self) -> None:
-        asyncio.run(self._keep())
+        try:
+            asyncio.run(self._keep())
+        except asyncio.CancelledError:
+            pass
+        except BaseException:
+            logger.exception("leases can't be renewed any more")
+        finally:
+            if not self._is_stopped:
+                self._give_up(list(self._held))
+            self._has_ended = True
 
     async def _keep(self) -> None:
-        self._wake = asyncio.Event()
+        self._wake, self._keeping = asyncio.Event(), asyncio.current_task()
         self._loop = asyncio.get_running_loop()
+        while not self._is_stopped:
+            try:
+                await self._keep_over_one_server()
+            except TimeoutError:
+                # Another connection may lead to a server that answers.
+                self._note_failure("the server gives no answer")
+            except Exception:
+                logger.exception("leases couldn't be renewed")
+                self._give_up_late_ones()
+                await self._pause(self._lease_seconds / 10)
+
+    async def _keep_over_one_server(self) -> None:
+        """Renew until there is no answer in time; TimeoutError."""
         server = Server(self._deployment)
         try:
             claims = ClaimStore(server, self._keys)
@@ -98,14 +145,31 @@ class LeaseKeeper:
         for queue in {queue for queue, _ in held.values()}:
             group = [claim for claim, (its_queue, _) in held.items() if its_queue == queue]
             try:
-                answers = await claims.renew(queue, group, self._lease_seconds)
-            except StoreError as error:
-                logger.warning("leases can't be renewed: %s", error)
-                self._give_up_late_ones()
+                self._note(queue, await self._renew(claims, queue, group))
+            except (StoreUnavailableError, OutcomeUnknownError) as error:
+                self._note_failure(error)
                 is_answered = False
-                continue
-            self._note(queue, answers)
+            except StoreError as error:
+                self._note_failure(error)
+                await self._renew_one_by_one(claims, queue, group)
+        if is_answered and held:
+            self._outage.worked()
         return is_answered
+
+    async def _renew(self, claims: ClaimStore, queue: str, group: Sequence[Claim]) -> dict[Claim, str]:
+        """Renew leases, trying for a part of their time; StoreError, TimeoutError if not even a refusal comes."""
+        seconds = self._lease_seconds * PATIENCE_PART
+        async with asyncio.timeout(2 * seconds):
+            return await claims.renew(queue, group, self._lease_seconds, patience_seconds=seconds)
+
+    async def _renew_one_by_one(self, claims: ClaimStore, queue: str, group: Sequence[Claim]) -> None:
+        """Renew what can be: one damaged job must not take others along."""
+        for claim in group:
+            try:
+                self._note(queue, await self._renew(claims, queue, [claim]))
+            except StoreError as error:
+                logger.debug("a lease can't be renewed: %s", error, extra={"job_id": claim.job_id})
+        self._give_up_late_ones()
 
     def _note(self, queue: str, answers: dict[Claim, str]) -> None:
         for claim, answer in answers.items():
@@ -117,13 +181,26 @@ class LeaseKeeper:
                 else:
                     self._held[claim] = (queue, time.monotonic())
             if answer != "held":
-                self._notify(claim, answer)
+                self._tell(claim, answer)
+
+    def _note_failure(self, reason: object) -> None:
+        self._outage.failed(reason)
+        self._give_up_late_ones()
 
     def _give_up_late_ones(self) -> None:
         limit = time.monotonic() - max(PATIENCE_LEASES * self._lease_seconds, PATIENCE_SECONDS)
         with self._lock:
             late = [claim for claim, (_, renewed_at) in self._held.items() if renewed_at < limit]
-            for claim in late:
-                del self._held[claim]
-        for claim in late:
-            self._notify(claim, "lost")
+        self._give_up(late)
+
+    def _give_up(self, claims: Sequence[Claim]) -> None:
+        for claim in claims:
+            self.let_go(claim)
+            self._tell(claim, "lost")
+
+    def _tell(self, claim: Claim, answer: str) -> None:
+        try:
+            self._notify(claim, answer)
+        except RuntimeError:
+            # Its event loop is closed, so nobody runs the job any more.
+            logger.debug("nobody hears that a job is %s", answer, extra={"job_id": claim.job_id})

@@ -144,8 +144,10 @@ class ClaimStore:
         found = await self._take(keys, controller, [_Candidate(job_id)], [], int(lease_seconds * 1000), call)
         return found[0] if found else None
 
-    async def renew(self, queue: str, claims: Sequence[Claim], lease_seconds: float) -> dict[Claim, str]:
-        """Renew the leases of a controller's jobs.
+    async def renew(
+        self, queue: str, claims: Sequence[Claim], lease_seconds: float, *, patience_seconds: float | None = None
+    ) -> dict[Claim, str]:
+        """Renew the leases of a controller's jobs, trying for so many seconds.
 
         Return for each "held", "cancel" (held, and someone wants it cancelled) or "lost".
         """
@@ -157,8 +159,9 @@ class ClaimStore:
             hashes = [self._keys.job(claim.job_id).hash for claim in group]
             pairs = [text for claim in group for text in (claim.job_id, str(claim))]
             lease_ms = str(int(lease_seconds * 1000))
-            reply = as_texts(await self._server.run(RENEW, [keys.leases, keys.clock, *hashes], [lease_ms, *pairs]))
-            answers.update(zip(group, reply, strict=True))
+            all_keys = [keys.leases, keys.clock, *hashes]
+            reply = await self._server.run(RENEW, all_keys, [lease_ms, *pairs], patience_seconds=patience_seconds)
+            answers.update(zip(group, as_texts(reply), strict=True))
         return answers
 
     async def sign_off(self, queue: str, controller: str = "") -> None:

@@ -3,22 +3,27 @@
 import asyncio
 import logging
 import traceback
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import cached_property
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from ci_common.errors import LeaseLostError
 from ci_common.models import Job, JobEvent, JobStatus, utc_now
 from ci_eventstore.claims.claim import Claim, Claimed
-from ci_eventstore.errors import LogNotStoredError, LogWriterClosedError, OutcomeUnknownError, StoreUnavailableError
+from ci_eventstore.controllers.finishing import finish
+from ci_eventstore.controllers.interrupt import Cause, Interrupt
+from ci_eventstore.controllers.storing import EndStorage
+from ci_eventstore.errors import LogNotStoredError, LogWriterClosedError, MachineError
+from ci_eventstore.jobs.commands import HandBack
+from ci_eventstore.jobs.decide import is_handed_back_too_often
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.writer.log_writer import LogWriter
 
 logger = logging.getLogger("ci_eventstore.controllers")
 
-#: How soon the end of a job is written again when the store was away.
-RETRY_SECONDS = 0.5
+#: How long a job that ends waits for the store once its task is cancelled.
+CANCELLED_SECONDS = 5.0
 
 
 class ClaimedJob:
@@ -29,8 +34,11 @@ class ClaimedJob:
             await claimed.complete(success=True)
 
     Inside `async with`, the task is cancelled when the lease is lost or someone cancels the job. Leaving it ends the
-    job: with `success` if it hasn't been ended by then; as failed, with the traceback in its log, on an exception; back
-    in its queue when the controller was stopped meanwhile; and not at all when the lease was lost.
+    job: with `success` if it hasn't been ended by then; as failed, with the traceback in its log, on an exception,
+    `SystemExit` and a cancellation that nobody asked for included; back in its queue when the controller was stopped
+    or the machine can't run it (`MachineError`); and not at all when the lease was lost.
+
+    An end that has begun is stored although the task is cancelled; from then on the store is waited for for 5 seconds.
     """
 
     def __init__(
@@ -44,7 +52,7 @@ class ClaimedJob:
         self._claimed = claimed
         self.job: Job = claimed.job
         self.claim: Claim = claimed.claim
-        #: How often the job was claimed, this time included.
+        #: How often the job was tried, this time included; what was given back in order doesn't count.
         self.attempts = claimed.attempts
         self.lost_by = claimed.lost_by
         #: Set when the claim isn't the job's any more.
@@ -55,13 +63,16 @@ class ClaimedJob:
         self.success = True
         #: Whether it was ended, released or lost.
         self.is_over = False
+        #: Why this machine couldn't run it, if that is so.
+        self.machine_error: MachineError | None = None
         self._on_end = on_end
         self._secrets = tuple(secrets)
         self._log: LogWriter | None = None
-        #: The task that is inside, as long as it may be interrupted.
-        self._task: asyncio.Task[object] | None = None
-        self._is_to_stop = False
-        self._was_interrupted = False
+        #: Whether somebody has begun to run it.
+        self.is_entered = False
+        self._interrupt = Interrupt()
+        self._storage = EndStorage(self.job.id, self.lost)
+        self._is_ending = False
         if claimed.is_cancelled:
             self.cancelled.set()
 
@@ -72,13 +83,30 @@ class ClaimedJob:
 
     @property
     def log(self) -> LogWriter:
-        """The writer of the job's log; it is closed when the job is ended. LogWriterClosedError after that."""
+        """The job's log, open from its first use until the job ends; LogWriterClosedError after that."""
         if self._log is None:
             if self.is_over:
                 raise LogWriterClosedError(self.job.id)
             self._log = self.repository.log_writer(self.job.id, secrets=self._secrets)
             self._log.open()
+            if (left := self._storage.deadline.left()) is not None:
+                self._log.hurry(left)
         return self._log
+
+    @property
+    def unstored_end(self) -> str | None:
+        """How it ended, if the store doesn't know that; None if it does."""
+        return self._storage.unstored_end
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether its body runs: it was entered, and isn't about to end."""
+        return self._interrupt.is_inside
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether its body was, or is to be, cancelled."""
+        return self._interrupt.is_wanted
 
     async def write(self, data: str | bytes) -> None:
         """Write to the job's log; LogNotStoredError, LogWriterClosedError."""
@@ -89,18 +117,22 @@ class ClaimedJob:
 
         async def write() -> None:
             event = JobEvent("complete", success=success, timestamp=utc_now())
-            await self._persist(lambda: self._complete(event))
+            await self._storage.persist(lambda: self._complete(event), "success" if success else "no success")
 
         await self._end(write)
 
     async def fail(self, reason: str) -> None:
         """End the job as failed, with the reason as the last line of its log; LeaseLostError."""
-        await self._take_back_interrupt()
+        await self._interrupt.take_back()
         await self.write(f"[{reason}]\n")
-        await self._end(lambda: self._persist(lambda: self.repository.update_job_status(self.job.id, JobStatus.FAILED)))
+
+        def write() -> Awaitable[None]:
+            return self.repository.update_job_status(self.job.id, JobStatus.FAILED)
+
+        await self._end(lambda: self._storage.persist(write, "failed"))
 
     async def release(self, *, patiently: bool = True) -> None:
-        """Put the job back into its queue, claimable at once; LeaseLostError.
+        """Put the job back into its queue, claimable at once; it costs the job no attempt. LeaseLostError.
 
         Unless it is done patiently, an outage of the store isn't waited for: others get the job when its lease ends.
         """
@@ -108,31 +140,63 @@ class ClaimedJob:
         def write() -> Awaitable[None]:
             return self.repository.update_job_status(self.job.id, JobStatus.QUEUED)
 
-        await self._end((lambda: self._persist(write)) if patiently else write)
+        await self._end(lambda: self._storage.give_back(write, patiently=patiently))
+
+    async def hand_back(self, reason: str) -> None:
+        """Put the job back into its queue because this machine can't run it; say so in its log. LeaseLostError.
+
+        At the tenth time, or when a third controller can't run it, the job fails: it may be the cause itself.
+        """
+        await self._interrupt.take_back()
+        controller, state = self._claimed.state.controller or "", self._claimed.state
+        if is_handed_back_too_often(state, controller):
+            times = (state.hand_backs or 0) + 1
+            await self.fail(f"given up: {times} times its controller couldn't run it, the last time {reason}")
+            return
+        await self.write(f"[handed back: controller {controller} can't run it, {reason}]\n")
+        jobs, command = self._shared.parts.jobs, HandBack(controller)
+
+        def write() -> Awaitable[None]:
+            return jobs.execute(self.job.id, command, str(self.claim), state)
+
+        await self._end(lambda: self._storage.give_back(write, patiently=True))
 
     async def cancel(self) -> None:
         """End the job as cancelled, with the line of who asked for it; LeaseLostError."""
-        await self._end(lambda: self._persist(lambda: self.repository.cancel_job(self.job.id)))
+        await self._end(lambda: self._storage.persist(lambda: self.repository.cancel_job(self.job.id), "cancelled"))
 
-    def interrupt(self, *, lost: bool = False, cancelled: bool = False) -> None:
-        """Cancel the task that is inside, and note why."""
+    def interrupt(self, *, lost: bool = False, cancelled: bool = False, again: bool = False) -> None:
+        """Cancel the task that is inside, and note why; `again`: though it was cancelled before."""
         if lost:
             self.lost.set()
         if cancelled:
             self.cancelled.set()
-        self._is_to_stop = True
-        if self._task is not None and not self._was_interrupted:
-            self._was_interrupted = True
-            self._task.cancel()
+        if again:
+            self._interrupt.insist()
+        self._interrupt.send()
+
+    def hurry(self, seconds: float) -> None:
+        """From now on, wait for the store for so many seconds in all."""
+        self._storage.deadline.shorten(seconds)
+        if self._log is not None:
+            self._log.hurry(seconds)
+            # Each further piece would have as much time again.
+            asyncio.get_running_loop().call_later(seconds, self._log.hurry, 0.0)
 
     async def __aenter__(self) -> Self:
         """Begin; what came before this claim is told in the log."""
-        if self.attempts > 1:
-            before = f"controller {self.lost_by} was lost" if self.lost_by else "it was given back"
-            await self.write(f"[attempt {self.attempts}: {before}]\n")
-        # Not before: cancelled in here, it would never be left, and so not be ended.
-        self._task = asyncio.current_task()
-        if self._is_to_stop or self.cancelled.is_set():
+        self.is_entered = True
+        try:
+            if self.lost_by:
+                await self.write(f"[attempt {self.attempts}: controller {self.lost_by} was lost]\n")
+            elif self.claim.epoch > 1:
+                await self.write("[begun again: it was given back]\n")
+        except BaseException as error:
+            # It is never left then.
+            await self._sheltered(self._conclude(error, Cause.OUTSIDE))
+            raise
+        self._interrupt.enter()
+        if self.cancelled.is_set():
             self.interrupt()
         return self
 
@@ -140,24 +204,29 @@ class ClaimedJob:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
         """End the job as said above."""
-        is_interrupt = self._was_interrupted and isinstance(error, asyncio.CancelledError)
-        if is_interrupt and self._task is not None:
-            # A cancellation that isn't ours goes on to whom it belongs.
-            is_interrupt = self._task.uncancel() == 0
-            self._task = None
-        await self._take_back_interrupt()
+        if isinstance(error, GeneratorExit):
+            # Whoever holds it was thrown away, and can wait for nothing.
+            self._note_over()
+            return False
+        cause = self._interrupt.leave(error)
         try:
-            await self._conclude(error)
+            await self._interrupt.take_back()
+        finally:
+            await self._sheltered(self._conclude(error, cause))
+        return error is not None and cause is not Cause.OUTSIDE
+
+    async def _conclude(self, error: BaseException | None, cause: Cause | None) -> None:
+        try:
+            await self._end_as(error, cause)
         except LeaseLostError:
             self.lost.set()
             logger.warning("a job was lost", extra={"job_id": self.job.id})
         finally:
             await self._close_log()
-            self.is_over = True
-            self._on_end(self)
-        return is_interrupt or isinstance(error, Exception)
+            self._note_over()
 
-    async def _conclude(self, error: BaseException | None) -> None:
+    async def _end_as(self, error: BaseException | None, cause: Cause | None) -> None:
+        """End the job as the way says in which its body ended, unless it is over."""
         if self.is_over or self.lost.is_set():
             return
         if self.cancelled.is_set():
@@ -166,13 +235,16 @@ class ClaimedJob:
             await self.complete(self.success)
         elif isinstance(error, LeaseLostError):
             self.lost.set()
-        elif isinstance(error, Exception):
+        elif isinstance(error, MachineError):
+            self.machine_error = error
+            await self.hand_back(str(error))
+        elif cause in (Cause.INTERRUPT, Cause.OUTSIDE):
+            # The controller was stopped, or whoever runs it was cancelled.
+            await self.release(patiently=False)
+        else:
             logger.warning("a job failed by an exception", exc_info=error, extra={"job_id": self.job.id})
             await self.write("".join(traceback.format_exception(error)))
             await self.fail(f"the handler raised {type(error).__name__}")
-        else:
-            # The controller was stopped, or whoever runs it was cancelled.
-            await self.release(patiently=False)
 
     async def _complete(self, event: JobEvent) -> None:
         if not await self._shared.claims.completions.complete(self._claimed, event):
@@ -180,48 +252,35 @@ class ClaimedJob:
 
     async def _end(self, write: Callable[[], Awaitable[None]]) -> None:
         """End the job behind its log; what was begun isn't interrupted any more."""
-        await self._take_back_interrupt()
+        await self._interrupt.take_back()
+        await self._sheltered(self._close_and(write))
+
+    async def _close_and(self, write: Callable[[], Awaitable[None]]) -> None:
         try:
             await self._close_log()
             await write()
         finally:
             # Also if it isn't known whether it took effect: what is still claimed then falls to others.
+            self._note_over()
+
+    async def _sheltered(self, ending: Coroutine[Any, Any, None]) -> None:
+        """Carry an ending through although this task is cancelled."""
+        if self._is_ending:
+            await ending
+            return
+        self._is_ending = True
+        try:
+            await finish(ending, lambda: self.hurry(CANCELLED_SECONDS))
+        finally:
+            self._is_ending = False
+
+    def _note_over(self) -> None:
+        if not self.is_over:
             self.is_over = True
             self._on_end(self)
 
-    async def _persist(self, write: Callable[[], Awaitable[None]]) -> None:
-        """Write through outages, until it is known that the claim is lost."""
-        unknown: OutcomeUnknownError | None = None
-        while True:
-            try:
-                return await write()
-            except LeaseLostError as error:
-                # The claim may be gone because the end took effect.
-                raise unknown or error from error
-            except (OutcomeUnknownError, StoreUnavailableError) as error:
-                unknown = error if isinstance(error, OutcomeUnknownError) else unknown
-                if self.lost.is_set():
-                    raise
-                logger.warning("the store is away, the end of a job waits", extra={"job_id": self.job.id})
-            await asyncio.sleep(RETRY_SECONDS)
-
-    async def _take_back_interrupt(self) -> None:
-        """Interrupt no more from here on; an interrupt that is on its way already hits nobody."""
-        task, self._task = self._task, None
-        is_own = task is asyncio.current_task()
-        if task is None or not is_own or not self._was_interrupted:
-            return
-        self._was_interrupted = False
-        try:
-            await asyncio.sleep(0)
-        except asyncio.CancelledError:
-            if task.uncancel():
-                raise
-        else:
-            task.uncancel()
-
     async def _close_log(self) -> None:
-        log, self._log = self._log, None
+        log = self._log
         if log is None:
             return
         try:
@@ -229,4 +288,7 @@ class ClaimedJob:
             await log.close(looks_back=False)
         except LogNotStoredError as failure:
             if not isinstance(failure.__cause__, LeaseLostError):
+                self._storage.rescue_path = failure.path
                 logger.error("a log could not be stored: %s", failure, extra={"job_id": self.job.id})
+        finally:
+            self._log = None

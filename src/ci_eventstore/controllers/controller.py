@@ -14,10 +14,13 @@ from typing import Self
 
 from ci_common.errors import RepositoryError
 from ci_common.validation import check_id
-from ci_eventstore.claims.claim import Claim, Claimed
+from ci_eventstore.claims.claim import CANCELLER, Claim, Claimed
 from ci_eventstore.claims.claimer import Claimer, Heard
 from ci_eventstore.claims.lease_keeper import LeaseKeeper
 from ci_eventstore.controllers.claimed_job import ClaimedJob
+from ci_eventstore.controllers.finishing import finish
+from ci_eventstore.controllers.handlers import STORE_SECONDS, Handlers
+from ci_eventstore.controllers.health import MachineHealth
 from ci_eventstore.errors import ConfigurationError
 from ci_eventstore.repository import RedisJobRepository
 
@@ -31,6 +34,16 @@ WAVES = 4
 SMALL_WAVE = 16
 #: After so many turns of the event loop a task's request has left.
 TURNS_TO_LEAVE = 3
+
+#: A poll of less would keep the server busy; a week is longer than anything here should wait.
+SHORTEST_POLL_SECONDS = 0.01
+LONGEST_SECONDS = 604_800
+#: How long a controller that is stopped waits for jobs that it has asked for already.
+ASKED_SECONDS = 0.6
+#: How long one that has no jobs any more waits for the store: to take back its offer, and to be forgotten.
+LEAVE_SECONDS = 0.6
+#: How long one that is left waits for those who run its jobs without `run`.
+OTHERS_SECONDS = 30.0
 
 #: Runs a claimed job. False: it did not succeed; anything else: it did, unless the handler has ended the job itself.
 Handler = Callable[[ClaimedJob], Awaitable[bool | None]]
@@ -55,8 +68,13 @@ class ControllerSettings:
         """Refuse what can't be."""
         if self.concurrency < 1 or self.max_attempts < 1:
             raise ConfigurationError("concurrency and max_attempts must be 1 or more")
-        if self.lease_seconds < 1:
-            raise ConfigurationError(f"lease_seconds={self.lease_seconds} must be 1 or more")
+        if not 1 <= self.lease_seconds <= LONGEST_SECONDS:
+            raise ConfigurationError(f"lease_seconds={self.lease_seconds} must be from 1 to {LONGEST_SECONDS}")
+        if not SHORTEST_POLL_SECONDS <= self.poll_seconds <= LONGEST_SECONDS:
+            limits = f"from {SHORTEST_POLL_SECONDS} to {LONGEST_SECONDS}"
+            raise ConfigurationError(f"poll_seconds={self.poll_seconds} must be {limits}")
+        if not 0 <= self.grace_seconds <= LONGEST_SECONDS:
+            raise ConfigurationError(f"grace_seconds={self.grace_seconds} must be from 0 to {LONGEST_SECONDS}")
 
 
 class Controller:
@@ -82,6 +100,8 @@ class Controller:
         self.name = name or new_name()
         if any(character.isspace() for character in check_id("controller", self.name)):
             raise ConfigurationError(f"the controller's name {self.name!r} must have no blanks")
+        if self.name == CANCELLER:
+            raise ConfigurationError(f"a controller can't be named {CANCELLER!r}: so is who ends jobs that were lost")
         self.settings = settings or ControllerSettings()
         self._repository = repository
         self._queues = [check_id("queue", queue) for queue in queues]
@@ -90,7 +110,14 @@ class Controller:
         self._woken = asyncio.Event()
         #: Jobs that an offer has brought and that aren't begun.
         self._brought: list[ClaimedJob] = []
+        #: The question for jobs that is on its way.
+        self._asking: asyncio.Task[list[ClaimedJob]] | None = None
         self._stopping = asyncio.Event()
+        self._handlers: Handlers | None = None
+        self._health = MachineHealth()
+        self._is_hurried = False
+        #: Ids of jobs whose ends the store doesn't know.
+        self.unstored: list[str] = []
         self._claimer: Claimer | None = None
         self._keeper: LeaseKeeper | None = None
 
@@ -112,58 +139,56 @@ class Controller:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Give back what is still claimed, and sign off."""
+        """Give back what is still claimed when nobody runs it any more, and sign off."""
         self.stop()
-        await self._take_back_offer()
-        # From here on nobody hears what it might be given.
-        await self._open_claimer().close()
-        for job in list(self._running.values()):
-            await self._give_back(job)
-        if self._keeper is not None:
-            await self._keeper.stop()
-        await self._open_claimer().sign_off()
+        await finish(self._leave())
 
     def stop(self) -> None:
         """Claim no more jobs; those that run have a time of grace."""
-        self._stopping.set()
         self._woken.set()
+        if self._stopping.is_set():
+            return
+        self._stopping.set()
+        if self._asking is not None:
+            asyncio.get_running_loop().call_later(ASKED_SECONDS, self._asking.cancel)
 
     def hurry(self) -> None:
-        """Claim no more jobs, and give back at once those that run."""
+        """Claim no more jobs, and give back at once those that run; ends that aren't stored in 3 seconds aren't."""
+        self._is_hurried = True
         self.stop()
         for job in list(self._running.values()):
             job.interrupt()
+            job.hurry(STORE_SECONDS)
+        if self._handlers is not None:
+            self._handlers.hurry()
 
     async def run(self, handler: Handler) -> None:
-        """Run claimed jobs until stopped; then wait for those that run, and give back those that take too long."""
-        tasks: set[asyncio.Task[None]] = set()
-        async with aclosing(self.claims()) as claims:
-            async for job in claims:
-                task = asyncio.create_task(self._attend(job, handler))
-                tasks.add(task)
-                task.add_done_callback(tasks.discard)
-        if tasks:
-            await asyncio.wait(tasks, timeout=self.settings.grace_seconds)
-        for job in list(self._running.values()):
-            job.interrupt()
-        if tasks:
-            await asyncio.wait(tasks)
+        """Run claimed jobs until stopped; then wait for those that run, and give back those that take too long.
+
+        When this returns, no handler runs any more, also if it is cancelled: then all are interrupted and awaited. The
+        exception is a handler that doesn't end within 30 seconds of that: its job is given up.
+        """
+        handlers = self._handlers = Handlers(self.settings.grace_seconds, self._give_up)
+        try:
+            async with handlers, aclosing(self.claims()) as claims:
+                async for job in claims:
+                    handlers.begin(job, self._attend(job, handler))
+        finally:
+            self._handlers = None
+            # Those that were claimed and that no handler was begun for.
+            await finish(self._give_back([job for job in self._running.values() if not job.is_entered]))
 
     async def claims(self) -> AsyncGenerator[ClaimedJob, None]:
         """Yield claimed jobs, as many as may run at a time, until stopped; each is to be entered with `async with`."""
-        asking: asyncio.Task[list[ClaimedJob]] | None = None
         try:
             while not self._stopping.is_set():
                 self._woken.clear()
-                if asking is None:
-                    wanted = self._wanted()
-                    found = await self._ask(wanted)
-                else:
-                    found, asking = await asyncio.shield(asking), None
+                wanted = self._wanted()
+                found = await self._find(wanted)
                 is_more_likely, wanted = len(found) == wanted, self._wanted()
-                if is_more_likely and wanted:
+                if is_more_likely and wanted and not self._stopping.is_set():
                     # The next question is on its way while these are begun.
-                    asking = asyncio.create_task(self._ask(wanted))
+                    self._asking = asyncio.create_task(self._ask(wanted))
                     for _ in range(TURNS_TO_LEAVE):
                         await asyncio.sleep(0)
                 for job in found:
@@ -175,17 +200,61 @@ class Controller:
                 else:
                     await self._wait()
         finally:
-            if asking is not None:
-                for job in await asking:
-                    await self._give_back(job)
-            await self._take_back_offer()
+            await finish(self._ask_no_more())
 
-    async def _take_back_offer(self) -> None:
-        """Make no offer any more, and give back what it has brought."""
+    async def _find(self, wanted: int) -> list[ClaimedJob]:
+        """Return what a question brings; nothing if that takes too long after a stop."""
+        if self._asking is None:
+            if self._brought or wanted < 1:
+                return await self._ask(wanted)
+            self._asking = asyncio.create_task(self._ask(wanted))
+        asking = self._asking
+        # Whoever is cancelled here mustn't lose jobs that are on their way.
+        await asyncio.wait({asking})
+        self._asking = None
+        return [] if asking.cancelled() else asking.result()
+
+    async def _ask_no_more(self) -> None:
+        """Make no offer and wait for no answer any more; give back what comes of that."""
+        asking, self._asking = self._asking, None
+        found: list[ClaimedJob] = []
+        if asking is not None:
+            await asyncio.wait({asking}, timeout=ASKED_SECONDS)
+            asking.cancel()
+            await asyncio.wait({asking})
+            if not asking.cancelled() and asking.exception() is None:
+                found = asking.result()
         claimer = self._open_claimer()
-        self._brought += [self._take_over(claimed) for claimed in await claimer.withdraw()]
-        while self._brought:
-            await self._give_back(self._brought.pop())
+        self._brought += [self._take_over(claimed) for claimed in await claimer.withdraw(LEAVE_SECONDS)]
+        found += self._brought
+        self._brought.clear()
+        await self._give_back(found)
+
+    async def _leave(self) -> None:
+        """End, in a time that is bounded: nobody runs a job, nobody renews a lease, nobody listens."""
+        await self._ask_no_more()
+        # From here on nobody hears what it might be given.
+        await self._open_claimer().close()
+        await self._outlast_others()
+        await self._give_back(list(self._running.values()))
+        if self._keeper is not None:
+            await self._keeper.stop()
+        await self._open_claimer().sign_off(LEAVE_SECONDS / 2)
+
+    async def _outlast_others(self) -> None:
+        """Wait until nobody runs a job any more that was taken from `claims`; give up those that go on."""
+        inside = [job for job in self._running.values() if job.is_entered]
+        for job in inside:
+            job.interrupt()
+        seconds = STORE_SECONDS if self._is_hurried else OTHERS_SECONDS
+        try:
+            async with asyncio.timeout(seconds):
+                while not all(job.is_over for job in inside):
+                    self._woken.clear()
+                    await self._woken.wait()
+        except TimeoutError:
+            for job in inside:
+                self._give_up(job)
 
     def _open_claimer(self) -> Claimer:
         assert self._claimer is not None, "a controller is used in `async with`"
@@ -194,6 +263,9 @@ class Controller:
     def _wanted(self) -> int:
         """Return how many jobs to ask for: not all that may run if they are many, so that some run as others come."""
         free = self.settings.concurrency - len(self._running)
+        if self._health.is_unfit:
+            is_pausing = self._health.pause(asyncio.get_running_loop().time()) > 0
+            return 0 if is_pausing else min(free, 1)
         return min(free, max(self.settings.concurrency // WAVES, SMALL_WAVE))
 
     async def _ask(self, count: int) -> list[ClaimedJob]:
@@ -203,9 +275,14 @@ class Controller:
             return found
         if count < 1:
             return []
-        is_idle = not self._running and not self._stopping.is_set()
-        claimed = await self._open_claimer().claim(count, is_idle=is_idle)
-        return [self._take_over(one) for one in claimed]
+        is_idle = not self._running and not self._stopping.is_set() and not self._health.is_unfit
+        jobs: list[ClaimedJob] = []
+        try:
+            # Taken over one by one: should this be cancelled, those that came until then aren't lost.
+            await self._open_claimer().claim(count, lambda one: jobs.append(self._take_over(one)), is_idle=is_idle)
+        except Exception:
+            logger.exception("jobs can't be claimed")
+        return jobs
 
     def _take_over(self, claimed: Claimed) -> ClaimedJob:
         job = ClaimedJob(self._repository, claimed, self._secrets, on_end=self._drop)
@@ -217,7 +294,7 @@ class Controller:
     async def _is_to_run(self, job: ClaimedJob) -> bool:
         """Give a job back after a stop; end one that only has to be ended, as it was cancelled or tried too often."""
         if self._stopping.is_set():
-            await self._give_back(job)
+            await self._give_back([job])
             return False
         if not job.cancelled.is_set() and job.attempts <= self.settings.max_attempts:
             return True
@@ -238,20 +315,43 @@ class Controller:
                 job.success = await handler(job) is not False
         except RepositoryError as error:
             logger.error("a job couldn't be ended: %s", error, extra={"job_id": job.job.id})
+        except Exception:
+            logger.exception("a job couldn't be ended", extra={"job_id": job.job.id})
         finally:
             self._drop(job)
 
     def _drop(self, job: ClaimedJob) -> None:
         """Forget a job that is over, one way or the other."""
-        if self._running.pop(job.claim, None) is not None and self._keeper is not None:
-            self._keeper.let_go(job.claim)
+        if self._running.pop(job.claim, None) is not None:
+            if self._keeper is not None:
+                self._keeper.let_go(job.claim)
+            if job.unstored_end is not None:
+                self.unstored.append(job.job.id)
+            self._note_health(job)
         self._woken.set()
 
-    async def _give_back(self, job: ClaimedJob) -> None:
+    def _note_health(self, job: ClaimedJob) -> None:
+        if job.machine_error is not None:
+            self._health.note_failure(job.machine_error, asyncio.get_running_loop().time())
+        elif job.is_entered and not job.is_interrupted:
+            self._health.note_success()
+
+    async def _give_back(self, jobs: Sequence[ClaimedJob]) -> None:
+        """Put jobs back into their queues that nobody runs; together, as that costs little more than one."""
+        await asyncio.gather(*map(self._give_one_back, jobs))
+
+    async def _give_one_back(self, job: ClaimedJob) -> None:
+        if self._is_hurried:
+            job.hurry(STORE_SECONDS)
         try:
             await job.release(patiently=False)
         except RepositoryError as error:
             logger.warning("a job couldn't be given back: %s", error, extra={"job_id": job.job.id})
+        self._drop(job)
+
+    def _give_up(self, job: ClaimedJob) -> None:
+        """Renew the lease of a job no more whose handler doesn't end; it mustn't be given back, since it runs."""
+        job.interrupt(lost=True)
         self._drop(job)
 
     def _interrupt(self, claim: Claim, answer: str) -> None:

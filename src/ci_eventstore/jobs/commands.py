@@ -23,6 +23,13 @@ class UpdateStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class HandBack:
+    """Put a claimed job back into its queue, because its controller's machine can't run it."""
+
+    controller: str
+
+
+@dataclass(frozen=True, slots=True)
 class Complete:
     """End the job with a `complete` event."""
 
@@ -42,4 +49,4 @@ class Cancel:
     is_final: bool = False
 
 
-Command = AppendEvents | UpdateStatus | Complete | Cancel
+Command = AppendEvents | UpdateStatus | HandBack | Complete | Cancel

@@ -12,7 +12,7 @@ from ci_common.errors import InvalidTransitionError, JobNotFoundError, ResultCon
 from ci_common.models import Job, JobEvent, JobStatus
 from ci_common.transitions import ENDED, check_move
 from ci_eventstore.events.records import Fact, FactType, Record
-from ci_eventstore.jobs.commands import AppendEvents, Cancel, Command, Complete, UpdateStatus
+from ci_eventstore.jobs.commands import AppendEvents, Cancel, Command, Complete, HandBack, UpdateStatus
 from ci_eventstore.jobs.evolve import evolve_all
 from ci_eventstore.jobs.state import JobState
 
@@ -21,6 +21,9 @@ CREATED_FIELDS = (
     "user_id", "created_at", "name", "queue", "command", "zip_file_path", "success",
     "start_time", "end_time", "container_id",
 )  # fmt: skip
+#: A job that can't be run fails at its tenth hand-back, or that by a third controller.
+MAX_HAND_BACKS = 10
+MAX_UNFIT_CONTROLLERS = 3
 _MOVES = {
     JobStatus.RUNNING: FactType.STARTED,
     JobStatus.QUEUED: FactType.REQUEUED,
@@ -49,6 +52,9 @@ def decide(job_id: str, state: JobState, command: Command, now: datetime) -> lis
             return _append(job_id, state, command, now)
         case UpdateStatus():
             return _update_status(job_id, state, command, now)
+        case HandBack():
+            check_move(job_id, state.status, JobStatus.QUEUED)
+            return [Fact(FactType.REQUEUED, now, {**given_back(state), **handed_back(state, command.controller)})]
         case Complete():
             return _complete(job_id, state, command, now)
         case Cancel():
@@ -78,12 +84,31 @@ def _update_status(job_id: str, state: JobState, command: UpdateStatus, now: dat
         hint = "a job is completed with its result, by complete_job"
         raise InvalidTransitionError(job_id, state.status.value, "completed", hint)
     check_move(job_id, state.status, command.status)
+    if command.status == JobStatus.QUEUED:
+        details |= given_back(state)
     if command.status == JobStatus.RUNNING and state.start_time is None:
         details.setdefault("start_time", now)
     records: list[Record] = [Fact(_MOVES[command.status], now, details)]
     if command.status in ENDED:
         records.append(JobEvent("complete", success=False, timestamp=now))
     return records
+
+
+def given_back(state: JobState) -> dict[str, Any]:
+    """Return what changes when a controller gives a job back in order: that wasn't an attempt."""
+    return {} if state.claim is None else {"attempts": max(state.attempts - 1, 0)}
+
+
+def handed_back(state: JobState, controller: str) -> dict[str, Any]:
+    """Return what changes when a controller can't run a job: how often that was so, and who they were."""
+    controllers = [*(state.handed_back_by or "").split(), controller]
+    return {"hand_backs": (state.hand_backs or 0) + 1, "handed_back_by": " ".join(dict.fromkeys(controllers))}
+
+
+def is_handed_back_too_often(state: JobState, controller: str) -> bool:
+    """Tell whether a job that this controller can't run either is to fail: it may be the job that fills the disks."""
+    after = handed_back(state, controller)
+    return after["hand_backs"] >= MAX_HAND_BACKS or len(after["handed_back_by"].split()) >= MAX_UNFIT_CONTROLLERS
 
 
 def _complete(job_id: str, state: JobState, command: Complete, now: datetime) -> list[Record]:

@@ -45,6 +45,9 @@ class JobState:
     #: How often the job was given to a controller, and how often it was tried.
     epoch: int = 0
     attempts: int = 0
+    #: How often a controller handed the job back because its machine couldn't run it, and these controllers' names.
+    hand_backs: int | None = None
+    handed_back_by: str | None = None
     #: The controller that has the job, its claim ("epoch token"), and the ticket that it took for it.
     controller: str | None = None
     claim: str | None = None
@@ -84,7 +87,7 @@ _DECODERS: dict[str, Decode] = {
     "end_time_from_event": lambda text: text == "1",
     "has_complete": lambda text: text == "1",
     "command": lambda text: tuple(json.loads(text)),
-    **dict.fromkeys(("epoch", "attempts", "version", *_NUMBERS), int),
+    **dict.fromkeys(("epoch", "attempts", "hand_backs", "version", *_NUMBERS), int),
     "mark": lambda text: text or None,
 }
 _NAMES = tuple(field.name for field in fields(JobState))

@@ -1,0 +1,118 @@
+"""The tasks in which handlers run jobs: none of them outlives the block that began it."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from types import TracebackType
+from typing import Any, Self
+
+from ci_eventstore.controllers.claimed_job import CANCELLED_SECONDS, ClaimedJob
+from ci_eventstore.controllers.finishing import finish
+
+logger = logging.getLogger("ci_eventstore.controllers")
+
+#: How long a handler that was interrupted may take to end; a command that has to be stopped takes half of it.
+HANDLER_SECONDS = 30.0
+#: The same in a hurry, and until when a job's end has to be stored then.
+HURRY_SECONDS = 3.5
+STORE_SECONDS = 3.0
+#: How often the tasks that are to end are looked at.
+LOOK_SECONDS = 0.1
+
+
+class Handlers:
+    """Owns handlers' tasks. Leaving the block waits for all of them, for some time of grace; then interrupts them.
+
+    Left by an exception or cancelled, it interrupts them at once. A handler that doesn't end although it was
+    interrupted has its job given up: nobody waits for it any more.
+    """
+
+    def __init__(self, grace_seconds: float, give_up: Callable[[ClaimedJob], None]) -> None:
+        self._grace_seconds = grace_seconds
+        self._give_up = give_up
+        self._jobs: dict[asyncio.Task[None], ClaimedJob] = {}
+        self._is_grace_over = asyncio.Event()
+        self._is_cut_short = False
+        #: When what is left is given up, its end stored or not; None unless there is a hurry.
+        self._ends_at: float | None = None
+
+    def begin(self, job: ClaimedJob, attending: Coroutine[Any, Any, None]) -> None:
+        """Run a job in a task of its own."""
+        task = asyncio.create_task(attending)
+        self._jobs[task] = job
+        task.add_done_callback(self._note_end)
+
+    def hurry(self) -> None:
+        """Give handlers no more grace, and what is to be stored little time."""
+        if self._ends_at is None:
+            self._ends_at = asyncio.get_running_loop().time() + HURRY_SECONDS
+        self._is_grace_over.set()
+        for job in self._jobs.values():
+            job.hurry(STORE_SECONDS)
+
+    async def __aenter__(self) -> Self:
+        """Begin with no tasks."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Return when all tasks have ended or are given up."""
+        if error is not None:
+            self._cut_short()
+        await finish(self._end(), self._cut_short)
+
+    def _cut_short(self) -> None:
+        """End the time of grace, as whoever runs this was cancelled."""
+        self._is_cut_short = True
+        self._is_grace_over.set()
+        for job in self._jobs.values():
+            job.interrupt()
+
+    async def _end(self) -> None:
+        await self._grace()
+        began = asyncio.get_running_loop().time()
+        hurried: set[ClaimedJob] = set()
+        for job in self._jobs.values():
+            job.interrupt()
+        while self._jobs:
+            await asyncio.wait(self._jobs, timeout=LOOK_SECONDS)
+            now = asyncio.get_running_loop().time()
+            for task, job in list(self._jobs.items()):
+                if self._is_late(job, began, now):
+                    self._abandon(task, job)
+                elif self._is_cut_short and not job.is_inside and job not in hurried:
+                    hurried.add(job)
+                    job.hurry(CANCELLED_SECONDS)
+
+    def _is_late(self, job: ClaimedJob, began: float, now: float) -> bool:
+        is_stubborn = job.is_inside and now > began + HANDLER_SECONDS
+        return is_stubborn or (self._ends_at is not None and now > self._ends_at)
+
+    async def _grace(self) -> None:
+        """Wait until no task is left, or the time of grace is over."""
+        over = asyncio.create_task(self._is_grace_over.wait())
+        try:
+            async with asyncio.timeout(self._grace_seconds):
+                while self._jobs and not over.done():
+                    await asyncio.wait({over, *self._jobs}, return_when=asyncio.FIRST_COMPLETED)
+        except TimeoutError:
+            pass
+        finally:
+            over.cancel()
+
+    def _abandon(self, task: asyncio.Task[None], job: ClaimedJob) -> None:
+        """Cancel a task once more, and wait for it no longer."""
+        del self._jobs[task]
+        if job.is_inside:
+            logger.error(
+                "the handler of job %s doesn't end: the job is given up, and goes to others when its lease runs out",
+                job.job.id,
+            )
+        self._give_up(job)
+        task.cancel()
+
+    def _note_end(self, task: asyncio.Task[None]) -> None:
+        self._jobs.pop(task, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("a handler's task failed", exc_info=error)

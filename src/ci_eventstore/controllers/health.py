@@ -1,0 +1,50 @@
+"""How long a controller takes no jobs whose machine can't run them."""
+
+import logging
+import math
+
+from ci_eventstore.controllers.durations import format_duration
+from ci_eventstore.errors import MachineError
+
+logger = logging.getLogger("ci_eventstore.controllers")
+
+#: How long no job is taken after the first one that couldn't be run; doubled with each further one, up to the last.
+FIRST_PAUSE_SECONDS = 1.0
+LAST_PAUSE_SECONDS = 60.0
+
+
+class MachineHealth:
+    """Whether this machine can run jobs, as far as the last ones have shown. Pure but for its log: times are given."""
+
+    def __init__(self) -> None:
+        self._failures = 0
+        self._until = -math.inf
+
+    @property
+    def is_unfit(self) -> bool:
+        """Whether the last job couldn't be run: then jobs are taken one at a time."""
+        return self._failures > 0
+
+    def pause(self, now: float) -> float:
+        """Return for how many seconds no job is taken yet."""
+        return max(self._until - now, 0.0)
+
+    def note_failure(self, error: MachineError, now: float) -> None:
+        """Note that a job couldn't be run; those that were begun before a pause don't make it longer."""
+        if now < self._until:
+            return
+        pause = min(FIRST_PAUSE_SECONDS * 2**self._failures, LAST_PAUSE_SECONDS)
+        if not self._failures:
+            logger.warning(
+                "this machine can't run jobs: %s; they go to others, and it tries again in %s, then less often",
+                error,
+                format_duration(pause),
+            )
+        self._failures += 1
+        self._until = now + pause
+
+    def note_success(self) -> None:
+        """Note that a job could be run, however it ended."""
+        if self._failures:
+            logger.warning("this machine can run jobs again")
+        self._failures, self._until = 0, -math.inf

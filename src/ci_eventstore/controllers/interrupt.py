@@ -1,0 +1,99 @@
+"""Cancel the task that runs a job, and tell that cancellation from everybody else's."""
+
+import asyncio
+import signal
+import traceback
+from enum import Enum, auto
+
+
+class Cause(Enum):
+    """Why the body of a job ended with an exception that isn't an ordinary one."""
+
+    #: The job was interrupted: it is lost or cancelled, or its controller stops.
+    INTERRUPT = auto()
+    #: Somebody else cancelled the task, or the process got Ctrl-C.
+    OUTSIDE = auto()
+    #: The body itself: it awaited something that was cancelled, or called `sys.exit`.
+    BODY = auto()
+
+
+class Interrupt:
+    """Cancels the task that is inside a job, once; also one that only comes in later."""
+
+    def __init__(self) -> None:
+        #: Whether the job's body is to end.
+        self.is_wanted = False
+        self._task: asyncio.Task[object] | None = None
+        #: How often the task was cancelled from here, and by others before it came in.
+        self._sent = 0
+        self._earlier = 0
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether there is a task that may be interrupted."""
+        return self._task is not None
+
+    def enter(self) -> None:
+        """Let the current task be interrupted from now on."""
+        self._task = asyncio.current_task()
+        self._earlier = 0 if self._task is None else self._task.cancelling()
+        if self.is_wanted:
+            self.send()
+
+    def send(self) -> None:
+        """Cancel the task that is inside, or that comes in."""
+        self.is_wanted = True
+        if not self._sent:
+            self.insist()
+
+    def insist(self) -> None:
+        """Cancel a task again that is inside although it was cancelled."""
+        if self._task is not None:
+            self._sent += 1
+            self._task.cancel()
+
+    def leave(self, error: BaseException | None) -> Cause | None:
+        """Tell why the body ended with this error; None: by itself, or by an ordinary exception."""
+        if isinstance(error, asyncio.CancelledError):
+            return self._cause_of_cancellation()
+        if isinstance(error, KeyboardInterrupt) and _is_from_signal(error):
+            return Cause.OUTSIDE
+        return Cause.BODY if error is not None and not isinstance(error, Exception) else None
+
+    async def take_back(self) -> None:
+        """Interrupt no more from here on; an interrupt that is on its way already hits nobody."""
+        task, self._task = self._task, None
+        if task is None or task is not asyncio.current_task() or not self._sent:
+            return
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            if self._uncancel(task) > self._earlier:
+                raise
+        else:
+            self._uncancel(task)
+
+    def _cause_of_cancellation(self) -> Cause:
+        task = self._task
+        if task is None:
+            return Cause.OUTSIDE
+        if self._sent:
+            self._task = None
+            # A cancellation that isn't the job's goes on to whom it belongs.
+            return Cause.INTERRUPT if self._uncancel(task) <= self._earlier else Cause.OUTSIDE
+        return Cause.BODY if task.cancelling() <= self._earlier else Cause.OUTSIDE
+
+    def _uncancel(self, task: asyncio.Task[object]) -> int:
+        """Take back what was sent, and return how many cancellations of others there are."""
+        while self._sent:
+            self._sent -= 1
+            task.uncancel()
+        return task.cancelling()
+
+
+def _is_from_signal(error: KeyboardInterrupt) -> bool:
+    """Tell whether Ctrl-C raised this: by Python's own handler, or by that of `asyncio.run`, at the second time."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        return True
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and frames[-1].name == "_on_sigint"

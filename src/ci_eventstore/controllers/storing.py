@@ -1,0 +1,83 @@
+"""Store how a job ended: through outages, until the claim is lost or no time is left."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from ci_common.errors import LeaseLostError
+from ci_eventstore.claims.outage_log import OutageLog
+from ci_eventstore.controllers.finishing import Deadline
+from ci_eventstore.errors import OutcomeUnknownError, StoreUnavailableError
+from ci_eventstore.writer.rescue import RescueFile
+
+logger = logging.getLogger("ci_eventstore.controllers")
+
+#: How soon the end of a job is written again when the store was away.
+RETRY_SECONDS = 0.5
+#: How long a job that is given back waits for the store; without it, others get the job when its lease runs out.
+GIVE_BACK_SECONDS = 10.0
+
+Write = Callable[[], Awaitable[None]]
+
+
+class EndStorage:
+    """Stores one job's end. One that can't be stored is logged, and kept in a local file with the rest of the log."""
+
+    def __init__(self, job_id: str, lost: asyncio.Event) -> None:
+        """Store the end of a job; `lost` is set when the claim isn't the job's any more."""
+        self._job_id = job_id
+        self._lost = lost
+        #: Until when the store is waited for.
+        self.deadline = Deadline()
+        #: How the job ended, if the store doesn't know that.
+        self.unstored_end: str | None = None
+        #: Where the rest of the job's log is kept, if there is any.
+        self.rescue_path: str | None = None
+
+    async def persist(self, write: Write, end: str) -> None:
+        """Write an end, which people call so, as long as there is time for it."""
+        try:
+            async with self.deadline.hold():
+                await self._insist(write)
+        except TimeoutError as error:
+            self._note_unstored(end)
+            raise StoreUnavailableError("the store gave no answer in the time that was left") from error
+        except (OutcomeUnknownError, StoreUnavailableError):
+            self._note_unstored(end)
+            raise
+
+    async def give_back(self, write: Write, *, patiently: bool) -> None:
+        """Write that the job is given back; unless patiently, don't wait for an outage to end."""
+        try:
+            async with self.deadline.hold(), asyncio.timeout(None if patiently else GIVE_BACK_SECONDS):
+                await (self._insist(write) if patiently else write())
+        except TimeoutError as error:
+            raise StoreUnavailableError("the store gave no answer in the time that was left") from error
+
+    async def _insist(self, write: Write) -> None:
+        unknown: OutcomeUnknownError | None = None
+        outage = OutageLog(logger, "the store is away, the end of a job waits: %s", "the end of a job is stored")
+        while True:
+            try:
+                await write()
+            except LeaseLostError as error:
+                # The claim may be gone because the end took effect.
+                raise unknown or error from error
+            except (OutcomeUnknownError, StoreUnavailableError) as error:
+                unknown = error if isinstance(error, OutcomeUnknownError) else unknown
+                if self._lost.is_set():
+                    raise
+                outage.failed(error, {"job_id": self._job_id})
+            else:
+                outage.worked()
+                return
+            await asyncio.sleep(RETRY_SECONDS)
+
+    def _note_unstored(self, end: str) -> None:
+        """Keep beside the rest of the log how the job ended."""
+        self.unstored_end = end
+        rescue = RescueFile(None)
+        rescue.path = self.rescue_path
+        rescue.add(f"[job {self._job_id} ended: {end}; the store doesn't know that]\n")
+        where = f"; {rescue.path} says so too" if rescue.path else ""
+        logger.error("the end of job %s isn't stored: %s%s", self._job_id, end, where)
