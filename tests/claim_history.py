@@ -123,6 +123,12 @@ class Story:
     #: The lines in their order.
     order: Mapping[str, int]
 
+    def attempt(self, term: Term) -> int:
+        """Return which attempt a term is: what was given back in order doesn't count."""
+        return term.number - sum(
+            any(what is What.RELEASE for _, what in one.ends()) for one in self.terms[: term.number]
+        )
+
     @classmethod
     def of(cls, records: Iterable[Record]) -> "Story":
         """Divide a stream into its terms."""
@@ -144,10 +150,10 @@ Rule = Callable[[ClaimHistory, Story], Iterator[str]]
 
 
 def claims_are_counted(history: ClaimHistory, story: Story) -> Iterator[str]:
-    """The n-th `claimed` fact has epoch n and says that it is attempt n."""
+    """The n-th `claimed` fact has epoch n, and says that it is the attempt after those that were lost."""
     for term in story.terms[1:]:
         epoch, attempts = term.claim["epoch"], term.claim["attempts"]
-        if (epoch, attempts) != (term.number, term.number):
+        if (epoch, attempts) != (term.number, story.attempt(term)):
             yield f"claim {term.number} has epoch {epoch} and says that it is attempt {attempts}"
 
 
@@ -190,7 +196,8 @@ def lines_stand_under_their_claims(history: ClaimHistory, story: Story) -> Itera
                 yield f"{deed} of {deed.controller} stands behind claim {number}: it was written under {deed.epoch}"
     for line, numbers in story.lines.items():
         for number in numbers:
-            if line.startswith("[attempt ") and not line.startswith(f"[attempt {number}:"):
+            is_attempt = line.startswith(f"[attempt {story.attempt(story.terms[number])}: controller")
+            if line.startswith("[attempt ") and not is_attempt:
                 yield f"{line!r} stands behind claim {number}"
 
 

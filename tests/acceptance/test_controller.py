@@ -139,7 +139,7 @@ def test_a_signal_gives_jobs_back(cli: CommandLine, folder: Path) -> None:
     controller = start_controller(cli, "other")
     wait_for_file(folder / "processes")
     cli("jobs", "cancel", "long")
-    assert log(cli, "long").startswith("working\nunfinished\n[attempt 2: it was given back]\nworking\nunfinished\n")
+    assert log(cli, "long").startswith("working\nunfinished\n[begun again: it was given back]\nworking\nunfinished\n")
     stop(controller)
 
 

@@ -17,6 +17,8 @@ from ci_eventstore.keys import QueueKeys
 
 logger = logging.getLogger("ci_eventstore.controllers")
 
+#: How long the store is waited for, unless a controller has less time, to take back an offer, and to be forgotten.
+SIGN_OFF_SECONDS = 5.0
 #: So many jobs that messages tell of are remembered: who claims more at once asks.
 TOLD_KEPT = 256
 
@@ -68,14 +70,18 @@ class Claimer:
         """Listen no more."""
         await self._subscription.close()
 
-    async def claim(self, count: int, take: Take, *, is_idle: bool) -> None:
-        """Claim up to so many jobs, of all queues in turn; one that is idle and finds none offers to take the next."""
+    async def claim(self, count: int, *, is_idle: bool, take: Take = lambda claimed: None) -> list[Claimed]:
+        """Claim up to so many jobs, of all queues in turn; one that is idle and finds none offers to take the next.
+
+        `take` is given each one as soon as it is claimed: who is cancelled here has lost none of them.
+        """
         told, self._told = self._told[:count], []
         # What an offer may bring has to be known before anything else is claimed.
-        if not told or self._offer.stands_in is not None or not await self._claim_told(told, take):
-            await self._claim_asking(count, take, is_idle)
+        if told and self._offer.stands_in is None and (found := await self._claim_told(told, take)):
+            return found
+        return await self._claim_asking(count, take, is_idle)
 
-    async def withdraw(self, seconds: float) -> list[Claimed]:
+    async def withdraw(self, seconds: float = SIGN_OFF_SECONDS) -> list[Claimed]:
         """Take the offer back; return what it has brought and isn't known yet. It has so many seconds for that."""
         partition = self._offer.stands_in
         if partition is None:
@@ -88,7 +94,7 @@ class Claimer:
             self._offer.stands_in = None
             return []
 
-    async def sign_off(self, seconds: float) -> None:
+    async def sign_off(self, seconds: float = SIGN_OFF_SECONDS) -> None:
         """Be forgotten in all queues, if the store does so in time; it would be forgotten anyway."""
         try:
             async with asyncio.timeout(seconds):
@@ -115,21 +121,20 @@ class Claimer:
             self._told.append((self._queues[channel], what))
         return Heard()
 
-    async def _claim_told(self, told: Sequence[tuple[str, str]], take: Take) -> int:
-        found = 0
+    async def _claim_told(self, told: Sequence[tuple[str, str]], take: Take) -> list[Claimed]:
+        found: list[Claimed] = []
         for queue in dict.fromkeys(queue for queue, _ in told):
             waiting = [job for its_queue, job in told if its_queue == queue]
             with self._reporting(queue):
-                for claimed in await self._store.claim_waiting(queue, self._controller, waiting, self._lease_seconds):
-                    take(claimed)
-                    found += 1
+                claimed = await self._store.claim_waiting(queue, self._controller, waiting, self._lease_seconds)
+                found += _passed_on(claimed, take)
         return found
 
-    async def _claim_asking(self, count: int, take: Take, is_idle: bool) -> None:
-        found = 0
+    async def _claim_asking(self, count: int, take: Take, is_idle: bool) -> list[Claimed]:
+        found: list[Claimed] = []
         partitions, count_before = self._in_turn(), self._offer.count
         for partition in partitions:
-            wanted = min(count - found, CLAIM_JOBS)
+            wanted = min(count - len(found), CLAIM_JOBS)
             if wanted < 1 or self._offer.count > count_before:
                 break
             makes_offer = is_idle and not found and partition is partitions[-1]
@@ -137,11 +142,11 @@ class Claimer:
             is_its_place = partition == self._offer.stands_in or (makes_offer and self._offer.stands_in is None)
             offer = self._offer if is_its_place else None
             with self._reporting(partition.name):
-                for claimed in await self._store.claim_in(
+                claimed = await self._store.claim_in(
                     partition, self._controller, wanted, self._lease_seconds, offer, makes_offer=makes_offer
-                ):
-                    take(claimed)
-                    found += 1
+                )
+                found += _passed_on(claimed, take)
+        return found
 
     def _in_turn(self) -> list[QueueKeys]:
         """Return the queues' partitions, the one where the offer stands first, the others as they come."""
@@ -157,3 +162,9 @@ class Claimer:
             self._outage.failed(error, {"queue": queue})
         else:
             self._outage.worked()
+
+
+def _passed_on(claimed: Sequence[Claimed], take: Take) -> Sequence[Claimed]:
+    for one in claimed:
+        take(one)
+    return claimed

@@ -89,7 +89,7 @@ class LeaseKeeper:
             except RuntimeError:
                 logger.debug("nobody renews leases any more")
         deadline = time.monotonic() + STOP_SECONDS
-        while self._thread.is_alive() and time.monotonic() < deadline:
+        while self._thread.is_alive() and time.monotonic() < deadline:  # noqa: ASYNC110 - it is another thread's
             await asyncio.sleep(LOOK_SECONDS)
 
     def _run(self) -> None:

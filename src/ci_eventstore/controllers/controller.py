@@ -277,9 +277,13 @@ class Controller:
             return []
         is_idle = not self._running and not self._stopping.is_set() and not self._health.is_unfit
         jobs: list[ClaimedJob] = []
+
+        def take(claimed: Claimed) -> None:
+            jobs.append(self._take_over(claimed))
+
         try:
             # Taken over one by one: should this be cancelled, those that came until then aren't lost.
-            await self._open_claimer().claim(count, lambda one: jobs.append(self._take_over(one)), is_idle=is_idle)
+            await self._open_claimer().claim(count, is_idle=is_idle, take=take)
         except Exception:
             logger.exception("jobs can't be claimed")
         return jobs

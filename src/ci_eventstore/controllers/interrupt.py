@@ -63,7 +63,8 @@ class Interrupt:
     async def take_back(self) -> None:
         """Interrupt no more from here on; an interrupt that is on its way already hits nobody."""
         task, self._task = self._task, None
-        if task is None or task is not asyncio.current_task() or not self._sent:
+        is_own = task is asyncio.current_task()
+        if task is None or not is_own or not self._sent:
             return
         try:
             await asyncio.sleep(0)

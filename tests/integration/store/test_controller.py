@@ -129,7 +129,7 @@ async def test_a_stopped_controller_gives_its_jobs_back(repository: RedisJobRepo
         await job.write("again\n")
 
     await run_until(Controller(repository, settings=QUICK), short, repository, "long")
-    assert await log_of(repository, "long") == ("completed", True, "working\n[attempt 2: it was given back]\nagain\n")
+    assert await log_of(repository, "long") == ("completed", True, "working\n[begun again: it was given back]\nagain\n")
 
 
 async def test_a_cancelled_job_stops_its_handler(repository: RedisJobRepository) -> None:

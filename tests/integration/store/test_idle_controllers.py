@@ -138,7 +138,7 @@ async def test_what_is_given_to_one_that_stops_is_given_back(repository: RedisJo
         assert job is not None
         assert job.status == "queued"
     [claimed] = await repository.claims.claim("default", "next", 1, 30.0)
-    assert (claimed.attempts, claimed.lost_by) == (2, None)
+    assert (claimed.attempts, claimed.claim.epoch, claimed.lost_by) == (1, 2, None)
 
 
 async def test_jobs_taken_one_by_one(repository: RedisJobRepository, server: Server) -> None:

@@ -116,6 +116,7 @@ class Queue:
         for job_id in self._one_of(number, sorted(self.model.running)):
             await self._repository.under(self._claims[job_id]).update_job_status(job_id, "queued")
             self.model.end(job_id)
+            self.model.attempts[job_id] -= 1
             self.model.enter(job_id)
 
     async def complete(self, number: int) -> None:

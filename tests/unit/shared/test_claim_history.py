@@ -66,8 +66,8 @@ FINE: dict[str, tuple[ClaimHistory, list[Record]]] = {
         stream(*TWO),
     ),
     "released": (
-        history("ann", "bob", deeds=[end(What.RELEASE), end(SUCCEED, 2, "bob")]),
-        stream(claimed(1), REQUEUED, claimed(2, "bob"), "[attempt 2: it was given back].", DONE),
+        ClaimHistory([Got("ann", 1, 1), Got("bob", 2, 1)], [end(What.RELEASE), end(SUCCEED, 2, "bob")]),
+        stream(claimed(1), REQUEUED, claimed(2, "bob", attempts=1), "[begun again: it was given back].", DONE),
     ),
     "released, then cancelled": (
         history("ann", deeds=[end(What.RELEASE)]),
@@ -111,15 +111,15 @@ PLANTED: dict[str, tuple[ClaimHistory, list[Record], list[str]]] = {
     ),
     "a beginning of another attempt": (
         history("ann"),
-        stream(claimed(1), "[attempt 2: it was given back].", DONE),
-        ["'[attempt 2: it was given back]' stands behind claim 1"],
+        stream(claimed(1), "[attempt 2: controller ann was lost].", DONE),
+        ["'[attempt 2: controller ann was lost]' stands behind claim 1"],
     ),
     "a zombie's end": (
         history("ann", "bob", deeds=[end(SUCCEED), end(SUCCEED, 2, "bob", OPEN)]),
         stream(claimed(1), claimed(2, "bob"), DONE),
         ["ann was acknowledged to complete with success under claim 1, and the stream hasn't that"],
     ),
-    "an attempt counted twice": (
+    "an attempt counted that was given back": (
         history("ann", "ann"),
         stream(claimed(1), REQUEUED, claimed(2, attempts=3), DONE),
         [
@@ -164,8 +164,8 @@ PLANTED: dict[str, tuple[ClaimHistory, list[Record], list[str]]] = {
         ["'a' stands behind 'b', which was sent later"],
     ),
     "a line after the release": (
-        history("ann", "bob", deeds=[line("a")]),
-        stream(claimed(1), REQUEUED, "a.", claimed(2, "bob"), DONE),
+        ClaimHistory([Got("ann", 1, 1), Got("bob", 2, 1)], [line("a")]),
+        stream(claimed(1), REQUEUED, "a.", claimed(2, "bob", attempts=1), DONE),
         ["1 records stand behind the release of claim 1"],
     ),
     "a lost release": (

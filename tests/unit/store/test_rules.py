@@ -6,9 +6,9 @@ import pytest
 
 from ci_common.errors import InvalidTransitionError, JobNotFoundError, ResultConflictError
 from ci_common.models import Job, JobEvent, JobStatus
-from ci_eventstore.events.records import Fact, Record
-from ci_eventstore.jobs.commands import AppendEvents, Cancel, Command, Complete, UpdateStatus
-from ci_eventstore.jobs.decide import decide, decide_creation
+from ci_eventstore.events.records import Fact, FactType, Record
+from ci_eventstore.jobs.commands import AppendEvents, Cancel, Command, Complete, HandBack, UpdateStatus
+from ci_eventstore.jobs.decide import MAX_HAND_BACKS, decide, decide_creation, is_handed_back_too_often
 from ci_eventstore.jobs.evolve import evolve_all
 from ci_eventstore.jobs.state import JobState, decided_changes, from_hash, to_hash
 
@@ -125,6 +125,45 @@ def test_only_lifecycle_raises_the_version() -> None:
     logged = do(RUNNING, AppendEvents((JobEvent("log", "a\nb\n", timestamp=NOW),)))
     assert (logged.version, logged.position, logged.bytes, logged.lines) == (RUNNING.version, 1, 4, 2)
     assert do(logged, complete(True)).version > logged.version
+
+
+def claim(state: JobState, controller: str = "c1") -> JobState:
+    """Return the state after the fact that `claim.lua` writes."""
+    epoch, attempts = state.epoch + 1, state.attempts + 1
+    fields = {"epoch": epoch, "attempts": attempts, "controller": controller, "claim": f"{epoch} t", "ticket": "1-0"}
+    return evolve_all(state, [Fact(FactType.CLAIMED, NOW, fields)])
+
+
+def test_what_is_given_back_in_order_costs_no_attempt() -> None:
+    """However often; only a controller that was lost does."""
+    state = QUEUED
+    for epoch in range(1, 8):
+        state = claim(state)
+        assert (state.epoch, state.attempts) == (epoch, 1)
+        state = do(state, UpdateStatus(JobStatus.QUEUED))
+    lost = claim(claim(state))
+    assert (lost.attempts, do(lost, UpdateStatus(JobStatus.QUEUED)).attempts) == (2, 1)
+
+
+def test_an_old_requeued_fact_changes_what_it_did_then() -> None:
+    """It has no fields, so the attempts of a job that was given back before this version stay counted."""
+    state = evolve_all(claim(QUEUED), [Fact(FactType.REQUEUED, NOW)])
+    assert (state.attempts, state.claim, state.hand_backs, state.status) == (1, None, None, JobStatus.QUEUED)
+
+
+def test_hand_backs_are_counted_with_their_controllers() -> None:
+    """They cost no attempt either, and are bounded: a third controller, or a tenth time, and the job is to fail."""
+    state = QUEUED
+    for number in range(1, MAX_HAND_BACKS):
+        state = claim(state, "c1")
+        assert not is_handed_back_too_often(state, "c1")
+        state = do(state, HandBack("c1"))
+        assert (state.attempts, state.hand_backs, state.handed_back_by) == (0, number, "c1")
+    assert is_handed_back_too_often(claim(state), "c1")
+    two = do(claim(do(claim(QUEUED, "c1"), HandBack("c1")), "c2"), HandBack("c2"))
+    assert (two.hand_backs, two.handed_back_by) == (2, "c1 c2")
+    assert not is_handed_back_too_often(two, "c1")
+    assert is_handed_back_too_often(two, "c3")
 
 
 @pytest.mark.parametrize("state", STATES)
