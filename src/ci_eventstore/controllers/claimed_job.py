@@ -11,12 +11,12 @@ from typing import Any, Self
 from ci_common.errors import LeaseLostError
 from ci_common.models import Job, JobEvent, JobStatus, utc_now
 from ci_eventstore.claims.claim import Claim, Claimed
-from ci_eventstore.controllers.finishing import finish
 from ci_eventstore.controllers.interrupt import Cause, Interrupt
 from ci_eventstore.controllers.storing import EndStorage
-from ci_eventstore.errors import LogNotStoredError, LogWriterClosedError, MachineError
+from ci_eventstore.errors import LogWriterClosedError, MachineError
 from ci_eventstore.jobs.commands import HandBack
 from ci_eventstore.jobs.decide import is_handed_back_too_often
+from ci_eventstore.processes.finishing import finish
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.writer.log_writer import LogWriter
 
@@ -70,8 +70,8 @@ class ClaimedJob:
         self._log: LogWriter | None = None
         #: Whether somebody has begun to run it.
         self.is_entered = False
-        self._interrupt = Interrupt()
-        self._storage = EndStorage(self.job.id, self.lost)
+        self.body = Interrupt()
+        self.storage = EndStorage(self.job.id, self.lost)
         self._is_ending = False
         if claimed.is_cancelled:
             self.cancelled.set()
@@ -89,24 +89,9 @@ class ClaimedJob:
                 raise LogWriterClosedError(self.job.id)
             self._log = self.repository.log_writer(self.job.id, secrets=self._secrets)
             self._log.open()
-            if (left := self._storage.deadline.left()) is not None:
+            if (left := self.storage.deadline.left()) is not None:
                 self._log.hurry(left)
         return self._log
-
-    @property
-    def unstored_end(self) -> str | None:
-        """How it ended, if the store doesn't know that; None if it does."""
-        return self._storage.unstored_end
-
-    @property
-    def is_inside(self) -> bool:
-        """Whether its body runs: it was entered, and isn't about to end."""
-        return self._interrupt.is_inside
-
-    @property
-    def is_interrupted(self) -> bool:
-        """Whether its body was, or is to be, cancelled."""
-        return self._interrupt.is_wanted
 
     async def write(self, data: str | bytes) -> None:
         """Write to the job's log; LogNotStoredError, LogWriterClosedError."""
@@ -117,19 +102,19 @@ class ClaimedJob:
 
         async def write() -> None:
             event = JobEvent("complete", success=success, timestamp=utc_now())
-            await self._storage.persist(lambda: self._complete(event), "success" if success else "no success")
+            await self.storage.persist(lambda: self._complete(event), "success" if success else "no success")
 
         await self._end(write)
 
     async def fail(self, reason: str) -> None:
         """End the job as failed, with the reason as the last line of its log; LeaseLostError."""
-        await self._interrupt.take_back()
+        await self.body.take_back()
         await self.write(f"[{reason}]\n")
 
         def write() -> Awaitable[None]:
             return self.repository.update_job_status(self.job.id, JobStatus.FAILED)
 
-        await self._end(lambda: self._storage.persist(write, "failed"))
+        await self._end(lambda: self.storage.persist(write, "failed"))
 
     async def release(self, *, patiently: bool = True) -> None:
         """Put the job back into its queue, claimable at once; it costs the job no attempt. LeaseLostError.
@@ -140,30 +125,29 @@ class ClaimedJob:
         def write() -> Awaitable[None]:
             return self.repository.update_job_status(self.job.id, JobStatus.QUEUED)
 
-        await self._end(lambda: self._storage.give_back(write, patiently=patiently))
+        await self._end(lambda: self.storage.give_back(write, patiently=patiently))
 
     async def hand_back(self, reason: str) -> None:
         """Put the job back into its queue because this machine can't run it; say so in its log. LeaseLostError.
 
         At the tenth time, or when a third controller can't run it, the job fails: it may be the cause itself.
         """
-        await self._interrupt.take_back()
+        await self.body.take_back()
         controller, state = self._claimed.state.controller or "", self._claimed.state
         if is_handed_back_too_often(state, controller):
             times = (state.hand_backs or 0) + 1
             await self.fail(f"given up: {times} times its controller couldn't run it, the last time {reason}")
             return
         await self.write(f"[handed back: controller {controller} can't run it, {reason}]\n")
-        jobs, command = self._shared.parts.jobs, HandBack(controller)
 
         def write() -> Awaitable[None]:
-            return jobs.execute(self.job.id, command, str(self.claim), state)
+            return self._shared.parts.jobs.execute(self.job.id, HandBack(controller), str(self.claim), state)
 
-        await self._end(lambda: self._storage.give_back(write, patiently=True))
+        await self._end(lambda: self.storage.give_back(write, patiently=True))
 
     async def cancel(self) -> None:
         """End the job as cancelled, with the line of who asked for it; LeaseLostError."""
-        await self._end(lambda: self._storage.persist(lambda: self.repository.cancel_job(self.job.id), "cancelled"))
+        await self._end(lambda: self.storage.persist(lambda: self.repository.cancel_job(self.job.id), "cancelled"))
 
     def interrupt(self, *, lost: bool = False, cancelled: bool = False, again: bool = False) -> None:
         """Cancel the task that is inside, and note why; `again`: though it was cancelled before."""
@@ -172,12 +156,12 @@ class ClaimedJob:
         if cancelled:
             self.cancelled.set()
         if again:
-            self._interrupt.insist()
-        self._interrupt.send()
+            self.body.insist()
+        self.body.send()
 
     def hurry(self, seconds: float) -> None:
         """From now on, wait for the store for so many seconds in all."""
-        self._storage.deadline.shorten(seconds)
+        self.storage.deadline.shorten(seconds)
         if self._log is not None:
             self._log.hurry(seconds)
             # Each further piece would have as much time again.
@@ -195,7 +179,7 @@ class ClaimedJob:
             # It is never left then.
             await self._sheltered(self._conclude(error, Cause.OUTSIDE))
             raise
-        self._interrupt.enter()
+        self.body.enter()
         if self.cancelled.is_set():
             self.interrupt()
         return self
@@ -208,9 +192,9 @@ class ClaimedJob:
             # Whoever holds it was thrown away, and can wait for nothing.
             self._note_over()
             return False
-        cause = self._interrupt.leave(error)
+        cause = self.body.leave(error)
         try:
-            await self._interrupt.take_back()
+            await self.body.take_back()
         finally:
             await self._sheltered(self._conclude(error, cause))
         return error is not None and cause is not Cause.OUTSIDE
@@ -252,7 +236,7 @@ class ClaimedJob:
 
     async def _end(self, write: Callable[[], Awaitable[None]]) -> None:
         """End the job behind its log; what was begun isn't interrupted any more."""
-        await self._interrupt.take_back()
+        await self.body.take_back()
         await self._sheltered(self._close_and(write))
 
     async def _close_and(self, write: Callable[[], Awaitable[None]]) -> None:
@@ -280,15 +264,8 @@ class ClaimedJob:
             self._on_end(self)
 
     async def _close_log(self) -> None:
-        log = self._log
-        if log is None:
-            return
-        try:
-            # What the server has lost of it, the end of the job is told.
-            await log.close(looks_back=False)
-        except LogNotStoredError as failure:
-            if not isinstance(failure.__cause__, LeaseLostError):
-                self._storage.rescue_path = failure.path
-                logger.error("a log could not be stored: %s", failure, extra={"job_id": self.job.id})
-        finally:
-            self._log = None
+        if self._log is not None:
+            try:
+                await self.storage.close_log(self._log)
+            finally:
+                self._log = None

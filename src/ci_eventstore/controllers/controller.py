@@ -7,7 +7,7 @@ import platform
 import random
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -18,10 +18,11 @@ from ci_eventstore.claims.claim import CANCELLER, Claim, Claimed
 from ci_eventstore.claims.claimer import Claimer, Heard
 from ci_eventstore.claims.lease_keeper import LeaseKeeper
 from ci_eventstore.controllers.claimed_job import ClaimedJob
-from ci_eventstore.controllers.finishing import finish
 from ci_eventstore.controllers.handlers import STORE_SECONDS, Handlers
 from ci_eventstore.controllers.health import MachineHealth
+from ci_eventstore.controllers.intake import Intake
 from ci_eventstore.errors import ConfigurationError
+from ci_eventstore.processes.finishing import finish
 from ci_eventstore.repository import RedisJobRepository
 
 logger = logging.getLogger("ci_eventstore.controllers")
@@ -38,10 +39,6 @@ TURNS_TO_LEAVE = 3
 #: A poll of less would keep the server busy; a week is longer than anything here should wait.
 SHORTEST_POLL_SECONDS = 0.01
 LONGEST_SECONDS = 604_800
-#: How long a controller that is stopped waits for jobs that it has asked for already.
-ASKED_SECONDS = 0.6
-#: How long one that has no jobs any more waits for the store: to take back its offer, and to be forgotten.
-LEAVE_SECONDS = 0.6
 #: How long one that is left waits for those who run its jobs without `run`.
 OTHERS_SECONDS = 30.0
 
@@ -108,17 +105,13 @@ class Controller:
         self._secrets = tuple(secrets)
         self._running: dict[Claim, ClaimedJob] = {}
         self._woken = asyncio.Event()
-        #: Jobs that an offer has brought and that aren't begun.
-        self._brought: list[ClaimedJob] = []
-        #: The question for jobs that is on its way.
-        self._asking: asyncio.Task[list[ClaimedJob]] | None = None
         self._stopping = asyncio.Event()
         self._handlers: Handlers | None = None
         self._health = MachineHealth()
         self._is_hurried = False
         #: Ids of jobs whose ends the store doesn't know.
         self.unstored: list[str] = []
-        self._claimer: Claimer | None = None
+        self._intake: Intake | None = None
         self._keeper: LeaseKeeper | None = None
 
     async def __aenter__(self) -> Self:
@@ -130,10 +123,11 @@ class Controller:
 
         lease_seconds, offer_seconds = self.settings.lease_seconds, OFFER_POLLS * self.settings.poll_seconds
         claims = self._repository.claims
-        self._claimer = Claimer(claims, self.name, self._queues, lease_seconds, offer_seconds, self._hear)
+        claimer = Claimer(claims, self.name, self._queues, lease_seconds, offer_seconds, self._hear)
+        self._intake = Intake(claimer, self._take_over)
         self._keeper = self._repository.keep_leases(lease_seconds, notify)
         self._keeper.start()
-        self._claimer.listen()
+        claimer.listen()
         return self
 
     async def __aexit__(
@@ -145,12 +139,10 @@ class Controller:
 
     def stop(self) -> None:
         """Claim no more jobs; those that run have a time of grace."""
-        self._woken.set()
-        if self._stopping.is_set():
-            return
         self._stopping.set()
-        if self._asking is not None:
-            asyncio.get_running_loop().call_later(ASKED_SECONDS, self._asking.cancel)
+        self._woken.set()
+        if self._intake is not None:
+            self._intake.stop()
 
     def hurry(self) -> None:
         """Claim no more jobs, and give back at once those that run; ends that aren't stored in 3 seconds aren't."""
@@ -180,15 +172,16 @@ class Controller:
 
     async def claims(self) -> AsyncGenerator[ClaimedJob, None]:
         """Yield claimed jobs, as many as may run at a time, until stopped; each is to be entered with `async with`."""
+        intake = self._open_intake()
         try:
             while not self._stopping.is_set():
                 self._woken.clear()
                 wanted = self._wanted()
-                found = await self._find(wanted)
+                found = await intake.find(wanted, is_idle=self._is_idle())
                 is_more_likely, wanted = len(found) == wanted, self._wanted()
-                if is_more_likely and wanted and not self._stopping.is_set():
+                if is_more_likely and wanted:
                     # The next question is on its way while these are begun.
-                    self._asking = asyncio.create_task(self._ask(wanted))
+                    intake.ask_ahead(wanted, is_idle=self._is_idle())
                     for _ in range(TURNS_TO_LEAVE):
                         await asyncio.sleep(0)
                 for job in found:
@@ -200,46 +193,22 @@ class Controller:
                 else:
                     await self._wait()
         finally:
-            await finish(self._ask_no_more())
+            await finish(self._end_intake())
 
-    async def _find(self, wanted: int) -> list[ClaimedJob]:
-        """Return what a question brings; nothing if that takes too long after a stop."""
-        if self._asking is None:
-            if self._brought or wanted < 1:
-                return await self._ask(wanted)
-            self._asking = asyncio.create_task(self._ask(wanted))
-        asking = self._asking
-        # Whoever is cancelled here mustn't lose jobs that are on their way.
-        await asyncio.wait({asking})
-        self._asking = None
-        return [] if asking.cancelled() else asking.result()
-
-    async def _ask_no_more(self) -> None:
-        """Make no offer and wait for no answer any more; give back what comes of that."""
-        asking, self._asking = self._asking, None
-        found: list[ClaimedJob] = []
-        if asking is not None:
-            await asyncio.wait({asking}, timeout=ASKED_SECONDS)
-            asking.cancel()
-            await asyncio.wait({asking})
-            if not asking.cancelled() and asking.exception() is None:
-                found = asking.result()
-        claimer = self._open_claimer()
-        self._brought += [self._take_over(claimed) for claimed in await claimer.withdraw(LEAVE_SECONDS)]
-        found += self._brought
-        self._brought.clear()
-        await self._give_back(found)
+    async def _end_intake(self) -> None:
+        await self._give_back(await self._open_intake().end())
 
     async def _leave(self) -> None:
         """End, in a time that is bounded: nobody runs a job, nobody renews a lease, nobody listens."""
-        await self._ask_no_more()
+        intake = self._open_intake()
+        await self._end_intake()
         # From here on nobody hears what it might be given.
-        await self._open_claimer().close()
+        await intake.close()
         await self._outlast_others()
         await self._give_back(list(self._running.values()))
         if self._keeper is not None:
             await self._keeper.stop()
-        await self._open_claimer().sign_off(LEAVE_SECONDS / 2)
+        await intake.sign_off()
 
     async def _outlast_others(self) -> None:
         """Wait until nobody runs a job any more that was taken from `claims`; give up those that go on."""
@@ -256,37 +225,18 @@ class Controller:
             for job in inside:
                 self._give_up(job)
 
-    def _open_claimer(self) -> Claimer:
-        assert self._claimer is not None, "a controller is used in `async with`"
-        return self._claimer
+    def _open_intake(self) -> Intake:
+        assert self._intake is not None, "a controller is used in `async with`"
+        return self._intake
+
+    def _is_idle(self) -> bool:
+        """Tell whether it may be given the next job without having asked for it."""
+        return not self._running and not self._stopping.is_set() and not self._health.is_unfit
 
     def _wanted(self) -> int:
         """Return how many jobs to ask for: not all that may run if they are many, so that some run as others come."""
-        free = self.settings.concurrency - len(self._running)
-        if self._health.is_unfit:
-            is_pausing = self._health.pause(asyncio.get_running_loop().time()) > 0
-            return 0 if is_pausing else min(free, 1)
+        free = self._health.allowed(self.settings.concurrency - len(self._running), asyncio.get_running_loop().time())
         return min(free, max(self.settings.concurrency // WAVES, SMALL_WAVE))
-
-    async def _ask(self, count: int) -> list[ClaimedJob]:
-        """Claim up to so many jobs, or return those that an offer has brought; they are held already."""
-        if self._brought:
-            found, self._brought = self._brought, []
-            return found
-        if count < 1:
-            return []
-        is_idle = not self._running and not self._stopping.is_set() and not self._health.is_unfit
-        jobs: list[ClaimedJob] = []
-
-        def take(claimed: Claimed) -> None:
-            jobs.append(self._take_over(claimed))
-
-        try:
-            # Taken over one by one: should this be cancelled, those that came until then aren't lost.
-            await self._open_claimer().claim(count, is_idle=is_idle, take=take)
-        except Exception:
-            logger.exception("jobs can't be claimed")
-        return jobs
 
     def _take_over(self, claimed: Claimed) -> ClaimedJob:
         job = ClaimedJob(self._repository, claimed, self._secrets, on_end=self._drop)
@@ -329,16 +279,13 @@ class Controller:
         if self._running.pop(job.claim, None) is not None:
             if self._keeper is not None:
                 self._keeper.let_go(job.claim)
-            if job.unstored_end is not None:
+            if job.storage.unstored_end is not None:
                 self.unstored.append(job.job.id)
-            self._note_health(job)
+            if job.machine_error is not None:
+                self._health.note_failure(job.machine_error, asyncio.get_running_loop().time())
+            elif job.is_entered and not job.body.is_wanted:
+                self._health.note_success()
         self._woken.set()
-
-    def _note_health(self, job: ClaimedJob) -> None:
-        if job.machine_error is not None:
-            self._health.note_failure(job.machine_error, asyncio.get_running_loop().time())
-        elif job.is_entered and not job.is_interrupted:
-            self._health.note_success()
 
     async def _give_back(self, jobs: Sequence[ClaimedJob]) -> None:
         """Put jobs back into their queues that nobody runs; together, as that costs little more than one."""
@@ -365,15 +312,13 @@ class Controller:
 
     async def _wait(self) -> None:
         """Wait for a message, an end of a job, or for a while that differs between controllers."""
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(self.settings.poll_seconds * random.uniform(0.5, 1.0)):
                 await self._woken.wait()
-        except TimeoutError:
-            pass
 
     def _hear(self, heard: Heard) -> None:
         if heard.given is not None:
-            self._brought.append(self._take_over(heard.given))
+            self._open_intake().bring(heard.given)
         if heard.cancelled is None:
             self._woken.set()
         elif self._keeper is not None and heard.cancelled in {claim.job_id for claim in self._running}:

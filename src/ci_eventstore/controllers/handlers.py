@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ci_eventstore.controllers.claimed_job import CANCELLED_SECONDS, ClaimedJob
-from ci_eventstore.controllers.finishing import finish
+from ci_eventstore.processes.finishing import finish
 
 logger = logging.getLogger("ci_eventstore.controllers")
 
@@ -81,12 +81,12 @@ class Handlers:
             for task, job in list(self._jobs.items()):
                 if self._is_late(job, began, now):
                     self._abandon(task, job)
-                elif self._is_cut_short and not job.is_inside and job not in hurried:
+                elif self._is_cut_short and not job.body.is_inside and job not in hurried:
                     hurried.add(job)
                     job.hurry(CANCELLED_SECONDS)
 
     def _is_late(self, job: ClaimedJob, began: float, now: float) -> bool:
-        is_stubborn = job.is_inside and now > began + HANDLER_SECONDS
+        is_stubborn = job.body.is_inside and now > began + HANDLER_SECONDS
         return is_stubborn or (self._ends_at is not None and now > self._ends_at)
 
     async def _grace(self) -> None:
@@ -104,7 +104,7 @@ class Handlers:
     def _abandon(self, task: asyncio.Task[None], job: ClaimedJob) -> None:
         """Cancel a task once more, and wait for it no longer."""
         del self._jobs[task]
-        if job.is_inside:
+        if job.body.is_inside:
             logger.error(
                 "the handler of job %s doesn't end: the job is given up, and goes to others when its lease runs out",
                 job.job.id,

@@ -29,6 +29,12 @@ class MachineHealth:
         """Return for how many seconds no job is taken yet."""
         return max(self._until - now, 0.0)
 
+    def allowed(self, count: int, now: float) -> int:
+        """Return how many of so many jobs may be taken: one, to see whether it can be run, after a failure."""
+        if not self._failures:
+            return count
+        return 0 if self.pause(now) else min(count, 1)
+
     def note_failure(self, error: MachineError, now: float) -> None:
         """Note that a job couldn't be run; those that were begun before a pause don't make it longer."""
         if now < self._until:

@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable
 
 from ci_common.errors import LeaseLostError
 from ci_eventstore.claims.outage_log import OutageLog
-from ci_eventstore.controllers.finishing import Deadline
-from ci_eventstore.errors import OutcomeUnknownError, StoreUnavailableError
+from ci_eventstore.controllers.deadline import Deadline
+from ci_eventstore.errors import LogNotStoredError, OutcomeUnknownError, StoreUnavailableError
+from ci_eventstore.writer.log_writer import LogWriter
 from ci_eventstore.writer.rescue import RescueFile
 
 logger = logging.getLogger("ci_eventstore.controllers")
@@ -32,7 +33,7 @@ class EndStorage:
         #: How the job ended, if the store doesn't know that.
         self.unstored_end: str | None = None
         #: Where the rest of the job's log is kept, if there is any.
-        self.rescue_path: str | None = None
+        self._rescue_path: str | None = None
 
     async def persist(self, write: Write, end: str) -> None:
         """Write an end, which people call so, as long as there is time for it."""
@@ -53,6 +54,16 @@ class EndStorage:
                 await (self._insist(write) if patiently else write())
         except TimeoutError as error:
             raise StoreUnavailableError("the store gave no answer in the time that was left") from error
+
+    async def close_log(self, log: LogWriter) -> None:
+        """Store the rest of the job's log; what can't be stored is in a file, of which the controller's log tells."""
+        try:
+            # What the server has lost of it, the end of the job is told.
+            await log.close(looks_back=False)
+        except LogNotStoredError as failure:
+            if not isinstance(failure.__cause__, LeaseLostError):
+                self._rescue_path = failure.path
+                logger.error("a log could not be stored: %s", failure, extra={"job_id": self._job_id})
 
     async def _insist(self, write: Write) -> None:
         unknown: OutcomeUnknownError | None = None
@@ -77,7 +88,7 @@ class EndStorage:
         """Keep beside the rest of the log how the job ended."""
         self.unstored_end = end
         rescue = RescueFile(None)
-        rescue.path = self.rescue_path
+        rescue.path = self._rescue_path
         rescue.add(f"[job {self._job_id} ended: {end}; the store doesn't know that]\n")
         where = f"; {rescue.path} says so too" if rescue.path else ""
         logger.error("the end of job %s isn't stored: %s%s", self._job_id, end, where)

@@ -1,14 +1,14 @@
 """Finish what must not be left half done, however often the task that does it is cancelled."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
-async def finish(work: Coroutine[Any, Any, T]) -> T:
-    """Do some work to its end and return its result; cancellations wait for that, then go on.
+async def finish(work: Coroutine[Any, Any, T], on_cancel: Callable[[], None] = lambda: None) -> T:
+    """Do some work to its end and return its result; cancellations wait for that, then go on; each calls `on_cancel`.
 
     When the caller was cancelled, the result is lost: work that makes something has to keep it where the caller finds
     it. The work has to be short, or to be told in another way to be quick.
@@ -21,6 +21,7 @@ async def finish(work: Coroutine[Any, Any, T]) -> T:
         except asyncio.CancelledError as error:
             # If the work itself was cancelled, it is done, and says so below.
             cancelled = cancelled or error
+            on_cancel()
         except Exception:  # noqa: BLE001 - it is the task's, which is asked below
             break
     if cancelled is None or task.cancelled():

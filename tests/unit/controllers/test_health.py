@@ -1,16 +1,7 @@
-"""What is the machine's fault, and how long it takes no jobs."""
+"""How long a machine takes no jobs that can't run them."""
 
-import errno
-
-from ci_eventstore.controllers.machine import FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS, MachineHealth, machine_error
+from ci_eventstore.controllers.health import FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS, MachineHealth
 from ci_eventstore.errors import MachineError
-
-
-def test_only_what_the_machine_lacks_is_its_fault() -> None:
-    """A full disk is, a missing program isn't."""
-    assert str(machine_error(OSError(errno.ENOSPC, "No space left on device"))) == "No space left on device"
-    assert str(machine_error(OSError(errno.EMFILE, "Too many open files"), "no pipe")) == "no pipe: Too many open files"
-    assert machine_error(FileNotFoundError(errno.ENOENT, "No such file or directory")) is None
 
 
 def test_pauses_grow_to_their_limit_and_end_with_a_success() -> None:

@@ -1,33 +1,8 @@
-"""Bring things to their end although the task that waits for them is cancelled, within a time that is given."""
+"""A time until which things may take."""
 
 import asyncio
-import logging
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
-
-logger = logging.getLogger("ci_eventstore.controllers")
-
-T = TypeVar("T")
-
-
-async def finish(work: Coroutine[Any, Any, T], on_cancel: Callable[[], None] = lambda: None) -> T:
-    """Await work to its end in a task of its own; raise a cancellation that came meanwhile only then.
-
-    `on_cancel` is called at each cancellation. Work that could take long has to be shortened by that.
-    """
-    task, cancelled = asyncio.create_task(work), None
-    while not task.done():
-        try:
-            await asyncio.wait({task})
-        except asyncio.CancelledError as error:
-            cancelled = error
-            on_cancel()
-    if cancelled is None:
-        return task.result()
-    if not task.cancelled() and (failure := task.exception()) is not None:
-        logger.warning("what was to be done before a cancellation failed: %s", failure)
-    raise cancelled
 
 
 class Deadline:

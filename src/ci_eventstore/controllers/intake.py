@@ -1,0 +1,104 @@
+"""How claimed jobs come to a controller."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from ci_eventstore.claims.claim import Claimed
+from ci_eventstore.claims.claimer import Claimer
+from ci_eventstore.controllers.claimed_job import ClaimedJob
+
+logger = logging.getLogger("ci_eventstore.controllers")
+
+#: How long a controller that is stopped waits for jobs that it has asked for already.
+ASKED_SECONDS = 0.6
+#: How long one that has no jobs any more waits for the store: to take back its offer, and to be forgotten.
+WITHDRAW_SECONDS = 0.6
+SIGN_OFF_SECONDS = 0.3
+
+
+class Intake:
+    """Brings jobs that a controller asks for, and those that its offers bring.
+
+    Each job is taken over as soon as it is claimed, so none is lost when whoever waits for it is cancelled. Once it is
+    stopped, it waits for the store only shortly.
+    """
+
+    def __init__(self, claimer: Claimer, take_over: Callable[[Claimed], ClaimedJob]) -> None:
+        self._claimer = claimer
+        self._take_over = take_over
+        #: Jobs that an offer has brought and that nobody has asked for yet.
+        self._brought: list[ClaimedJob] = []
+        #: The question that is on its way.
+        self._asking: asyncio.Task[list[ClaimedJob]] | None = None
+        self._is_stopped = False
+
+    def bring(self, claimed: Claimed) -> None:
+        """Take over a job that an offer has brought."""
+        self._brought.append(self._take_over(claimed))
+
+    def ask_ahead(self, count: int, *, is_idle: bool) -> None:
+        """Ask for jobs; `find` returns them."""
+        if not self._is_stopped:
+            self._asking = asyncio.create_task(self._ask(count, is_idle))
+
+    async def find(self, count: int, *, is_idle: bool) -> list[ClaimedJob]:
+        """Return what was asked for ahead, what an offer has brought, or else up to so many jobs that are claimed now.
+
+        Nothing, if the answer takes long after a stop.
+        """
+        if self._asking is None:
+            if self._brought or count < 1:
+                return self._take_brought()
+            self.ask_ahead(count, is_idle=is_idle)
+        asking = self._asking
+        if asking is None:
+            return []
+        await asyncio.wait({asking})
+        self._asking = None
+        return [] if asking.cancelled() else asking.result()
+
+    def stop(self) -> None:
+        """Ask no more, and wait for an answer only shortly."""
+        self._is_stopped = True
+        if self._asking is not None:
+            asyncio.get_running_loop().call_later(ASKED_SECONDS, self._asking.cancel)
+
+    async def end(self) -> list[ClaimedJob]:
+        """Wait for no answer, and take back the offer; return the jobs that came and that nobody was given."""
+        asking, self._asking = self._asking, None
+        found: list[ClaimedJob] = []
+        if asking is not None:
+            await asyncio.wait({asking}, timeout=ASKED_SECONDS)
+            asking.cancel()
+            await asyncio.wait({asking})
+            found = [] if asking.cancelled() else asking.result()
+        for claimed in await self._claimer.withdraw(WITHDRAW_SECONDS):
+            self.bring(claimed)
+        return found + self._take_brought()
+
+    async def close(self) -> None:
+        """Hear no more of what an offer might bring."""
+        await self._claimer.close()
+
+    async def sign_off(self) -> None:
+        """Be forgotten."""
+        await self._claimer.sign_off(SIGN_OFF_SECONDS)
+
+    def _take_brought(self) -> list[ClaimedJob]:
+        brought, self._brought = self._brought, []
+        return brought
+
+    async def _ask(self, count: int, is_idle: bool) -> list[ClaimedJob]:
+        if self._brought:
+            return self._take_brought()
+        jobs: list[ClaimedJob] = []
+
+        def take(claimed: Claimed) -> None:
+            jobs.append(self._take_over(claimed))
+
+        try:
+            await self._claimer.claim(count, is_idle=is_idle, take=take)
+        except Exception:
+            logger.exception("jobs can't be claimed")
+        return jobs
