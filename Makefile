@@ -7,7 +7,8 @@ ARGS ?=
 venv := .venv
 python := $(venv)/bin/python
 installed := $(venv)/.installed
-pytest := $(python) -m pytest -n 3 --dist worksteal
+# Many tests wait for a lease, a restart or a process, so there are more workers than the two cores of a small machine.
+pytest := $(python) -m pytest -n 4 --dist load --maxschedchunk 1
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-all soak check format bench bench-peers bench-live docs clean

@@ -1,3 +1,3 @@
 """What all tests share."""
 
-pytest_plugins = ["pytester", "tests.needs", "tests.no_skips_in_ci", "tests.examples"]
+pytest_plugins = ["pytester", "tests.needs", "tests.no_skips_in_ci", "tests.examples", "tests.order"]

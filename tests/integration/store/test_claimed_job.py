@@ -104,8 +104,9 @@ async def test_a_cancel_while_the_job_is_being_completed_doesnt_leave_it(reposit
 
 
 @pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("leases", [2, pytest.param(8, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("at", ["its end", "its work", "its release"])
-async def test_a_healthy_controller_keeps_its_job_through_an_outage(own: RealServer, at: str) -> None:
+async def test_a_healthy_controller_keeps_its_job_through_an_outage(own: RealServer, at: str, leases: int) -> None:
     """However many leases it takes: the job isn't lost, be it in the middle, about to end or about to be released."""
     runs: list[str | None] = []
     resumed = asyncio.Event()
@@ -123,7 +124,7 @@ async def test_a_healthy_controller_keeps_its_job_through_an_outage(own: RealSer
         await repository.create_job(Job(id="j", status="queued"))
         running = asyncio.create_task(controller.run(handler))
         await wait_until(lambda: bool(runs))
-        await asyncio.sleep(8 * QUICK.lease_seconds)
+        await asyncio.sleep(leases * QUICK.lease_seconds)
         own.resume()
         resumed.set()
         async with asyncio.timeout(20):
@@ -138,6 +139,7 @@ async def test_a_healthy_controller_keeps_its_job_through_an_outage(own: RealSer
 @pytest.mark.usefixtures("impatient")
 async def test_a_controller_that_cant_renew_stops_its_job(own: RealServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a time of patience, since others may have it then."""
+    monkeypatch.setattr(lease_keeper, "PATIENCE_LEASES", 2)
     monkeypatch.setattr(lease_keeper, "PATIENCE_SECONDS", 1.0)
     stopped: list[bool] = []
 
@@ -183,12 +185,15 @@ async def test_an_end_that_took_effect_isnt_called_lost(own: RealServer, proxy: 
         assert await status_of(observer) == ("completed", 1)
 
 
-async def test_a_job_of_many_leases_stays_with_its_controller(repository: RedisJobRepository, server: Server) -> None:
+@pytest.mark.parametrize("leases", [3, pytest.param(10, marks=pytest.mark.slow)])
+async def test_a_job_of_many_leases_stays_with_its_controller(
+    repository: RedisJobRepository, server: Server, leases: int
+) -> None:
     """Another one looks for it all the time, and never gets it."""
     await repository.create_job(Job(id="j", status="queued"))
 
     async def handler(job: ClaimedJob) -> None:
-        until = await clock(server) + 10 * LEASE_MS
+        until = await clock(server) + leases * LEASE_MS
         while await clock(server) < until:  # noqa: ASYNC110 - it is the server's
             await asyncio.sleep(0.05)
         first.stop()

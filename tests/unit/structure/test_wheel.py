@@ -28,7 +28,7 @@ def run(*command: str | Path, folder: Path) -> str:
     return done.stdout
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built from this checkout."""
     folder = tmp_path_factory.mktemp("wheel")
@@ -37,20 +37,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-@pytest.fixture(scope="module")
-def clean_python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of a virtual environment that has the wheel and its core dependencies, no more."""
-    folder = tmp_path_factory.mktemp("clean")
+def clean_python(wheel: Path, folder: Path) -> Path:
+    """Make a virtual environment that has the wheel and its core dependencies, no more; return its interpreter."""
     venv.create(folder / "venv", with_pip=True)
     python = folder / "venv" / "bin" / "python"
     run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", wheel, folder=folder)
     return python
-
-
-@pytest.fixture
-def program(tmp_path: Path) -> Path:
-    """The user's program, away from our sources."""
-    return Path(shutil.copy(PROGRAM, tmp_path))
 
 
 def test_the_wheel_has_everything_the_code_needs(wheel: Path) -> None:
@@ -62,12 +54,11 @@ def test_the_wheel_has_everything_the_code_needs(wheel: Path) -> None:
     assert packed == sources
 
 
-def test_a_typed_program_passes_the_strict_checker(clean_python: Path, program: Path) -> None:
-    """The types that the wheel brings are enough for a program to be checked strictly."""
+def test_a_typed_program_needs_no_more(wheel: Path, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> None:
+    """A program starts with the core dependencies alone, and the wheel's types are enough to check it strictly."""
+    python = clean_python(wheel, tmp_path_factory.mktemp("clean"))
+    # The user's program, away from our sources.
+    program = Path(shutil.copy(PROGRAM, tmp_path))
+    run(python, "-W", "error", "-c", "import typed_program", folder=tmp_path)
     command = [sys.executable, "-m", "mypy", "--strict", "--config-file", os.devnull, "--no-incremental"]
-    run(*command, "--python-executable", clean_python, program, folder=program.parent)
-
-
-def test_the_program_starts_without_extras(clean_python: Path, program: Path) -> None:
-    """What the program imports is there with the core dependencies alone."""
-    run(clean_python, "-W", "error", "-c", "import typed_program", folder=program.parent)
+    run(*command, "--python-executable", python, program, folder=tmp_path)
