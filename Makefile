@@ -29,11 +29,11 @@ $(installed): pyproject.toml
 demo: $(installed) ## run a real command through the store, follow it, kill the server; run controllers; compare
 	@$(python) examples/demo.py
 
-test: $(installed) ## run all tests but the slow ones: outages, chaos, the demo, the wheel
+test: $(installed) ## run all tests but the slow ones
 	@$(pytest) -m "not slow" $(ARGS)
 
-test-all: $(installed) ## run all tests
-	@$(pytest) $(ARGS)
+test-all: $(installed) ## run all tests, with as many examples as CI tries
+	@$(pytest) --hypothesis-profile=thorough $(ARGS)
 
 soak: $(installed) ## break all there is under fifty writers and six controllers for half an hour
 	@CI_EVENTSTORE_SOAK=1 $(python) -m pytest tests/integration/store/test_chaos.py \
