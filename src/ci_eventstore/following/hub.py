@@ -251,6 +251,8 @@ class Hub:
             for live in lives:
                 if not live.feed.is_ready and now - live.opened_at > PATIENCE_SECONDS:
                     live.feed.fail(StoreUnavailableError("the store doesn't confirm that it tells of new events"))
+            # Who only reads isn't refused by a primary that was demoted.
+            await self._server.look_at_role()
             ready = [live for live in lives if live.feed.is_ready and live.feed.failure is None]
             for start in range(0, len(ready), WATCHED_AT_ONCE):
                 await self._compare(ready[start : start + WATCHED_AT_ONCE])

@@ -22,7 +22,7 @@ from ci_eventstore.server.failures import outcome_of
 from ci_eventstore.server.link import Link
 from ci_eventstore.server.outcomes import Cause, Kind, Outcome, Patience, Renew
 from ci_eventstore.server.pipeline import Pipeline
-from ci_eventstore.server.replies import Reply, as_info, as_texts, checked_type, is_unicode
+from ci_eventstore.server.replies import Reply, as_info, as_map, as_texts, checked_type, is_unicode
 from ci_eventstore.server.scripts import Script
 from ci_eventstore.server.subscription import Subscription
 
@@ -49,7 +49,8 @@ class Server:
         self._replicas = replicas
         self._link = Link(deployment, _patience_of)
         self._clock: ClockReading | None = None
-        self._role: bytes | None = None
+        #: Whether it was last seen as a "master" or a "replica"; "" if it didn't say.
+        self.role = ""
         self.counters = self._link.counters
 
     async def close(self) -> None:
@@ -146,11 +147,11 @@ class Server:
             said = await self.read_together("HELLO")
         except StoreError:
             return
-        role = dict(zip(said[::2], said[1::2], strict=False)).get(b"role")
-        if self._role == b"master" and role != b"master":
+        role = as_map(said).get("role", "")
+        if self.role == "master" and role != "master":
             self._link.renew(Renew.ALL, sent_at)
         else:
-            self._role = role
+            self.role = role
 
     async def run(
         self,

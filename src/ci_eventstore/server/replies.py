@@ -45,6 +45,13 @@ def as_text_map(reply: Reply) -> dict[str, str]:
     return {as_text(name): as_text(value) for name, value in zip(flat[::2], flat[1::2], strict=True)}
 
 
+def as_map(reply: Reply) -> dict[str, str]:
+    """Read names and values by turns, those that are text."""
+    flat = cast(Sequence[Reply], reply)
+    pairs = zip(flat[::2], flat[1::2], strict=False)
+    return {name.decode(): value.decode() for name, value in pairs if isinstance(value, bytes)}
+
+
 def as_texts(reply: Reply) -> list[str]:
     """Read a list of text, such as the members of a set; nothing for a key of another type."""
     return [] if reply is WRONG_TYPE else [as_text(item) for item in cast(Sequence[bytes], reply)]
