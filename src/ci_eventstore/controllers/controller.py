@@ -246,8 +246,8 @@ class Controller:
         return job
 
     async def _is_to_run(self, job: ClaimedJob) -> bool:
-        """Give a job back after a stop; end one that only has to be ended, as it was cancelled or tried too often."""
-        if self._stopping.is_set():
+        """Give a job back after a stop, or if no job can be run now; end one that was cancelled or lost too often."""
+        if self._stopping.is_set() or self._health.pause(asyncio.get_running_loop().time()):
             await self._give_back([job])
             return False
         if not job.cancelled.is_set() and job.attempts <= self.settings.max_attempts:
