@@ -11,6 +11,8 @@
 -- Returns a list of {job id, the controller that lost it or "", its hash's fields}. A repeated call gets the same jobs, unless
 -- they are its no longer; one that comes after a later one of its session gets none.
 
+-- Libraries: telling, standing, clock, tickets, payloads
+
 local dispatch, backlog, tickets, leases, clock, calls = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local controller, number, lease_ms, time, packed_time = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
 local channel, count, expired = ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])

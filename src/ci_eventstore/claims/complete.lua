@@ -11,6 +11,8 @@
 -- where the claim isn't the job's any more, where the log has outgrown its head, or where its index has a new entry due.
 -- A repeated call is answered as the first time; one that comes after a later one does nothing and returns "".
 
+-- Libraries: telling, standing
+
 local last_call, dispatch, leases, running, completed = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local number, count = tonumber(ARGV[1]), tonumber(ARGV[2])
 local BEFORE_KEYS, KEYS_EACH, BEFORE_ARGS, ARGS_EACH = 5, 2, 2, 8

@@ -22,7 +22,6 @@ COMPLETE = load_script(
     __package__,
     "complete",
     {"INDEX_EVENTS": INDEX_EVENTS, "INDEX_BYTES": INDEX_BYTES, "LAST_CALL_MS": LAST_CALL_MS},
-    ["telling"],
 )
 #: One script call completes at most so many jobs.
 COMPLETED_TOGETHER = 128

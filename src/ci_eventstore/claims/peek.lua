@@ -13,6 +13,8 @@
 -- <job id>"; and whether an offer was made: not if the controller has to be told of that job first.
 -- A question that comes after a later one of its session is told nothing, and one that is repeated makes no new offer.
 
+-- Libraries: clock, standing, tickets
+
 local dispatch, backlog, leases, clock, offers, offered = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local count, lease_ms = tonumber(ARGV[2]), tonumber(ARGV[3])
 local controller, question, offer_ms = ARGV[4], ARGV[5], tonumber(ARGV[6])

@@ -5,6 +5,8 @@
 --
 -- Returns for each job "held", "cancel" (held, and someone wants it cancelled) or "lost".
 
+-- Libraries: clock
+
 local leases, clock, lease_ms = KEYS[1], KEYS[2], tonumber(ARGV[1])
 local now, answers = advance_clock(clock, lease_ms), {}
 for i = 3, #KEYS do

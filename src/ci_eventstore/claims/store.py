@@ -14,7 +14,6 @@ from ci_eventstore.claims.completions import Completions
 from ci_eventstore.claims.offer import Offer, as_claimed
 from ci_eventstore.claims.overview import QueueOverview, queue_names, read_overview
 from ci_eventstore.errors import StoreError
-from ci_eventstore.events.append import QUEUE_FUNCTIONS
 from ci_eventstore.jobs.state import STATE_FIELDS, encode_field, from_hash, from_values
 from ci_eventstore.keys import Keys, QueueKeys, jobs_key, member_job_id
 from ci_eventstore.server.client import Server
@@ -22,11 +21,11 @@ from ci_eventstore.server.replies import Reply, as_text_map, as_texts
 from ci_eventstore.server.scripts import load_script
 from ci_eventstore.server.subscription import Subscription
 
-PEEK = load_script(__package__, "peek", {"OFFERED_TTL_MS": 86_400_000}, QUEUE_FUNCTIONS)
-CLAIM = load_script(__package__, "claim", {"CALLS_TTL_MS": 86_400_000}, (*QUEUE_FUNCTIONS, "claimed"))
-RENEW = load_script(__package__, "renew", functions=QUEUE_FUNCTIONS)
+PEEK = load_script(__package__, "peek", {"OFFERED_TTL_MS": 86_400_000})
+CLAIM = load_script(__package__, "claim", {"CALLS_TTL_MS": 86_400_000})
+RENEW = load_script(__package__, "renew")
 
-TIDY = load_script(__package__, "tidy", functions=QUEUE_FUNCTIONS)
+TIDY = load_script(__package__, "tidy")
 
 #: A controller that hasn't looked for jobs for so long and has none is gone.
 GONE_MS = 3_600_000

@@ -3,6 +3,8 @@
 -- KEYS  1 dispatch, 2 controllers' last calls, 3 offers, 4 offered, 5 clock
 -- ARGV  1 controller, or "", 2 milliseconds without a sign of life after which one is gone
 
+-- Libraries: standing, tickets
+
 local dispatch, calls, controller, gone_ms = KEYS[1], KEYS[2], ARGV[1], tonumber(ARGV[2])
 local offers, offered = KEYS[3], KEYS[4]
 redis.call('ZREM', offers, controller)

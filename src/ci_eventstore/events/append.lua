@@ -24,6 +24,10 @@
 -- "unprojected" (a stream without its hash), "conflict" (another version), "sizes" (they are needed),
 -- "claimed" (by a controller, and no claim was given), "fenced" (another claim than that of the job was given);
 -- or {"full"}: the job has ended and has had enough late output, which its log is told once.
+-- What it looks at comes before what it writes: the call, the entries, the job's hash, what is derived, messages. A last write that
+-- is refused all the same doesn't undo the call; the answer ends with its error, and `rebuild` mends what is derived.
+
+-- Libraries: telling, standing, calls
 
 local hash, stream, calls, index, ids, ring = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local token, number, expected, closed = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
@@ -36,21 +40,20 @@ local before_records = 19 + 2 * setting + removing
 local before_listings = moves == '' and 6 or 10
 local count = #ARGV - before_records
 
-local last_call = redis.call('HGET', calls, token)
-if last_call then
-  local last, reached = string.match(last_call, '^(-?%d+) (%d+)')
-  if tonumber(last) == number then
-    return {'repeated', tonumber(reached)}
-  end
-  if tonumber(last) + 1 ~= number then
-    return {'lost'}
-  end
-elseif number ~= 1 then
+local last_call, state = redis.pcall('HGET', calls, token), redis.pcall('HMGET', hash, 'version', 'position', 'part', 'bytes',
+  'lines', 'truncated_at', 'end_position', 'end_bytes', 'claim', 'mark')
+local error = failed(last_call, calls) or failed(state, hash)
+if error then
+  return error
+end
+local standing, answer = recall(last_call, number)
+local reached, reached_part = string.match(answer or '', '^(%d+)%-?(%d*)')
+-- A call whose place the hash hasn't reached was stopped after its first write: it goes on below.
+if standing == 'repeated' and not is_before(state[2], state[3], reached, reached_part) then
+  return {'repeated', tonumber(reached)}
+elseif standing == 'first' and (last_call or number ~= 1) or standing == 'late' or standing == 'ahead' then
   return {'lost'}
 end
-
-local state = redis.call('HMGET', hash, 'version', 'position', 'part', 'bytes', 'lines', 'truncated_at', 'end_position',
-  'end_bytes', 'claim', 'mark')
 if expected == 'new' then
   if state[1] or redis.call('EXISTS', stream) == 1 then
     return {'exists'}
@@ -63,36 +66,128 @@ end
 if claim ~= '*' and claim ~= (state[9] or '') then
   return {claim == '' and 'claimed' or 'fenced'}
 end
+local none = expected == 'new' and '0' or ''
+local counters = (state[2] or none) .. ' ' .. (state[3] or none) .. ' ' .. (state[4] or none) .. ' ' .. (state[5] or none)
+  .. ' ' .. (state[6] or '0') .. ' ' .. (state[7] or '0') .. ' ' .. (state[8] or '0')
+if not string.find(counters, '^%d+ %d+ %d+ %d+ %d+ %d+ %d+$') then
+  return damaged(hash, 'one of its counters is no number')
+end
 
 local position, part = tonumber(state[2] or 0), tonumber(state[3] or 0)
 local bytes, lines = tonumber(state[4] or 0), tonumber(state[5] or 0)
 local truncated_at, end_position, end_bytes = tonumber(state[6] or -1), tonumber(state[7] or -1), tonumber(state[8] or 0)
 local had_ended = end_position >= 0
 local is_whole = had_ended or (truncated_at < 0 and bytes + added_bytes <= head_bytes)
+local is_full = had_ended and added_bytes > 0 and bytes - end_bytes + added_bytes > LATE_BYTES
 if not is_whole and sizes == '' then
   if count > 1 then
     return {'sizes'}
   end
   sizes = added_bytes .. ' ' .. added_lines
 end
+local place_before, mark_before = position .. '-' .. part, state[10] or ''
 
 local indexed_position, indexed_bytes
-local function add_to_index_if_due()
+-- Returns the entry of the sparse index that is due, if there is one.
+local function next_index_entry()
   if position < INDEX_EVENTS and bytes < INDEX_BYTES then
-    return
+    return nil
   end
   if not indexed_position then
-    indexed_position, indexed_bytes = string.match(redis.call('LINDEX', index, -1) or '0 0 0', '^(%d+) %d+ (%d+)$')
+    local newest = redis.pcall('LINDEX', index, -1)
+    error = error or failed(newest, index)
+    indexed_position, indexed_bytes = string.match(not error and newest or '', '^(%d+) %d+ (%d+)$')
+    indexed_position, indexed_bytes = tonumber(indexed_position or 0), tonumber(indexed_bytes or 0)
   end
   if position - indexed_position >= INDEX_EVENTS or bytes - indexed_bytes >= INDEX_BYTES then
     indexed_position, indexed_bytes = position, bytes
-    redis.call('RPUSH', index, string.format('%d %d %d', position, lines, bytes))
+    return string.format('%d %d %d', position, lines, bytes)
+  end
+  return nil
+end
+
+-- Nothing is refused from here on: all was looked at. Should it be all the same: how far it came.
+local used, added, is_saved = string.format(' %.0f', now_ms), 0, false
+
+-- The call is noted first, so that a repeated one is known whatever happens to this one.
+local function note_call()
+  redis.call('HSET', calls, token, remember(number, position .. '-' .. part .. used))
+  for closing in string.gmatch(closed, '%S+') do
+    redis.call('HSET', calls, closing, '-1 0' .. used)
   end
 end
 
+local function save(...)
+  redis.call('HSET', hash, 'position', position, 'part', part, 'bytes', bytes, 'lines', lines, ...)
+  is_saved = true
+end
+
+-- Returns the answer after an error. A first entry can be refused: its place is taken if the stream is ahead of the hash.
+local function answer_of(error)
+  if error and added == 0 and last_call then
+    redis.pcall('HSET', calls, token, last_call)
+  elseif error and added == 0 then
+    redis.pcall('HDEL', calls, token)
+  elseif error and added < count then
+    redis.pcall('HSET', calls, token, '-1 0' .. used)
+  end
+  if not error or is_saved then
+    return {'ok', position, error and error.err}
+  end
+  return (added > 0 or string.find(error.err, ' ID ', 1, true)) and {'unprojected'} or failed(error, stream)
+end
+
+local function forget_others()
+  if standing == 'first' and expected ~= 'new' and redis.call('HLEN', calls) > CALLS_KEPT then
+    forget_calls(calls, now_ms - CALLS_AGE_MS)
+  end
+  redis.call('PEXPIRE', calls, CALLS_TTL_MS)
+end
+
+if kinds == '' and is_whole and not is_full and setting + removing == 0 and moves == '' then
+  -- Logs in batches: nothing but the entries themselves.
+  local before = position
+  position, part, bytes, lines = position + count, 0, bytes + added_bytes, lines + added_lines
+  local index_entry = next_index_entry()
+  error = error or forbidden('HSET', hash, '', '') or index_entry and forbidden('RPUSH', index, '')
+  if error then
+    return error
+  end
+  error = attempt(function()
+    note_call()
+    for i = 1, count do
+      redis.call('XADD', stream, string.format('%d-0', before + i), 'e', ARGV[before_records + i])
+      added = i
+    end
+    save('mark', mark_of(ARGV[#ARGV]))
+    if index_entry then
+      redis.call('RPUSH', index, index_entry)
+    end
+    forget_others()
+  end)
+  local told, size = {}, 0
+  for i = 1, is_saved and count <= TOLD_ENTRIES and count or 0 do
+    local length = #ARGV[before_records + i]
+    told[i], size = before + i .. '-0:' .. length, size + length
+  end
+  if told[1] and size <= TOLD_BYTES then
+    tell_entries(stream, place_before, table.concat(told, ' '), table.concat(ARGV, '', before_records + 1), mark_before)
+  elseif is_saved then
+    tell_places(stream, place_before, position .. '-0', mark_before)
+  end
+  return answer_of(error)
+end
+
+-- Libraries: tickets, queue, payloads, ring
+
+-- First what is to be written. Entries: their ids and payloads by turns.
+local entries, newest, fields, index_entries = {}, nil, {}, {}
 -- What followers are told: the new entries while they are few and small, else only how far the stream goes.
-local place_before, mark_before, told_ids, told_payloads = position .. '-' .. part, state[10] or '', '', ''
-local function note(id, payload)
+local told_ids, told_payloads = '', ''
+
+local function add(payload)
+  local id = string.format('%d-%d', position, part)
+  entries[#entries + 1], entries[#entries + 2], newest = id, payload, payload
   if told_ids and #told_ids < TOLD_BYTES and #told_payloads + #payload <= TOLD_BYTES then
     told_ids = told_ids .. ' ' .. id .. ':' .. #payload
     told_payloads = told_payloads .. payload
@@ -101,120 +196,51 @@ local function note(id, payload)
   end
 end
 
--- Payload of the last entry that was added to the stream.
-local newest
 local function append_event(payload, size, newlines)
-  position, part = position + 1, 0
-  local id = string.format('%d-0', position)
-  redis.call('XADD', stream, id, 'e', payload)
-  note(id, payload)
-  newest, bytes, lines = payload, bytes + size, lines + newlines
-  add_to_index_if_due()
+  position, part, bytes, lines = position + 1, 0, bytes + size, lines + newlines
+  add(payload)
+  index_entries[#index_entries + 1] = next_index_entry()
 end
 
 local function append_fact(payload)
   part = part + 1
-  local id = string.format('%d-%d', position, part)
-  redis.call('XADD', stream, id, 'e', payload)
-  note(id, payload)
-  newest = payload
-end
-
--- The start of a payload, msgpack: an array of four, of schema version 1, of that type and the time that it is now.
-local function payload_of(kind)
-  local seconds, time = math.floor(now_ms / 1000), ''
-  for _ = 1, 4 do
-    time = string.char(seconds % 256) .. time
-    seconds = math.floor(seconds / 256)
-  end
-  return '\148\1' .. string.char(160 + #kind) .. kind .. '\214\255' .. time
+  add(payload)
 end
 
 local function append_line(line)
   append_event(payload_of('log') .. '\217' .. string.char(#line) .. line, #line, 2)
 end
 
+local function set(name, value)
+  fields[#fields + 1], fields[#fields + 2] = name, value
+end
+
 local function note_truncation()
   append_fact(payload_of('truncating') .. '\128')
   truncated_at = position
-  redis.call('HSET', hash, 'truncated_at', truncated_at)
+  set('truncated_at', truncated_at)
 end
 
--- Save where the job's log stands, with further fields.
-local function save(...)
-  redis.call('HSET', hash, 'position', position, 'part', part, 'bytes', bytes, 'lines', lines,
-    'mark', newest and mark_of(newest) or mark_before, ...)
+error = not is_whole and unreadable('HLEN', ring)
+if error then
+  return error
 end
-
-local function tell_followers()
-  if not told_ids then
-    tell_places(stream, place_before, position .. '-' .. part, mark_before)
-  elseif told_ids ~= '' and expected ~= 'new' then
-    tell_entries(stream, place_before, string.sub(told_ids, 2), told_payloads, mark_before)
-  end
-end
-
-if had_ended and added_bytes > 0 and bytes - end_bytes + added_bytes > LATE_BYTES then
-  if truncated_at < end_position then
-    append_line('\n[more was written after the job had ended: it is left out here]\n')
-    note_truncation()
-    save()
-    tell_followers()
-  end
-  return {'full'}
-end
-
--- The ring holds the end of a log whose head is full: its entries are numbered fields, "bytes lines payload".
-local first, last, kept, lost_bytes, lost_lines = 1, 0, 0, 0, 0
-if not is_whole and truncated_at >= 0 then
-  local found = redis.call('HMGET', ring, 'first', 'last', 'kept', 'lost_bytes', 'lost_lines')
-  first, last, kept = tonumber(found[1] or 1), tonumber(found[2] or 0), tonumber(found[3] or 0)
-  lost_bytes, lost_lines = tonumber(found[4] or 0), tonumber(found[5] or 0)
-end
-
-local function ring_entry(place)
-  local entry = redis.call('HGET', ring, place)
-  local size, newlines, start = string.match(entry, '^(%d+) (%d+) ()')
-  return string.sub(entry, start), tonumber(size), tonumber(newlines)
-end
-
-local function put_in_ring(payload, size, newlines)
-  if truncated_at < 0 then
-    note_truncation()
-  end
-  last, kept = last + 1, kept + #payload + RING_ENTRY_BYTES
-  redis.call('HSET', ring, last, size .. ' ' .. newlines .. ' ' .. payload)
-  while kept > RING_BYTES and first < last do
-    local old, old_size, old_newlines = ring_entry(first)
-    redis.call('HDEL', ring, first)
-    first, kept = first + 1, kept - #old - RING_ENTRY_BYTES
-    lost_bytes, lost_lines = lost_bytes + old_size, lost_lines + old_newlines
-  end
-end
-
+local kept = not is_whole and read_ring(ring)
 local function empty_ring()
-  if lost_bytes > 0 then
-    append_line(string.format('\n[%.0f bytes in %.0f lines are left out here]\n', lost_bytes, lost_lines))
+  if kept.lost_bytes > 0 then
+    append_line(string.format('\n[%.0f bytes in %.0f lines are left out here]\n', kept.lost_bytes, kept.lost_lines))
   end
-  for place = first, last do
-    append_event(ring_entry(place))
+  for place = kept.first, kept.last do
+    append_event(ring_entry(kept, place))
   end
-  redis.call('DEL', ring)
-  last = 0
+  kept.is_emptied = true
 end
 
-if kinds == '' and is_whole then
-  -- Logs in batches: nothing but the entries themselves.
-  for i = 1, count do
-    redis.call('XADD', stream, string.format('%d-0', position + i), 'e', ARGV[before_records + i])
-  end
-  for i = 1, count <= TOLD_ENTRIES and count or 0 do
-    note(string.format('%d-0', position + i), ARGV[before_records + i])
-  end
-  told_ids = count <= TOLD_ENTRIES and told_ids
-  position, part, bytes, lines = position + count, 0, bytes + added_bytes, lines + added_lines
-  newest = ARGV[#ARGV]
-  add_to_index_if_due()
+if is_full and truncated_at >= end_position then
+  return {'full'}
+elseif is_full then
+  append_line('\n[more was written after the job had ended: it is left out here]\n')
+  note_truncation()
 else
   local next_size, is_limited = string.gmatch(sizes, '%d+'), not is_whole
   for i = 1, count do
@@ -227,64 +253,100 @@ else
     if kind == FACT then
       append_fact(payload)
     elseif kind == LOG and is_limited and (truncated_at >= 0 or bytes + size > head_bytes) then
-      put_in_ring(payload, size, newlines)
+      if truncated_at < 0 then
+        note_truncation()
+      end
+      put_in_ring(kept, payload, size, newlines)
     else
       append_event(payload, size, newlines)
     end
     if i == ends_at then
-      end_position, end_bytes = position, bytes
-      redis.call('HSET', hash, 'end_position', end_position, 'end_bytes', end_bytes)
+      set('end_position', position)
+      set('end_bytes', bytes)
     end
   end
-  if last > 0 then
-    redis.call('HSET', ring, 'first', first, 'last', last, 'kept', kept, 'lost_bytes', lost_bytes, 'lost_lines', lost_lines)
+  for i = 20, 19 + 2 * setting, 2 do
+    set(ARGV[i], ARGV[i + 1])
   end
 end
 
-save(unpack(ARGV, 20, 19 + 2 * setting))
-if removing > 0 then
-  redis.call('HDEL', hash, unpack(ARGV, 20 + 2 * setting, before_records))
+-- Then whether anything could stop it.
+local is_ring_used, steps = kept and (kept.is_emptied or next(kept.new)), {}
+for step in string.gmatch(moves, '%a+') do
+  steps[step] = true
+end
+error = error or forbidden('HSET', hash, '', '') or removing > 0 and forbidden('HDEL', hash, '')
+  or index_entries[1] and forbidden('RPUSH', index, '')
+  or is_ring_used and (forbidden('HDEL', ring, '') or forbidden('DEL', ring))
+  or #KEYS > before_listings and (unreadable('ZCARD', ids, unpack(KEYS, before_listings + 1))
+    or forbidden('ZADD', ids, '0', '') or forbidden('ZREM', ids, ''))
+  or moves ~= '' and unready(steps, unpack(KEYS, 7, 10))
+if error then
+  return error
 end
 
-if expected == 'new' then
-  redis.call('ZADD', ids, 0, string.sub(member, 18))
-end
-for i = before_listings + 1, #KEYS do
-  if i <= before_listings + leaving then
-    redis.call('ZREM', KEYS[i], member)
-  else
-    redis.call('ZADD', KEYS[i], 0, member)
+local new_ticket
+error = attempt(function()
+  if is_ring_used then
+    put_new(kept)
   end
-end
-
-if string.find(moves, 'drop', 1, true) then
-  drop_lease(KEYS[7], KEYS[10], string.sub(member, 18), ticket)
-end
-if string.find(moves, 'leave', 1, true) then
-  leave_queue(KEYS[7], KEYS[8], KEYS[9], user, member)
-end
-local new_ticket = string.find(moves, 'enter', 1, true) and enter_queue(KEYS[7], KEYS[8], KEYS[9], user, member)
-
-if not last_call and expected ~= 'new' and redis.call('HLEN', calls) >= CALLS_KEPT then
-  local known = redis.call('HGETALL', calls)
-  for i = 1, #known, 2 do
-    local used = tonumber(string.match(known[i + 1], '(%d+)$'))
-    if used < now_ms - CALLS_AGE_MS then
-      redis.call('HDEL', calls, known[i])
+  if not is_full then
+    note_call()
+  end
+  for i = 1, #entries, 2 do
+    redis.call('XADD', stream, entries[i], 'e', entries[i + 1])
+    added = i == #entries - 1 and count or 1
+  end
+  if is_ring_used and not kept.is_emptied then
+    save_ring(kept)
+  end
+  save('mark', newest and mark_of(newest) or mark_before, unpack(fields))
+  if is_full then
+    return
+  end
+  if removing > 0 then
+    redis.call('HDEL', hash, unpack(ARGV, 20 + 2 * setting, before_records))
+  end
+  for _, entry in ipairs(index_entries) do
+    redis.call('RPUSH', index, entry)
+  end
+  if is_ring_used and kept.is_emptied then
+    redis.call('DEL', ring)
+  end
+  if expected == 'new' then
+    redis.call('ZADD', ids, 0, string.sub(member, 18))
+  end
+  for i = before_listings + 1, #KEYS do
+    if i <= before_listings + leaving then
+      redis.call('ZREM', KEYS[i], member)
+    else
+      redis.call('ZADD', KEYS[i], 0, member)
     end
   end
+  if steps.drop then
+    drop_lease(KEYS[7], KEYS[10], string.sub(member, 18), ticket)
+  end
+  if steps.leave then
+    leave_queue(KEYS[7], KEYS[8], KEYS[9], user, member)
+  end
+  if steps.enter then
+    new_ticket = enter_queue(KEYS[7], KEYS[8], KEYS[9], user, member)
+  end
+  forget_others()
+end)
+if not is_saved then
+  return answer_of(error)
 end
-for closing in string.gmatch(closed, '%S+') do
-  redis.call('HSET', calls, closing, string.format('-1 0 %.0f', now_ms))
-end
-redis.call('HSET', calls, token, string.format('%d %d %.0f', number, position, now_ms))
-redis.call('PEXPIRE', calls, CALLS_TTL_MS)
 
-tell_followers()
+if not told_ids then
+  tell_places(stream, place_before, position .. '-' .. part, mark_before)
+elseif told_ids ~= '' and expected ~= 'new' then
+  tell_entries(stream, place_before, string.sub(told_ids, 2), told_payloads, mark_before)
+end
 if new_ticket then
   tell(channel, new_ticket)
 end
-if string.find(moves, 'cancel', 1, true) then
+if steps.cancel then
   tell(channel, 'cancel ' .. string.sub(member, 18))
 end
-return {'ok', position}
+return is_full and {'full'} or answer_of(error)

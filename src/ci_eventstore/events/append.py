@@ -1,5 +1,6 @@
 """Append records to a job's stream: the typed face of `append.lua`."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -14,12 +15,12 @@ from ci_eventstore.server.client import Server
 from ci_eventstore.server.counters import Counters
 from ci_eventstore.server.scripts import load_script
 
+logger = logging.getLogger("ci_eventstore.events")
+
 #: The number of a token that was closed.
 CLOSED = -1
 #: Instead of a claim: this may be written whoever has claimed the job.
 ANY_CLAIM = "*"
-#: Libraries of scripts that move jobs in queues.
-QUEUE_FUNCTIONS = ("telling", "clock", "queue")
 #: A log keeps so many bytes of text from its beginning, unless a setting says otherwise, then so many bytes from its
 #: end, as they are stored, then so many bytes of text that come after the job's end.
 HEAD_BYTES = 64 * 1024 * 1024
@@ -46,7 +47,6 @@ APPEND = load_script(
         "CALLS_AGE_MS": 3_600_000,
         "CALLS_TTL_MS": 86_400_000,
     },
-    QUEUE_FUNCTIONS,
 )
 
 
@@ -114,6 +114,8 @@ async def append(
         reply = await server.run(APPEND, all_keys, arguments)
         if reply[0] != b"sizes":
             if _is_done(reply[0], keys.job_id, server.counters):
+                if len(reply) > 2:
+                    logger.warning("job %s: %s; run `ci-eventstore rebuild`", keys.job_id, reply[2].decode())
                 server.counters.appended_records += len(batch.payloads)
                 return True
             return False

@@ -9,6 +9,8 @@
 --
 -- Returns "ok", also when it is repeated; or "exists" and changes nothing.
 
+-- Libraries: telling, standing, clock, tickets, queue, payloads
+
 local hash, stream, ids, dispatch, backlog, tickets = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local leases, clock, offers, offered = KEYS[7], KEYS[8], KEYS[9], KEYS[10]
 local created, member, user, channel, token = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]

@@ -7,7 +7,6 @@ import msgpack
 
 from ci_common.errors import JobAlreadyExistsError
 from ci_common.models import JobStatus
-from ci_eventstore.events.append import QUEUE_FUNCTIONS
 from ci_eventstore.events.codec import encode
 from ci_eventstore.events.records import Fact, Record
 from ci_eventstore.jobs.state import created_fields, encode_field
@@ -15,7 +14,7 @@ from ci_eventstore.keys import JobKeys, QueueKeys, jobs_key, listing_member
 from ci_eventstore.server.client import Server
 from ci_eventstore.server.scripts import load_script
 
-CREATE = load_script(__package__, "create", functions=(*QUEUE_FUNCTIONS, "claimed"))
+CREATE = load_script(__package__, "create")
 
 
 def waiting_job(records: Sequence[Record]) -> Fact | None:

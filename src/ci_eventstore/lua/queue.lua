@@ -1,35 +1,27 @@
--- Functions on a queue in one partition:
---
---   backlog   sorted set of all jobs that wait, "<user>\0<member of the listings>": each user's in the order of creation
---   tickets   hash: for each user with waiting jobs, the one ticket that no controller has taken yet
---   dispatch  stream of tickets with a consumer group; a ticket stays pending with its controller while the job is claimed
---   offers    sorted set of controllers that have nothing to do and take the next job, by when the offer ends on the clock
---   offered   hash: what each controller asked last, "<session>-<number> <milliseconds of a lease> <when, on the clock>", then, on
---             a line of its own, the last job that its offers have brought, "<token of the claim> <job id>"
+-- A job's moves in its queue. A script looks with `unready` whether anything can stop them.
 
-local function add_ticket(dispatch, tickets, user)
-  local is_new = redis.call('EXISTS', dispatch) == 0
-  local ticket = redis.call('XADD', dispatch, '*', 'user', user)
-  if is_new then
-    redis.call('XGROUP', 'CREATE', dispatch, 'controllers', '0')
-    -- Tickets that were lost with the stream count for nothing.
-    redis.call('DEL', tickets)
+-- Returns the error if these steps ("drop" a lease, "leave", "enter") can't be done.
+local function unready(steps, dispatch, backlog, tickets, leases)
+  local error = unreadable('XLEN', dispatch) or unreadable('ZCARD', backlog, leases) or unreadable('HLEN', tickets)
+  if not error and (steps.drop or steps.leave) then
+    error = forbidden('ZREM', leases, '') or forbidden('XACK', dispatch, '', '0-0') or forbidden('XDEL', dispatch, '0-0')
+      or forbidden('HDEL', tickets, '')
   end
-  return ticket
-end
-
-local function jobs_of(backlog, user, count)
-  return redis.call('ZRANGEBYLEX', backlog, '[' .. user .. '\0', '(' .. user .. '\1', 'LIMIT', 0, count)
+  if not error and steps.enter then
+    error = forbidden('ZADD', backlog, '0', '') or forbidden('HSET', tickets, '', '') or forbidden('XADD', dispatch, '*', '', '')
+      or redis.call('EXISTS', dispatch) == 0 and (forbidden('XGROUP', 'CREATE', dispatch, '', '0') or forbidden('DEL', tickets))
+  end
+  return error or nil
 end
 
 -- Returns the message for controllers if there is a new ticket.
 local function enter_queue(dispatch, backlog, tickets, user, member)
   redis.call('ZADD', backlog, 0, user .. '\0' .. member)
-  if redis.call('HEXISTS', tickets, user) == 0 or redis.call('EXISTS', dispatch) == 0 then
-    redis.call('HSET', tickets, user, add_ticket(dispatch, tickets, user))
-    return 'ticket ' .. user .. '\0' .. member
+  if ticket_of(tickets, user) and redis.call('EXISTS', dispatch) == 1 then
+    return nil
   end
-  return nil
+  redis.call('HSET', tickets, user, add_ticket(dispatch, tickets, user))
+  return 'ticket ' .. user .. '\0' .. member
 end
 
 local function leave_queue(dispatch, backlog, tickets, user, member)
@@ -37,32 +29,11 @@ local function leave_queue(dispatch, backlog, tickets, user, member)
   local ticket = redis.call('HGET', tickets, user)
   if ticket and #jobs_of(backlog, user, 1) == 0 then
     redis.call('HDEL', tickets, user)
-    redis.call('XDEL', dispatch, ticket)
+    remove_ticket(dispatch, ticket)
   end
 end
 
 local function drop_lease(dispatch, leases, job_id, ticket)
   redis.call('ZREM', leases, job_id)
-  if ticket ~= '' and redis.call('EXISTS', dispatch) == 1 then
-    redis.pcall('XACK', dispatch, 'controllers', ticket)
-    redis.call('XDEL', dispatch, ticket)
-  end
-end
-
--- The id of the ticket that was handed out last. The group is made again if it is gone, from the beginning.
-local function last_ticket(dispatch)
-  if redis.call('EXISTS', dispatch) == 0 then
-    return nil
-  end
-  for _, group in ipairs(redis.call('XINFO', 'GROUPS', dispatch)) do
-    local fields = {}
-    for i = 1, #group, 2 do
-      fields[group[i]] = group[i + 1]
-    end
-    if fields['name'] == 'controllers' then
-      return fields['last-delivered-id']
-    end
-  end
-  redis.call('XGROUP', 'CREATE', dispatch, 'controllers', '0')
-  return '0-0'
+  remove_ticket(dispatch, ticket)
 end

@@ -1,6 +1,5 @@
 """Verify and rebuild what is derived from one job's stream, while the job may be in use."""
 
-from ci_eventstore.events.append import QUEUE_FUNCTIONS
 from ci_eventstore.events.log_index import LogIndex
 from ci_eventstore.events.reader import EventReader
 from ci_eventstore.events.records import Place
@@ -16,7 +15,7 @@ from ci_eventstore.server.scripts import load_script
 REBUILT_LEASE_MS = 30_000
 #: Fields that the hashes of jobs lack that older programs wrote.
 LATER_FIELDS = ("mark", "incarnation")
-REBUILD = load_script(__package__, "rebuild", {"REBUILT_LEASE_MS": REBUILT_LEASE_MS}, QUEUE_FUNCTIONS)
+REBUILD = load_script(__package__, "rebuild", {"REBUILT_LEASE_MS": REBUILT_LEASE_MS})
 
 
 class JobProjections:

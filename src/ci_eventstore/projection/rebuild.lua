@@ -9,6 +9,8 @@
 --
 -- Returns 1; or 0 and changes nothing: the stream has gone on.
 
+-- Libraries: telling, standing, clock, tickets, queue
+
 local hash, stream, index, ids = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local dispatch, backlog, tickets, leases, clock = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
 local user, is_queued, is_claimed, channel = ARGV[4], ARGV[5] == '1', ARGV[6] == '1', ARGV[7]

@@ -1,9 +1,12 @@
 """Lua scripts: read from the file beside the module that calls them, with the limits that Python gives them."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
+
+_LIBRARIES = re.compile("^-- Libraries: (.*)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,17 +18,20 @@ class Script:
     sha: str
 
 
-def load_script(
-    package: str, name: str, constants: Mapping[str, int] | None = None, functions: Sequence[str] = ()
-) -> Script:
-    """Return the script `<name>.lua` of a package, after the check of its deadline, its constants and its libraries.
+def load_script(package: str, name: str, constants: Mapping[str, int] | None = None) -> Script:
+    """Return the script `<name>.lua` of a package, after the check of its deadline and its constants.
 
-    A library is a file in `ci_eventstore/lua`; one that uses another stands after it.
+    Where it says "-- Libraries: telling, standing", the functions of `ci_eventstore/lua/telling.lua` and `standing.lua`
+    stand instead. A server makes a script's functions anew for each call: a script has them no earlier than it needs.
     """
     head = "".join(f"local {constant} = {value}\n" for constant, value in (constants or {}).items())
-    shared = "".join(_read("ci_eventstore", f"lua/{library}.lua") for library in functions)
-    source = _read("ci_eventstore.server", "deadline.lua") + head + shared + _read(package, f"{name}.lua")
+    script = _LIBRARIES.sub(_functions, _read(package, f"{name}.lua"))
+    source = _read("ci_eventstore.server", "deadline.lua") + head + script
     return Script(name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
+
+
+def _functions(names: re.Match[str]) -> str:
+    return "".join(_read("ci_eventstore", f"lua/{name}.lua") for name in names[1].split(", "))
 
 
 def _read(package: str, path: str) -> str:

@@ -1,6 +1,16 @@
--- What a `claimed` fact is in its job's stream.
+-- Payloads of entries that scripts make themselves, as msgpack. `struct.pack` would make numbers, but `fakeredis` doesn't know it.
 
--- As msgpack: a text, a number below 2^32. `struct.pack` would do it, but `fakeredis` doesn't know that.
+-- The beginning: an array of four, of schema version 1, of that type and the time that it is now.
+local function payload_of(kind)
+  local seconds, time = math.floor(now_ms / 1000), ''
+  for _ = 1, 4 do
+    time = string.char(seconds % 256) .. time
+    seconds = math.floor(seconds / 256)
+  end
+  return '\148\1' .. string.char(160 + #kind) .. kind .. '\214\255' .. time
+end
+
+-- A text, and a number below 2^32.
 local function pack_text(text)
   return string.char(218, math.floor(#text / 256), #text % 256) .. text
 end
