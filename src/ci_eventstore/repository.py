@@ -302,6 +302,13 @@ class RedisJobRepository(AccountRepository):
         owner = optional_id("user id", user_id)
         return await self._store.hub.follow(keys, last_event_id, owner, incarnation=incarnation)
 
+    async def incarnation(self, job_id: str) -> str:
+        """Return the incarnation of a job and its store: to give to `follow`, beside a position. JobNotFoundError."""
+        keys = self._keys.job(check_id("job id", job_id))
+        await self._store.reader.extent(keys)
+        [found] = await self._store.incarnation.read_all([job_id])
+        return str(found)
+
     def following_stats(self) -> FollowingStats:
         """Return what this process follows."""
         return self._store.hub.stats()
@@ -324,6 +331,14 @@ class RedisJobRepository(AccountRepository):
     async def rebuild(self, job_id: str | None = None) -> list[Difference]:
         """Mend what `verify` reports, while the store is in use, and return what was mended."""
         return await self._store.projections.rebuild(job_id)
+
+    async def restored(self) -> str:
+        """Give the store another incarnation, since its data was restored from a backup; return it.
+
+        Clients that come back with a position and the incarnation that it belongs to then begin again. Calling it again
+        does no harm: they begin again once more.
+        """
+        return await self._store.incarnation.renew()
 
     # Claims
 

@@ -13,6 +13,8 @@ from ci_eventstore.server.scripts import load_script
 
 logger = logging.getLogger("ci_eventstore.following")
 
+#: How long followers wait, before they are told of a loss, for the store to take another incarnation.
+LOSS_PATIENCE_SECONDS = 3.0
 RENEW = load_script(__package__, "renew_incarnation")
 
 
@@ -67,12 +69,13 @@ class StoreIncarnation:
         A process that may not write leaves that to others.
         """
         try:
-            return await self._renew(lost or "-")
+            return await self._renew(lost or "-", LOSS_PATIENCE_SECONDS)
         except StoreError as error:
             logger.warning("the store has lost events, and can't be given another incarnation: %s", error)
             return await self.read()
 
-    async def _renew(self, lost: str) -> str:
-        reply = await self._server.run(RENEW, [self._key], [lost, new_incarnation()])
+    async def _renew(self, lost: str, patience_seconds: float | None = None) -> str:
+        arguments = [lost, new_incarnation()]
+        reply = await self._server.run(RENEW, [self._key], arguments, patience_seconds=patience_seconds)
         self.known = reply.decode()
         return self.known
