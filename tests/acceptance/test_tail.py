@@ -1,10 +1,12 @@
 """`ci-eventstore tail`: a job's log, at once and as it grows."""
 
 import asyncio
+import json
 import os
 import re
 import secrets
 import signal
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ci_common import Job, JobEvent
-from tests.acceptance.command_line import CommandLine, Running, until_signal
+from tests.acceptance.command_line import CommandLine, Ended, Running, until_signal
 
 
 @pytest.fixture
@@ -68,23 +70,23 @@ def test_no_follow_prints_what_is_there(cli: CommandLine, gate: Path) -> None:
     job.end()
 
 
-@pytest.mark.parametrize(("number", "output"), [(0, b"one\ntwo\n"), (1, b"two\n"), (2, b""), (99, b"")])
+@pytest.mark.parametrize(("number", "output"), [(0, b"one\ntwo\n"), (1, b"two\n"), (2, b"")])
 async def test_after_skips_events(cli: CommandLine, number: int, output: bytes) -> None:
-    """It begins behind the given event; behind the last one there is nothing."""
+    """It begins after the given event; after the last one there is nothing."""
     async with cli.repository() as repository:
         await repository.create_job(Job(id="it", status="queued", events=logs("one\n", "two\n")))
     assert cli("tail", "it", "--no-follow", "--after", str(number)).out == output
 
 
 async def test_after_skips_events_of_a_running_job(cli: CommandLine) -> None:
-    """Following begins behind the given event too, be it stored already or not."""
+    """Following begins after the given event too."""
     async with cli.repository() as repository:
         await repository.create_job(Job(id="it", status="running", events=logs("one\n", "two\n")))
-        tails = [cli.start("tail", "it", "--after", str(number)) for number in (1, 3)]
-        await asyncio.to_thread(tails[0].wait_for_output, b"two\n")
+        tail = cli.start("tail", "it", "--after", "1")
+        await asyncio.to_thread(tail.wait_for_output, b"two\n")
         await repository.add_events("it", logs("three\n", "four\n"))
         await repository.complete_job("it", True, datetime.now(UTC))
-    assert [tail.end().out for tail in tails] == [b"two\nthree\nfour\n", b"four\n"]
+    assert tail.end().out == b"two\nthree\nfour\n"
 
 
 async def test_timestamps_stand_before_each_line(cli: CommandLine) -> None:
@@ -171,3 +173,31 @@ def test_a_budget_that_is_no_number_is_refused(cli: CommandLine) -> None:
     done = cli("jobs", "list", environment={"CI_EVENTSTORE_MAX_HEAD_BYTES": "64 MiB"})
     assert done.code == 2
     assert "CI_EVENTSTORE_MAX_HEAD_BYTES" in done.err
+
+
+async def test_a_position_past_the_end_is_an_error(cli: CommandLine, here: Callable[..., Ended]) -> None:
+    """Of a running job as of one that has ended, followed or not: nothing is waited for, nothing skipped."""
+    async with cli.repository() as repository:
+        await repository.create_job(Job(id="runs", status="running", events=logs("one\n")))
+        await repository.create_job(Job(id="ended", status="completed", events=logs("one\n")))
+    for job_id in ("runs", "ended"):
+        for options in ((), ("--no-follow",)):
+            done = here("tail", job_id, "--after", "2", *options)
+            said = f"ci-eventstore: job {job_id!r}: event 2 is missing, the log ends before it\n"
+            assert (done.code, done.text, done.err) == (4, "", said)
+
+
+async def test_a_position_that_belongs_to_lost_events(cli: CommandLine, here: Callable[..., Ended]) -> None:
+    """Once the operator has said that a backup was restored, a script that comes back is told, and gets all."""
+    async with cli.repository() as repository:
+        await repository.create_job(Job(id="it", status="running", events=logs("one\n", "two\n")))
+    incarnation = json.loads(here("jobs", "show", "it", "--json").out)["incarnation"]
+    resume = ("tail", "it", "--no-follow", "--after", "1", "--incarnation")
+    done = here(*resume, incarnation)
+    assert (done.code, done.text, done.err) == (0, "two\n", "")
+    assert here("restored").code == 0
+    done = here(*resume, incarnation)
+    assert (done.code, done.text) == (0, "one\ntwo\n")
+    assert "it begins again here" in done.err
+    incarnation = json.loads(here("jobs", "show", "it", "--json").out)["incarnation"]
+    assert here(*resume, incarnation).text == "two\n"

@@ -70,7 +70,7 @@ async def show(repository: RedisJobRepository, job: str, as_json: bool) -> None:
     if found is None:
         raise JobNotFoundError(job_id)
     if as_json:
-        echo_json(job_dict(found))
+        echo_json({**job_dict(found), "incarnation": await repository.incarnation(job_id)})
     else:
         click.echo(properties(_properties(found)))
 

@@ -13,6 +13,7 @@ from ci_eventstore.cli.keys import keys
 from ci_eventstore.cli.messages import say
 from ci_eventstore.cli.projection import rebuild, verify
 from ci_eventstore.cli.queues import queues
+from ci_eventstore.cli.restored import restored
 from ci_eventstore.cli.run import run
 from ci_eventstore.cli.serve import serve
 from ci_eventstore.cli.stdout import discard_output, open_missing_streams
@@ -65,7 +66,7 @@ def program() -> None:
     """
 
 
-for command in (run, tail, submit, controller, serve, queues, jobs, users, keys, verify, rebuild):
+for command in (run, tail, submit, controller, serve, queues, jobs, users, keys, verify, rebuild, restored):
     program.add_command(command)
 
 

@@ -6,15 +6,15 @@ from contextlib import aclosing
 import click
 
 from ci_common.models import JobEvent
-from ci_common.transitions import ENDED
 from ci_eventstore.cli.exits import ExitCode
 from ci_eventstore.cli.help import examples
 from ci_eventstore.cli.messages import say
 from ci_eventstore.cli.stdout import StandardOutput
 from ci_eventstore.cli.store import find_job, uses_store
+from ci_eventstore.errors import StreamDamagedError
 from ci_eventstore.events.log_lines import TimestampedLines, log_bytes
 from ci_eventstore.events.records import FactType
-from ci_eventstore.following.records import Followed, NoticeType
+from ci_eventstore.following.records import Followed, Notice, NoticeType
 from ci_eventstore.repository import RedisJobRepository
 
 PAGE_EVENTS = 1000
@@ -23,17 +23,24 @@ NOTES: Mapping[str, str] = {
     FactType.TRUNCATING: "the log has outgrown its budget: what comes now is left out, but for its end, shown when the "
     "job ends",
     NoticeType.GAP: "part of the log isn't there any more: it goes on behind it",
-    NoticeType.RESET: "the store has lost part of what is shown above: the log begins again here",
+    NoticeType.RESET: "the store has lost part of what was shown, or has another log now: it begins again here",
 }
 
 
 @click.command(epilog=examples("tail 3f9c", "tail 3f9c --timestamps", "tail 3f9c --no-follow > build.log"))
 @click.argument("job")
-@click.option("--after", metavar="N", type=click.IntRange(min=0), default=0, help="Begin behind event N.")
+@click.option("--after", metavar="N", type=click.IntRange(min=0), default=0, help="Start after event N.")
+@click.option(
+    "--incarnation",
+    metavar="TEXT",
+    help="What event N belongs to, as `jobs show --json` says: if the store has lost it since, the log begins again.",
+)
 @click.option("--no-follow", is_flag=True, help="Print what is there, and end.")
 @click.option("--timestamps", is_flag=True, help="Begin each line with the time at which it was stored.")
 @uses_store
-async def tail(repository: RedisJobRepository, job: str, after: int, no_follow: bool, timestamps: bool) -> int:
+async def tail(
+    repository: RedisJobRepository, job: str, after: int, incarnation: str | None, no_follow: bool, timestamps: bool
+) -> int:
     """Print a job's log, and follow it until the job ends.
 
     The bytes are those that the command printed. Exits with 0 if the job passed, or hasn't ended (--no-follow); with 1
@@ -42,7 +49,7 @@ async def tail(repository: RedisJobRepository, job: str, after: int, no_follow: 
     job_id = await find_job(repository, job)
     terminal = StandardOutput()
     render: Callable[[JobEvent], bytes] = TimestampedLines().render if timestamps else log_bytes
-    async for records in _read(repository, job_id, after, follow=not no_follow):
+    async for records in _read(repository, job_id, after, incarnation, follow=not no_follow):
         events = [record for record in records if isinstance(record, JobEvent)]
         await terminal.write(b"".join(map(render, events)))
         for record in records:
@@ -53,18 +60,26 @@ async def tail(repository: RedisJobRepository, job: str, after: int, no_follow: 
 
 
 async def _read(
-    repository: RedisJobRepository, job_id: str, after: int, *, follow: bool
+    repository: RedisJobRepository, job_id: str, after: int, incarnation: str | None, *, follow: bool
 ) -> AsyncIterator[Sequence[Followed]]:
-    """Yield what is behind a position: of a job that runs one by one as it comes, else a page of events at a time."""
-    job = await repository.get_job_summary(job_id)
-    if follow and job is not None and job.status not in ENDED:
+    """Yield what comes after a position: of a job that runs one by one as it comes, else a page of events at a time.
+
+    StreamDamagedError if the log doesn't reach the position, or becomes another one meanwhile.
+    """
+    reader, keys = repository.parts.reader, repository.parts.keys.job(job_id)
+    extent = await reader.extent(keys)
+    if incarnation is not None and incarnation != await repository.incarnation(job_id):
+        yield [Notice(NoticeType.RESET, 0)]
+        after = 0
+    elif after > extent.position:
+        raise StreamDamagedError(job_id, after, None)
+    if follow and extent.end_position is None:
         async with aclosing(repository.follow_records(job_id, after)) as records:
             async for record in records:
                 yield [record]
         return
     # Not by following, which ends with the job, before late output.
-    while page := await repository.read_events(job_id, after, PAGE_EVENTS):
+    previous = None
+    while page := await reader.read(keys, after, extent, PAGE_EVENTS, previous):
         yield page
-        after += len(page)
-        if len(page) < PAGE_EVENTS:
-            return
+        after, previous = after + len(page), page[-1]

@@ -65,20 +65,37 @@ class EventReader:
         end = None if end_position is None else int(end_position)
         return Extent(int(position), end, int(size or 0), int(part or 0), incarnation)
 
-    async def read(self, keys: JobKeys, after: int, extent: Extent, limit: int | None = None) -> list[JobEvent]:
-        """Return the visible events behind a position, at most `limit`, up to the log's extent.
+    async def read(
+        self, keys: JobKeys, after: int, extent: Extent, limit: int | None = None, previous: JobEvent | None = None
+    ) -> list[JobEvent]:
+        """Return the visible events after a position, at most `limit`, up to the log's extent.
 
-        StreamDamagedError if one of them isn't there: empty is never the end.
+        `previous` is the event at that position, if the caller has read it: it has to be there still.
+        StreamDamagedError if an event isn't there, or another one is: empty is never the end.
         """
         events: list[JobEvent] = []
         last = extent.position if limit is None else min(extent.position, after + limit)
         while after < last:
-            command = ("XRANGE", keys.stream, f"{after + 1}-0", f"{last}-0", "COUNT", extent.page_entries)
-            entries = as_entries(await self._server.read(*command))
-            if not entries:
-                raise StreamDamagedError(keys.job_id, after + 1, None)
+            entries = await self._page(keys, after, last, extent.page_entries, previous)
             after = _take_visible(keys.job_id, entries, after, events)
+            previous = events[-1]
         return events
+
+    async def _page(
+        self, keys: JobKeys, after: int, last: int, count: int, previous: JobEvent | None
+    ) -> Sequence[StreamEntry]:
+        """Return the entries after a position, of the history that has `previous` there."""
+        entries = as_entries(
+            await self._server.read("XRANGE", keys.stream, f"{after + 1}-0", f"{last}-0", "COUNT", count)
+        )
+        if previous is not None:
+            # Asked last: if that is still what it was, so was all that was read before.
+            found = as_entries(await self._server.read("XRANGE", keys.stream, f"{after}-0", f"{after}-0"))
+            if [decode_event(entry[1][1], after) for entry in found] != [previous]:
+                raise StreamDamagedError(keys.job_id, after, None)
+        if not entries:
+            raise StreamDamagedError(keys.job_id, after + 1, None)
+        return entries
 
     async def position_of_line(self, keys: JobKeys, line: int) -> int:
         """Return the position of the last event in the sparse index behind which the line begins; 0 for none."""

@@ -56,11 +56,12 @@ class LogText:
                 yield piece
 
     async def pages(self, after: int) -> AsyncIterator[Sequence[JobEvent]]:
-        """Yield the events behind a position."""
+        """Yield the events after a position; StreamDamagedError if the log becomes another one meanwhile."""
+        previous = None
         while after < self._extent.position:
-            events = await self._reader.read(self._keys, after, self._extent, self._page_events)
+            events = await self._reader.read(self._keys, after, self._extent, self._page_events, previous)
             yield events
-            after += len(events)
+            after, previous = after + len(events), events[-1]
 
     async def _line_count(self) -> int:
         """Return how many lines the log has; what stands behind the last newline is one."""

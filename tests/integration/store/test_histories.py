@@ -147,7 +147,7 @@ async def test_a_demoted_primary_that_nobody_writes_to(
 @pytest.mark.parametrize("how", ["DEL", "FLUSHALL"])
 async def test_a_job_that_is_created_again(own: RealServer, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     """It has the old one's id and is another job: its followers are told, now and later."""
-    monkeypatch.setattr(hub, "WATCH_SECONDS", 0.1)
+    monkeypatch.setattr(hub, "WATCH_SECONDS", 60.0)
     async with RedisJobRepository.from_url(own.url) as repository, admin_of(own) as admin:
         await repository.create_job(Job(id="j", status="running"))
         await repository.add_events("j", logs("old", 1, 6))
@@ -162,7 +162,8 @@ async def test_a_job_that_is_created_again(own: RealServer, monkeypatch: pytest.
             else:
                 await admin.flushall()
             async with RedisJobRepository.from_url(own.url) as another:
-                await another.create_job(Job(id="j", status="running", events=logs("new", 1, 8)))
+                await another.create_job(Job(id="j", status="running", events=logs("new", 1, 7)))
+                await another.add_event("j", JobEvent("log", "new8"))
                 assert await read_until(follower, "new8") == ["reset", *(f"new{n}" for n in range(1, 9))]
                 after = follower.incarnation
                 assert after != before
@@ -176,14 +177,15 @@ async def test_a_job_that_is_created_again(own: RealServer, monkeypatch: pytest.
 
 async def test_a_job_that_is_created_again_for_somebody_else(own: RealServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever followed the one that was their own isn't shown the other one."""
-    monkeypatch.setattr(hub, "WATCH_SECONDS", 0.1)
+    monkeypatch.setattr(hub, "WATCH_SECONDS", 60.0)
     async with RedisJobRepository.from_url(own.url) as repository, admin_of(own) as admin:
         await repository.create_job(Job(id="j", status="running", user_id="ada", events=logs("old", 1, 3)))
         follower = await repository.follow("j", user_id="ada")
         await read_until(follower, "old3")
         await admin.flushall()
         async with RedisJobRepository.from_url(own.url) as another:
-            await another.create_job(Job(id="j", status="running", user_id="bob", events=logs("secret", 1, 3)))
+            await another.create_job(Job(id="j", status="running", user_id="bob", events=logs("secret", 1, 2)))
+            await another.add_event("j", JobEvent("log", "secret3"))
             assert await read_until(follower, "reset") == ["reset"]
             with pytest.raises(JobNotFoundError):
                 await follower.read()
@@ -284,14 +286,15 @@ async def test_a_slow_reader_of_a_running_job(own: RealServer, monkeypatch: pyte
 
 async def test_following_events_ends_with_an_error(own: RealServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Events of another history are never yielded; another follower begins with it."""
-    monkeypatch.setattr(hub, "WATCH_SECONDS", 0.1)
+    monkeypatch.setattr(hub, "WATCH_SECONDS", 60.0)
     async with RedisJobRepository.from_url(own.url) as repository, admin_of(own) as admin:
         await repository.create_job(Job(id="j", status="running", events=logs("old", 1, 3)))
         async with aclosing(repository.follow_events("j")) as events:
             assert [(await anext(events)).data for _ in range(3)] == ["old1", "old2", "old3"]
             await admin.flushall()
             async with RedisJobRepository.from_url(own.url) as another:
-                await another.create_job(Job(id="j", status="running", events=logs("new", 1, 5)))
+                await another.create_job(Job(id="j", status="running", events=logs("new", 1, 4)))
+                await another.add_event("j", JobEvent("log", "new5"))
             with pytest.raises(StreamDamagedError):
                 await anext(events)
         async with aclosing(repository.follow_events("j")) as events:
