@@ -89,7 +89,7 @@ class RedisJobRepository(AccountRepository):
         max_head_bytes: int = HEAD_BYTES,
         durability: Durability = "server",
     ) -> Self:
-        """Use the server at `embedded://PATH`, `redis://`, `rediss://` or `unix://PATH`.
+        """Use the server at `embedded://PATH`, `redis://`, `rediss://`, `valkey://`, `valkeys://` or `unix://PATH`.
 
         None: what the environment variable CI_EVENTSTORE_URL says, else an embedded server under the user's data
         directory. ConfigurationError.

@@ -12,8 +12,11 @@ from tests.acceptance.command_line import CommandLine, Ended
 from tests.servers import RealServer, find_valkey
 
 MISTAKES = {
-    "--url nonsense jobs list": (2, "the URL 'nonsense' must begin with embedded://, redis://, rediss:// or unix://"),
-    "--url redis://localhost:port jobs list": (2, "the URL 'redis://localhost:port' can't be read"),
+    "--url nonsense jobs list": (
+        2,
+        "the URL must begin with embedded://, redis://, rediss://, valkey://, valkeys:// or unix",
+    ),
+    "--url redis://localhost:port jobs list": (2, "the URL redis://… can't be read"),
     "--url '' jobs list": (2, "--url is empty"),
     "--url embedded:// jobs list": (2, "the URL embedded:// needs the directory for its data"),
     "--url embedded:///dev/null jobs list": (4, "/dev/null can't be used for an embedded server"),

@@ -81,7 +81,7 @@ _url_option = click.option(
     metavar="URL",
     expose_value=False,
     callback=_keep,
-    help="Where the store is: embedded://PATH, redis://, rediss:// or unix://PATH.  "
+    help="Where the store is: embedded://PATH, redis://, rediss://, valkey://, valkeys:// or unix://PATH.  "
     "[env: CI_EVENTSTORE_URL; default: embedded, in ~/.local/share/ci-eventstore]",
 )
 _url_file_option = click.option(

@@ -5,21 +5,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from redis import RedisError
 from redis.asyncio import Redis
-from redis.asyncio.connection import Connection, parse_url
+from redis.asyncio.connection import Connection
 
 from ci_eventstore.embedded import EmbeddedConnection, EmbeddedServer
 from ci_eventstore.errors import ConfigurationError
+from ci_eventstore.server import urls
 
 URL_VARIABLE = "CI_EVENTSTORE_URL"
 #: Names a file that holds the URL.
 URL_FILE_VARIABLE = "CI_EVENTSTORE_URL_FILE"
 #: Tells a command which job it is.
 JOB_VARIABLE = "CI_EVENTSTORE_JOB_ID"
-_REDIS_SCHEMES = ("redis", "rediss", "unix")
 
 
 def _nothing() -> None:
@@ -78,25 +78,21 @@ def read_url(path: Path) -> str:
 
 
 def from_url(url: str) -> Deployment:
-    """Read a URL: `embedded://PATH`, `redis://`, `rediss://`, `unix://PATH`; ConfigurationError says what is wrong."""
-    scheme = url.partition("://")[0]
-    if scheme == "embedded":
+    """Read a URL: `embedded://PATH`, `redis://`, `rediss://`, `valkey://`, `valkeys://`, `unix://PATH`.
+
+    ConfigurationError says what is wrong.
+    """
+    if urls.scheme_of(url) == "embedded":
         return _embedded(url)
-    if "://" not in url or scheme not in _REDIS_SCHEMES:
-        raise ConfigurationError(f"the URL {_shown(url)!r} must begin with embedded://, redis://, rediss:// or unix://")
-    try:
-        options: dict[str, Any] = dict(parse_url(url))
-    except (ValueError, TypeError) as error:
-        raise ConfigurationError(f"the URL {_shown(url)!r} can't be read: {error}") from None
-    database = urlsplit(url).path.strip("/")
-    if scheme != "unix" and database and not database.isdigit():
-        raise ConfigurationError(f"the URL {_shown(url)!r} ends in {database!r}, which is no database number")
+    address = urls.read(url)
+    options = dict(address.options)
     connection_class: Any = options.pop("connection_class", Connection)
     try:
         connection_class(**{name: value for name, value in options.items() if name != "max_connections"})
-    except (TypeError, ValueError, RedisError) as error:
-        raise ConfigurationError(f"the URL {_shown(url)!r} has an option that can't be used: {error}") from None
-    return Deployment(_shown(url), connection_class, options)
+    except (TypeError, ValueError, RedisError):
+        # Not with redis-py's words, which repeat what is wrong.
+        raise ConfigurationError(f"the URL {address.shown} has an option that can't be used") from None
+    return Deployment(address.shown, connection_class, options)
 
 
 def from_client(client: object) -> Deployment:
@@ -114,12 +110,3 @@ def _embedded(url: str) -> Deployment:
     server = EmbeddedServer(Path(path).expanduser().absolute())
     options = {"path": str(server.socket_path), "server": server}
     return Deployment(url, EmbeddedConnection, options, server.release)
-
-
-def _shown(url: str) -> str:
-    """Return the URL without its password."""
-    try:
-        password = urlsplit(url).password
-    except ValueError:
-        password = None
-    return url.replace(f":{password}@", ":***@") if password else url

@@ -1,6 +1,7 @@
 """A server or store that can't be used: one clear error, and nothing written."""
 
 import asyncio
+import traceback
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
@@ -99,6 +100,23 @@ async def test_a_server_of_version_6() -> None:
         error = await refusal(f"redis://127.0.0.1:{played.sockets[0].getsockname()[1]}")
     assert isinstance(error, UnsuitableServerError)
     assert "6.2.14" in str(error)
+
+
+async def test_a_server_that_repeats_the_password() -> None:
+    """A server that doesn't know AUTH repeats its arguments; what is told of that has no password."""
+
+    async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(4096)
+        writer.write(b"-ERR unknown command 'AUTH', with args beginning with: 'hunter2'\r\n")
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(play, "127.0.0.1", 0) as played:
+        port = played.sockets[0].getsockname()[1]
+        for url in (f"redis://:hunter2@127.0.0.1:{port}", f"redis://127.0.0.1:{port}?password=hunter2"):
+            error = await refusal(url)
+            assert "unknown command 'AUTH'" in str(error)
+            assert "hunter2" not in "".join(traceback.format_exception(error))
 
 
 async def test_a_store_of_another_format(other: RealServer) -> None:
