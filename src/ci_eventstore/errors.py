@@ -12,6 +12,7 @@ RepositoryError
     │   └── EmbeddedServerError
     ├── UnsuitableServerError
     ├── StoreFormatError
+    │   └── ProjectionDamagedError
     ├── OutcomeUnknownError
     ├── NotReplicatedError
     ├── LogNotStoredError
@@ -84,6 +85,14 @@ class UnsuitableServerError(StoreError):
 
 class StoreFormatError(StoreError):
     """Raised when the data has another format version or partition count, or an entry that can't be read."""
+
+
+class ProjectionDamagedError(StoreFormatError):
+    """Raised when a job's hash or sparse index can't be read; `rebuild` makes it again, from the job's stream."""
+
+    def __init__(self, job_id: str, what: str) -> None:
+        super().__init__(f"job {job_id!r}: {what}; run `ci-eventstore rebuild`, then try again")
+        self.job_id = job_id
 
 
 class OutcomeUnknownError(StoreError):

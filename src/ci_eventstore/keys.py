@@ -175,7 +175,7 @@ class Keys:
 
     def job(self, job_id: str) -> JobKeys:
         """Return the keys of a job: its partition is the CRC32 of its id modulo the count."""
-        return JobKeys(job_id, self.tag(zlib.crc32(job_id.encode()) % self.partitions))
+        return JobKeys(job_id, self.tag(zlib.crc32(job_id.encode("utf-8", "surrogateescape")) % self.partitions))
 
     def pattern(self, name: str) -> str:
         """Return what matches all keys of a kind (job, events, jobs, owned) in all partitions, for `SCAN`."""

@@ -1,6 +1,7 @@
 """Take jobs out of queues, and keep them: the typed face of `peek.lua`, `claim.lua` and `renew.lua`."""
 
 import itertools
+import logging
 import random
 import secrets
 from collections.abc import Callable, Sequence
@@ -13,13 +14,15 @@ from ci_eventstore.claims.claim import Claim, Claimed
 from ci_eventstore.claims.completions import Completions
 from ci_eventstore.claims.offer import Offer, as_claimed
 from ci_eventstore.claims.overview import QueueOverview, queue_names, read_overview
-from ci_eventstore.errors import StoreError
-from ci_eventstore.jobs.state import STATE_FIELDS, encode_field, from_hash, from_values
+from ci_eventstore.errors import ProjectionDamagedError, StoreError
+from ci_eventstore.jobs.state import STATE_FIELDS, JobState, encode_field, from_hash, from_values
 from ci_eventstore.keys import Keys, QueueKeys, jobs_key, member_job_id
 from ci_eventstore.server.client import Server
-from ci_eventstore.server.replies import Reply, as_text_map, as_texts
+from ci_eventstore.server.replies import Reply, as_texts
 from ci_eventstore.server.scripts import load_script
 from ci_eventstore.server.subscription import Subscription
+
+logger = logging.getLogger("ci_eventstore.claims")
 
 PEEK = load_script(__package__, "peek", {"OFFERED_TTL_MS": 86_400_000})
 CLAIM = load_script(__package__, "claim", {"CALLS_TTL_MS": 86_400_000})
@@ -235,9 +238,9 @@ class ClaimStore:
         found: list[Claimed] = []
         claim = offer.missed(partition, peeked.given)
         if claim is not None:
-            fields = as_text_map(await self._server.read("HGETALL", self._keys.job(claim.job_id).hash))
-            if offer.accept(partition, claim.token) and fields.get("claim") == str(claim):
-                found.append(as_claimed(self._keys, claim.job_id, from_hash(fields)))
+            reply = await self._server.read("HGETALL", self._keys.job(claim.job_id).hash)
+            if offer.accept(partition, claim.token) and reply:
+                found += _readable(self._keys, claim.job_id, lambda: from_hash(claim.job_id, reply), str(claim))
         if not peeked.is_offer_made:
             # Not before what it has brought is known: whoever fails or stops until then has to ask here again.
             offer.stands_in = None
@@ -277,7 +280,11 @@ class ClaimStore:
             arguments += (job_id, user_id, member, tokens[16 * place : 16 * place + 16], owner)
         for user_id in owners:
             all_keys += (jobs_key(tag, user_id, JobStatus.QUEUED), jobs_key(tag, user_id, JobStatus.RUNNING))
-        return [_as_claimed(self._keys, found) for found in await self._server.run(CLAIM, all_keys, arguments)]
+        return [
+            claimed
+            for found in await self._server.run(CLAIM, all_keys, arguments)
+            for claimed in _as_claimed(self._keys, found)
+        ]
 
 
 def _as_candidate(text: str) -> _Candidate:
@@ -285,6 +292,18 @@ def _as_candidate(text: str) -> _Candidate:
     return _Candidate(member_job_id(member), user_id, member)
 
 
-def _as_claimed(keys: Keys, reply: Reply) -> Claimed:
+def _as_claimed(keys: Keys, reply: Reply) -> list[Claimed]:
     job_id, lost_by = as_texts(reply[:2])
-    return as_claimed(keys, job_id, from_values(reply[2]), lost_by or None)
+    return _readable(keys, job_id, lambda: from_values(job_id, reply[2]), lost_by=lost_by or None)
+
+
+def _readable(
+    keys: Keys, job_id: str, read: Callable[[], JobState], claim: str | None = None, lost_by: str | None = None
+) -> list[Claimed]:
+    """Return a claimed job, if it can be read and still has the claim; a damaged one is left alone, and named."""
+    try:
+        state = read()
+    except ProjectionDamagedError as error:
+        logger.error("a claimed job is left alone: %s", error, extra={"job_id": job_id})
+        return []
+    return [as_claimed(keys, job_id, state, lost_by)] if claim in (None, state.claim) else []

@@ -108,38 +108,46 @@ def mark_of(payload: bytes) -> str:
     return hashlib.sha1(payload, usedforsecurity=False).hexdigest()[:8]
 
 
-def decode(payload: bytes, position: int) -> Record:
+def decode(payload: bytes, position: int, job_id: str = "") -> Record:
     """Return the record in a payload; a visible event gets `position` as its id.
 
-    StoreFormatError for one that this program can't read.
+    StoreFormatError, which names job and position, for one that this program can't read.
     """
-    entry = msgpack.unpackb(payload, timestamp=3)
-    decoder = DECODERS.get(entry[0])
-    if decoder is None:
-        raise StoreFormatError(f"entry version {entry[0]!r} is unknown: this program reads up to {VERSION}")
     try:
+        entry = msgpack.unpackb(payload, timestamp=3)
+        decoder = DECODERS.get(entry[0])
+        if decoder is None:
+            raise ValueError(f"version {entry[0]!r} is unknown, this program reads up to {VERSION}")
         return decoder(entry, position)
-    except (ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
-        raise StoreFormatError(f"an entry at position {position} can't be read: {error}") from error
+    except Exception as error:
+        # msgpack and Zstandard raise errors of many kinds for bytes that are damaged.
+        where = f"job {job_id!r}: " if job_id else ""
+        raise StoreFormatError(f"{where}the entry at position {position} can't be read: {error}") from error
 
 
-def decode_event(payload: bytes, position: int) -> JobEvent:
+def decode_event(payload: bytes, position: int, job_id: str = "") -> JobEvent:
     """Return the visible event in a payload; StoreFormatError if it holds a fact."""
-    record = decode(payload, position)
+    record = decode(payload, position, job_id)
     if type(record) is JobEvent:
         return record
-    raise StoreFormatError(f"entry {position}-0 holds the fact {record.type}, not an event")
+    where = f"job {job_id!r}: " if job_id else ""
+    raise StoreFormatError(f"{where}entry {position}-0 holds the fact {record.type}, not an event")
 
 
 def _decode_1(entry: list[Any], position: int) -> Record:
     kind, time, data = entry[1], entry[2], entry[3]
+    last = entry[4] if len(entry) > 4 else None
     if type(time) is not datetime:
         time = datetime.fromisoformat(time)
     if kind not in ("log", "complete"):
-        return Fact(FactType(kind), time, _decode_fields(data), entry[4] if len(entry) > 4 else None)
+        if last is not None and type(last) is not str:
+            raise ValueError(f"its token is {last!r}")
+        return Fact(FactType(kind), time, _decode_fields(data), last)
     if data is not None and type(data) is not str:
         data = _decode_text(data)
-    return JobEvent(kind, data, entry[4] if len(entry) > 4 else None, time, id=position)
+    if last is not None and type(last) is not bool:
+        raise ValueError(f"its result is {last!r}")
+    return JobEvent(kind, data, last, time, id=position)
 
 
 #: By schema version; a version that was ever written stays.
@@ -147,13 +155,31 @@ DECODERS: dict[int, Callable[[list[Any], int], Record]] = {1: _decode_1}
 
 
 def _decode_text(data: bytes | msgpack.ExtType) -> str:
-    raw = _zstandard.decompress(data.data) if isinstance(data, msgpack.ExtType) else data
-    return raw.decode("utf-8", "surrogateescape")
+    if isinstance(data, msgpack.ExtType):
+        if data.code != ZSTANDARD:
+            raise ValueError(f"extension type {data.code} is unknown")
+        data = _zstandard.decompress(data.data)
+    return data.decode("utf-8", "surrogateescape")
 
 
-def _decode_time(value: datetime | str) -> datetime:
-    return datetime.fromisoformat(value) if isinstance(value, str) else value
+#: What the fields of facts hold that a job's state is made of; later programs may add others.
+_FIELD_TYPES: dict[str, type] = {
+    **dict.fromkeys(("created_at", "start_time", "end_time"), datetime),
+    **dict.fromkeys(("user_id", "name", "queue", "status", "zip_file_path", "container_id"), str),
+    **dict.fromkeys(("controller", "claim", "ticket", "cancel_line"), str),
+    **dict.fromkeys(("epoch", "attempts"), int),
+    "success": bool,
+    "command": list,
+}
 
 
 def _decode_fields(fields: dict[str, Any]) -> dict[str, Any]:
-    return {name: _decode_time(value["time"]) if isinstance(value, dict) else value for name, value in fields.items()}
+    found = {}
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            time = value["time"]
+            value = datetime.fromisoformat(time) if isinstance(time, str) else time  # noqa: PLW2901
+        if value is not None and not isinstance(value, _FIELD_TYPES.get(name, object)):
+            raise ValueError(f"its field {name} is {value!r}")
+        found[name] = value
+    return found

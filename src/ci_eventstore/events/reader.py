@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 from ci_common.errors import JobNotFoundError
 from ci_common.models import JobEvent
-from ci_eventstore.errors import ProjectionMissingError, StreamDamagedError
+from ci_eventstore.errors import ProjectionDamagedError, ProjectionMissingError, StreamDamagedError
 from ci_eventstore.events.codec import decode, decode_event
 from ci_eventstore.events.records import Place, Record
 from ci_eventstore.keys import JobKeys
@@ -54,7 +54,10 @@ class EventReader:
         self._server = server
 
     async def extent(self, keys: JobKeys, user_id: str | None = None) -> Extent:
-        """Return how far the log goes; JobNotFoundError, also for another user's job, ProjectionMissingError."""
+        """Return how far the log goes.
+
+        JobNotFoundError, also for another user's job, ProjectionMissingError, ProjectionDamagedError.
+        """
         fields = ("position", "end_position", "bytes", "part", "incarnation", "user_id")
         reply = await self._server.read_together("HMGET", keys.hash, *fields)
         position, end_position, size, part, incarnation, owner = as_optional_texts(reply)
@@ -62,8 +65,11 @@ class EventReader:
             await raise_missing(self._server, keys)
         if position is None or user_id not in (None, owner):
             raise JobNotFoundError(keys.job_id)
-        end = None if end_position is None else int(end_position)
-        return Extent(int(position), end, int(size or 0), int(part or 0), incarnation)
+        try:
+            end = None if end_position is None else int(end_position)
+            return Extent(int(position), end, int(size or 0), int(part or 0), incarnation)
+        except ValueError as error:
+            raise ProjectionDamagedError(keys.job_id, f"a position of its hash is {error}") from error
 
     async def read(
         self, keys: JobKeys, after: int, extent: Extent, limit: int | None = None, previous: JobEvent | None = None
@@ -105,14 +111,17 @@ class EventReader:
     async def milestone(self, keys: JobKeys, what: Literal["position", "lines", "bytes"], limit: int) -> Milestone:
         """Return the last entry of the sparse index with at most so many positions, lines or bytes before it."""
         texts = as_texts(await self._server.read("LRANGE", keys.index, 0, -1))
-        entries = [Milestone(*map(int, text.split(" "))) for text in texts]
+        try:
+            entries = [Milestone(*map(int, text.split(" "))) for text in texts]
+        except (ValueError, TypeError) as error:
+            raise ProjectionDamagedError(keys.job_id, f"its sparse index can't be read: {error}") from error
         place = bisect_right(entries, limit, key=lambda entry: int(getattr(entry, what)))
         return entries[place - 1] if place else START
 
     async def records(self, keys: JobKeys, after: Place, until: Place) -> AsyncIterator[list[tuple[Place, Record]]]:
         """Yield everything in a stream after one place up to another, facts too, a page at a time."""
         async for page in self.entries(keys, after, until):
-            yield [(place, decode(payload, place.position)) for place, payload in page]
+            yield [(place, decode(payload, place.position, keys.job_id)) for place, payload in page]
 
     async def entries(self, keys: JobKeys, after: Place, until: Place) -> AsyncIterator[list[tuple[Place, bytes]]]:
         """Yield the places and payloads of everything in a stream after one place up to another, a page at a time."""
@@ -140,5 +149,5 @@ def _take_visible(job_id: str, entries: Sequence[StreamEntry], cursor: int, even
             cursor += 1
             if stream_id != b"%d-0" % cursor:
                 raise StreamDamagedError(job_id, cursor, Place.parse(stream_id).position)
-            events.append(decode_event(fields[1], cursor))
+            events.append(decode_event(fields[1], cursor, job_id))
     return cursor

@@ -124,7 +124,7 @@ class Feed:
 
     def extend(self, payloads: Sequence[tuple[Place, bytes]]) -> None:
         """Take entries that stand in the stream after the head."""
-        entries = in_order(payloads, self.head.position)
+        entries = in_order(payloads, self.head.position, self.keys.job_id)
         self._entries.extend(entries)
         self.taken += len(entries)
         self._kept_bytes += sum(len(entry.payload) + ENTRY_BYTES for entry in entries)

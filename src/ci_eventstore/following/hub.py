@@ -1,6 +1,7 @@
 """One reader for all who follow jobs in a process."""
 
 import asyncio
+import logging
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,9 @@ from ci_eventstore.following.page import Page
 from ci_eventstore.following.pages import Pages
 from ci_eventstore.keys import JobKeys
 from ci_eventstore.server.client import PATIENCE_SECONDS, Server
-from ci_eventstore.server.replies import as_optional_texts
+from ci_eventstore.server.replies import WRONG_TYPE, Reply, as_optional_texts
+
+logger = logging.getLogger("ci_eventstore.following")
 
 #: How often it is looked whether a job has got further without a message saying so.
 WATCH_SECONDS = 5.0
@@ -210,7 +213,13 @@ class Hub:
         live = self._live.get(channel)
         if live is None or not live.feed.is_ready or live.feed.failure is not None:
             return
-        if live.feed.take(messages.parse(data)):
+        try:
+            is_taken = live.feed.take(messages.parse(data))
+        except (RepositoryError, ValueError, IndexError) as error:
+            # The stream decides. An error that got out of here would end the connection on which all jobs are heard.
+            logger.warning("a message can't be read: %s", error, extra={"job_id": live.feed.keys.job_id})
+            is_taken = False
+        if is_taken:
             self._on_news(live.feed)
         else:
             live.feed.behind_since = live.feed.behind_since or asyncio.get_running_loop().time()
@@ -268,8 +277,16 @@ class Hub:
                 live.feed.fail(error)
             return
         for live, tip, reply in zip(lives, tips, replies, strict=True):
-            position, part, mark = as_optional_texts(reply)
             # Without a mark, the place alone says whether something has changed.
-            found = None if position is None else (Place(int(position), int(part or 0)), mark or tip[1])
+            found = _tip_of(reply, tip[1])
             if found != tip or live.feed.incarnation.store != store:
                 live.reader.start()
+
+
+def _tip_of(reply: Reply, known_mark: str | None) -> tuple[Place, str | None] | None:
+    """Return where a job's stream ends, and that entry's mark, as its hash says; None if that can't be read."""
+    try:
+        position, part, mark = (None, None, None) if reply is WRONG_TYPE else as_optional_texts(reply)
+        return None if position is None else (Place(int(position), int(part or 0)), mark or known_mark)
+    except ValueError:
+        return None

@@ -1,16 +1,19 @@
 """Keep one job's feed up with its stream."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 
 from ci_common.errors import JobNotFoundError, RepositoryError
-from ci_eventstore.errors import StreamDamagedError
+from ci_eventstore.errors import StoreError, StreamDamagedError
 from ci_eventstore.events.reader import raise_missing
 from ci_eventstore.events.records import Place
 from ci_eventstore.following.feed import Feed
 from ci_eventstore.following.incarnation import StoreIncarnation
 from ci_eventstore.server.client import Server
 from ci_eventstore.server.replies import as_entries
+
+logger = logging.getLogger("ci_eventstore.following")
 
 PAGE_ENTRIES = 200
 
@@ -57,6 +60,9 @@ class JobReader:
                 await self._read()
         except RepositoryError as error:
             self._feed.fail(error)
+        except Exception as error:
+            logger.exception("a job can't be followed", extra={"job_id": self._feed.keys.job_id})
+            self._feed.fail(StoreError(f"job {self._feed.keys.job_id!r} can't be followed: {error!r}"))
         finally:
             self._task = None
 

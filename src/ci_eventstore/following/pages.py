@@ -60,7 +60,7 @@ class Pages:
             payloads = [(Place.parse(stream_id), fields[1]) for stream_id, fields in as_entries(reply)]
             before = payloads.pop(0)[1] if payloads and payloads[0][0] == place else None
             if payloads:
-                page = page_of(in_order(payloads, place.position), *payloads[-1])
+                page = page_of(in_order(payloads, place.position, keys.job_id), *payloads[-1])
                 page.before = before
                 page.is_cut = before is None and place > (0, 0) and await self._is_cut(keys, place)
                 return page

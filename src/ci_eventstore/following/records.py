@@ -41,11 +41,11 @@ class Entry(NamedTuple):
     payload: bytes = b""
 
 
-def in_order(payloads: Iterable[tuple[Place, bytes]], position: int) -> list[Entry]:
+def in_order(payloads: Iterable[tuple[Place, bytes]], position: int, job_id: str = "") -> list[Entry]:
     """Decode the entries after a position; where positions are missing, a notice says so. StoreFormatError."""
     entries: list[Entry] = []
     for place, payload in payloads:
-        record = decode(payload, place.position)
+        record = decode(payload, place.position, job_id)
         if place.position > position + (place.part == 0):
             entries.append(Entry(Place(place.position, -1), Notice(NoticeType.GAP, place.position)))
         position = place.position

@@ -1,14 +1,18 @@
 """List jobs in the order of their creation, and find them by the beginning of their id."""
 
 import heapq
+import logging
 from collections.abc import AsyncIterator, Sequence
 
 from ci_common.errors import JobNotFoundError
 from ci_common.models import Job, JobStatus
+from ci_eventstore.errors import ProjectionDamagedError
 from ci_eventstore.jobs.state import from_hash, to_job
 from ci_eventstore.keys import Keys, jobs_key, listing_member, member_job_id
 from ci_eventstore.server.client import Server
-from ci_eventstore.server.replies import as_text_map, as_texts
+from ci_eventstore.server.replies import WRONG_TYPE, as_bytes, as_texts
+
+logger = logging.getLogger("ci_eventstore.jobs")
 
 PAGE_JOBS = 500
 #: Behind every text that begins as what stands before it.
@@ -27,9 +31,10 @@ class Listings:
         cursor = None if before is None else await self._member(before, user_id)
         jobs: list[Job] = []
         while len(jobs) < limit:
-            members = await self._members(user_id, status, min(limit - len(jobs), PAGE_JOBS), cursor)
+            count = min(limit - len(jobs), PAGE_JOBS)
+            members = await self._members(user_id, status, count, cursor)
             jobs += await self._jobs(members, user_id, status)
-            if len(members) < min(limit, PAGE_JOBS):
+            if len(members) < count:
                 break
             cursor = members[-1]
         return jobs[:limit]
@@ -51,10 +56,13 @@ class Listings:
         return sorted(job_id for ids in found for job_id in ids)[:limit]
 
     async def _member(self, job_id: str, user_id: str | None) -> str:
-        fields = as_text_map(await self._server.read("HGETALL", self._keys.job(job_id).hash))
-        if not fields or user_id not in (None, fields.get("user_id")):
+        [reply] = await self._server.read_many([("HGETALL", self._keys.job(job_id).hash)])
+        if reply is WRONG_TYPE:
+            raise ProjectionDamagedError(job_id, "its hash is no hash")
+        state = from_hash(job_id, reply) if reply else None
+        if state is None or user_id not in (None, state.user_id):
             raise JobNotFoundError(job_id)
-        return listing_member(from_hash(fields).created_at, job_id)
+        return listing_member(state.created_at, job_id)
 
     async def _members(
         self, user_id: str | None, status: JobStatus | None, count: int, cursor: str | None
@@ -67,11 +75,16 @@ class Listings:
         return list(heapq.merge(*found, reverse=True))[:count]
 
     async def _jobs(self, members: Sequence[str], user_id: str | None, status: JobStatus | None) -> list[Job]:
-        """Return the members' jobs, but those that are no longer what was asked for."""
+        """Return the members' jobs, but those that are no longer what was asked for; the log names those damaged."""
         ids = [member_job_id(member) for member in members]
-        replies = await self._server.read_many([("HGETALL", self._keys.job(job_id).hash) for job_id in ids])
-        states = [
-            (job_id, from_hash(fields)) for job_id, fields in zip(ids, map(as_text_map, replies), strict=True) if fields
-        ]
-        jobs = [to_job(job_id, state) for job_id, state in states]
+        replies = await self._server.read_many([("HGETALL", as_bytes(self._keys.job(job_id).hash)) for job_id in ids])
+        jobs: list[Job] = []
+        for job_id, reply in zip(ids, replies, strict=True):
+            try:
+                if reply is WRONG_TYPE:
+                    raise ProjectionDamagedError(job_id, "its hash is no hash")
+                if reply:
+                    jobs.append(to_job(job_id, from_hash(job_id, reply)))
+            except ProjectionDamagedError as error:
+                logger.warning("left out of a list: %s", error, extra={"job_id": job_id})
         return [job for job in jobs if user_id in (None, job.user_id) and status in (None, job.status)]

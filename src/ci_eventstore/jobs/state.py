@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from ci_common.models import Job, JobStatus, as_utc
+from ci_eventstore.errors import ProjectionDamagedError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,22 +78,44 @@ class JobState:
 _NUMBERS = ("position", "part", "bytes", "lines", "end_position", "end_bytes", "truncated_at")
 COUNTERS = frozenset({*_NUMBERS, "mark"})
 
+#: Scripts count in floating-point numbers, which are exact up to here.
+MAX_NUMBER = 2**53
+
+
+def _decode_number(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 16) or int(text) > MAX_NUMBER:
+        raise ValueError("a number from 0 to 2^53 is expected")
+    return int(text)
+
+
+def _decode_flag(text: str) -> bool:
+    if text not in ("0", "1"):
+        raise ValueError("0 or 1 is expected")
+    return text == "1"
+
+
+def _decode_words(text: str) -> tuple[str, ...]:
+    words = json.loads(text)
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise ValueError("a list of texts is expected")
+    return tuple(words)
+
+
 Decode = Callable[[str], Any]
 _DECODERS: dict[str, Decode] = {
     "created_at": datetime.fromisoformat,
     "start_time": datetime.fromisoformat,
     "end_time": datetime.fromisoformat,
     "status": JobStatus,
-    "success": lambda text: text == "1",
-    "end_time_from_event": lambda text: text == "1",
-    "has_complete": lambda text: text == "1",
-    "command": lambda text: tuple(json.loads(text)),
-    **dict.fromkeys(("epoch", "attempts", "hand_backs", "version", *_NUMBERS), int),
+    **dict.fromkeys(("success", "end_time_from_event", "has_complete"), _decode_flag),
+    "command": _decode_words,
+    **dict.fromkeys(("epoch", "attempts", "hand_backs", "version", *_NUMBERS), _decode_number),
     "mark": lambda text: text or None,
 }
 _NAMES = tuple(field.name for field in fields(JobState))
 #: Fields of the hash, for scripts that return their values in this order.
 STATE_FIELDS = " ".join(_NAMES)
+_RAW_NAMES = tuple(name.encode() for name in _NAMES)
 _NEEDED = tuple((name, _DECODERS.get(name, str)) for name in _NAMES)
 _DEFAULTS = {field.name: None if field.default is MISSING else field.default for field in fields(JobState)}
 
@@ -133,16 +156,29 @@ def to_hash(state: JobState) -> dict[str, str]:
     return {name: text for name, text in encoded.items() if text is not None}
 
 
-def from_hash(fields: Mapping[str, str]) -> JobState:
-    """Return the state in a hash; fields that this version doesn't know are left alone."""
-    return JobState(**{name: _DECODERS.get(name, str)(fields[name]) for name in _NAMES if name in fields})
+def from_hash(job_id: str, reply: Sequence[bytes]) -> JobState:
+    """Return the state in a hash, given as names and values by turns.
+
+    Fields that this version doesn't know are left alone. ProjectionDamagedError.
+    """
+    found = dict(zip(reply[::2], reply[1::2], strict=True))
+    return from_values(job_id, [found.get(name) for name in _RAW_NAMES])
 
 
-def from_values(values: Sequence[bytes | None]) -> JobState:
-    """Return the state in the values of STATE_FIELDS."""
-    known = {
-        name: decode(value.decode()) for (name, decode), value in zip(_NEEDED, values, strict=True) if value is not None
-    }
+def from_values(job_id: str, values: Sequence[bytes | None]) -> JobState:
+    """Return the state in the values of STATE_FIELDS; ProjectionDamagedError."""
+    known: dict[str, Any] = {}
+    for (name, decode), value in zip(_NEEDED, values, strict=True):
+        if value is not None:
+            try:
+                known[name] = decode(value.decode())
+            except (ValueError, RecursionError) as error:
+                raise ProjectionDamagedError(
+                    job_id, f"field {name} of its hash holds {value[:100]!r}: {error}"
+                ) from error
+    for name in ("created_at", "status"):
+        if name not in known:
+            raise ProjectionDamagedError(job_id, f"its hash has no field {name}")
     return JobState.of(**known)
 
 

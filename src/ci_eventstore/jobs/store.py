@@ -10,6 +10,7 @@ from typing import Literal
 from ci_common.errors import InvalidJobError, JobClaimedError, JobNotFoundError, LeaseLostError
 from ci_common.models import Job, JobEvent, JobStatus, utc_now
 from ci_common.validation import accept_events
+from ci_eventstore.errors import ProjectionDamagedError
 from ci_eventstore.events.append import ANY_CLAIM, Change, QueueMove, append, has_call
 from ci_eventstore.events.batch import Batch, encode_batches, encode_logs, encode_records
 from ci_eventstore.events.caller import Call, Caller, Ledger
@@ -23,7 +24,7 @@ from ci_eventstore.jobs.evolve import evolve_all
 from ci_eventstore.jobs.state import JobState, decided_changes, from_hash
 from ci_eventstore.keys import JobKeys, Keys, listing_member, queues_key
 from ci_eventstore.server.client import Server
-from ci_eventstore.server.replies import as_text_map
+from ci_eventstore.server.replies import WRONG_TYPE
 from ci_eventstore.settings import Settings
 
 logger = logging.getLogger("ci_eventstore.jobs")
@@ -58,11 +59,13 @@ class JobStore:
     async def state(self, job_id: str) -> JobState | None:
         """Return a job's state, None if there is no such job; ProjectionMissingError."""
         keys = self._keys.job(job_id)
-        fields = as_text_map(await self._server.read("HGETALL", keys.hash))
-        if not fields:
+        [reply] = await self._server.read_many([("HGETALL", keys.hash)])
+        if reply is WRONG_TYPE:
+            raise ProjectionDamagedError(job_id, "its hash is no hash")
+        if not reply:
             await raise_missing(self._server, keys)
             return None
-        return from_hash(fields)
+        return from_hash(job_id, reply)
 
     async def create(self, job: Job) -> None:
         """Store a new job with its events in one step; JobAlreadyExistsError."""

@@ -35,7 +35,7 @@ class Fold:
 
     def take(self, page: Sequence[tuple[Place, bytes]]) -> None:
         """Fold the entries that come next, of which there is at least one."""
-        records = [decode(payload, place.position) for place, payload in page]
+        records = [decode(payload, place.position, self.keys.job_id) for place, payload in page]
         for record in records:
             self.index.add(record)
         self.state = evolve_all(self.state, records).but(mark=mark_of(page[-1][1]))

@@ -1,5 +1,6 @@
 """Verify and rebuild what is derived from one job's stream, while the job may be in use."""
 
+from ci_eventstore.errors import ProjectionDamagedError
 from ci_eventstore.events.log_index import LogIndex
 from ci_eventstore.events.reader import EventReader
 from ci_eventstore.events.records import Place
@@ -8,13 +9,13 @@ from ci_eventstore.keys import JobKeys
 from ci_eventstore.projection.differences import Difference, compare
 from ci_eventstore.projection.fold import Fold
 from ci_eventstore.server.client import Server
-from ci_eventstore.server.replies import as_entries, as_text_map, as_texts
+from ci_eventstore.server.replies import as_bytes, as_entries, as_text_map, as_texts
 from ci_eventstore.server.scripts import load_script
 
 #: A lease that is found missing counts from now, for so long.
 REBUILT_LEASE_MS = 30_000
 #: Fields that the hashes of jobs lack that older programs wrote.
-LATER_FIELDS = ("mark", "incarnation")
+LATER_FIELDS = ("mark", "incarnation", "hand_backs")
 REBUILD = load_script(__package__, "rebuild", {"REBUILT_LEASE_MS": REBUILT_LEASE_MS})
 
 
@@ -134,8 +135,9 @@ async def rebuild(server: Server, fold: Fold) -> bool:
 
 def belongs(listing: str, member: str, keys: JobKeys, fields: dict[str, str]) -> bool:
     """Tell whether a listing's member is as the job's hash says."""
-    if "created_at" not in fields or "status" not in fields:
-        return False
     fold = Fold(keys)
-    fold.state = from_hash(fields)
+    try:
+        fold.state = from_hash(keys.job_id, [as_bytes(text) for pair in fields.items() for text in pair])
+    except ProjectionDamagedError:
+        return False
     return member == fold.member() and fold.listings().get(listing, False)

@@ -113,7 +113,7 @@ class Twin:
         """The hash is the state, the stream has its records, and all that is derived agrees."""
         assert self.state is not None
         found = as_text_map(await self.server.read("HGETALL", self.keys.hash))
-        assert from_hash(found).but(mark=None) == self.state
+        assert from_hash("job", [text.encode() for pair in found.items() for text in pair]).but(mark=None) == self.state
         assert await JobProjections(self.server).verify(self.keys) == []
         events = await EventReader(self.server).read(self.keys, 0, await EventReader(self.server).extent(self.keys))
         assert [event.id for event in events] == list(range(1, self.state.position + 1))

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta, timezone
 
+import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -92,3 +93,56 @@ def test_bytes_survive_compression(raw: bytes) -> None:
     assert data is not None
     assert data.encode("utf-8", "surrogateescape") == raw * 3
     assert len(payload) < 3 * len(raw)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_record_or_an_error_of_ours(payload: bytes) -> None:
+    """Whatever stands in a stream, reading it gives a record or a StoreFormatError."""
+    read_or_refuse(payload)
+
+
+#: Anything that msgpack can write.
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats()
+    | st.text(max_size=5)
+    | st.binary(max_size=20)
+    | st.sampled_from([str(kind) for kind in FactType])
+    | st.builds(msgpack.ExtType, st.integers(0, 127), st.binary(max_size=20))
+    | st.builds(msgpack.Timestamp, st.integers(-(2**63), 2**63 - 1), st.integers(0, 999_999_999)),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=10,
+)
+KINDS = st.sampled_from(["log", "complete", *map(str, FactType)])
+FIELDS = st.dictionaries(st.sampled_from(["status", "created_at", "command", "epoch", "claim", "success"]), VALUES)
+
+
+@given(st.lists(VALUES, max_size=6) | st.tuples(st.just(1), KINDS, st.just(NOON) | VALUES, FIELDS | VALUES, VALUES))
+def test_anything_that_msgpack_reads_is_a_record_or_an_error_of_ours(entry: object) -> None:
+    """A payload that is well-formed and means nothing is refused as one that isn't; its record has the right types."""
+    read_or_refuse(msgpack.packb(entry, datetime=True))
+
+
+@given(st.integers(0, 10_000), st.integers(0, 255))
+def test_a_flipped_byte_is_a_record_or_an_error_of_ours(place: int, byte: int) -> None:
+    """Damage inside of compressed text doesn't get out as an error of Zstandard's."""
+    payload = bytearray(encode(JobEvent("log", "some text " * 300, timestamp=NOON)))
+    payload[place % len(payload)] = byte
+    read_or_refuse(bytes(payload))
+
+
+def read_or_refuse(payload: bytes) -> None:
+    try:
+        record = decode(payload, 7, "job-1")
+    except StoreFormatError as error:
+        assert str(error).startswith("job 'job-1': the entry at position 7 can't be read: ")  # noqa: PT017
+        return
+    if isinstance(record, JobEvent):
+        assert isinstance(record.data, str | None)
+        assert isinstance(record.success, bool | None)
+    else:
+        assert isinstance(record.fields.get("command"), list | None)
+        assert isinstance(record.fields.get("created_at"), datetime | None)
+    assert isinstance(record.timestamp if isinstance(record, JobEvent) else record.time, datetime)

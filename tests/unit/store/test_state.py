@@ -1,0 +1,69 @@
+"""A job's hash: what is read of it, and what is refused as damaged."""
+
+from contextlib import suppress
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ci_common.models import JobStatus
+from ci_eventstore.errors import ProjectionDamagedError
+from ci_eventstore.jobs.state import JobState, from_hash, to_hash
+
+NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+STATE = JobState(
+    created_at=NOON, status=JobStatus.RUNNING, command=("a", "b"), name="x", position=3, bytes=7, success=True
+)
+FIELDS = {name.encode(): value.encode() for name, value in to_hash(STATE).items()}
+#: What no field but a text may hold.
+GARBAGE = [
+    b"",
+    b"garbage",
+    b"\xff",
+    b"-1",
+    b"1e3",
+    b" 1",
+    b"9" * 400,
+    b"9007199254740993",
+    b"[1]",
+    b'"ab"',
+    b"[" * 100_000,
+]
+
+
+def read(fields: dict[bytes, bytes]) -> JobState:
+    return from_hash("job-1", [part for pair in fields.items() for part in pair])
+
+
+def test_a_hash_is_read_as_it_was_written() -> None:
+    """Fields of later programs are left alone."""
+    assert read({**FIELDS, b"unheard_of": b"\xff"}) == STATE
+
+
+@pytest.mark.parametrize("value", GARBAGE, ids=lambda value: repr(value[:10]))
+@pytest.mark.parametrize("field", [b"created_at", b"status", b"command", b"position", b"bytes", b"success", b"version"])
+def test_garbage_in_a_field_is_told(field: bytes, value: bytes) -> None:
+    """The error names job and field, and says what mends it."""
+    with pytest.raises(ProjectionDamagedError, match=rf"job 'job-1': field {field.decode()} .*ci-eventstore rebuild"):
+        read({**FIELDS, field: value})
+
+
+def test_a_text_that_is_not_utf_8_is_told() -> None:
+    """A text may be anything else."""
+    with pytest.raises(ProjectionDamagedError, match="field name"):
+        read({**FIELDS, b"name": b"\xff"})
+
+
+@pytest.mark.parametrize("field", [b"created_at", b"status"])
+def test_a_field_that_every_job_has_is_missed(field: bytes) -> None:
+    """A hash without creation or status is damaged."""
+    with pytest.raises(ProjectionDamagedError, match=f"no field {field.decode()}"):
+        read({name: value for name, value in FIELDS.items() if name != field})
+
+
+@given(st.sampled_from(sorted(FIELDS)), st.binary(max_size=30) | st.text(max_size=30).map(str.encode))
+def test_any_value_is_a_state_or_an_error_of_ours(field: bytes, value: bytes) -> None:
+    """Whatever a field holds, reading the hash gives a state or a ProjectionDamagedError."""
+    with suppress(ProjectionDamagedError):
+        read({**FIELDS, field: value})
