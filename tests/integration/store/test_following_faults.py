@@ -10,7 +10,12 @@ from redis.asyncio import Redis
 
 from ci_common.errors import JobNotFoundError
 from ci_common.models import JobEvent, utc_now
-from ci_eventstore.errors import NotInitializedError, StoreUnavailableError, StreamDamagedError
+from ci_eventstore.errors import (
+    AcknowledgedEventsLostError,
+    NotInitializedError,
+    StoreUnavailableError,
+    StreamDamagedError,
+)
 from ci_eventstore.following import hub
 from ci_eventstore.following.records import Notice, NoticeType
 from ci_eventstore.repository import RedisJobRepository
@@ -164,6 +169,8 @@ async def test_events_that_are_lost(own: RealServer) -> None:
                 assert await next_page(resumed) == ["reset"]
             async with aclosing(repository.follow_events("j", 3)) as events:
                 waiting = asyncio.ensure_future(anext(events))
+                with pytest.raises(AcknowledgedEventsLostError):
+                    await repository.complete_job("j", False, utc_now())
                 await repository.complete_job("j", False, utc_now())
                 assert (await waiting).id == 4
             assert await rest_of(follower) == ["end_time_set", 4]
