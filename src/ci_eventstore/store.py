@@ -64,7 +64,7 @@ class Store:
             incarnation=incarnation,
             hub=Hub(server, reader, incarnation),
             projections=Projections(server, keys),
-            claims=ClaimStore(server, keys, jobs.is_writing),
+            claims=ClaimStore(server, keys, jobs.is_writing, jobs.ledger),
         )
 
     async def close(self) -> None:

@@ -1,21 +1,22 @@
 -- Complete claimed jobs of one queue and partition, each under its own claim: one atomic step.
 --
 -- KEYS  1 the last call of whoever completes, 2 dispatch, 3 leases, 4 and 5 listings of running and of completed jobs;
---       then for each job: hash, stream; then for each owner: listings of the owner's running and completed jobs
+--       then for each job: hash, stream, calls; then for each owner: listings of the owner's running and completed jobs
 -- ARGV  1 number of the call: they go up, 2 how many jobs
 --       then for each job: id, claim, ticket, member of the listings, owner: 1, 2 .., or 0 for none, "1" or "0" for the
---       result, time of the end, as text, payload of the `complete` event
+--       result, time of the end, as text, payload of the `complete` event, tokens and numbers of calls that it comes after
 -- CONST INDEX_EVENTS, INDEX_BYTES, LAST_CALL_MS
 --
 -- Returns a letter for each job: "y", it is completed, or "n": nothing was changed in it, `append.lua` has to be asked. So it is
--- where the claim isn't the job's any more, where the log has outgrown its head, or where its index has a new entry due.
+-- where the claim isn't the job's any more, where calls are lost that it comes after, where the log has outgrown its head, or where
+-- its index has a new entry due.
 -- A repeated call is answered as the first time; one that comes after a later one does nothing and returns "".
 
--- Libraries: telling, standing
+-- Libraries: telling, standing, calls
 
 local last_call, dispatch, leases, running, completed = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local number, count = tonumber(ARGV[1]), tonumber(ARGV[2])
-local BEFORE_KEYS, KEYS_EACH, BEFORE_ARGS, ARGS_EACH = 5, 2, 2, 8
+local BEFORE_KEYS, KEYS_EACH, BEFORE_ARGS, ARGS_EACH = 5, 3, 2, 9
 local before_owners = BEFORE_KEYS + KEYS_EACH * count
 
 local last_number, last_answer = string.match(redis.call('GET', last_call) or '', '^(%d+) (%a*)$')
@@ -26,9 +27,12 @@ end
 local found, answers, is_known = {}, {}, {}
 for i = 1, count do
   local start = BEFORE_ARGS + (i - 1) * ARGS_EACH
-  local id, state = ARGV[start + 1], redis.call('HMGET', KEYS[BEFORE_KEYS + i * KEYS_EACH - 1],
+  local id, state = ARGV[start + 1], redis.call('HMGET', KEYS[BEFORE_KEYS + i * KEYS_EACH - 2],
     'claim', 'position', 'bytes', 'version', 'truncated_at', 'part', 'mark')
   local is_plain = not state[5] and state[2] and state[2] + 1 < INDEX_EVENTS and tonumber(state[3]) < INDEX_BYTES
+  if ARGV[start + 9] ~= '' and are_gone(KEYS[BEFORE_KEYS + i * KEYS_EACH], ARGV[start + 9]) then
+    is_plain = false
+  end
   found[i], answers[i] = state, is_plain and state[1] == ARGV[start + 2] and not is_known[id] and 'y' or 'n'
   is_known[id] = true
 end
@@ -37,9 +41,9 @@ local ids, tickets, members, joining, owned, messages = {}, {}, {}, {}, {}, {}
 for i = 1, count do
   if answers[i] == 'y' then
     local start, state = BEFORE_ARGS + (i - 1) * ARGS_EACH, found[i]
-    local hash, member, owner = KEYS[BEFORE_KEYS + i * KEYS_EACH - 1], ARGV[start + 4], tonumber(ARGV[start + 5])
+    local hash, member, owner = KEYS[BEFORE_KEYS + i * KEYS_EACH - 2], ARGV[start + 4], tonumber(ARGV[start + 5])
     local position = string.format('%d', state[2] + 1)
-    local stream, payload = KEYS[BEFORE_KEYS + i * KEYS_EACH], ARGV[start + 8]
+    local stream, payload = KEYS[BEFORE_KEYS + i * KEYS_EACH - 1], ARGV[start + 8]
     redis.call('XADD', stream, position .. '-0', 'e', payload)
     redis.call('HSET', hash, 'status', 'completed', 'success', ARGV[start + 6], 'end_time', ARGV[start + 7],
       'end_time_from_event', '1', 'has_complete', '1', 'position', position, 'part', '0', 'end_position', position,

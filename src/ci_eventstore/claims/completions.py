@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from ci_common.models import JobEvent, JobStatus
 from ci_eventstore.claims.claim import Claimed
 from ci_eventstore.errors import OutcomeUnknownError
+from ci_eventstore.events.caller import Ledger, as_argument, seconds_since_start
 from ci_eventstore.events.codec import encode_event
 from ci_eventstore.events.log_index import INDEX_BYTES, INDEX_EVENTS
 from ci_eventstore.jobs.state import encode_field
@@ -31,6 +32,8 @@ COMPLETED_TOGETHER = 128
 class _Waiting:
     claimed: Claimed
     event: JobEvent
+    #: Tokens and numbers of this process's last calls to the job.
+    after: str
     done: asyncio.Future[bool]
 
 
@@ -57,10 +60,14 @@ class _Line:
 class Completions:
     """Completes the jobs that this process has claimed."""
 
-    def __init__(self, server: Server, is_writing: Callable[[str, str], bool]) -> None:
-        """Ask `is_writing` whether this process writes to a job under a claim: a completion has to wait for that."""
+    def __init__(self, server: Server, is_writing: Callable[[str, str], bool], ledger: Ledger) -> None:
+        """Ask `is_writing` whether this process writes to a job under a claim: a completion has to wait for that.
+
+        The ledger has the calls that a completion comes after.
+        """
         self._server = server
         self._is_writing = is_writing
+        self._ledger = ledger
         self._lines: dict[QueueKeys, _Line] = {}
 
     async def complete(self, claimed: Claimed, event: JobEvent) -> bool:
@@ -69,15 +76,20 @@ class Completions:
         Then it has to be done by the way that all appends go, which takes more time and tells why, if it can't be done.
         OutcomeUnknownError, StoreUnavailableError. Cancelling takes it back if it hasn't left yet.
         """
-        if self._is_writing(claimed.claim.job_id, str(claimed.claim)):
+        job_id = claimed.claim.job_id
+        if self._is_writing(job_id, str(claimed.claim)):
             return False
+        after = as_argument(self._ledger.last(job_id, seconds_since_start()))
         queue = claimed.queue
         line = self._lines.get(queue) or self._lines.setdefault(queue, _Line(queue))
         done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        line.waiting.append(_Waiting(claimed, event, done))
+        line.waiting.append(_Waiting(claimed, event, after, done))
         if line.sender is None:
             line.sender = asyncio.create_task(self._send_all(line))
-        return await done
+        is_completed = await done
+        if is_completed:
+            self._ledger.close(job_id)
+        return is_completed
 
     async def drain(self) -> None:
         """Wait until everything that waits has been sent."""
@@ -120,7 +132,7 @@ def _describe(line: _Line, batch: Sequence[_Waiting]) -> tuple[list[str], list[s
     for one in batch:
         claimed, event = one.claimed, one.event
         job, claim = claimed.job, claimed.claim
-        keys += (f"{tag}:job:{claim.job_id}", f"{tag}:events:{claim.job_id}")
+        keys += (f"{tag}:job:{claim.job_id}", f"{tag}:events:{claim.job_id}", f"{tag}:calls:{claim.job_id}")
         owner = 0 if job.user_id is None else owners.setdefault(job.user_id, len(owners) + 1)
         member = listing_member(job.created_at, claim.job_id)
         time = encode_field(event.timestamp) or ""
@@ -134,6 +146,7 @@ def _describe(line: _Line, batch: Sequence[_Waiting]) -> tuple[list[str], list[s
             success,
             time,
             encode_event(event),
+            one.after,
         )
     for user_id in owners:
         keys += (jobs_key(tag, user_id, running), jobs_key(tag, user_id, completed))

@@ -15,6 +15,7 @@ from ci_eventstore.claims.completions import Completions
 from ci_eventstore.claims.offer import Offer, as_claimed
 from ci_eventstore.claims.overview import QueueOverview, queue_names, read_overview
 from ci_eventstore.errors import ProjectionDamagedError, StoreError
+from ci_eventstore.events.caller import Ledger
 from ci_eventstore.jobs.state import STATE_FIELDS, JobState, encode_field, from_hash, from_values
 from ci_eventstore.keys import Keys, QueueKeys, jobs_key, member_job_id
 from ci_eventstore.server.client import Server
@@ -61,15 +62,22 @@ class ClaimStore:
     """The queues of one store."""
 
     def __init__(
-        self, server: Server, keys: Keys, is_writing: Callable[[str, str], bool] = lambda job_id, claim: False
+        self,
+        server: Server,
+        keys: Keys,
+        is_writing: Callable[[str, str], bool] = lambda job_id, claim: False,
+        ledger: Ledger | None = None,
     ) -> None:
-        """Use the queues under these keys; `is_writing` tells whether this process writes to a job under a claim."""
+        """Use the queues under these keys; `is_writing` tells whether this process writes to a job under a claim.
+
+        The ledger has its last calls to each job.
+        """
         self._server = server
         self._keys = keys
         self._session, self._numbers = secrets.token_hex(8), itertools.count(1)
         #: Jobs that will be the next ones, if nobody else is faster.
         self._foreseen: dict[QueueKeys, list[_Candidate]] = {}
-        self.completions = Completions(server, is_writing)
+        self.completions = Completions(server, is_writing, ledger or Ledger())
 
     async def claim_waiting(
         self, queue: str, controller: str, waiting: Sequence[str], lease_seconds: float

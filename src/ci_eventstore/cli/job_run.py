@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 import signal
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from ci_common.errors import ConflictError, RepositoryError
 from ci_common.models import Job, JobEvent, JobStatus, utc_now
@@ -14,6 +14,7 @@ from ci_eventstore.cli.stdout import StandardOutput
 from ci_eventstore.cli.stopping import LAST_OUTPUT_SECONDS, Stop, Stopper
 from ci_eventstore.processes.command import Command, CommandOutput
 from ci_eventstore.repository import RedisJobRepository
+from ci_eventstore.writer.losses import telling_losses
 from ci_eventstore.writer.masking import Masker
 from ci_eventstore.writer.time_limit import TimeLimit
 
@@ -135,11 +136,21 @@ class JobRun:
     async def _end(self, success: bool, stop: Stop | None) -> None:
         job_id = self._job.id
         if self._log.failure is not None:
-            await self._repository.add_event(job_id, JobEvent("log", self._mask(note_of(self._log.failure))))
+            note = JobEvent("log", self._mask(note_of(self._log.failure)))
+            await self._write(lambda: self._repository.add_event(job_id, note))
         if stop is None:
-            await self._repository.complete_job(job_id, success, utc_now())
+            end_time = utc_now()
+            await self._write(lambda: self._repository.complete_job(job_id, success, end_time))
         elif not stop.from_store:
             if not self._log.ends_a_line:
-                await self._repository.add_event(job_id, JobEvent("log", "\n"))
-            await self._repository.cancel_job(job_id, self._mask(f"stopped by {stop.signal.name}"))
+                await self._write(lambda: self._repository.add_event(job_id, JobEvent("log", "\n")))
+            reason = self._mask(f"stopped by {stop.signal.name}")
+            await self._write(lambda: self._repository.cancel_job(job_id, reason))
             say(f"job {job_id} is cancelled")
+
+    async def _write(self, write: Callable[[], Awaitable[None]]) -> None:
+        """Write what ends the job; if some of its log is lost, that is said there before."""
+        await telling_losses(self._job.id, write, self._add_line)()
+
+    async def _add_line(self, line: str) -> None:
+        await self._repository.add_event(self._job.id, JobEvent("log", line))

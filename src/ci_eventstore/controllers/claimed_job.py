@@ -71,7 +71,7 @@ class ClaimedJob:
         #: Whether somebody has begun to run it.
         self.is_entered = False
         self.body = Interrupt()
-        self.storage = EndStorage(self.job.id, self.lost)
+        self.storage = EndStorage(self.job.id, self.lost, self._add_line)
         self._is_ending = False
         if claimed.is_cancelled:
             self.cancelled.set()
@@ -229,6 +229,9 @@ class ClaimedJob:
             logger.warning("a job failed by an exception", exc_info=error, extra={"job_id": self.job.id})
             await self.write("".join(traceback.format_exception(error)))
             await self.fail(f"the handler raised {type(error).__name__}")
+
+    async def _add_line(self, line: str) -> None:
+        await self.repository.add_event(self.job.id, JobEvent("log", line))
 
     async def _complete(self, event: JobEvent) -> None:
         if not await self._shared.claims.completions.complete(self._claimed, event):

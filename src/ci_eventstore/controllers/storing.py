@@ -9,6 +9,7 @@ from ci_eventstore.claims.outage_log import OutageLog
 from ci_eventstore.controllers.deadline import Deadline
 from ci_eventstore.errors import LogNotStoredError, OutcomeUnknownError, StoreUnavailableError
 from ci_eventstore.writer.log_writer import LogWriter
+from ci_eventstore.writer.losses import telling_losses
 from ci_eventstore.writer.rescue import RescueFile
 
 logger = logging.getLogger("ci_eventstore.controllers")
@@ -24,9 +25,13 @@ Write = Callable[[], Awaitable[None]]
 class EndStorage:
     """Stores one job's end. One that can't be stored is logged, and kept in a local file with the rest of the log."""
 
-    def __init__(self, job_id: str, lost: asyncio.Event) -> None:
-        """Store the end of a job; `lost` is set when the claim isn't the job's any more."""
+    def __init__(self, job_id: str, lost: asyncio.Event, add_line: Callable[[str], Awaitable[None]]) -> None:
+        """Store the end of a job; `lost` is set when the claim isn't the job's any more.
+
+        If the server has lost some of the job's log, a line that says so is added to it before the end.
+        """
         self._job_id = job_id
+        self._add_line = add_line
         self._lost = lost
         #: Until when the store is waited for.
         self.deadline = Deadline()
@@ -51,7 +56,7 @@ class EndStorage:
         """Write that the job is given back; unless patiently, don't wait for an outage to end."""
         try:
             async with self.deadline.hold(), asyncio.timeout(None if patiently else GIVE_BACK_SECONDS):
-                await (self._insist(write) if patiently else write())
+                await (self._insist(write) if patiently else self._telling(write)())
         except TimeoutError as error:
             raise StoreUnavailableError("the store gave no answer in the time that was left") from error
 
@@ -65,8 +70,12 @@ class EndStorage:
                 self._rescue_path = failure.path
                 logger.error("a log could not be stored: %s", failure, extra={"job_id": self._job_id})
 
+    def _telling(self, write: Write) -> Write:
+        return telling_losses(self._job_id, write, self._add_line)
+
     async def _insist(self, write: Write) -> None:
         unknown: OutcomeUnknownError | None = None
+        write = self._telling(write)
         outage = OutageLog(logger, "the store is away, the end of a job waits: %s", "the end of a job is stored")
         while True:
             try:

@@ -14,13 +14,14 @@
 --       12 what to do in the queue, "drop" (a lease), "leave", "enter", "cancel" (tell it), joined by spaces; with
 --       13 user, 14 ticket of the lease, 15 channel of the queue
 --       16 member of the listings, 17 how many listings to leave
---       18 how many fields to set, 19 how many to remove; then these, as names and values, then names
+--       18 how many fields to set, 19 how many to remove
+--       20 tokens and numbers of calls that this one comes after, joined by spaces; then the fields, as names and values, then names
 --       then the records' payloads
 -- CONST LOG, FACT, INDEX_EVENTS, INDEX_BYTES, RING_BYTES, RING_ENTRY_BYTES, LATE_BYTES, CALLS_KEPT, CALLS_AGE_MS, CALLS_TTL_MS,
 --       TOLD_BYTES, TOLD_ENTRIES
 --
 -- Returns {outcome, position}: "ok", or "repeated" with the position that the first time reached;
--- or {outcome} and changes nothing: "lost" (the token's earlier numbers aren't here), "exists", "missing",
+-- or {outcome} and changes nothing: "lost" (the calls that this one comes after aren't here), "exists", "missing",
 -- "unprojected" (a stream without its hash), "conflict" (another version), "sizes" (they are needed),
 -- "claimed" (by a controller, and no claim was given), "fenced" (another claim than that of the job was given);
 -- or {"full"}: the job has ended and has had enough late output, which its log is told once.
@@ -35,8 +36,8 @@ local ends_at, kinds = tonumber(ARGV[5]), ARGV[6]
 local added_bytes, added_lines, sizes, head_bytes = tonumber(ARGV[7]), tonumber(ARGV[8]), ARGV[9], tonumber(ARGV[10])
 local claim, moves, user, ticket, channel = ARGV[11], ARGV[12], ARGV[13], ARGV[14], ARGV[15]
 local member, leaving = ARGV[16], tonumber(ARGV[17])
-local setting, removing = tonumber(ARGV[18]), tonumber(ARGV[19])
-local before_records = 19 + 2 * setting + removing
+local setting, removing, after = tonumber(ARGV[18]), tonumber(ARGV[19]), ARGV[20]
+local before_records = 20 + 2 * setting + removing
 local before_listings = moves == '' and 6 or 10
 local count = #ARGV - before_records
 
@@ -52,6 +53,9 @@ local reached, reached_part = string.match(answer or '', '^(%d+)%-?(%d*)')
 if standing == 'repeated' and not is_before(state[2], state[3], reached, reached_part) then
   return {'repeated', tonumber(reached)}
 elseif standing == 'first' and (last_call or number ~= 1) or standing == 'late' or standing == 'ahead' then
+  return {'lost'}
+end
+if after ~= '' and are_gone(calls, after) then
   return {'lost'}
 end
 if expected == 'new' then
@@ -265,7 +269,7 @@ else
       set('end_bytes', bytes)
     end
   end
-  for i = 20, 19 + 2 * setting, 2 do
+  for i = 21, 20 + 2 * setting, 2 do
     set(ARGV[i], ARGV[i + 1])
   end
 end
@@ -305,7 +309,7 @@ error = attempt(function()
     return
   end
   if removing > 0 then
-    redis.call('HDEL', hash, unpack(ARGV, 20 + 2 * setting, before_records))
+    redis.call('HDEL', hash, unpack(ARGV, 21 + 2 * setting, before_records))
   end
   for _, entry in ipairs(index_entries) do
     redis.call('RPUSH', index, entry)

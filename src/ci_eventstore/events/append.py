@@ -8,7 +8,7 @@ from typing import Literal
 from ci_common.errors import JobAlreadyExistsError, JobClaimedError, JobNotFoundError, LeaseLostError
 from ci_eventstore.errors import AcknowledgedEventsLostError, LateOutputError, ProjectionMissingError
 from ci_eventstore.events.batch import Batch
-from ci_eventstore.events.caller import Call
+from ci_eventstore.events.caller import Call, as_argument
 from ci_eventstore.events.log_index import INDEX_BYTES, INDEX_EVENTS
 from ci_eventstore.keys import JobKeys, QueueKeys
 from ci_eventstore.server.client import Server
@@ -104,13 +104,14 @@ async def append(
     listings = [*change.leaves, *change.joins]
     given = [text for pair in change.given.items() for text in pair]
     counts: list[str | int] = [change.member, len(change.leaves), len(change.given), len(change.lost)]
+    after = as_argument(call.after)
     queue_keys, queue = _queue_arguments(change.queue)
     all_keys = [keys.hash, keys.stream, keys.calls, keys.index, keys.ids, keys.ring, *queue_keys, *listings]
     sizes = " ".join(batch.sizes()) if change.kinds else ""
     while True:
         head = [change.expected, " ".join(call.closes), change.ends_at, change.kinds, batch.bytes, batch.lines, sizes]
         fixed = [call.token, call.number, *head, head_bytes, claim, *queue]
-        arguments = [*fixed, *counts, *given, *change.lost, *batch.payloads]
+        arguments = [*fixed, *counts, after, *given, *change.lost, *batch.payloads]
         reply = await server.run(APPEND, all_keys, arguments)
         if reply[0] != b"sizes":
             if _is_done(reply[0], keys.job_id, server.counters):

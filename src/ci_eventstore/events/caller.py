@@ -31,6 +31,11 @@ class Call(NamedTuple):
     after: tuple[tuple[str, int], ...] = ()
 
 
+def as_argument(calls: Iterable[tuple[str, int]]) -> str:
+    """Return calls as scripts read them."""
+    return " ".join([f"{token} {number}" for token, number in calls])
+
+
 def new_token() -> str:
     """Return a writer's token, which no other has."""
     return secrets.token_hex(8)

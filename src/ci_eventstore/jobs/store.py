@@ -43,8 +43,9 @@ class JobStore:
         self._server = server
         self._keys = keys
         self._settings = settings
-        self._ledger = Ledger()
-        self._flusher = Flusher(self._send_events, self._ledger)
+        #: This process's last calls to each job.
+        self.ledger = Ledger()
+        self._flusher = Flusher(self._send_events, self.ledger)
         #: When each queue's name was noted last, by the monotonic clock.
         self._noted: dict[str, float] = {}
 
@@ -95,7 +96,7 @@ class JobStore:
 
     def caller(self, job_id: str) -> Caller:
         """Return who makes calls of its own to a job, beside what else this process writes."""
-        return Caller(job_id, self._ledger)
+        return Caller(job_id, self.ledger)
 
     async def append_under(self, job_id: str, event: JobEvent, call: Call, claim: str = "") -> None:
         """Append one accepted log event under a call of the caller's own, beside what else this process writes."""

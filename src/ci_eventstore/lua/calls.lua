@@ -40,3 +40,16 @@ local function forget_calls(calls, before_ms)
     end
   end
 end
+
+-- Whether the store has lost calls that it had acknowledged: of each token the number, or a later one, has to be there, or that it
+-- was closed, which came later too. `after` has tokens and numbers, joined by spaces.
+local function are_gone(calls, after)
+  for token, number in string.gmatch(after, '(%S+) (%d+)') do
+    local kept = redis.pcall('HGET', calls, token)
+    local last = type(kept) == 'string' and tonumber(string.match(kept, '^-?%d+')) or 0
+    if last >= 0 and last < tonumber(number) then
+      return true
+    end
+  end
+  return false
+end

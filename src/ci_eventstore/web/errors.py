@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 
 from ci_common.errors import AlreadyExistsError, ConflictError, InvalidInputError, NotFoundError, RepositoryError
 from ci_eventstore.errors import (
+    AcknowledgedEventsLostError,
     NotInitializedError,
     OutcomeUnknownError,
     ProjectionMissingError,
@@ -56,6 +57,7 @@ ANSWERS: tuple[tuple[type[RepositoryError], tuple[int, str] | Failure], ...] = (
     (OutcomeUnknownError, UNKNOWN),
     (StoreUnavailableError, UNAVAILABLE),
     (NotInitializedError, UNAVAILABLE),
+    (AcknowledgedEventsLostError, UNAVAILABLE),
     (ProjectionMissingError, UNAVAILABLE),
     (RepositoryError, INTERNAL),
 )
