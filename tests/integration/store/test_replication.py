@@ -1,13 +1,14 @@
 """A primary with a replica: writes that wait for it, and a failover to one that was behind."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 
 import pytest
 from redis.asyncio import Redis
 
-from ci_common.models import Job, JobEvent
+from ci_common.models import Job, JobEvent, utc_now
 from ci_eventstore.errors import AcknowledgedEventsLostError, ConfigurationError, NotReplicatedError, StreamDamagedError
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.server import client
@@ -49,14 +50,22 @@ def logs(count: int, first: int = 1) -> list[JobEvent]:
 
 
 async def fail_over_to_one_that_is_behind(
-    pair: Pair, proxy: FaultProxy, repository: RedisJobRepository, seen: Awaitable[object] | None = None
+    pair: Pair,
+    proxy: FaultProxy,
+    repository: RedisJobRepository,
+    seen: Awaitable[object] | None = None,
+    by: str = "append",
 ) -> None:
     """Let five events be acknowledged that the replica never gets, wait until they are seen, lead the address to it."""
     primary, replica = pair
     await in_step(primary)
     async with Redis(port=replica.port) as admin:
         await admin.execute_command("REPLICAOF", "NO", "ONE")
-    await repository.add_events("j", logs(5, 6))
+    if by == "append":
+        await repository.add_events("j", logs(5, 6))
+    else:
+        async with repository.log_writer("j") as writer:
+            await writer.write("".join(event.data or "" for event in logs(5, 6)))
     if seen is not None:
         await seen
     proxy.upstream = replica.socket_path
@@ -100,6 +109,65 @@ async def test_lost_acknowledged_events_are_told_once(pair: Pair, proxy: FaultPr
         assert [event.data for event in events] == [*(event.data for event in logs(5)), "goes on\n"]
         await following.aclose()
         assert await repository.verify() == []
+
+
+async def complete(repository: RedisJobRepository) -> None:
+    await repository.complete_job("j", True, utc_now())
+
+
+async def cancel(repository: RedisJobRepository) -> None:
+    await repository.cancel_job("j")
+
+
+async def give_back(repository: RedisJobRepository) -> None:
+    await repository.update_job_status("j", "queued")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", [complete, cancel, give_back], ids=lambda end: str(end.__name__))
+@pytest.mark.parametrize("how", ["append", "log"])
+async def test_whatever_ends_a_job_after_a_failover_tells(
+    pair: Pair, proxy: FaultProxy, end: Callable[[RedisJobRepository], Awaitable[None]], how: str
+) -> None:
+    """Lines that were lost before it aren't passed over in silence; the second time it goes through."""
+    async with RedisJobRepository.from_url(proxy.url) as repository:
+        await repository.create_job(Job(id="j", status="running"))
+        await fail_over_to_one_that_is_behind(pair, proxy, repository, by=how)
+        with pytest.raises(AcknowledgedEventsLostError):
+            await end(repository)
+        await end(repository)
+        assert [event.data for event in await repository.get_events_since("j", 0) if event.data == "6\n"] == []
+        assert await repository.verify() == []
+
+
+@pytest.mark.slow
+async def test_a_restore_of_an_older_copy_is_told() -> None:
+    """An operator who copies yesterday's files back loses what came since, and each writer hears of it."""
+    with RealServer(find_valkey(), "appendfsync always") as own:
+        async with RedisJobRepository.from_url(own.url) as repository:
+            await repository.create_job(Job(id="j", status="running"))
+            writer = repository.log_writer("j")
+            writer.open()
+            await writer.write("kept\n")
+            await writer.flush()
+            data = own.folder / "appendonlydir"
+            copy = own.folder / "copy"
+            await asyncio.to_thread(shutil.copytree, data, copy)
+            await writer.write("lost\n")
+            await writer.flush()
+            await repository.add_event("j", JobEvent("log", "lost, too\n"))
+            await asyncio.to_thread(own.stop)
+            await asyncio.to_thread(shutil.rmtree, data)
+            copy.rename(data)
+            await asyncio.to_thread(own.start)
+            with pytest.raises(AcknowledgedEventsLostError):
+                await complete(repository)
+            await writer.write("goes on\n")
+            await writer.close()
+            await complete(repository)
+            events = await repository.get_events_since("j", 0)
+            assert [event.data for event in events] == ["kept\n", LOST_LINE + "goes on\n", None]
+            assert await repository.verify() == []
 
 
 async def test_a_log_writer_says_it_in_the_log(pair: Pair, proxy: FaultProxy) -> None:
