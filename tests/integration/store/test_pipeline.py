@@ -20,7 +20,7 @@ LASTS: list[list[str]] = [["unlucky"], []]
 
 
 async def run(server: Server) -> object:
-    return await server.run(SCRIPT, ["{ci:accounts}:store"], [1, 1])
+    return await server.run(SCRIPT, ["{ci:accounts}:store"], [1, 1, "0"])
 
 
 async def test_many_scripts_share_a_connection(valkey: RealServer, server: Server) -> None:

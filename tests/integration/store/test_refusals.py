@@ -224,20 +224,20 @@ async def test_a_call_is_given_a_patience_of_its_own(refusing: RealServer, admin
     """Who has no time, such as a lease's keeper, is told soon; also if there is no answer at all."""
     state, words, raised = PASSING[name]
     async with opened(refusing.url) as server:
-        await server.run(INITIALIZE, ["{ci:accounts}:store"], [1, 1])
+        await server.run(INITIALIZE, ["{ci:accounts}:store"], [1, 1, "0"])
         await admin.flushall()
         async with state(admin, refusing):
             with pytest.raises(raised, match=words):
-                await within(3, server.run(INITIALIZE, ["{ci:accounts}:store"], [1, 1], patience_seconds=0.5))
+                await within(3, server.run(INITIALIZE, ["{ci:accounts}:store"], [1, 1, "0"], patience_seconds=0.5))
 
 
 async def test_a_call_with_patience_gets_no_answer(refusing: RealServer, admin: Redis) -> None:
     """A server that is silent is waited for no longer than the patience, not for the connection's own time."""
     async with FaultProxy(refusing.socket_path) as proxy, opened(proxy.url) as server:
-        await server.run(INITIALIZE, ["{ci:accounts}:store"], [1, 1])
+        await server.run(INITIALIZE, ["{ci:accounts}:store"], [1, 1, "0"])
         proxy.plan = at(Fault.STALL, b"EVALSHA", times=100)
         with pytest.raises(OutcomeUnknownError):
-            await within(3, server.run(INITIALIZE, ["{ci:accounts}:store"], [1, 1], patience_seconds=0.5))
+            await within(3, server.run(INITIALIZE, ["{ci:accounts}:store"], [1, 1, "0"], patience_seconds=0.5))
 
 
 @asynccontextmanager
@@ -326,7 +326,7 @@ async def test_a_write_whose_replicas_cant_be_asked_is_done(refusing: RealServer
     server = Server(from_url(refusing.url), replicas=1)
     try:
         with pytest.raises(NotReplicatedError, match="0 of 1 replicas"):
-            await server.run(INITIALIZE, ["{ci:accounts}:store"], [1, 1])
+            await server.run(INITIALIZE, ["{ci:accounts}:store"], [1, 1, "0"])
         assert await admin.exists("{ci:accounts}:store")
     finally:
         await admin.execute_command("ACL", "SETUSER", "default", "+@all")
