@@ -1,6 +1,7 @@
 """`RedisJobRepository`: the contract of `ci_common`, on a Redis or Valkey server."""
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Iterable
 from copy import copy
 from dataclasses import replace
@@ -23,10 +24,10 @@ from ci_common.validation import (
 )
 from ci_eventstore.accounts.repository import AccountRepository
 from ci_eventstore.accounts.store import AccountStore
-from ci_eventstore.claims.claim import CANCELLER, Claim
+from ci_eventstore.claims.claim import Claim
 from ci_eventstore.claims.lease_keeper import LeaseKeeper, Notify
 from ci_eventstore.claims.store import ClaimStore
-from ci_eventstore.errors import AmbiguousPrefixError, NotInitializedError, StreamDamagedError
+from ci_eventstore.errors import AmbiguousPrefixError, NotInitializedError, StoreError, StreamDamagedError
 from ci_eventstore.events.append import HEAD_BYTES
 from ci_eventstore.events.reader import Extent
 from ci_eventstore.following.follower import Follower
@@ -43,8 +44,7 @@ from ci_eventstore.settings import Durability, Settings
 from ci_eventstore.store import Store
 from ci_eventstore.writer.log_writer import LogWriter, WriterSettings
 
-#: Under which name and for how long a job is claimed whose controller is gone, only to be ended.
-CANCEL_LEASE_SECONDS = 30.0
+logger = logging.getLogger("ci_eventstore.jobs")
 
 
 class RedisJobRepository(AccountRepository):
@@ -204,13 +204,21 @@ class RedisJobRepository(AccountRepository):
     async def cancel_job(self, job_id: str, reason: str | None = None, user_id: str | None = None) -> None:
         """End a job as cancelled, and say why in its log; JobNotFoundError, InvalidTransitionError.
 
-        A controller that has the job is asked to stop it; the job ends when it has, or when its lease runs out.
+        A controller that has the job is asked to stop it; the job ends when it has, or when its lease runs out: until
+        then this repository looks after it, as do all controllers of its queue, and whoever follows it.
         """
         [line] = accept_events([JobEvent("log", cancel_message(reason))], utc_now(), self._settings.max_event_bytes)
         is_final = bool(self._claim_on(job_id))
         await self._execute(job_id, Cancel(line.data or "", optional_id("user id", user_id), is_final))
         if not is_final:
-            await self._end_if_lost(job_id)
+            try:
+                is_over = await self._store.lost_jobs.look(job_id)
+            except StoreError as error:
+                # The request is stored; what happens from here on can't make it fail.
+                logger.warning("whether its controller is gone can't be seen: %s", error, extra={"job_id": job_id})
+                is_over = False
+            if not is_over:
+                self._store.lost_jobs.watch(job_id)
 
     # Events
 
@@ -361,14 +369,6 @@ class RedisJobRepository(AccountRepository):
 
     def _claim_on(self, job_id: str) -> str:
         return str(self._claim) if self._claim is not None and self._claim.job_id == job_id else ""
-
-    async def _end_if_lost(self, job_id: str) -> None:
-        """End a job that is to be cancelled and whose controller is gone."""
-        state = await self._store.jobs.state(job_id)
-        if state is not None and state.claim is not None:
-            claimed = await self.claims.claim_expired(job_id, state.queue, CANCELLER, CANCEL_LEASE_SECONDS)
-            if claimed is not None:
-                await self.under(claimed.claim).cancel_job(job_id)
 
     def keep_leases(self, lease_seconds: float, notify: Notify) -> LeaseKeeper:
         """Return what renews leases from a thread of its own, and says which were lost or are to be cancelled."""

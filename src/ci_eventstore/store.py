@@ -1,9 +1,11 @@
 """An open store: the server, checked, and the parts that work on it."""
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, field
 
 from ci_eventstore.accounts.sessions import SessionStore
 from ci_eventstore.accounts.store import AccountStore
+from ci_eventstore.claims.lost_jobs import LostJobs
 from ci_eventstore.claims.store import ClaimStore
 from ci_eventstore.errors import StoreFormatError
 from ci_eventstore.events.reader import EventReader
@@ -18,6 +20,9 @@ from ci_eventstore.server.client import Server
 from ci_eventstore.server.deployments import Deployment
 from ci_eventstore.server.scripts import load_script
 from ci_eventstore.settings import Settings
+from ci_eventstore.writer.time_limit import TimeLimit
+
+logger = logging.getLogger("ci_eventstore")
 
 #: Of keys, hashes and streams; another number means another layout.
 FORMAT_VERSION = 1
@@ -39,6 +44,8 @@ class Store:
     hub: Hub
     projections: Projections
     claims: ClaimStore
+    lost_jobs: LostJobs
+    _closing: TimeLimit = field(default_factory=TimeLimit)
 
     @classmethod
     async def open(cls, deployment: Deployment, keys: Keys, settings: Settings) -> "Store":
@@ -53,6 +60,8 @@ class Store:
             raise
         reader = EventReader(server)
         jobs = JobStore(server, keys, settings)
+        claims = ClaimStore(server, keys, jobs.is_writing, jobs.ledger)
+        lost_jobs = LostJobs(server, keys, claims, jobs)
         return cls(
             keys=keys,
             server=server,
@@ -62,15 +71,25 @@ class Store:
             listings=Listings(server, keys),
             reader=reader,
             incarnation=incarnation,
-            hub=Hub(server, reader, incarnation),
+            hub=Hub(server, reader, incarnation, lost_jobs.watch),
             projections=Projections(server, keys),
-            claims=ClaimStore(server, keys, jobs.is_writing, jobs.ledger),
+            claims=claims,
+            lost_jobs=lost_jobs,
         )
+
+    def hurry(self, seconds: float) -> None:
+        """Let `close` wait at most that long for what is still to be sent."""
+        self._closing.shorten(seconds)
 
     async def close(self) -> None:
         """Send what is waiting to be sent, then close the connections."""
-        await self.claims.completions.drain()
-        await self.jobs.drain()
+        await self.lost_jobs.close()
+        try:
+            async with self._closing.hold():
+                await self.claims.completions.drain()
+                await self.jobs.drain()
+        except TimeoutError:
+            logger.warning("the store gave no answer to what was sent last: it may have taken effect or not")
         await self.hub.close()
         await self.server.close()
 

@@ -1,14 +1,16 @@
 """`controller`: run the jobs of queues."""
 
 import asyncio
+import atexit
 import os
 import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from types import FrameType
 from typing import TypedDict, Unpack
 
 import click
 
+from ci_eventstore.cli.exits import ExitCode
 from ci_eventstore.cli.help import examples
 from ci_eventstore.cli.messages import say, saying_warnings_of
 from ci_eventstore.cli.secret_variables import Secrets, check_set, read_secrets
@@ -19,6 +21,8 @@ from ci_eventstore.controllers.durations import format_duration, parse_duration
 from ci_eventstore.processes.environment import without_own
 from ci_eventstore.repository import RedisJobRepository
 
+#: How long it is waited, in a hurry, for what is still on its way to the store when everything else has ended.
+CLOSE_SECONDS = 0.5
 STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -103,7 +107,7 @@ class Options(TypedDict):
 )
 @unseen
 @uses_store
-async def controller(repository: RedisJobRepository, **options: Unpack[Options]) -> None:
+async def controller(repository: RedisJobRepository, **options: Unpack[Options]) -> int:
     """Run jobs of a queue, until told to end.
 
     Each job's command is a process in a new folder, with the job's project unpacked in it, and with this program's
@@ -117,7 +121,11 @@ async def controller(repository: RedisJobRepository, **options: Unpack[Options])
     everything if this program itself is killed; its jobs then go to other controllers when their leases run out.
 
     Ctrl-C, SIGTERM and SIGHUP: no more jobs are taken, those that run have the time of --grace, and then go back into
-    their queue. A second signal kills and gives back at once.
+    their queue. A second signal kills and gives back at once, and ends this program within 5 seconds, whatever the
+    store does; if that doesn't know how a job has ended by then, the exit code is 4, and a file has what isn't stored.
+
+    A job that this machine can't run, for want of disk, memory or processes, goes back to its queue, at most ten times;
+    the controller takes no other job for a second, then for longer.
 
     A TIME is written as 30s, 15m, 1h or 2d. Commands run with your rights, so whoever may submit jobs has them. They
     don't see the store's URL and its password, neither in the environment nor in the list of processes, unless you are
@@ -136,19 +144,26 @@ async def controller(repository: RedisJobRepository, **options: Unpack[Options])
     with WorkFolder() as folder, saying_warnings_of("ci_eventstore.controllers"):
         handler = CommandHandler(folder, time_limit_seconds=options["time_limit"], environment=environment, tell=say)
         async with taking:
-            with _stopped_by_signals(taking, handler):
-                say(f"controller {taking.name} takes jobs from {', '.join(sorted(queues))}")
-                await taking.run(handler)
+            _stop_by_signals(taking, handler, repository)
+            say(f"controller {taking.name} takes jobs from {', '.join(sorted(queues))}")
+            await taking.run(handler)
+    if taking.unstored:
+        say(f"controller {taking.name} has ended; the store doesn't know the ends of {', '.join(taking.unstored)}")
+        return ExitCode.STORE
     say(f"controller {taking.name} has ended")
+    return ExitCode.SUCCESS
 
 
-@contextmanager
-def _stopped_by_signals(taking: Controller, handler: CommandHandler) -> Iterator[None]:
-    """Stop the controller when a signal says so, but for those that this process was started to ignore."""
+def _stop_by_signals(taking: Controller, handler: CommandHandler, repository: RedisJobRepository) -> None:
+    """Stop the controller when a signal says so, but for those that this process was started to ignore.
+
+    This lasts as long as the process: a signal that comes when it is about to end mustn't spoil that.
+    """
     loop = asyncio.get_running_loop()
     received: list[signal.Signals] = []
+    store = repository.parts
 
-    def receive(number: signal.Signals) -> None:
+    def stop(number: signal.Signals) -> None:
         received.append(number)
         if len(received) == 1:
             grace = format_duration(taking.settings.grace_seconds)
@@ -157,12 +172,14 @@ def _stopped_by_signals(taking: Controller, handler: CommandHandler) -> Iterator
         else:
             handler.hurry()
             taking.hurry()
+            store.hurry(CLOSE_SECONDS)
 
-    handled = [number for number in STOPPING_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-    for number in handled:
-        loop.add_signal_handler(number, receive, number)
-    try:
-        yield
-    finally:
-        for number in handled:
-            loop.remove_signal_handler(number)
+    def receive(number: int, frame: FrameType | None) -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(stop, signal.Signals(number))
+
+    for number in STOPPING_SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, receive)
+            # While the interpreter ends, it would kill.
+            atexit.register(signal.signal, number, signal.SIG_IGN)

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import click
 
-from ci_common.errors import JobNotFoundError, UserNotFoundError
+from ci_common.errors import JobNotFoundError, RepositoryError, UserNotFoundError
 from ci_common.models import Job, JobStatus, utc_now
+from ci_common.transitions import ENDED
 from ci_eventstore.cli.display import (
     NOTHING,
     command_line,
@@ -83,14 +84,24 @@ async def cancel(repository: RedisJobRepository, job: str, reason: str | None) -
     """Cancel a job.
 
     A `ci-eventstore run` or a controller that runs it stops its command; the job of a controller ends when the command
-    has, or when the controller is lost. A job that is cancelled already stays as it is; one that ended otherwise can't
-    be cancelled.
+    has. If the controller gives no sign of life, this waits until its lease has run out, and ends the job itself. A job
+    that is cancelled already stays as it is; one that ended otherwise can't be cancelled.
     """
     job_id = await find_job(repository, job)
+    lost_jobs = repository.parts.lost_jobs
+    sign = await lost_jobs.sign_of_life(job_id)
     await repository.cancel_job(job_id, reason)
+    try:
+        await lost_jobs.settle(job_id, sign)
+    except RepositoryError as error:
+        say(f"whether its controller is alive can't be seen: {error}")
     found = await repository.get_job_summary(job_id)
-    is_over = found is None or found.status == JobStatus.CANCELLED
-    click.echo(f"job {job_id} is cancelled" if is_over else f"job {job_id} is being cancelled by its controller")
+    if found is None or found.status == JobStatus.CANCELLED:
+        click.echo(f"job {job_id} is cancelled")
+    elif found.status in ENDED:
+        click.echo(f"job {job_id} has just ended by itself: {found.status}")
+    else:
+        click.echo(f"job {job_id} is being cancelled by its controller")
 
 
 async def _owner_id(repository: RedisJobRepository, user: str) -> str:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from ci_common.errors import RepositoryError
@@ -62,8 +62,16 @@ class Hub:
     bring is read from the stream: on each new subscription, at each hole, and now and then. The stream is the truth.
     """
 
-    def __init__(self, server: Server, reader: EventReader, store_incarnation: StoreIncarnation) -> None:
+    def __init__(
+        self,
+        server: Server,
+        reader: EventReader,
+        store_incarnation: StoreIncarnation,
+        watch_lost: Callable[[str], None] = lambda job_id: None,
+    ) -> None:
+        """Follow jobs; `watch_lost` is given the id of one that is to be cancelled, should its controller be gone."""
         self._server = server
+        self._watch_lost = watch_lost
         self._reader = reader
         self._store_incarnation = store_incarnation
         self._pages = Pages(server)
@@ -268,7 +276,9 @@ class Hub:
 
     async def _compare(self, lives: Sequence[_Live]) -> None:
         tips = [(live.feed.head, live.feed.mark) for live in lives]
-        commands = [("HMGET", live.feed.keys.hash, "position", "part", "mark") for live in lives]
+        commands = [
+            ("HMGET", live.feed.keys.hash, "position", "part", "mark", "claim", "cancel_line") for live in lives
+        ]
         try:
             replies = await self._server.read_many(commands)
             store = await self._store_incarnation.read()
@@ -277,6 +287,8 @@ class Hub:
                 live.feed.fail(error)
             return
         for live, tip, reply in zip(lives, tips, replies, strict=True):
+            if _is_to_be_cancelled(reply):
+                self._watch_lost(live.feed.keys.job_id)
             # Without a mark, the place alone says whether something has changed.
             found = _tip_of(reply, tip[1])
             if found != tip or live.feed.incarnation.store != store:
@@ -286,7 +298,12 @@ class Hub:
 def _tip_of(reply: Reply, known_mark: str | None) -> tuple[Place, str | None] | None:
     """Return where a job's stream ends, and that entry's mark, as its hash says; None if that can't be read."""
     try:
-        position, part, mark = (None, None, None) if reply is WRONG_TYPE else as_optional_texts(reply)
+        position, part, mark = (None, None, None) if reply is WRONG_TYPE else as_optional_texts(reply[:3])
         return None if position is None else (Place(int(position), int(part or 0)), mark or known_mark)
     except ValueError:
         return None
+
+
+def _is_to_be_cancelled(reply: Reply) -> bool:
+    """Tell whether a controller has yet to cancel the job."""
+    return reply is not WRONG_TYPE and None not in reply[3:]

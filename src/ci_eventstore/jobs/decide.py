@@ -53,8 +53,7 @@ def decide(job_id: str, state: JobState, command: Command, now: datetime) -> lis
         case UpdateStatus():
             return _update_status(job_id, state, command, now)
         case HandBack():
-            check_move(job_id, state.status, JobStatus.QUEUED)
-            return [Fact(FactType.REQUEUED, now, {**given_back(state), **handed_back(state, command.controller)})]
+            return _hand_back(job_id, state, command, now)
         case Complete():
             return _complete(job_id, state, command, now)
         case Cancel():
@@ -85,6 +84,9 @@ def _update_status(job_id: str, state: JobState, command: UpdateStatus, now: dat
         raise InvalidTransitionError(job_id, state.status.value, "completed", hint)
     check_move(job_id, state.status, command.status)
     if command.status == JobStatus.QUEUED:
+        if state.cancel_line is not None:
+            # Or the request would be forgotten.
+            return _cancel(job_id, state, Cancel(state.cancel_line, is_final=True), now)
         details |= given_back(state)
     if command.status == JobStatus.RUNNING and state.start_time is None:
         details.setdefault("start_time", now)
@@ -92,6 +94,13 @@ def _update_status(job_id: str, state: JobState, command: UpdateStatus, now: dat
     if command.status in ENDED:
         records.append(JobEvent("complete", success=False, timestamp=now))
     return records
+
+
+def _hand_back(job_id: str, state: JobState, command: HandBack, now: datetime) -> list[Record]:
+    check_move(job_id, state.status, JobStatus.QUEUED)
+    if state.cancel_line is not None:
+        return _cancel(job_id, state, Cancel(state.cancel_line, is_final=True), now)
+    return [Fact(FactType.REQUEUED, now, {**given_back(state), **handed_back(state, command.controller)})]
 
 
 def given_back(state: JobState) -> dict[str, Any]:

@@ -1,0 +1,110 @@
+"""End jobs that were to be cancelled and whose controllers are gone, though no other controller is there to do it."""
+
+import asyncio
+import logging
+
+from ci_common.errors import RepositoryError
+from ci_eventstore.claims.claim import CANCELLER
+from ci_eventstore.claims.store import ClaimStore
+from ci_eventstore.jobs.commands import Cancel
+from ci_eventstore.jobs.state import JobState
+from ci_eventstore.jobs.store import JobStore
+from ci_eventstore.keys import Keys
+from ci_eventstore.server.client import Server
+from ci_eventstore.server.replies import as_text_map
+
+logger = logging.getLogger("ci_eventstore.jobs")
+
+#: How long a job is claimed that is only to be ended.
+LEASE_SECONDS = 30.0
+#: The part of the shortest lease in use after which a job is looked at again, and the limits of that.
+LOOK_PART = 0.25
+SHORTEST_SECONDS = 0.1
+LONGEST_SECONDS = 7.5
+
+
+class LostJobs:
+    """Looks after jobs whose end depends on a controller, until they have ended.
+
+    Whoever cancels a job, and whoever follows one that is to be cancelled, watches it: each look moves the partition's
+    clock on, so that leases run out, and ends the job when its own has.
+    """
+
+    def __init__(self, server: Server, keys: Keys, claims: ClaimStore, jobs: JobStore) -> None:
+        self._server = server
+        self._keys = keys
+        self._claims = claims
+        self._jobs = jobs
+        self._watched: dict[str, None] = {}
+        self._watching: asyncio.Task[None] | None = None
+
+    def watch(self, job_id: str) -> None:
+        """Look after a job in the background from now on."""
+        self._watched[job_id] = None
+        if self._watching is None or self._watching.done():
+            self._watching = asyncio.create_task(self._watch())
+
+    async def close(self) -> None:
+        """Look after no job any more."""
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
+
+    async def look(self, job_id: str) -> bool:
+        """End a job if it is lost; tell whether there is nothing left to look after. RepositoryError."""
+        state = await self._jobs.state(job_id)
+        if state is None or not is_to_be_ended(state):
+            return True
+        claimed = await self._claims.claim_expired(job_id, state.queue, CANCELLER, LEASE_SECONDS)
+        if claimed is None:
+            return False
+        await self._jobs.execute(job_id, Cancel(state.cancel_line or "", is_final=True), str(claimed.claim))
+        return True
+
+    async def sign_of_life(self, job_id: str) -> float | None:
+        """Return when the job's lease ends on its partition's clock, which each renewal changes; None: no lease."""
+        state = await self._jobs.state(job_id)
+        if state is None or state.claim is None:
+            return None
+        reply = await self._server.read("ZSCORE", self._keys.job(job_id).queue(state.queue).leases, job_id)
+        return None if reply is None else float(reply)
+
+    async def settle(self, job_id: str, sign: float | None) -> bool:
+        """Wait until a job that is to be cancelled has ended; False: its controller has renewed its lease instead.
+
+        `sign` is its sign of life from before the request. This takes no longer than the lease. RepositoryError.
+        """
+        pause = SHORTEST_SECONDS / 2
+        while not await self.look(job_id):
+            if await self.sign_of_life(job_id) != sign:
+                return await self.look(job_id)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, await self._pause(job_id))
+        return True
+
+    async def _watch(self) -> None:
+        while self._watched:
+            pause = LONGEST_SECONDS
+            for job_id in list(self._watched):
+                try:
+                    if await self.look(job_id):
+                        del self._watched[job_id]
+                    else:
+                        pause = min(pause, await self._pause(job_id))
+                except RepositoryError as error:
+                    logger.debug("a job can't be looked after: %s", error, extra={"job_id": job_id})
+            await asyncio.sleep(pause)
+
+    async def _pause(self, job_id: str) -> float:
+        """Return how soon to look again: a clock moves on by half of the shortest lease at most with each look."""
+        state = await self._jobs.state(job_id)
+        if state is None:
+            return SHORTEST_SECONDS
+        clock = as_text_map(await self._server.read("HGETALL", self._keys.job(job_id).queue(state.queue).clock))
+        lengths = [int(name.removeprefix("lease:")) / 1000 for name in clock if name.startswith("lease:")]
+        return min(max(LOOK_PART * min(lengths, default=0.0), SHORTEST_SECONDS), LONGEST_SECONDS)
+
+
+def is_to_be_ended(state: JobState) -> bool:
+    """Tell whether a claimed job is to end as soon as its controller is gone, instead of being run again."""
+    return state.claim is not None and state.cancel_line is not None
