@@ -13,6 +13,7 @@ from ci_common.models import JobEvent, utc_now
 from ci_eventstore.errors import (
     AcknowledgedEventsLostError,
     NotInitializedError,
+    StoreFormatError,
     StoreUnavailableError,
     StreamDamagedError,
 )
@@ -275,3 +276,24 @@ async def test_closing_ends_followers(own: RealServer) -> None:
     with pytest.raises(NotInitializedError):
         await waiting
     follower.close()
+
+
+@pytest.mark.usefixtures("often")
+@pytest.mark.parametrize("is_told", [True, False], ids=["in a message", "in the stream"])
+async def test_an_entry_of_a_newer_program(own: RealServer, is_told: bool) -> None:
+    """Followers of that job end with an error; those of other jobs notice nothing, whatever is said on channels."""
+    async with RedisJobRepository.from_url(own.url) as repository, admin_of(own) as admin:
+        await create(repository, 1, "j")
+        await create(repository, 1, "other")
+        async with following(repository) as follower, following(repository, "other") as other:
+            assert events_in(await next_page(follower)) == events_in(await next_page(other)) == [1]
+            newer = b"\x94\x09\xa3log\xc0\xa1x"
+            await admin.xadd("{ci:0}:events:j", {"e": newer}, id="2-0")
+            await admin.hset("{ci:0}:job:j", "position", "2")
+            await admin.publish("{ci:0}:events:other", b"no message")
+            if is_told:
+                await admin.publish("{ci:0}:events:j", b"1-0 2-0:%d\n" % len(newer) + newer)
+            with pytest.raises(StoreFormatError):
+                await next_page(follower)
+            await repository.add_event("other", JobEvent("log", "2\n"))
+            assert await next_page(other) == [2]
