@@ -8,29 +8,22 @@
 --       then for each job: id, user, member of the listings, token, owner: 1, 2 .., or 0 for none
 -- CONST CALLS_TTL_MS
 --
--- Returns a list of {job id, the controller that lost it or "", its hash's fields}. A repeated call gets the same jobs, unless
--- they are its no longer; one that comes after a later one of its session gets none.
+-- Returns {claimed, damaged}: a list of {job id, the controller that lost it or "", its hash's fields}, and a list of
+-- {job id, what is wrong}: a job that can't be read loses its place in the queue, or its lease, until it is mended.
+-- A repeated call gets the same jobs, unless they are its no longer; one that comes after a later one of its session gets none.
 
--- Libraries: telling, standing, clock, tickets, payloads
+-- Libraries: telling, standing, clock, tickets, payloads, calls
 
 local dispatch, backlog, tickets, leases, clock, calls = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local controller, number, lease_ms, time, packed_time = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
+local controller, call, lease_ms, time, packed_time = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
 local channel, count, expired = ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
 local BEFORE_KEYS, KEYS_EACH, BEFORE_ARGS, ARGS_EACH = 8, 2, 9, 5
+local TYPES = {'stream', 'zset', 'hash', 'zset', 'hash', 'hash'}
+local STATUSES = {queued = true, running = true, completed = true, failed = true, cancelled = true}
 
 local names, at = {}, {}
 for name in string.gmatch(ARGV[9], '%S+') do
   names[#names + 1], at[name] = name, #names + 1
-end
-
-local now = advance_clock(clock, lease_ms)
--- Places of the jobs that are given, their states by place, and who lost them.
-local places, states, losers = {}, {}, {}
-local last_call = redis.call('HGET', calls, controller)
-local is_repeated = last_call and string.match(last_call, '^%S+') == number
-local last_session, last_number = string.match(last_call or '', '^(%x+)-(%d+)')
-if last_session == string.match(number, '^%x+') and tonumber(last_number) > tonumber(string.match(number, '%d+$')) then
-  return {}
 end
 
 local function arguments(place)
@@ -41,64 +34,76 @@ local function key(place, which)
   return KEYS[BEFORE_KEYS + (place - 1) * KEYS_EACH + which]
 end
 
-local function read(place)
-  states[place] = redis.call('HMGET', key(place, 1), unpack(names))
-  return states[place]
+-- Hashes by place; what is wrong with jobs, in turn.
+local states, damages = {}, {}
+local function report(place, what)
+  damages[#damages + 1] = {(arguments(place)), what}
 end
 
-local payload_of = claimed_payloads(packed_time, controller)
-local leased, messages = {}, {}
+-- Returns a job's hash, or nothing and reports what in it can't be read.
+local function read(place)
+  local state = redis.pcall('HMGET', key(place, 1), unpack(names))
+  states[place] = state
+  local wrong = state.err and 'its hash'
+  if not wrong and state[at.status] then
+    local stream = redis.call('TYPE', key(place, 2))
+    wrong = not STATUSES[state[at.status]] and 'status' or (stream.ok or stream) ~= 'stream' and 'its events' or nil
+    for _, name in ipairs({'position', 'part', 'version', 'epoch', 'attempts'}) do
+      wrong = wrong or not whole(state[at[name]]) and name or nil
+    end
+  end
+  if wrong then
+    report(place, wrong)
+    return nil
+  end
+  return state
+end
 
--- Make a job whose state was read the controller's.
+local now, last, answer, standing, number
+-- What is given: place, ticket, who lost it. By whom the places were lost that are told.
+local given, places, losers = {}, {}, {}
 local function give(place, ticket, lost)
-  local job_id, _, _, token = arguments(place)
-  local hash, state = key(place, 1), states[place]
-  local part, version = string.format('%d', state[at.part] + 1), string.format('%d', state[at.version] + 1)
-  local epoch, attempts = state[at.epoch] + 1, state[at.attempts] + 1
-  local claim = string.format('%d %s', epoch, token)
-  local payload = payload_of(epoch, attempts, claim, ticket)
-  local entry, mark = state[at.position] .. '-' .. part, mark_of(payload)
-  redis.call('XADD', key(place, 2), entry, 'e', payload)
-  messages[#messages + 1] = {key(place, 2), state[at.position] .. '-' .. state[at.part], entry .. ':' .. #payload, payload,
-    state[at.mark] or ''}
-  epoch, attempts = string.format('%d', epoch), string.format('%d', attempts)
-  state[at.start_time] = state[at.start_time] or time
-  redis.call('HSET', hash, 'part', part, 'version', version, 'status', 'running', 'epoch', epoch, 'attempts', attempts,
-    'controller', controller, 'claim', claim, 'ticket', ticket, 'start_time', state[at.start_time], 'mark', mark)
-  state[at.mark], state[at.part], state[at.version], state[at.status], state[at.epoch] = mark, part, version, 'running', epoch
-  state[at.attempts], state[at.controller], state[at.claim], state[at.ticket] = attempts, controller, claim, ticket
-  leased[#leased + 1] = string.format('%.0f', now + lease_ms)
-  leased[#leased + 1] = job_id
+  given[#given + 1] = {place, ticket, lost}
   places[#places + 1], losers[place] = place, lost
 end
 
--- Jobs whose controllers are gone.
-for place = 1, is_repeated and 0 or expired do
-  local job_id, _, _, token = arguments(place)
-  local state, deadline = read(place), redis.call('ZSCORE', leases, job_id)
-  local claim, ticket, lost = state[at.claim], state[at.ticket], state[at.controller]
-  if deadline and not claim then
-    redis.call('ZREM', leases, job_id)
-  elseif deadline and string.match(claim, '%S+$') == token then
-    -- Repeated, and another call of this name came in between.
-    places[#places + 1], losers[place] = place, ''
-  elseif deadline and tonumber(deadline) <= now then
-    if redis.call('EXISTS', dispatch) == 1 then
-      redis.pcall('XCLAIM', dispatch, 'controllers', controller, 0, ticket, 'JUSTID')
+-- Jobs whose controllers are gone; those that are no longer leased, or can't be read, are dropped.
+local dropped, lapsed = {}, 0
+local function take_lost_jobs()
+  for place = 1, expired do
+    local job_id, _, _, token = arguments(place)
+    local deadline = redis.call('ZSCORE', leases, job_id)
+    local state = deadline and read(place)
+    local claim = state and state[at.claim]
+    lapsed = lapsed + (deadline and tonumber(deadline) <= now and 1 or 0)
+    if deadline and not claim then
+      dropped[#dropped + 1] = job_id
+    elseif claim and string.match(claim, '%S+$') == token then
+      -- Repeated, and another call of this name came in between.
+      places[#places + 1], losers[place] = place, ''
+    elseif claim and tonumber(deadline) <= now then
+      give(place, state[at.ticket] or '', state[at.controller] or '')
     end
-    give(place, ticket, lost)
-  end
-end
-local function save_leases()
-  if leased[1] then
-    redis.call('ZADD', leases, unpack(leased))
-    leased = {}
   end
 end
 
-save_leases()
--- Others whose leases have run out since the caller asked come first: it has to ask again.
-local has_lost_jobs = redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, 1)[1]
+local error = attempt(function()
+  now = advance_clock(clock, lease_ms)
+  local kept
+  kept, number = of_session(redis.call('HGET', calls, controller), call)
+  standing, answer = recall(kept, number)
+  if standing ~= 'late' and standing ~= 'repeated' then
+    take_lost_jobs()
+    -- Others whose leases have run out since the caller asked come first: it has to ask again.
+    local is_its_turn = count > expired and redis.call('ZCOUNT', leases, '-inf', now) == lapsed
+    last = is_its_turn and last_ticket(dispatch)
+  end
+end)
+if error then
+  return named(error, TYPES, 'zset')
+elseif standing == 'late' then
+  return {{}, {}}
+end
 
 -- Jobs that wait. First what is to be done, ticket by ticket, in the order in which the group hands them out: the next ticket's
 -- user's next job has to be one of those declared. Then it is done, in as few commands as it takes.
@@ -109,14 +114,13 @@ for place = expired + 1, count do
   declared_of[user] = (declared_of[user] or 0) + 1
 end
 
-local last = not is_repeated and not has_lost_jobs and count > expired and last_ticket(dispatch)
 -- What each user waits for, with the ticket that nobody has taken yet; users of the tickets that are issued here; what is taken.
 local lines, issued, taken, used_issued = {}, {}, {}, 0
 
 local function line_of(user)
   if not lines[user] then
     local jobs = jobs_of(backlog, user, (declared_of[user] or 0) + 1)
-    lines[user] = {jobs = jobs, turn = 1, ticket = redis.call('HGET', tickets, user), issued = 0}
+    lines[user] = {jobs = jobs, turn = 1, ticket = ticket_of(tickets, user), issued = 0}
   end
   return lines[user]
 end
@@ -136,35 +140,38 @@ local function next_ticket()
 end
 
 local has_more = false
-while last do
-  local ticket, user = next_ticket()
-  local line = user and line_of(user)
-  local waiting = line and line.jobs[line.turn]
-  local place = waiting and declared[waiting]
-  has_more = user ~= nil
-  if not user or (waiting and not place) then
-    break
-  end
-  if ticket then
-    last, next_fetched = ticket, next_fetched + 1
-  else
-    used_issued = used_issued + 1
-  end
-  if ticket and line.ticket == ticket or not ticket and line.issued == used_issued then
-    line.ticket, line.issued = false, 0
-  end
-  if waiting then
-    line.turn = line.turn + 1
-  end
-  taken[#taken + 1] = {waiting, place and read(place)[at.status] == 'queued' and place}
-  if not line.ticket and line.issued == 0 and line.jobs[line.turn] then
-    issued[#issued + 1] = user
-    line.issued = #issued
+local function take_tickets()
+  while last do
+    local ticket, user = next_ticket()
+    local line = user and line_of(user)
+    local waiting = line and line.jobs[line.turn]
+    local place = waiting and declared[waiting]
+    has_more = user ~= nil
+    if not user or (waiting and not place) then
+      break
+    end
+    if ticket then
+      last, next_fetched = ticket, next_fetched + 1
+    else
+      used_issued = used_issued + 1
+    end
+    if ticket and line.ticket == ticket or not ticket and line.issued == used_issued then
+      line.ticket, line.issued = false, 0
+    end
+    if waiting then
+      line.turn = line.turn + 1
+    end
+    local state = place and read(place)
+    taken[#taken + 1] = {waiting, state and state[at.status] == 'queued' and place}
+    if not line.ticket and line.issued == 0 and line.jobs[line.turn] then
+      issued[#issued + 1] = user
+      line.issued = #issued
+    end
   end
 end
 
-local leaving, dead, moved, joining = {}, {}, {}, {}
-if taken[1] then
+-- Issue what has to be issued, and take it all; returns the entries.
+local function fetch()
   local issued_ids = {}
   for i, user in ipairs(issued) do
     issued_ids[i] = redis.call('XADD', dispatch, '*', 'user', user)
@@ -176,15 +183,88 @@ if taken[1] then
       redis.call('HDEL', tickets, user)
     end
   end
-  local entries = redis.call('XREADGROUP', 'GROUP', 'controllers', controller, 'COUNT', #taken, 'STREAMS', dispatch, '>')[1][2]
+  return redis.call('XREADGROUP', 'GROUP', 'controllers', controller, 'COUNT', #taken, 'STREAMS', dispatch, '>')[1][2]
+end
+
+local payload_of_claim = claimed_payloads(packed_time, controller)
+local leased, messages = {}, {}
+
+-- Make a job the controller's; returns whether it is.
+local function write(place, ticket)
+  local job_id, _, _, token = arguments(place)
+  local hash, stream, state = key(place, 1), key(place, 2), states[place]
+  local part, version = string.format('%d', state[at.part] + 1), string.format('%d', state[at.version] + 1)
+  local epoch, attempts = string.format('%d', state[at.epoch] + 1), string.format('%d', state[at.attempts] + 1)
+  local claim = epoch .. ' ' .. token
+  local payload = payload_of_claim(tonumber(epoch), tonumber(attempts), claim, ticket)
+  local entry, mark = state[at.position] .. '-' .. part, mark_of(payload)
+  state[at.start_time] = state[at.start_time] or time
+  local failure = attempt(function()
+    redis.call('XADD', stream, entry, 'e', payload)
+    redis.call('HSET', hash, 'part', part, 'version', version, 'status', 'running', 'epoch', epoch, 'attempts', attempts,
+      'controller', controller, 'claim', claim, 'ticket', ticket, 'start_time', state[at.start_time], 'mark', mark)
+  end)
+  if failure then
+    state[at.claim] = nil
+    report(place, failure.err)
+    return false
+  end
+  messages[#messages + 1] = {stream, state[at.position] .. '-' .. state[at.part], entry .. ':' .. #payload, payload,
+    state[at.mark] or ''}
+  state[at.mark], state[at.part], state[at.version], state[at.status], state[at.epoch] = mark, part, version, 'running', epoch
+  state[at.attempts], state[at.controller], state[at.claim], state[at.ticket] = attempts, controller, claim, ticket
+  leased[#leased + 1] = string.format('%.0f', now + lease_ms)
+  leased[#leased + 1] = job_id
+  return true
+end
+
+local first_waiting = #given
+error = attempt(take_tickets) or unreadable('ZCARD', unpack(KEYS, 7, 8))
+  or unreadable('ZCARD', unpack(KEYS, BEFORE_KEYS + KEYS_EACH * count + 1))
+if not error and (given[1] or taken[1] or dropped[1]) then
+  error = forbidden('XADD', dispatch, '*', '', '') or forbidden('ZADD', leases, '0', '') or forbidden('ZREM', leases, '')
+    or forbidden('XCLAIM', dispatch, '', '', '0', '0-0') or forbidden('HDEL', tickets, '')
+    or forbidden('XREADGROUP', 'GROUP', '', '', 'STREAMS', dispatch, '>') or forbidden('XACK', dispatch, '', '0-0')
+    or forbidden('XDEL', dispatch, '0-0')
+end
+if error then
+  return named(error, TYPES, 'zset')
+end
+for i, pair in ipairs(taken) do
+  if pair[2] then
+    give(pair[2], i, '')
+  end
+end
+
+-- The call is noted first, so that a repeated one gets what this one has got, whatever happens to it.
+local leaving, dead, moved, joining = {}, {}, {}, {}
+error = attempt(function()
+  if standing == 'repeated' then
+    return
+  end
+  local remembered = {call}
+  for _, place in ipairs(places) do
+    remembered[#remembered + 1] = place .. ':' .. losers[place]
+  end
+  redis.call('HSET', calls, controller, table.concat(remembered, ' '))
+  redis.call('PEXPIRE', calls, CALLS_TTL_MS)
+  local entries = taken[1] and fetch() or {}
   for i, pair in ipairs(taken) do
-    local waiting, place, ticket = pair[1], pair[2], entries[i][1]
-    if waiting then
-      leaving[#leaving + 1] = waiting
+    leaving[#leaving + 1] = pair[1] or nil
+    if not pair[2] then
+      dead[#dead + 1] = entries[i][1]
     end
-    if place then
-      give(place, ticket, '')
-      local _, _, member, _, owner = arguments(place)
+  end
+  for i, one in ipairs(given) do
+    local place, ticket = one[1], one[2]
+    if i > first_waiting then
+      ticket = entries[ticket][1]
+    elseif is_ticket(ticket) and redis.call('EXISTS', dispatch) == 1 then
+      redis.call('XCLAIM', dispatch, 'controllers', controller, 0, ticket, 'JUSTID')
+    end
+    local is_given = write(place, ticket)
+    local job_id, _, member, _, owner = arguments(place)
+    if is_given and i > first_waiting then
       moved[#moved + 1] = member
       joining[#joining + 1] = '0'
       joining[#joining + 1] = member
@@ -193,41 +273,34 @@ if taken[1] then
         redis.call('ZREM', KEYS[owner_key - 1], member)
         redis.call('ZADD', KEYS[owner_key], 0, member)
       end
-    else
+    elseif i > first_waiting then
       dead[#dead + 1] = ticket
+    elseif not is_given then
+      dropped[#dropped + 1] = job_id
     end
   end
-end
-if leaving[1] then
-  redis.call('ZREM', backlog, unpack(leaving))
-end
-if moved[1] then
-  redis.call('ZREM', KEYS[7], unpack(moved))
-  redis.call('ZADD', KEYS[8], unpack(joining))
-end
-save_leases()
-if dead[1] then
-  redis.call('XACK', dispatch, 'controllers', unpack(dead))
-  redis.call('XDEL', dispatch, unpack(dead))
-end
-if is_repeated then
-  for text, lost in string.gmatch(last_call, ' (%d+):(%S*)') do
-    local place = tonumber(text)
-    places[#places + 1], losers[place] = place, lost
-    read(place)
+  if leaving[1] then
+    redis.call('ZREM', backlog, unpack(leaving))
   end
-end
-local claimed, remembered = {}, {number}
-for _, place in ipairs(places) do
-  local job_id, _, _, token = arguments(place)
-  remembered[#remembered + 1] = place .. ':' .. losers[place]
-  if string.match(states[place][at.claim] or '', ' (%S+)$') == token then
-    claimed[#claimed + 1] = {job_id, losers[place], states[place]}
+  if moved[1] then
+    redis.call('ZREM', KEYS[7], unpack(moved))
+    redis.call('ZADD', KEYS[8], unpack(joining))
   end
-end
-if not is_repeated then
-  redis.call('HSET', calls, controller, table.concat(remembered, ' '))
-  redis.call('PEXPIRE', calls, CALLS_TTL_MS)
+  if leased[1] then
+    redis.call('ZADD', leases, unpack(leased))
+  end
+  if dropped[1] then
+    redis.call('ZREM', leases, unpack(dropped))
+  end
+  if dead[1] then
+    redis.call('XACK', dispatch, 'controllers', unpack(dead))
+    redis.call('XDEL', dispatch, unpack(dead))
+  end
+end)
+if error and not messages[1] then
+  return named(error, TYPES, 'zset')
+elseif error then
+  damages[#damages + 1] = {'', error.err}
 end
 
 for _, message in ipairs(messages) do
@@ -237,4 +310,19 @@ if has_more then
   -- For others: this controller has all that it wanted.
   tell(channel, 'ticket')
 end
-return claimed
+if standing == 'repeated' then
+  for text, lost in string.gmatch(' ' .. answer, ' (%d+):(%S*)') do
+    local place = tonumber(text)
+    if place <= count and read(place) then
+      places[#places + 1], losers[place] = place, lost
+    end
+  end
+end
+local claimed = {}
+for _, place in ipairs(places) do
+  local job_id, _, _, token = arguments(place)
+  if string.match(states[place][at.claim] or '', ' (%S+)$') == token then
+    claimed[#claimed + 1] = {job_id, losers[place], states[place]}
+  end
+end
+return {claimed, damages}

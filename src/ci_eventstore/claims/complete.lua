@@ -8,8 +8,8 @@
 -- CONST INDEX_EVENTS, INDEX_BYTES, LAST_CALL_MS
 --
 -- Returns a letter for each job: "y", it is completed, or "n": nothing was changed in it, `append.lua` has to be asked. So it is
--- where the claim isn't the job's any more, where calls are lost that it comes after, where the log has outgrown its head, or where
--- its index has a new entry due.
+-- where the claim isn't the job's any more, where calls are lost that it comes after, where its hash can't be read, where the log has
+-- outgrown its head, or where its index has a new entry due.
 -- A repeated call is answered as the first time; one that comes after a later one does nothing and returns "".
 
 -- Libraries: telling, standing, calls
@@ -19,17 +19,26 @@ local number, count = tonumber(ARGV[1]), tonumber(ARGV[2])
 local BEFORE_KEYS, KEYS_EACH, BEFORE_ARGS, ARGS_EACH = 5, 3, 2, 9
 local before_owners = BEFORE_KEYS + KEYS_EACH * count
 
-local last_number, last_answer = string.match(redis.call('GET', last_call) or '', '^(%d+) (%a*)$')
-if last_number and tonumber(last_number) >= number then
-  return tonumber(last_number) == number and last_answer or ''
+local kept = redis.pcall('GET', last_call)
+local has_tickets = redis.call('EXISTS', dispatch) == 1
+local error = failed(kept, last_call) or unreadable('ZCARD', leases, running, completed, unpack(KEYS, before_owners + 1))
+  or has_tickets and unreadable('XLEN', dispatch)
+if error then
+  return error
+end
+local standing, answer = recall(kept, number)
+if standing == 'repeated' or standing == 'late' then
+  return standing == 'repeated' and answer or ''
 end
 
 local found, answers, is_known = {}, {}, {}
 for i = 1, count do
   local start = BEFORE_ARGS + (i - 1) * ARGS_EACH
-  local id, state = ARGV[start + 1], redis.call('HMGET', KEYS[BEFORE_KEYS + i * KEYS_EACH - 2],
+  local id, state = ARGV[start + 1], redis.pcall('HMGET', KEYS[BEFORE_KEYS + i * KEYS_EACH - 2],
     'claim', 'position', 'bytes', 'version', 'truncated_at', 'part', 'mark')
-  local is_plain = not state[5] and state[2] and state[2] + 1 < INDEX_EVENTS and tonumber(state[3]) < INDEX_BYTES
+  local position, bytes = whole(state[2]), whole(state[3])
+  local is_plain = not state[5] and position and position + 1 < INDEX_EVENTS and bytes and bytes < INDEX_BYTES
+    and whole(state[4]) and whole(state[6])
   if ARGV[start + 9] ~= '' and are_gone(KEYS[BEFORE_KEYS + i * KEYS_EACH], ARGV[start + 9]) then
     is_plain = false
   end
@@ -37,22 +46,34 @@ for i = 1, count do
   is_known[id] = true
 end
 
+error = forbidden('HSET', leases, '', '') or forbidden('HDEL', leases, '') or forbidden('ZREM', leases, '')
+  or forbidden('ZADD', leases, '0', '') or forbidden('SET', last_call, '')
+  or has_tickets and (forbidden('XACK', dispatch, '', '0-0') or forbidden('XDEL', dispatch, '0-0'))
+if error then
+  return error
+end
+
 local ids, tickets, members, joining, owned, messages = {}, {}, {}, {}, {}, {}
 for i = 1, count do
-  if answers[i] == 'y' then
-    local start, state = BEFORE_ARGS + (i - 1) * ARGS_EACH, found[i]
-    local hash, member, owner = KEYS[BEFORE_KEYS + i * KEYS_EACH - 2], ARGV[start + 4], tonumber(ARGV[start + 5])
-    local position = string.format('%d', state[2] + 1)
-    local stream, payload = KEYS[BEFORE_KEYS + i * KEYS_EACH - 1], ARGV[start + 8]
-    redis.call('XADD', stream, position .. '-0', 'e', payload)
-    redis.call('HSET', hash, 'status', 'completed', 'success', ARGV[start + 6], 'end_time', ARGV[start + 7],
+  local start, state = BEFORE_ARGS + (i - 1) * ARGS_EACH, found[i]
+  local hash, stream = KEYS[BEFORE_KEYS + i * KEYS_EACH - 2], KEYS[BEFORE_KEYS + i * KEYS_EACH - 1]
+  local payload, position = ARGV[start + 8], answers[i] == 'y' and string.format('%d', state[2] + 1)
+  local added = position and redis.pcall('XADD', stream, position .. '-0', 'e', payload)
+  if added and type(added) ~= 'table' then
+    added = redis.pcall('HSET', hash, 'status', 'completed', 'success', ARGV[start + 6], 'end_time', ARGV[start + 7],
       'end_time_from_event', '1', 'has_complete', '1', 'position', position, 'part', '0', 'end_position', position,
       'end_bytes', state[3], 'version', string.format('%d', state[4] + 1), 'mark', mark_of(payload))
-    redis.call('HDEL', hash, 'controller', 'claim', 'ticket', 'cancel_line')
+  end
+  if not added or type(added) == 'table' then
+    -- The stream is ahead of the hash, or is none.
+    answers[i] = 'n'
+  else
+    local member, owner = ARGV[start + 4], tonumber(ARGV[start + 5])
+    redis.pcall('HDEL', hash, 'controller', 'claim', 'ticket', 'cancel_line')
     local place = #ids + 1
     messages[place] = {stream, state[2] .. '-' .. state[6], position .. '-0:' .. #payload, payload, state[7] or ''}
     ids[place], members[place] = ARGV[start + 1], member
-    if ARGV[start + 3] ~= '' then
+    if string.find(ARGV[start + 3], '^%d+%-%d+$') then
       tickets[#tickets + 1] = ARGV[start + 3]
     end
     joining[2 * place - 1], joining[2 * place] = '0', member
@@ -66,7 +87,11 @@ for i = 1, count do
   end
 end
 
-if ids[1] then
+-- What is derived. Should a write be refused all the same, `verify` names what is left, and `rebuild` mends it.
+attempt(function()
+  if not ids[1] then
+    return
+  end
   redis.call('ZREM', running, unpack(members))
   redis.call('ZADD', completed, unpack(joining))
   for owner, line in pairs(owned) do
@@ -74,13 +99,13 @@ if ids[1] then
     redis.call('ZADD', KEYS[before_owners + 2 * owner], unpack(line.joining))
   end
   redis.call('ZREM', leases, unpack(ids))
-  if tickets[1] and redis.call('EXISTS', dispatch) == 1 then
-    redis.pcall('XACK', dispatch, 'controllers', unpack(tickets))
+  if tickets[1] and has_tickets then
+    redis.call('XACK', dispatch, 'controllers', unpack(tickets))
     redis.call('XDEL', dispatch, unpack(tickets))
   end
-end
-local answer = table.concat(answers)
-redis.call('SET', last_call, ARGV[1] .. ' ' .. answer, 'PX', LAST_CALL_MS)
+end)
+answer = table.concat(answers)
+redis.pcall('SET', last_call, remember(number, answer), 'PX', LAST_CALL_MS)
 for _, message in ipairs(messages) do
   tell_entries(unpack(message))
 end

@@ -13,33 +13,16 @@
 -- <job id>"; and whether an offer was made: not if the controller has to be told of that job first.
 -- A question that comes after a later one of its session is told nothing, and one that is repeated makes no new offer.
 
--- Libraries: clock, standing, tickets
+-- Libraries: standing, clock, tickets, calls
 
 local dispatch, backlog, leases, clock, offers, offered = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local count, lease_ms = tonumber(ARGV[2]), tonumber(ARGV[3])
 local controller, question, offer_ms = ARGV[4], ARGV[5], tonumber(ARGV[6])
+local TYPES = {'stream', 'zset', 'zset', 'hash', 'zset', 'hash'}
 
-local given, is_repeated = '', false
-if question ~= '' then
-  local record = redis.call('HGET', offered, controller) or ''
-  local session, number = string.match(record, '^(%x+)-(%d+)')
-  if session == string.match(question, '^%x+') then
-    local asked = tonumber(string.match(question, '%d+$'))
-    if tonumber(number) > asked then
-      return {{}, {}, '', 0}
-    end
-    is_repeated = tonumber(number) == asked
-    given = string.match(record, '\n(.*)') or ''
-  end
-end
-
-local now = advance_clock(clock, lease_ms)
-local expired = redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, tonumber(ARGV[1]))
-count = count - #expired
-
-local waiting, last = {}, last_ticket(dispatch)
-if last and count > 0 then
-  local lines, is_known = {}, {}
+-- Each user's next jobs in turn, in the order of the tickets.
+local function waiting_jobs(last)
+  local lines, is_known, waiting = {}, {}, {}
   repeat
     -- Tickets of users for whom nothing waits, as a group that was made again has them, take nobody's place.
     local found = redis.call('XRANGE', dispatch, '(' .. last, '+', 'COUNT', count)
@@ -63,19 +46,42 @@ if last and count > 0 then
     end
     turn = turn + 1
   end
+  return waiting
 end
 
-local is_made = 0
-if question ~= '' then
-  local token = string.match(given, '^%S+')
-  local may_offer = not is_repeated or redis.call('ZSCORE', offers, controller)
-  if offer_ms > 0 and may_offer and not expired[1] and not waiting[1] and (not token or token == ARGV[7]) then
-    redis.call('ZADD', offers, now + offer_ms, controller)
-    is_made = 1
-  else
-    redis.call('ZREM', offers, controller)
+local expired, waiting, given, is_made = {}, {}, '', 0
+local function look()
+  local kept, number, standing
+  if question ~= '' then
+    kept, number = of_session(redis.call('HGET', offered, controller), question)
+    standing, kept = recall(kept, number)
+    given = string.match(kept or '', '\n(.*)') or ''
+    if standing == 'late' then
+      given = ''
+      return
+    end
   end
-  redis.call('HSET', offered, controller, string.format('%s %s %.0f\n%s', question, ARGV[3], now, given))
-  redis.call('PEXPIRE', offered, OFFERED_TTL_MS)
+  local now = advance_clock(clock, lease_ms)
+  expired = redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, tonumber(ARGV[1]))
+  count = count - #expired
+  local last = last_ticket(dispatch)
+  if last and count > 0 then
+    waiting = waiting_jobs(last)
+  end
+  if question ~= '' then
+    local token = string.match(given, '^%S+')
+    local may_offer = standing ~= 'repeated' or redis.call('ZSCORE', offers, controller)
+    local is_offer = offer_ms > 0 and may_offer and not expired[1] and not waiting[1] and (not token or token == ARGV[7])
+    redis.call('HSET', offered, controller, string.format('%s %s %.0f\n%s', question, ARGV[3], now, given))
+    redis.call('PEXPIRE', offered, OFFERED_TTL_MS)
+    if is_offer then
+      redis.call('ZADD', offers, now + offer_ms, controller)
+      is_made = 1
+    else
+      redis.call('ZREM', offers, controller)
+    end
+  end
 end
-return {expired, waiting, given, is_made}
+
+local error = attempt(look)
+return error and named(error, TYPES) or {expired, waiting, given, is_made}

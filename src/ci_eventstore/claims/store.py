@@ -77,6 +77,8 @@ class ClaimStore:
         self._session, self._numbers = secrets.token_hex(8), itertools.count(1)
         #: Jobs that will be the next ones, if nobody else is faster.
         self._foreseen: dict[QueueKeys, list[_Candidate]] = {}
+        #: Jobs of which it was said that they can't be read.
+        self._damaged: set[str] = set()
         self.completions = Completions(server, is_writing, ledger or Ledger())
 
     async def claim_waiting(
@@ -171,7 +173,10 @@ class ClaimStore:
             lease_ms = str(int(lease_seconds * 1000))
             all_keys = [keys.leases, keys.clock, *hashes]
             reply = await self._server.run(RENEW, all_keys, [lease_ms, *pairs], patience_seconds=patience_seconds)
-            answers.update(zip(group, as_texts(reply), strict=True))
+            for claim, answer in zip(group, as_texts(reply), strict=True):
+                if answer == "damaged":
+                    self._report(claim.job_id, "its hash")
+                answers[claim] = "lost" if answer == "damaged" else answer
         return answers
 
     async def sign_off(self, queue: str, controller: str = "") -> None:
@@ -288,11 +293,17 @@ class ClaimStore:
             arguments += (job_id, user_id, member, tokens[16 * place : 16 * place + 16], owner)
         for user_id in owners:
             all_keys += (jobs_key(tag, user_id, JobStatus.QUEUED), jobs_key(tag, user_id, JobStatus.RUNNING))
-        return [
-            claimed
-            for found in await self._server.run(CLAIM, all_keys, arguments)
-            for claimed in _as_claimed(self._keys, found)
-        ]
+        found, damaged = await self._server.run(CLAIM, all_keys, arguments)
+        for job_id, what in map(as_texts, damaged):
+            self._report(job_id, what)
+        return [claimed for one in found for claimed in _as_claimed(self._keys, one)]
+
+    def _report(self, job_id: str, what: str) -> None:
+        """Say once of a job that scripts left it alone, or of a queue that not all could be written."""
+        if job_id not in self._damaged:
+            self._damaged.add(job_id)
+            subject = f"job {job_id} can't be read" if job_id else "not all could be written"
+            logger.error("%s (%s): run `ci-eventstore rebuild`", subject, what, extra={"job_id": job_id})
 
 
 def _as_candidate(text: str) -> _Candidate:

@@ -6,30 +6,38 @@
 -- Libraries: standing, tickets
 
 local dispatch, calls, controller, gone_ms = KEYS[1], KEYS[2], ARGV[1], tonumber(ARGV[2])
-local offers, offered = KEYS[3], KEYS[4]
-redis.call('ZREM', offers, controller)
-redis.call('HDEL', offered, controller)
-local now, records = tonumber(redis.call('HGET', KEYS[5], 'now') or 0), redis.call('HGETALL', offered)
-for i = 1, #records, 2 do
-  local asked_at = tonumber(string.match(records[i + 1], '^%S+ %d+ (%d+)'))
-  if not asked_at or asked_at + gone_ms < now then
-    redis.call('HDEL', offered, records[i])
-  end
-end
-if redis.call('EXISTS', dispatch) == 0 then
-  return 0
-end
-last_ticket(dispatch)
+local offers, offered, clock = KEYS[3], KEYS[4], KEYS[5]
 local removed = 0
-for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', dispatch, 'controllers')) do
-  local fields = {}
-  for i = 1, #consumer, 2 do
-    fields[consumer[i]] = consumer[i + 1]
-  end
-  if fields['pending'] == 0 and (fields['name'] == controller or fields['idle'] > gone_ms) then
-    redis.call('XGROUP', 'DELCONSUMER', dispatch, 'controllers', fields['name'])
-    redis.call('HDEL', calls, fields['name'])
-    removed = removed + 1
+
+local function forget_offers()
+  redis.call('ZREM', offers, controller)
+  redis.call('HDEL', offered, controller)
+  local now, records = tonumber(redis.call('HGET', clock, 'now') or 0) or 0, redis.call('HGETALL', offered)
+  for i = 1, #records, 2 do
+    local asked_at = tonumber(string.match(records[i + 1], '^%S+ %d+ (%d+)'))
+    if not asked_at or asked_at + gone_ms < now then
+      redis.call('HDEL', offered, records[i])
+    end
   end
 end
-return removed
+
+local function forget_controllers()
+  if redis.call('EXISTS', dispatch) == 0 then
+    return
+  end
+  last_ticket(dispatch)
+  for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', dispatch, 'controllers')) do
+    local fields = {}
+    for i = 1, #consumer, 2 do
+      fields[consumer[i]] = consumer[i + 1]
+    end
+    if fields['pending'] == 0 and (fields['name'] == controller or fields['idle'] > gone_ms) then
+      redis.call('XGROUP', 'DELCONSUMER', dispatch, 'controllers', fields['name'])
+      redis.call('HDEL', calls, fields['name'])
+      removed = removed + 1
+    end
+  end
+end
+
+local error = attempt(forget_offers) or attempt(forget_controllers)
+return error and named(error, {'stream', 'hash', 'zset', 'hash', 'hash'}) or removed

@@ -7,114 +7,111 @@
 --       5 token that no other call has: it is in the payload, too, and in a controller's claim, 6 the time, as text, 7 the time,
 --       as msgpack, 8 what controllers' own channels begin with; then the hash's fields, as names and values
 --
--- Returns "ok", also when it is repeated; or "exists" and changes nothing.
+-- Returns "ok", also when it is repeated; or "exists" and changes nothing. A write that is refused is an error, and what came before
+-- it is taken back.
 
--- Libraries: telling, standing, clock, tickets, queue, payloads
+-- Libraries: telling, standing, tickets
 
 local hash, stream, ids, dispatch, backlog, tickets = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local leases, clock, offers, offered = KEYS[7], KEYS[8], KEYS[9], KEYS[10]
 local created, member, user, channel, token = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local id = string.sub(member, 18)
 local BEFORE_LISTINGS, LISTINGS_EACH, QUEUED, RUNNING, BEFORE_FIELDS = 10, 3, 2, 3, 8
+local TYPES = {'hash', 'stream', 'zset', 'stream', 'zset', 'hash', 'zset', 'hash', 'zset', 'hash'}
 
 if redis.call('EXISTS', hash, stream) > 0 then
   local first = redis.call('XRANGE', stream, '0-1', '0-1')[1]
   return first and first[2][2] == created and 'ok' or 'exists'
 end
+local error = forbidden('HSET', hash, '', '')
+if error then
+  return error
+end
 
-local function save(standing, mark, ...)
-  redis.call('HSET', hash, 'position', '0', 'part', '1', 'bytes', '0', 'lines', '0', 'mark', mark, ...)
+local standing, new_ticket = QUEUED, nil
+local function save(mark, ...)
   redis.call('ZADD', ids, '0', id)
   for first = BEFORE_LISTINGS, #KEYS - 1, LISTINGS_EACH do
     redis.call('ZADD', KEYS[first + 1], '0', member)
     redis.call('ZADD', KEYS[first + standing], '0', member)
   end
+  redis.call('XADD', stream, '0-1', 'e', created)
+  redis.call('HSET', hash, 'position', '0', 'part', '1', 'bytes', '0', 'lines', '0', 'mark', mark, ...)
 end
 
-redis.call('XADD', stream, '0-1', 'e', created)
-if redis.call('HLEN', tickets) > 0 or redis.call('EXISTS', offers) == 0 then
-  local new_ticket = enter_queue(dispatch, backlog, tickets, user, member)
-  save(QUEUED, mark_of(created), unpack(ARGV, BEFORE_FIELDS + 1))
-  if new_ticket then
+-- Returns the answer; after an error, when nothing is left of the job.
+local function answer_of(error)
+  if not error then
+    return 'ok'
+  end
+  for _, key in ipairs({ids, leases}) do
+    redis.pcall('ZREM', key, id)
+  end
+  for i = BEFORE_LISTINGS + 1, #KEYS do
+    redis.pcall('ZREM', KEYS[i], member)
+  end
+  redis.pcall('ZREM', backlog, user .. '\0' .. member)
+  redis.pcall('DEL', hash)
+  redis.pcall('DEL', stream)
+  return named(error, TYPES, 'zset')
+end
+
+local function wait()
+  return attempt(function()
+    new_ticket = enter_queue(dispatch, backlog, tickets, user, member)
+    save(mark_of(created), unpack(ARGV, BEFORE_FIELDS + 1))
+  end)
+end
+
+local is_offered
+error = attempt(function()
+  is_offered = redis.call('HLEN', tickets) == 0 and redis.call('ZCARD', offers) > 0
+end) or not is_offered and wait()
+if error or not is_offered then
+  if new_ticket and not error then
     tell(channel, new_ticket)
   end
-  return 'ok'
+  return answer_of(error)
 end
 
--- The last offer of all, if it isn't too old: controller, what it said, when a lease that begins now ends; else nothing. An offer
--- that has lost its record is nobody's: the controller alone is returned.
-local function next_offer()
-  local controller, ends_at = unpack(redis.call('ZPOPMAX', offers))
-  local record = controller and redis.call('HGET', offered, controller)
-  if not record then
-    return controller
+-- Libraries: clock, payloads, offers
+
+local controller, record, lease_ms, now, ticket, claimed
+error = attempt(function()
+  controller, record, lease_ms, now = next_offer(ARGV[8])
+  ticket = controller and add_ticket(dispatch, tickets, user)
+end)
+if error or not controller then
+  error = error or wait()
+  if not error then
+    tell(channel, new_ticket)
   end
-  local lease_ms = tonumber(string.match(record, '^%S+ (%d+)'))
-  local now = advance_clock(clock, lease_ms)
-  if tonumber(ends_at) <= now or redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, 1)[1] then
-    -- All others are older; or a lost job comes first, for which they have to ask.
-    redis.call('DEL', offers)
-    return nil
+  return answer_of(error)
+end
+
+-- The ticket makes it another claim, should this fail and be tried again.
+local claim = '1 ' .. token .. ticket
+standing, claimed = RUNNING, claimed_payloads(ARGV[7], controller)(1, 1, claim, ticket)
+error = attempt(function()
+  deliver(ticket, controller)
+  -- Of two values of a field the last one counts.
+  local fields = {'start_time', ARGV[6], unpack(ARGV, BEFORE_FIELDS + 1)}
+  for _, text in ipairs({'part', '2', 'version', '2', 'status', 'running', 'epoch', '1', 'attempts', '1',
+    'controller', controller, 'claim', claim, 'ticket', ticket}) do
+    fields[#fields + 1] = text
   end
-  return controller, record, now + lease_ms
-end
-
--- Hand a ticket to a controller through the group. Others that are handed out by this are for nobody, as no user waits.
-local function deliver(ticket, controller)
-  repeat
-    local command = {'XREADGROUP', 'GROUP', 'controllers', controller, 'COUNT', '100', 'STREAMS', dispatch, '>'}
-    local found = redis.pcall(unpack(command))
-    if found and found.err then
-      -- The group is gone, and is made again from the beginning.
-      last_ticket(dispatch)
-      found = redis.call(unpack(command))
-    end
-    local entries = found and found[1][2] or {{ticket}}
-    for _, entry in ipairs(entries) do
-      if entry[1] ~= ticket then
-        redis.call('XACK', dispatch, 'controllers', entry[1])
-        redis.call('XDEL', dispatch, entry[1])
-      end
-    end
-  until entries[#entries][1] == ticket
-end
-
--- Give the job to the controller that offered last and still listens: its hash's fields; nil if there is no such controller.
-local function give(ticket)
-  local claim = '1 ' .. token
-  local controller, record, deadline = next_offer()
-  while controller do
-    if record then
-      local claimed = claimed_payloads(ARGV[7], controller)(1, 1, claim, ticket)
-      local head = string.match(record, '^%S+') .. '\n' .. id .. '\n' .. #created .. '\n'
-      if tell(ARGV[8] .. string.match(record, '^%x+'), head .. created .. claimed) > 0 then
-        deliver(ticket, controller)
-        redis.call('XADD', stream, '0-2', 'e', claimed)
-        redis.call('ZADD', leases, deadline, id)
-        -- Earlier ones are known to the controller, or it would have made no offer.
-        redis.call('HSET', offered, controller, string.match(record, '^[^\n]+') .. '\n' .. token .. ' ' .. id)
-        -- Of two values of a field the last one counts.
-        local fields = {'start_time', ARGV[6], unpack(ARGV, BEFORE_FIELDS + 1)}
-        for _, text in ipairs({'part', '2', 'version', '2', 'status', 'running', 'epoch', '1', 'attempts', '1',
-          'controller', controller, 'claim', claim, 'ticket', ticket}) do
-          fields[#fields + 1] = text
-        end
-        return fields, mark_of(claimed)
-      end
-    end
-    controller, record, deadline = next_offer()
-  end
-  return nil
-end
-
-local ticket = add_ticket(dispatch, tickets, user)
-local given, mark = give(ticket)
-if given then
-  save(RUNNING, mark, unpack(given))
+  save(mark_of(claimed), unpack(fields))
+  redis.call('XADD', stream, '0-2', 'e', claimed)
+  redis.call('ZADD', leases, now + lease_ms, id)
+  -- Earlier ones are known to the controller, or it would have made no offer.
+  redis.call('HSET', offered, controller, string.match(record, '^[^\n]+') .. '\n' .. string.sub(claim, 3) .. ' ' .. id)
+end)
+if error then
+  redis.pcall('XACK', dispatch, 'controllers', ticket)
+  redis.pcall('XDEL', dispatch, ticket)
+  redis.pcall('HSET', offered, controller, record)
 else
-  redis.call('HSET', tickets, user, ticket)
-  redis.call('ZADD', backlog, '0', user .. '\0' .. member)
-  save(QUEUED, mark_of(created), unpack(ARGV, BEFORE_FIELDS + 1))
-  tell(channel, 'ticket ' .. user .. '\0' .. member)
+  local head = string.match(record, '^%S+') .. '\n' .. id .. '\n' .. #created .. '\n'
+  tell(ARGV[8] .. string.match(record, '^%x+'), head .. created .. claimed)
 end
-return 'ok'
+return answer_of(error)

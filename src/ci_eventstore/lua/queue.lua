@@ -14,16 +14,6 @@ local function unready(steps, dispatch, backlog, tickets, leases)
   return error or nil
 end
 
--- Returns the message for controllers if there is a new ticket.
-local function enter_queue(dispatch, backlog, tickets, user, member)
-  redis.call('ZADD', backlog, 0, user .. '\0' .. member)
-  if ticket_of(tickets, user) and redis.call('EXISTS', dispatch) == 1 then
-    return nil
-  end
-  redis.call('HSET', tickets, user, add_ticket(dispatch, tickets, user))
-  return 'ticket ' .. user .. '\0' .. member
-end
-
 local function leave_queue(dispatch, backlog, tickets, user, member)
   redis.call('ZREM', backlog, user .. '\0' .. member)
   local ticket = redis.call('HGET', tickets, user)

@@ -45,6 +45,19 @@ local function attempt(writes)
   return type(error) == 'table' and error or {err = tostring(error)}
 end
 
+-- Returns an error so that it names the key of another type, if that is what it is about: `types` are those of the first keys,
+-- `others` is that of all others.
+local function named(error, types, others)
+  for i, key in ipairs(string.find(error.err, 'WRONGTYPE', 1, true) and KEYS or {}) do
+    local found = redis.call('TYPE', key)
+    found = type(found) == 'table' and found.ok or found
+    if found ~= 'none' and found ~= (types[i] or others) then
+      return failed(error, key)
+    end
+  end
+  return error
+end
+
 -- Whole numbers up to 2^53 alone are what scripts write; `tonumber` reads much else.
 local function whole(text)
   return text and #text <= 16 and string.find(text, '^%d+$') and tonumber(text) or nil

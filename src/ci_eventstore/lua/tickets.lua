@@ -39,6 +39,16 @@ local function jobs_of(backlog, user, count)
   return redis.call('ZRANGEBYLEX', backlog, '[' .. user .. '\0', '(' .. user .. '\1', 'LIMIT', 0, count)
 end
 
+-- Returns the message for controllers if there is a new ticket.
+local function enter_queue(dispatch, backlog, tickets, user, member)
+  redis.call('ZADD', backlog, 0, user .. '\0' .. member)
+  if ticket_of(tickets, user) and redis.call('EXISTS', dispatch) == 1 then
+    return nil
+  end
+  redis.call('HSET', tickets, user, add_ticket(dispatch, tickets, user))
+  return 'ticket ' .. user .. '\0' .. member
+end
+
 -- The id of the ticket that was handed out last. The group is made again if it is gone, from the beginning.
 local function last_ticket(dispatch)
   if redis.call('EXISTS', dispatch) == 0 then

@@ -13,6 +13,7 @@ from ci_eventstore.errors import (
     MissingRightsError,
     OutcomeUnknownError,
     StoreError,
+    StoreFormatError,
     StoreFullError,
     StoreUnavailableError,
     UnsuitableServerError,
@@ -96,13 +97,14 @@ _TOLD: Mapping[Cause, tuple[type[StoreError], str]] = {
     ),
     Cause.ACCESS: (AuthenticationError, "{where} refuses access: {words}. Put user and password into the URL"),
     Cause.RIGHTS: (MissingRightsError, "{where}, {what}: the user lacks a right: {words}"),
+    Cause.DAMAGED: (StoreFormatError, "{where}, {what}: {words}. Nothing was changed; run `ci-eventstore rebuild`"),
     Cause.UNSUITABLE: (UnsuitableServerError, "{where} can't hold the store: {words}"),
 }
 
 
 def translate(error: Exception, outcome: Outcome, what: str, where: str, *, is_unknown: bool) -> Exception:
     """Return our error for one of redis-py's; `is_unknown` if some try of the command may have taken effect."""
-    words = words_of(error)
+    words = words_of(error).removeprefix("DAMAGED ")
     if is_unknown:
         return OutcomeUnknownError(what, reply_of(error))
     kind, text = _TOLD.get(outcome.cause, (StoreError, "{where}, {what}: {words}"))

@@ -63,6 +63,8 @@ class Cause(Enum):
     #: Who asks may not do this.
     RIGHTS = "rights"
     UNSUITABLE = "unsuitable"
+    #: A key or a field holds what it can't, as a script says that looked at it.
+    DAMAGED = "damaged"
     #: The script isn't known: it is sent again with its text.
     NO_SCRIPT = "no script"
     #: The script came after its deadline: it is sent again with another one.
@@ -143,6 +145,7 @@ REPLIES: Mapping[str, Outcome] = MappingProxyType(
         # Answers to one command.
         "NOSCRIPT": _told(Cause.NO_SCRIPT),
         "EXPIRED": _told(Cause.EXPIRED),
+        "DAMAGED": _told(Cause.DAMAGED),
         "WRONGTYPE": _told(),
         "BUSYGROUP": _told(),
         "NOGROUP": _told(),

@@ -1,0 +1,57 @@
+-- Offers of controllers to take the next job, in `create.lua`; it names the keys.
+
+-- Whether the script's user may do what giving a job away takes. If not, nobody is given one.
+local function may_give()
+  return not (forbidden('ZPOPMAX', offers) or forbidden('XACK', dispatch, '', '0-0') or forbidden('XDEL', dispatch, '0-0')
+    or forbidden('XREADGROUP', 'GROUP', '', '', 'STREAMS', dispatch, '>'))
+end
+
+-- Whether a controller listens to its channel and may be told there.
+local function listens(channel)
+  local found = redis.pcall('PUBSUB', 'NUMSUB', channel)
+  return not found.err and tonumber(found[2]) > 0 and not forbidden('PUBLISH', channel, '')
+end
+
+-- The last offer of all whose controller listens, if it isn't too old: controller, what it said, milliseconds of its lease, the time
+-- on the clock. Earlier ones are taken back, and those that have lost their record.
+local function next_offer(channels)
+  while may_give() do
+    local controller, ends_at = unpack(redis.call('ZPOPMAX', offers))
+    if not controller then
+      return nil
+    end
+    local record = redis.call('HGET', offered, controller) or ''
+    local session, lease_ms = string.match(record, '^(%x+)%-%d+ (%d+)')
+    if lease_ms then
+      local now = advance_clock(clock, tonumber(lease_ms))
+      if tonumber(ends_at) <= now or redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, 1)[1] then
+        -- All others are older; or a lost job comes first, for which they have to ask.
+        redis.call('DEL', offers)
+        return nil
+      end
+      if listens(channels .. session) then
+        return controller, record, tonumber(lease_ms), now
+      end
+    end
+  end
+  return nil
+end
+
+-- Hand a ticket to a controller through the group. Others that are handed out by this are for nobody, as no user waits.
+local function deliver(ticket, controller)
+  repeat
+    local command = {'XREADGROUP', 'GROUP', 'controllers', controller, 'COUNT', '100', 'STREAMS', dispatch, '>'}
+    local found = redis.pcall(unpack(command))
+    if found and found.err then
+      -- The group is gone, and is made again from the beginning.
+      last_ticket(dispatch)
+      found = redis.call(unpack(command))
+    end
+    local entries = found and found[1][2] or {{ticket}}
+    for _, entry in ipairs(entries) do
+      if entry[1] ~= ticket then
+        remove_ticket(dispatch, entry[1])
+      end
+    end
+  until entries[#entries][1] == ticket
+end
