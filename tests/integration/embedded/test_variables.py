@@ -23,7 +23,6 @@ async def test_a_server_has_no_secrets(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("CI_EVENTSTORE_URL", "redis://:hunter2@h")
     async with RedisJobRepository.from_url(f"embedded://{tmp_path / 'data'}") as repository:
         server = int((await repository._store.server.info())["process_id"])
-        for process_id in (server, parent_of(server)):
-            environment = environment_of(process_id)
-            assert b"PATH=" in environment
-            assert b"hunter2" not in environment
+        assert b"hunter2" not in environment_of(server)
+        watchdog = environment_of(parent_of(server))
+        assert (b"PATH=" in watchdog, b"hunter2" in watchdog) == (True, False)
