@@ -17,7 +17,7 @@ from ci_common.errors import (
     UserAlreadyExistsError,
     UserNotFoundError,
 )
-from ci_common.models import APIKey, Job, JobEvent, JobStatus, User, as_utc, utc_now
+from ci_common.models import APIKey, Job, JobEvent, JobStatus, Outcome, User, as_utc, utc_now
 from ci_common.repository import JobRepository, cancel_message
 from ci_common.transitions import ENDED, check_move, check_result
 from ci_common.validation import (
@@ -57,7 +57,10 @@ class StoredJob:
         if not any(earlier.type == "complete" for earlier in self.events):
             self.append(event)
             status = self.job.status if self.job.status in ENDED else JobStatus.COMPLETED
-            self.job = replace(self.job, status=status, success=success)
+            outcome = event.outcome or Outcome(self.job.exit_code, self.job.signal)
+            self.job = replace(
+                self.job, status=status, success=success, exit_code=outcome.exit_code, signal=outcome.signal
+            )
         if self.job.end_time is None or (is_end_time_explicit and self.is_end_time_from_event):
             self.job = replace(self.job, end_time=event.timestamp)
             self.is_end_time_from_event = not is_end_time_explicit

@@ -1,10 +1,11 @@
 """The domain's objects: users, API keys, jobs and their events. Plain, frozen, standard library only."""
 
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 from ci_common.errors import UnknownStatusError
 
@@ -107,6 +108,32 @@ class APIKey:
 
 
 @dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a job's command ended: one of the two is known."""
+
+    exit_code: int | None = None
+    #: The name of the signal that killed it, as `SIGKILL`; `SIG40` for one without a name of its own.
+    signal: str | None = None
+
+    @classmethod
+    def of(cls, returncode: int) -> Self:
+        """Return what Python's return code of a process says: -N if signal N killed it."""
+        if returncode >= 0:
+            return cls(exit_code=returncode)
+        number = -returncode
+        return cls(signal=signal.Signals(number).name if number in set(signal.Signals) else f"SIG{number}")
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the command succeeded."""
+        return self.exit_code == 0
+
+    def __str__(self) -> str:
+        """Say how it ended, as a job's log does."""
+        return f"killed by {self.signal}" if self.signal else f"exit code {self.exit_code}"
+
+
+@dataclass(frozen=True, slots=True)
 class JobEvent:
     """One visible event of a job: a piece of its log, or its completion.
 
@@ -120,6 +147,8 @@ class JobEvent:
     timestamp: datetime | None = None
     #: Position in the job's log, 1, 2, 3 …; given by the store, no part of equality.
     id: int | None = field(default=None, compare=False, kw_only=True)
+    #: Of a `complete` event: how the command ended, where that is known.
+    outcome: Outcome | None = field(default=None, kw_only=True)
 
     def to_dict(self) -> dict[str, Any]:
         """Return `type`, and `data` and `success` where they aren't None."""
@@ -158,6 +187,9 @@ class Job:
     queue: str = "default"
     #: The program and its arguments.
     command: Sequence[str] | None = None
+    #: How the command of a completed job ended, where that is known: its exit code, or the signal that killed it.
+    exit_code: int | None = None
+    signal: str | None = None
 
     def __post_init__(self) -> None:
         """Hold sequences as lists and the status as `JobStatus`, however they were given."""

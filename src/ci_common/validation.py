@@ -1,6 +1,7 @@
 """What a repository accepts: pure checks, called before anything is queued or sent."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from ci_common.errors import (
@@ -12,13 +13,14 @@ from ci_common.errors import (
     InvalidTextError,
     InvalidTimeError,
 )
-from ci_common.models import APIKey, EventType, Job, JobEvent, User, as_utc
+from ci_common.models import APIKey, EventType, Job, JobEvent, Outcome, User, as_utc
 from ci_common.transitions import ENDED
 
 #: The longest id in characters.
 MAX_ID_LENGTH = 256
 #: The most UTF-8 bytes of one event's data, unless a repository says otherwise.
 MAX_EVENT_BYTES = 16 * 1024 * 1024
+SIGNAL_PATTERN = re.compile(r"SIG[A-Z0-9+-]{1,20}")
 
 
 def check_id(what: str, value: str) -> str:
@@ -123,6 +125,26 @@ def check_job(job: Job) -> None:
         raise InvalidJobError(job.id, "its complete event says another result than its `success`")
     elif job.status != "completed" and (job.success or (completions and completions[0].success)):
         raise InvalidJobError(job.id, f"it is {job.status}, so its result can't be success=True")
+    _check_outcome(job, completions)
+
+
+def _check_outcome(job: Job, completions: Sequence[JobEvent]) -> None:
+    outcome = None
+    if job.exit_code is not None or job.signal is not None:
+        outcome = Outcome(job.exit_code, job.signal)
+        if job.status not in ENDED or not is_outcome(outcome):
+            raise InvalidJobError(job.id, f"{outcome!r} is no exit code or signal of a job that has ended")
+    for event in completions:
+        if event.outcome is not None and outcome not in (None, event.outcome):
+            raise InvalidJobError(job.id, "its complete event says another exit code or signal")
+
+
+def is_outcome(outcome: Outcome) -> bool:
+    """Tell whether an outcome is an exit code, or the name of a signal."""
+    code, name = outcome.exit_code, outcome.signal
+    if name is None:
+        return isinstance(code, int) and not isinstance(code, bool) and 0 <= code < 2**32
+    return code is None and isinstance(name, str) and SIGNAL_PATTERN.fullmatch(name) is not None
 
 
 def accept_event(event: JobEvent, now: datetime, max_bytes: int = MAX_EVENT_BYTES) -> JobEvent:
@@ -137,6 +159,8 @@ def accept_event(event: JobEvent, now: datetime, max_bytes: int = MAX_EVENT_BYTE
         raise InvalidEventError("a complete event needs success=True or success=False")
     if event.success is not None and not isinstance(event.success, bool):
         raise InvalidEventError(f"success={event.success!r} is neither True, False nor None")
+    if event.outcome is not None and (event.type != "complete" or not is_outcome(event.outcome)):
+        raise InvalidEventError(f"outcome={event.outcome!r} is no exit code or signal of a complete event")
     check_optional_time("timestamp", event.timestamp)
     data = event.data
     if data is not None:
@@ -145,7 +169,7 @@ def accept_event(event: JobEvent, now: datetime, max_bytes: int = MAX_EVENT_BYTE
             raise EventTooLargeError(size, max_bytes)
     if data is event.data and event.timestamp is not None:
         return event
-    return JobEvent(event.type, data, event.success, event.timestamp or now, id=event.id)
+    return JobEvent(event.type, data, event.success, event.timestamp or now, id=event.id, outcome=event.outcome)
 
 
 def accept_events(events: Iterable[JobEvent], now: datetime, max_bytes: int = MAX_EVENT_BYTES) -> list[JobEvent]:
@@ -155,7 +179,13 @@ def accept_events(events: Iterable[JobEvent], now: datetime, max_bytes: int = MA
         # Most events are of this kind, and in batches of them a call for each would cost as much as their encoding.
         time = event.timestamp
         is_plain = event.type == "log" and event.success is None and type(time) is datetime and time.tzinfo is UTC
-        if is_plain and type(event.data) is str and event.data.isascii() and len(event.data) <= max_bytes:
+        if (
+            is_plain
+            and event.outcome is None
+            and type(event.data) is str
+            and event.data.isascii()
+            and len(event.data) <= max_bytes
+        ):
             accepted.append(event)
         else:
             accepted.append(accept_event(event, now, max_bytes))

@@ -88,6 +88,8 @@ def test_the_job_says_what_ran(cli: CommandLine) -> None:
         "command": ["sh", "-c", "exit 3"],
         "zip_file_path": None,
         "container_id": None,
+        "exit_code": 3,
+        "signal": None,
     }
 
 

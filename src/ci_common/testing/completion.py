@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from ci_common.errors import ResultConflictError
+from ci_common.errors import InvalidEventError, InvalidJobError, ResultConflictError
+from ci_common.models import JobEvent, Outcome
 from ci_common.repository import JobRepository
 from ci_common.testing.samples import at, complete, completions, create, fetch, ids, is_now, lines, log
 
@@ -44,6 +45,37 @@ class CompletionContract:
         job = await fetch(repository, job_id)
         assert job.events == [*lines(2), end]
         assert (job.status, job.success, job.end_time) == ("completed", success, at(5))
+
+    @pytest.mark.parametrize("outcome", [Outcome(exit_code=3), Outcome(signal="SIGTERM")], ids=str)
+    async def test_a_complete_event_says_how_the_command_ended(
+        self, repository: JobRepository, outcome: Outcome
+    ) -> None:
+        """The event keeps the exit code or the signal, and so does the job, as the first result."""
+        job_id = await create(repository)
+        end = complete(False, timestamp=at(5), outcome=outcome)
+        await repository.add_event(job_id, end)
+        await repository.add_event(job_id, complete(False, outcome=Outcome(exit_code=9)))
+        job = await fetch(repository, job_id)
+        assert (job.events, job.exit_code, job.signal) == ([end], outcome.exit_code, outcome.signal)
+        assert await create(repository, status="completed", success=True, exit_code=0)
+
+    @pytest.mark.parametrize(
+        "event",
+        [
+            complete(True, outcome=Outcome()),
+            complete(True, outcome=Outcome(exit_code=-1)),
+            complete(True, outcome=Outcome(exit_code=1, signal="SIGTERM")),
+            complete(True, outcome=Outcome(signal="a b")),
+            log(outcome=Outcome(exit_code=0)),
+        ],
+    )
+    async def test_an_outcome_that_cannot_be(self, repository: JobRepository, event: JobEvent) -> None:
+        """It has an exit code or a signal, and belongs to a complete event."""
+        job_id = await create(repository)
+        with pytest.raises(InvalidEventError):
+            await repository.add_event(job_id, event)
+        with pytest.raises(InvalidJobError):
+            await create(repository, exit_code=0)
 
     async def test_a_complete_event_without_a_time_ends_a_job_now(self, repository: JobRepository) -> None:
         """The end time is the one that its timestamp is filled with."""

@@ -4,7 +4,8 @@
 --       then for each job: hash, stream, calls; then for each owner: listings of the owner's running and completed jobs
 -- ARGV  1 number of the call: they go up, 2 how many jobs
 --       then for each job: id, claim, ticket, member of the listings, owner: 1, 2 .., or 0 for none, "1" or "0" for the
---       result, time of the end, as text, payload of the `complete` event, tokens and numbers of calls that it comes after
+--       result, time of the end, as text, payload of the `complete` event, tokens and numbers of calls that it comes after,
+--       its outcome: "exit_code 3", "signal SIGTERM" or ""
 -- CONST INDEX_EVENTS, INDEX_BYTES, LAST_CALL_MS
 --
 -- Returns a letter for each job: "y", it is completed, or "n": nothing was changed in it, `append.lua` has to be asked. So it is
@@ -16,7 +17,7 @@
 
 local last_call, dispatch, leases, running, completed = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local number, count = tonumber(ARGV[1]), tonumber(ARGV[2])
-local BEFORE_KEYS, KEYS_EACH, BEFORE_ARGS, ARGS_EACH = 5, 3, 2, 9
+local BEFORE_KEYS, KEYS_EACH, BEFORE_ARGS, ARGS_EACH = 5, 3, 2, 10
 local before_owners = BEFORE_KEYS + KEYS_EACH * count
 
 local kept = redis.pcall('GET', last_call)
@@ -60,9 +61,11 @@ for i = 1, count do
   local payload, position = ARGV[start + 8], answers[i] == 'y' and string.format('%d', state[2] + 1)
   local added = position and redis.pcall('XADD', stream, position .. '-0', 'e', payload)
   if added and type(added) ~= 'table' then
+    local outcome = {string.match(ARGV[start + 10], '^(%S+) (%S+)$')}
     added = redis.pcall('HSET', hash, 'status', 'completed', 'success', ARGV[start + 6], 'end_time', ARGV[start + 7],
       'end_time_from_event', '1', 'has_complete', '1', 'position', position, 'part', '0', 'end_position', position,
-      'end_bytes', state[3], 'version', string.format('%d', state[4] + 1), 'mark', mark_of(payload))
+      'end_bytes', state[3], 'version', string.format('%d', state[4] + 1), 'mark', mark_of(payload),
+      unpack(outcome))
   end
   if not added or type(added) == 'table' then
     -- The stream is ahead of the hash, or is none.

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from ci_common.models import JobEvent, JobStatus
+from ci_common.models import JobEvent, JobStatus, Outcome
 from ci_eventstore.claims.claim import Claimed
 from ci_eventstore.errors import OutcomeUnknownError
 from ci_eventstore.events.caller import Ledger, as_argument, seconds_since_start
@@ -121,6 +121,13 @@ class Completions:
                 one.done.set_result(answer == "y")
 
 
+def _outcome_field(outcome: Outcome | None) -> str:
+    """Return the field that the job's hash gets for an outcome, with its value."""
+    if outcome is None:
+        return ""
+    return f"exit_code {outcome.exit_code}" if outcome.signal is None else f"signal {outcome.signal}"
+
+
 def _describe(line: _Line, batch: Sequence[_Waiting]) -> tuple[list[str], list[str | int | bytes]]:
     """Return the keys and the arguments of a call."""
     queue, owners = line.keys, dict[str, int]()
@@ -147,6 +154,7 @@ def _describe(line: _Line, batch: Sequence[_Waiting]) -> tuple[list[str], list[s
             time,
             encode_event(event),
             one.after,
+            _outcome_field(event.outcome),
         )
     for user_id in owners:
         keys += (jobs_key(tag, user_id, running), jobs_key(tag, user_id, completed))

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from ci_common.models import Job, as_utc, to_rfc3339
+from ci_common.models import Job, Outcome, as_utc, to_rfc3339
 
 NOTHING = "-"
 
@@ -33,6 +33,8 @@ def job_dict(job: Job) -> dict[str, Any]:
         "zip_file_path": job.zip_file_path,
         "container_id": job.container_id,
         "created_at": to_rfc3339(job.created_at),
+        "exit_code": job.exit_code,
+        "signal": job.signal,
     }
 
 
@@ -66,6 +68,13 @@ def command_line(command: Sequence[str] | None) -> str:
 def result(job: Job) -> str:
     """Say in a word how the job's command ended."""
     return NOTHING if job.success is None else "passed" if job.success else "failed"
+
+
+def result_in_full(job: Job) -> str:
+    """Say how the job's command ended, with its exit code or signal if it failed and that is known."""
+    if job.success is not False or (job.exit_code is None and job.signal is None):
+        return result(job)
+    return f"{result(job)}: {Outcome(job.exit_code, job.signal)}"
 
 
 def printable(text: str) -> str:

@@ -6,7 +6,7 @@ import signal
 from collections.abc import Awaitable, Callable, Sequence
 
 from ci_common.errors import ConflictError, RepositoryError
-from ci_common.models import Job, JobEvent, JobStatus, utc_now
+from ci_common.models import Job, JobEvent, JobStatus, Outcome, utc_now
 from ci_eventstore.cli.exits import ExitCode, exit_code_of_process
 from ci_eventstore.cli.job_log import JobLog, note_of
 from ci_eventstore.cli.messages import say, saying_warnings_of
@@ -33,6 +33,8 @@ class JobRun:
         self._log = JobLog(repository.log_writer(job.id, secrets=secrets))
         self._end_limit = TimeLimit()
         self._terminal: StandardOutput | None = StandardOutput()
+        #: How the command ended, once it has.
+        self._outcome: Outcome | None = None
 
     async def execute(self, arguments: Sequence[str], *, pty: bool) -> int:
         """Create the job, run the command to its end, end the job; return the exit code. RepositoryError."""
@@ -61,7 +63,8 @@ class JobRun:
                 pump = tasks.create_task(self._pump(command.output))
                 if command.has_terminal:
                     asyncio.get_running_loop().add_signal_handler(signal.SIGWINCH, command.resize)
-                code = exit_code_of_process(await command.wait())
+                returncode = await command.wait()
+                self._outcome = Outcome.of(returncode)
                 await self._stopper.finish()
                 await asyncio.wait({pump}, timeout=LAST_OUTPUT_SECONDS)
                 self._wait_no_longer(command.output)
@@ -70,7 +73,7 @@ class JobRun:
         command.output.close()
         if command.output.was_cut_off:
             say("the command has ended, but something it started holds its output: what that prints now is not stored")
-        return code
+        return exit_code_of_process(returncode)
 
     def _wait_no_longer(self, output: CommandOutput) -> None:
         """Take what the command has printed; when it was stopped, don't wait for a reader of this output either."""
@@ -139,8 +142,8 @@ class JobRun:
             note = JobEvent("log", self._mask(note_of(self._log.failure)))
             await self._write(lambda: self._repository.add_event(job_id, note))
         if stop is None:
-            end_time = utc_now()
-            await self._write(lambda: self._repository.complete_job(job_id, success, end_time))
+            events = self._last_events(success)
+            await self._write(lambda: self._repository.add_events(job_id, events))
         elif not stop.from_store:
             if not self._log.ends_a_line:
                 await self._write(lambda: self._repository.add_event(job_id, JobEvent("log", "\n")))
@@ -154,3 +157,11 @@ class JobRun:
 
     async def _add_line(self, line: str) -> None:
         await self._repository.add_event(self._job.id, JobEvent("log", line))
+
+    def _last_events(self, success: bool) -> list[JobEvent]:
+        """Return the job's end, before it a line that says how the command ended if it failed."""
+        end = JobEvent("complete", success=success, timestamp=utc_now(), outcome=self._outcome)
+        if self._outcome is None or success:
+            return [end]
+        start = "" if self._log.ends_a_line else "\n"
+        return [JobEvent("log", f"{start}[{self._outcome}]\n"), end]

@@ -17,6 +17,7 @@ from ci_eventstore.cli.display import (
     local_time,
     properties,
     result,
+    result_in_full,
     table,
 )
 from ci_eventstore.cli.help import examples
@@ -138,7 +139,7 @@ def _properties(job: Job) -> list[tuple[str, str]]:
         ("name", job.name or NOTHING),
         ("command", command_line(job.command)),
         ("status", str(job.status)),
-        ("result", result(job)),
+        ("result", result_in_full(job)),
         ("user", job.user_id or NOTHING),
         ("queue", job.queue),
         ("project", job.zip_file_path or NOTHING),

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ci_common.errors import LeaseLostError
-from ci_common.models import Job, JobEvent, JobStatus, utc_now
+from ci_common.models import Job, JobEvent, JobStatus, Outcome, utc_now
 from ci_eventstore.claims.claim import Claim, Claimed
 from ci_eventstore.controllers.interrupt import Cause, Interrupt
 from ci_eventstore.controllers.storing import EndStorage
@@ -61,6 +61,8 @@ class ClaimedJob:
         self.cancelled = asyncio.Event()
         #: With what result it is completed when it is left.
         self.success = True
+        #: And how its command ended, if that is known then.
+        self.outcome: Outcome | None = None
         #: Whether it was ended, released or lost.
         self.is_over = False
         #: Why this machine couldn't run it, if that is so.
@@ -97,11 +99,11 @@ class ClaimedJob:
         """Write to the job's log; LogNotStoredError, LogWriterClosedError."""
         await self.log.write(data)
 
-    async def complete(self, success: bool = True) -> None:
+    async def complete(self, success: bool = True, outcome: Outcome | None = None) -> None:
         """End the job as completed, behind everything written to its log; LeaseLostError."""
 
         async def write() -> None:
-            event = JobEvent("complete", success=success, timestamp=utc_now())
+            event = JobEvent("complete", success=success, timestamp=utc_now(), outcome=outcome)
             await self.storage.persist(lambda: self._complete(event), "success" if success else "no success")
 
         await self._end(write)
@@ -216,7 +218,7 @@ class ClaimedJob:
         if self.cancelled.is_set():
             await self.cancel()
         elif error is None:
-            await self.complete(self.success)
+            await self.complete(self.success, self.outcome)
         elif isinstance(error, LeaseLostError):
             self.lost.set()
         elif isinstance(error, MachineError):

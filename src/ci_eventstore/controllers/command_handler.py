@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from ci_common.errors import LeaseLostError
+from ci_common.models import Outcome
 from ci_eventstore.controllers.claimed_job import ClaimedJob
 from ci_eventstore.controllers.durations import format_duration
 from ci_eventstore.controllers.machine import machine_error, raise_machine_error
@@ -18,7 +19,6 @@ from ci_eventstore.processes.command import Command, Place
 from ci_eventstore.processes.environment import without_own
 from ci_eventstore.processes.finishing import finish
 from ci_eventstore.processes.guard import GuardedGroup
-from ci_eventstore.processes.outcome import Outcome
 from ci_eventstore.server.deployments import JOB_VARIABLE
 
 #: How long a command that was asked to stop may take.
@@ -75,6 +75,7 @@ class CommandHandler:
         self._tell(f"job {job_id} started{attempt}")
         try:
             outcome = await self._run(claimed)
+            claimed.outcome = outcome
             how = "" if outcome.is_success else str(outcome)
             if how:
                 await claimed.write(f"[{how}]\n")

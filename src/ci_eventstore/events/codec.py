@@ -4,6 +4,7 @@ Version 1 is an array:
 
     [1, "log", time, data]                      data may be nil
     [1, "complete", time, data, success]
+    [1, "complete", time, data, success, exit code, signal]    one of the two is nil
     [1, <fact type>, time, {field: value}]
     [1, "created", time, {field: value}, token]    of the call that created the job; older jobs with events have none
 
@@ -16,12 +17,13 @@ import hashlib
 import threading
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from types import NoneType
+from typing import Any, cast
 
 import msgpack
 import zstandard
 
-from ci_common.models import JobEvent
+from ci_common.models import JobEvent, Outcome
 from ci_eventstore.errors import StoreFormatError
 from ci_eventstore.events.records import Fact, FactType, Record
 
@@ -72,11 +74,15 @@ def encode_event(event: JobEvent) -> bytes:
         return _pack((VERSION, event.type, stored, _encode_text(data), *_result(event)))
     if event.success is None:
         return _pack((VERSION, event.type, stored, data))
-    return _pack((VERSION, event.type, stored, data, event.success))
+    return _pack((VERSION, event.type, stored, data, *_result(event)))
 
 
-def _result(event: JobEvent) -> tuple[bool, ...]:
-    return () if event.success is None else (event.success,)
+def _result(event: JobEvent) -> tuple[bool | int | str | None, ...]:
+    if event.success is None:
+        return ()
+    outcome = event.outcome
+    # Programs that don't know of it leave what comes after the result alone.
+    return (event.success,) if outcome is None else (event.success, outcome.exit_code, outcome.signal)
 
 
 def _encode_text(data: str) -> str | bytes | msgpack.ExtType:
@@ -147,7 +153,17 @@ def _decode_1(entry: list[Any], position: int) -> Record:
         data = _decode_text(data)
     if last is not None and type(last) is not bool:
         raise ValueError(f"its result is {last!r}")
-    return JobEvent(kind, data, last, time, id=position)
+    if len(entry) < 6:
+        return JobEvent(kind, data, last, time, id=position)
+    return JobEvent(kind, data, last, time, id=position, outcome=_decode_outcome(entry[5], entry[6]))
+
+
+def _decode_outcome(exit_code: object, signal: object) -> Outcome | None:
+    if exit_code is None and signal is None:
+        return None
+    if type(exit_code) not in (int, NoneType) or type(signal) not in (str, NoneType):
+        raise ValueError(f"its exit code is {exit_code!r}, its signal {signal!r}")
+    return Outcome(cast(int | None, exit_code), cast(str | None, signal))
 
 
 #: By schema version; a version that was ever written stays.

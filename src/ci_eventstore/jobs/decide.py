@@ -19,7 +19,7 @@ from ci_eventstore.jobs.state import JobState
 #: Fields of `Job` that the `created` fact holds.
 CREATED_FIELDS = (
     "user_id", "created_at", "name", "queue", "command", "zip_file_path", "success",
-    "start_time", "end_time", "container_id",
+    "start_time", "end_time", "container_id", "exit_code", "signal",
 )  # fmt: skip
 #: A job that can't be run fails at its tenth hand-back, or that by a third controller.
 MAX_HAND_BACKS = 10

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from itertools import groupby
 from typing import Any, cast
 
-from ci_common.models import JobEvent, JobStatus
+from ci_common.models import JobEvent, JobStatus, Outcome
 from ci_common.transitions import ENDED
 from ci_eventstore.events.records import Fact, FactType, Record
 from ci_eventstore.jobs.state import JobState
@@ -66,9 +66,12 @@ def _event(state: JobState, event: JobEvent) -> JobState:
 
 def _complete(state: JobState, event: JobEvent) -> JobState:
     from_event = state.end_time is None
+    outcome = event.outcome or Outcome(state.exit_code, state.signal)
     return state.but(
         status=state.status if state.status in ENDED else JobStatus.COMPLETED,
         success=event.success,
+        exit_code=outcome.exit_code,
+        signal=outcome.signal,
         end_time=event.timestamp if from_event else state.end_time,
         end_time_from_event=from_event or state.end_time_from_event,
         has_complete=True,

@@ -38,6 +38,9 @@ class JobState:
     zip_file_path: str | None = None
     status: JobStatus
     success: bool | None = None
+    #: How the command ended, where that is known: its exit code, or the signal that killed it.
+    exit_code: int | None = None
+    signal: str | None = None
     start_time: datetime | None = None
     end_time: datetime | None = None
     #: Whether `end_time` came from an event, so that an explicit one may replace it.
@@ -109,7 +112,7 @@ _DECODERS: dict[str, Decode] = {
     "status": JobStatus,
     **dict.fromkeys(("success", "end_time_from_event", "has_complete"), _decode_flag),
     "command": _decode_words,
-    **dict.fromkeys(("epoch", "attempts", "hand_backs", "version", *_NUMBERS), _decode_number),
+    **dict.fromkeys(("exit_code", "epoch", "attempts", "hand_backs", "version", *_NUMBERS), _decode_number),
     "mark": lambda text: text or None,
 }
 _NAMES = tuple(field.name for field in fields(JobState))
@@ -223,4 +226,6 @@ def to_job(job_id: str, state: JobState) -> Job:
         name=state.name,
         queue=state.queue,
         command=state.command,
+        exit_code=state.exit_code,
+        signal=state.signal,
     )

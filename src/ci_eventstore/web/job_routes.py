@@ -27,6 +27,8 @@ def summary(job: Job, incarnation: str) -> dict[str, Any]:
         "queue": job.queue,
         "command": job.command,
         "created_at": to_rfc3339(job.created_at),
+        "exit_code": job.exit_code,
+        "signal": job.signal,
         "incarnation": incarnation,
     }
 

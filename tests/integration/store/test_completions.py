@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from ci_common.errors import LeaseLostError
-from ci_common.models import Job, JobEvent, utc_now
+from ci_common.models import Job, JobEvent, Outcome, utc_now
 from ci_eventstore.claims.claim import Claimed
 from ci_eventstore.claims.completions import COMPLETE
 from ci_eventstore.controllers import ClaimedJob
@@ -196,3 +196,17 @@ async def test_the_last_call_is_forgotten_in_the_end(repository: RedisJobReposit
     found = [key async for key in server.scan("{ci:0}:ends:*")]
     assert len(found) == 1
     assert 0 < await server.read("PTTL", found[0]) <= 3_600_000
+
+
+async def test_how_a_command_ended_is_kept(repository: RedisJobRepository) -> None:
+    """By jobs that are completed together, each for itself; the streams say the same as the hashes."""
+    outcomes = {"a1": Outcome(exit_code=3), "a2": Outcome(signal="SIGTERM"), "a3": None}
+    for claimed in await take(repository, *outcomes):
+        async with ClaimedJob(repository, claimed) as job:
+            job.success, job.outcome = False, outcomes[job.job.id]
+    for job_id, outcome in outcomes.items():
+        ended = await repository.get_job(job_id)
+        assert ended is not None
+        assert (ended.exit_code, ended.signal) == ((outcome.exit_code, outcome.signal) if outcome else (None, None))
+        assert ended.events[-1].outcome == outcome
+    assert await repository.verify() == []

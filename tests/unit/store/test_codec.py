@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ci_common.models import JobEvent
+from ci_common.models import JobEvent, Outcome
 from ci_common.validation import accept_event
 from ci_eventstore.errors import StoreFormatError
 from ci_eventstore.events.codec import COMPRESS_FROM_BYTES, decode, decode_event, encode
@@ -21,6 +21,14 @@ GOLDEN = [
     ("9401a36c6f67d6ff6b02d940c0", JobEvent("log", None, timestamp=NOON)),
     ("9401a36c6f67d6ff6b02d940c403ff0a00", JobEvent("log", "\udcff\n\0", timestamp=NOON)),
     ("9501a8636f6d706c657465d6ff6b02d940c0c3", JobEvent("complete", success=True, timestamp=NOON)),
+    (
+        "9701a8636f6d706c657465d6ff6b02d940c0c203c0",
+        JobEvent("complete", success=False, timestamp=NOON, outcome=Outcome(exit_code=3)),
+    ),
+    (
+        "9701a8636f6d706c657465d6ff6b02d940c0c2c0a75349475445524d",
+        JobEvent("complete", success=False, timestamp=NOON, outcome=Outcome(signal="SIGTERM")),
+    ),
     (
         "9401a36c6f67b3323032362d31312d32325431323a30303a3030a0",
         JobEvent("log", "", timestamp=NOON.replace(tzinfo=None)),
@@ -69,7 +77,14 @@ aware = st.datetimes(timezones=st.just(UTC)) | st.datetimes(
 texts = st.text() | st.binary(max_size=3000).map(lambda raw: raw.decode("utf-8", "surrogateescape"))
 events = st.builds(
     JobEvent, st.just("log"), st.none() | texts, st.none() | st.booleans(), aware | st.datetimes()
-) | st.builds(JobEvent, st.just("complete"), st.none() | texts, st.booleans(), aware | st.datetimes())
+) | st.builds(
+    JobEvent,
+    st.just("complete"),
+    st.none() | texts,
+    st.booleans(),
+    aware | st.datetimes(),
+    outcome=st.none() | st.builds(Outcome, st.integers(0, 255)) | st.just(Outcome(signal="SIGKILL")),
+)
 
 
 @given(event=events, position=st.integers(1, 2**40))
