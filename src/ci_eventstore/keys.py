@@ -7,7 +7,7 @@
     {ci:0}:dispatch:<queue>         stream with a consumer group: one ticket for each user with waiting jobs
     {ci:0}:backlog:<queue>          sorted set: jobs that wait, by user, then by creation
     {ci:0}:tickets:<queue>          hash: the ticket of each user that no controller has taken yet
-    {ci:0}:leases:<queue>           sorted set: claimed jobs by when their lease runs out
+    {ci:0}:leases:<queue>           sorted set: claimed jobs by when their lease runs out; no name: those of `run`
     {ci:0}:claims:<queue>           hash: the last call of each controller, so that a repeated one is known; expires
     {ci:0}:offers:<queue>           sorted set: controllers that take the next job, by when the offer ends
     {ci:0}:offered:<queue>          hash: what each controller asked last, and the last jobs that its offers brought it
@@ -31,6 +31,8 @@ from datetime import UTC, datetime, timedelta
 from ci_common.models import JobStatus, as_utc
 from ci_eventstore.errors import ConfigurationError
 
+#: Holds the leases of jobs that no controller takes: each ends with the process that has made it.
+NO_QUEUE = ""
 PREFIX_PATTERN = re.compile(r"[A-Za-z0-9_-]+")
 _YEAR_ONE = datetime(1, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from ci_eventstore.accounts.sessions import SessionStore
 from ci_eventstore.accounts.store import AccountStore
+from ci_eventstore.claims.holders import Holders
 from ci_eventstore.claims.lost_jobs import LostJobs
 from ci_eventstore.claims.store import ClaimStore
 from ci_eventstore.errors import StoreFormatError
@@ -45,6 +46,7 @@ class Store:
     projections: Projections
     claims: ClaimStore
     lost_jobs: LostJobs
+    holders: Holders
     _closing: TimeLimit = field(default_factory=TimeLimit)
 
     @classmethod
@@ -75,6 +77,7 @@ class Store:
             projections=Projections(server, keys),
             claims=claims,
             lost_jobs=lost_jobs,
+            holders=Holders(server, keys, jobs, lost_jobs),
         )
 
     def hurry(self, seconds: float) -> None:

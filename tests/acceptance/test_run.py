@@ -184,7 +184,8 @@ def test_a_flood_from_something_left_behind_ends(cli: CommandLine, tmp_path: Pat
     done = cli("run", "--", "sh", "-c", f"(while :; do echo y; done) & echo $! > {tmp_path}/pid; sleep 0.1; exit 5")
     cli.shell('kill "$1" || true', (tmp_path / "pid").read_text().strip())
     assert done.code == 5
-    assert cli("tail", done.job_id).out == done.out
+    log = cli("tail", done.job_id).out
+    assert (log.startswith(done.out), log.removeprefix(done.out).lstrip(b"\n")) == (True, b"[exit code 5]\n")
 
 
 def test_two_runs_share_the_embedded_server(cli: CommandLine) -> None:

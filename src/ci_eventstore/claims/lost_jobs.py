@@ -1,12 +1,19 @@
-"""End jobs that were to be cancelled and whose controllers are gone, though no other controller is there to do it."""
+"""End jobs whose controllers are gone, where no other controller is to run them, or is there to do it.
+
+These are jobs that were to be cancelled, and those that end with the process that has them, as those of
+`ci-eventstore run` do.
+"""
 
 import asyncio
 import logging
 
 from ci_common.errors import RepositoryError
-from ci_eventstore.claims.claim import CANCELLER
+from ci_eventstore.claims.claim import CANCELLER, Claimed
 from ci_eventstore.claims.store import ClaimStore
-from ci_eventstore.jobs.commands import Cancel
+from ci_eventstore.errors import StoreFormatError
+from ci_eventstore.events.codec import decode
+from ci_eventstore.events.records import Fact
+from ci_eventstore.jobs.commands import Cancel, Command, Fail
 from ci_eventstore.jobs.state import JobState
 from ci_eventstore.jobs.store import JobStore
 from ci_eventstore.keys import Keys
@@ -21,6 +28,8 @@ LEASE_SECONDS = 30.0
 LOOK_PART = 0.25
 SHORTEST_SECONDS = 0.1
 LONGEST_SECONDS = 7.5
+#: How many entries are read to find out how a log ends.
+LAST_ENTRIES = 16
 
 
 class LostJobs:
@@ -55,10 +64,31 @@ class LostJobs:
         state = await self._jobs.state(job_id)
         if state is None or not is_to_be_ended(state):
             return True
-        claimed = await self._claims.claim_expired(job_id, state.queue, CANCELLER, LEASE_SECONDS)
+        claimed = await self._claims.claim_expired(job_id, state.lease_queue, CANCELLER, LEASE_SECONDS)
         if claimed is None:
             return False
-        await self._jobs.execute(job_id, Cancel(state.cancel_line or "", is_final=True), str(claimed.claim))
+        command = await self._last_word(job_id, claimed)
+        await self._jobs.execute(job_id, command, str(claimed.claim), claimed.state)
+        return True
+
+    async def _last_word(self, job_id: str, claimed: Claimed) -> Command:
+        if claimed.state.cancel_line is not None:
+            return Cancel(claimed.state.cancel_line, is_final=True)
+        start = "" if await self._ends_a_line(job_id) else "\n"
+        # Someone who began to end it and died over that says nothing of the job.
+        who = "" if claimed.lost_by in (None, CANCELLER) else f" ({claimed.lost_by})"
+        return Fail(f"{start}[ci-eventstore run was lost{who}: what its command printed last may be missing]\n")
+
+    async def _ends_a_line(self, job_id: str) -> bool:
+        """Tell whether what comes next begins a line of the log, as far as that can be seen."""
+        stream = self._keys.job(job_id).stream
+        for stream_id, fields in await self._server.read("XREVRANGE", stream, "+", "-", "COUNT", LAST_ENTRIES):
+            try:
+                record = decode(fields[1], int(stream_id.split(b"-")[0]))
+            except (StoreFormatError, ValueError, IndexError):
+                return False
+            if not isinstance(record, Fact):
+                return bool((record.data or "\n").endswith("\n"))
         return True
 
     async def sign_of_life(self, job_id: str) -> float | None:
@@ -66,7 +96,7 @@ class LostJobs:
         state = await self._jobs.state(job_id)
         if state is None or state.claim is None:
             return None
-        reply = await self._server.read("ZSCORE", self._keys.job(job_id).queue(state.queue).leases, job_id)
+        reply = await self._server.read("ZSCORE", self._keys.job(job_id).queue(state.lease_queue).leases, job_id)
         return None if reply is None else float(reply)
 
     async def settle(self, job_id: str, sign: float | None) -> bool:
@@ -107,4 +137,4 @@ class LostJobs:
 
 def is_to_be_ended(state: JobState) -> bool:
     """Tell whether a claimed job is to end as soon as its controller is gone, instead of being run again."""
-    return state.claim is not None and state.cancel_line is not None
+    return state.claim is not None and (state.cancel_line is not None or bool(state.ends_if_lost))

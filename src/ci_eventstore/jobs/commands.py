@@ -30,6 +30,13 @@ class HandBack:
 
 
 @dataclass(frozen=True, slots=True)
+class Fail:
+    """End the job as failed, with a last line in its log that says why."""
+
+    line: str
+
+
+@dataclass(frozen=True, slots=True)
 class Complete:
     """End the job with a `complete` event."""
 
@@ -49,4 +56,4 @@ class Cancel:
     is_final: bool = False
 
 
-Command = AppendEvents | UpdateStatus | HandBack | Complete | Cancel
+Command = AppendEvents | UpdateStatus | HandBack | Fail | Complete | Cancel

@@ -12,7 +12,7 @@ from ci_common.errors import InvalidTransitionError, JobNotFoundError, ResultCon
 from ci_common.models import Job, JobEvent, JobStatus
 from ci_common.transitions import ENDED, check_move
 from ci_eventstore.events.records import Fact, FactType, Record
-from ci_eventstore.jobs.commands import AppendEvents, Cancel, Command, Complete, HandBack, UpdateStatus
+from ci_eventstore.jobs.commands import AppendEvents, Cancel, Command, Complete, Fail, HandBack, UpdateStatus
 from ci_eventstore.jobs.evolve import evolve_all
 from ci_eventstore.jobs.state import JobState
 
@@ -54,6 +54,10 @@ def decide(job_id: str, state: JobState, command: Command, now: datetime) -> lis
             return _update_status(job_id, state, command, now)
         case HandBack():
             return _hand_back(job_id, state, command, now)
+        case Fail():
+            check_move(job_id, state.status, JobStatus.FAILED)
+            line = JobEvent("log", command.line, timestamp=now)
+            return [line, *_update_status(job_id, state, UpdateStatus(JobStatus.FAILED), now)]
         case Complete():
             return _complete(job_id, state, command, now)
         case Cancel():

@@ -8,6 +8,7 @@ from typing import Any
 
 from ci_common.models import Job, JobStatus, as_utc
 from ci_eventstore.errors import ProjectionDamagedError
+from ci_eventstore.keys import NO_QUEUE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,11 @@ class JobState:
         state = object.__new__(JobState)
         state.__dict__.update(self.__dict__, **changes)
         return state
+
+    @property
+    def lease_queue(self) -> str:
+        """The queue whose leases have the job's: that without a name if the job ends with the process that has it."""
+        return NO_QUEUE if self.ends_if_lost else self.queue
 
     user_id: str | None = None
     #: What tells the job from another one that had its id before; None for older jobs.
@@ -56,6 +62,8 @@ class JobState:
     controller: str | None = None
     claim: str | None = None
     ticket: str | None = None
+    #: Whether the job ends with the process that has it, as one of `ci-eventstore run` does, and goes to no other.
+    ends_if_lost: bool | None = None
     #: The line that is to end the log when the controller has stopped the job; None if nobody asked for that.
     cancel_line: str | None = None
     #: Position of the `complete` event; of the last event where a job was created ended without one.
@@ -110,7 +118,7 @@ _DECODERS: dict[str, Decode] = {
     "start_time": datetime.fromisoformat,
     "end_time": datetime.fromisoformat,
     "status": JobStatus,
-    **dict.fromkeys(("success", "end_time_from_event", "has_complete"), _decode_flag),
+    **dict.fromkeys(("success", "end_time_from_event", "has_complete", "ends_if_lost"), _decode_flag),
     "command": _decode_words,
     **dict.fromkeys(("exit_code", "epoch", "attempts", "hand_backs", "version", *_NUMBERS), _decode_number),
     "mark": lambda text: text or None,

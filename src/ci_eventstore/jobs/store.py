@@ -68,13 +68,18 @@ class JobStore:
             return None
         return from_hash(job_id, reply)
 
-    async def create(self, job: Job) -> None:
-        """Store a new job with its events in one step; JobAlreadyExistsError."""
+    async def create(self, job: Job, held: Fact | None = None) -> None:
+        """Store a new job with its events in one step; JobAlreadyExistsError.
+
+        With a fact that says by whom it is claimed, the job is that one's, and ends with it.
+        """
         if len(job.events) > MAX_CREATION_EVENTS:
             raise InvalidJobError(job.id, f"it has {len(job.events)} events, {MAX_CREATION_EVENTS} may come with a job")
         now = utc_now()
         events = accept_events(job.events, now, self._settings.max_event_bytes)
         records, keys = decide_creation(job, events, now), self._keys.job(job.id)
+        if held is not None:
+            records = [*hold_records(records), held]
 
         async def command(call: Call) -> bool:
             created = records_of_call(records, call.token)
@@ -166,6 +171,13 @@ def records_of_call(records: Sequence[Record], token: str) -> list[Record]:
     return [replace(created, token=token), *others] if isinstance(created, Fact) else [created, *others]
 
 
+def hold_records(records: Sequence[Record]) -> list[Record]:
+    """Return the records of a new job, the first of which says that the job ends with whoever has it."""
+    [created, *others] = records
+    assert isinstance(created, Fact)
+    return [replace(created, fields={**created.fields, "ends_if_lost": True}), *others]
+
+
 def check_claim(job_id: str, state: JobState, command: Command, claim: str) -> str:
     """Return the claim under which a command is written; LeaseLostError, JobClaimedError."""
     if claim:
@@ -210,7 +222,7 @@ def _plan_queue_move(keys: JobKeys, before: JobState | None, after: JobState) ->
     if after.cancel_line is not None and (before is None or before.cancel_line is None):
         steps.append("cancel")
     ticket = None if before is None else before.ticket
-    return QueueMove(keys.queue(after.queue), steps, after.user_id, ticket) if steps else None
+    return QueueMove(keys.queue(after.lease_queue), steps, after.user_id, ticket) if steps else None
 
 
 def _is_end(record: Record) -> bool:

@@ -54,7 +54,7 @@ class Fold:
         """Return the commands that find what the job may have in its queue; a ticket is its user's."""
         if self.state is None:
             return {}
-        keys, user_id = self.keys.queue(self.state.queue), self.state.user_id or ""
+        keys, user_id = self.keys.queue(self.state.lease_queue), self.state.user_id or ""
         return {
             "backlog": ("ZSCORE", keys.backlog, f"{user_id}\0{self.member()}"),
             "lease": ("ZSCORE", keys.leases, self.keys.job_id),

@@ -119,7 +119,7 @@ async def rebuild(server: Server, fold: Fold) -> bool:
     fields = to_hash(fold.state)
     pairs = [text for pair in fields.items() for text in pair]
     keys = fold.keys
-    queue, in_queue = keys.queue(fold.state.queue), fold.belongs_in_queue()
+    queue, in_queue = keys.queue(fold.state.lease_queue), fold.belongs_in_queue()
     queue_keys = [queue.dispatch, queue.backlog, queue.tickets, queue.leases, queue.clock]
     in_queue_arguments: list[str | int] = [
         fold.state.user_id or "",

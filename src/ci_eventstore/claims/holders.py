@@ -1,0 +1,82 @@
+"""Jobs that end with the process that has made them, as those of `ci-eventstore run` do.
+
+Such a process holds its job as a controller does, by a claim and a lease, but no controller ever takes it over:
+whoever looks and finds that the lease has run out ends the job as failed. The leases are those of a queue without a
+name, so that nobody who claims jobs comes across them.
+"""
+
+import logging
+import secrets
+
+from ci_common.errors import JobAlreadyExistsError, RepositoryError
+from ci_common.models import Job, utc_now
+from ci_eventstore.claims.claim import Claim
+from ci_eventstore.claims.lost_jobs import LostJobs
+from ci_eventstore.events.records import Fact, FactType
+from ci_eventstore.jobs.store import JobStore
+from ci_eventstore.keys import NO_QUEUE, JobKeys, Keys
+from ci_eventstore.server.client import Server
+from ci_eventstore.server.scripts import load_script
+
+logger = logging.getLogger("ci_eventstore.claims")
+
+HOLD = load_script(__package__, "hold")
+LOOK = load_script(__package__, "look", {"LOOKED_JOBS": 100, "DEFAULT_LEASE_MS": 30_000})
+
+
+class Holders:
+    """Creates held jobs, and ends those whose holders are gone."""
+
+    def __init__(self, server: Server, keys: Keys, jobs: JobStore, lost_jobs: LostJobs) -> None:
+        self._server = server
+        self._keys = keys
+        self._jobs = jobs
+        self._lost_jobs = lost_jobs
+
+    async def create(self, job: Job, holder: str, lease_seconds: float) -> Claim:
+        """Store a new job that runs and is its holder's from the first moment on; JobAlreadyExistsError.
+
+        The lease comes first: should the holder die before the job is there, it runs out and is removed.
+        """
+        if await self._jobs.state(job.id) is not None:
+            raise JobAlreadyExistsError(job.id)
+        keys = self._keys.job(job.id).queue(NO_QUEUE)
+        await self._server.run(HOLD, [keys.clock, keys.leases], [job.id, int(lease_seconds * 1000)])
+        claim = Claim(job.id, 1, secrets.token_hex(8))
+        fields = {
+            "epoch": 1,
+            "attempts": 1,
+            "controller": holder,
+            "claim": str(claim),
+            "ticket": "",
+        }
+        await self._jobs.create(job, Fact(FactType.CLAIMED, utc_now(), fields))
+        return claim
+
+    async def end_lost(self) -> float | None:
+        """End jobs whose holders are gone; return the shortest lease in use in seconds, None if no job is held.
+
+        The clock of leases goes on by half of that with each look at most: whoever wants to know looks often.
+        StoreError.
+        """
+        shortest: float | None = None
+        for tag in self._keys.tags:
+            keys = JobKeys("", tag).queue(NO_QUEUE)
+            lease_ms, found = await self._server.run(LOOK, [keys.clock, keys.leases], [])
+            if lease_ms:
+                shortest = min(shortest or lease_ms / 1000, lease_ms / 1000)
+            for job_id in found:
+                await self._end(job_id.decode())
+        return shortest
+
+    async def _end(self, job_id: str) -> None:
+        """End a job whose lease has run out, or remove a lease that has no such job."""
+        keys = self._keys.job(job_id)
+        try:
+            state = await self._jobs.state(job_id)
+            if state is None or state.claim is None or not state.ends_if_lost:
+                await self._server.read("ZREM", keys.queue(NO_QUEUE).leases, job_id)
+                return
+            await self._lost_jobs.look(job_id)
+        except RepositoryError as error:
+            logger.warning("a job whose holder is lost can't be ended: %s", error, extra={"job_id": job_id})
