@@ -69,7 +69,7 @@ class Hub:
         store_incarnation: StoreIncarnation,
         watch_lost: Callable[[str], None] = lambda job_id: None,
     ) -> None:
-        """Follow jobs; `watch_lost` is given the id of one that is to be cancelled, should its controller be gone."""
+        """Follow jobs; `watch_lost` is given the id of one that is to end should its controller be gone."""
         self._server = server
         self._watch_lost = watch_lost
         self._reader = reader
@@ -277,7 +277,8 @@ class Hub:
     async def _compare(self, lives: Sequence[_Live]) -> None:
         tips = [(live.feed.head, live.feed.mark) for live in lives]
         commands = [
-            ("HMGET", live.feed.keys.hash, "position", "part", "mark", "claim", "cancel_line") for live in lives
+            ("HMGET", live.feed.keys.hash, "position", "part", "mark", "claim", "cancel_line", "ends_if_lost")
+            for live in lives
         ]
         try:
             replies = await self._server.read_many(commands)
@@ -287,7 +288,7 @@ class Hub:
                 live.feed.fail(error)
             return
         for live, tip, reply in zip(lives, tips, replies, strict=True):
-            if _is_to_be_cancelled(reply):
+            if _ends_if_lost(reply):
                 self._watch_lost(live.feed.keys.job_id)
             # Without a mark, the place alone says whether something has changed.
             found = _tip_of(reply, tip[1])
@@ -304,6 +305,6 @@ def _tip_of(reply: Reply, known_mark: str | None) -> tuple[Place, str | None] | 
         return None
 
 
-def _is_to_be_cancelled(reply: Reply) -> bool:
-    """Tell whether a controller has yet to cancel the job."""
-    return reply is not WRONG_TYPE and None not in reply[3:]
+def _ends_if_lost(reply: Reply) -> bool:
+    """Tell whether the job is to end when whoever has it is gone: it is to be cancelled, or no controller's at all."""
+    return reply is not WRONG_TYPE and reply[3] is not None and any(reply[4:])
