@@ -5,7 +5,7 @@
 --
 -- Returns 1, or 0 if there is a lease already. One whose job is never created is removed by those who look.
 
--- Libraries: clock
+-- Libraries: standing, clock
 
 local lease_ms = tonumber(ARGV[2])
 local deadline = string.format('%.0f', advance_clock(KEYS[1], lease_ms) + lease_ms)

@@ -5,7 +5,7 @@
 --
 -- Returns {milliseconds of the shortest lease in use, ids of jobs}; {0, {}} where there is no lease, and nothing to wait for.
 
--- Libraries: clock
+-- Libraries: standing, clock
 
 local clock, leases = KEYS[1], KEYS[2]
 if redis.call('ZCARD', leases) == 0 then
