@@ -72,6 +72,8 @@ class ClaimedJob:
         self._log: LogWriter | None = None
         #: Whether somebody has begun to run it.
         self.is_entered = False
+        #: Whether the task that runs it is cancelled by nobody but this: then an ending needs no task of its own.
+        self.is_owned = False
         self.body = Interrupt()
         self.storage = EndStorage(self.job.id, self.lost, self._add_line)
         self._is_ending = False
@@ -254,7 +256,7 @@ class ClaimedJob:
 
     async def _sheltered(self, ending: Coroutine[Any, Any, None]) -> None:
         """Carry an ending through although this task is cancelled."""
-        if self._is_ending:
+        if self._is_ending or self.is_owned:
             await ending
             return
         self._is_ending = True

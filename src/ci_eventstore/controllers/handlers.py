@@ -38,6 +38,7 @@ class Handlers:
 
     def begin(self, job: ClaimedJob, attending: Coroutine[Any, Any, None]) -> None:
         """Run a job in a task of its own."""
+        job.is_owned = True
         task = asyncio.create_task(attending)
         self._jobs[task] = job
         task.add_done_callback(self._note_end)

@@ -76,7 +76,7 @@ class EndStorage:
     async def _insist(self, write: Write) -> None:
         unknown: OutcomeUnknownError | None = None
         write = self._telling(write)
-        outage = OutageLog(logger, "the store is away, the end of a job waits: %s", "the end of a job is stored")
+        outage: OutageLog | None = None
         while True:
             try:
                 await write()
@@ -87,9 +87,13 @@ class EndStorage:
                 unknown = error if isinstance(error, OutcomeUnknownError) else unknown
                 if self._lost.is_set():
                     raise
+                outage = outage or OutageLog(
+                    logger, "the store is away, a job's end waits: %s", "a job's end is stored"
+                )
                 outage.failed(error, {"job_id": self._job_id})
             else:
-                outage.worked()
+                if outage is not None:
+                    outage.worked()
                 return
             await asyncio.sleep(RETRY_SECONDS)
 
