@@ -11,6 +11,7 @@ RepositoryError
     │   │   └── MissingRightsError
     │   └── EmbeddedServerError
     ├── UnsuitableServerError
+    ├── ReadOnlyAccessError
     ├── StoreFormatError
     │   └── ProjectionDamagedError
     ├── OutcomeUnknownError
@@ -81,6 +82,13 @@ class EmbeddedServerError(StoreUnavailableError):
 
 class UnsuitableServerError(StoreError):
     """Raised when the server is too old, or its settings could lose data."""
+
+
+class ReadOnlyAccessError(StoreError):
+    """Raised when a repository that was opened with `access="read"` is to write; nothing was sent."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what}: this repository was opened with access='read', and writes nothing")
 
 
 class StoreFormatError(StoreError):

@@ -40,7 +40,7 @@ from ci_eventstore.keys import Keys
 from ci_eventstore.projection.differences import Difference
 from ci_eventstore.server import deployments
 from ci_eventstore.server.deployments import Deployment
-from ci_eventstore.settings import Durability, Settings
+from ci_eventstore.settings import Access, Durability, Settings
 from ci_eventstore.store import Store
 from ci_eventstore.writer.log_writer import LogWriter, WriterSettings
 
@@ -67,15 +67,19 @@ class RedisJobRepository(AccountRepository):
         max_event_bytes: int = MAX_EVENT_BYTES,
         max_head_bytes: int = HEAD_BYTES,
         durability: Durability = "server",
+        access: Access = "write",
     ) -> None:
         """Use the server of a ready `redis.asyncio.Redis` client; its connections are left alone.
 
         Repositories of different prefixes never see each other. The partition count is fixed with the first
         `initialize()`. With `durability="replicated"` a write is acknowledged when a replica has it too, and raises
         NotReplicatedError if none says so in time. Of a log's text, the first `max_head_bytes` are kept, then what came
-        last. ConfigurationError.
+        last. With `access="read"`, writes raise ReadOnlyAccessError, and a user with the rights of a reader is enough.
+        ConfigurationError.
         """
-        settings = Settings(max_event_bytes=max_event_bytes, max_head_bytes=max_head_bytes, durability=durability)
+        settings = Settings(
+            max_event_bytes=max_event_bytes, max_head_bytes=max_head_bytes, durability=durability, access=access
+        )
         self._open(deployments.from_client(client), Keys(prefix, partitions), settings)
 
     @classmethod
@@ -88,6 +92,7 @@ class RedisJobRepository(AccountRepository):
         max_event_bytes: int = MAX_EVENT_BYTES,
         max_head_bytes: int = HEAD_BYTES,
         durability: Durability = "server",
+        access: Access = "write",
     ) -> Self:
         """Use the server at `embedded://PATH`, `redis://`, `rediss://`, `valkey://`, `valkeys://` or `unix://PATH`.
 
@@ -96,7 +101,9 @@ class RedisJobRepository(AccountRepository):
         """
         repository = cls.__new__(cls)
         deployment = deployments.from_url(url or deployments.default_url())
-        settings = Settings(max_event_bytes=max_event_bytes, max_head_bytes=max_head_bytes, durability=durability)
+        settings = Settings(
+            max_event_bytes=max_event_bytes, max_head_bytes=max_head_bytes, durability=durability, access=access
+        )
         repository._open(deployment, Keys(prefix, partitions), settings)
         return repository
 
@@ -125,9 +132,10 @@ class RedisJobRepository(AccountRepository):
         return self._store.accounts
 
     async def initialize(self) -> None:
-        """Connect, check the server and the format of its data.
+        """Connect, check the server, the user's rights and the format of the data.
 
-        StoreUnavailableError, AuthenticationError, UnsuitableServerError, StoreFormatError.
+        StoreUnavailableError, AuthenticationError, MissingRightsError (which names all that is missing),
+        UnsuitableServerError, StoreFormatError.
         """
         async with self._opening:
             if self._opened is None:

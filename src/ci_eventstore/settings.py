@@ -8,6 +8,7 @@ from ci_eventstore.errors import ConfigurationError
 from ci_eventstore.events.append import HEAD_BYTES
 
 Durability = Literal["server", "replicated"]
+Access = Literal["read", "write"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,11 +21,15 @@ class Settings:
     max_head_bytes: int = HEAD_BYTES
     #: When a write is acknowledged: when the server has it, or when a replica has it too.
     durability: Durability = "server"
+    #: Whether anything is ever written; who only reads needs fewer rights.
+    access: Access = "write"
 
     def __post_init__(self) -> None:
         """Refuse what can't be."""
         if self.durability not in ("server", "replicated"):
             raise ConfigurationError(f"durability={self.durability!r} must be 'server' or 'replicated'")
+        if self.access not in ("read", "write"):
+            raise ConfigurationError(f"access={self.access!r} must be 'read' or 'write'")
         for name in ("max_event_bytes", "max_head_bytes"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"{name}={getattr(self, name)} must be 1 or more")

@@ -16,6 +16,7 @@ from ci_eventstore.jobs.listings import Listings
 from ci_eventstore.jobs.store import JobStore
 from ci_eventstore.keys import Keys
 from ci_eventstore.projection.projections import Projections
+from ci_eventstore.rights import check_rights_to_read, check_rights_to_write
 from ci_eventstore.server.checks import check_server
 from ci_eventstore.server.client import Server
 from ci_eventstore.server.deployments import Deployment
@@ -52,11 +53,13 @@ class Store:
     @classmethod
     async def open(cls, deployment: Deployment, keys: Keys, settings: Settings) -> "Store":
         """Connect, check the server and the data's format; StoreError."""
-        server = Server(deployment, settings.replicas)
+        is_read_only = settings.access == "read"
+        server = Server(deployment, settings.replicas, is_read_only=is_read_only)
         try:
-            check_server(await server.info())
+            check_server(await server.info(), is_read_only=is_read_only)
+            await (check_rights_to_read if is_read_only else check_rights_to_write)(server, keys)
             incarnation = StoreIncarnation(server, keys)
-            incarnation.known = await check_format(server, keys)
+            incarnation.known = await check_format(server, keys, is_read_only=is_read_only)
         except BaseException:
             await server.close()
             raise
@@ -97,9 +100,14 @@ class Store:
         await self.server.close()
 
 
-async def check_format(server: Server, keys: Keys) -> str | None:
+async def check_format(server: Server, keys: Keys, *, is_read_only: bool = False) -> str | None:
     """Note what a new store is, and return the store's incarnation; StoreFormatError for another format or layout."""
-    reply = await server.run(INITIALIZE, [keys.store], [FORMAT_VERSION, keys.partitions, new_incarnation()])
+    if is_read_only:
+        reply = await server.read("HMGET", keys.store, "format", "partitions", "incarnation")
+        if reply[0] is None:
+            raise StoreFormatError(f"there is no store {keys.prefix!r} yet: open it once with access='write'")
+    else:
+        reply = await server.run(INITIALIZE, [keys.store], [FORMAT_VERSION, keys.partitions, new_incarnation()])
     version, partitions = int(reply[0]), int(reply[1])
     if version != FORMAT_VERSION:
         raise StoreFormatError(

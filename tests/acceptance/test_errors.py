@@ -130,3 +130,15 @@ def test_an_unsuitable_server_is_refused(cli: CommandLine, unsuitable: RealServe
     done = cli("--url", unsuitable.url, "jobs", "list")
     assert (done.code, done.err.count("\n")) == (4, 1)
     assert "set it to noeviction" in done.err
+
+
+def test_a_command_that_may_only_read(cli: CommandLine) -> None:
+    """With CI_EVENTSTORE_ACCESS=read jobs are shown, and whatever writes is refused in one line."""
+    reading = {"CI_EVENTSTORE_ACCESS": "read"}
+    assert cli("run", "--", "true").code == 0
+    assert cli("jobs", "list", environment=reading).code == 0
+    refused = cli("submit", "--", "true", environment=reading)
+    assert refused.code != 0
+    assert refused.err.count("\n") == 1
+    assert "access='read'" in refused.err
+    assert "must be 'read' or 'write'" in cli("jobs", "list", environment={"CI_EVENTSTORE_ACCESS": "all"}).err

@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import click
 
@@ -18,8 +18,10 @@ from ci_eventstore.errors import ConfigurationError
 from ci_eventstore.events.append import HEAD_BYTES
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.server.deployments import given_url, read_url
+from ci_eventstore.settings import Access
 
 PREFIX_VARIABLE = "CI_EVENTSTORE_PREFIX"
+ACCESS_VARIABLE = "CI_EVENTSTORE_ACCESS"
 DEFAULT_PREFIX = "ci"
 HEAD_VARIABLE = "CI_EVENTSTORE_MAX_HEAD_BYTES"
 
@@ -56,7 +58,10 @@ class StoreAddress:
     def repository(self) -> RedisJobRepository:
         """Return the repository, not open yet; ConfigurationError."""
         prefix = self.prefix if self.prefix is not None else os.environ.get(PREFIX_VARIABLE) or DEFAULT_PREFIX
-        return RedisJobRepository.from_url(self.find_url(), prefix=prefix, max_head_bytes=_max_head_bytes())
+        access = cast(Access, os.environ.get(ACCESS_VARIABLE) or "write")
+        return RedisJobRepository.from_url(
+            self.find_url(), prefix=prefix, max_head_bytes=_max_head_bytes(), access=access
+        )
 
 
 def _max_head_bytes() -> int:

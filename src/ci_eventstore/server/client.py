@@ -12,6 +12,7 @@ from ci_eventstore.errors import (
     MissingRightsError,
     NotReplicatedError,
     OutcomeUnknownError,
+    ReadOnlyAccessError,
     StoreError,
     StoreUnavailableError,
 )
@@ -36,6 +37,8 @@ REFUSAL_PATIENCE_SECONDS = 10.0
 FULL_PATIENCE_SECONDS = 5.0
 #: The same while the server says that it is loading its data.
 LOADING_PATIENCE_SECONDS = 300.0
+#: Commands that write, of those that aren't scripts.
+WRITES = frozenset({"SET", "DEL", "SADD", "SREM", "HSET", "HDEL", "ZREM"})
 #: How long a write waits for the replicas; below the socket's timeout.
 REPLICATION_SECONDS = 2.0
 
@@ -43,19 +46,21 @@ REPLICATION_SECONDS = 2.0
 class Server:
     """A server of one deployment: a pool for commands, another for listening."""
 
-    def __init__(self, deployment: Deployment, replicas: int = 0) -> None:
+    def __init__(self, deployment: Deployment, replicas: int = 0, *, is_read_only: bool = False) -> None:
+        """Nothing is connected yet; with `is_read_only`, nothing is ever sent that writes."""
         self.deployment = deployment
+        self._is_read_only = is_read_only
         #: How many replicas must have a write before it is acknowledged.
-        self._replicas = replicas
-        self._link = Link(deployment, _patience_of)
+        self.replicas = replicas
+        self.link = Link(deployment, _patience_of)
         self._clock: ClockReading | None = None
         #: Whether it was last seen as a "master" or a "replica"; "" if it didn't say.
         self.role = ""
-        self.counters = self._link.counters
+        self.counters = self.link.counters
 
     async def close(self) -> None:
         """Close all connections; what is still waiting for an answer raises NotInitializedError."""
-        await self._link.close()
+        await self.link.close()
 
     async def info(self) -> dict[str, str]:
         """Return what the server says of itself; nothing if it doesn't know the command, or doesn't allow it."""
@@ -70,8 +75,10 @@ class Server:
 
     async def read(self, *command: str | int | bytes) -> Reply:
         """Send a command that changes nothing, or does no harm if it is done twice; StoreUnavailableError."""
-        return await self._link.persist(
-            Kind.READ, str(command[0]), lambda _: self._link.commands.execute_command(*command)
+        if self._is_read_only and command[0] in WRITES:
+            raise ReadOnlyAccessError(str(command[0]))
+        return await self.link.persist(
+            Kind.READ, str(command[0]), lambda _: self.link.commands.execute_command(*command)
         )
 
     async def read_many(self, commands: Sequence[Sequence[str | int | bytes]]) -> list[Reply]:
@@ -85,27 +92,15 @@ class Server:
         """Send several reads of one slot as a transaction: nothing comes between them; WRONG_TYPE as in `read_many`."""
         return await self._pipeline(commands, is_transaction=True)
 
-    async def try_each(self, commands: Sequence[Sequence[str | int | bytes]]) -> list[Reply | exceptions.RedisError]:
-        """Send several commands together, and return each one's reply or the error that the server replied."""
-        return await self._pipeline(commands, is_transaction=False, raises=False)
-
-    async def _pipeline(
-        self, commands: Sequence[Sequence[str | int | bytes]], *, is_transaction: bool, raises: bool = True
-    ) -> list[Reply]:
+    async def _pipeline(self, commands: Sequence[Sequence[str | int | bytes]], *, is_transaction: bool) -> list[Reply]:
         async def send(is_again: bool) -> list[Reply]:
-            pipeline = self._link.commands.pipeline(transaction=is_transaction)
+            pipeline = self.link.commands.pipeline(transaction=is_transaction)
             for command in commands:
                 pipeline.execute_command(*command)
             # redis-py would put the command before the server's words.
-            replies = await pipeline.execute(raise_on_error=False)
-            if raises:
-                return [checked_type(reply) for reply in replies]
-            for reply in replies:
-                if isinstance(reply, exceptions.RedisError) and outcome_of(reply, Kind.READ).is_passing:
-                    raise reply
-            return replies
+            return [checked_type(reply) for reply in await pipeline.execute(raise_on_error=False)]
 
-        return cast(list[Reply], await self._link.persist(Kind.READ, "pipeline", send))
+        return cast(list[Reply], await self.link.persist(Kind.READ, "pipeline", send))
 
     async def scan(self, pattern: str) -> AsyncIterator[str]:
         """Yield the keys that match a pattern. It walks all keys: for maintenance, never for a request."""
@@ -130,15 +125,15 @@ class Server:
 
     async def read_together(self, *command: str | int | bytes) -> Reply:
         """Send a read, together with others that are asked for at the same time; a cancelled one disturbs no other."""
-        return await self._link.persist(
-            Kind.READ, str(command[0]), lambda is_again: self._send(self._link.reads, command, is_again)
+        return await self.link.persist(
+            Kind.READ, str(command[0]), lambda is_again: self._send(self.link.reads, command, is_again)
         )
 
     def subscription(
         self, on_message: Callable[[str, bytes], None], on_listening: Callable[[str], None]
     ) -> Subscription:
         """Return a subscription that has no channels yet; it ends with this."""
-        return self._link.subscription(on_message, on_listening)
+        return self.link.subscription(on_message, on_listening)
 
     async def look_at_role(self) -> None:
         """Make all connections anew if the server was a primary and is a replica now, as after a failover."""
@@ -149,7 +144,7 @@ class Server:
             return
         role = as_map(said).get("role", "")
         if self.role == "master" and role != "master":
-            self._link.renew(Renew.ALL, sent_at)
+            self.link.renew(Renew.ALL, sent_at)
         else:
             self.role = role
 
@@ -167,6 +162,8 @@ class Server:
         OutcomeUnknownError: no answer came; it was executed before this is raised, or never will be.
         StoreUnavailableError: it wasn't and won't be.
         """
+        if self._is_read_only:
+            raise ReadOnlyAccessError(script.name)
         started, clock = time.monotonic(), self._clock
         if clock is None or not clock.is_fresh(started):
             clock = await self._read_clock(patience_seconds)
@@ -174,14 +171,14 @@ class Server:
         deadline_ms = clock.deadline_ms(started, _or_default(patience_seconds))
         values = [*keys, *arguments, deadline_ms]
         failure = None
-        if not self._replicas and not self._link.is_closed and patience_seconds is None:
+        if not self.replicas and not self.link.is_closed and patience_seconds is None:
             # So nearly all calls go; without this a job's creation takes a tenth more time.
             try:
-                reply = await self._link.scripts.execute("EVALSHA", script.sha, len(keys), *values)
+                reply = await self.link.scripts.execute("EVALSHA", script.sha, len(keys), *values)
             except exceptions.RedisError as error:
                 failure = error
             else:
-                self._link.was_reached = True
+                self.link.was_reached = True
                 return reply
         run = _Run(script, len(keys), values, clock, failure, patience_seconds)
         return await self._insist(run, started)
@@ -206,7 +203,7 @@ class Server:
             return await self._evaluate(run, is_again)
 
         try:
-            return await self._link.persist(
+            return await self.link.persist(
                 Kind.SCRIPT, run.script.name, send, started=started, patience_seconds=run.patience_seconds
             )
         except OutcomeUnknownError:
@@ -228,34 +225,34 @@ class Server:
     async def _send(self, pipeline: Pipeline, command: Sequence[str | int | bytes], is_again: bool) -> Reply:
         """Send a command with others; again on a connection of its own, lest it share their fate again and again."""
         if is_again:
-            return await self._link.commands.execute_command(*command)
+            return await self.link.commands.execute_command(*command)
         return await pipeline.execute(*command)
 
     async def _write(self, what: str, command: Sequence[str | int | bytes], is_again: bool) -> Reply:
         """Send a write; with replicas, WAIT for them on the same connection, since it is that connection's writes."""
-        if not self._replicas:
-            return await self._send(self._link.scripts, command, is_again)
-        pipeline = self._link.commands.pipeline(transaction=False)
+        if not self.replicas:
+            return await self._send(self.link.scripts, command, is_again)
+        pipeline = self.link.commands.pipeline(transaction=False)
         pipeline.execute_command(*command)
-        pipeline.execute_command("WAIT", self._replicas, int(REPLICATION_SECONDS * 1000))
+        pipeline.execute_command("WAIT", self.replicas, int(REPLICATION_SECONDS * 1000))
         reply, answered = await pipeline.execute(raise_on_error=False)
         if isinstance(reply, Exception):
             raise reply
         if isinstance(answered, Exception):
-            self._link.renew(outcome_of(answered, Kind.WAIT).renew, time.monotonic())
-            raise NotReplicatedError(what, self._replicas, 0) from answered
-        if answered < self._replicas:
-            raise NotReplicatedError(what, self._replicas, answered)
+            self.link.renew(outcome_of(answered, Kind.WAIT).renew, time.monotonic())
+            raise NotReplicatedError(what, self.replicas, 0) from answered
+        if answered < self.replicas:
+            raise NotReplicatedError(what, self.replicas, answered)
         return reply
 
     async def _read_clock(self, patience_seconds: float | None) -> ClockReading:
         """Return a reading of the server's clock, from which the deadline of a command is counted."""
         asked_at = time.monotonic()
         if self._clock is None or not self._clock.is_fresh(asked_at):
-            seconds, micros = await self._link.persist(
+            seconds, micros = await self.link.persist(
                 Kind.READ,
                 "TIME",
-                lambda _: self._link.commands.execute_command("TIME"),
+                lambda _: self.link.commands.execute_command("TIME"),
                 patience_seconds=patience_seconds,
             )
             self._clock = ClockReading(int(seconds) * 1000 + int(micros) // 1000, asked_at, time.monotonic())

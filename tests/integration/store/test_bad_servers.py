@@ -189,7 +189,7 @@ async def test_redis_py_is_configured_in_one_way(other: RealServer) -> None:
     given = Redis(port=other.port, decode_responses=True, protocol=3, socket_timeout=0.001, max_connections=1)
     for repository in (RedisJobRepository.from_url(url), RedisJobRepository(given)):
         server = Server(repository._deployment)
-        for pooled in (server._link.commands, server._link.listening):
+        for pooled in (server.link.commands, server.link.listening):
             connection = pooled.connection_pool.make_connection()
             assert connection.protocol == 2
             assert connection.socket_timeout == 10

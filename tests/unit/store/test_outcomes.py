@@ -4,7 +4,9 @@ The replies go through hiredis and redis-py as they do in a connection: an updat
 otherwise fails here.
 """
 
+import re
 import ssl
+from pathlib import Path
 from socket import gaierror
 from types import MappingProxyType
 
@@ -13,6 +15,7 @@ from hiredis import Reader
 from redis import exceptions
 from redis.asyncio.connection import DefaultParser
 
+import ci_eventstore
 from ci_eventstore.errors import (
     AuthenticationError,
     EmbeddedServerError,
@@ -143,6 +146,13 @@ def test_every_row_is_tested() -> None:
     used = {max((start for start in REPLIES if row[0].startswith(start)), key=len) for row in ROWS}
     assert used == set(REPLIES)
     assert set(DefaultParser.EXCEPTION_CLASSES) <= set(REPLIES)
+
+
+def test_the_scripts_own_words_have_rows() -> None:
+    """A script that refuses with a word of its own has changed nothing; the table knows the word."""
+    sources = [path.read_text() for path in Path(ci_eventstore.__file__).parent.rglob("*.lua")]
+    words = {word for source in sources for word in re.findall(r"error_reply\(['\"](\w+)", source)}
+    assert {"DAMAGED", "EXPIRED", "NOPERM"} <= words <= set(REPLIES)
 
 
 @pytest.mark.parametrize("reply", [row[0] for row in ROWS])

@@ -1,0 +1,208 @@
+"""Which rights the store's user needs on the server, and which of them are missing.
+
+Commands are written as they are sent, with names of keys and channels in braces; a key stands for all of its kind, as
+`{ci:0}:job:*` does in an ACL. Writers are asked about by a script that runs none of them (`ACL DRYRUN` needs
+`@admin`); readers, who may not run scripts, by running them.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from ci_common.models import JobStatus
+from ci_eventstore.errors import MissingRightsError
+from ci_eventstore.keys import JobKeys, Keys, QueueKeys, jobs_key, probe_key, queues_key, session_key
+from ci_eventstore.server.client import Server
+from ci_eventstore.server.failures import outcome_of
+from ci_eventstore.server.outcomes import Cause, Kind
+from ci_eventstore.server.scripts import load_script
+from ci_eventstore.server.trials import try_each, try_listening
+
+RIGHTS = load_script("ci_eventstore", "rights")
+
+#: A command and its arguments.
+Command = tuple[str, ...]
+
+#: What reads jobs and follows them.
+READING = """
+    HMGET {store} f
+    HGETALL {job} | HGET {job} f | HMGET {job} f | EXISTS {job}
+    EXISTS {events} | XRANGE {events} - + | XREVRANGE {events} + -
+    LRANGE {index} 0 -1
+    ZRANGEBYLEX {jobs} - + | ZREVRANGEBYLEX {jobs} + - | ZRANGEBYLEX {owned} - + | ZREVRANGEBYLEX {owned} + -
+"""
+LISTENING = "SUBSCRIBE {events}"
+
+#: What writes jobs, runs them and looks after queues.
+WRITING = """
+    EVAL s 0 | EVALSHA s 0 | TIME
+    EXISTS {store} | HGET {store} f | HSET {store} f v | HSETNX {store} f v
+    EVALSHA s 1 {job} | HSET {job} f v | HDEL {job} f | DEL {job}
+    EVALSHA s 1 {events} | XADD {events} * f v
+    EVALSHA s 1 {calls} | HGET {calls} f | HGETALL {calls} | HLEN {calls} | HSET {calls} f v | HDEL {calls} f
+    PEXPIRE {calls} 1
+    EVALSHA s 1 {index} | LINDEX {index} -1 | RPUSH {index} v | DEL {index}
+    EVALSHA s 1 {ring} | HGET {ring} f | HMGET {ring} f | HSET {ring} f v | HDEL {ring} f | HLEN {ring}
+    DEL {ring}
+    EVALSHA s 1 {ids} | ZADD {ids} 0 m | ZREM {ids} m | ZSCORE {ids} m | ZCARD {ids}
+    EVALSHA s 1 {jobs} | ZADD {jobs} 0 m | ZREM {jobs} m | ZCARD {jobs}
+    EVALSHA s 1 {owned} | ZADD {owned} 0 m | ZREM {owned} m | ZCARD {owned}
+    TYPE {job} | TYPE {jobs} | TYPE {owned} | TYPE {leases} | TYPE {dispatch} | TYPE {backlog} | TYPE {tickets}
+    EVALSHA s 1 {backlog} | ZADD {backlog} 0 m | ZREM {backlog} m | ZRANGEBYLEX {backlog} - + | ZCARD {backlog}
+    EVALSHA s 1 {tickets} | HGET {tickets} f | HLEN {tickets} | HKEYS {tickets} | HSET {tickets} f v | HDEL {tickets} f
+    DEL {tickets}
+    EVALSHA s 1 {dispatch} | EXISTS {dispatch} | XADD {dispatch} * f v | XRANGE {dispatch} - + | XDEL {dispatch} 0-1
+    XLEN {dispatch}
+    XGROUP CREATE {dispatch} g 0 | XGROUP DELCONSUMER {dispatch} g c | XINFO GROUPS {dispatch}
+    XINFO CONSUMERS {dispatch} g | XREADGROUP GROUP g c STREAMS {dispatch} > | XCLAIM {dispatch} g c 0 0-1
+    XACK {dispatch} g 0-1
+    EVALSHA s 1 {leases} | ZADD {leases} 0 m | ZREM {leases} m | ZSCORE {leases} m | ZRANGEBYSCORE {leases} 0 1
+    ZCARD {leases} | ZCOUNT {leases} 0 1
+    EVALSHA s 1 {claims} | HGET {claims} f | HSET {claims} f v | HDEL {claims} f | PEXPIRE {claims} 1
+    EVALSHA s 1 {offers} | ZADD {offers} 0 m | ZREM {offers} m | ZSCORE {offers} m | ZRANGEBYSCORE {offers} 0 1
+    ZPOPMAX {offers} | EXISTS {offers} | DEL {offers}
+    EVALSHA s 1 {offered} | HGET {offered} f | HGETALL {offered} | HSET {offered} f v | HDEL {offered} f
+    PEXPIRE {offered} 1
+    EVALSHA s 1 {ends} | GET {ends} | SET {ends} v
+    EVALSHA s 1 {clock} | HGETALL {clock} | HSET {clock} f v | HDEL {clock} f | HGET {clock} f
+    SADD {queues} m | SMEMBERS {queues}
+    PUBLISH {events} m | PUBLISH {wake} m | PUBLISH {controller} m | SUBSCRIBE {wake} | SUBSCRIBE {controller}
+    PUBSUB NUMSUB {controller}
+"""
+#: What users, API keys and sessions need; a controller, which has none of these rights, does without.
+ACCOUNTS = """
+    EVALSHA s 1 {user} | HGETALL {user} | HGET {user} f | EXISTS {user} | HSET {user} f v
+    EVALSHA s 1 {api-key} | HGETALL {api-key} | HGET {api-key} f | EXISTS {api-key} | HSET {api-key} f v
+    EVALSHA s 1 {users} | SMEMBERS {users} | SADD {users} m
+    EVALSHA s 1 {api-keys} | SMEMBERS {api-keys} | SADD {api-keys} m
+    EVALSHA s 1 {user-keys} | SMEMBERS {user-keys} | SADD {user-keys} m
+    EVALSHA s 1 {emails} | HGET {emails} f | HEXISTS {emails} f | HSET {emails} f v
+    EVALSHA s 1 {hashes} | HGET {hashes} f | HEXISTS {hashes} f | HSET {hashes} f v
+    GET {session} | SET {session} v | DEL {session} | SET {probe} v
+"""
+
+
+def names_of(keys: Keys, partition: int) -> dict[str, str]:
+    """Return the keys and channels of each kind, in one partition; their ids are `*`."""
+    tag = keys.tag(partition)
+    job, queue = JobKeys("*", tag), QueueKeys("*", tag)
+    return {
+        "store": keys.store,
+        "job": job.hash,
+        "events": job.stream,
+        "calls": job.calls,
+        "index": job.index,
+        "ring": job.ring,
+        "ids": job.ids,
+        "jobs": jobs_key(tag, status=JobStatus.RUNNING),
+        "owned": jobs_key(tag, "*", JobStatus.RUNNING),
+        "backlog": queue.backlog,
+        "tickets": queue.tickets,
+        "dispatch": queue.dispatch,
+        "leases": queue.leases,
+        "claims": queue.calls,
+        "offers": queue.offers,
+        "offered": queue.offered,
+        "ends": queue.last_call("*"),
+        "clock": queue.clock,
+        "queues": queues_key(keys),
+        "wake": queue.channel,
+        "controller": f"{queue.controllers_channel}*",
+        "user": keys.user("*"),
+        "api-key": keys.api_key("*"),
+        "users": keys.users,
+        "api-keys": keys.api_keys,
+        "user-keys": keys.user_api_keys("*"),
+        "emails": keys.emails,
+        "hashes": keys.api_key_hashes,
+        "session": session_key(keys, "*"),
+        "probe": probe_key(keys),
+    }
+
+
+def commands_of(text: str, names: Mapping[str, str]) -> list[Command]:
+    """Return the commands that a text has, with the names of keys and channels."""
+    lines = [part.split() for line in text.splitlines() for part in line.split("|")]
+    return [tuple(names[word[1:-1]] if word[0] == "{" else word for word in line) for line in lines if line]
+
+
+def describe(commands: Iterable[Command], refused: Collection[Command]) -> list[str]:
+    """Return what an ACL lacks for the refused ones of some commands, as it would be written there. Pure."""
+    by_name, by_target = defaultdict[str, set[Command]](set), defaultdict[str, set[Command]](set)
+    for command in commands:
+        by_name[_name(command)].add(command)
+        by_target[_target(command)].add(command)
+    targets = {
+        target
+        for target, its in by_target.items()
+        # One command that is refused says nothing of its key.
+        if target and its <= set(refused) and len(set(map(_name, its))) > 1
+    }
+    names = set[str]()
+    for name, its in by_name.items():
+        left = {command for command in its if _target(command) not in targets}
+        if left and left <= set(refused):
+            names.add(name)
+    rest = [command for command in refused if _name(command) not in names and _target(command) not in targets]
+    found = [f"+{name}" for name in sorted(names)]
+    found += sorted(targets)
+    return found + sorted({f"+{_name(command)} on {_target(command)}" for command in rest})
+
+
+def _name(command: Command) -> str:
+    """Return a command's name as ACLs have it."""
+    has_subcommand = command[0] in ("XGROUP", "XINFO", "PUBSUB")
+    return "|".join(command[: 2 if has_subcommand else 1]).lower()
+
+
+def _target(command: Command) -> str:
+    """Return the key or channel of a command as ACLs have it, "" if there is none."""
+    found = next((word for word in command[1:] if ":" in word), "")
+    if not found or command[0] == "PUBSUB":
+        return ""
+    return f"{'&' if command[0] in ('PUBLISH', 'SUBSCRIBE') else '~'}{found}"
+
+
+async def check_rights_to_write(server: Server, keys: Keys) -> None:
+    """Raise MissingRightsError with all that the user lacks who is to write; one round trip."""
+    partitions = sorted({0, keys.partitions - 1})
+    commands, accounts = list[Command](), list[Command]()
+    for partition in partitions:
+        names = names_of(keys, partition)
+        commands += commands_of(READING + LISTENING + WRITING, names)
+        accounts = commands_of(ACCOUNTS, names)
+    if server.replicas:
+        commands.append(("WAIT", "1", "0"))
+    asked = [*commands, *accounts]
+    arguments = list[str | int]()
+    for command in asked:
+        arguments += [len(command), *command]
+    refused = {asked[number - 1] for number in await server.run(RIGHTS, [], arguments)}
+    if refused.issuperset(accounts):
+        asked, refused = commands, refused.difference(accounts)
+    _complain(server, asked, refused)
+
+
+async def check_rights_to_read(server: Server, keys: Keys) -> None:
+    """Raise MissingRightsError with all that the user lacks who is to read; nothing is written."""
+    commands, listening = list[Command](), list[Command]()
+    for partition in sorted({0, keys.partitions - 1}):
+        names = names_of(keys, partition)
+        commands += commands_of(READING, names)
+        listening += commands_of(LISTENING, names)
+    replies = await try_each(server.link, commands)
+    replies += await try_listening(server.link, [channel for _, channel in listening])
+    asked = [*commands, *listening]
+    _complain(server, asked, {command for command, reply in zip(asked, replies, strict=True) if _is_refusal(reply)})
+
+
+def _is_refusal(reply: object) -> bool:
+    return isinstance(reply, Exception) and outcome_of(reply, Kind.READ).cause is Cause.RIGHTS
+
+
+def _complain(server: Server, asked: Sequence[Command], refused: Collection[Command]) -> None:
+    missing = describe(asked, refused)
+    if missing:
+        raise MissingRightsError(
+            f"{server.deployment.name}: the user lacks {len(missing)} rights: {' '.join(missing)} "
+            "(docs/operations.md has all that are needed)"
+        )
