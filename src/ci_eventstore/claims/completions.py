@@ -11,6 +11,7 @@ from ci_eventstore.claims.claim import Claimed
 from ci_eventstore.errors import OutcomeUnknownError
 from ci_eventstore.events.caller import Ledger, as_argument, seconds_since_start
 from ci_eventstore.events.codec import encode_event
+from ci_eventstore.events.flusher import fail_all
 from ci_eventstore.events.log_index import INDEX_BYTES, INDEX_EVENTS
 from ci_eventstore.jobs.state import encode_field
 from ci_eventstore.keys import QueueKeys, jobs_key, listing_member
@@ -101,20 +102,24 @@ class Completions:
             while line.waiting:
                 if batch := line.take():
                     await self._send(line, batch)
+        except BaseException as error:
+            fail_all([one.done for one in line.waiting], error)
+            line.waiting.clear()
+            raise
         finally:
             line.sender = None
 
     async def _send(self, line: _Line, batch: Sequence[_Waiting]) -> None:
         line.number += 1
-        keys, arguments = _describe(line, batch)
         try:
-            reply: bytes = await self._server.run(COMPLETE, keys, arguments)
+            reply: bytes = await self._server.run(COMPLETE, *_describe(line, batch))
             if len(reply) != len(batch):
                 raise OutcomeUnknownError(COMPLETE.name)
-        except Exception as error:  # noqa: BLE001 - it belongs to those who wait, not to the sender
-            for one in batch:
-                if not one.done.done():
-                    one.done.set_exception(error)
+        except BaseException as error:
+            fail_all([one.done for one in batch], error)
+            if not isinstance(error, Exception):
+                raise
+            # It belongs to those who wait, not to the sender.
             return
         for one, answer in zip(batch, reply.decode(), strict=True):
             if not one.done.done():

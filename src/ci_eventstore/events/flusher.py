@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from ci_eventstore.events.batch import Batch
 from ci_eventstore.events.caller import TOKEN_SECONDS, Call, Caller, Ledger, seconds_since_start
@@ -150,7 +151,7 @@ class Flusher:
                     await _deliver(lane.caller, command, waiters)
         except BaseException as error:
             # Whatever ends this task, nobody waits for it in vain.
-            _settle([waiting.done for waiting in lane.waiting], error)
+            fail_all([waiting.done for waiting in lane.waiting], error)
             lane.waiting.clear()
             raise
         finally:
@@ -190,22 +191,22 @@ async def _deliver(caller: Caller, command: LaneCommand, waiters: Sequence[async
     """Make a call, and tell those who wait; its error belongs to them, not to the sender."""
     try:
         await _call(caller, command)
-    except Exception as error:  # noqa: BLE001 - it is told to those who wait
-        _settle(waiters, error)
     except BaseException as error:
-        _settle(waiters, error)
-        raise
-    else:
-        _settle(waiters, None)
+        fail_all(waiters, error)
+        if not isinstance(error, Exception):
+            raise
+        return
+    for done in waiters:
+        if not done.done():
+            done.set_result(None)
 
 
-def _settle(waiters: Iterable[asyncio.Future[None]], error: BaseException | None) -> None:
+def fail_all(waiters: Iterable[asyncio.Future[Any]], error: BaseException) -> None:
+    """Tell those who still wait that it failed; that the sender was cancelled, by cancelling them."""
     for done in waiters:
         if done.done():
             continue
-        if error is None:
-            done.set_result(None)
-        elif isinstance(error, Exception):
+        if isinstance(error, Exception):
             done.set_exception(error)
         else:
             done.cancel()

@@ -23,6 +23,7 @@ logger = logging.getLogger("ci_eventstore.writer")
 
 #: How long a cancelled task waits for the store to take a chunk.
 CANCELLED_SECONDS = 5.0
+CANCELLED = "the task that stores the log was cancelled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +174,10 @@ class LogWriter:
             await self.until_over()
             raise
         finally:
-            if self._failure is not None:
+            if self._failure is None and self._sender is not None and self._sender.cancelled():
+                # Before it had begun.
+                self._give_up("", StoreError(CANCELLED))
+            elif self._failure is not None:
                 self._rescue(self._failure.__cause__)
         return self._failure
 
@@ -210,7 +214,7 @@ class LogWriter:
         except TimeoutError:
             self._give_up(chunk, StoreUnavailableError("the store gave no answer in the time that was left"))
         except asyncio.CancelledError:
-            self._give_up(chunk, StoreError("the task that stores the log was cancelled"))
+            self._give_up(chunk, StoreError(CANCELLED))
             raise
         except Exception as error:
             logger.exception("the task that stores a log failed", extra={"job_id": self._job_id})

@@ -24,7 +24,7 @@ class RescueFile:
         """Keep text behind what is kept already; after a first failure nothing more is kept, and `path` is None."""
         data = text.encode("utf-8", "surrogateescape")
         self.size_bytes += len(data)
-        if self._is_broken:
+        if self._is_broken or not data:
             return
         try:
             self._append(data)

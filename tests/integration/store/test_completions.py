@@ -16,6 +16,7 @@ from ci_eventstore.server import client
 from ci_eventstore.server.client import Server
 from tests.fault_proxy import Fault, FaultProxy, Plan
 from tests.servers import RealServer
+from tests.waiting import wait_until
 
 LEASE = 30.0
 FAULTS = (Fault.CUT_BEFORE, Fault.CUT_AFTER, Fault.CUT_IN_REPLY, Fault.STALL, Fault.HALF_OPEN, Fault.LATE)
@@ -210,3 +211,35 @@ async def test_how_a_command_ended_is_kept(repository: RedisJobRepository) -> No
         assert (ended.exit_code, ended.signal) == ((outcome.exit_code, outcome.signal) if outcome else (None, None))
         assert ended.events[-1].outcome == outcome
     assert await repository.verify() == []
+
+
+async def test_an_error_that_nobody_thought_of_reaches_those_who_wait(
+    repository: RedisJobRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for ever, and later completions go out."""
+    claimed = await take(repository, "-1", "-2")
+
+    def break_down(event: JobEvent) -> bytes:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as broken:
+        broken.setattr("ci_eventstore.claims.completions.encode_event", break_down)
+        with pytest.raises(ZeroDivisionError):
+            await complete(repository, claimed)
+    assert await complete(repository, claimed) == [True, True]
+
+
+async def test_a_sender_that_is_cancelled_lets_nobody_wait(repository: RedisJobRepository) -> None:
+    """As at the end of an event loop; those that come later go out all the same."""
+    claimed = await take(repository, "-1", "-2")
+    completions = repository.claims.completions
+    tasks = [asyncio.create_task(completions.complete(one, event())) for one in claimed]
+    await wait_until(lambda: any(line.number for line in completions._lines.values()))
+    [line] = completions._lines.values()
+    assert line.sender is not None
+    line.sender.cancel()
+    done = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(result) for result in done] == [asyncio.CancelledError] * 2
+    await completions.drain()
+    [later] = await take(repository, "-3")
+    assert await complete(repository, [later]) == [True]

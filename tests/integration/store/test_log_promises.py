@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ci_common.models import Job, JobEvent
+from ci_eventstore.controllers.claimed_job import ClaimedJob
 from ci_eventstore.errors import LogNotStoredError, LogWriterClosedError
 from ci_eventstore.events import caller
 from ci_eventstore.keys import Keys
@@ -164,6 +165,18 @@ async def test_half_a_character_is_replaced(repository: RedisJobRepository, job:
     assert await stored(repository) == "\ufffd one\n😀 two\n"
 
 
+async def test_a_handler_that_raises_half_a_character_fails(repository: RedisJobRepository) -> None:
+    """Its text is in the log, with U+FFFD; the job isn't run again for it."""
+    await repository.create_job(Job(id="j", status="queued"))
+    [claimed] = await repository.claims.claim("default", "c1", 1, 30.0)
+    async with ClaimedJob(repository, claimed):
+        raise ValueError("\ud83d")
+    assert "ValueError: \ufffd\n" in await stored(repository)
+    job = await repository.get_job_summary("j")
+    assert job is not None
+    assert job.status == "failed"
+
+
 async def test_whatever_breaks_the_sender_is_told(
     repository: RedisJobRepository, job: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,6 +214,20 @@ async def test_a_sender_that_is_cancelled_is_told(repository: RedisJobRepository
     with pytest.raises(LogNotStoredError, match="last 4 bytes"):
         await writer.flush()
     with pytest.raises(LogNotStoredError):
+        await writer.close()
+    assert texts_in(tmp_path) == ["one\n"]
+
+
+async def test_a_sender_that_was_cancelled_before_it_began_is_told(
+    repository: RedisJobRepository, job: str, tmp_path: Path
+) -> None:
+    """At the end of an event loop nothing of a task may run; what it should have stored is in the file all the same."""
+    writer = repository.log_writer(job, settings=WriterSettings(rescue_directory=tmp_path))
+    writer.open()
+    assert writer._sender is not None
+    writer._sender.cancel()
+    writer._take_in("one\n")
+    with pytest.raises(LogNotStoredError, match="last 4 bytes"):
         await writer.close()
     assert texts_in(tmp_path) == ["one\n"]
 

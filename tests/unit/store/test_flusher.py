@@ -268,3 +268,34 @@ async def test_lanes_of_unknown_outcome_are_kept_for_a_while(
     for number in range(31):
         await flusher.append(f"new-{number}", [logs("x")])
     assert len(flusher._lanes) == 1
+
+
+async def test_a_sender_that_is_cancelled_lets_nobody_wait(store: FakeStore, flusher: Flusher) -> None:
+    """As at the end of an event loop; who comes later has a new one, which closes what may be on its way."""
+    tasks = await begin(store, flusher, "a", "b")
+    for sender in list(flusher._senders):
+        sender.cancel()
+    done = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(result) for result in done] == [asyncio.CancelledError] * 3
+    store.open.set()
+    await flusher.append("j", [logs("c")])
+    assert store.batches == [["c"]]
+    assert store.calls[1].closes == (store.calls[0].token,)
+
+
+async def test_an_error_that_nobody_thought_of_reaches_those_who_wait(store: FakeStore, flusher: Flusher) -> None:
+    """It belongs to the callers of its batch, and the lane goes on."""
+    store.errors = [ZeroDivisionError()]
+    with pytest.raises(ZeroDivisionError):
+        await flusher.append("j", [logs("a")])
+    await flusher.append("j", [logs("b")])
+    assert store.batches == [["b"]]
+
+
+async def test_a_creation_comes_after_nothing(store: FakeStore, flusher: Flusher) -> None:
+    """What the store has lost of an earlier job of that id doesn't keep it from being created."""
+    await flusher.append("j", [logs("a")])
+    flusher.begin("j")
+    await flusher.append("j", [logs("b")])
+    first, second = store.calls
+    assert (second.token != first.token, second.number, second.after) == (True, 1, ())
