@@ -17,7 +17,7 @@ from tests.acceptance.conftest import make_command_line
 from tests.acceptance.test_controller import start_controller, submit
 from tests.claim_history import ClaimHistory, Deed, Got, What, check_claims
 from tests.history import Outcome
-from tests.integration.store import test_refusals as refusals
+from tests.integration.store import refusals
 from tests.servers import RealServer, find_valkey, wait_until
 
 #: Longer than the controllers' leases.

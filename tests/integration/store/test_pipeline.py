@@ -85,7 +85,7 @@ async def test_who_is_sent_again_does_not_share_others_fate(own: RealServer, pro
         return Fault.CUT_BEFORE if unlucky and b"unlucky" in command else None
 
     proxy.plan = plan
-    calls = [asyncio.create_task(opened.run(SCRIPT, ["{ci:accounts}:store"], [1, 1, *last])) for last in LASTS]
+    calls = [asyncio.create_task(opened.run(SCRIPT, ["{ci:accounts}:store"], [1, 1, "0", *last])) for last in LASTS]
     async with asyncio.timeout(10):
         await calls[1]
     assert not calls[0].done()
