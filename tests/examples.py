@@ -14,5 +14,5 @@ settings.load_profile("thorough" if is_ci() else "quick")
 
 
 def examples(thorough: int) -> int:
-    """Return a number of examples that each need a server: this one in CI, a quarter of it in the profile `quick`."""
-    return thorough if settings.get_current_profile_name() == "thorough" else thorough // 4
+    """Return a number of examples that each need a server: this one in CI, an eighth of it in the profile `quick`."""
+    return thorough if settings.get_current_profile_name() == "thorough" else thorough // 8

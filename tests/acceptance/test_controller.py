@@ -71,6 +71,7 @@ def start_long_job(cli: CommandLine, folder: Path, script: str = TWO_PROCESSES, 
     return [int(word) for word in wait_for_file(folder / "processes").split()]
 
 
+@pytest.mark.slow
 def test_jobs_of_two_controllers(cli: CommandLine, folder: Path) -> None:
     """Each job is run once, whoever takes it; with its result, its log, its id, as is told."""
     names = [f"job-{number}" for number in range(6)]

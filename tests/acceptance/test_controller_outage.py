@@ -3,11 +3,14 @@
 import os
 from pathlib import Path
 
+import pytest
+
 from tests.acceptance.command_line import CommandLine, wait_for_file
 from tests.acceptance.test_controller import log, start_controller, state, stop, submit
 from tests.servers import RealServer, wait_until
 
 
+@pytest.mark.slow
 def test_a_restart_of_the_server_costs_nothing(own_cli: CommandLine, server: RealServer, tmp_path: Path) -> None:
     """What a command prints meanwhile comes later, the job stays with its controller, and new jobs are taken again."""
     for name in ("go", "end"):

@@ -5,6 +5,8 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.acceptance.command_line import CommandLine, Running, is_alive, wait_for_file
 from tests.acceptance.test_controller import folder, log, start_controller, state, stop, submit
 from tests.servers import wait_until
@@ -46,6 +48,7 @@ def start_example(cli: CommandLine, name: str, *arguments: str) -> Running:
     return running
 
 
+@pytest.mark.slow
 def test_poll_controllers_work_beside_ours(cli: CommandLine, folder: Path) -> None:
     """On one queue, each job is run exactly once, and two that wait for each other show that both take part."""
     running = [start_example(cli, "poll_controller.py") for _ in range(2)]
@@ -78,6 +81,7 @@ def start_docker_controller(cli: CommandLine, folder: Path) -> Running:
     return start_example(cli, "docker_controller.py", "image:1")
 
 
+@pytest.mark.slow
 def test_jobs_in_containers(cli: CommandLine, folder: Path) -> None:
     """The job knows its container, which is removed when the job has ended, well or not."""
     controller = start_docker_controller(cli, folder)
@@ -94,6 +98,7 @@ def test_jobs_in_containers(cli: CommandLine, folder: Path) -> None:
     stop(controller)
 
 
+@pytest.mark.slow
 def test_a_cancel_removes_the_container(cli: CommandLine, folder: Path) -> None:
     """What ran in it is gone."""
     controller = start_docker_controller(cli, folder)

@@ -14,6 +14,8 @@ import redis
 from tests.acceptance.command_line import CommandLine, Running, is_alive, python, wait_for_file
 from tests.servers import RealServer, wait_until
 
+pytestmark = pytest.mark.slow
+
 
 def set_full(server: RealServer, is_full: bool) -> None:
     """Let the server be out of memory, so that it refuses writes at once, or not any more."""

@@ -149,6 +149,7 @@ def compare(make_first: Callable[[], JobRepository], make_second: Callable[[], J
     )
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("deployment", "thorough"),
     [
