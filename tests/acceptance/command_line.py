@@ -1,15 +1,19 @@
 """The program as a user calls it: a process, its arguments, what it prints and how it ends."""
 
+import asyncio
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from ci_common import Job
 from ci_eventstore import RedisJobRepository
+from ci_eventstore.events.log_lines import log_bytes
 from tests.servers import wait_until
 
 PROGRAM = Path(sys.executable).with_name("ci-eventstore")
@@ -137,6 +141,36 @@ class CommandLine:
         """Return the store that the program uses, not open yet."""
         environment = self.environment
         return RedisJobRepository.from_url(environment["CI_EVENTSTORE_URL"], prefix=environment["CI_EVENTSTORE_PREFIX"])
+
+    def job(self, job_id: str) -> Job:
+        """Return a job without its events, read in this process: a second one would take longer than most tests."""
+        return asyncio.run(self._job(job_id))
+
+    def log(self, job_id: str) -> bytes:
+        """Wait for the end of a job and return its log, read in this process."""
+        return asyncio.run(self._log(job_id))
+
+    def log_so_far(self, job_id: str) -> bytes:
+        """Return what a job has printed, read in this process."""
+        return asyncio.run(self._log_so_far(job_id))
+
+    async def _job(self, job_id: str) -> Job:
+        async with self.repository() as repository:
+            job = await repository.get_job_summary(job_id)
+        assert job is not None, f"there is no job {job_id}"
+        return job
+
+    async def _log(self, job_id: str) -> bytes:
+        async with (
+            asyncio.timeout(PATIENCE_SECONDS),
+            self.repository() as repository,
+            aclosing(repository.follow_events(job_id)) as events,
+        ):
+            return b"".join([log_bytes(event) async for event in events])
+
+    async def _log_so_far(self, job_id: str) -> bytes:
+        async with self.repository() as repository:
+            return b"".join(map(log_bytes, await repository.get_events_since(job_id, 0)))
 
     def kill_all(self) -> None:
         """Kill what a test has left running."""

@@ -50,13 +50,13 @@ def submit(cli: CommandLine, job_id: str, *arguments: str | Path) -> None:
 
 def state(cli: CommandLine, job_id: str) -> tuple[str, bool | None]:
     """Return a job's status and result."""
-    job = json.loads(cli("jobs", "show", job_id, "--json").out)
-    return job["status"], job["success"]
+    job = cli.job(job_id)
+    return str(job.status), job.success
 
 
 def log(cli: CommandLine, job_id: str) -> str:
     """Wait for the end of a job, and return its log."""
-    return cli("tail", job_id).text
+    return cli.log(job_id).decode()
 
 
 def wait_for_end(processes: list[int]) -> None:
@@ -67,7 +67,7 @@ def wait_for_end(processes: list[int]) -> None:
 def start_long_job(cli: CommandLine, folder: Path, script: str = TWO_PROCESSES, *options: str) -> list[int]:
     """Submit a job that doesn't end, wait until its log shows that it runs, and return its processes."""
     submit(cli, "long", *options, "--", "sh", "-c", script.format(folder / "processes"))
-    wait_until(lambda: b"working\n" in cli("tail", "long", "--no-follow").out, "the job's first line")
+    wait_until(lambda: b"working\n" in cli.log_so_far("long"), "the job's first line")
     return [int(word) for word in wait_for_file(folder / "processes").split()]
 
 

@@ -19,7 +19,7 @@ def test_a_restart_of_the_server_costs_nothing(own_cli: CommandLine, server: Rea
     waits = f"read line < {tmp_path}/go; echo two; echo x > {tmp_path}/printed; read line < {tmp_path}/end"
     script = f"echo one; {waits}; exit 3"
     submit(own_cli, "it", "--", "sh", "-c", script)
-    wait_until(lambda: own_cli("tail", "it", "--no-follow").text == "one\n", "the first line")
+    wait_until(lambda: own_cli.log_so_far("it") == b"one\n", "the first line")
     server.kill()
     (tmp_path / "go").write_text("go\n")
     wait_for_file(tmp_path / "printed")

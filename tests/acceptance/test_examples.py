@@ -103,7 +103,7 @@ def test_a_cancel_removes_the_container(cli: CommandLine, folder: Path) -> None:
     """What ran in it is gone."""
     controller = start_docker_controller(cli, folder)
     submit(cli, "it", "--", "sh", "-c", "echo working; sleep 1000")
-    wait_until(lambda: cli("tail", "it", "--no-follow").text == "working\n", "the job's first line")
+    wait_until(lambda: cli.log_so_far("it") == b"working\n", "the job's first line")
     container = json.loads(cli("jobs", "show", "it", "--json").out)["container_id"]
     process = int(wait_for_file(folder / f"{container}.pid"))
     cli("jobs", "cancel", "it")

@@ -99,7 +99,7 @@ def test_a_command_looks_around(
     running.wait_for_error("takes jobs from default")
     cli.environment = usual
     cli("submit", "--id", "j", "--", "sh", "-c", LOOK_AROUND.replace("{everywhere}", str(tmp_path / "everywhere")))
-    log = cli("tail", "j").text
+    log = cli.log("j").decode()
     assert "CI_EVENTSTORE_JOB_ID=j\n" in log
     assert "controller\n" in log
     assert PASSWORD not in log
@@ -119,7 +119,7 @@ def test_a_controllers_secrets(cli: CommandLine, tmp_path: Path) -> None:
     cli.environment = usual
     script = LOOK_AROUND.replace("{everywhere}", "/dev/null") + f"test $OTHER = other-{TOKEN} && echo passed on"
     cli("submit", "--id", "j", "--", "sh", "-c", script.replace("exit 0", ""))
-    log = cli("tail", "j").text
+    log = cli.log("j").decode()
     assert "OTHER=***" in log
     assert "passed on\n" in log
     assert "\nTOKEN=" not in log
@@ -147,7 +147,7 @@ def test_a_job_has_no_store_of_its_own(cli: CommandLine, tmp_path: Path) -> None
     running = cli.start("controller")
     running.wait_for_error("takes jobs from default")
     cli("submit", "--id", "j", "--", PROGRAM, "jobs", "list")
-    log = cli("tail", "j").text
+    log = cli.log("j").decode()
     assert "this is a controller's job, which isn't told where the store is" in log
     assert log.endswith("[exit code 2]\n")
     running.send(signal.SIGTERM)

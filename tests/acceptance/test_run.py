@@ -56,7 +56,7 @@ def test_a_pseudo_terminal_changes_no_byte(cli: CommandLine) -> None:
     )
     done = cli("run", "--pty", "--", *python(program))
     assert (done.code, done.out) == (0, b"True True True\na\r\nb\tc\x00")
-    assert cli("tail", done.job_id).out == done.out
+    assert cli.log(done.job_id) == done.out
 
 
 def test_a_pseudo_terminal_loses_nothing_at_the_end(cli: CommandLine) -> None:
@@ -152,14 +152,14 @@ def test_a_reader_that_leaves_does_not_stop_the_command(cli: CommandLine) -> Non
     script = "ci-eventstore run --id whole -- seq 50000 | head -n 1; echo ${PIPESTATUS[0]}"
     done = cli.shell(script)
     assert (done.text, done.err) == ("1\n0\n", "ci-eventstore: job whole\n")
-    assert cli("tail", "whole").out == b"".join(b"%d\n" % number for number in range(1, 50_001))
+    assert cli.log("whole") == b"".join(b"%d\n" % number for number in range(1, 50_001))
 
 
 def test_standard_streams_may_be_missing(cli: CommandLine) -> None:
     """A program that was started without them works as with /dev/null."""
     done = cli.shell("ci-eventstore run --id it -- sh -c 'cat; echo out; echo err >&2' <&- >&- 2>&-; echo $?")
     assert (done.text, done.err) == ("0\n", "")
-    assert cli("tail", "it").text == "out\nerr\n"
+    assert cli.log("it").decode() == "out\nerr\n"
 
 
 def test_a_full_disk_does_not_stop_the_command(cli: CommandLine) -> None:
@@ -167,7 +167,7 @@ def test_a_full_disk_does_not_stop_the_command(cli: CommandLine) -> None:
     done = cli.shell("ci-eventstore run --id it -- seq 3 > /dev/full")
     message = "ci-eventstore: the output can't be shown any more, but is stored: No space left on device"
     assert (done.code, done.err.splitlines()[1:]) == (0, [message])
-    assert cli("tail", "it").text == "1\n2\n3\n"
+    assert cli.log("it").decode() == "1\n2\n3\n"
 
 
 def test_something_left_behind_does_not_keep_run_waiting(cli: CommandLine, tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_a_flood_from_something_left_behind_ends(cli: CommandLine, tmp_path: Pat
     done = cli("run", "--", "sh", "-c", f"(while :; do echo y; done) & echo $! > {tmp_path}/pid; sleep 0.1; exit 5")
     cli.shell('kill "$1" || true', (tmp_path / "pid").read_text().strip())
     assert done.code == 5
-    log = cli("tail", done.job_id).out
+    log = cli.log(done.job_id)
     assert (log.startswith(done.out), log.removeprefix(done.out).lstrip(b"\n")) == (True, b"[exit code 5]\n")
 
 
@@ -192,4 +192,4 @@ def test_two_runs_share_the_embedded_server(cli: CommandLine) -> None:
     """Many processes may run jobs at the same time."""
     running = [cli.start("run", "--id", f"job-{n}", "--", sys.executable, "-c", f"print({n})") for n in range(3)]
     assert [run.end().out for run in running] == [b"0\n", b"1\n", b"2\n"]
-    assert [cli("tail", f"job-{n}").out for n in range(3)] == [b"0\n", b"1\n", b"2\n"]
+    assert [cli.log(f"job-{n}") for n in range(3)] == [b"0\n", b"1\n", b"2\n"]

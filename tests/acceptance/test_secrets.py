@@ -100,7 +100,7 @@ os.write(1, b"{FILLER}" + secret + b"{FILLER} {CONTROL}\\n" + secret)
     done = run_masked(own_cli, "--", *python(program))
     printed = f"{CONTROL} " + f"<{SECRET}>" * 3 + f"{FILLER}{SECRET}{FILLER} {CONTROL}\n{SECRET}"
     assert (done.code, done.text) == (0, printed)
-    assert own_cli("tail", "it").text == printed.replace(SECRET, "***")
+    assert own_cli.log("it").decode() == printed.replace(SECRET, "***")
     assert found_in(server, FILLER) != [], "the search looks into compressed chunks"
     assert_nothing_leaked(server)
 
@@ -114,7 +114,7 @@ print("{CONTROL}", os.environ["KEY"], "| " + one + "\\r\\n| " + two + "\\r\\n" +
 """
     done = run_masked(own_cli, "--", *python(program))
     assert "second-line-of-a-key first-line-of-a-key" in done.text
-    assert own_cli("tail", "it").out.decode() == f"{CONTROL} ***\n | ***\r\n| ***\r\n*** ***{FILLER}{CONTROL}\n"
+    assert own_cli.log("it").decode() == f"{CONTROL} ***\n | ***\r\n| ***\r\n*** ***{FILLER}{CONTROL}\n"
     assert_nothing_leaked(server)
 
 
@@ -137,7 +137,7 @@ def test_a_secret_in_what_run_itself_says(own_cli: CommandLine, server: RealServ
         "run", "--secret-env", "TOKEN", "--name", CONTROL, "--", f"./{variables['TOKEN']}", environment=variables
     )
     assert done.code == 127
-    assert own_cli("tail", done.job_id).text == "['./***' can't be started: No such file or directory]\n"
+    assert own_cli.log(done.job_id).decode() == "['./***' can't be started: No such file or directory]\n"
     assert found_in(server, "secret") == []
     assert found_in(server, CONTROL) != []
 
@@ -147,7 +147,7 @@ def test_a_secret_in_the_reason_of_a_cancel(own_cli: CommandLine) -> None:
     script = "ci-eventstore run --id it --secret-env TOKEN -- sh -c 'kill -TERM $PPID; sleep 1000'"
     own_cli.environment = {**own_cli.environment, "TOKEN": "SIGTERM"}
     assert own_cli.shell(script).code == 143
-    assert own_cli("tail", "it").text == "[cancelled: stopped by ***]\n"
+    assert own_cli.log("it").decode() == "[cancelled: stopped by ***]\n"
 
 
 def test_bytes_that_are_no_unicode_are_masked(own_cli: CommandLine) -> None:
@@ -156,7 +156,7 @@ def test_bytes_that_are_no_unicode_are_masked(own_cli: CommandLine) -> None:
         "export TOKEN=$'caf\\xe9-secret'; ci-eventstore run --id it --secret-env TOKEN -- sh -c 'echo \"<$TOKEN>\"'"
     )
     assert own_cli.shell(script).out == b"<caf\xe9-secret>\n"
-    assert own_cli("tail", "it").out == b"<***>\n"
+    assert own_cli.log("it") == b"<***>\n"
 
 
 def test_secrets_are_masked_in_an_old_locale(own_cli: CommandLine, server: RealServer) -> None:
@@ -165,7 +165,7 @@ def test_secrets_are_masked_in_an_old_locale(own_cli: CommandLine, server: RealS
     own_cli.environment = {**own_cli.environment, **old}
     done = own_cli("run", "--secret-env", "TOKEN", "--name", CONTROL, "--", "sh", "-c", f"echo '{SECRET}'")
     assert (done.code, done.text) == (0, f"{SECRET}\n")
-    assert own_cli("tail", done.job_id).text == "***\n"
+    assert own_cli.log(done.job_id).decode() == "***\n"
     assert_nothing_leaked(server)
 
 
@@ -173,7 +173,7 @@ def test_white_space_around_a_secret_is_not_part_of_it(own_cli: CommandLine) -> 
     """A variable read from a file often ends with a line end, which the command then leaves out."""
     own_cli.environment = {**own_cli.environment, "TOKEN": f"  {SECRET}\n"}
     done = own_cli("run", "--secret-env", "TOKEN", "--", "sh", "-c", 'echo "<"$TOKEN">"; echo "<$TOKEN>"')
-    assert own_cli("tail", done.job_id).text == "< *** >\n<  ***\n>\n"
+    assert own_cli.log(done.job_id).decode() == "< *** >\n<  ***\n>\n"
 
 
 def test_masked_output_ends_its_line(own_cli: CommandLine) -> None:
@@ -181,7 +181,7 @@ def test_masked_output_ends_its_line(own_cli: CommandLine) -> None:
     own_cli.environment = {**own_cli.environment, "TOKEN": f"{SECRET}\n"}
     script = 'printf "%s" "$TOKEN"; kill -TERM $PPID; sleep 1000'
     done = own_cli("run", "--secret-env", "TOKEN", "--", "sh", "-c", script)
-    assert own_cli("tail", done.job_id).text == "***\n[cancelled: stopped by SIGTERM]\n"
+    assert own_cli.log(done.job_id).decode() == "***\n[cancelled: stopped by SIGTERM]\n"
 
 
 def test_a_rescue_file_has_masks(own_cli: CommandLine, server: RealServer, tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """A running command is stopped, with all that it started: by Ctrl-C, by signals, by a cancel from elsewhere."""
 
-import json
 import os
 import signal
 import subprocess
@@ -39,8 +38,8 @@ def start_two_processes(cli: CommandLine) -> tuple[Running, list[int]]:
 
 def status(cli: CommandLine, job_id: str = "it") -> tuple[str, bool | None]:
     """Return a job's status and result."""
-    job = json.loads(cli("jobs", "show", job_id, "--json").out)
-    return job["status"], job["success"]
+    job = cli.job(job_id)
+    return str(job.status), job.success
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
@@ -64,7 +63,7 @@ def test_a_cancel_from_elsewhere_stops_the_command(cli: CommandLine) -> None:
     done = running.end()
     assert (done.code, "ended by someone else" in done.err) == (143, True)
     assert [is_alive(process) for process in processes] == [False, False]
-    assert cli("tail", "it").out == done.out + b"[cancelled: wrong branch]\n"
+    assert cli.log("it") == done.out + b"[cancelled: wrong branch]\n"
 
 
 def test_what_the_command_prints_while_it_stops_is_stored(cli: CommandLine) -> None:
@@ -74,7 +73,7 @@ def test_what_the_command_prints_while_it_stops_is_stored(cli: CommandLine) -> N
     running.send(signal.SIGINT)
     done = running.end()
     assert (done.code, done.out) == (130, b"ready\ncleaning up\n")
-    assert cli("tail", "it").text == "ready\ncleaning up\n[cancelled: stopped by SIGINT]\n"
+    assert cli.log("it").decode() == "ready\ncleaning up\n[cancelled: stopped by SIGINT]\n"
 
 
 def test_late_output_of_a_cancelled_job_is_stored(cli: CommandLine) -> None:
@@ -83,7 +82,7 @@ def test_late_output_of_a_cancelled_job_is_stored(cli: CommandLine) -> None:
     running.wait_for_output(b"ready\n")
     cli("jobs", "cancel", "it")
     assert running.end().code == 143
-    assert cli("tail", "it").text == "ready\n[cancelled]\ncleaning up\n"
+    assert cli.log("it").decode() == "ready\n[cancelled]\ncleaning up\n"
 
 
 def test_a_second_signal_kills(cli: CommandLine) -> None:
@@ -117,7 +116,7 @@ def test_ctrl_c_in_a_terminal_stops_the_command(cli: CommandLine) -> None:
     os.write(ours, b"\x03")
     assert process.wait(30) == 130
     os.close(ours)
-    assert cli("tail", "it").text.splitlines()[1] == "[cancelled: stopped by SIGINT]"
+    assert cli.log("it").decode().splitlines()[1] == "[cancelled: stopped by SIGINT]"
 
 
 def test_a_signal_that_was_ignored_stays_ignored(cli: CommandLine, tmp_path: Path) -> None:
@@ -149,7 +148,7 @@ def test_a_reader_that_is_stuck_does_not_keep_a_stopped_command(cli: CommandLine
     running.send(signal.SIGTERM)
     assert running.process.wait(30) == 143
     expected = "".join(f"{number}\n" for number in range(1, 20_001)) + "end\n[cancelled: stopped by SIGTERM]\n"
-    assert cli("tail", "it").text == expected
+    assert cli.log("it").decode() == expected
 
 
 def test_the_first_end_of_a_job_wins(cli: CommandLine, tmp_path: Path) -> None:
