@@ -147,7 +147,7 @@ class CommandLine:
         return asyncio.run(self._job(job_id))
 
     def log(self, job_id: str) -> bytes:
-        """Wait for the end of a job and return its log, read in this process."""
+        """Wait for the end of a job and return its log with late output, read in this process."""
         return asyncio.run(self._log(job_id))
 
     def log_so_far(self, job_id: str) -> bytes:
@@ -166,7 +166,9 @@ class CommandLine:
             self.repository() as repository,
             aclosing(repository.follow_events(job_id)) as events,
         ):
-            return b"".join([log_bytes(event) async for event in events])
+            async for _ in events:
+                pass
+        return await self._log_so_far(job_id)
 
     async def _log_so_far(self, job_id: str) -> bytes:
         async with self.repository() as repository:
