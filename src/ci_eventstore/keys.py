@@ -229,6 +229,11 @@ def queues_key(keys: Keys) -> str:
     return f"{keys.tag(0)}:queues"
 
 
+def all_keys_pattern(keys: Keys) -> str:
+    """Return what matches all keys of a store, for `SCAN`."""
+    return f"{{{keys.prefix}:*}}:*"
+
+
 def session_key(keys: Keys, token_hash: str) -> str:
     """Return the key of a browser's session, by its token's hash; it expires."""
     return f"{{{keys.prefix}:accounts}}:session:{token_hash}"

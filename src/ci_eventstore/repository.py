@@ -38,6 +38,7 @@ from ci_eventstore.jobs.log_sink import JobLogSink
 from ci_eventstore.jobs.state import JobState, to_job
 from ci_eventstore.keys import Keys
 from ci_eventstore.projection.differences import Difference
+from ci_eventstore.projection.projections import Progress
 from ci_eventstore.server import deployments
 from ci_eventstore.server.deployments import Deployment
 from ci_eventstore.settings import Access, Durability, Settings
@@ -340,13 +341,16 @@ class RedisJobRepository(AccountRepository):
 
     # Projection
 
-    async def verify(self, job_id: str | None = None) -> list[Difference]:
-        """Return where hashes and indexes differ from what the streams say: of one job, or of the whole store."""
-        return await self._store.projections.verify(job_id)
+    async def verify(self, job_id: str | None = None, *, progress: Progress | None = None) -> list[Difference]:
+        """Return where hashes and indexes differ from what the streams say: of one job, or of the whole store.
 
-    async def rebuild(self, job_id: str | None = None) -> list[Difference]:
-        """Mend what `verify` reports, while the store is in use, and return what was mended."""
-        return await self._store.projections.rebuild(job_id)
+        `progress` is told now and then how many jobs were looked at, and about how many there are.
+        """
+        return await self._store.projections.verify(job_id, progress)
+
+    async def rebuild(self, job_id: str | None = None, *, progress: Progress | None = None) -> list[Difference]:
+        """Mend what `verify` reports, while the store is in use, and return what was found."""
+        return await self._store.projections.rebuild(job_id, progress)
 
     async def restored(self) -> str:
         """Give the store another incarnation, since its data was restored from a backup; return it.

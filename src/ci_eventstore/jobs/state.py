@@ -1,7 +1,7 @@
 """A job's state, and the hash that holds it."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from datetime import datetime
 from typing import Any
@@ -178,15 +178,23 @@ def from_hash(job_id: str, reply: Sequence[bytes]) -> JobState:
 
 def from_values(job_id: str, values: Sequence[bytes | None]) -> JobState:
     """Return the state in the values of STATE_FIELDS; ProjectionDamagedError."""
+    return _state_of(job_id, zip(_NEEDED, values, strict=True))
+
+
+def part_of_state(job_id: str, names: Sequence[str], values: Sequence[bytes | None]) -> JobState:
+    """Return a state of which only some fields are known, creation and status among them; ProjectionDamagedError."""
+    return _state_of(job_id, zip([(name, _DECODERS.get(name, str)) for name in names], values, strict=True))
+
+
+def _state_of(job_id: str, fields: Iterable[tuple[tuple[str, Decode], bytes | None]]) -> JobState:
     known: dict[str, Any] = {}
-    for (name, decode), value in zip(_NEEDED, values, strict=True):
+    for (name, decode), value in fields:
         if value is not None:
             try:
                 known[name] = decode(value.decode())
             except (ValueError, RecursionError) as error:
-                raise ProjectionDamagedError(
-                    job_id, f"field {name} of its hash holds {value[:100]!r}: {error}"
-                ) from error
+                what = f"field {name} of its hash holds {value[:100]!r}: {error}"
+                raise ProjectionDamagedError(job_id, what) from error
     for name in ("created_at", "status"):
         if name not in known:
             raise ProjectionDamagedError(job_id, f"its hash has no field {name}")

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from ci_common.models import JobStatus
+from ci_eventstore.errors import StoreFormatError
 from ci_eventstore.events.codec import decode, mark_of
 from ci_eventstore.events.log_index import LogIndex
 from ci_eventstore.events.reader import EventReader
@@ -29,16 +30,29 @@ class Fold:
         return Place(self.state.position, self.state.part) if self.state else Place(0)
 
     async def advance(self, reader: EventReader, until: Place) -> None:
-        """Fold the records after the last one, up to a place."""
+        """Fold the records after the last one, up to a place; StoreFormatError."""
         async for page in reader.entries(self.keys, self.place, until):
             self.take(page)
 
     def take(self, page: Sequence[tuple[Place, bytes]]) -> None:
-        """Fold the entries that come next, of which there is at least one."""
+        """Fold the entries that come next, of which there is at least one; StoreFormatError."""
         records = [decode(payload, place.position, self.keys.job_id) for place, payload in page]
         for record in records:
             self.index.add(record)
-        self.state = evolve_all(self.state, records).but(mark=mark_of(page[-1][1]))
+        try:
+            state = evolve_all(self.state, records).but(mark=mark_of(page[-1][1]))
+        except (ValueError, TypeError, KeyError) as error:
+            where = f"the entries from {page[0][0]} to {page[-1][0]}"
+            raise StoreFormatError(f"job {self.keys.job_id!r}: {where} make no sense: {error}") from error
+        if (state.position, state.part) != page[-1][0]:
+            where = f"an entry before {page[-1][0]} is missing"
+            raise StoreFormatError(f"job {self.keys.job_id!r}: {where}")
+        self.state = state
+
+    @property
+    def has_ring(self) -> bool:
+        """Whether the end of the log is in a ring."""
+        return self.state is not None and self.state.truncated_at is not None and self.state.end_position is None
 
     def listings(self) -> dict[str, bool]:
         """Return every listing that the job could stand in, and whether it belongs there."""
@@ -59,7 +73,7 @@ class Fold:
             "backlog": ("ZSCORE", keys.backlog, f"{user_id}\0{self.member()}"),
             "lease": ("ZSCORE", keys.leases, self.keys.job_id),
             "ticket": ("HGET", keys.tickets, user_id),
-            "dispatch": ("EXISTS", keys.dispatch),
+            "dispatch": ("XLEN", keys.dispatch),
         }
 
     def belongs_in_queue(self) -> dict[str, bool]:

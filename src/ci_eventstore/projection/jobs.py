@@ -1,22 +1,28 @@
 """Verify and rebuild what is derived from one job's stream, while the job may be in use."""
 
-from ci_eventstore.errors import ProjectionDamagedError
+from collections.abc import Sequence
+
+from ci_eventstore.errors import StoreFormatError
 from ci_eventstore.events.log_index import LogIndex
 from ci_eventstore.events.reader import EventReader
 from ci_eventstore.events.records import Place
-from ci_eventstore.jobs.state import from_hash, to_hash
+from ci_eventstore.jobs.state import to_hash
 from ci_eventstore.keys import JobKeys
 from ci_eventstore.projection.differences import Difference, compare
 from ci_eventstore.projection.fold import Fold
 from ci_eventstore.server.client import Server
-from ci_eventstore.server.replies import as_bytes, as_entries, as_text_map, as_texts
+from ci_eventstore.server.replies import WRONG_TYPE, Reply, as_entries, as_text_map, as_texts
 from ci_eventstore.server.scripts import load_script
 
 #: A lease that is found missing counts from now, for so long.
 REBUILT_LEASE_MS = 30_000
 #: Fields that the hashes of jobs lack that older programs wrote.
 LATER_FIELDS = ("mark", "incarnation", "hand_backs")
+#: Of a ring's fields, those that aren't entries.
+RING_COUNTERS = 5
 REBUILD = load_script(__package__, "rebuild", {"REBUILT_LEASE_MS": REBUILT_LEASE_MS})
+#: What `read_at_once` gives of a job before its listings and its queue.
+_FIRST = 6
 
 
 class JobProjections:
@@ -27,50 +33,66 @@ class JobProjections:
         self._reader = EventReader(server)
 
     async def verify(self, keys: JobKeys) -> list[Difference]:
-        """Return where the job's hash, sparse index and listings differ from its stream.
+        """Return where the job's hash, sparse index, ring and listings differ from its stream.
 
         Scripts move all of these together, so they are read in one transaction, and the place that the hash says is
         where the fold has to stop.
         """
         subject = f"job {keys.job_id}"
+        try:
+            return await self._compare(subject, keys)
+        except StoreFormatError as error:
+            return [Difference(subject, "stream", "entries that can be read", str(error))]
+
+    async def _compare(self, subject: str, keys: JobKeys) -> list[Difference]:
+        [stream_type] = await self._server.read_many([("TYPE", keys.stream)])
+        if stream_type not in (b"stream", b"none"):
+            return [Difference(subject, "stream", "a stream", stream_type.decode())]
         fold = await self._begun_fold(keys)
-        listings, queue = list(fold.listings()), fold.queue_places()
-        last, hash_reply, index_reply, in_ids, *scores = await self._server.read_at_once(
-            [
-                ("XREVRANGE", keys.stream, "+", "-", "COUNT", 1),
-                ("HGETALL", keys.hash),
-                ("LRANGE", keys.index, 0, -1),
-                ("ZSCORE", keys.ids, keys.job_id),
-                *(("ZSCORE", key, fold.member()) for key in listings),
-                *queue.values(),
-            ]
-        )
+        replies = await self._look(fold)
+        last, hash_reply, index_reply, ring_length, ring_ends, in_ids = replies[:_FIRST]
         found = as_text_map(hash_reply)
         if not last:
-            return [Difference(subject, "stream", "events", None)] if found else []
-        if not {"position", "part"} <= found.keys():
-            return [Difference(subject, "hash", "a projection", None)]
-        place, end = Place(int(found["position"]), int(found["part"])), Place.parse(as_entries(last)[0][0])
+            return [Difference(subject, "stream", "events", None)] if hash_reply else []
+        place, end = _place_of(found), Place.parse(as_entries(last)[0][0])
+        if place is None:
+            return [Difference(subject, "hash", "a projection", "another type" if hash_reply is WRONG_TYPE else None)]
         if place != end:
+            # An entry that can't be read is worse.
+            await fold.advance(self._reader, end)
             return [Difference(subject, "hash at", str(end), str(place))]
         index = as_texts(index_reply)
         fold.index = LogIndex(index)
         await fold.advance(self._reader, place)
-        standing = {key for key, score in zip(listings, scores, strict=False) if score is not None}
-        if in_ids is not None:
-            standing.add(keys.ids)
-        queued = {name for name, entry in zip(queue, scores[len(listings) :], strict=True) if entry not in (None, 0)}
-        return [*_compare(subject, fold, found, standing, index), *_compare_queue(subject, fold, queued)]
+        differences = compare_fields(subject, fold, found)
+        differences += _compare_listings(subject, fold, in_ids, replies[_FIRST:])
+        differences += _compare_index(subject, fold, index, is_list=index_reply is not WRONG_TYPE)
+        return differences + _compare_ring(subject, fold, ring_length, ring_ends)
+
+    async def _look(self, fold: Fold) -> list[Reply]:
+        keys = fold.keys
+        commands = [
+            ("XREVRANGE", keys.stream, "+", "-", "COUNT", 1),
+            ("HGETALL", keys.hash),
+            ("LRANGE", keys.index, 0, -1),
+            ("HLEN", keys.ring),
+            ("HMGET", keys.ring, "first", "last"),
+            ("ZSCORE", keys.ids, keys.job_id),
+            *(("ZSCORE", key, fold.member()) for key in fold.listings()),
+            *fold.queue_places().values(),
+        ]
+        return await self._server.read_at_once(commands)
 
     async def rebuild(self, keys: JobKeys) -> bool:
-        """Write the job's hash, sparse index and listings as its stream says; False if it has no stream."""
-        fold = Fold(keys)
+        """Make all that is derived from the job's stream as that says; False if there is none that can be read.
+
+        `rebuild.lua` looks at it and changes only what is wrong.
+        """
         while True:
-            last = await self._last_place(keys)
-            if last is None:
+            fold = await self._whole_fold(keys)
+            if fold is None:
                 return False
-            await fold.advance(self._reader, last)
-            if await rebuild(self._server, fold):
+            if await rebuild(self._server, fold) != b"changed":
                 return True
 
     async def _begun_fold(self, keys: JobKeys) -> Fold:
@@ -79,40 +101,85 @@ class JobProjections:
         await fold.advance(self._reader, Place(0, 1))
         return fold
 
-    async def _last_place(self, keys: JobKeys) -> Place | None:
-        entries = as_entries(await self._server.read("XREVRANGE", keys.stream, "+", "-", "COUNT", 1))
-        return Place.parse(entries[0][0]) if entries else None
+    async def _whole_fold(self, keys: JobKeys) -> Fold | None:
+        """Return the fold of all records, with the sparse index that there is if that is right, else with a new one."""
+        last, index = await self._server.read_at_once(
+            [("XREVRANGE", keys.stream, "+", "-", "COUNT", 1), ("LRANGE", keys.index, 0, -1)]
+        )
+        if last is WRONG_TYPE or not last:
+            return None
+        end, found = Place.parse(as_entries(last)[0][0]), as_texts(index)
+        fold = Fold(keys)
+        fold.index = LogIndex(found)
+        try:
+            await fold.advance(self._reader, end)
+            if fold.index.entries != found or fold.index.gap_at is not None:
+                fold = Fold(keys)
+                await fold.advance(self._reader, end)
+        except StoreFormatError:
+            return None
+        return fold
 
 
-def _compare(
-    subject: str, fold: Fold, fields: dict[str, str], standing: set[str], index: list[str]
-) -> list[Difference]:
-    expected = {key for key, belongs in fold.listings().items() if belongs} | {fold.keys.ids}
-    said = to_hash(fold.state) if fold.state else {}
+def compare_fields(subject: str, fold: Fold, found: dict[str, str]) -> list[Difference]:
+    """Return where a hash's fields differ from what a fold says."""
+    fields, said = dict(found), to_hash(fold.state) if fold.state else {}
     for name in LATER_FIELDS:
         if not fields.get(name):
             # Older programs wrote none; on `fakeredis` the mark is empty.
             fields.pop(name, None)
             said.pop(name, None)
-    differences = compare(subject, "field", said, fields)
-    differences += compare(subject, "listing", dict.fromkeys(expected, "member"), dict.fromkeys(standing, "member"))
+    return compare(subject, "field", said, fields)
+
+
+def _place_of(fields: dict[str, str]) -> Place | None:
+    position, part = fields.get("position", ""), fields.get("part", "")
+    is_place = position.isascii() and position.isdigit() and part.isascii() and part.isdigit()
+    return Place(int(position[:20]), int(part[:20])) if is_place else None
+
+
+def _compare_listings(subject: str, fold: Fold, in_ids: Reply, replies: Sequence[Reply]) -> list[Difference]:
+    listings, queue = fold.listings(), fold.belongs_in_queue()
+    expected = {key for key, belongs in listings.items() if belongs} | {fold.keys.ids}
+    standing = {key for key, score in zip(listings, replies, strict=False) if _is_there(score)}
+    if _is_there(in_ids):
+        standing.add(fold.keys.ids)
+    differences = compare(subject, "listing", dict.fromkeys(expected, "member"), dict.fromkeys(standing, "member"))
+    queued = {name for name, entry in zip(queue, replies[len(listings) :], strict=False) if _is_there(entry)}
+    places = {name: "an entry" for name, is_there in queue.items() if is_there}
+    return differences + compare(subject, "queue", places, dict.fromkeys(queued, "an entry"))
+
+
+def _is_there(reply: Reply) -> bool:
+    return reply is not WRONG_TYPE and reply not in (None, 0)
+
+
+def _compare_index(subject: str, fold: Fold, index: list[str], *, is_list: bool) -> list[Difference]:
+    if not is_list:
+        return [Difference(subject, "sparse index", "a list", "another type")]
     if index != fold.index.entries:
-        differences.append(Difference(subject, "sparse index", ", ".join(fold.index.entries), ", ".join(index)))
-    elif fold.index.gap_at is not None:
-        differences.append(Difference(subject, "sparse index", f"an entry before {fold.index.gap_at}", None))
-    return differences
+        return [Difference(subject, "sparse index", ", ".join(fold.index.entries), ", ".join(index))]
+    if fold.index.gap_at is not None:
+        return [Difference(subject, "sparse index", f"an entry before {fold.index.gap_at}", None)]
+    return []
 
 
-def _compare_queue(subject: str, fold: Fold, found: set[str]) -> list[Difference]:
-    belongs = fold.belongs_in_queue()
-    expected = {name: "an entry" for name, is_there in belongs.items() if is_there}
-    return compare(subject, "queue", expected, dict.fromkeys(found & belongs.keys(), "an entry"))
+def _compare_ring(subject: str, fold: Fold, length: Reply, ends: Reply) -> list[Difference]:
+    """Return what is wrong with the ring. Nothing else has its entries: what is lost of them can't be mended."""
+    if length is WRONG_TYPE:
+        return [Difference(subject, "ring", "a hash", "another type")]
+    if not fold.has_ring:
+        return [Difference(subject, "ring", None, f"{length} fields")] if length else []
+    first, last = (int(text) if text and text.isdigit() else None for text in ends)
+    expected = None if first is None or last is None else last - first + 1 + RING_COUNTERS
+    if length and expected == length:
+        return []
+    return [Difference(subject, "ring", f"{expected or 'its'} fields", f"{length} fields" if length else None)]
 
 
-async def rebuild(server: Server, fold: Fold) -> bool:
-    """Write what a fold says as `rebuild.lua` does; False if the stream has gone on since."""
-    if fold.state is None:
-        return False
+async def rebuild(server: Server, fold: Fold) -> bytes:
+    """Mend by `rebuild.lua` what differs from a fold, and return its answer: "right", "mended" or "changed"."""
+    assert fold.state is not None
     listings = fold.listings()
     leaves = [key for key, belongs in listings.items() if not belongs]
     joins = [key for key, belongs in listings.items() if belongs]
@@ -120,24 +187,10 @@ async def rebuild(server: Server, fold: Fold) -> bool:
     pairs = [text for pair in fields.items() for text in pair]
     keys = fold.keys
     queue, in_queue = keys.queue(fold.state.lease_queue), fold.belongs_in_queue()
-    queue_keys = [queue.dispatch, queue.backlog, queue.tickets, queue.leases, queue.clock]
-    in_queue_arguments: list[str | int] = [
-        fold.state.user_id or "",
-        int(in_queue["backlog"]),
-        int(in_queue["lease"]),
-        queue.channel,
-    ]
-    all_keys = [keys.hash, keys.stream, keys.index, keys.ids, *queue_keys, *leaves, *joins]
-    head: list[str | int] = [str(fold.place), keys.job_id, fold.member(), *in_queue_arguments, len(leaves), len(fields)]
-    reply = await server.run(REBUILD, all_keys, [*head, *pairs, *fold.index.entries])
-    return bool(reply)
-
-
-def belongs(listing: str, member: str, keys: JobKeys, fields: dict[str, str]) -> bool:
-    """Tell whether a listing's member is as the job's hash says."""
-    fold = Fold(keys)
-    try:
-        fold.state = from_hash(keys.job_id, [as_bytes(text) for pair in fields.items() for text in pair])
-    except ProjectionDamagedError:
-        return False
-    return member == fold.member() and fold.listings().get(listing, False)
+    all_keys = [keys.hash, keys.stream, keys.index, keys.ring, keys.ids]
+    all_keys += [queue.dispatch, queue.backlog, queue.tickets, queue.leases, queue.clock, *leaves, *joins]
+    head: list[str | int] = [str(fold.place), keys.job_id, fold.member(), fold.state.user_id or ""]
+    head += [int(in_queue["backlog"]), int(in_queue["lease"]), int(fold.has_ring), queue.channel]
+    arguments = [*head, len(leaves), len(fields), *pairs, *fold.index.entries]
+    reply: bytes = await server.run(REBUILD, all_keys, arguments)
+    return reply

@@ -1,60 +1,95 @@
--- Write a job's hash, sparse index, listings and place in its queue as its stream says: one atomic step.
+-- Make a job's hash, sparse index, ring, listings and place in its queue as its stream says: one atomic step, which looks at
+-- each of them and changes only what is wrong.
 --
--- KEYS  1 hash, 2 stream, 3 sparse index, 4 ids, 5 dispatch, 6 backlog, 7 tickets, 8 leases, 9 clock,
---       10.. listings: first those to leave, then those to join
+-- KEYS  1 hash, 2 stream, 3 sparse index, 4 ring, 5 ids, 6 dispatch, 7 backlog, 8 tickets, 9 leases, 10 clock,
+--       11.. listings: first those to leave, then those to join
 -- ARGV  1 the stream's last id that was folded, 2 job id, 3 member of the listings, 4 user, 5 whether it is queued, 6 whether
---       it is claimed, 7 the queue's channel, 8 how many listings to leave, 9 how many fields; then these, as names and
---       values; then the sparse index's entries
+--       it is claimed, 7 whether it may have a ring, 8 the queue's channel, 9 how many listings to leave, 10 how many fields;
+--       then these, as names and values; then the sparse index's entries
 -- CONST REBUILT_LEASE_MS
 --
--- Returns 1; or 0 and changes nothing: the stream has gone on.
+-- Returns "right" (nothing had to be changed), "mended", or "changed" and changes nothing: the stream has gone on.
 
--- Libraries: telling, standing, clock, tickets, queue
+-- Libraries: telling, standing, calls, clock, tickets, queue, mending
 
-local hash, stream, index, ids = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local dispatch, backlog, tickets, leases, clock = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
-local user, is_queued, is_claimed, channel = ARGV[4], ARGV[5] == '1', ARGV[6] == '1', ARGV[7]
-local leaving, fields = tonumber(ARGV[8]), tonumber(ARGV[9])
+local hash, stream, index, ring, ids = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local dispatch, backlog, tickets, leases, clock = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
+local job_id, member, user, is_queued, is_claimed = ARGV[2], ARGV[3], ARGV[4], ARGV[5] == '1', ARGV[6] == '1'
+local has_ring, channel, leaving, fields = ARGV[7] == '1', ARGV[8], tonumber(ARGV[9]), tonumber(ARGV[10])
+local BEFORE_LISTINGS, BEFORE_FIELDS = 10, 10
 
 local last = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)
 if not last[1] or last[1][1] ~= ARGV[1] then
-  return 0
+  return 'changed'
 end
 
-redis.call('DEL', hash)
-for i = 10, 9 + 2 * fields, 2 do
-  redis.call('HSET', hash, ARGV[i], ARGV[i + 1])
+must_be('hash', hash, ring, tickets, clock)
+must_be('list', index)
+must_be('zset', ids, backlog, leases, unpack(KEYS, BEFORE_LISTINGS + 1))
+must_be('stream', dispatch)
+local known, expected = redis.call('HGETALL', hash), {}
+for i = BEFORE_FIELDS + 1, BEFORE_FIELDS + 2 * fields, 2 do
+  expected[ARGV[i]] = ARGV[i + 1]
 end
-redis.call('DEL', index)
-for i = 10 + 2 * fields, #ARGV do
-  redis.call('RPUSH', index, ARGV[i])
+for i = 1, #known, 2 do
+  if not expected[known[i]] then
+    mend('HDEL', hash, known[i])
+  elseif expected[known[i]] == known[i + 1] then
+    expected[known[i]] = nil
+  end
 end
-redis.call('ZADD', ids, 0, ARGV[2])
-for i = 10, #KEYS do
-  if i < 10 + leaving then
-    redis.call('ZREM', KEYS[i], ARGV[3])
-  else
-    redis.call('ZADD', KEYS[i], 0, ARGV[3])
+for name, value in pairs(expected) do
+  mend('HSET', hash, name, value)
+end
+
+local entries, is_right = redis.call('LRANGE', index, 0, -1), true
+local before_entries = BEFORE_FIELDS + 2 * fields
+for i = 1, math.max(#entries, #ARGV - before_entries) do
+  is_right = is_right and entries[i] == ARGV[before_entries + i]
+end
+if not is_right then
+  mend('DEL', index)
+  for i = before_entries + 1, #ARGV do
+    redis.call('RPUSH', index, ARGV[i])
+  end
+end
+if not has_ring and redis.call('EXISTS', ring) == 1 then
+  mend('DEL', ring)
+end
+
+local function stand_in(listing, name, belongs)
+  local is_there = redis.call('ZSCORE', listing, name)
+  if belongs and not is_there then
+    mend('ZADD', listing, 0, name)
+  elseif is_there and not belongs then
+    mend('ZREM', listing, name)
   end
 end
 
-local new_ticket
+stand_in(ids, job_id, true)
+for i = BEFORE_LISTINGS + 1, #KEYS do
+  stand_in(KEYS[i], member, i > BEFORE_LISTINGS + leaving)
+end
+
+local waiting, message = user .. '\0' .. member, nil
 if is_queued then
-  local ticket = redis.call('HGET', tickets, user)
-  if ticket and #redis.call('XRANGE', dispatch, ticket, ticket) == 0 then
-    redis.call('HDEL', tickets, user)
+  stand_in(backlog, waiting, true)
+  if not is_waiting(dispatch, ticket_of(tickets, user)) then
+    mend('HDEL', tickets, user)
+    message = enter_queue(dispatch, backlog, tickets, user, member)
   end
-  new_ticket = enter_queue(dispatch, backlog, tickets, user, ARGV[3])
-else
-  leave_queue(dispatch, backlog, tickets, user, ARGV[3])
+elseif redis.call('ZSCORE', backlog, waiting) then
+  answer = 'mended'
+  leave_queue(dispatch, backlog, tickets, user, member)
 end
-if is_claimed then
+local deadline = redis.call('ZSCORE', leases, job_id)
+if is_claimed and not deadline then
   local lease_ms = REBUILT_LEASE_MS
-  redis.call('ZADD', leases, 'NX', advance_clock(clock, lease_ms) + lease_ms, ARGV[2])
-else
-  redis.call('ZREM', leases, ARGV[2])
+  mend('ZADD', leases, advance_clock(clock, lease_ms) + lease_ms, job_id)
+elseif deadline and not is_claimed then
+  mend('ZREM', leases, job_id)
 end
-if new_ticket then
-  tell(channel, new_ticket)
+if message then
+  tell(channel, message)
 end
-return 1
+return answer

@@ -29,6 +29,11 @@ def as_text(item: bytes) -> str:
     return item.decode("utf-8", "surrogateescape")
 
 
+def as_count(reply: Reply) -> int:
+    """Read how many there are in a key; none in one of another type."""
+    return 0 if reply is WRONG_TYPE else int(reply)
+
+
 def as_bytes(text: str) -> bytes:
     """Write a text as it was when `as_text` read it."""
     return text.encode("utf-8", "surrogateescape")
