@@ -37,8 +37,7 @@ from ci_eventstore.jobs.commands import AppendEvents, Cancel, Command, Complete,
 from ci_eventstore.jobs.log_sink import JobLogSink
 from ci_eventstore.jobs.state import JobState, to_job
 from ci_eventstore.keys import Keys
-from ci_eventstore.projection.differences import Difference
-from ci_eventstore.projection.projections import Progress
+from ci_eventstore.projection.differences import Difference, Progress
 from ci_eventstore.server import deployments
 from ci_eventstore.server.deployments import Deployment
 from ci_eventstore.settings import Access, Durability, Settings
@@ -342,10 +341,7 @@ class RedisJobRepository(AccountRepository):
     # Projection
 
     async def verify(self, job_id: str | None = None, *, progress: Progress | None = None) -> list[Difference]:
-        """Return where hashes and indexes differ from what the streams say: of one job, or of the whole store.
-
-        `progress` is told now and then how many jobs were looked at, and about how many there are.
-        """
+        """Return where hashes and indexes differ from what the streams say: of one job, or of the whole store."""
         return await self._store.projections.verify(job_id, progress)
 
     async def rebuild(self, job_id: str | None = None, *, progress: Progress | None = None) -> list[Difference]:

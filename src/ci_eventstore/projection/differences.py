@@ -1,7 +1,10 @@
 """Where the store's derived data isn't what its source says. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+
+#: Is told now and then how many jobs were looked at, and about how many there are.
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True, order=True)

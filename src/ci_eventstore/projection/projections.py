@@ -1,20 +1,17 @@
 """Verify and rebuild the whole store, or one job of it."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 
 from ci_common.errors import JobNotFoundError
 from ci_eventstore.claims.overview import rebuild_queue_names
 from ci_eventstore.keys import JobKeys, Keys, QueueKeys, all_keys_pattern
 from ci_eventstore.projection.accounts import AccountProjections
-from ci_eventstore.projection.differences import Difference
+from ci_eventstore.projection.differences import Difference, Progress
 from ci_eventstore.projection.glance import doubtful
 from ci_eventstore.projection.jobs import JobProjections
 from ci_eventstore.projection.strays import Strays, sorted_set
 from ci_eventstore.projection.tickets import Tickets
 from ci_eventstore.server.client import Server
-
-#: Is told how many jobs were looked at, and about how many there are.
-Progress = Callable[[int, int], None]
 
 
 class Projections:
