@@ -18,7 +18,7 @@ from ci_eventstore.claims.claim import CANCELLER, Claim, Claimed
 from ci_eventstore.claims.claimer import Claimer, Heard
 from ci_eventstore.claims.lease_keeper import LeaseKeeper
 from ci_eventstore.controllers.claimed_job import ClaimedJob
-from ci_eventstore.controllers.handlers import STORE_SECONDS, Handlers
+from ci_eventstore.controllers.handlers import STORE_SECONDS, Handlers, give_up_in_time
 from ci_eventstore.controllers.health import MachineHealth
 from ci_eventstore.controllers.intake import Intake
 from ci_eventstore.errors import ConfigurationError
@@ -148,6 +148,7 @@ class Controller:
         """Claim no more jobs, and give back at once those that run; ends that aren't stored in 3 seconds aren't."""
         self._is_hurried = True
         self.stop()
+        self._open_intake().hurry()
         for job in list(self._running.values()):
             job.interrupt()
             job.hurry(STORE_SECONDS)
@@ -306,8 +307,8 @@ class Controller:
         self._drop(job)
 
     def _interrupt(self, claim: Claim, answer: str) -> None:
-        job = self._running.get(claim)
-        if job is not None:
+        if (job := self._running.get(claim)) is not None:
+            give_up_in_time(job, self._give_up)
             job.interrupt(lost=answer == "lost", cancelled=answer == "cancel")
 
     async def _wait(self) -> None:

@@ -105,11 +105,7 @@ class Handlers:
     def _abandon(self, task: asyncio.Task[None], job: ClaimedJob) -> None:
         """Cancel a task once more, and wait for it no longer."""
         del self._jobs[task]
-        if job.body.is_inside:
-            logger.error(
-                "the handler of job %s doesn't end: the job is given up, and goes to others when its lease runs out",
-                job.job.id,
-            )
+        _give_up_if_inside(job, self._give_up)
         self._give_up(job)
         task.cancel()
 
@@ -117,3 +113,19 @@ class Handlers:
         self._jobs.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("a handler's task failed", exc_info=error)
+
+
+def give_up_in_time(job: ClaimedJob, give_up: Callable[[ClaimedJob], None]) -> None:
+    """Give up a job that is about to be interrupted for the first time, unless its handler ends in time."""
+    if not job.body.is_wanted:
+        asyncio.get_running_loop().call_later(HANDLER_SECONDS, _give_up_if_inside, job, give_up)
+
+
+def _give_up_if_inside(job: ClaimedJob, give_up: Callable[[ClaimedJob], None]) -> None:
+    """Give up a job whose handler goes on though it was interrupted, and say so."""
+    if job.body.is_inside and not job.is_over:
+        logger.error(
+            "the handler of job %s doesn't end: the job is given up, and goes to others when its lease runs out",
+            job.job.id,
+        )
+        give_up(job)

@@ -11,10 +11,12 @@ from ci_eventstore.controllers.claimed_job import ClaimedJob
 logger = logging.getLogger("ci_eventstore.controllers")
 
 #: How long a controller that is stopped waits for jobs that it has asked for already.
-ASKED_SECONDS = 0.6
+ASKED_SECONDS = 1.4
 #: How long one that has no jobs any more waits for the store: to take back its offer, and to be forgotten.
-WITHDRAW_SECONDS = 0.6
-SIGN_OFF_SECONDS = 0.3
+WITHDRAW_SECONDS = 1.0
+SIGN_OFF_SECONDS = 0.4
+#: The same in a hurry, for each of these.
+HURRY_SECONDS = 0.2
 
 
 class Intake:
@@ -32,6 +34,9 @@ class Intake:
         #: The question that is on its way.
         self._asking: asyncio.Task[list[ClaimedJob]] | None = None
         self._is_stopped = False
+        self._is_hurried = False
+        #: Whether the store has left a question unanswered for too long, so that it is asked no more.
+        self._is_away = False
 
     def bring(self, claimed: Claimed) -> None:
         """Take over a job that an offer has brought."""
@@ -56,25 +61,31 @@ class Intake:
             return []
         await asyncio.wait({asking})
         self._asking = None
-        return [] if asking.cancelled() else asking.result()
+        return self._result(asking)
 
     def stop(self) -> None:
         """Ask no more, and wait for an answer only shortly."""
         self._is_stopped = True
         if self._asking is not None:
-            asyncio.get_running_loop().call_later(ASKED_SECONDS, self._asking.cancel)
+            asyncio.get_running_loop().call_later(self._limit(ASKED_SECONDS), self._asking.cancel)
+
+    def hurry(self) -> None:
+        """Stop, and wait for nothing that takes longer than a moment."""
+        self._is_hurried = True
+        self.stop()
 
     async def end(self) -> list[ClaimedJob]:
         """Wait for no answer, and take back the offer; return the jobs that came and that nobody was given."""
         asking, self._asking = self._asking, None
         found: list[ClaimedJob] = []
         if asking is not None:
-            await asyncio.wait({asking}, timeout=ASKED_SECONDS)
+            await asyncio.wait({asking}, timeout=self._limit(ASKED_SECONDS))
             asking.cancel()
             await asyncio.wait({asking})
-            found = [] if asking.cancelled() else asking.result()
-        for claimed in await self._claimer.withdraw(WITHDRAW_SECONDS):
-            self.bring(claimed)
+            found = self._result(asking)
+        if not self._is_away:
+            for claimed in await self._claimer.withdraw(self._limit(WITHDRAW_SECONDS)):
+                self.bring(claimed)
         return found + self._take_brought()
 
     async def close(self) -> None:
@@ -82,8 +93,16 @@ class Intake:
         await self._claimer.close()
 
     async def sign_off(self) -> None:
-        """Be forgotten."""
-        await self._claimer.sign_off(SIGN_OFF_SECONDS)
+        """Be forgotten; the store forgets by itself whoever can't tell it."""
+        if not self._is_away:
+            await self._claimer.sign_off(self._limit(SIGN_OFF_SECONDS))
+
+    def _limit(self, seconds: float) -> float:
+        return min(seconds, HURRY_SECONDS) if self._is_hurried else seconds
+
+    def _result(self, asking: asyncio.Task[list[ClaimedJob]]) -> list[ClaimedJob]:
+        self._is_away = self._is_away or asking.cancelled()
+        return [] if asking.cancelled() else asking.result()
 
     def _take_brought(self) -> list[ClaimedJob]:
         brought, self._brought = self._brought, []

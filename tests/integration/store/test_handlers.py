@@ -112,6 +112,38 @@ async def test_a_handler_that_doesnt_end_is_given_up(
     free.set()
 
 
+async def test_a_cancel_that_the_handler_swallows_ends_the_job_all_the_same(
+    repository: RedisJobRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lease runs out when the handler has had its time; the controller runs other jobs."""
+    monkeypatch.setattr(handlers, "HANDLER_SECONDS", 0.3)
+    await submit(repository, "j")
+    began, free = asyncio.Event(), asyncio.Event()
+
+    async def stubborn(job: ClaimedJob) -> None:
+        if job.job.id != "j":
+            return
+        began.set()
+        while not free.is_set():
+            try:
+                await free.wait()
+            except asyncio.CancelledError:
+                continue
+
+    async with asyncio.timeout(20), Controller(repository, settings=SETTINGS) as controller:
+        running = asyncio.create_task(controller.run(stubborn))
+        await began.wait()
+        await repository.cancel_job("j", "as planned")
+        await submit(repository, "next")
+        for job_id, status in (("j", "cancelled"), ("next", "completed")):
+            while (await log_of(repository, job_id))[0] != status:  # noqa: ASYNC110 - it is the server's
+                await asyncio.sleep(0.05)
+        free.set()
+        controller.stop()
+        await running
+    assert await log_of(repository, "j") == ("cancelled", False, "[cancelled: as planned]\n")
+
+
 async def test_a_machine_that_cant_run_jobs_gives_them_to_others(
     repository: RedisJobRepository, caplog: pytest.LogCaptureFixture
 ) -> None:
