@@ -42,9 +42,9 @@ end
 
 -- Returns a job's hash, or nothing and reports what in it can't be read.
 local function read(place)
-  local state = redis.pcall('HMGET', key(place, 1), unpack(names))
+  local state = read_hash(key(place, 1), unpack(names))
   states[place] = state
-  local wrong = state.err and 'its hash'
+  local wrong = not state and 'its hash'
   if not wrong and state[at.status] then
     local stream = redis.call('TYPE', key(place, 2))
     wrong = not STATUSES[state[at.status]] and 'status' or (stream.ok or stream) ~= 'stream' and 'its events' or nil
@@ -59,7 +59,7 @@ local function read(place)
   return state
 end
 
-local now, last, answer, standing, number
+local now, last, answer, standing, number, has_tickets
 -- What is given: place, ticket, who lost it. By whom the places were lost that are told.
 local given, places, losers = {}, {}, {}
 local function give(place, ticket, lost)
@@ -88,7 +88,7 @@ local function take_lost_jobs()
 end
 
 local error = attempt(function()
-  now = advance_clock(clock, lease_ms)
+  now, has_tickets = advance_clock(clock, lease_ms), redis.call('EXISTS', dispatch) == 1
   local kept
   kept, number = of_session(redis.call('HGET', calls, controller), call)
   standing, answer = recall(kept, number)
@@ -259,8 +259,8 @@ error = attempt(function()
     local place, ticket = one[1], one[2]
     if i > first_waiting then
       ticket = entries[ticket][1]
-    elseif is_ticket(ticket) and redis.call('EXISTS', dispatch) == 1 then
-      redis.call('XCLAIM', dispatch, 'controllers', controller, 0, ticket, 'JUSTID')
+    elseif is_ticket(ticket) and has_tickets then
+      redis.pcall('XCLAIM', dispatch, 'controllers', controller, 0, ticket, 'JUSTID')
     end
     local is_given = write(place, ticket)
     local job_id, _, member, _, owner = arguments(place)

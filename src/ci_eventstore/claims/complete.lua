@@ -35,8 +35,8 @@ end
 local found, answers, is_known = {}, {}, {}
 for i = 1, count do
   local start = BEFORE_ARGS + (i - 1) * ARGS_EACH
-  local id, state = ARGV[start + 1], redis.pcall('HMGET', KEYS[BEFORE_KEYS + i * KEYS_EACH - 2],
-    'claim', 'position', 'bytes', 'version', 'truncated_at', 'part', 'mark')
+  local id, state = ARGV[start + 1], read_hash(KEYS[BEFORE_KEYS + i * KEYS_EACH - 2],
+    'claim', 'position', 'bytes', 'version', 'truncated_at', 'part', 'mark') or {}
   local position, bytes = whole(state[2]), whole(state[3])
   local is_plain = not state[5] and position and position + 1 < INDEX_EVENTS and bytes and bytes < INDEX_BYTES
     and whole(state[4]) and whole(state[6])

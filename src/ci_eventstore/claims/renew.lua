@@ -13,13 +13,13 @@ local function renew()
   local deadline = string.format('%.0f', advance_clock(clock, lease_ms) + lease_ms)
   for i = 3, #KEYS do
     local job_id, claim = ARGV[2 * i - 4], ARGV[2 * i - 3]
-    local found = redis.pcall('HMGET', KEYS[i], 'claim', 'cancel_line')
-    if found[1] == claim then
+    local found = read_hash(KEYS[i], 'claim', 'cancel_line')
+    if found and found[1] == claim then
       leased[#leased + 1] = deadline
       leased[#leased + 1] = job_id
       answers[i - 2] = found[2] and 'cancel' or 'held'
     else
-      answers[i - 2] = found.err and 'damaged' or 'lost'
+      answers[i - 2] = found and 'lost' or 'damaged'
     end
   end
   if leased[1] then

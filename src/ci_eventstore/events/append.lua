@@ -111,7 +111,7 @@ local function next_index_entry()
 end
 
 -- Nothing is refused from here on: all was looked at. Should it be all the same: how far it came.
-local used, added, is_saved = string.format(' %.0f', now_ms), 0, false
+local used, added, is_saved, is_ring_saved = string.format(' %.0f', now_ms), 0, false, true
 
 -- The call is noted first, so that a repeated one is known whatever happens to this one.
 local function note_call()
@@ -128,15 +128,15 @@ end
 
 -- Returns the answer after an error. A first entry can be refused: its place is taken if the stream is ahead of the hash.
 local function answer_of(error)
-  if error and added == 0 and last_call then
-    redis.pcall('HSET', calls, token, last_call)
-  elseif error and added == 0 then
-    redis.pcall('HDEL', calls, token)
-  elseif error and added < count then
-    redis.pcall('HSET', calls, token, '-1 0' .. used)
-  end
-  if not error or is_saved then
+  local has_nothing = added == 0 or not is_ring_saved and position == tonumber(state[2])
+  if is_saved then
     return {'ok', position, error and error.err}
+  elseif has_nothing and last_call then
+    redis.pcall('HSET', calls, token, last_call)
+  elseif has_nothing then
+    redis.pcall('HDEL', calls, token)
+  elseif added < count or not is_ring_saved then
+    redis.pcall('HSET', calls, token, '-1 0' .. used)
   end
   return (added > 0 or string.find(error.err, ' ID ', 1, true)) and {'unprojected'} or failed(error, stream)
 end
@@ -281,7 +281,7 @@ for step in string.gmatch(moves, '%a+') do
 end
 error = error or forbidden('HSET', hash, '', '') or removing > 0 and forbidden('HDEL', hash, '')
   or index_entries[1] and forbidden('RPUSH', index, '')
-  or is_ring_used and (forbidden('HDEL', ring, '') or forbidden('DEL', ring))
+  or is_ring_used and (unreadable('XLEN', stream) or forbidden('HDEL', ring, '') or forbidden('DEL', ring))
   or #KEYS > before_listings and (unreadable('ZCARD', ids, unpack(KEYS, before_listings + 1))
     or forbidden('ZADD', ids, '0', '') or forbidden('ZREM', ids, ''))
   or moves ~= '' and unready(steps, unpack(KEYS, 7, 10))
@@ -289,9 +289,9 @@ if error then
   return error
 end
 
-local new_ticket
 error = attempt(function()
   if is_ring_used then
+    is_ring_saved = kept.is_emptied
     put_new(kept)
   end
   if not is_full then
@@ -303,20 +303,20 @@ error = attempt(function()
   end
   if is_ring_used and not kept.is_emptied then
     save_ring(kept)
+    is_ring_saved = true
   end
   save('mark', newest and mark_of(newest) or mark_before, unpack(fields))
-  if is_full then
-    return
-  end
-  if removing > 0 then
+  if removing > 0 and not is_full then
     redis.call('HDEL', hash, unpack(ARGV, 21 + 2 * setting, before_records))
   end
-  for _, entry in ipairs(index_entries) do
-    redis.call('RPUSH', index, entry)
-  end
-  if is_ring_used and kept.is_emptied then
-    redis.call('DEL', ring)
-  end
+end)
+if not is_saved then
+  return answer_of(error)
+end
+
+-- What is derived; nothing waits for what is refused before it.
+local new_ticket
+error = not is_full and attempt(function()
   if expected == 'new' then
     redis.call('ZADD', ids, 0, string.sub(member, 18))
   end
@@ -327,6 +327,8 @@ error = attempt(function()
       redis.call('ZADD', KEYS[i], 0, member)
     end
   end
+end) or error
+error = moves ~= '' and attempt(function()
   if steps.drop then
     drop_lease(KEYS[7], KEYS[10], string.sub(member, 18), ticket)
   end
@@ -336,11 +338,16 @@ error = attempt(function()
   if steps.enter then
     new_ticket = enter_queue(KEYS[7], KEYS[8], KEYS[9], user, member)
   end
+end) or error
+error = attempt(function()
+  for _, entry in ipairs(index_entries) do
+    redis.call('RPUSH', index, entry)
+  end
+  if is_ring_used and kept.is_emptied then
+    redis.call('DEL', ring)
+  end
   forget_others()
-end)
-if not is_saved then
-  return answer_of(error)
-end
+end) or error
 
 if not told_ids then
   tell_places(stream, place_before, position .. '-' .. part, mark_before)

@@ -28,13 +28,16 @@ if error then
   return error
 end
 
-local standing, new_ticket = QUEUED, nil
-local function save(mark, ...)
+local new_ticket
+local function list(standing)
   redis.call('ZADD', ids, '0', id)
   for first = BEFORE_LISTINGS, #KEYS - 1, LISTINGS_EACH do
     redis.call('ZADD', KEYS[first + 1], '0', member)
     redis.call('ZADD', KEYS[first + standing], '0', member)
   end
+end
+
+local function save(mark, ...)
   redis.call('XADD', stream, '0-1', 'e', created)
   redis.call('HSET', hash, 'position', '0', 'part', '1', 'bytes', '0', 'lines', '0', 'mark', mark, ...)
 end
@@ -58,6 +61,7 @@ end
 
 local function wait()
   return attempt(function()
+    list(QUEUED)
     new_ticket = enter_queue(dispatch, backlog, tickets, user, member)
     save(mark_of(created), unpack(ARGV, BEFORE_FIELDS + 1))
   end)
@@ -76,10 +80,9 @@ end
 
 -- Libraries: clock, payloads, offers
 
-local controller, record, lease_ms, now, ticket, claimed
+local controller, record, lease_ms, now
 error = attempt(function()
   controller, record, lease_ms, now = next_offer(ARGV[8])
-  ticket = controller and add_ticket(dispatch, tickets, user)
 end)
 if error or not controller then
   error = error or wait()
@@ -89,11 +92,15 @@ if error or not controller then
   return answer_of(error)
 end
 
--- The ticket makes it another claim, should this fail and be tried again.
-local claim = '1 ' .. token .. ticket
-standing, claimed = RUNNING, claimed_payloads(ARGV[7], controller)(1, 1, claim, ticket)
+local ticket, claimed
 error = attempt(function()
+  list(RUNNING)
+  redis.call('ZADD', leases, now + lease_ms, id)
+  ticket = add_ticket(dispatch, tickets, user)
   deliver(ticket, controller)
+  -- The ticket makes it another claim, should this fail and be tried again.
+  local claim = '1 ' .. token .. ticket
+  claimed = claimed_payloads(ARGV[7], controller)(1, 1, claim, ticket)
   -- Of two values of a field the last one counts.
   local fields = {'start_time', ARGV[6], unpack(ARGV, BEFORE_FIELDS + 1)}
   for _, text in ipairs({'part', '2', 'version', '2', 'status', 'running', 'epoch', '1', 'attempts', '1',
@@ -102,14 +109,14 @@ error = attempt(function()
   end
   save(mark_of(claimed), unpack(fields))
   redis.call('XADD', stream, '0-2', 'e', claimed)
-  redis.call('ZADD', leases, now + lease_ms, id)
   -- Earlier ones are known to the controller, or it would have made no offer.
   redis.call('HSET', offered, controller, string.match(record, '^[^\n]+') .. '\n' .. string.sub(claim, 3) .. ' ' .. id)
 end)
 if error then
-  redis.pcall('XACK', dispatch, 'controllers', ticket)
-  redis.pcall('XDEL', dispatch, ticket)
-  redis.pcall('HSET', offered, controller, record)
+  attempt(function()
+    remove_ticket(dispatch, ticket)
+    redis.call('HSET', offered, controller, record)
+  end)
 else
   local head = string.match(record, '^%S+') .. '\n' .. id .. '\n' .. #created .. '\n'
   tell(ARGV[8] .. string.match(record, '^%x+'), head .. created .. claimed)

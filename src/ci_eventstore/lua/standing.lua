@@ -16,6 +16,15 @@ local function failed(reply, key)
   return error and reply or nil
 end
 
+-- Returns the values of a hash's fields; nothing if the key holds something of another type.
+local function read_hash(key, ...)
+  local values = redis.pcall('HMGET', key, ...)
+  if values.err and not string.find(values.err, 'WRONGTYPE', 1, true) then
+    error(values)
+  end
+  return not values.err and values or nil
+end
+
 -- Returns the error for the first of some keys that a command can't read; the command takes nothing but a key.
 local function unreadable(command, ...)
   for _, key in ipairs({...}) do

@@ -1,0 +1,355 @@
+"""Each script with something to do, driven through its typed function, and what has to be true when it is done once."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from ci_common.models import APIKey, Job, JobEvent, JobStatus, User
+from ci_eventstore.accounts.store import AccountStore
+from ci_eventstore.claims.claim import Claimed
+from ci_eventstore.claims.completions import COMPLETE, _describe, _Line, _Waiting
+from ci_eventstore.claims.offer import Offer
+from ci_eventstore.claims.store import ClaimStore, _Candidate
+from ci_eventstore.events.append import append
+from ci_eventstore.events.batch import encode_logs, encode_records
+from ci_eventstore.events.caller import Call
+from ci_eventstore.jobs.commands import Cancel, Command, Complete, UpdateStatus
+from ci_eventstore.jobs.create import create_waiting, waiting_job
+from ci_eventstore.jobs.decide import decide, decide_creation
+from ci_eventstore.jobs.state import JobState
+from ci_eventstore.jobs.store import plan_change, records_of_call
+from ci_eventstore.keys import Keys, listing_member
+from ci_eventstore.projection.jobs import JobProjections
+from ci_eventstore.repository import RedisJobRepository
+from ci_eventstore.store import check_format
+from tests.integration.store.refusing_server import RefusingServer
+
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+KEYS = Keys("ci")
+LEASE = 30.0
+
+
+def log(data: str) -> JobEvent:
+    return JobEvent("log", data, timestamp=NOW)
+
+
+@dataclass(kw_only=True)
+class Scene:
+    """A store in which something is about to happen."""
+
+    repository: RedisJobRepository
+    server: RefusingServer
+    #: What `prepare` has left for `act`.
+    claimed: Sequence[Claimed] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """One call of a script's typed function."""
+
+    script: str
+    prepare: Callable[[Scene], Awaitable[None]]
+    act: Callable[[Scene], Awaitable[Any]]
+    #: What is true once it has been done, and done once.
+    check: Callable[[Scene], Awaitable[None]]
+
+
+async def text_of(scene: Scene, job_id: str) -> list[str]:
+    """Return what a job's log has, and its `complete` events as their results."""
+    events = await scene.repository.get_events_since(job_id, 0)
+    return [event.data or "" if event.type == "log" else str(event.success) for event in events]
+
+
+async def status_of(scene: Scene, job_id: str) -> str:
+    job = await scene.repository.get_job(job_id)
+    assert job is not None
+    return str(job.status)
+
+
+async def state_of(scene: Scene, job_id: str) -> JobState:
+    state = await scene.repository._store.jobs.state(job_id)
+    assert state is not None
+    return state
+
+
+async def create(scene: Scene, *jobs: str, status: str = "queued", **more: Any) -> None:
+    for job_id in jobs:
+        await scene.repository.create_job(
+            Job(id=job_id, status=JobStatus(status), user_id=job_id[0], created_at=NOW, **more)
+        )
+
+
+async def running(scene: Scene) -> None:
+    await create(scene, "a1", status="running", events=[log("first")])
+
+
+async def append_logs(scene: Scene) -> bool:
+    return await append(scene.server, KEYS.job("a1"), encode_logs([log("x"), log("y"), log("z")]), call=Call("t" * 16))
+
+
+async def logs_are_there(scene: Scene) -> None:
+    assert await text_of(scene, "a1") == ["first", "x", "y", "z"]
+
+
+async def append_to_ring(scene: Scene) -> bool:
+    batch = encode_logs([log("x" * 9)])
+    return await append(scene.server, KEYS.job("a1"), batch, call=Call("t" * 16), head_bytes=10)
+
+
+async def ring_is_there(scene: Scene) -> None:
+    await scene.repository.complete_job("a1", True, NOW)
+    found = await text_of(scene, "a1")
+    assert found == ["first", "x" * 9, "True"]
+
+
+def commanding(command: Command, job_id: str = "a1") -> Callable[[Scene], Awaitable[bool]]:
+    async def act(scene: Scene) -> bool:
+        state = await state_of(scene, job_id)
+        records, keys = decide(job_id, state, command, NOW), KEYS.job(job_id)
+        change = plan_change(keys, state, records)
+        call, batch = Call("u" * 16), encode_records(records)
+        return await append(scene.server, keys, batch, call=call, change=change, claim="*", head_bytes=10)
+
+    return act
+
+
+async def waiting(scene: Scene) -> None:
+    await create(scene, "a1", "a2")
+
+
+async def claimed_one(scene: Scene) -> None:
+    await create(scene, "a1", "a2", "b1")
+    scene.claimed = await scene.repository.claims.claim("default", "c1", 2, LEASE)
+
+
+async def a1_is_cancelled(scene: Scene) -> None:
+    assert (await status_of(scene, "a1"), await text_of(scene, "a1")) == ("cancelled", ["[cancelled]\n", "False"])
+
+
+async def a1_is_queued(scene: Scene) -> None:
+    assert await status_of(scene, "a1") == "queued"
+    await scene.repository.claims.claim("default", "c9", 9, LEASE)
+    assert await status_of(scene, "a1") == "running"
+
+
+async def overfull(scene: Scene) -> None:
+    await running(scene)
+    await append_to_ring(scene)
+
+
+async def a1_has_ended(scene: Scene) -> None:
+    found = await text_of(scene, "a1")
+    assert found == ["first", "x" * 9, "True"]
+    assert await status_of(scene, "a1") == "completed"
+
+
+async def nothing(scene: Scene) -> None:
+    await create(scene, "b1")
+    await scene.repository.claims.claim("default", "c1", 1, LEASE)
+
+
+async def create_ended(scene: Scene) -> bool:
+    job = Job(id="a1", status=JobStatus.RUNNING, user_id="a", created_at=NOW)
+    records = decide_creation(job, [log("x"), log("y")], NOW)
+    change, keys = plan_change(KEYS.job("a1"), None, records), KEYS.job("a1")
+    return await append(scene.server, keys, encode_records(records), call=Call("t" * 16), change=change)
+
+
+async def a1_is_created(scene: Scene) -> None:
+    assert (await status_of(scene, "a1"), await text_of(scene, "a1")) == ("running", ["x", "y"])
+
+
+async def create_queued(scene: Scene) -> None:
+    job = Job(id="a1", status=JobStatus.QUEUED, user_id="a", created_at=NOW)
+    created = waiting_job(records_of_call(decide_creation(job, [], NOW), "t" * 16))
+    assert created is not None
+    await create_waiting(scene.server, KEYS.job("a1"), created)
+
+
+async def offering(scene: Scene) -> None:
+    """A controller has nothing to do, offers to take a job, and listens."""
+    await nothing(scene)
+    offer = Offer("c2", 10_000)
+    [partition] = scene.repository.claims.partitions("default")
+    await scene.repository.claims.claim_in(partition, "c2", 1, LEASE, offer, makes_offer=True)
+    subscription = scene.repository._store.server.subscription(lambda *_: None, lambda *_: None)
+    channel = partition.controllers_channel + offer.session
+    subscription.listen(channel)
+    while not (await scene.server.read("PUBSUB", "NUMSUB", channel))[1]:
+        pass
+
+
+async def a1_is_given_or_waits(scene: Scene) -> None:
+    if await status_of(scene, "a1") == "queued":
+        await a1_is_queued(scene)
+    assert await scene.server.read("XLEN", "{ci:0}:dispatch:default") == 2
+    state = await state_of(scene, "a1")
+    assert await scene.server.read("ZSCORE", "{ci:0}:leases:default", "a1") is not None
+    assert (state.epoch, state.attempts) == (1, 1)
+
+
+def claims(scene: Scene) -> ClaimStore:
+    return ClaimStore(scene.server, KEYS)
+
+
+async def peek(scene: Scene) -> Any:
+    [partition] = claims(scene).partitions("default")
+    return await claims(scene)._peek(partition, 2, 30_000, Offer("c2", 10_000), True)
+
+
+async def lapsed(scene: Scene) -> None:
+    """One job has a controller that is gone, another one waits with the next of its user."""
+    await claimed_one(scene)
+    await scene.repository.under(scene.claimed[1].claim).complete_job("b1", True, NOW)
+    await create(scene, "a3")
+    await scene.server.read("HINCRBY", "{ci:0}:clock", "now", 31_000)
+
+
+async def claim(scene: Scene) -> list[Claimed]:
+    [partition] = claims(scene).partitions("default")
+    members = [(job_id, "a", listing_member(NOW, job_id)) for job_id in ("a2", "a3")]
+    waiting = [_Candidate(*member) for member in members]
+    return await claims(scene)._take(partition, "c2", [_Candidate("a1")], waiting, 30_000, "abcd-1")
+
+
+async def both_are_claimed(scene: Scene) -> None:
+    await scene.server.read("HINCRBY", "{ci:0}:clock", "now", 31_000)
+    await scene.repository.claims.claim("default", "c3", 9, LEASE)
+    for job_id in ("a1", "a2"):
+        state = await state_of(scene, job_id)
+        assert (state.controller, state.epoch) == ("c3", state.attempts)
+        assert state.epoch in ((2, 3) if job_id == "a1" else (1, 2))
+
+
+async def complete(scene: Scene) -> None:
+    [partition] = claims(scene).partitions("default")
+    end = JobEvent("complete", success=True, timestamp=NOW)
+    batch = [_Waiting(one, end, "", None) for one in scene.claimed]  # type: ignore[arg-type]
+    line = _Line(partition, session="e" * 16, number=1)
+    await scene.server.run(COMPLETE, *_describe(line, batch))
+
+
+async def both_are_completed(scene: Scene) -> None:
+    for one in scene.claimed:
+        if await status_of(scene, one.job.id) == "running":
+            # Told "n", a controller goes the way of all appends.
+            await scene.repository.under(one.claim).complete_job(one.job.id, True, NOW)
+        assert (await status_of(scene, one.job.id), await text_of(scene, one.job.id)) == ("completed", ["True"])
+
+
+async def renew(scene: Scene) -> Any:
+    return await claims(scene).renew("default", [one.claim for one in scene.claimed], LEASE)
+
+
+async def leases_are_held(scene: Scene) -> None:
+    for job_id in ("a1", "b1"):
+        assert await scene.server.read("ZSCORE", "{ci:0}:leases:default", job_id) is not None
+
+
+async def idle(scene: Scene) -> None:
+    await nothing(scene)
+    await claims(scene).claim("default", "c2", 1, LEASE)
+    [partition] = claims(scene).partitions("default")
+    await claims(scene)._peek(partition, 1, 30_000, Offer("c2", 10_000), True)
+
+
+async def tidy(scene: Scene) -> None:
+    await claims(scene).sign_off("default", "c2")
+
+
+async def c2_is_forgotten(scene: Scene) -> None:
+    assert await scene.server.read("HEXISTS", "{ci:0}:offered:default", "c2") == 0
+
+
+async def damaged(scene: Scene) -> None:
+    await claimed_one(scene)
+    await scene.server.read("HSET", "{ci:0}:job:a1", "status", "completed")
+    await scene.server.read("ZREM", "{ci:0}:leases:default", "a1")
+
+
+async def rebuild(scene: Scene) -> bool:
+    return await JobProjections(scene.server).rebuild(KEYS.job("a1"))
+
+
+async def a1_is_running(scene: Scene) -> None:
+    assert await status_of(scene, "a1") == "running"
+
+
+async def initialize(scene: Scene) -> None:
+    await check_format(scene.server, Keys("other"))
+
+
+async def is_initialized(scene: Scene) -> None:
+    found = await scene.server.read("HMGET", "{other:accounts}:store", "format", "partitions")
+    assert found == [b"1", b"1"]
+
+
+USER = User(id="u1", name="Ada", email="ada@example.org", created_at=NOW)
+API_KEY = APIKey(id="k1", user_id="u1", key_hash="f" * 64, created_at=NOW)
+
+
+def accounts(scene: Scene) -> AccountStore:
+    return AccountStore(scene.server, KEYS)
+
+
+async def no_user(scene: Scene) -> None:
+    """Nobody is there."""
+
+
+async def create_user(scene: Scene) -> None:
+    await accounts(scene).create_user(USER)
+
+
+async def user_is_there(scene: Scene) -> None:
+    found = [await scene.repository.get_user("u1"), await scene.repository.get_user_by_email("ADA@example.org")]
+    assert found == [USER, USER]
+    assert await scene.repository.list_users() == [USER]
+
+
+async def create_api_key(scene: Scene) -> None:
+    await accounts(scene).create_api_key(API_KEY)
+
+
+async def api_key_is_there(scene: Scene) -> None:
+    assert await scene.repository.get_api_key_by_hash("f" * 64) == API_KEY
+    assert await scene.repository.list_api_keys("u1") == await scene.repository.list_api_keys() == [API_KEY]
+
+
+async def update_user(scene: Scene) -> None:
+    await accounts(scene).update_user_active("u1", False)
+
+
+async def user_is_inactive(scene: Scene) -> None:
+    user = await scene.repository.get_user("u1")
+    assert user is not None
+    assert not user.is_active
+
+
+CANCEL = Cancel("[cancelled]\n")
+COMPLETE_COMMAND = Complete(JobEvent("complete", success=True, timestamp=NOW), True)
+OPERATIONS: dict[str, Operation] = {
+    "logs": Operation(script="append", prepare=running, act=append_logs, check=logs_are_there),
+    "ring": Operation(script="append", prepare=running, act=append_to_ring, check=ring_is_there),
+    "end of a ring": Operation(script="append", prepare=overfull, act=commanding(COMPLETE_COMMAND), check=a1_has_ended),
+    "cancel": Operation(script="append", prepare=waiting, act=commanding(CANCEL), check=a1_is_cancelled),
+    "hand back": Operation(
+        script="append", prepare=claimed_one, act=commanding(UpdateStatus(JobStatus.QUEUED)), check=a1_is_queued
+    ),
+    "creation with events": Operation(script="append", prepare=nothing, act=create_ended, check=a1_is_created),
+    "creation": Operation(script="create", prepare=nothing, act=create_queued, check=a1_is_queued),
+    "creation for an offer": Operation(
+        script="create", prepare=offering, act=create_queued, check=a1_is_given_or_waits
+    ),
+    "question": Operation(script="peek", prepare=waiting, act=peek, check=a1_is_queued),
+    "offer": Operation(script="peek", prepare=nothing, act=peek, check=no_user),
+    "claim": Operation(script="claim", prepare=lapsed, act=claim, check=both_are_claimed),
+    "completion": Operation(script="complete", prepare=claimed_one, act=complete, check=both_are_completed),
+    "renewal": Operation(script="renew", prepare=claimed_one, act=renew, check=leases_are_held),
+    "signing off": Operation(script="tidy", prepare=idle, act=tidy, check=c2_is_forgotten),
+    "rebuild": Operation(script="rebuild", prepare=damaged, act=rebuild, check=a1_is_running),
+    "initialize": Operation(script="initialize", prepare=no_user, act=initialize, check=is_initialized),
+    "user": Operation(script="create_record", prepare=no_user, act=create_user, check=user_is_there),
+    "API key": Operation(script="create_record", prepare=create_user, act=create_api_key, check=api_key_is_there),
+    "change of a user": Operation(script="update_record", prepare=create_user, act=update_user, check=user_is_inactive),
+}
