@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from ci_eventstore.embedded.data_files import refuse_lost_data
 from ci_eventstore.embedded.file_lock import FileLock
 from ci_eventstore.embedded.runtime_folder import default_socket, make_private, record_socket
 from ci_eventstore.embedded.server_log import end_of_log, open_log
@@ -25,6 +26,7 @@ def launch(directory: Path, lock: FileLock) -> int:
     written, EmbeddedServerError if the data is damaged, there is no program to start, or no safe place for the socket.
     """
     socket = default_socket(directory, os.environ, os.geteuid())
+    refuse_lost_data(directory)
     _refuse_emptied_base(directory)
     command = server_command(find_server_program(), socket)
     make_private(socket, os.geteuid())

@@ -4,6 +4,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from ci_eventstore.embedded.data_files import note_data
 from ci_eventstore.embedded.file_lock import FileLock
 from ci_eventstore.embedded.launch import launch
 from ci_eventstore.embedded.patience import Progress, Step, next_step
@@ -40,6 +41,8 @@ class Start:
         if step not in {Step.DONE, Step.LAUNCH, Step.WAIT}:
             raise self._error(step)
         self._note(step, answer)
+        if step is Step.DONE:
+            note_data(self._directory)
         return step is Step.DONE
 
     def forget_lock(self) -> None:

@@ -1,7 +1,8 @@
 """An append-only file may have been cut anywhere, as a crash of the machine does: what is left is a clean beginning."""
 
 import asyncio
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -98,3 +99,59 @@ def test_a_lost_manifest_is_told(directory: Path, server: EmbeddedServer, append
     manifest.write_text("nonsense\n")
     with pytest.raises(EmbeddedServerError, match=r"manifest"):
         server.ensure_running()
+
+
+def remove_folder(directory: Path) -> None:
+    shutil.rmtree(directory / "appendonlydir")
+
+
+def remove_manifest(directory: Path) -> None:
+    (directory / "appendonlydir" / "appendonly.aof.manifest").unlink()
+
+
+def empty_manifest(directory: Path) -> None:
+    (directory / "appendonlydir" / "appendonly.aof.manifest").write_bytes(b"")
+
+
+def remove_appended(directory: Path) -> None:
+    next(directory.glob("appendonlydir/*.incr.aof")).unlink()
+
+
+def remove_base(directory: Path) -> None:
+    next(directory.glob("appendonlydir/*.base.rdb")).unlink()
+
+
+@pytest.mark.parametrize("is_noted", [True, False], ids=["noted", "by an earlier program"])
+@pytest.mark.parametrize("damage", [remove_folder, remove_manifest, empty_manifest, remove_appended, remove_base])
+def test_data_that_is_gone_is_told(
+    directory: Path, server: EmbeddedServer, appended: Path, damage: Callable[[Path], None], is_noted: bool
+) -> None:
+    """A store isn't begun anew where there was one, and what is left of it isn't changed."""
+    if not is_noted:
+        (directory / "store").unlink()
+    damage(directory)
+    left = {path: path.read_bytes() for path in directory.glob("appendonlydir/*")}
+    for _ in range(2):
+        with pytest.raises(EmbeddedServerError, match=r"appendonly|manifest"):
+            server.ensure_running()
+    assert {path: path.read_bytes() for path in directory.glob("appendonlydir/*")} == left
+
+
+def test_a_folder_without_a_store_is_no_loss(directory: Path, server: EmbeddedServer) -> None:
+    """What was left by a start that came to nothing doesn't keep a store from beginning; the error says what does."""
+    directory.mkdir()
+    (directory / "server.log").write_text("it died early")
+    (directory / "socket").write_text("/nowhere")
+    asyncio.run(take_steps_in(server))
+    end(directory, server)
+    shutil.rmtree(directory / "appendonlydir")
+    with pytest.raises(EmbeddedServerError, match=f"remove {directory}, to begin"):
+        server.ensure_running()
+    shutil.rmtree(directory)
+    asyncio.run(take_steps_in(server))
+    end(directory, server)
+
+
+async def take_steps_in(server: EmbeddedServer) -> None:
+    server.ensure_running()
+    await take_steps(server)
