@@ -111,7 +111,7 @@ def test_a_cancel_stops_the_whole_group(cli: CommandLine, folder: Path) -> None:
     processes = start_long_job(cli, folder)
     done = cli("jobs", "cancel", "long", "--reason", "wrong branch")
     # The controller may be quicker than the question whether it was.
-    assert done.text in {"job long is being cancelled by its controller\n", "job long is cancelled\n"}
+    assert done.text in {"job long is being cancelled by the process that runs it\n", "job long is cancelled\n"}
     assert log(cli, "long") == "working\nunfinished\n[cancelled: wrong branch]\n"
     wait_for_end(processes)
     assert state(cli, "long") == ("cancelled", False)

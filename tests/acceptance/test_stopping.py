@@ -61,7 +61,7 @@ def test_a_cancel_from_elsewhere_stops_the_command(cli: CommandLine) -> None:
     cancelled = cli("jobs", "cancel", "it", "--reason", "wrong branch")
     assert (cancelled.code, cancelled.text) == (0, "job it is cancelled\n")
     done = running.end()
-    assert (done.code, "ended by someone else" in done.err) == (143, True)
+    assert (done.code, "is to be cancelled" in done.err) == (143, True)
     assert [is_alive(process) for process in processes] == [False, False]
     assert cli.log("it") == done.out + b"[cancelled: wrong branch]\n"
 

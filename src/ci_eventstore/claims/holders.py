@@ -5,11 +5,15 @@ whoever looks and finds that the lease has run out ends the job as failed. The l
 name, so that nobody who claims jobs comes across them.
 """
 
+import asyncio
 import logging
 import secrets
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 
 from ci_common.errors import JobAlreadyExistsError, RepositoryError
 from ci_common.models import Job, utc_now
+from ci_common.validation import check_job
 from ci_eventstore.claims.claim import Claim
 from ci_eventstore.claims.lost_jobs import LostJobs
 from ci_eventstore.events.records import Fact, FactType
@@ -20,6 +24,9 @@ from ci_eventstore.server.scripts import load_script
 
 logger = logging.getLogger("ci_eventstore.claims")
 
+#: The part of the shortest lease after which to look again, and how often to look while no job is held.
+LOOK_PART = 0.25
+IDLE_SECONDS = 5.0
 HOLD = load_script(__package__, "hold")
 LOOK = load_script(__package__, "look", {"LOOKED_JOBS": 100, "DEFAULT_LEASE_MS": 30_000})
 
@@ -34,10 +41,12 @@ class Holders:
         self._lost_jobs = lost_jobs
 
     async def create(self, job: Job, holder: str, lease_seconds: float) -> Claim:
-        """Store a new job that runs and is its holder's from the first moment on; JobAlreadyExistsError.
+        """Store a new job that runs and is its holder's from the first moment on.
 
         The lease comes first: should the holder die before the job is there, it runs out and is removed.
+        JobAlreadyExistsError, InvalidJobError, StoreError.
         """
+        check_job(job)
         if await self._jobs.state(job.id) is not None:
             raise JobAlreadyExistsError(job.id)
         keys = self._keys.job(job.id).queue(NO_QUEUE)
@@ -68,6 +77,32 @@ class Holders:
             for job_id in found:
                 await self._end(job_id.decode())
         return shortest
+
+    @asynccontextmanager
+    async def watched(self) -> AsyncGenerator[None, None]:
+        """Look again and again while something else runs, so that no job outlives its holder for long."""
+        looking = asyncio.create_task(self._look_on())
+        try:
+            yield
+        finally:
+            looking.cancel()
+            await asyncio.gather(looking, return_exceptions=True)
+
+    async def look_once(self) -> None:
+        """Look, if that is possible: readers may lack the rights to."""
+        try:
+            await self.end_lost()
+        except RepositoryError as error:
+            logger.debug("jobs of lost holders can't be ended: %s", error)
+
+    async def _look_on(self) -> None:
+        while True:
+            shortest = None
+            try:
+                shortest = await self.end_lost()
+            except RepositoryError as error:
+                logger.debug("jobs of lost holders can't be ended: %s", error)
+            await asyncio.sleep(IDLE_SECONDS if shortest is None else min(shortest * LOOK_PART, IDLE_SECONDS))
 
     async def _end(self, job_id: str) -> None:
         """End a job whose lease has run out, or remove a lease that has no such job."""

@@ -10,6 +10,7 @@ from typing import TypedDict, Unpack
 
 import click
 
+from ci_eventstore.cli.durations import read_duration
 from ci_eventstore.cli.exits import ExitCode
 from ci_eventstore.cli.help import examples
 from ci_eventstore.cli.messages import say, saying_warnings_of
@@ -17,21 +18,13 @@ from ci_eventstore.cli.secret_variables import Secrets, check_set, read_secrets
 from ci_eventstore.cli.store import uses_store
 from ci_eventstore.cli.unseen import unseen
 from ci_eventstore.controllers import CommandHandler, Controller, ControllerSettings, WorkFolder
-from ci_eventstore.controllers.durations import format_duration, parse_duration
+from ci_eventstore.controllers.durations import format_duration
 from ci_eventstore.processes.environment import without_own
 from ci_eventstore.repository import RedisJobRepository
 
 #: How long it is waited, in a hurry, for what is still on its way to the store when everything else has ended.
 CLOSE_SECONDS = 0.5
 STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-def read_duration(context: click.Context, parameter: click.Parameter, text: str | None) -> float | None:
-    """Return a duration on the command line in seconds; click.BadParameter."""
-    try:
-        return None if text is None else parse_duration(text)
-    except ValueError as error:
-        raise click.BadParameter(str(error), context, parameter) from None
 
 
 class Options(TypedDict):
@@ -143,7 +136,7 @@ async def controller(repository: RedisJobRepository, **options: Unpack[Options])
     environment = without_own(os.environ, options["secrets"].names, options["passed"])
     with WorkFolder() as folder, saying_warnings_of("ci_eventstore.controllers"):
         handler = CommandHandler(folder, time_limit_seconds=options["time_limit"], environment=environment, tell=say)
-        async with taking:
+        async with repository.parts.holders.watched(), taking:
             _stop_by_signals(taking, handler, repository)
             say(f"controller {taking.name} takes jobs from {', '.join(sorted(queues))}")
             await taking.run(handler)

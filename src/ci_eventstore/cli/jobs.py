@@ -51,6 +51,7 @@ async def list_jobs(
     """
     user_id = None if user is None else await _owner_id(repository, user)
     before_id = None if before is None else await find_job(repository, before)
+    await repository.parts.holders.look_once()
     found = await repository.page_jobs(user_id, status, limit + 1, before_id)
     page = found[:limit]
     if as_json:
@@ -68,6 +69,7 @@ async def list_jobs(
 async def show(repository: RedisJobRepository, job: str, as_json: bool) -> None:
     """Show one job."""
     job_id = await find_job(repository, job)
+    await repository.parts.holders.look_once()
     found = await repository.get_job_summary(job_id)
     if found is None:
         raise JobNotFoundError(job_id)
@@ -102,7 +104,7 @@ async def cancel(repository: RedisJobRepository, job: str, reason: str | None) -
     elif found.status in ENDED:
         click.echo(f"job {job_id} has just ended by itself: {found.status}")
     else:
-        click.echo(f"job {job_id} is being cancelled by its controller")
+        click.echo(f"job {job_id} is being cancelled by the process that runs it")
 
 
 async def _owner_id(repository: RedisJobRepository, user: str) -> str:

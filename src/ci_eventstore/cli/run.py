@@ -2,16 +2,30 @@
 
 from collections.abc import Sequence
 from secrets import token_hex
+from typing import TypedDict, Unpack
 
 import click
 
 from ci_common.models import Job, JobStatus, utc_now
+from ci_eventstore.cli.durations import read_duration
 from ci_eventstore.cli.help import examples
 from ci_eventstore.cli.job_run import JobRun
 from ci_eventstore.cli.secret_variables import Secrets, check_holds_none, read_secrets
 from ci_eventstore.cli.store import find_user, uses_store
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.writer.masking import Masker
+
+
+class Options(TypedDict):
+    """What the command line says of a job."""
+
+    name: str | None
+    user: str | None
+    job_id: str | None
+    pty: bool
+    secrets: Secrets
+    lease: float
+    command: Sequence[str]
 
 
 @click.command(
@@ -38,17 +52,17 @@ from ci_eventstore.writer.masking import Masker
     callback=read_secrets,
     help="Store *** for the value of this environment variable; may be given several times.",
 )
+@click.option(
+    "--lease",
+    metavar="TIME",
+    callback=read_duration,
+    default="30s",
+    show_default=True,
+    help="If this program gives no sign of life for that long, its job ends as failed.",
+)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @uses_store
-async def run(
-    repository: RedisJobRepository,
-    name: str | None,
-    user: str | None,
-    job_id: str | None,
-    pty: bool,
-    secrets: Secrets,
-    command: Sequence[str],
-) -> int:
+async def run(repository: RedisJobRepository, **options: Unpack[Options]) -> int:
     """Run a command as a job.
 
     What it prints goes to standard output and into the job's log, at once, byte for byte; its standard output and
@@ -58,17 +72,23 @@ async def run(
     executed; with 4 if the command succeeded and the store failed.
 
     Ctrl-C, SIGTERM, SIGHUP, and `ci-eventstore jobs cancel` from elsewhere stop the command and all that it started
-    in its process group; what is left after 10 seconds, or at a second Ctrl-C, is killed. The job ends as cancelled.
+    in its process group; what is left after 10 seconds, or at a second Ctrl-C, is killed. The job ends as cancelled,
+    when the command has ended. After a second Ctrl-C this program ends within 5 seconds, whatever the store does.
 
-    While the store is away, the command goes on, and its output waits. What the store doesn't take within 10 minutes
-    (5 seconds once the command was stopped) is kept in a local file, which a warning names.
+    The job ends with this program: if that is killed, so is the command, and the job fails when the lease has run out
+    and a controller, `serve`, `tail` or `jobs` looks.
+
+    While the store is away, the command goes on, and its output and its end wait. What the store doesn't take within 10
+    minutes (5 seconds once the command was stopped) is kept in a local file, which a warning names. If the job was
+    ended meanwhile, as its lease had run out, this program says so, and exits with 4 if the command succeeded.
 
     --secret-env masks a secret in all that is stored: in the log, however the secret is split, in the job's name and in
     its command; of a secret of several lines, each line. Standard output stays as the command printed it.
     """
-    mask = Masker(secrets.texts).mask_all
+    secrets, job_id, name, user = options["secrets"].texts, options["job_id"], options["name"], options["user"]
+    mask = Masker(secrets).mask_all
     if job_id is not None:
-        check_holds_none("--id", job_id, secrets.texts)
+        check_holds_none("--id", job_id, secrets)
     owner = None if user is None else await find_user(repository, user)
     now = utc_now()
     job = Job(
@@ -78,9 +98,10 @@ async def run(
         start_time=now,
         created_at=now,
         name=None if name is None else mask(name),
-        command=[_as_text(mask(argument)) for argument in command],
+        command=[_as_text(mask(argument)) for argument in options["command"]],
     )
-    return await JobRun(repository, job, secrets.texts).execute(command, pty=pty)
+    running = JobRun(repository, job, secrets, lease_seconds=options["lease"])
+    return await running.execute(options["command"], pty=options["pty"])
 
 
 def _as_text(argument: str) -> str:

@@ -108,4 +108,5 @@ async def serve(repository: RedisJobRepository, **options: Unpack[Options]) -> N
         address, port = listening.getsockname()[:2]
         shown = f"[{address}]" if ":" in address else address
         say(f"serving on http://{shown}:{port}{options['root_path']}")
-        await WebServer(app, server_config(app, options["root_path"])).serve(sockets=[listening])
+        async with repository.parts.holders.watched():
+            await WebServer(app, server_config(app, options["root_path"])).serve(sockets=[listening])

@@ -26,7 +26,7 @@ class Stop:
 
     #: What its process group was sent.
     signal: signal.Signals
-    #: Whether the job was ended in the store first, by someone else.
+    #: Whether someone has asked for that in the store.
     from_store: bool
 
 
@@ -67,9 +67,9 @@ class Stopper:
             self._begin(command, self.stop.signal)
 
     def stop_for_store(self) -> None:
-        """Stop because the job was ended in the store."""
+        """Stop because someone wants the job cancelled."""
         if self.stop is None and self._command is not None and not self._command.has_ended:
-            say("the job was ended by someone else: stopping the command")
+            say("the job is to be cancelled: stopping the command")
             self.stop = Stop(signal.SIGTERM, from_store=True)
             self._hurry(STORE_SECONDS)
             self._begin(self._command, signal.SIGTERM)

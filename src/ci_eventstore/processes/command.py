@@ -98,10 +98,18 @@ class Command:
         self._group = group
 
     @classmethod
-    async def start(cls, arguments: Sequence[str], *, pty: bool = False, place: Place | None = None) -> Self:
+    async def start(
+        cls,
+        arguments: Sequence[str],
+        *,
+        pty: bool = False,
+        place: Place | None = None,
+        announce: Callable[[], None] | None = None,
+    ) -> Self:
         """Start a command, its standard output and error together on one pipe or pseudo-terminal; OSError.
 
-        Without a place it runs where this program does, in a session and process group of its own.
+        Without a place it runs where this program does, in a session and process group of its own. `announce` is called
+        in the new process, before that becomes the command: threads that hold locks may not run then.
         """
         reading, writing = _open_terminal() if pty else os.pipe()
         output = CommandOutput(reading)
@@ -117,7 +125,7 @@ class Command:
                 env=None if place is None else place.environment,
                 start_new_session=place is None,
                 process_group=None if place is None else place.group,
-                preexec_fn=_control_terminal if pty else None,
+                preexec_fn=_preparation(announce, pty=pty),
             )
             started.append(process)
 
@@ -198,6 +206,19 @@ def _open_terminal() -> tuple[int, int]:
 def _copy_size(terminal: int) -> None:
     with contextlib.suppress(OSError, termios.error, ValueError):
         termios.tcsetwinsize(terminal, termios.tcgetwinsize(sys.stdout.fileno()))
+
+
+def _preparation(announce: Callable[[], None] | None, *, pty: bool) -> Callable[[], None] | None:
+    """Return what runs in a new process before it becomes the command."""
+    steps = [step for step in (announce, _control_terminal if pty else None) if step is not None]
+    if not steps:
+        return None
+
+    def prepare() -> None:
+        for step in steps:
+            step()
+
+    return prepare
 
 
 def _control_terminal() -> None:

@@ -19,65 +19,127 @@ from ci_eventstore.processes.command import until_ended
 from ci_eventstore.processes.finishing import finish
 
 #: Signals for the group are not for the guard.
-SCRIPT = "trap '' HUP INT QUIT TERM TSTP USR1 USR2; echo; read -r line; kill -9 0"
+IGNORE_SIGNALS = "trap '' HUP INT QUIT TERM TSTP USR1 USR2; echo; "
+SCRIPT = IGNORE_SIGNALS + "read -r line; kill -9 0"
+#: The first line is the number of the group.
+LEADER_SCRIPT = IGNORE_SIGNALS + 'read -r group || exit; read -r line; kill -s KILL -- "-$group"'
+
+
+class _Guard:
+    """A small shell that waits for the end of the pipe that it reads from."""
+
+    def __init__(self, script: str) -> None:
+        self._script = script
+        self._process: Process | None = None
+
+    @property
+    def number(self) -> int:
+        """Its process id, which is the number of its own group, too."""
+        assert self._process is not None
+        return self._process.pid
+
+    async def start(self) -> None:
+        """Start it; OSError. Cancelled meanwhile, it leaves nothing."""
+        try:
+            await finish(self._start())
+            assert self._process is not None
+            assert self._process.stdout is not None
+            # It ignores signals from now on.
+            await self._process.stdout.readline()
+        except BaseException:
+            await self.end()
+            raise
+
+    async def end(self) -> None:
+        """Kill it with its own group, and collect it."""
+        await finish(self._end())
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to all of its own group."""
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, number)
+
+    def pipe(self) -> int:
+        """Return the descriptor of the end of its pipe that this program holds."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        descriptor: int = self._process.stdin.get_extra_info("pipe").fileno()
+        return descriptor
+
+    async def _start(self) -> None:
+        # It needs no variables, and shows none to those who look for them.
+        self._process = await asyncio.create_subprocess_exec(
+            "/bin/sh", "-c", self._script, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, process_group=0, env={}
+        )
+
+    async def _end(self) -> None:
+        if self._process is not None:
+            self.signal(signal.SIGKILL)
+            await self._process.wait()
 
 
 class GuardedGroup:
     """A process group that ends with the `with` statement, or with this process."""
 
     def __init__(self) -> None:
-        self._guard: Process | None = None
+        self._guard = _Guard(SCRIPT)
 
     @property
     def number(self) -> int:
         """The group's number, which is the guard's process id."""
-        assert self._guard is not None
-        return self._guard.pid
+        return self._guard.number
 
     async def __aenter__(self) -> Self:
         """Start the guard; OSError. Cancelled meanwhile, it leaves nothing."""
-        try:
-            await finish(self._start())
-            assert self._guard is not None
-            assert self._guard.stdout is not None
-            # It ignores signals from now on.
-            await self._guard.stdout.readline()
-        except BaseException:
-            await finish(self._end())
-            raise
+        await self._guard.start()
         return self
-
-    async def _start(self) -> None:
-        # It needs no variables, and shows none to those who look for them.
-        self._guard = await asyncio.create_subprocess_exec(
-            "/bin/sh", "-c", SCRIPT, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, process_group=0, env={}
-        )
-
-    async def _end(self) -> None:
-        if self._guard is not None:
-            self.kill()
-            await self._guard.wait()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Kill what is left of the group."""
-        await finish(self._end())
+        await self._guard.end()
 
     def kill(self) -> None:
         """Kill all processes of the group at once."""
-        self._signal(signal.SIGKILL)
+        self._guard.signal(signal.SIGKILL)
 
     async def stop(self, grace_seconds: float) -> None:
         """Ask the group to end; return when all of it has, or the time is over."""
-        self._signal(signal.SIGTERM)
+        self._guard.signal(signal.SIGTERM)
         # A process that was stopped, as by Ctrl-Z, would never see it.
-        self._signal(signal.SIGCONT)
+        self._guard.signal(signal.SIGCONT)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_seconds):
                 await until_ended(self.number, besides=self.number)
 
-    def _signal(self, number: signal.Signals) -> None:
-        if self._guard is not None and self._guard.returncode is None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._guard.pid, number)
+
+class LeaderGuard:
+    """Kills the group of a command that leads a session of its own, should this process be gone.
+
+    A guard can't join that group, so the command's process says its number itself, before it becomes the command. The
+    guard is dismissed when the command has ended: its number may then become another group's.
+    """
+
+    def __init__(self) -> None:
+        self._guard = _Guard(LEADER_SCRIPT)
+
+    async def __aenter__(self) -> Self:
+        """Start the guard; OSError. Cancelled meanwhile, it leaves nothing."""
+        await self._guard.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Dismiss the guard, and leave the command's group alone."""
+        await self._guard.end()
+
+    async def dismiss(self) -> None:
+        """Do so earlier; it may be called twice."""
+        await self._guard.end()
+
+    def announce(self) -> None:
+        """Say that the calling process leads the group; it is called in the new process."""
+        os.write(self._guard.pipe(), b"%d\n" % os.getpid())

@@ -10,7 +10,7 @@ import pytest
 
 from ci_eventstore.processes import command
 from ci_eventstore.processes.command import Command, Place, is_alive
-from ci_eventstore.processes.guard import GuardedGroup
+from ci_eventstore.processes.guard import GuardedGroup, LeaderGuard
 from tests import waiting
 from tests.servers import wait_until
 
@@ -59,9 +59,9 @@ async def test_the_guard_ends_the_group_when_its_pipe_ends(tmp_path: Path) -> No
     """As it does when this program is gone."""
     async with GuardedGroup() as group:
         running = await start(group, "sleep 1000 & echo; wait", tmp_path)
-        assert group._guard is not None
-        assert group._guard.stdin is not None
-        group._guard.stdin.close()
+        assert group._guard._process is not None
+        assert group._guard._process.stdin is not None
+        group._guard._process.stdin.close()
         assert await running.wait() == -signal.SIGKILL
     wait_until(lambda: not is_alive(group.number), "the end of all processes of the group")
     running.output.close()
@@ -103,3 +103,32 @@ async def test_a_guard_shows_no_variables() -> None:
     """Who may read its environment finds nothing there."""
     async with GuardedGroup() as group:
         assert environment_of(group.number) == b""
+
+
+@pytest.mark.parametrize("pty", [False, True], ids=["pipe", "terminal"])
+async def test_a_leader_is_killed_when_this_program_is_gone(pty: bool) -> None:
+    """With all that it has started; the guard knows its group before it begins."""
+    async with LeaderGuard() as guard:
+        leader = await Command.start(["sh", "-c", "sleep 1000 & echo; wait"], pty=pty, announce=guard.announce)
+        await leader.output.read()
+        assert guard._guard._process is not None
+        assert guard._guard._process.stdin is not None
+        guard._guard._process.stdin.close()
+        assert await leader.wait() == -signal.SIGKILL
+        await leader.until_group_ended(lambda: False)
+    leader.output.close()
+
+
+async def test_a_dismissed_guard_kills_nobody() -> None:
+    """What a command leaves in the background goes on; a command that can't be started has none."""
+    async with LeaderGuard() as guard:
+        with pytest.raises(FileNotFoundError):
+            await Command.start(["there-is-no-such-command"], announce=guard.announce)
+    async with LeaderGuard() as guard:
+        leader = await Command.start(["sh", "-c", "sleep 1000 & echo"], announce=guard.announce)
+        assert await leader.wait() == 0
+        await guard.dismiss()
+    assert leader.group_is_alive()
+    leader.signal(signal.SIGKILL)
+    await leader.until_group_ended(lambda: False)
+    leader.output.close()
