@@ -87,7 +87,7 @@ def test_others_do_not_end_it(cli: CommandLine) -> None:
     """`queues` doesn't count it, and no controller takes it."""
     running = start(cli, "echo working; read line", "--pty")
     running.wait_for_output(b"working")
-    assert cli("queues", "--json").text.count("it") == 0
+    assert [queue["running"] for queue in json.loads(cli("queues", "--json").out)] == [0]
     running.send(signal.SIGTERM)
     assert running.end().code == 143
     assert shown(cli)["status"] == "cancelled"
@@ -99,6 +99,7 @@ def test_a_run_that_stood_still_for_too_long(cli: CommandLine, tmp_path: Path) -
     script = f"echo first; until test -e {tmp_path}/go; do sleep 0.1; done; echo second"
     running = start(cli, script)
     running.wait_for_output(b"first\n")
+    wait_until(lambda: cli("tail", "it", "--no-follow").out == b"first\n", "the output in the log")
     running.send(signal.SIGSTOP)
     by_jobs(cli)
     running.send(signal.SIGCONT)
