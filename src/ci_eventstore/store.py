@@ -76,7 +76,8 @@ class Store:
             listings=Listings(server, keys),
             reader=reader,
             incarnation=incarnation,
-            hub=Hub(server, reader, incarnation, lost_jobs.watch),
+            # Who only reads leaves lost jobs to others.
+            hub=Hub(server, reader, incarnation) if is_read_only else Hub(server, reader, incarnation, lost_jobs.watch),
             projections=Projections(server, keys),
             claims=claims,
             lost_jobs=lost_jobs,

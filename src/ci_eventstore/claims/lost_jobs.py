@@ -123,6 +123,9 @@ class LostJobs:
                         pause = min(pause, await self._pause(job_id))
                 except RepositoryError as error:
                     logger.debug("a job can't be looked after: %s", error, extra={"job_id": job_id})
+                except Exception:
+                    logger.exception("a job can't be looked after", extra={"job_id": job_id})
+                    del self._watched[job_id]
             await asyncio.sleep(pause)
 
     async def _pause(self, job_id: str) -> float:
@@ -130,7 +133,7 @@ class LostJobs:
         state = await self._jobs.state(job_id)
         if state is None:
             return SHORTEST_SECONDS
-        clock = as_text_map(await self._server.read("HGETALL", self._keys.job(job_id).queue(state.queue).clock))
+        clock = as_text_map(await self._server.read("HGETALL", self._keys.job(job_id).queue(state.lease_queue).clock))
         lengths = [int(name.removeprefix("lease:")) / 1000 for name in clock if name.startswith("lease:")]
         return min(max(LOOK_PART * min(lengths, default=0.0), SHORTEST_SECONDS), LONGEST_SECONDS)
 

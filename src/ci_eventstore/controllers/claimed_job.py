@@ -72,7 +72,7 @@ class ClaimedJob:
         self._log: LogWriter | None = None
         #: Whether somebody has begun to run it.
         self.is_entered = False
-        #: Whether the task that runs it is cancelled by nobody but this: then an ending needs no task of its own.
+        #: Whether nobody else cancels the task that runs it, once its body is over: then its ending needs no other one.
         self.is_owned = False
         self.body = Interrupt()
         self.storage = EndStorage(self.job.id, self.lost, self._add_line)
@@ -200,6 +200,7 @@ class ClaimedJob:
         try:
             await self.body.take_back()
         finally:
+            self._is_ending = self.is_owned
             await self._sheltered(self._conclude(error, cause))
         return error is not None and cause is not Cause.OUTSIDE
 
@@ -256,7 +257,7 @@ class ClaimedJob:
 
     async def _sheltered(self, ending: Coroutine[Any, Any, None]) -> None:
         """Carry an ending through although this task is cancelled."""
-        if self._is_ending or self.is_owned:
+        if self._is_ending:
             await ending
             return
         self._is_ending = True

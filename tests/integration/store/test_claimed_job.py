@@ -2,11 +2,13 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ci_common.models import Job
 from ci_eventstore.claims import lease_keeper
+from ci_eventstore.claims.completions import Completions
 from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings
 from ci_eventstore.errors import LogWriterClosedError, OutcomeUnknownError
 from ci_eventstore.repository import RedisJobRepository
@@ -92,6 +94,30 @@ async def test_a_cancel_from_outside_isnt_swallowed(repository: RedisJobReposito
     await asyncio.wait({outside})
     assert outside.cancelled()
     assert await status_of(repository) == ("cancelled", 1)
+
+
+async def test_a_timeout_around_an_end_doesnt_leave_it_half_done(
+    repository: RedisJobRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a handler, too: the job has ended when the timeout is told."""
+    complete, runs = Completions.complete, list[str]()
+
+    async def be_slow(self: Completions, *arguments: Any) -> bool:
+        await asyncio.sleep(0.2)
+        return await complete(self, *arguments)
+
+    async def handler(job: ClaimedJob) -> None:
+        runs.append(job.job.id)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await job.complete()
+        controller.stop()
+
+    monkeypatch.setattr(Completions, "complete", be_slow)
+    await repository.create_job(Job(id="j", status="queued"))
+    async with asyncio.timeout(20), Controller(repository, settings=QUICK) as controller:
+        await controller.run(handler)
+    assert (runs, await status_of(repository)) == (["j"], ("completed", 1))
 
 
 async def test_a_cancel_while_the_job_is_being_completed_doesnt_leave_it(repository: RedisJobRepository) -> None:
