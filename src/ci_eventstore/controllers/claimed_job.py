@@ -153,14 +153,12 @@ class ClaimedJob:
         """End the job as cancelled, with the line of who asked for it; LeaseLostError."""
         await self._end(lambda: self.storage.persist(lambda: self.repository.cancel_job(self.job.id), "cancelled"))
 
-    def interrupt(self, *, lost: bool = False, cancelled: bool = False, again: bool = False) -> None:
-        """Cancel the task that is inside, and note why; `again`: though it was cancelled before."""
+    def interrupt(self, *, lost: bool = False, cancelled: bool = False) -> None:
+        """Cancel the task that is inside, and note why."""
         if lost:
             self.lost.set()
         if cancelled:
             self.cancelled.set()
-        if again:
-            self.body.insist()
         self.body.send()
 
     def hurry(self, seconds: float) -> None:

@@ -24,8 +24,8 @@ class Interrupt:
         #: Whether the job's body is to end.
         self.is_wanted = False
         self._task: asyncio.Task[object] | None = None
-        #: How often the task was cancelled from here, and by others before it came in.
-        self._sent = 0
+        self._is_sent = False
+        #: How often others had cancelled the task when it came in.
         self._earlier = 0
 
     @property
@@ -43,13 +43,8 @@ class Interrupt:
     def send(self) -> None:
         """Cancel the task that is inside, or that comes in."""
         self.is_wanted = True
-        if not self._sent:
-            self.insist()
-
-    def insist(self) -> None:
-        """Cancel a task again that is inside although it was cancelled."""
-        if self._task is not None:
-            self._sent += 1
+        if self._task is not None and not self._is_sent:
+            self._is_sent = True
             self._task.cancel()
 
     def leave(self, error: BaseException | None) -> Cause | None:
@@ -64,7 +59,7 @@ class Interrupt:
         """Interrupt no more from here on; an interrupt that is on its way already hits nobody."""
         task, self._task = self._task, None
         is_own = task is asyncio.current_task()
-        if task is None or not is_own or not self._sent:
+        if task is None or not is_own or not self._is_sent:
             return
         try:
             await asyncio.sleep(0)
@@ -78,7 +73,7 @@ class Interrupt:
         task = self._task
         if task is None:
             return Cause.OUTSIDE
-        if self._sent:
+        if self._is_sent:
             self._task = None
             # A cancellation that isn't the job's goes on to whom it belongs.
             return Cause.INTERRUPT if self._uncancel(task) <= self._earlier else Cause.OUTSIDE
@@ -86,10 +81,8 @@ class Interrupt:
 
     def _uncancel(self, task: asyncio.Task[object]) -> int:
         """Take back what was sent, and return how many cancellations of others there are."""
-        while self._sent:
-            self._sent -= 1
-            task.uncancel()
-        return task.cancelling()
+        self._is_sent = False
+        return task.uncancel()
 
 
 def _is_from_signal(error: KeyboardInterrupt) -> bool:
