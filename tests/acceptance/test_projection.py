@@ -79,3 +79,32 @@ async def test_what_cannot_be_mended_is_said(cli: CommandLine, here: Callable[..
         await client.rename("elsewhere", job.stream)
     assert done.code == 1
     assert "can't be mended: job it: stream: expected 'events', found None" in done.err
+
+
+async def test_no_command_ends_with_a_traceback_on_a_damaged_store(
+    cli: CommandLine, here: Callable[..., Ended], client: redis.Redis
+) -> None:
+    """A damaged hash, entry, listing and user: each command says what is wrong, and `rebuild` mends what it can."""
+    for job_id in ("job-1", "job-2"):
+        cli("run", "--id", job_id, "--", "echo", "hello")
+    user_id = here("user", "create", "ada", "ada@example.org").text.strip()
+    job, user = keys(cli).job("job-1"), keys(cli).user(user_id)
+    async with client:
+        await client.hset(job.hash, "created_at", "garbage")
+        await client.zadd(job.ids, {b"\xff\xfe": 0})
+        shown = here("jobs", "show", "job-1")
+        assert (shown.code, "field created_at" in shown.err, "ci-eventstore rebuild" in shown.err) == (4, True, True)
+        listed = here("jobs", "list", "--json")
+        assert (listed.code, [one["job_id"] for one in json.loads(listed.out)]) == (0, ["job-2"])
+        for command in (["verify"], ["verify", "--json"], ["verify", "job-1"], ["queues"], ["tail", "job-1"]):
+            assert here(*command).code in (0, 1, 4)
+        assert here("rebuild").code == 0
+        assert here("verify").code == 0
+        created = await client.hget(user, "created_at")
+        await client.hset(user, "created_at", "garbage")
+        verified = here("verify")
+        assert (verified.code, f"user {user_id}: record" in verified.text) == (1, True)
+        assert here("rebuild").code == 1
+        for command in (["user", "list"], ["keys", "list"], ["key", "list"]):
+            assert "Traceback" not in here(*command).err
+        await client.hset(user, "created_at", created)

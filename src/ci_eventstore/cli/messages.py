@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 
 def say(text: str) -> None:
@@ -12,6 +12,27 @@ def say(text: str) -> None:
     with contextlib.suppress(OSError, ValueError):
         sys.stderr.write(f"ci-eventstore: {line}\n")
         sys.stderr.flush()
+
+
+@contextlib.contextmanager
+def showing_progress(what: str) -> Iterator[Callable[[int, int], None] | None]:
+    """Give a function that shows on a terminal how much of something is done; None where nobody watches."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+
+    def show(done: int, total: int) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            share = 100 * done // max(total, 1)
+            sys.stderr.write(f"\r{what}: {done:,} of {max(done, total):,} ({share}%)\033[K")
+            sys.stderr.flush()
+
+    try:
+        yield show
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write("\r\033[K")
+            sys.stderr.flush()
 
 
 class _Speaker(logging.Handler):

@@ -8,7 +8,7 @@ import click
 from ci_eventstore.cli.display import echo_json, json_option
 from ci_eventstore.cli.exits import ExitCode
 from ci_eventstore.cli.help import examples
-from ci_eventstore.cli.messages import say
+from ci_eventstore.cli.messages import say, showing_progress
 from ci_eventstore.cli.store import find_job, uses_store
 from ci_eventstore.projection.differences import Difference
 from ci_eventstore.repository import RedisJobRepository
@@ -22,9 +22,11 @@ async def verify(repository: RedisJobRepository, job: str | None, as_json: bool)
     """Compare hashes and indexes with their streams.
 
     Those of one job, or of the whole store. Prints each difference in a line, and exits with 1 if there are any. The
-    store may be in use.
+    store may be in use. On a terminal it shows how many jobs it has looked at.
     """
-    differences = await repository.verify(None if job is None else await find_job(repository, job))
+    job_id = None if job is None else await find_job(repository, job)
+    with showing_progress("jobs verified") as progress:
+        differences = await repository.verify(job_id, progress=progress)
     _echo(differences, as_json)
     if differences:
         say(f"{_count(differences)}: `ci-eventstore rebuild` mends what can be mended")
@@ -44,7 +46,8 @@ async def rebuild(repository: RedisJobRepository, job: str | None, as_json: bool
     a job whose stream is gone. The store may be in use.
     """
     job_id = None if job is None else await find_job(repository, job)
-    found = await repository.rebuild(job_id)
+    with showing_progress("jobs looked at") as progress:
+        found = await repository.rebuild(job_id, progress=progress)
     left = set(await repository.verify(job_id) if found else ())
     mended = [difference for difference in found if difference not in left]
     _echo(mended, as_json)

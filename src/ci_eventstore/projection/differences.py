@@ -19,8 +19,9 @@ class Difference:
     found: str | None
 
     def __str__(self) -> str:
-        """Return the difference in one line."""
-        return f"{self.subject}: {self.place}: expected {self.expected!r}, found {self.found!r}"
+        """Return the difference in one line; bytes that aren't UTF-8 are escaped, so that it can be printed."""
+        line = f"{self.subject}: {self.place}: expected {self.expected!r}, found {self.found!r}"
+        return line.encode("utf-8", "backslashreplace").decode()
 
 
 def compare(subject: str, kind: str, expected: Mapping[str, str], found: Mapping[str, str]) -> list[Difference]:
