@@ -94,12 +94,22 @@ class Server:
 
     async def _pipeline(self, commands: Sequence[Sequence[str | int | bytes]], *, is_transaction: bool) -> list[Reply]:
         async def send(is_again: bool) -> list[Reply]:
-            pipeline = self.link.commands.pipeline(transaction=is_transaction)
-            for command in commands:
-                pipeline.execute_command(*command)
-            # redis-py would put the command before the server's words.
-            return [checked_type(reply) for reply in await pipeline.execute(raise_on_error=False)]
+            if is_again:
+                pipeline = self.link.commands.pipeline(transaction=is_transaction)
+                for command in commands:
+                    pipeline.execute_command(*command)
+                # redis-py would put the command before the server's words.
+                replies = await pipeline.execute(raise_on_error=False)
+            elif is_transaction:
+                *queued, replies = await self.link.bulk.execute_all([("MULTI",), *commands, ("EXEC",)])
+                if isinstance(replies, Exception):
+                    raise next((reply for reply in queued if isinstance(reply, Exception)), replies)
+            else:
+                replies = await self.link.bulk.execute_all(commands)
+            return [checked_type(reply) for reply in replies]
 
+        if not commands:
+            return []
         return cast(list[Reply], await self.link.persist(Kind.READ, "pipeline", send))
 
     async def scan(self, pattern: str) -> AsyncIterator[str]:

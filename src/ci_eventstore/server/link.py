@@ -33,7 +33,7 @@ PatienceOf = Callable[[Outcome, bool], float]
 
 
 class Link:
-    """A pool for commands, another for listening, and two connections that many commands share."""
+    """A pool for commands, another for listening, and three connections that many commands share."""
 
     def __init__(self, deployment: Deployment, patience_of: PatienceOf) -> None:
         self.deployment = deployment
@@ -42,6 +42,8 @@ class Link:
         self.listening: Redis = client_of(deployment, LISTENING_CONNECTIONS)
         self.scripts = Pipeline(self.commands.connection_pool)
         self.reads = Pipeline(self.commands.connection_pool)
+        #: For many reads at a time, which would keep those of followers waiting.
+        self.bulk = Pipeline(self.commands.connection_pool)
         self.is_closed = False
         #: Whether the server has ever answered.
         self.was_reached = False
@@ -131,6 +133,7 @@ class Link:
             pool.renew()
         self.scripts.renew()
         self.reads.renew()
+        self.bulk.renew()
         if renew is Renew.ALL:
             for subscription in list(self._subscriptions):
                 subscription.renew()

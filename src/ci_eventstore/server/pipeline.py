@@ -1,9 +1,11 @@
 """Send what many callers ask for over one connection, without waiting for one reply before the next command leaves."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from hiredis import pack_command
+from redis import exceptions
 from redis.asyncio.connection import ConnectionPool
 
 from ci_eventstore.server.exchange import Exchange, Waiting, exchange_on, fail
@@ -39,6 +41,33 @@ class Pipeline:
                 self._is_starting = True
                 loop.call_soon(self._send)
         return await reply
+
+    async def execute_all(self, commands: Sequence[Sequence[str | int | bytes]]) -> list[Reply]:
+        """Send commands with none of others between them, and return their replies, errors of the server among them.
+
+        redis-py's errors if the connection fails. Cancelling doesn't take back what was sent.
+        """
+        loop = asyncio.get_running_loop()
+        replies: list[asyncio.Future[Reply]] = [loop.create_future() for _ in commands]
+        all_there: asyncio.Future[list[Reply]] = loop.create_future()
+
+        def gather(_: asyncio.Future[Reply]) -> None:
+            found = [reply.exception() or reply.result() for reply in replies]
+            if not all_there.done():
+                all_there.set_result(found)
+
+        # Replies come in the order of their commands. Nobody else waits for them, so none is ever cancelled.
+        replies[-1].add_done_callback(gather)
+        packed = [pack_command(tuple(command)) for command in commands]  # type: ignore[arg-type]
+        self._waiting += zip(packed, replies, strict=True)
+        if not self._is_starting:
+            self._is_starting = True
+            loop.call_soon(self._send)
+        found = await all_there
+        for reply in found:
+            if isinstance(reply, Exception) and not isinstance(reply, exceptions.ResponseError):
+                raise reply
+        return found
 
     def renew(self) -> None:
         """Send what comes from now on over another connection; what was sent keeps the old one until it is answered."""
