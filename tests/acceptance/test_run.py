@@ -78,6 +78,7 @@ def test_the_job_says_what_ran(cli: CommandLine) -> None:
     job = json.loads(cli("jobs", "show", done.job_id, "--json").out)
     assert job.pop("start_time") <= job.pop("end_time")
     assert job.pop("created_at")
+    assert job.pop("incarnation")
     assert job == {
         "job_id": done.job_id,
         "status": "completed",
