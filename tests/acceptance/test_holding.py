@@ -1,6 +1,7 @@
 """`run` holds its job: job and command end with it, and a cancel is a request."""
 
 import json
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -85,7 +86,7 @@ def test_a_cancel_waits_for_the_command(cli: CommandLine, tmp_path: Path) -> Non
 
 def test_others_do_not_end_it(cli: CommandLine) -> None:
     """`queues` doesn't count it, and no controller takes it."""
-    running = start(cli, "echo working; read line", "--pty")
+    running = start(cli, "echo working; sleep 1000", "--pty")
     running.wait_for_output(b"working")
     assert [queue["running"] for queue in json.loads(cli("queues", "--json").out)] == [0]
     running.send(signal.SIGTERM)
@@ -109,8 +110,9 @@ def test_a_run_that_stood_still_for_too_long(cli: CommandLine, tmp_path: Path) -
     assert (ended.code, ended.out) == (4, b"first\nsecond\n")
     assert "was ended by someone else, before the end of its command was stored" in ended.err
     assert cli("tail", "it").text.splitlines()[0] == "first"
-    [kept] = [word for word in ended.err.split() if word.endswith(".log:")]
-    assert Path(kept.removesuffix(":")).read_text() == "second\n"
+    kept = re.search(r"but kept in (\S+\.log)", ended.err)
+    assert kept is not None, ended.err
+    assert Path(kept[1]).read_text() == "second\n"
 
 
 @pytest.mark.slow

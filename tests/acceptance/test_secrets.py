@@ -192,7 +192,8 @@ def test_a_rescue_file_has_masks(own_cli: CommandLine, server: RealServer, tmp_p
     running = own_cli.start("run", "--id", "it", "--secret-env", "TOKEN", "--", "sh", "-c", script)
     running.wait_for_output(b"one\n")
     with redis.Redis(unix_socket_path=str(server.socket_path)) as client:
-        client.config_set("maxmemory", "1")
+        key = f"{{{own_cli.environment['CI_EVENTSTORE_PREFIX']}:0}}:job:it"
+        client.rename(key, f"{key}:hidden")
     (tmp_path / "gate").write_text("go\n")
     done = running.end()
     assert (done.code, done.text) == (4, f"one\n<{SECRET}>\nhunt")

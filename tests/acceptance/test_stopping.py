@@ -59,7 +59,7 @@ def test_a_cancel_from_elsewhere_stops_the_command(cli: CommandLine) -> None:
     """`jobs cancel` in another process ends the command and its children."""
     running, processes = start_two_processes(cli)
     cancelled = cli("jobs", "cancel", "it", "--reason", "wrong branch")
-    assert (cancelled.code, cancelled.text) == (0, "job it is cancelled\n")
+    assert (cancelled.code, cancelled.text) == (0, "job it is being cancelled by the process that runs it\n")
     done = running.end()
     assert (done.code, "is to be cancelled" in done.err) == (143, True)
     assert [is_alive(process) for process in processes] == [False, False]
@@ -76,13 +76,13 @@ def test_what_the_command_prints_while_it_stops_is_stored(cli: CommandLine) -> N
     assert cli.log("it").decode() == "ready\ncleaning up\n[cancelled: stopped by SIGINT]\n"
 
 
-def test_late_output_of_a_cancelled_job_is_stored(cli: CommandLine) -> None:
-    """What the command still prints after a cancel from elsewhere follows behind the job's end, and `tail` shows it."""
+def test_the_last_output_of_a_cancelled_job_comes_before_its_end(cli: CommandLine) -> None:
+    """What the command still prints after a cancel from elsewhere is in the log, before the line that says so."""
     running = cli.start("run", "--id", "it", "--", *until_signal("SIGTERM", "ready", "cleaning up"))
     running.wait_for_output(b"ready\n")
     cli("jobs", "cancel", "it")
     assert running.end().code == 143
-    assert cli.log("it").decode() == "ready\n[cancelled]\ncleaning up\n"
+    assert cli.log("it").decode() == "ready\ncleaning up\n[cancelled]\n"
 
 
 def test_a_second_signal_kills(cli: CommandLine) -> None:
