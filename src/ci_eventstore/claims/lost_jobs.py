@@ -99,6 +99,25 @@ class LostJobs:
         reply = await self._server.read("ZSCORE", self._keys.job(job_id).queue(state.lease_queue).leases, job_id)
         return None if reply is None else float(reply)
 
+    async def silence(self, job_id: str) -> tuple[str, float] | None:
+        """Return who has the job, and for how many seconds its lease seems to have run out; None if it hasn't.
+
+        It is a read, for those who may do no more than that. While nobody looks, the clock of leases stands still: this
+        goes by the server's own, which may have been away itself. RepositoryError.
+        """
+        state = await self._jobs.state(job_id)
+        if state is None or state.claim is None:
+            return None
+        queue = self._keys.job(job_id).queue(state.lease_queue)
+        deadline, clock, time = await self._server.read_many(
+            [("ZSCORE", queue.leases, job_id), ("HMGET", queue.clock, "now", "seen"), ("TIME",)]
+        )
+        if deadline is None or None in clock:
+            return None
+        passed = int(time[0]) * 1000 + int(time[1]) // 1000 - float(clock[1])
+        overdue = (float(clock[0]) + passed - float(deadline)) / 1000
+        return (state.controller or "its controller", overdue) if overdue > 0 else None
+
     async def settle(self, job_id: str, sign: float | None) -> bool:
         """Wait until a job that is to be cancelled has ended; False: its controller has renewed its lease instead.
 

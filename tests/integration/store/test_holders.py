@@ -142,3 +142,17 @@ async def test_leases_are_made_again_by_rebuild(repository: RedisJobRepository) 
     await repository.rebuild()
     assert await repository.verify() == []
     assert await repository.parts.holders.end_lost() is not None
+
+
+async def test_who_may_only_read_is_told(repository: RedisJobRepository) -> None:
+    """That a holder gives no sign of life can be seen without a look, and changes nothing."""
+    await hold(repository)
+    lost_jobs = repository.parts.lost_jobs
+    assert await lost_jobs.silence("j") is None
+    async with asyncio.timeout(20 * LEASE):
+        while (found := await lost_jobs.silence("j")) is None:  # noqa: ASYNC110 - time is what brings it about
+            await asyncio.sleep(LEASE / 4)
+    assert found[0] == "run-1"
+    job = await repository.get_job_summary("j")
+    assert job is not None
+    assert job.status == "running"
