@@ -1,9 +1,12 @@
 """A server or store that can't be used: one clear error, and nothing written."""
 
 import asyncio
+import subprocess
+import time
 import traceback
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
@@ -23,7 +26,7 @@ from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.server import client
 from ci_eventstore.server.client import Server
 from ci_eventstore.server.deployments import from_url
-from tests.servers import RealServer, find_valkey, free_port
+from tests.servers import RealServer, find_redis7, find_valkey, free_port
 from tests.waiting import wait_until
 
 
@@ -208,3 +211,36 @@ async def test_a_url_of_a_unix_socket(other: RealServer) -> None:
     async with RedisJobRepository.from_url(f"unix://{other.socket_path}") as repository:
         assert await repository.list_users() == []
     assert from_url(f"unix://{other.socket_path}?db=3").connection_options["db"] == 3
+
+
+@pytest.fixture(scope="module")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RealServer, Path]]:
+    """A server that speaks TLS alone, with a certificate that it made itself."""
+    folder = tmp_path_factory.mktemp("tls")
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    made = ["-keyout", str(key), "-out", str(certificate)]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *made, *names]
+    subprocess.run(command, check=True, capture_output=True)
+    files = (f"tls-cert-file {certificate}", f"tls-key-file {key}", "tls-auth-clients no")
+    with RealServer(find_redis7(), f"tls-port {free_port()}", *files) as started:
+        yield started, certificate
+
+
+@pytest.mark.needs("redis7")
+async def test_certificates(secured: tuple[RealServer, Path]) -> None:
+    """A certificate that nobody vouches for is told at once; one that is known is as good as a plain connection."""
+    server, certificate = secured
+    port = next(line.split()[1] for line in server.configuration if line.startswith("tls-port"))
+    began = time.monotonic()
+    for scheme in ("rediss", "valkeys"):
+        error = await refusal(f"{scheme}://localhost:{port}")
+        assert isinstance(error, StoreUnavailableError)
+        assert "certificate verify failed" in str(error)
+    assert time.monotonic() - began < 2
+    error = await refusal(f"redis://localhost:{port}")
+    assert isinstance(error, StoreUnavailableError)
+    async with RedisJobRepository.from_url(f"valkeys://localhost:{port}?ssl_ca_certs={certificate}") as repository:
+        await repository.create_job(Job(id="j", status="running"))
+        await repository.add_event("j", JobEvent("log", "x"))
+        assert await repository.verify() == []

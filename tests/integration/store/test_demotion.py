@@ -1,13 +1,18 @@
 """A failover by hand: the old primary becomes a replica, the address leads to the new one, connections stay open."""
 
 import asyncio
+import logging
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 
 import pytest
 from redis.asyncio import Redis
 
-from ci_common.models import Job, JobEvent
+from ci_common.models import Job, JobEvent, utc_now
+from ci_eventstore.controllers.claimed_job import ClaimedJob
+from ci_eventstore.controllers.controller import Controller
 from ci_eventstore.following import hub
 from ci_eventstore.repository import RedisJobRepository
 from tests.fault_proxy import FaultProxy
@@ -137,3 +142,65 @@ async def test_who_only_reads_leaves_the_old_primary_too(
             await writer.add_event("j", JobEvent("log", "news\n"))
         assert (await waiting).data == "news\n"
         await following.aclose()
+
+
+@pytest.mark.slow
+async def test_writers_followers_and_controllers_move_together(pair: Pair, proxy: FaultProxy) -> None:
+    """20 writers, as many followers and two controllers go on at the new primary; no job runs twice."""
+    runs, slowest = Counter[str](), 0.0
+    async with AsyncExitStack() as stack:
+        writing, following, *controlling = [
+            await stack.enter_async_context(RedisJobRepository.from_url(proxy.url)) for _ in range(4)
+        ]
+        written, is_over = Counter[str](), False
+
+        async def write(job_id: str) -> None:
+            nonlocal slowest
+            while not is_over:
+                began = time.monotonic()
+                await writing.add_event(job_id, JobEvent("log", f"{written[job_id]}\n"))
+                slowest = max(slowest, time.monotonic() - began)
+                written[job_id] += 1
+                await asyncio.sleep(0.01)
+            await writing.complete_job(job_id, True, utc_now())
+
+        async def follow(job_id: str) -> list[str | None]:
+            return [event.data async for event in following.follow_events(job_id)]
+
+        async def handle(claimed: ClaimedJob) -> None:
+            runs[claimed.job.id] += 1
+            await asyncio.sleep(0.2)
+
+        async def submit() -> None:
+            while not is_over:
+                await writing.create_job(Job(id=f"queued-{written['queued']}", status="queued"))
+                written["queued"] += 1
+                await asyncio.sleep(0.1)
+
+        jobs = [f"j{number}" for number in range(WRITERS)]
+        for job_id in jobs:
+            await writing.create_job(Job(id=job_id, status="running"))
+        controllers = [await stack.enter_async_context(Controller(repository)) for repository in controlling]
+        async with asyncio.TaskGroup() as group:
+            followers = [group.create_task(follow(job_id)) for job_id in jobs]
+            controls = [group.create_task(controller.run(handle)) for controller in controllers]
+            writers = [group.create_task(write(job_id)) for job_id in jobs]
+            writers.append(group.create_task(submit()))
+            await asyncio.sleep(1.0)
+            await demote(pair, proxy, 1.0)
+            await asyncio.sleep(4.0)
+            is_over = True
+            await asyncio.gather(*writers)
+            async with asyncio.timeout(60):
+                while await writing.page_jobs(status="queued") or await writing.page_jobs(status="running"):
+                    pass
+            for controller in controllers:
+                controller.stop()
+            await asyncio.gather(*controls)
+        for job_id, follower in zip(jobs, followers, strict=True):
+            lines = [f"{number}\n" for number in range(written[job_id])]
+            assert follower.result()[:-1] == lines
+        assert runs == Counter({f"queued-{number}": 1 for number in range(written["queued"])})
+        logging.getLogger("tests.demotion").warning("the slowest write took %.2f seconds, the move one", slowest)
+        assert slowest < 10
+        assert await writing.verify() == []
