@@ -27,7 +27,7 @@ OPTIONAL = ("+info", "+hello", "+ping", "+unsubscribe", "+select", "+wait", "+mu
 WORDS = set(re.findall("[A-Z]+", "CONSUMERS COUNT CREATE DELCONSUMER GROUP GROUPS JUSTID LIMIT NUMSUB NX PX STREAMS"))
 WORDS |= {"DAMAGED", "WRONGTYPE"}
 #: What only `verify` and `rebuild` need.
-MAINTENANCE = ("+scan", "+sscan", "+hscan", "+srem", "+sismember")
+MAINTENANCE = ("+scan", "+sscan", "+hscan", "+zscan", "+srem", "+sismember")
 
 
 @pytest.fixture(scope="module", params=BINARIES, ids=["redis 7.0", "valkey"])
