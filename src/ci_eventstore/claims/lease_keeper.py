@@ -111,7 +111,6 @@ class LeaseKeeper:
             try:
                 await self._keep_over_one_server()
             except TimeoutError:
-                # Another connection may lead to a server that answers.
                 self._note_failure("the server gives no answer")
             except Exception:
                 logger.exception("leases couldn't be renewed")
@@ -119,13 +118,15 @@ class LeaseKeeper:
                 await self._pause(self._lease_seconds / 10)
 
     async def _keep_over_one_server(self) -> None:
-        """Renew until there is no answer in time; TimeoutError."""
+        """Renew until that fails: another connection may lead to a server that answers. TimeoutError."""
         server = Server(self._deployment)
         try:
             claims = ClaimStore(server, self._keys)
             while not self._is_stopped:
-                is_answered = await self._renew_all(claims)
-                await self._pause(self._lease_seconds / 3 if is_answered else RETRY_SECONDS)
+                if not await self._renew_all(claims):
+                    await self._pause(RETRY_SECONDS)
+                    return
+                await self._pause(self._lease_seconds / 3)
         finally:
             await server.close()
 

@@ -70,8 +70,8 @@ class ClaimedJob:
         self._on_end = on_end
         self._secrets = tuple(secrets)
         self._log: LogWriter | None = None
-        #: Whether somebody has begun to run it.
-        self.is_entered = False
+        #: When somebody began to run it, by the event loop's clock.
+        self.began_at: float | None = None
         #: Whether nobody else cancels the task that runs it, once its body is over: then its ending needs no other one.
         self.is_owned = False
         self.body = Interrupt()
@@ -171,7 +171,7 @@ class ClaimedJob:
 
     async def __aenter__(self) -> Self:
         """Begin; what came before this claim is told in the log."""
-        self.is_entered = True
+        self.began_at = asyncio.get_running_loop().time()
         try:
             if self.lost_by:
                 await self.write(f"[attempt {self.attempts}: controller {self.lost_by} was lost]\n")

@@ -169,7 +169,7 @@ class Controller:
         finally:
             self._handlers = None
             # Those that were claimed and that no handler was begun for.
-            await finish(self._give_back([job for job in self._running.values() if not job.is_entered]))
+            await finish(self._give_back([job for job in self._running.values() if job.began_at is None]))
 
     async def claims(self) -> AsyncGenerator[ClaimedJob, None]:
         """Yield claimed jobs, as many as may run at a time, until stopped; each is to be entered with `async with`."""
@@ -213,7 +213,7 @@ class Controller:
 
     async def _outlast_others(self) -> None:
         """Wait until nobody runs a job any more that was taken from `claims`; give up those that go on."""
-        inside = [job for job in self._running.values() if job.is_entered]
+        inside = [job for job in self._running.values() if job.began_at is not None]
         for job in inside:
             job.interrupt()
         seconds = STORE_SECONDS if self._is_hurried else OTHERS_SECONDS
@@ -282,10 +282,10 @@ class Controller:
                 self._keeper.let_go(job.claim)
             if job.storage.unstored_end is not None:
                 self.unstored.append(job.job.id)
-            if job.machine_error is not None:
-                self._health.note_failure(job.machine_error, asyncio.get_running_loop().time())
-            elif job.is_entered and not job.body.is_wanted:
-                self._health.note_success()
+            if job.began_at is not None and job.machine_error is not None:
+                self._health.note_failure(job.machine_error, job.began_at, asyncio.get_running_loop().time())
+            elif job.began_at is not None and not job.body.is_wanted:
+                self._health.note_success(job.began_at)
         self._woken.set()
 
     async def _give_back(self, jobs: Sequence[ClaimedJob]) -> None:

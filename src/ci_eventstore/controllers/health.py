@@ -18,7 +18,7 @@ class MachineHealth:
 
     def __init__(self) -> None:
         self._failures = 0
-        self._until = -math.inf
+        self._failed_at = self._until = -math.inf
 
     @property
     def is_unfit(self) -> bool:
@@ -35,9 +35,9 @@ class MachineHealth:
             return count
         return 0 if self.pause(now) else min(count, 1)
 
-    def note_failure(self, error: MachineError, now: float) -> None:
-        """Note that a job couldn't be run; those that were begun before a pause don't make it longer."""
-        if now < self._until:
+    def note_failure(self, error: MachineError, began: float, now: float) -> None:
+        """Note that a job couldn't be run; one that began before the last such failure says nothing new."""
+        if began < self._failed_at:
             return
         pause = min(FIRST_PAUSE_SECONDS * 2**self._failures, LAST_PAUSE_SECONDS)
         if not self._failures:
@@ -47,10 +47,12 @@ class MachineHealth:
                 format_duration(pause),
             )
         self._failures += 1
-        self._until = now + pause
+        self._failed_at, self._until = now, now + pause
 
-    def note_success(self) -> None:
-        """Note that a job could be run, however it ended."""
+    def note_success(self, began: float) -> None:
+        """Note that a job could be run, however it ended; one that began before the last failure proves nothing."""
+        if began < self._failed_at:
+            return
         if self._failures:
             logger.warning("this machine can run jobs again")
-        self._failures, self._until = 0, -math.inf
+        self._failures, self._failed_at, self._until = 0, -math.inf, -math.inf

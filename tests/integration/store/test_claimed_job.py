@@ -9,6 +9,7 @@ import pytest
 from ci_common.models import Job
 from ci_eventstore.claims import lease_keeper
 from ci_eventstore.claims.completions import Completions
+from ci_eventstore.claims.store import RENEW
 from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings
 from ci_eventstore.errors import LogWriterClosedError, OutcomeUnknownError
 from ci_eventstore.repository import RedisJobRepository
@@ -16,6 +17,7 @@ from ci_eventstore.server.client import Server
 from tests.fault_proxy import Fault, FaultProxy, always
 from tests.integration.store.chaos_controller_program import Order
 from tests.integration.store.fleet import open_fleet
+from tests.integration.store.test_claim_faults import at_script
 from tests.servers import RealServer
 from tests.waiting import wait_until
 
@@ -209,6 +211,30 @@ async def test_an_end_that_took_effect_isnt_called_lost(own: RealServer, proxy: 
             await job.complete()
         await mending
         assert await status_of(observer) == ("completed", 1)
+
+
+async def test_a_connection_that_hangs_costs_no_lease(own: RealServer, proxy: FaultProxy) -> None:
+    """The lease is renewed over another one, long before the first counts as dead."""
+    async with RedisJobRepository.from_url(own.url) as other, RedisJobRepository.from_url(proxy.url) as repository:
+        await repository.create_job(Job(id="j", status="queued"))
+
+        async def handler(job: ClaimedJob) -> None:
+            proxy.plan = at_script(RENEW, Fault.HALF_OPEN)
+            await asyncio.sleep(4 * QUICK.lease_seconds)
+            assert not job.lost.is_set()
+            controller.stop()
+            rival.stop()
+
+        async def not_again(job: ClaimedJob) -> None:
+            raise AssertionError("the job was taken")
+
+        async with Controller(repository, settings=QUICK) as controller, Controller(other, settings=QUICK) as rival:
+            running = asyncio.create_task(controller.run(handler))
+            await wait_until(lambda: bool(controller._running))
+            await asyncio.gather(running, rival.run(not_again))
+        assert proxy.faults == 1
+        assert await status_of(other) == ("completed", 1)
+        assert await other.verify() == []
 
 
 @pytest.mark.parametrize("leases", [3, pytest.param(10, marks=pytest.mark.slow)])
