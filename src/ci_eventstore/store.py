@@ -64,7 +64,7 @@ class Store:
             await server.close()
             raise
         reader = EventReader(server)
-        jobs = JobStore(server, keys, settings)
+        jobs = JobStore(server, keys, settings, incarnation.note_loss)
         claims = ClaimStore(server, keys, jobs.is_writing, jobs.ledger)
         lost_jobs = LostJobs(server, keys, claims, jobs)
         return cls(

@@ -1,5 +1,6 @@
 """Which life of a job and of its store something belongs to."""
 
+import contextlib
 import logging
 import secrets
 from collections.abc import Sequence
@@ -13,8 +14,10 @@ from ci_eventstore.server.scripts import load_script
 
 logger = logging.getLogger("ci_eventstore.following")
 
-#: How long followers wait, before they are told of a loss, for the store to take another incarnation.
+#: How long those who find a loss wait, before they are told of it, for the store to take another incarnation.
 LOSS_PATIENCE_SECONDS = 3.0
+#: Within that time, writers that are told of a loss are told of the same one.
+SAME_LOSS_SECONDS = 60.0
 RENEW = load_script(__package__, "renew_incarnation")
 
 
@@ -63,6 +66,15 @@ class StoreIncarnation:
         """Give the store another one; StoreError."""
         return await self._renew("")
 
+    async def note_loss(self) -> None:
+        """Give the store another one, since a writer was told that what it had stored is gone.
+
+        Writers don't know under which incarnation that was. So one that was given to the store a moment ago counts as
+        that which another one has given it for the same loss.
+        """
+        with contextlib.suppress(StoreError):
+            await self._renew(self.known or "-", LOSS_PATIENCE_SECONDS, SAME_LOSS_SECONDS)
+
     async def renew_after_loss(self, lost: str | None) -> str | None:
         """Give the store another one, once for all who find that what it had under `lost` is gone; return the new one.
 
@@ -74,8 +86,8 @@ class StoreIncarnation:
             logger.warning("the store has lost events, and can't be given another incarnation: %s", error)
             return await self.read()
 
-    async def _renew(self, lost: str, patience_seconds: float | None = None) -> str:
-        arguments = [lost, new_incarnation()]
+    async def _renew(self, lost: str, patience_seconds: float | None = None, age_seconds: float = 0) -> str:
+        arguments: list[str | int] = [lost, new_incarnation(), int(age_seconds * 1000)]
         reply = await self._server.run(RENEW, [self._key], arguments, patience_seconds=patience_seconds)
         self.known = reply.decode()
         return self.known

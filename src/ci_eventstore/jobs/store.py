@@ -3,14 +3,14 @@
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Literal
 
 from ci_common.errors import InvalidJobError, JobClaimedError, JobNotFoundError, LeaseLostError
 from ci_common.models import Job, JobEvent, JobStatus, utc_now
 from ci_common.validation import accept_events
-from ci_eventstore.errors import ProjectionDamagedError
+from ci_eventstore.errors import AcknowledgedEventsLostError, ProjectionDamagedError
 from ci_eventstore.events.append import ANY_CLAIM, Change, QueueMove, append, has_call
 from ci_eventstore.events.batch import Batch, encode_batches, encode_logs, encode_records
 from ci_eventstore.events.caller import Call, Caller, Ledger
@@ -39,8 +39,10 @@ QUEUES_NOTED = 1000
 class JobStore:
     """The jobs' writes, and the states that they are decided on."""
 
-    def __init__(self, server: Server, keys: Keys, settings: Settings) -> None:
+    def __init__(self, server: Server, keys: Keys, settings: Settings, on_loss: Callable[[], Awaitable[None]]) -> None:
         self._server = server
+        #: Is awaited before a writer is told that what it had stored is gone.
+        self._on_loss = on_loss
         self._keys = keys
         self._settings = settings
         #: This process's last calls to each job.
@@ -162,7 +164,11 @@ class JobStore:
 
     async def _append(self, keys: JobKeys, batch: Batch, call: Call, claim: str, change: Change | None = None) -> bool:
         head_bytes = self._settings.max_head_bytes
-        return await append(self._server, keys, batch, call=call, change=change, claim=claim, head_bytes=head_bytes)
+        try:
+            return await append(self._server, keys, batch, call=call, change=change, claim=claim, head_bytes=head_bytes)
+        except AcknowledgedEventsLostError:
+            await self._on_loss()
+            raise
 
 
 def records_of_call(records: Sequence[Record], token: str) -> list[Record]:

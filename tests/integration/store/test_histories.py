@@ -10,7 +10,7 @@ import pytest
 
 from ci_common.errors import JobNotFoundError
 from ci_common.models import Job, JobEvent, utc_now
-from ci_eventstore.errors import StreamDamagedError
+from ci_eventstore.errors import AcknowledgedEventsLostError, StreamDamagedError
 from ci_eventstore.events.records import Fact
 from ci_eventstore.following import hub
 from ci_eventstore.following.follower import Follower
@@ -207,6 +207,32 @@ async def restore(server: RealServer, copy: Path) -> None:
     shutil.rmtree(server.folder / "appendonlydir")
     shutil.copytree(copy, server.folder / "appendonlydir")
     await asyncio.to_thread(server.start)
+
+
+@pytest.mark.slow
+async def test_a_loss_that_only_a_writer_notices(own: RealServer) -> None:
+    """Nobody follows when the older data comes back; who comes later is told all the same, once for each loss."""
+    async with RedisJobRepository.from_url(own.url) as repository:
+        await repository.create_job(Job(id="j", status="running", events=logs("both", 1, 3)))
+        await repository.create_job(Job(id="other", status="running"))
+        copy = await back_up(own)
+        for job_id in ("j", "other"):
+            await repository.add_events(job_id, logs("old", 4, 6))
+        before = await repository.incarnation("j")
+        await restore(own, copy)
+        for job_id in ("j", "other"):
+            with pytest.raises(AcknowledgedEventsLostError):
+                await repository.add_events(job_id, logs("new", 4, 8))
+            await repository.add_events(job_id, logs("new", 4, 8))
+        after = await repository.incarnation("j")
+        late = await repository.follow("j", 6, incarnation=before)
+        assert (await read_until(late, "new8"))[:2] == ["reset", "both1"]
+        assert late.incarnation == after
+        late.close()
+        late = await repository.follow("j", 6, incarnation=after)
+        assert await read_until(late, "new8") == ["new7", "new8"]
+        late.close()
+        assert await repository.verify() == []
 
 
 @pytest.mark.slow
