@@ -14,7 +14,7 @@ from ci_common.models import Job
 from ci_eventstore.controllers import ClaimedJob, CommandHandler, WorkFolder
 from ci_eventstore.errors import MachineError
 from ci_eventstore.repository import RedisJobRepository
-from tests.cancellation import cancel_everywhere, children, descriptors, nothing_is_left
+from tests.leftovers import cancel_everywhere, children, descriptors, nothing_is_left
 from tests.waiting import wait_until
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from ci_eventstore.controllers import work_folder
 from ci_eventstore.controllers.work_folder import PREFIX, WorkFolder
-from tests.cancellation import descriptors
+from tests.leftovers import descriptors
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import pytest
 from ci_eventstore.processes.command import Command, Place
 from ci_eventstore.processes.finishing import finish
 from ci_eventstore.processes.guard import GuardedGroup
-from tests.cancellation import cancel_everywhere, children, descriptors, nothing_is_left
+from tests.leftovers import cancel_everywhere, children, descriptors, nothing_is_left
 
 pytestmark = pytest.mark.parametrize("times", [1, 2, 5], ids=["once", "twice", "five times"])
 
