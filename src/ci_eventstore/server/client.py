@@ -17,7 +17,6 @@ from ci_eventstore.errors import (
     StoreUnavailableError,
 )
 from ci_eventstore.server.clock import ClockReading
-from ci_eventstore.server.connections import PINNED as PINNED  # noqa: PLC0414
 from ci_eventstore.server.deployments import Deployment
 from ci_eventstore.server.failures import outcome_of
 from ci_eventstore.server.link import Link

@@ -14,6 +14,7 @@ from ci_eventstore.errors import (
     NotInitializedError,
     OutcomeUnknownError,
     ProjectionMissingError,
+    ReadOnlyAccessError,
     StoreUnavailableError,
 )
 
@@ -59,6 +60,7 @@ ANSWERS: tuple[tuple[type[RepositoryError], tuple[int, str] | Failure], ...] = (
     (NotInitializedError, UNAVAILABLE),
     (AcknowledgedEventsLostError, UNAVAILABLE),
     (ProjectionMissingError, UNAVAILABLE),
+    (ReadOnlyAccessError, (403, "read_only")),
     (RepositoryError, INTERNAL),
 )
 

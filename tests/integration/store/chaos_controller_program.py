@@ -19,7 +19,7 @@ from ci_common.models import JobEvent
 from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings
 from ci_eventstore.errors import OutcomeUnknownError, StoreError, StoreUnavailableError
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.server import client
+from ci_eventstore.server import connections
 from tests.claim_history import What
 from tests.history import Outcome
 
@@ -139,7 +139,7 @@ class Worker:
 
 async def main(order: Order) -> None:
     """Be a controller until SIGTERM."""
-    client.PINNED["socket_timeout"] = order.answer_seconds
+    connections.PINNED["socket_timeout"] = order.answer_seconds
     settings = ControllerSettings(
         concurrency=CONCURRENCY,
         lease_seconds=order.lease_seconds,

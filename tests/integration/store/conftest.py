@@ -10,7 +10,7 @@ import pytest
 
 from ci_eventstore.keys import Keys
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.server import client
+from ci_eventstore.server import client, connections
 from ci_eventstore.server.client import Server
 from ci_eventstore.server.deployments import from_url
 from tests.fault_proxy import FaultProxy
@@ -68,7 +68,7 @@ async def proxy(own: RealServer) -> AsyncIterator[FaultProxy]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Time is short: a fault costs tenths of a second, and calls give up within one."""
-    monkeypatch.setitem(client.PINNED, "socket_timeout", 0.2)
+    monkeypatch.setitem(connections.PINNED, "socket_timeout", 0.2)
     monkeypatch.setattr(client, "PATIENCE_SECONDS", 0.6)
 
 

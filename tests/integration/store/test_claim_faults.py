@@ -11,7 +11,7 @@ from ci_eventstore.claims.claim import Claim, Claimed
 from ci_eventstore.claims.store import CLAIM, PEEK, RENEW
 from ci_eventstore.events.append import APPEND
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.server import client
+from ci_eventstore.server import connections
 from ci_eventstore.server.client import Server
 from ci_eventstore.server.scripts import Script
 from tests.fault_proxy import Fault, FaultProxy, Plan
@@ -39,7 +39,7 @@ def at_script(script: Script, fault: Fault) -> Plan:
 @pytest.fixture
 async def proxy(valkey: RealServer, server: Server, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FaultProxy]:
     """A proxy whose clients are impatient, before a server that knows the scripts."""
-    monkeypatch.setitem(client.PINNED, "socket_timeout", 0.2)
+    monkeypatch.setitem(connections.PINNED, "socket_timeout", 0.2)
     for script in (APPEND, CLAIM, PEEK, RENEW):
         await server.read("SCRIPT", "LOAD", script.source)
     async with FaultProxy(valkey.socket_path) as opened:

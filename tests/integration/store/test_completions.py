@@ -12,7 +12,7 @@ from ci_eventstore.claims.completions import COMPLETE
 from ci_eventstore.controllers import ClaimedJob
 from ci_eventstore.events.log_index import INDEX_EVENTS
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.server import client
+from ci_eventstore.server import connections
 from ci_eventstore.server.client import Server
 from tests.fault_proxy import Fault, FaultProxy, Plan
 from tests.servers import RealServer
@@ -36,7 +36,7 @@ def at_completion(fault: Fault) -> Plan:
 @pytest.fixture
 async def proxy(valkey: RealServer, server: Server, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FaultProxy]:
     """A proxy whose clients are impatient, before a server that knows the script."""
-    monkeypatch.setitem(client.PINNED, "socket_timeout", 0.2)
+    monkeypatch.setitem(connections.PINNED, "socket_timeout", 0.2)
     await server.read("SCRIPT", "LOAD", COMPLETE.source)
     async with FaultProxy(valkey.socket_path) as opened:
         yield opened

@@ -20,7 +20,7 @@ from ci_eventstore.errors import (
 from ci_eventstore.following import hub
 from ci_eventstore.following.records import Notice, NoticeType
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.server import client
+from ci_eventstore.server import client, connections
 from ci_eventstore.server import subscription as subscriptions
 from tests.fault_proxy import Fault, FaultProxy, at
 from tests.integration.store.followers import (
@@ -132,7 +132,7 @@ async def write_lines(repository: RedisJobRepository, job_id: str, first: int, c
 async def test_a_store_that_stays_away_is_told(own: RealServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for ever: followers are told once patience is over, and a new one works when it is back."""
     # Long enough for what is well, on a busy machine.
-    monkeypatch.setitem(client.PINNED, "socket_timeout", 0.5)
+    monkeypatch.setitem(connections.PINNED, "socket_timeout", 0.5)
     monkeypatch.setattr(client, "PATIENCE_SECONDS", 2.0)
     monkeypatch.setattr(hub, "PATIENCE_SECONDS", 2.0)
     async with RedisJobRepository.from_url(own.url) as repository:

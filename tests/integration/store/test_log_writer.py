@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ci_common.models import Job
 from ci_eventstore.errors import LogNotStoredError, LogWriterClosedError
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.server import client
+from ci_eventstore.server import client, connections
 from ci_eventstore.server.client import Server
 from ci_eventstore.writer import log_writer
 from ci_eventstore.writer.chunk_sender import LOST_LINE
@@ -38,7 +38,7 @@ async def proxied(
     valkey: RealServer, job: str, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[FaultProxy, RedisJobRepository]]:
     """A repository behind a proxy, both impatient."""
-    monkeypatch.setitem(client.PINNED, "socket_timeout", 0.2)
+    monkeypatch.setitem(connections.PINNED, "socket_timeout", 0.2)
     monkeypatch.setattr(client, "PATIENCE_SECONDS", 0.3)
     async with FaultProxy(valkey.socket_path) as proxy, RedisJobRepository.from_url(proxy.url) as repository:
         yield proxy, repository

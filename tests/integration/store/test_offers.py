@@ -13,7 +13,7 @@ from ci_eventstore.claims.store import PEEK
 from ci_eventstore.errors import StoreUnavailableError
 from ci_eventstore.jobs.create import CREATE
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.server import client
+from ci_eventstore.server import connections
 from ci_eventstore.server.client import Server
 from ci_eventstore.server.scripts import Script
 from tests.fault_proxy import Fault, FaultProxy, Plan
@@ -102,7 +102,7 @@ async def waiter(open_waiter: Callable[..., Waiter]) -> Waiter:
 @pytest.fixture
 async def proxy(valkey: RealServer, server: Server, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FaultProxy]:
     """A proxy whose clients are impatient, before a server that knows the scripts."""
-    monkeypatch.setitem(client.PINNED, "socket_timeout", 0.2)
+    monkeypatch.setitem(connections.PINNED, "socket_timeout", 0.2)
     for script in (CREATE, PEEK):
         await server.read("SCRIPT", "LOAD", script.source)
     async with FaultProxy(valkey.socket_path) as opened:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from ci_eventstore.errors import NotInitializedError, StoreUnavailableError
-from ci_eventstore.server import client
+from ci_eventstore.server import connections
 from ci_eventstore.server.client import Server
 from ci_eventstore.server.deployments import from_url
 from ci_eventstore.server.scripts import load_script
@@ -64,7 +64,7 @@ async def test_a_connection_on_which_nothing_comes_is_given_up(
     own: RealServer, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All that waits is sent again on another one, after the time that the socket has."""
-    monkeypatch.setitem(client.PINNED, "socket_timeout", 0.3)
+    monkeypatch.setitem(connections.PINNED, "socket_timeout", 0.3)
     opened = Server(from_url(proxy.url))
     await run(opened)
     left = [Fault.HALF_OPEN]
