@@ -3,7 +3,8 @@
 CI_KEY=ci_… python examples/follow_job.py http://127.0.0.1:8000 4f1c0a2b
 
 It parses the lines that begin with `data: ` and counts the visible events, which is enough: they are numbered 1, 2, 3 …
-So it comes back exactly where it was, whatever happened to the connection or the server.
+So it comes back exactly where it was, whatever happened to the connection or the server. It says which incarnation of
+the log it has seen, so that it is told if that was lost.
 """
 
 import http.client
@@ -32,11 +33,13 @@ def stream(url: str, key: str | None) -> Iterator[dict[str, Any]]:
 
 def follow(server: str, job_id: str, key: str | None) -> bool:
     """Print a job's log to its end; return whether the job passed."""
-    seen = 0
+    seen, incarnation = 0, ""
     while True:
-        url = f"{server}/jobs/{urllib.parse.quote(job_id)}/stream?last_event_id={seen}"
+        query = urllib.parse.urlencode({"last_event_id": seen, "incarnation": incarnation})
+        url = f"{server}/jobs/{urllib.parse.quote(job_id)}/stream?{query}"
         try:
             for event in stream(url, key):
+                incarnation = event.get("incarnation", incarnation)
                 if event["type"] == "reset":
                     print("\n[the store has lost events; the log begins again]", flush=True)
                     seen = 0

@@ -67,6 +67,7 @@ class EventRoutes:
             follow=follow,
             after=start.after,
             incarnation=asked.incarnation if asked is not None and start.is_another else found if start.after else None,
+            begins_again=start.begins_again(state),
             make_ending=make_ending,
             is_allowed=caller.is_still_allowed,
         )

@@ -39,6 +39,10 @@ class Start:
     #: What the client was sent is another incarnation's.
     is_another: bool = False
 
+    def begins_again(self, state: JobState) -> bool:
+        """Tell whether what the client was sent isn't what a job of this state has."""
+        return self.is_another or self.after > state.position
+
 
 def parse_asked(
     header: str | None, query: str | None, from_beginning: bool, incarnation: str | None = None
@@ -71,5 +75,4 @@ def lacks_completion(state: JobState, start: Start) -> bool:
     """Tell whether a client has to be told of a job's end that its stream doesn't have: it was created ended."""
     if state.end_position is None or state.has_complete:
         return False
-    is_reset = start.is_another or start.after > state.position
-    return start.after < state.end_position or not start.is_resumed or is_reset
+    return start.after < state.end_position or not start.is_resumed or start.begins_again(state)

@@ -47,6 +47,8 @@ class Stream:
     #: The position after which the client is sent events, and the incarnation that it belongs to, if it isn't 0.
     after: int
     incarnation: str | None
+    #: Whether a `reset` comes first.
+    begins_again: bool
     #: Makes the frame of the job's end from the last position, if the job's stream has none.
     make_ending: Callable[[int], bytes] | None
     #: Tells whether the client still has the right to it.
@@ -95,7 +97,11 @@ class StreamResponse(Response):
         scope = asyncio.timeout(None)
         try:
             async with scope, _ends_when_gone(scope, receive):
-                await _send(send, sse.RETRY + self._stream.opening)
+                opening = sse.RETRY + self._stream.opening
+                if self._stream.begins_again:
+                    # Together: whoever has the new incarnation from `state` has to have been told to begin again.
+                    opening += (await following.read(self._heartbeat_seconds)).encoded(sse.encode)
+                await _send(send, opening)
                 with self._streams.entered(scope):
                     await self._send_pages(following, send)
         except TimeoutError:

@@ -104,3 +104,17 @@ async def test_a_restore_is_noticed_by_a_process_that_goes_on(
     await repository.parts.server.read("HSET", repository.parts.keys.store, "incarnation", "restored")
     assert in_short(await read_stream(client, f"last_event_id=1&incarnation={before}"))[:3] == ["state", "reset", "a"]
     assert in_short(await read_stream(client, "last_event_id=1")) == ["state", "b", "complete"]
+
+
+@pytest.mark.parametrize("query", ["last_event_id=1&incarnation=another", "last_event_id=9"])
+async def test_the_new_incarnation_comes_with_the_reset(
+    client: httpx.AsyncClient, repository: RedisJobRepository, query: str
+) -> None:
+    """In one piece: a client can't have learned the new one, lose its connection, and come back untold."""
+    await create(repository, "a", ends=False)
+    async with client.stream("GET", f"/jobs/j/stream?{query}") as response:
+        first = await anext(response.aiter_raw())
+    assert [line for line in first.decode().splitlines() if line.startswith("event")] == [
+        "event: state",
+        "event: reset",
+    ]
