@@ -5,6 +5,7 @@ before it is there, too. So each call says which acknowledged ones it comes afte
 """
 
 import asyncio
+import math
 import secrets
 import sys
 import time
@@ -56,7 +57,8 @@ class Ledger:
     def last(self, job_id: str, now: float, but: str = "") -> list[tuple[str, int]]:
         """Return a job's last calls; not those of one token, nor those that the server may have let go by now."""
         calls = self._last.get(job_id)
-        if calls is None:
+        if calls is None or (but in calls and len(calls) == 1):
+            # As for nearly every append.
             return []
         since = now - TOKEN_SECONDS
         return [(token, number) for token, (number, at) in calls.items() if token != but and at >= since]
@@ -64,7 +66,8 @@ class Ledger:
     def note(self, job_id: str, call: Call, now: float) -> None:
         """Remember an acknowledged call instead of those that it comes after."""
         calls = self._last.pop(job_id, None) or {}
-        _drop(calls, call.after)
+        if call.after:
+            _drop(calls, call.after)
         calls[call.token] = (call.number, now)
         self._last[job_id] = calls
         if len(self._last) > JOBS_KEPT:
@@ -116,7 +119,9 @@ class Caller:
         #: Token and number of this writer's last acknowledged call.
         self._last: tuple[str, int] | None = None
         self._unknown: tuple[str, ...] = ()
-        self._acknowledged_at = self.used_at = clock()
+        self._acknowledged_at = -math.inf
+        #: When it made a call last; by that an unknown outcome grows old.
+        self.used_at = -math.inf
 
     @property
     def has_unknown(self) -> bool:
