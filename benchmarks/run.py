@@ -16,6 +16,7 @@ from benchmarks.results import Report, Section
 from benchmarks.scale import QUICK, Scale
 from benchmarks.servers import FILE_SETTINGS, running, server_binaries
 from benchmarks.sides import Sides, open_sides
+from benchmarks.verifying import verifying_rows
 
 #: Reading and memory are measured, and the targets are set, without the file.
 _WITHOUT_FILE = next(iter(FILE_SETTINGS))
@@ -37,6 +38,7 @@ async def _on_server(binary: Path, file_setting: str, scale: Scale, *, tcp: bool
             rows = await Appending(sides).rows(has_targets=is_without_file)
             if is_without_file:
                 rows += await reading_rows(sides) + await memory_rows(sides)
+                rows += await verifying_rows(sides, url, has_targets=scale != QUICK)
                 writing = LogWriting(sides)
                 rows += await writing.speed_rows(has_targets=scale != QUICK) + await writing.memory_rows()
             return Section(f"{await _server_name(sides)}, {file_setting}", rows)

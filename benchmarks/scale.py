@@ -36,6 +36,8 @@ class Scale:
     long_job: int = 100_000
     #: Events of the job whose memory is measured.
     measured_job: int = 10_000
+    #: Jobs of the store that is verified.
+    verified_jobs: int = 4_000
     #: Lines that a `LogWriter` writes in a lap.
     written_lines: int = 200_000
     #: Lines of the logs whose memory is measured, and how fast they are written.
@@ -63,6 +65,7 @@ QUICK = Scale(
     awaited=20,
     long_job=2_000,
     measured_job=1_000,
+    verified_jobs=50,
     written_lines=2_000,
     measured_lines=100,
     paces=(Pace(1_000, 100, factor=4), Pace(None, 100)),

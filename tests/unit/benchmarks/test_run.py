@@ -16,6 +16,7 @@ WITHOUT_FILE = [
     "memory, 80 bytes of text, MEMORY USAGE beyond it",
     "memory, 80 bytes of text, all",
     "memory, 80 bytes of text, all",
+    f"verify {QUICK.verified_jobs} small jobs",
 ]
 PACES = ["flat out" if pace.lines_per_second is None else f"{pace.lines_per_second:,} lines/s" for pace in QUICK.paces]
 WRITING = [
