@@ -1,3 +1,10 @@
 """What all tests share."""
 
-pytest_plugins = ["pytester", "tests.needs", "tests.no_skips_in_ci", "tests.examples", "tests.order"]
+pytest_plugins = [
+    "pytester",
+    "tests.needs",
+    "tests.no_skips_in_ci",
+    "tests.examples",
+    "tests.order",
+    "tests.surrogates",
+]

@@ -1,4 +1,4 @@
-"""Tests that can't run here are left out in one line; in CI that, and every skip, fails the run."""
+"""Our plugins: tests that can't run here are left out in one line; in CI that, and every skip, fails the run."""
 
 import pytest
 
@@ -91,3 +91,14 @@ def test_workers_report_to_their_controller(folder: pytest.Pytester, monkeypatch
     assert done.ret == 1
     assert LEFT_OUT in shown
     assert "test_skips" in shown
+
+
+def test_a_surrogate_reaches_the_controller(folder: pytest.Pytester) -> None:
+    """What is logged with one, and what fails with one, ends no run."""
+    text = (
+        "import logging\n"
+        "def test_passes(): logging.error(chr(0xd83d))\n"
+        "def test_fails(): raise ValueError(chr(0xd83d))\n"
+    )
+    done = run(folder, text, "-p", "tests.surrogates", "-p", "xdist", "-n", "1")
+    done.assert_outcomes(passed=1, failed=1)
