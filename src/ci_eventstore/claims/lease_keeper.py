@@ -24,6 +24,8 @@ PATIENCE_SECONDS = 90.0
 RETRY_SECONDS = 0.1
 #: The part of a lease for which a renewal is tried; without an answer, the next try is over a new connection.
 PATIENCE_PART = 0.15
+#: The part of a lease for which nothing is said: a try or two fail without consequence.
+QUIET_PART = 0.5
 #: How long the thread may take to end, and how often it is looked whether it has.
 STOP_SECONDS = 1.0
 LOOK_SECONDS = 0.01
@@ -51,7 +53,9 @@ class LeaseKeeper:
         self._keeping: asyncio.Task[None] | None = None
         self._is_stopped = False
         self._has_ended = False
-        self._outage = OutageLog(logger, "leases can't be renewed: %s", "leases are renewed again")
+        self._outage = OutageLog(
+            logger, "leases can't be renewed: %s", "leases are renewed again", after_seconds=lease_seconds * QUIET_PART
+        )
         self._thread = threading.Thread(target=self._run, name="ci-eventstore-leases", daemon=True)
 
     def start(self) -> None:
@@ -111,7 +115,7 @@ class LeaseKeeper:
             try:
                 await self._keep_over_one_server()
             except TimeoutError:
-                self._note_failure("the server gives no answer")
+                self._note_failure("no answer")
             except Exception:
                 logger.exception("leases couldn't be renewed")
                 self._give_up_late_ones()
@@ -148,7 +152,7 @@ class LeaseKeeper:
             try:
                 self._note(queue, await self._renew(claims, queue, group))
             except (StoreUnavailableError, OutcomeUnknownError) as error:
-                self._note_failure(error)
+                self._note_failure("no answer" if isinstance(error, OutcomeUnknownError) else error)
                 is_answered = False
             except StoreError as error:
                 self._note_failure(error)
