@@ -63,7 +63,7 @@ def test_a_cancel_from_elsewhere_stops_the_command(cli: CommandLine) -> None:
     done = running.end()
     assert (done.code, "is to be cancelled" in done.err) == (143, True)
     assert [is_alive(process) for process in processes] == [False, False]
-    assert cli.log("it") == done.out + b"[cancelled: wrong branch]\n"
+    assert cli.log("it") == done.out + b"\n[cancelled: wrong branch]\n"
 
 
 def test_what_the_command_prints_while_it_stops_is_stored(cli: CommandLine) -> None:

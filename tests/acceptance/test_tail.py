@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ci_common import Job, JobEvent
-from tests.acceptance.command_line import CommandLine, Ended, Running, until_signal
+from tests.acceptance.command_line import CommandLine, Ended, Running
 
 
 @pytest.fixture
@@ -48,16 +48,17 @@ def test_a_running_job_is_followed_to_its_end(cli: CommandLine, gate: Path, code
     assert (job.process.poll(), tail.process.poll()) == (None, None)
     gate.write_text("go\n")
     done = tail.end()
-    assert (done.code, done.out, done.err) == (min(code, 1), b"one\ntwo\n", "")
+    end = f"[exit code {code}]\n".encode() if code else b""
+    assert (done.code, done.out, done.err) == (min(code, 1), b"one\ntwo\n" + end, "")
     assert job.end().code == code
 
 
-def test_an_ended_job_is_printed_with_its_late_output(cli: CommandLine) -> None:
+async def test_an_ended_job_is_printed_with_its_late_output(cli: CommandLine) -> None:
     """Without following, since following ends with the job."""
-    job = cli.start("run", "--id", "it", "--", *until_signal("SIGTERM", "early", "late"))
-    job.wait_for_output(b"early\n")
-    cli("jobs", "cancel", "it")
-    job.end()
+    async with cli.repository() as repository:
+        await repository.create_job(Job(id="it", status="running", events=logs("early\n")))
+        await repository.cancel_job("it")
+        await repository.add_event("it", JobEvent("log", "late\n"))
     assert cli("tail", "it").text == cli("tail", "it", "--no-follow").text == "early\n[cancelled]\nlate\n"
 
 
