@@ -5,6 +5,7 @@ from typing import Protocol
 from ci_eventstore.events.reader import Extent
 from ci_eventstore.events.records import Place
 from ci_eventstore.following.feed import Cursor, Feed
+from ci_eventstore.following.incarnation import Incarnation
 from ci_eventstore.following.page import Page
 from ci_eventstore.following.records import Notice, NoticeType
 from ci_eventstore.keys import JobKeys
@@ -53,13 +54,15 @@ class Follower:
         #: Whether it comes from the stream's pages, so that the feed may know another history.
         self._is_unsure = False
         self._generation = 0
+        self._incarnation = Incarnation()
 
     async def begin(self, after: int) -> Extent:
         """Begin, or begin again, after a position, and return how far the log goes."""
         cursor = Cursor(Place(after))
         feed, extent = await self._source.join(self._keys, self._user_id, cursor)
         self._let_go()
-        self._cursor, self._feed, self._generation = cursor, feed, feed.generation
+        self._cursor, self._feed = cursor, feed
+        self._generation, self._incarnation = feed.generation, feed.incarnation
         self._must_join = self._is_unsure = False
         self._ends_at_head = extent.end_position is not None and after >= extent.end_position
         return extent
@@ -67,7 +70,7 @@ class Follower:
     @property
     def incarnation(self) -> str:
         """The incarnation of what was handed out last; to come back with, beside the last position."""
-        return str(self._joined.incarnation)
+        return str(self._incarnation)
 
     def reset(self) -> None:
         """Begin with a notice that what was handed out by others is lost, then with the job's first event."""
@@ -82,21 +85,23 @@ class Follower:
         while not self._has_ended:
             if self._must_join:
                 await self.begin(0)
-            feed, place = self._joined, self._cursor.place
-            if feed.failure is not None:
-                raise feed.failure.with_traceback(None)
+            feed, place = self._feed, self._cursor.place
+            assert feed is not None
             if self._is_reset or self._generation != feed.generation:
                 return self._begin_again(feed)
+            if feed.failure is not None:
+                raise feed.failure.with_traceback(None)
             if place < feed.base:
                 page = await self._read_page(feed, place)
                 if page is not None:
-                    return self._take(page, is_unsure=True)
+                    self._is_unsure = True
+                    return self._take(feed, page)
                 continue
             if self._is_unsure and place <= feed.head and feed.is_live and not await self._is_sure(feed, place):
                 continue
             page = feed.page_behind(place)
             if page is not None:
-                return self._take(page)
+                return self._take(feed, page)
             if self._ends_at_head:
                 break
             if not await feed.wait(seconds):
@@ -109,11 +114,6 @@ class Follower:
         if not self._is_closed:
             self._is_closed = True
             self._let_go()
-
-    @property
-    def _joined(self) -> Feed:
-        assert self._feed is not None
-        return self._feed
 
     def _let_go(self) -> None:
         if self._feed is not None:
@@ -147,13 +147,12 @@ class Follower:
         await self._source.compare(feed)
         self._is_reset = True
 
-    def _take(self, page: Page, *, is_unsure: bool = False) -> Page:
+    def _take(self, feed: Feed, page: Page) -> Page:
         self._cursor.place, self._cursor.payload = page.until, page.payload
-        self._is_unsure = is_unsure or self._is_unsure
-        self._has_ended = page.is_last
+        self._incarnation, self._has_ended = feed.incarnation, page.is_last
         self._ends_at_head = self._ends_at_head or page.has_end
         return page
 
     def _begin_again(self, feed: Feed) -> Page:
-        self._is_reset, self._must_join = False, True
+        self._is_reset, self._must_join, self._incarnation = False, True, feed.incarnation
         return Page([Notice(NoticeType.RESET, 0, self.incarnation)], Place(0))

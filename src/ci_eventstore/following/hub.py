@@ -164,7 +164,7 @@ class Hub:
         if live is not None and live.feed is feed:
             await live.reader.compare()
         elif not feed.is_live:
-            await self._on_loss(feed)
+            feed.incarnation = await self._on_loss(feed)
             self._past_resets += 1
 
     def _open(self, keys: JobKeys, extent: Extent) -> _Live:
@@ -202,8 +202,8 @@ class Hub:
     async def _incarnation_of(self, extent: Extent) -> str:
         return str(Incarnation(extent.incarnation, await self._store_incarnation.read()))
 
-    async def _on_loss(self, feed: Feed) -> None:
-        """Note which incarnation a job has that has another history than the one handed out.
+    async def _on_loss(self, feed: Feed) -> Incarnation:
+        """Return which incarnation a job has that has another history than the one handed out.
 
         If it is the same job, the store has lost what it had acknowledged, and becomes another incarnation itself.
         """
@@ -213,7 +213,7 @@ class Hub:
             await self._store_incarnation.renew_after_loss(feed.incarnation.store)
         else:
             await self._store_incarnation.read()
-        feed.incarnation = self._known(extent)
+        return self._known(extent)
 
     # What the server says
 

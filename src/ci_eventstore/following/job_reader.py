@@ -9,7 +9,7 @@ from ci_eventstore.errors import StoreError, StreamDamagedError
 from ci_eventstore.events.reader import raise_missing
 from ci_eventstore.events.records import Place
 from ci_eventstore.following.feed import Feed
-from ci_eventstore.following.incarnation import StoreIncarnation
+from ci_eventstore.following.incarnation import Incarnation, StoreIncarnation
 from ci_eventstore.server.client import Server
 from ci_eventstore.server.replies import as_entries
 
@@ -30,13 +30,13 @@ class JobReader:
         server: Server,
         store_incarnation: StoreIncarnation,
         on_news: Callable[[Feed], None],
-        on_loss: Callable[[Feed], Awaitable[None]],
+        on_loss: Callable[[Feed], Awaitable[Incarnation]],
     ) -> None:
         self._feed = feed
         self._server = server
         self._store_incarnation = store_incarnation
         self._on_news = on_news
-        #: Is awaited before the feed begins again because the store has another history.
+        #: Is awaited before the feed begins again because the store has another history; returns its incarnation.
         self._on_loss = on_loss
         self._task: asyncio.Task[None] | None = None
         self._is_asked = False
@@ -101,8 +101,10 @@ class JobReader:
         """Find out why the entry at the head isn't what it was: the stream's beginning is gone, or its history."""
         first = await self._range("-", PAGE_ENTRIES)
         if not first or first[0][0] <= head:
-            await self._on_loss(self._feed)
-            self._feed.reset(*await self._last())
+            incarnation = await self._on_loss(self._feed)
+            last = await self._last()
+            self._feed.incarnation = incarnation
+            self._feed.reset(*last)
             return
         self._is_asked = True
         if self._feed.head == head:

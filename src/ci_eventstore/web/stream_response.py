@@ -164,11 +164,11 @@ class _Following:
             page = await self._follower.read(seconds)
         except StoreUnavailableError as error:
             self._note_outage(error)
+            # Who has been sent nothing can't have lost anything.
+            self._incarnation = self._follower.incarnation if self.last else None
             self.close()
             return NOTHING
         self.last = _last_position(page, self.last)
-        # Who has been sent nothing can't have lost anything.
-        self._incarnation = self._follower.incarnation if self.last else None
         return page
 
     def close(self) -> None:
