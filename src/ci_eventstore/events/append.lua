@@ -311,6 +311,9 @@ error = attempt(function()
   end
 end)
 if not is_saved then
+  if not is_ring_saved then
+    take_back(kept)
+  end
   return answer_of(error)
 end
 

@@ -53,9 +53,16 @@ local function answer_of(error)
   for i = BEFORE_LISTINGS + 1, #KEYS do
     redis.pcall('ZREM', KEYS[i], member)
   end
-  redis.pcall('ZREM', backlog, user .. '\0' .. member)
   redis.pcall('DEL', hash)
   redis.pcall('DEL', stream)
+  attempt(function()
+    redis.call('ZREM', backlog, user .. '\0' .. member)
+    local ticket = new_ticket and ticket_of(tickets, user)
+    if ticket and #jobs_of(backlog, user, 1) == 0 then
+      redis.call('HDEL', tickets, user)
+      remove_ticket(dispatch, ticket)
+    end
+  end)
   return named(error, TYPES, 'zset')
 end
 

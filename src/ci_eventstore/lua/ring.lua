@@ -34,6 +34,13 @@ local function put_new(ring)
   end
 end
 
+-- Remove new entries that the counters don't know.
+local function take_back(ring)
+  for place in pairs(ring.new) do
+    redis.pcall('HDEL', ring.key, place)
+  end
+end
+
 local function save_ring(ring)
   redis.call('HSET', ring.key, 'first', ring.first, 'last', ring.last, 'kept', ring.kept, 'lost_bytes', ring.lost_bytes,
     'lost_lines', ring.lost_lines)
