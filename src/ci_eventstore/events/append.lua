@@ -235,7 +235,10 @@ local function empty_ring()
     append_line(string.format('\n[%.0f bytes in %.0f lines are left out here]\n', kept.lost_bytes, kept.lost_lines))
   end
   for place = kept.first, kept.last do
-    append_event(ring_entry(kept, place))
+    local size, newlines, payload = ring_entry(kept, place)
+    if payload then
+      append_event(payload, size, newlines)
+    end
   end
   kept.is_emptied = true
 end

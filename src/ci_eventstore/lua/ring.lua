@@ -7,20 +7,20 @@ local function read_ring(ring)
     lost_bytes = whole(found[4]) or 0, lost_lines = whole(found[5]) or 0, new = {}, dropped = {}}
 end
 
--- Returns an entry's payload, bytes and lines; an empty one if it can't be read.
+-- Returns an entry's bytes, lines and payload; 0, 0 and nothing if it can't be read.
 local function ring_entry(ring, place)
   local entry = ring.new[place] or redis.call('HGET', ring.key, place) or ''
   local size, newlines, start = string.match(entry, '^(%d+) (%d+) ()')
-  return string.sub(entry, start or 1), tonumber(size or 0), tonumber(newlines or 0)
+  return tonumber(size or 0), tonumber(newlines or 0), start and string.sub(entry, start)
 end
 
 local function put_in_ring(ring, payload, size, newlines)
   ring.last, ring.kept = ring.last + 1, ring.kept + #payload + RING_ENTRY_BYTES
   ring.new[ring.last] = size .. ' ' .. newlines .. ' ' .. payload
   while ring.kept > RING_BYTES and ring.first < ring.last do
-    local old, old_size, old_newlines = ring_entry(ring, ring.first)
+    local old_size, old_newlines, old = ring_entry(ring, ring.first)
     ring.dropped[#ring.dropped + 1] = ring.first
-    ring.first, ring.kept = ring.first + 1, ring.kept - #old - RING_ENTRY_BYTES
+    ring.first, ring.kept = ring.first + 1, ring.kept - #(old or '') - RING_ENTRY_BYTES
     ring.lost_bytes, ring.lost_lines = ring.lost_bytes + old_size, ring.lost_lines + old_newlines
   end
 end

@@ -25,13 +25,14 @@ def load_script(package: str, name: str, constants: Mapping[str, int] | None = N
     stand instead. A server makes a script's functions anew for each call: a script has them no earlier than it needs.
     """
     head = "".join(f"local {constant} = {value}\n" for constant, value in (constants or {}).items())
-    script = _LIBRARIES.sub(_functions, _read(package, f"{name}.lua"))
+    script = _LIBRARIES.sub(lambda names: load_libraries(names[1]), _read(package, f"{name}.lua"))
     source = _read("ci_eventstore.server", "deadline.lua") + head + script
     return Script(name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
 
 
-def _functions(names: re.Match[str]) -> str:
-    return "".join(_read("ci_eventstore", f"lua/{name}.lua") for name in names[1].split(", "))
+def load_libraries(names: str) -> str:
+    """Return the text of libraries, whose names are joined by ", "."""
+    return "".join(_read("ci_eventstore", f"lua/{name}.lua") for name in names.split(", "))
 
 
 def _read(package: str, path: str) -> str:

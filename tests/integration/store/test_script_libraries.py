@@ -1,0 +1,128 @@
+"""What each library of scripts does by itself."""
+
+import hashlib
+from typing import Any
+
+import pytest
+
+from ci_eventstore.server.client import Server
+from ci_eventstore.server.scripts import Script, load_libraries
+
+JOB, LEASES = "{ci:0}:job:a", "{ci:0}:leases:q"
+
+
+async def run(server: Server, libraries: str, body: str, *values: str, keys: tuple[str, ...] = ()) -> Any:
+    """Run Lua after some libraries, at the time 1,000,000."""
+    source = f"local now_ms = 1000000 table.remove(ARGV)\n{load_libraries(libraries)}\n{body}"
+    script = Script("test", source, hashlib.sha1(source.encode()).hexdigest())
+    return await server.run(script, keys, values)
+
+
+@pytest.mark.parametrize(
+    ("kept", "number", "expected"),
+    [
+        ("", "1", [b"first"]),
+        ("garbage", "1", [b"first"]),
+        ("4 yny", "5", [b"next", b"yny"]),
+        ("4 yny", "4", [b"repeated", b"yny"]),
+        ("4 yny", "3", [b"late", b"yny"]),
+        ("4 yny", "6", [b"ahead", b"yny"]),
+        ("-1 0 17", "1", [b"ahead", b"0 17"]),
+    ],
+)
+async def test_calls(server: Server, kept: str, number: str, expected: list[bytes]) -> None:
+    """A call is known by its number and what is kept of the last one."""
+    assert await run(server, "calls", "return {recall(ARGV[1], tonumber(ARGV[2]))}", kept, number) == expected
+
+
+async def test_calls_of_sessions(server: Server) -> None:
+    """What another session has called says nothing."""
+    body = "return {of_session(ARGV[1], ARGV[2])}"
+    assert await run(server, "calls", body, "ab-7 1:x", "ab-8") == [b"7 1:x", 8]
+    assert await run(server, "calls", "return {of_session(ARGV[1], ARGV[2]) or 'nothing'}", "ab-7 x", "cd-1") == [
+        b"nothing"
+    ]
+
+
+async def test_calls_that_nobody_uses_are_forgotten(server: Server) -> None:
+    """Those that can't be read are, too."""
+    await server.read("HSET", JOB, "old", "3 4 100", "new", "3 4-1 900000", "bad", "x")
+    await run(server, "calls", "forget_calls(KEYS[1], 500000)", keys=(JOB,))
+    assert await server.read("HKEYS", JOB) == [b"new"]
+
+
+async def test_telling(server: Server) -> None:
+    """A message that is refused or that nobody hears is heard by nobody."""
+    assert await run(server, "telling", "return mark_of('abc')") == hashlib.sha1(b"abc").hexdigest()[:8].encode()
+    assert await run(server, "telling", "return tell('ci:a', 'x')") == 0
+
+
+async def test_standing(server: Server) -> None:
+    """An error names the key; whole numbers are what scripts write."""
+    await server.read("SET", JOB, "x")
+    libraries = "standing"
+    body = "return unreadable('HLEN', KEYS[1], KEYS[2]).err"
+    assert (await run(server, libraries, body, keys=(LEASES, JOB))).startswith(f"DAMAGED {JOB}: ".encode())
+    body = "return read_hash(KEYS[1], 'a') == nil and 1 or 0"
+    assert await run(server, libraries, body, keys=(JOB,)) == 1
+    body = "return named(attempt(function() redis.call('ZCARD', KEYS[1]) end), {'zset'}).err"
+    assert (await run(server, libraries, body, keys=(JOB,))).startswith(b"DAMAGED")
+    body = "return forbidden('HSET', KEYS[1], '', '') == nil and 1 or 0"
+    assert await run(server, libraries, body, keys=(JOB,)) == 1
+    numbers = ["0", "12", "", "1.5", "-1", "1e3", "nan", "0x10", "9" * 17, " 1"]
+    body = "local found = {} for i, text in ipairs(ARGV) do found[i] = whole(text) or -1 end return found"
+    assert await run(server, libraries, body, *numbers) == [0, 12, *[-1] * 8]
+
+
+@pytest.mark.parametrize(
+    ("fields", "now"),
+    [
+        ({}, 0),
+        ({"now": "5000", "seen": "999000", "lease:30000": "35000"}, 6000),
+        ({"now": "5000", "seen": "1", "lease:4000": "9000"}, 7000),
+        ({"now": "garbage", "seen": "999000", "lease:30000": "35000"}, 6000),
+        ({"now": "5000", "seen": "garbage"}, 5000),
+        ({"now": "5000", "seen": "999000", "lease:x": "1", "lease:30000": "nan"}, 6000),
+    ],
+)
+async def test_clock(server: Server, fields: dict[str, str], now: int) -> None:
+    """It goes on by half a lease at most, and damaged fields are made up for."""
+    for name, value in fields.items():
+        await server.read("HSET", JOB, name, value)
+    assert await run(server, "standing, clock", "return advance_clock(KEYS[1], 30000)", keys=(JOB,)) == now
+    assert await server.read("HMGET", JOB, "now", "seen") == [b"%d" % now, b"1000000"]
+
+
+async def test_tickets(server: Server) -> None:
+    """A ticket is a stream id; the group is made again; what isn't a ticket is none."""
+    dispatch, tickets = "{ci:0}:dispatch:q", "{ci:0}:tickets:q"
+    body = "return add_ticket(KEYS[1], KEYS[2], 'ada')"
+    ticket = await run(server, "tickets", body, keys=(dispatch, tickets))
+    await server.read("HSET", tickets, "ada", ticket, "eve", "garbage")
+    body = "return {ticket_of(KEYS[2], 'ada'), ticket_of(KEYS[2], 'eve') or '', last_ticket(KEYS[1])}"
+    assert await run(server, "tickets", body, keys=(dispatch, tickets)) == [ticket, b"", b"0-0"]
+    await server.read("XGROUP", "DESTROY", dispatch, "controllers")
+    assert await run(server, "tickets", "return last_ticket(KEYS[1])", keys=(dispatch,)) == b"0-0"
+    await run(server, "tickets", "remove_ticket(KEYS[1], 'garbage') remove_ticket(KEYS[1], ARGV[1])", ticket.decode(),
+              keys=(dispatch,))  # fmt: skip
+    assert await server.read("XLEN", dispatch) == 0
+
+
+async def test_ring(server: Server) -> None:
+    """The newest entries are kept; one that can't be read is left out."""
+    body = """
+    local RING_ENTRY_BYTES, RING_BYTES = 0, 10
+    local ring = read_ring(KEYS[1])
+    for place = 1, 4 do
+      put_in_ring(ring, 'abc' .. place, 4, 1)
+    end
+    put_new(ring)
+    save_ring(ring)
+    redis.call('HSET', KEYS[1], 4, 'garbage')
+    local again = read_ring(KEYS[1])
+    return {again.first, again.last, again.lost_bytes, {ring_entry(again, 3)}, {ring_entry(again, 4)}}
+    """
+    with_constants = "local RING_ENTRY_BYTES, RING_BYTES = 0, 10\n"
+    source = f"table.remove(ARGV)\n{with_constants}{load_libraries('standing, ring')}\n{body}"
+    script = Script("test", source, hashlib.sha1(source.encode()).hexdigest())
+    assert await server.run(script, [JOB], []) == [3, 4, 8, [4, 1, b"abc3"], [0, 0]]
