@@ -11,7 +11,13 @@ from types import TracebackType
 from typing import Self
 
 from ci_common.errors import RepositoryError
-from ci_eventstore.errors import LogNotStoredError, LogWriterClosedError, StoreError, StoreUnavailableError
+from ci_eventstore.errors import (
+    ConfigurationError,
+    LogNotStoredError,
+    LogWriterClosedError,
+    StoreError,
+    StoreUnavailableError,
+)
 from ci_eventstore.writer.chunk_sender import LOST_LINE, ChunkSender, LogSink
 from ci_eventstore.writer.chunks import Chunker
 from ci_eventstore.writer.masking import Masker
@@ -28,7 +34,7 @@ CANCELLED = "the task that stores the log was cancelled"
 
 @dataclass(frozen=True, slots=True)
 class WriterSettings:
-    """How a `LogWriter` paces itself."""
+    """How a `LogWriter` paces itself; ConfigurationError for what can't be."""
 
     #: After the first text, what comes within so many seconds goes out together.
     pause_seconds: float = 0.1
@@ -38,6 +44,11 @@ class WriterSettings:
     patience_seconds: float = 600.0
     #: Where the rest of a log is kept that couldn't be stored; the system's temporary folder if None.
     rescue_directory: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what can't be."""
+        if not (self.pause_seconds >= 0 and self.patience_seconds >= 0 and self.spool_characters >= 1):
+            raise ConfigurationError(f"{self}: times must be 0 or more, and spool_characters 1 or more")
 
 
 class LogWriter:

@@ -15,6 +15,7 @@ from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings
 from ci_eventstore.errors import ConfigurationError, MachineError
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.server.client import Server
+from ci_eventstore.writer.log_writer import WriterSettings
 from tests.integration.store.test_controller import log_of, run_until, submit
 from tests.waiting import wait_until
 
@@ -296,6 +297,15 @@ def test_settings_that_cant_be_are_refused(settings: dict[str, float]) -> None:
     """A poll of 0 would ask the server without a pause."""
     with pytest.raises(ConfigurationError):
         ControllerSettings(**settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "settings", [{"pause_seconds": -1}, {"patience_seconds": float("nan")}, {"spool_characters": 0}]
+)
+def test_a_writers_settings_that_cant_be_are_refused(settings: dict[str, float]) -> None:
+    """Before anything is written."""
+    with pytest.raises(ConfigurationError):
+        WriterSettings(**settings)  # type: ignore[arg-type]
 
 
 async def test_a_controller_cant_be_named_as_who_ends_lost_jobs(repository: RedisJobRepository) -> None:
