@@ -13,6 +13,7 @@ from ci_eventstore.errors import (
     AcknowledgedEventsLostError,
     NotInitializedError,
     OutcomeUnknownError,
+    ProjectionDamagedError,
     ProjectionMissingError,
     ReadOnlyAccessError,
     StoreUnavailableError,
@@ -60,6 +61,7 @@ ANSWERS: tuple[tuple[type[RepositoryError], tuple[int, str] | Failure], ...] = (
     (NotInitializedError, UNAVAILABLE),
     (AcknowledgedEventsLostError, UNAVAILABLE),
     (ProjectionMissingError, UNAVAILABLE),
+    (ProjectionDamagedError, UNAVAILABLE),
     (ReadOnlyAccessError, (403, "read_only")),
     (RepositoryError, INTERNAL),
 )
