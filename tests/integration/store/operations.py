@@ -9,6 +9,7 @@ from ci_common.models import APIKey, Job, JobEvent, JobStatus, User
 from ci_eventstore.accounts.store import AccountStore
 from ci_eventstore.claims.claim import Claimed
 from ci_eventstore.claims.completions import COMPLETE, _describe, _Line, _Waiting
+from ci_eventstore.claims.holders import LOOK
 from ci_eventstore.claims.offer import Offer
 from ci_eventstore.claims.store import ClaimStore, _Candidate
 from ci_eventstore.events.append import append
@@ -19,7 +20,7 @@ from ci_eventstore.jobs.create import create_waiting, waiting_job
 from ci_eventstore.jobs.decide import decide, decide_creation
 from ci_eventstore.jobs.state import JobState
 from ci_eventstore.jobs.store import plan_change, records_of_call
-from ci_eventstore.keys import Keys, listing_member
+from ci_eventstore.keys import NO_QUEUE, Keys, listing_member
 from ci_eventstore.projection.jobs import JobProjections
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.store import check_format
@@ -326,6 +327,23 @@ async def user_is_inactive(scene: Scene) -> None:
     assert not user.is_active
 
 
+def nameless_queue() -> list[str]:
+    queue = KEYS.job("a1").queue(NO_QUEUE)
+    return [queue.clock, queue.leases]
+
+
+async def held_one(scene: Scene) -> None:
+    await scene.repository.parts.holders.create(Job(id="a1", status="running"), "run-1", LEASE)
+
+
+async def look(scene: Scene) -> None:
+    await scene.server.run(LOOK, nameless_queue(), [])
+
+
+async def a1_is_held(scene: Scene) -> None:
+    assert (await state_of(scene, "a1")).controller == "run-1"
+
+
 CANCEL = Cancel("[cancelled]\n")
 COMPLETE_COMMAND = Complete(JobEvent("complete", success=True, timestamp=NOW), True)
 OPERATIONS: dict[str, Operation] = {
@@ -346,6 +364,7 @@ OPERATIONS: dict[str, Operation] = {
     "claim": Operation(script="claim", prepare=lapsed, act=claim, check=both_are_claimed),
     "completion": Operation(script="complete", prepare=claimed_one, act=complete, check=both_are_completed),
     "renewal": Operation(script="renew", prepare=claimed_one, act=renew, check=leases_are_held),
+    "look": Operation(script="look", prepare=held_one, act=look, check=a1_is_held),
     "signing off": Operation(script="tidy", prepare=idle, act=tidy, check=c2_is_forgotten),
     "rebuild": Operation(script="rebuild", prepare=damaged, act=rebuild, check=a1_is_running),
     "initialize": Operation(script="initialize", prepare=no_user, act=initialize, check=is_initialized),
