@@ -61,3 +61,20 @@ def test_each_command_under_its_least_user(guarded: RealServer) -> None:
     assert "ran" in reader("jobs", "show", "ran").text
     assert reader("tail", "ran").text == "hello\n"
     assert refused(guarded) == []
+
+
+@pytest.mark.slow
+def test_a_refusal_that_lasts_is_mentioned_while_it_is_waited_for(guarded: RealServer) -> None:
+    """A first `submit` to a server that refuses says so after a second, and ends in the server's words."""
+    worker = command_line(guarded, "ci-controller")
+    with Redis(port=guarded.port) as admin:
+        admin.config_set("min-replicas-to-write", 1)
+        try:
+            done = worker("submit", "--", "true")
+        finally:
+            admin.config_set("min-replicas-to-write", 0)
+    mentioned, told = done.err.splitlines()
+    assert done.code == 4
+    assert mentioned.startswith("ci-eventstore: redis://***@")
+    assert "trying again: NOREPLICAS" in mentioned
+    assert told.endswith("NOREPLICAS Not enough good replicas to write.")
