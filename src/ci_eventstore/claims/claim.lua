@@ -48,8 +48,10 @@ local function read(place)
   if not wrong and state[at.status] then
     local stream = redis.call('TYPE', key(place, 2))
     wrong = not STATUSES[state[at.status]] and 'status' or (stream.ok or stream) ~= 'stream' and 'its events' or nil
-    for _, name in ipairs({'position', 'part', 'version', 'epoch', 'attempts'}) do
-      wrong = wrong or not whole(state[at[name]]) and name or nil
+    if not are_digits(state[at.position], state[at.part], state[at.version], state[at.epoch], state[at.attempts]) then
+      for _, name in ipairs({'position', 'part', 'version', 'epoch', 'attempts'}) do
+        wrong = wrong or not whole(state[at[name]]) and name or nil
+      end
     end
   end
   if wrong then

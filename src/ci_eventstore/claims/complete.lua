@@ -21,12 +21,13 @@ local BEFORE_KEYS, KEYS_EACH, BEFORE_ARGS, ARGS_EACH = 5, 3, 2, 10
 local before_owners = BEFORE_KEYS + KEYS_EACH * count
 
 local kept = redis.pcall('GET', last_call)
-local has_tickets = redis.call('EXISTS', dispatch) == 1
+local tickets_there = redis.pcall('XLEN', dispatch)
 local error = failed(kept, last_call) or unreadable('ZCARD', leases, running, completed, unpack(KEYS, before_owners + 1))
-  or has_tickets and unreadable('XLEN', dispatch)
+  or failed(tickets_there, dispatch)
 if error then
   return error
 end
+local has_tickets = tickets_there > 0 or redis.call('EXISTS', dispatch) == 1
 local standing, answer = recall(kept, number)
 if standing == 'repeated' or standing == 'late' then
   return standing == 'repeated' and answer or ''
@@ -37,9 +38,8 @@ for i = 1, count do
   local start = BEFORE_ARGS + (i - 1) * ARGS_EACH
   local id, state = ARGV[start + 1], read_hash(KEYS[BEFORE_KEYS + i * KEYS_EACH - 2],
     'claim', 'position', 'bytes', 'version', 'truncated_at', 'part', 'mark') or {}
-  local position, bytes = whole(state[2]), whole(state[3])
-  local is_plain = not state[5] and position and position + 1 < INDEX_EVENTS and bytes and bytes < INDEX_BYTES
-    and whole(state[4]) and whole(state[6])
+  local is_plain = not state[5] and are_digits(state[2], state[3], state[4], state[6], '0')
+    and state[2] + 1 < INDEX_EVENTS and tonumber(state[3]) < INDEX_BYTES
   if ARGV[start + 9] ~= '' and are_gone(KEYS[BEFORE_KEYS + i * KEYS_EACH], ARGV[start + 9]) then
     is_plain = false
   end
