@@ -74,7 +74,8 @@ for i = 1, count do
     local member, owner = ARGV[start + 4], tonumber(ARGV[start + 5])
     redis.pcall('HDEL', hash, 'controller', 'claim', 'ticket', 'cancel_line')
     local place = #ids + 1
-    messages[place] = {stream, state[2] .. '-' .. state[6], position .. '-0:' .. #payload, payload, state[7] or ''}
+    messages[2 * place - 1] = stream
+    messages[2 * place] = state[2] .. '-' .. state[6] .. ' ' .. position .. '-0:' .. #payload .. '\n' .. payload .. (state[7] or '')
     ids[place], members[place] = ARGV[start + 1], member
     if string.find(ARGV[start + 3], '^%d+%-%d+$') then
       tickets[#tickets + 1] = ARGV[start + 3]
@@ -109,7 +110,8 @@ attempt(function()
 end)
 answer = table.concat(answers)
 redis.pcall('SET', last_call, remember(number, answer), 'PX', LAST_CALL_MS)
-for _, message in ipairs(messages) do
-  tell_entries(unpack(message))
+-- As `tell_entries` has it; of many jobs at once.
+for i = 1, #messages, 2 do
+  redis.pcall('PUBLISH', messages[i], messages[i + 1])
 end
 return answer
