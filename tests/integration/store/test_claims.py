@@ -193,12 +193,13 @@ async def test_a_running_job_is_cancelled_by_its_controller(repository: RedisJob
 
 
 async def test_a_cancelled_job_of_a_lost_controller_says_so_to_the_next(
-    repository: RedisJobRepository, server: Server
+    repository: RedisJobRepository, server: Server, valkey: RealServer
 ) -> None:
-    """Whoever takes it over knows that it is only to be ended."""
+    """Whoever takes it over knows that it is only to be ended, where those who cancelled it are gone."""
     await submit(repository, "a1")
     await take_one(repository)
-    await repository.cancel_job("a1")
+    async with RedisJobRepository.from_url(valkey.url) as other:
+        await other.cancel_job("a1")
     await pass_time(server, LEASE + 1)
     assert (await take_one(repository, "c2")).is_cancelled
 
