@@ -49,6 +49,7 @@ def by_controller(cli: CommandLine) -> None:
     assert controller.end().code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pty", [False, True], ids=["pipe", "terminal"])
 @pytest.mark.parametrize("look", [by_tail, by_jobs, by_controller])
 def test_nothing_outlives_a_killed_run(
