@@ -180,7 +180,12 @@ async def observe(repository: JobRepository, command: Command) -> Outcome:
     try:
         return Outcome(value=comparable(await command(repository)))
     except RepositoryError as error:
-        return Outcome(value=comparable(vars(error)), error=type(error).__name__)
+        return Outcome(value=comparable(vars(error)), error=contract_name(error))
+
+
+def contract_name(error: RepositoryError) -> str:
+    """Return which error of the contract this is: a repository may raise a kind of its own."""
+    return next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "ci_common.errors")
 
 
 def comparable(value: object) -> object:
