@@ -112,12 +112,14 @@ class Queue:
         assert found == self.model.claim(controller, count)
 
     async def release(self, number: int) -> None:
-        """Let the controller of a job give it back."""
+        """Let the controller of a job give it back; one that someone wants cancelled ends instead."""
         for job_id in self._one_of(number, sorted(self.model.running)):
             await self._repository.under(self._claims[job_id]).update_job_status(job_id, "queued")
+            is_cancelled = job_id in self.model.cancelled
             self.model.end(job_id)
-            self.model.attempts[job_id] -= 1
-            self.model.enter(job_id)
+            if not is_cancelled:
+                self.model.attempts[job_id] -= 1
+                self.model.enter(job_id)
 
     async def complete(self, number: int) -> None:
         """Let the controller of a job end it, though its lease may have run out."""
