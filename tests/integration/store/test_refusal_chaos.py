@@ -115,9 +115,8 @@ async def test_refusals_lose_and_double_nothing(refusing: RealServer, admin: Red
                 pass
         controller.stop()
         await running
-        counters = repository.parts.server.counters
-        assert counters.errors == 0
-        assert counters.retries > 0
+        # No call of the load failed, or its task would have; a controller's question may, and is asked again.
+        assert repository.parts.server.counters.retries > 0
         for writer in range(WRITERS):
             assert await text_of(repository, f"job-{writer}") == numbers(load.events[writer])
         assert await text_of(repository, "logged") == numbers(load.lines)
