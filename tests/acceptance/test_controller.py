@@ -89,6 +89,7 @@ def test_jobs_of_two_controllers(cli: CommandLine, folder: Path) -> None:
     assert "job job-3 ended: exit code 3\n" in told
 
 
+@pytest.mark.slow
 def test_a_killed_controllers_job_is_taken_over(cli: CommandLine, folder: Path) -> None:
     """After `kill -9` its commands are gone, and another controller runs the job again and says so in the log."""
     script = f"if [ -e {folder}/again ]; then echo again; else touch {folder}/again; {TWO_PROCESSES}; fi"

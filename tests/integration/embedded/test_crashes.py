@@ -17,7 +17,8 @@ from tests.integration.embedded.writer_program import BATCH, TEXT
 from tests.servers import wait_until
 
 Start = Callable[..., Child]
-pytestmark = pytest.mark.needs("/proc")
+# Processes are killed all along.
+pytestmark = [pytest.mark.slow, pytest.mark.needs("/proc")]
 
 ROUNDS = 3
 ENTRIES_PER_ROUND = 3000

@@ -213,6 +213,7 @@ async def test_an_end_that_took_effect_isnt_called_lost(own: RealServer, proxy: 
         assert await status_of(observer) == ("completed", 1)
 
 
+@pytest.mark.slow
 async def test_a_connection_that_hangs_costs_no_lease(own: RealServer, proxy: FaultProxy) -> None:
     """The lease is renewed over another one, long before the first counts as dead."""
     async with RedisJobRepository.from_url(own.url) as other, RedisJobRepository.from_url(proxy.url) as repository:

@@ -128,6 +128,7 @@ async def write_lines(repository: RedisJobRepository, job_id: str, first: int, c
         await repository.add_event(job_id, event)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("often")
 async def test_a_store_that_stays_away_is_told(own: RealServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for ever: followers are told once patience is over, and a new one works when it is back."""

@@ -227,6 +227,7 @@ async def test_what_isnt_redis_is_told_at_once() -> None:
             await within(3, RedisJobRepository.from_url(f"redis://127.0.0.1:{port}").initialize())
 
 
+@pytest.mark.slow
 async def test_a_server_without_tls_is_told_at_once(refusing: RealServer) -> None:
     """`rediss://` at a server that speaks no TLS is told after one try of five seconds; so is an unknown name."""
     with pytest.raises(StoreUnavailableError):

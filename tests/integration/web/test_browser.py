@@ -23,7 +23,7 @@ from tests.needs import find_chromium
 from tests.servers import free_port
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.needs("chromium")
+pytestmark = [pytest.mark.slow, pytest.mark.needs("chromium")]
 
 FLAGS = [
     "--headless",
