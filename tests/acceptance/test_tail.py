@@ -107,6 +107,39 @@ async def test_timestamps_stand_before_each_line(cli: CommandLine) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("after", "lines"),
+    [
+        (1, ["c", "2026-01-01T00:00:04.000Z d", "2026-01-01T00:00:04.000Z e"]),
+        (2, ["c", "2026-01-01T00:00:04.000Z d", "2026-01-01T00:00:04.000Z e"]),
+        (3, ["", "2026-01-01T00:00:04.000Z d", "2026-01-01T00:00:04.000Z e"]),
+        (5, ["2026-01-01T00:00:06.000Z f"]),
+    ],
+)
+@pytest.mark.parametrize("status", ["running", "completed"])
+async def test_no_timestamp_stands_in_a_line(
+    cli: CommandLine, here: Callable[..., Ended], after: int, lines: list[str], status: str
+) -> None:
+    """Shown after an event that ends in mid-line, or is empty, a log begins without one: the line began earlier."""
+    async with cli.repository() as repository:
+        await repository.create_job(Job(id="it", status=status, events=logs("a\nb", "", "c", "\nd\ne", "\n", "f")))
+    done = here("tail", "it", "--no-follow", "--timestamps", "--after", str(after))
+    assert done.text.split("\n")[: len(lines)] == lines
+
+
+async def test_live_lines_have_times_at_their_beginnings_only(cli: CommandLine) -> None:
+    """A line that comes in pieces has the time of the first, also for whom joins in its middle."""
+    async with cli.repository() as repository:
+        await repository.create_job(Job(id="it", status="running", events=logs("a\nb")))
+        tail = cli.start("tail", "it", "--timestamps", "--after", "1")
+        await repository.add_events("it", logs("", "c\r", "d"))
+        await asyncio.to_thread(tail.wait_for_output, b"c\rd")
+        await repository.add_events("it", logs("", "\ne\n"))
+        await asyncio.to_thread(tail.wait_for_output, b"e\n")
+        await repository.complete_job("it", True, datetime.now(UTC))
+    assert tail.end().text == "c\rd\n2026-01-01T00:00:02.000Z e\n"
+
+
 def test_ctrl_c_ends_it_quietly(cli: CommandLine, gate: Path) -> None:
     """Following stops, the job goes on."""
     job = waiting_job(cli, gate)

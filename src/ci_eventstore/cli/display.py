@@ -39,8 +39,8 @@ def job_dict(job: Job) -> dict[str, Any]:
 
 
 def local_time(time: datetime | None) -> str:
-    """Write a time in the local time zone, to the second."""
-    return NOTHING if time is None else as_utc(time).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    """Write a time in the local time zone, to the second, with its offset from UTC: `Z` if there is none."""
+    return NOTHING if time is None else as_utc(time).astimezone().isoformat(" ", "seconds").replace("+00:00", "Z")
 
 
 def duration(start: datetime | None, end: datetime) -> str:

@@ -1,7 +1,8 @@
 """`tail`: a job's log, byte for byte, as it grows."""
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
+from functools import partial
 
 import click
 
@@ -48,15 +49,30 @@ async def tail(
     """
     job_id = await find_job(repository, job)
     terminal = StandardOutput()
-    render: Callable[[JobEvent], bytes] = TimestampedLines().render if timestamps else log_bytes
+    lines = await _timestamped(repository, job_id, after) if timestamps else None
+    render = partial(_render, lines)
     async for records in _read(repository, job_id, after, incarnation, follow=not no_follow):
-        events = [record for record in records if isinstance(record, JobEvent)]
-        await terminal.write(b"".join(map(render, events)))
+        await terminal.write(b"".join(map(render, records)))
         for record in records:
             if record.type in NOTES:
                 say(NOTES[record.type])
     ended = await repository.get_job_summary(job_id)
     return ExitCode.FAILED if ended is not None and ended.success is False else ExitCode.SUCCESS
+
+
+async def _timestamped(repository: RedisJobRepository, job_id: str, after: int) -> TimestampedLines:
+    """Return what puts times in front of lines, for a log that is shown from a position on."""
+    reader, keys = repository.parts.reader, repository.parts.keys.job(job_id)
+    extent = await reader.extent(keys)
+    last = await reader.last_text(keys, min(after, extent.position), extent)
+    return TimestampedLines(is_at_line_start=not last or last.endswith("\n"))
+
+
+def _render(lines: TimestampedLines | None, record: Followed) -> bytes:
+    """Return the bytes that a record is shown as."""
+    if isinstance(record, JobEvent):
+        return log_bytes(record) if lines is None else lines.render(record)
+    return lines.break_off() if lines is not None and isinstance(record, Notice) else b""
 
 
 async def _read(

@@ -11,10 +11,12 @@ def log_bytes(event: JobEvent) -> bytes:
 
 
 class TimestampedLines:
-    """Puts in front of each line the time of the event that it begins in."""
+    """Puts in front of each line the time of the event that it begins in; never into the middle of a line."""
 
-    def __init__(self) -> None:
-        self._is_at_line_start = True
+    def __init__(self, *, is_at_line_start: bool = True) -> None:
+        """Say whether the first event begins a line; if not, the rest of the line that it goes on with has no time."""
+        self._is_at_line_start = is_at_line_start
+        self._is_line_open = False
 
     def render(self, event: JobEvent) -> bytes:
         """Return the next event's bytes with the times in front."""
@@ -24,7 +26,13 @@ class TimestampedLines:
         mark = rfc3339(event.timestamp or utc_now()).encode() + b" "
         rest = mark.join(_lines(data))
         was_at_start, self._is_at_line_start = self._is_at_line_start, data.endswith(b"\n")
+        self._is_line_open = not self._is_at_line_start
         return mark + rest if was_at_start else rest
+
+    def break_off(self) -> bytes:
+        """Return what ends the line that was begun, if any: what follows isn't the rest of it."""
+        was_open, self._is_line_open, self._is_at_line_start = self._is_line_open, False, True
+        return b"\n" if was_open else b""
 
 
 def _lines(data: bytes) -> list[bytes]:

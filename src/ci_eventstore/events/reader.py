@@ -16,6 +16,8 @@ from ci_eventstore.server.replies import StreamEntry, as_entries, as_optional_te
 PAGE_ENTRIES = 1000
 #: What a page is about to have at most; events of many mebibytes are read a few at a time.
 PAGE_BYTES = 8 * 1024 * 1024
+#: How many events are looked at together in search of the last text before a position.
+LAST_EVENTS = 16
 
 
 class Extent(NamedTuple):
@@ -86,6 +88,16 @@ class EventReader:
             after = _take_visible(keys.job_id, entries, after, events)
             previous = events[-1]
         return events
+
+    async def last_text(self, keys: JobKeys, until: int, extent: Extent) -> str:
+        """Return the text of the last event up to a position that has any; "" if none has. StreamDamagedError."""
+        while until > 0:
+            after = max(until - LAST_EVENTS, 0)
+            for event in reversed(await self.read(keys, after, extent, until - after)):
+                if event.type == "log" and event.data:
+                    return event.data
+            until = after
+        return ""
 
     async def _page(
         self, keys: JobKeys, after: int, last: int, count: int, previous: JobEvent | None

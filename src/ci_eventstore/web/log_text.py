@@ -15,8 +15,6 @@ PAGE_BYTES = 1024 * 1024
 PAGE_EVENTS = 1000
 #: So much is handed to the connection at once.
 PIECE_BYTES = 128 * 1024
-#: How many events are looked at together in search of the log's last text.
-LAST_EVENTS = 16
 
 
 class LogText:
@@ -65,15 +63,8 @@ class LogText:
 
     async def _line_count(self) -> int:
         """Return how many lines the log has; what stands behind the last newline is one."""
-        until = self._state.position
-        while until > 0:
-            after = max(until - LAST_EVENTS, 0)
-            events = await self._reader.read(self._keys, after, self._extent, until - after)
-            for event in reversed(events):
-                if data := log_bytes(event):
-                    return self._state.lines + (not data.endswith(b"\n"))
-            until = after
-        return 0
+        last = await self._reader.last_text(self._keys, self._state.position, self._extent)
+        return self._state.lines + (last != "" and not last.endswith("\n"))
 
 
 def _skip(data: bytes, lines: int) -> tuple[int, int]:

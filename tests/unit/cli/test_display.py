@@ -1,6 +1,7 @@
 """What people see."""
 
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -35,6 +36,25 @@ def test_a_naive_time_counts_as_utc() -> None:
     assert display.duration(START.replace(tzinfo=None), START + timedelta(seconds=20)) == "20s"
 
 
+@pytest.mark.parametrize(
+    ("zone", "text"),
+    [
+        ("UTC", "2026-01-01 00:00:00Z"),
+        ("Europe/Berlin", "2026-01-01 01:00:00+01:00"),
+        ("America/St_Johns", "2025-12-31 20:30:00-03:30"),
+    ],
+)
+def test_a_time_says_its_zone(monkeypatch: pytest.MonkeyPatch, zone: str, text: str) -> None:
+    """It is the reader's own; naive times count as UTC."""
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        assert display.local_time(START) == display.local_time(START.replace(tzinfo=None)) == text
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
 def test_text_stays_in_its_line() -> None:
     """What would move the cursor is written out; letters of all scripts stay."""
     assert display.printable("né\n\x1b[2J\x00日本\u202e") == "né\\n\\x1b[2J\\x00日本\\u202e"
@@ -57,6 +77,7 @@ def test_a_table_is_cut_to_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None
         (["a\nb\n\n"], "1 a\n1 b\n1 \n"),
         (["\r1%\r2%", "\n"], "1 \r1%\r2%\n"),
         (["", "a"], "2 a"),
+        (["a\r", "b\r\n", "c"], "1 a\rb\r\n3 c"),
     ],
 )
 def test_each_line_has_one_time(texts: list[str], expected: str) -> None:
@@ -69,3 +90,19 @@ def test_each_line_has_one_time(texts: list[str], expected: str) -> None:
     for second in range(1, len(texts) + 1):
         shown = shown.replace(f"2026-01-01T00:00:0{second}.000Z".encode(), str(second).encode())
     assert shown.decode() == expected
+
+
+def test_a_line_that_began_earlier_has_no_time() -> None:
+    """Shown from its middle on, it has none; the next one has."""
+    lines = TimestampedLines(is_at_line_start=False)
+    shown = lines.render(JobEvent("log", "st\nsecond\n", timestamp=START))
+    assert shown == b"st\n2026-01-01T00:00:00.000Z second\n"
+
+
+def test_a_log_that_begins_again_begins_a_line() -> None:
+    """The line that was cut off is ended first, so that no time stands in its middle."""
+    lines = TimestampedLines(is_at_line_start=False)
+    assert lines.break_off() == b""
+    lines.render(JobEvent("log", "cut", timestamp=START))
+    assert (lines.break_off(), lines.break_off()) == (b"\n", b"")
+    assert lines.render(JobEvent("log", "new\n", timestamp=START)) == b"2026-01-01T00:00:00.000Z new\n"
