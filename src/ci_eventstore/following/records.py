@@ -47,7 +47,9 @@ def in_order(payloads: Iterable[tuple[Place, bytes]], position: int, job_id: str
     for place, payload in payloads:
         record = decode(payload, place.position, job_id)
         if place.position > position + (place.part == 0):
-            entries.append(Entry(Place(place.position, -1), Notice(NoticeType.GAP, place.position)))
+            # A fact comes after the event at its position, which is missing as well.
+            next_position = place.position + (place.part > 0)
+            entries.append(Entry(Place(place.position, -1), Notice(NoticeType.GAP, next_position)))
         position = place.position
         entries.append(Entry(place, record, payload))
     return entries

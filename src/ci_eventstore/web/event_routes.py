@@ -1,24 +1,30 @@
 """Routes of a job's events: as a live stream, and in pages."""
 
-from functools import partial
 from typing import Annotated, Any
 
 from fastapi import Header, Query, Request, Response
+from pydantic import BeforeValidator
 
 from ci_eventstore.errors import StoreUnavailableError
 from ci_eventstore.events.reader import Extent, Milestone
 from ci_eventstore.following.follower import Follower
 from ci_eventstore.jobs.state import JobState, to_job
 from ci_eventstore.web import sse
+from ci_eventstore.web.added_end import AddedEnd, EndAdding
 from ci_eventstore.web.errors import WebError
 from ci_eventstore.web.event_page import Numbered, number, to_page
-from ci_eventstore.web.start import Answer, Start, decide_start, lacks_completion, parse_asked
+from ci_eventstore.web.start import Answer, Asked, Start, decide_start, parse_asked
 from ci_eventstore.web.state import Web
 from ci_eventstore.web.stream_response import HEADERS, Stream, StreamResponse
 
 PAGE_EVENTS = 1000
 #: Those of a stream that is sent as a whole.
 PLAIN_HEADERS = {name.decode(): value.decode() for name, value in HEADERS}
+
+
+def _unless_blank(value: object) -> object:
+    """Return False for a parameter without a value, which is as one that isn't there."""
+    return False if isinstance(value, str) and not value.strip() else value
 
 
 class EventRoutes:
@@ -32,31 +38,39 @@ class EventRoutes:
         self,
         request: Request,
         job_id: str,
-        from_beginning: Annotated[bool, Query(description="all events, not only those that are new")] = False,
+        from_beginning: Annotated[
+            bool, Query(description="all events, not only those that are new"), BeforeValidator(_unless_blank)
+        ] = False,
         last_event_id: Annotated[str | None, Query(description="events after this one")] = None,
         incarnation: Annotated[str | None, Query(description="that the position belongs to, from `state`")] = None,
+        last_event_id_of_polyfill: Annotated[
+            str | None, Query(alias="lastEventId", description="as `last_event_id`, and newer: polyfills add it")
+        ] = None,
         last_event_id_header: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
     ) -> Response:
         """Stream a job's events as they come (`text/event-stream`), until the job ends."""
-        asked = parse_asked(last_event_id_header, last_event_id, from_beginning, incarnation)
+        asked = parse_asked(
+            last_event_id_header, last_event_id, from_beginning, incarnation, polyfill=last_event_id_of_polyfill
+        )
         try:
-            caller = await self._web.caller(request)
-            state = await self._web.state(job_id, caller.user_id)
-            found = await self._web.incarnation(state)
+            return await self._stream(request, job_id, asked)
         except StoreUnavailableError:
             if "text/event-stream" not in request.headers.get("accept", ""):
                 raise
             # Nothing but the order to come back: at an error, `EventSource` would give up for good.
             return Response(sse.RETRY + sse.HEARTBEAT, headers=PLAIN_HEADERS)
+
+    async def _stream(self, request: Request, job_id: str, asked: Asked | None) -> Response:
+        caller = await self._web.caller(request)
+        state = await self._web.state(job_id, caller.user_id)
+        found = await self._web.incarnation(state)
         start = decide_start(state, asked, found)
         if start.answer is Answer.NOTHING:
             return Response(status_code=204)
         opening = sse.encode_state(to_job(job_id, state), start.after, found)
         if start.answer is Answer.COMPLETE:
             return await self._complete(job_id, state, start, opening)
-        make_ending = None
-        if lacks_completion(state, start):
-            make_ending = partial(sse.encode_completion, state.success)
+        added = AddedEnd.of(state)
 
         async def follow(after: int, known: str | None) -> Follower:
             return await self._repository.follow(job_id, after, caller.user_id, incarnation=known)
@@ -65,19 +79,19 @@ class EventRoutes:
             user_id=caller.user_id,
             opening=opening,
             follow=follow,
-            after=start.after,
+            after=start.after if added is None else added.to_store(start.after),
             incarnation=asked.incarnation if asked is not None and start.is_another else found if start.after else None,
             begins_again=start.begins_again(state),
-            make_ending=make_ending,
+            encode=None if added is None else EndAdding(added, start.after),
             is_allowed=caller.is_still_allowed,
         )
         return StreamResponse(stream, self._web.streams, self._web.settings.heartbeat_seconds)
 
     async def _complete(self, job_id: str, state: JobState, start: Start, opening: bytes) -> Response:
         """Return the end of a job that has ended, and nothing else."""
-        end = sse.encode_completion(state.success, start.after)
+        end = sse.encode_completion(state.success, start.after + 1)
         if state.has_complete:
-            end = b"".join(map(sse.encode, await self._repository.read_events(job_id, start.after - 1, 1)))
+            end = b"".join(map(sse.encode, await self._repository.read_events(job_id, start.after, 1)))
         return Response(sse.RETRY + opening + end, headers=PLAIN_HEADERS)
 
     async def events(

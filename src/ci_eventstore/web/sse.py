@@ -1,6 +1,7 @@
 r"""The wire format of a job's stream: server-sent events. Pure.
 
     event: state
+    id: 17
     data: {"type": "state", "job_id": "…", "status": "running", …, "position": 17, "incarnation": "…"}
 
     event: truncating
@@ -12,8 +13,9 @@ r"""The wire format of a job's stream: server-sent events. Pure.
     id: 19
     data: {"type": "complete", "success": true}
 
-Visible events have an id, their position, and no name. Everything else has a name and no id. All data is one line of
-JSON, which has its name as its `type`.
+Visible events have an id, their position, and no name. Everything else has a name. What changes where a client stands,
+or tells it so for the first time, has an id as well: a client that comes back with the newest id misses nothing.
+All data is one line of JSON, which has its name as its `type`; no character at which any client ends a line is in it.
 """
 
 import json
@@ -36,6 +38,8 @@ HEARTBEAT = b": \n"
 #: No number above it is sure to pass through JavaScript unchanged.
 MAX_POSITION = 2**53 - 1
 _DIGITS = re.compile(r"[0-9]{1,16}")
+#: Where `str.splitlines` ends a line, of what JSON leaves as it is: next line, line and paragraph separator.
+_LINE_ENDS = tuple((character, f"\\u{ord(character):04x}") for character in "\x85\u2028\u2029")
 
 #: The facts that clients are told, with those of their fields that are of use to them.
 TOLD: dict[FactType, tuple[str, ...]] = {
@@ -61,7 +65,7 @@ def encode(record: Followed) -> bytes:
     if isinstance(record, JobEvent):
         return encode_event(record)
     if isinstance(record, Notice):
-        return named(record.type, _notice_fields(record))
+        return named(record.type, _notice_fields(record), max(record.position - 1, 0))
     names = TOLD.get(record.type)
     return b"" if names is None else named(record.type, {"time": to_rfc3339(record.time), **_known(record, names)})
 
@@ -70,7 +74,7 @@ def encode_event(event: JobEvent) -> bytes:
     """Return the frame of a visible event."""
     if event.type == "log" and event.success is None and event.data is not None:
         # Nearly all are of this kind; `json.dumps` of a dict takes three times as long.
-        body = f'{{"type": "log", "data": {encode_basestring(readable(event.data))}}}'
+        body = f'{{"type": "log", "data": {_text(event.data)}}}'
         return f"id: {event.id}\ndata: {body}\n\n".encode()
     shown = event.to_dict()
     if event.data is not None:
@@ -85,12 +89,13 @@ def encode_completion(success: bool | None, position: int) -> bytes:
 
 def encode_state(job: Job, position: int, incarnation: str) -> bytes:
     """Return the frame that a stream begins with: the job as it stands, and from where on it is followed."""
-    return named("state", {**job.to_summary_dict(), "position": position, "incarnation": incarnation})
+    return named("state", {**job.to_summary_dict(), "position": position, "incarnation": incarnation}, position)
 
 
-def named(name: str, fields: dict[str, Any]) -> bytes:
-    """Return the frame of what has a name and no id."""
-    return f"event: {name}\ndata: {_json({'type': str(name), **fields})}\n\n".encode()
+def named(name: str, fields: dict[str, Any], position: int | None = None) -> bytes:
+    """Return the frame of what has a name; with the position after which its client goes on, if that is news."""
+    place = "" if position is None else f"id: {position}\n"
+    return f"event: {name}\n{place}data: {_json({'type': str(name), **fields})}\n\n".encode()
 
 
 def readable(text: str) -> str:
@@ -115,5 +120,19 @@ def _known(fact: Fact, names: tuple[str, ...]) -> dict[str, Any]:
     return {name: to_rfc3339(value) if hasattr(value, "tzinfo") else value for name, value in known.items()}
 
 
+def _text(text: str) -> str:
+    """Return a text as JSON on one line."""
+    if text.isascii():
+        return encode_basestring(text)
+    return _one_line(encode_basestring(readable(text)))
+
+
 def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    return _one_line(readable(json.dumps(value, ensure_ascii=False)))
+
+
+def _one_line(encoded: str) -> str:
+    """Return JSON with escapes for the line ends that it may hold as they are; all others are escaped in any JSON."""
+    for character, escape in _LINE_ENDS:
+        encoded = encoded.replace(character, escape)
+    return encoded

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from ci_eventstore.jobs.state import JobState
+from ci_eventstore.web.added_end import AddedEnd
 from ci_eventstore.web.sse import parse_position
 
 
@@ -31,29 +32,35 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """An answer, and the position after which it begins."""
+    """An answer, and the position after which it begins, as clients count."""
 
     answer: Answer
     after: int
-    is_resumed: bool = False
     #: What the client was sent is another incarnation's.
     is_another: bool = False
 
     def begins_again(self, state: JobState) -> bool:
         """Tell whether what the client was sent isn't what a job of this state has."""
-        return self.is_another or self.after > state.position
+        return self.is_another or self.after > last_position(state)
 
 
 def parse_asked(
-    header: str | None, query: str | None, from_beginning: bool, incarnation: str | None = None
+    header: str | None,
+    query: str | None,
+    from_beginning: bool,
+    incarnation: str | None = None,
+    polyfill: str | None = None,
 ) -> Asked | None:
     """Return the position that a client names, None for where the job stands; InvalidPositionError.
 
-    `EventSource` reconnects to the address that it began with and adds the header, so the header is the newer one.
+    `EventSource` reconnects to the address that it began with and adds the header; polyfills that can't set one add
+    `lastEventId` instead. So the header is the newest, and the address' own position the oldest. What is blank isn't
+    there: `EventSource` would stop for good at an error.
     """
-    text = query if header is None else header
-    if text is not None:
-        return Asked(parse_position(text), is_resumed=True, incarnation=incarnation or None)
+    for text in (header, polyfill, query):
+        if text is not None and text.strip():
+            known = (incarnation or "").strip() or None
+            return Asked(parse_position(text.strip()), is_resumed=True, incarnation=known)
     return Asked(0, is_resumed=False) if from_beginning else None
 
 
@@ -64,15 +71,19 @@ def decide_start(state: JobState, asked: Asked | None, incarnation: str | None =
     """
     end = state.end_position
     if asked is None:
-        return Start(Answer.FOLLOW, state.position) if end is None else Start(Answer.COMPLETE, end)
+        # A client that is cut off before the end has come has to be sent it when it comes back.
+        return Start(Answer.FOLLOW, state.position) if end is None else Start(Answer.COMPLETE, _before_end(state, end))
     is_another = asked.incarnation not in (None, incarnation)
-    if end is not None and asked.is_resumed and asked.position == state.position and not is_another:
+    has_everything = asked.is_resumed and asked.position == last_position(state) and not is_another
+    if end is not None and has_everything:
         return Start(Answer.NOTHING, asked.position)
-    return Start(Answer.FOLLOW, asked.position, asked.is_resumed, is_another)
+    return Start(Answer.FOLLOW, asked.position, is_another)
 
 
-def lacks_completion(state: JobState, start: Start) -> bool:
-    """Tell whether a client has to be told of a job's end that its stream doesn't have: it was created ended."""
-    if state.end_position is None or state.has_complete:
-        return False
-    return start.after < state.end_position or not start.is_resumed or start.begins_again(state)
+def last_position(state: JobState) -> int:
+    """Return the position of a job's last event, as clients count."""
+    return state.position + (AddedEnd.of(state) is not None)
+
+
+def _before_end(state: JobState, end: int) -> int:
+    return end - 1 if state.has_complete else end

@@ -14,8 +14,8 @@ from ci_common.errors import RepositoryError
 from ci_common.models import JobEvent
 from ci_eventstore.errors import StoreUnavailableError
 from ci_eventstore.following.follower import NOTHING, Follower
-from ci_eventstore.following.page import Page
-from ci_eventstore.following.records import Notice, NoticeType
+from ci_eventstore.following.page import Encode, Page
+from ci_eventstore.following.records import Notice
 from ci_eventstore.web import sse
 from ci_eventstore.web.errors import ANSWERED, error_response
 from ci_eventstore.web.open_streams import OpenStreams, end_scope
@@ -49,8 +49,8 @@ class Stream:
     incarnation: str | None
     #: Whether a `reset` comes first.
     begins_again: bool
-    #: Makes the frame of the job's end from the last position, if the job's stream has none.
-    make_ending: Callable[[int], bytes] | None
+    #: How records are encoded; None: as for all other clients, so that each is encoded once for all.
+    encode: Encode | None
     #: Tells whether the client still has the right to it.
     is_allowed: Callable[[], Awaitable[bool]]
 
@@ -100,7 +100,9 @@ class StreamResponse(Response):
                 opening = sse.RETRY + self._stream.opening
                 if self._stream.begins_again:
                     # Together: whoever has the new incarnation from `state` has to have been told to begin again.
-                    opening += (await following.read(self._heartbeat_seconds)).encoded(sse.encode)
+                    while not (page := await following.read(self._heartbeat_seconds)).records:
+                        await _send(send, sse.HEARTBEAT)
+                    opening += self._frames(page)
                 await _send(send, opening)
                 with self._streams.entered(scope):
                     await self._send_pages(following, send)
@@ -114,18 +116,19 @@ class StreamResponse(Response):
         while True:
             page = await following.read(self._heartbeat_seconds)
             if page.records:
-                if frames := page.encoded(sse.encode):
+                if frames := self._frames(page):
                     await _send(send, frames)
             elif not page.is_last:
                 await _send(send, sse.HEARTBEAT)
             if page.is_last:
-                if self._stream.make_ending is not None:
-                    await _send(send, self._stream.make_ending(following.last))
                 return
             if loop.time() - checked_at >= self._heartbeat_seconds:
                 checked_at = loop.time()
                 if not await self._is_allowed():
                     return
+
+    def _frames(self, page: Page) -> bytes:
+        return page.encoded(self._stream.encode or sse.encode)
 
     async def _is_allowed(self) -> bool:
         """Ask whether the client still has the right; while the store is away, nobody loses it."""
@@ -144,6 +147,8 @@ class _Following:
         #: The position of the last event, and what it belongs to.
         self.last = stream.after
         self._incarnation = stream.incarnation
+        #: Whether the client still has to be told to begin again.
+        self._must_reset = stream.begins_again
         self._follower: Follower | None = None
 
     async def begin(self) -> bool:
@@ -152,6 +157,8 @@ class _Following:
             self._follower = await self._follow(self.last, self._incarnation)
         except StoreUnavailableError as error:
             self._note_outage(error)
+        if self._follower is not None and self._must_reset:
+            self._follower.reset()
         return self._follower is not None
 
     async def read(self, seconds: float) -> Page:
@@ -169,6 +176,7 @@ class _Following:
             self.close()
             return NOTHING
         self.last = _last_position(page, self.last)
+        self._must_reset = self._must_reset and not page.records
         return page
 
     def close(self) -> None:
@@ -187,8 +195,8 @@ def _last_position(page: Page, before: int) -> int:
     for record in reversed(page.records):
         if isinstance(record, JobEvent):
             return record.id or before
-        if isinstance(record, Notice) and record.type is NoticeType.RESET:
-            return 0
+        if isinstance(record, Notice):
+            return max(record.position - 1, 0)
     return before
 
 

@@ -97,7 +97,7 @@ async def test_a_slow_client_gets_everything(
             await repository.add_events("j", [JobEvent("log", f"{number} {text}") for _ in range(10)])
         await repository.complete_job("j", True, utc_now())
         lines = [line async for line in response.aiter_lines() if line.startswith("id: ")]
-    assert lines == [f"id: {position}" for position in range(1, 602)]
+    assert lines == [f"id: {position}" for position in range(602)]
 
 
 async def test_a_router_is_included_under_a_prefix(repository: RedisJobRepository, ada: Account, running: str) -> None:
@@ -173,6 +173,7 @@ async def test_a_stream_waits_for_its_store(own: RealServer, monkeypatch: pytest
             client.stream("GET", "/jobs/j/stream?from_beginning=true") as response,
         ):
             lines = response.aiter_lines()
+            assert await _next_id(lines) == "id: 0"
             assert await _next_id(lines) == "id: 1"
             own.kill()
             await wait_until(lambda: repository.following_stats().followers == 0)
@@ -216,7 +217,9 @@ async def test_a_client_that_is_ahead_of_the_store_is_told(
     text = (await client.get(running, headers={"Last-Event-ID": "7"})).text
     assert [line for line in text.splitlines() if line.startswith(("event", "id"))] == [
         "event: state",
+        "id: 7",
         "event: reset",
+        "id: 0",
         "id: 1",
         "id: 2",
     ]

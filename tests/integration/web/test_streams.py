@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from typing import Any
 
 import httpx
 import pytest
@@ -76,7 +77,7 @@ async def test_by_default_only_what_is_new(client: httpx.AsyncClient, repository
     async with aconnect_sse(client, "GET", "/jobs/j/stream") as source:
         events = source.aiter_sse()
         state = await anext(events)
-        assert (state.event, state.id, json.loads(state.data)["position"]) == ("state", "", 1)
+        assert (state.event, state.id, json.loads(state.data)["position"]) == ("state", "1", 1)
         await repository.add_event("j", JobEvent("log", "new\n"))
         await repository.complete_job("j", False, utc_now())
         assert [(event.id, json.loads(event.data)) async for event in events] == [
@@ -94,17 +95,63 @@ async def test_a_finished_job_has_its_completion_at_once(
     assert await read_lines(client, "/jobs/j/stream?from_beginning=true") == expected
 
 
-@pytest.mark.parametrize("events", [[], [JobEvent("log", "a\n")]])
-async def test_a_job_created_ended_has_an_end(
-    client: httpx.AsyncClient, repository: RedisJobRepository, events: list[JobEvent]
+@pytest.mark.parametrize("position", [0, 1, 5])
+async def test_who_has_seen_nothing_but_the_state_misses_nothing(
+    client: httpx.AsyncClient, repository: RedisJobRepository, position: int
 ) -> None:
-    """Its stream has no `complete`, but its clients get one, once, with an id that stops `EventSource`."""
-    await repository.create_job(Job(id="j", user_id="ada", status="completed", success=True, events=events))
-    end = {"type": "complete", "success": True}
-    assert await read_lines(client, "/jobs/j/stream") == [end]
-    assert await read_lines(client, "/jobs/j/stream?from_beginning=true") == [e.to_dict() for e in events] + [end]
-    [*_, (last, _)] = await read_with_ids(client, "/jobs/j/stream?from_beginning=true", len(events) + 1, None)
-    assert (await client.get("/jobs/j/stream", headers={"Last-Event-ID": last})).status_code == 204
+    """Cut off before the first event, a client that joined from now on comes back with the state's id."""
+    await repository.create_job(Job(id="j", user_id="ada", status="running"))
+    await repository.add_events("j", [JobEvent("log", f"{number}\n") for number in range(position)])
+    async with aconnect_sse(client, "GET", "/jobs/j/stream") as source:
+        state = await anext(source.aiter_sse())
+    await repository.add_event("j", JobEvent("log", "meanwhile\n"))
+    await repository.complete_job("j", True, utc_now())
+    assert await read_with_ids(client, "/jobs/j/stream", 2, state.id) == [
+        (str(position + 1), {"type": "log", "data": "meanwhile\n"}),
+        (str(position + 2), {"type": "complete", "success": True}),
+    ]
+
+
+@pytest.mark.parametrize("path", ["/jobs/j/stream", "/jobs/j/stream?from_beginning=true"])
+@pytest.mark.parametrize("late", [0, 2])
+@pytest.mark.parametrize("count", [0, 2])
+@pytest.mark.parametrize("has_end", [True, False])
+async def test_a_job_that_has_ended_cut_off_at_every_message(
+    client: httpx.AsyncClient, repository: RedisJobRepository, path: str, late: int, count: int, has_end: bool
+) -> None:
+    """A client that comes back after each message with the newest id has all of it once, then is told to stop.
+
+    So it is as well if the job was created ended, and its end is no event.
+    """
+    status = "running" if has_end else "completed"
+    events = [JobEvent("log", f"{number}\n") for number in range(count)]
+    await repository.create_job(
+        Job(id="j", user_id="ada", status=status, success=None if has_end else True, events=events)
+    )
+    if has_end:
+        await repository.complete_job("j", True, utc_now())
+    for number in range(late):
+        await repository.add_event("j", JobEvent("log", f"late {number}\n"))
+    seen, last = [], ""
+    while (found := await read_message(client, path, last)) is not None:
+        last, event = found
+        if event["type"] != "state":
+            seen.append((last, event))
+    logs: list[dict[str, Any]] = [{"type": "log", "data": f"{number}\n"} for number in range(count)]
+    logs += [{"type": "complete", "success": True}, *({"type": "log", "data": f"late {n}\n"} for n in range(late))]
+    expected = [(str(position), event) for position, event in enumerate(logs, 1)]
+    assert seen == (expected if "?" in path else expected[count:])
+
+
+async def read_message(client: httpx.AsyncClient, path: str, last: str) -> tuple[str, Any] | None:
+    """Read what comes after the newest id, but for what a client has seen: one message; None if there is no more."""
+    async with aconnect_sse(client, "GET", path, headers={"Last-Event-ID": last}) as source:
+        if source.response.status_code == 204:
+            return None
+        async for message in source.aiter_sse():
+            if message.id != last:
+                return message.id, json.loads(message.data)
+    raise AssertionError("nothing new came, and no order to stop")
 
 
 async def test_late_output_is_sent_to_who_comes_back(client: httpx.AsyncClient, repository: RedisJobRepository) -> None:
@@ -116,7 +163,7 @@ async def test_late_output_is_sent_to_who_comes_back(client: httpx.AsyncClient, 
     assert (await client.get("/jobs/j/stream?last_event_id=3")).status_code == 204
 
 
-@pytest.mark.parametrize("text", ["-1", "x", "1.5", "", "0-1", "99999999999999999999", "٣", "+1"])
+@pytest.mark.parametrize("text", ["-1", "x", "1.5", "1 1", "0-1", "99999999999999999999", "٣", "+1"])
 async def test_a_position_that_is_none_is_refused(
     client: httpx.AsyncClient, repository: RedisJobRepository, text: str
 ) -> None:
@@ -127,6 +174,34 @@ async def test_a_position_that_is_none_is_refused(
     paged = await client.get("/jobs/j/events", params={"after": text})
     assert [response.status_code for response in (asked, with_header, paged)] == [400] * 3
     assert asked.json()["error"]["code"] == "invalid"
+
+
+@pytest.mark.parametrize("blank", ["", "%20", "%09+"])
+async def test_a_position_without_a_value_isnt_there(
+    client: httpx.AsyncClient, repository: RedisJobRepository, blank: str
+) -> None:
+    """At an error `EventSource` would stop for good, so whatever is blank is left out; blanks around one are, too."""
+    expected = await create_ended_job(repository, "j", 3)
+    blank_header = {"Last-Event-ID": ""}
+    names = ("last_event_id", "lastEventId", "incarnation")
+    for path in ("/jobs/j/stream", *(f"/jobs/j/stream?{name}={blank}" for name in names)):
+        assert await read_lines(client, path, headers=blank_header) == expected[-1:], path
+    for path in (f"?from_beginning={blank}&last_event_id=2", f"?last_event_id={blank}2{blank}"):
+        assert await read_lines(client, f"/jobs/j/stream{path}", headers=blank_header) == expected[2:], path
+    path = f"/jobs/j/stream?from_beginning=true&last_event_id={blank}&lastEventId={blank}"
+    assert await read_lines(client, path, headers=blank_header) == expected
+    assert (await client.get("/jobs/j/stream?last_event_id=4+", headers=blank_header)).status_code == 204
+
+
+async def test_polyfills_say_where_they_stand_in_the_address(
+    client: httpx.AsyncClient, repository: RedisJobRepository
+) -> None:
+    """They add `lastEventId` to the address that they began with, so it is newer than what stands there."""
+    expected = await create_ended_job(repository, "j", 3)
+    path = "/jobs/j/stream?from_beginning=true&last_event_id=1&lastEventId=2"
+    assert await read_lines(client, path) == expected[2:]
+    assert await read_lines(client, path, headers={"Last-Event-ID": "3"}) == expected[3:]
+    assert (await client.get("/jobs/j/stream?lastEventId=x")).status_code == 400
 
 
 async def test_the_header_wins(client: httpx.AsyncClient, repository: RedisJobRepository) -> None:

@@ -66,6 +66,8 @@ def test_a_missing_position_is_told(payloads: list[tuple[Place, bytes]], expecte
 def test_a_gap_says_where_it_goes_on() -> None:
     """The notice has the position of the next event that there is."""
     assert in_order([log(9)], 4)[0].record == Notice(NoticeType.GAP, 9)
+    assert in_order([fact(9, 1), log(10)], 4)[0].record == Notice(NoticeType.GAP, 10)
+    assert [entry.record.type for entry in in_order([fact(9, 1), log(10)], 4)] == ["gap", "started", "log"]
 
 
 @pytest.mark.parametrize(

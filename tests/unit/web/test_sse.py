@@ -22,8 +22,8 @@ SHOWN = '"time": "2030-01-02T03:04:05Z"'
     [
         (JobEvent("log", "a\n", id=1), 'id: 1\ndata: {"type": "log", "data": "a\\n"}\n\n'),
         (
-            JobEvent("log", 'a\r\n\r"\\\x00\u2028', id=2),
-            'id: 2\ndata: {"type": "log", "data": "a\\r\\n\\r\\"\\\\\\u0000\u2028"}\n\n',
+            JobEvent("log", 'a\r\n\r"\\\x00\x85\u2028\u2029€', id=2),
+            'id: 2\ndata: {"type": "log", "data": "a\\r\\n\\r\\"\\\\\\u0000\\u0085\\u2028\\u2029€"}\n\n',
         ),
         (JobEvent("log", "€\udcff", id=3), 'id: 3\ndata: {"type": "log", "data": "€\ufffd"}\n\n'),
         (JobEvent("log", "", id=4), 'id: 4\ndata: {"type": "log", "data": ""}\n\n'),
@@ -44,20 +44,20 @@ SHOWN = '"time": "2030-01-02T03:04:05Z"'
         (Fact(FactType.TRUNCATING, TIME), f'event: truncating\ndata: {{"type": "truncating", {SHOWN}}}\n\n'),
         (Fact(FactType.CREATED, TIME, {"command": ["a"]}), ""),
         (Fact(FactType.END_TIME_SET, TIME), ""),
-        (Notice(NoticeType.GAP, 12), 'event: gap\ndata: {"type": "gap", "position": 12}\n\n'),
-        (Notice(NoticeType.RESET, 0), 'event: reset\ndata: {"type": "reset", "position": 0}\n\n'),
+        (Notice(NoticeType.GAP, 12), 'event: gap\nid: 11\ndata: {"type": "gap", "position": 12}\n\n'),
+        (Notice(NoticeType.RESET, 0), 'event: reset\nid: 0\ndata: {"type": "reset", "position": 0}\n\n'),
     ],
 )
 def test_frames(record: Followed, frame: str) -> None:
-    """Events have an id and no name, all else a name and no id; data is one line of JSON."""
+    """Events have an id and no name, all else a name; what moves a client has an id as well; data is a line of JSON."""
     assert sse.encode(record).decode() == frame
 
 
 def test_the_first_frame() -> None:
-    """It is the job's summary, and the position behind which it is followed."""
+    """It is the job's summary, and the position after which it is followed, which is its id too."""
     frame = sse.encode_state(Job(id="j", status="running", start_time=TIME), 17, "a-b").decode()
-    head, data = frame.removesuffix("\n\n").split("\n")
-    assert (head, data[:6]) == ("event: state", "data: ")
+    name, head, data = frame.removesuffix("\n\n").split("\n")
+    assert (head, name, data[:6]) == ("id: 17", "event: state", "data: ")
     assert json.loads(data[6:]) == {
         "type": "state",
         "job_id": "j",
@@ -75,6 +75,33 @@ def test_the_end_of_a_job_that_has_no_event_for_it() -> None:
     assert sse.encode_completion(None, 3) == b'id: 3\ndata: {"type": "complete", "success": null}\n\n'
 
 
+#: Every character at which some client ends a line, or is known to stumble.
+SEPARATORS = [
+    *(chr(code) for code in range(0x20)), *(chr(code) for code in range(0x7F, 0xA1)),
+    "\r\n", "\n\n", "\u2028", "\u2029", "\ufeff", "\u200b", "\udc85", "\udcff",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("separator", SEPARATORS, ids=ascii)
+def test_no_client_ends_a_line_within_a_frame(separator: str) -> None:
+    """Wherever text of others stands: whoever splits lines, by whichever rules, sees each frame's lines whole."""
+    text = f"{separator}a{separator}{separator}data: b{separator}"
+    frames = [
+        sse.encode(JobEvent("log", text, id=1)),
+        sse.encode(JobEvent("log", text, True, id=1)),
+        sse.encode(Fact(FactType.CLAIMED, TIME, {"controller": text, "attempts": 1})),
+        sse.encode(Fact(FactType.STARTED, TIME, {"container_id": text})),
+        sse.encode(Notice(NoticeType.RESET, 0, text)),
+        sse.encode_state(Job(id="j", status="running"), 1, text),
+    ]
+    for frame in frames:
+        lines = frame.decode().split("\n")
+        assert frame.decode().splitlines() == lines[:-1]
+        assert frame.splitlines() == [line.encode() for line in lines[:-1]]
+        data = json.loads(lines[-3].removeprefix("data: "))
+        assert any(value == sse.readable(text) for value in data.values())
+
+
 @given(
     st.text(st.characters(codec=None)).map(
         lambda text: text.encode("utf-8", "surrogatepass").decode("utf-8", "surrogateescape")
@@ -82,9 +109,8 @@ def test_the_end_of_a_job_that_has_no_event_for_it() -> None:
 )
 def test_any_text_is_one_line_of_valid_json(text: str) -> None:
     """Whatever a command prints: a frame has two lines, and its data is what can be read of the text."""
-    lines = sse.encode(JobEvent("log", text, id=1)).decode().split("\n")
-    assert (lines[0], lines[2:]) == ("id: 1", ["", ""])
-    assert "\r" not in lines[1]
+    lines = sse.encode(JobEvent("log", text, id=1)).decode().splitlines()
+    assert (lines[0], lines[2:]) == ("id: 1", [""])
     assert json.loads(lines[1].removeprefix("data: "))["data"] == sse.readable(text)
 
 
