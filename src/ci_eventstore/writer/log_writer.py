@@ -82,7 +82,7 @@ class LogWriter:
         self._sender: asyncio.Task[None] | None = None
         self._is_closing = False
         self._is_to_look_back = True
-        #: Of all text: how many characters were taken, stored, and asked to be stored without a pause.
+        #: Of all text, before it is masked: how many characters were taken, stored, and asked for without a pause.
         self._taken = self._stored = self._flushed = 0
         self._yielded_at = 0.0
         self._limit = TimeLimit()
@@ -165,9 +165,8 @@ class LogWriter:
             raise self._failure
 
     def _take_in(self, text: str) -> None:
-        certain = self._masker.mask(text)
-        self._chunker.add(certain)
-        self._taken += len(certain)
+        self._chunker.add(text)
+        self._taken += len(text)
         if not self._changed.is_set() and self._chunker.characters:
             self._changed.set()
 
@@ -175,7 +174,6 @@ class LogWriter:
         """Send the rest; return why that failed, if it did. If this is cancelled, wait for the store but shortly."""
         if not self._is_closing:
             self._take_in(self._decoder.decode(b"", final=True))
-            self._chunker.add(self._masker.finish())
         self._is_closing = True
         self._changed.set()
         try:
@@ -205,17 +203,19 @@ class LogWriter:
         """Send until the writer is closed and nothing is left; whatever ends this earlier is the writer's failure."""
         chunk = ""
         try:
-            while self._chunker.characters or not self._is_closing:
+            while self._has_more or not self._is_closing:
                 self._changed.clear()
-                if not self._chunker.characters:
+                if not self._has_more:
                     await self._changed.wait()
                     continue
-                chunk = self._chunker.take()
-                async with self._limit.hold():
-                    await self._chunks.send(chunk)
-                self._stored, chunk = self._stored + len(chunk), ""
+                chunk, taken = self._take_chunk()
+                if chunk:
+                    async with self._limit.hold():
+                        await self._chunks.send(chunk)
+                self._stored, is_sent, chunk = self._stored + taken, bool(chunk), ""
                 self._has_room.set()
-                await self._pause()
+                if is_sent:
+                    await self._pause()
             if self._is_to_look_back:
                 chunk = LOST_LINE
                 async with self._limit.hold():
@@ -230,6 +230,22 @@ class LogWriter:
         except Exception as error:
             logger.exception("the task that stores a log failed", extra={"job_id": self._job_id})
             self._give_up(chunk, error)
+
+    @property
+    def _has_more(self) -> bool:
+        """Whether there is text to be taken: at the end, what might have been the beginning of a secret as well."""
+        return self._chunker.characters > 0 or (self._is_closing and self._masker.is_holding)
+
+    def _take_chunk(self) -> tuple[str, int]:
+        """Return the next chunk with its secrets masked, and how many characters of the output were taken for it.
+
+        Secrets are masked here, and not as text comes, since it may come in very small pieces.
+        """
+        text = self._chunker.take()
+        chunk = self._masker.mask(text)
+        if self._is_closing and not self._chunker.characters:
+            chunk += self._masker.finish()
+        return chunk, len(text)
 
     async def _pause(self) -> None:
         """Let text gather, unless there is enough for a chunk or no more comes."""
@@ -253,7 +269,7 @@ class LogWriter:
 
     def _rescue(self, cause: BaseException | None) -> None:
         """Put what waits into the rescue file, and say how much that has by now."""
-        while self._chunker.characters:
-            self._rescue_file.add(self._chunker.take())
+        while self._has_more:
+            self._rescue_file.add(self._take_chunk()[0])
         self._failure = LogNotStoredError(self._job_id, self._rescue_file.size_bytes, self._rescue_file.path)
         self._failure.__cause__ = cause

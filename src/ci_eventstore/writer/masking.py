@@ -21,6 +21,11 @@ class Masker:
         self._beginning = re.compile("|".join(sorted({re.escape(secret[0]) for secret in self._secrets})))
         self._held = ""
 
+    @property
+    def is_holding(self) -> bool:
+        """Whether some text may be the beginning of a secret."""
+        return bool(self._held)
+
     def mask(self, text: str) -> str:
         """Take more text, and return what is certain of what came so far."""
         if not self._secrets:
