@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
 
 from ci_common.errors import LeaseLostError
 from ci_common.models import JobEvent
@@ -22,8 +23,12 @@ Step = Callable[[], Awaitable[None]]
 class JobEnd:
     """Writes the last events of one job, under its claim."""
 
-    def __init__(self, repository: RedisJobRepository, job_id: str, limit: TimeLimit) -> None:
+    def __init__(
+        self, repository: RedisJobRepository, job_id: str, limit: TimeLimit, ended_at: datetime | None
+    ) -> None:
+        """Say when the job's output ended, if that is known: lines that are added then have that time."""
         self._repository = repository
+        self._ended_at = ended_at
         self._job_id = job_id
         self._limit = limit
         #: Whether a write may have ended the job, without saying so.
@@ -63,4 +68,4 @@ class JobEnd:
         return job is not None and job.status in ENDED and job.status != "failed"
 
     async def _add_line(self, line: str) -> None:
-        await self._repository.add_event(self._job_id, JobEvent("log", line))
+        await self._repository.add_event(self._job_id, JobEvent("log", line, timestamp=self._ended_at))

@@ -5,6 +5,7 @@ import shutil
 import signal
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from datetime import datetime
 
 from ci_common.errors import ConflictError, RepositoryError
 from ci_common.models import Job, JobEvent, JobStatus, Outcome, utc_now
@@ -42,6 +43,8 @@ class JobRun:
         self._terminal: StandardOutput | None = StandardOutput()
         #: How the command ended, once it has.
         self._outcome: Outcome | None = None
+        #: When the last of its output came, which the store may get later.
+        self._ended_at: datetime | None = None
 
     async def execute(self, arguments: Sequence[str], *, pty: bool) -> int:
         """Create the job, run the command to its end, end the job; return the exit code. RepositoryError."""
@@ -103,6 +106,7 @@ class JobRun:
             await asyncio.wait({pump}, timeout=LAST_OUTPUT_SECONDS)
             self._wait_no_longer(command.output)
             await pump
+            self._ended_at = utc_now()
         command.output.close()
         if command.output.was_cut_off:
             say("the command has ended, but something it started holds its output: what that prints now is not stored")
@@ -163,7 +167,7 @@ class JobRun:
         """Write what ends the job; return the exit code, another one if the command succeeded and this doesn't."""
         job_id = self._job.id
         try:
-            await JobEnd(self._repository, job_id, self._limit).store(steps)
+            await JobEnd(self._repository, job_id, self._limit, self._ended_at).store(steps)
         except ConflictError:
             say(f"job {job_id} was ended by someone else, before the end of its command was stored")
             return code or ExitCode.STORE
@@ -179,20 +183,20 @@ class JobRun:
         """Return what ends the job, behind a line about what its log lacks."""
         repository, job_id, steps = self._repository, self._job.id, list[Step]()
         if log.failure is not None:
-            note = JobEvent("log", self._mask(note_of(log.failure)))
+            note = JobEvent("log", self._mask(note_of(log.failure)), timestamp=self._ended_at)
             steps.append(lambda: repository.add_event(job_id, note))
         if stop is None:
             events = self._last_events(success, log)
             return [*steps, lambda: repository.add_events(job_id, events)]
         if not log.ends_a_line:
-            steps.append(lambda: repository.add_event(job_id, JobEvent("log", "\n")))
+            steps.append(lambda: repository.add_event(job_id, JobEvent("log", "\n", timestamp=self._ended_at)))
         reason = self._mask(f"stopped by {stop.signal.name}")
         return [*steps, lambda: repository.cancel_job(job_id, reason)]
 
     def _last_events(self, success: bool, log: JobLog) -> list[JobEvent]:
         """Return the job's end, before it a line that says how the command ended if it failed."""
-        end = JobEvent("complete", success=success, timestamp=utc_now(), outcome=self._outcome)
+        end = JobEvent("complete", success=success, timestamp=self._ended_at, outcome=self._outcome)
         if self._outcome is None or success:
             return [end]
         start = "" if log.ends_a_line else "\n"
-        return [JobEvent("log", f"{start}[{self._outcome}]\n"), end]
+        return [JobEvent("log", f"{start}[{self._outcome}]\n", timestamp=self._ended_at), end]

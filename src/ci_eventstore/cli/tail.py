@@ -37,7 +37,7 @@ NOTES: Mapping[str, str] = {
     help="What event N belongs to, as `jobs show --json` says: if the store has lost it since, the log begins again.",
 )
 @click.option("--no-follow", is_flag=True, help="Print what is there, and end.")
-@click.option("--timestamps", is_flag=True, help="Begin each line with the time at which it was stored.")
+@click.option("--timestamps", is_flag=True, help="Begin each line with the time at which it was printed.")
 @uses_store
 async def tail(
     repository: RedisJobRepository, job: str, after: int, incarnation: str | None, no_follow: bool, timestamps: bool

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from datetime import datetime
 from functools import cached_property
 from types import TracebackType
 from typing import Any, Self
@@ -72,6 +73,8 @@ class ClaimedJob:
         self._log: LogWriter | None = None
         #: When somebody began to run it, by the event loop's clock.
         self.began_at: float | None = None
+        #: When the last of its log was written, which the store may get later.
+        self._ended_at: datetime | None = None
         #: Whether nobody else cancels the task that runs it, once its body is over: then its ending needs no other one.
         self.is_owned = False
         self.body = Interrupt()
@@ -105,7 +108,7 @@ class ClaimedJob:
         """End the job as completed, behind everything written to its log; LeaseLostError."""
 
         async def write() -> None:
-            event = JobEvent("complete", success=success, timestamp=utc_now(), outcome=outcome)
+            event = JobEvent("complete", success=success, timestamp=self._ended_at, outcome=outcome)
             await self.storage.persist(lambda: self._complete(event), "success" if success else "no success")
 
         await self._end(write)
@@ -114,22 +117,14 @@ class ClaimedJob:
         """End the job as failed, with the reason as the last line of its log; LeaseLostError."""
         await self.body.take_back()
         await self.write(f"[{reason}]\n")
-
-        def write() -> Awaitable[None]:
-            return self.repository.update_job_status(self.job.id, JobStatus.FAILED)
-
-        await self._end(lambda: self.storage.persist(write, "failed"))
+        await self._end(lambda: self.storage.persist(lambda: self._move_to(JobStatus.FAILED), "failed"))
 
     async def release(self, *, patiently: bool = True) -> None:
         """Put the job back into its queue, claimable at once; it costs the job no attempt. LeaseLostError.
 
         Unless it is done patiently, an outage of the store isn't waited for: others get the job when its lease ends.
         """
-
-        def write() -> Awaitable[None]:
-            return self.repository.update_job_status(self.job.id, JobStatus.QUEUED)
-
-        await self._end(lambda: self.storage.give_back(write, patiently=patiently))
+        await self._end(lambda: self.storage.give_back(lambda: self._move_to(JobStatus.QUEUED), patiently=patiently))
 
     async def hand_back(self, reason: str) -> None:
         """Put the job back into its queue because this machine can't run it; say so in its log. LeaseLostError.
@@ -233,8 +228,11 @@ class ClaimedJob:
             await self.write("".join(traceback.format_exception(error)))
             await self.fail(f"the handler raised {type(error).__name__}")
 
+    async def _move_to(self, status: JobStatus) -> None:
+        await self.repository.update_job_status(self.job.id, status)
+
     async def _add_line(self, line: str) -> None:
-        await self.repository.add_event(self.job.id, JobEvent("log", line))
+        await self.repository.add_event(self.job.id, JobEvent("log", line, timestamp=self._ended_at))
 
     async def _complete(self, event: JobEvent) -> None:
         if not await self._shared.claims.completions.complete(self._claimed, event):
@@ -246,6 +244,7 @@ class ClaimedJob:
         await self._sheltered(self._close_and(write))
 
     async def _close_and(self, write: Callable[[], Awaitable[None]]) -> None:
+        self._ended_at = utc_now()
         try:
             await self._close_log()
             await write()

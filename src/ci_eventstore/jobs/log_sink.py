@@ -1,5 +1,7 @@
 """Where a `LogWriter` puts a job's log: beside what else its process writes to the job."""
 
+from dataclasses import replace
+
 from ci_common.models import JobEvent, utc_now
 from ci_common.validation import accept_events
 from ci_eventstore.events.caller import Call
@@ -11,14 +13,17 @@ class JobLogSink:
 
     def __init__(self, jobs: JobStore, job_id: str, claim: str, max_event_bytes: int) -> None:
         self.caller = jobs.caller(job_id)
+        self._time = jobs.log_times.of(job_id)
         self._jobs = jobs
         self._job_id = job_id
         self._claim = claim
         self._max_event_bytes = max_event_bytes
 
     async def append(self, event: JobEvent, call: Call) -> None:
-        """Append an event; the same call again has its effect once. StoreError."""
-        [accepted] = accept_events([event], utc_now(), self._max_event_bytes)
+        """Append an event, with a time that is in order; the same call again has its effect once. StoreError."""
+        now = utc_now()
+        in_order = replace(event, timestamp=self._time.in_order(event.timestamp, now))
+        [accepted] = accept_events([in_order], now, self._max_event_bytes)
         await self._jobs.append_under(self._job_id, accepted, call, self._claim)
 
     async def has_call(self, token: str, number: int) -> bool:

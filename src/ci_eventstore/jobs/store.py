@@ -21,6 +21,7 @@ from ci_eventstore.jobs.commands import Cancel, Command
 from ci_eventstore.jobs.create import create_waiting, waiting_job
 from ci_eventstore.jobs.decide import decide, decide_creation
 from ci_eventstore.jobs.evolve import evolve_all
+from ci_eventstore.jobs.log_times import LogTimes
 from ci_eventstore.jobs.state import JobState, decided_changes, from_hash
 from ci_eventstore.keys import JobKeys, Keys, listing_member, queues_key
 from ci_eventstore.server.client import Server
@@ -47,6 +48,8 @@ class JobStore:
         self._settings = settings
         #: This process's last calls to each job.
         self.ledger = Ledger()
+        #: Of the jobs whose logs this process writes.
+        self.log_times = LogTimes()
         self._flusher = Flusher(self._send_events, self.ledger)
         #: When each queue's name was noted last, by the monotonic clock.
         self._noted: dict[str, float] = {}
@@ -99,6 +102,7 @@ class JobStore:
 
     async def append(self, job_id: str, events: Sequence[JobEvent], claim: str = "") -> None:
         """Append accepted log events behind what this process is writing to the job already; JobNotFoundError."""
+        self.log_times.note(job_id, (event.timestamp for event in events))
         await self._flusher.append(job_id, encode_batches(events), claim)
 
     def caller(self, job_id: str) -> Caller:
@@ -128,10 +132,11 @@ class JobStore:
                 state = state or await self.state(job_id)
                 if state is None:
                     raise JobNotFoundError(job_id)
-                needed = self._check_claim(job_id, state, command, claim)
-                records = decide(job_id, state, command, utc_now())
+                needed, now = self._check_claim(job_id, state, command, claim), utc_now()
+                records = decide(job_id, state, command, now)
                 if not records:
                     return False
+                self.log_times.note(job_id, [now])
                 if await self._commit(keys, state, records, call, needed):
                     return True
                 state = None

@@ -25,7 +25,9 @@ class LogRoutes:
         request: Request,
         job_id: str,
         tail: Annotated[int | None, Query(ge=0, description="only so many lines from the end")] = None,
-        timestamps: Annotated[bool, Query(description="each line begins with the time at which it was stored")] = False,
+        timestamps: Annotated[
+            bool, Query(description="each line begins with the time at which it was printed")
+        ] = False,
         incarnation: Annotated[str | None, Query(description="that the job has to have; another one: 409")] = None,
     ) -> Response:
         """Send the log as it stands, byte for byte; `Range` and gzip as asked for, `Range` only without `tail`."""

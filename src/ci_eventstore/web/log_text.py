@@ -42,7 +42,7 @@ class LogText:
                 return
 
     async def lines(self, last: int | None, *, with_times: bool) -> AsyncIterator[bytes]:
-        """Yield the last lines, or all, each with the time in front at which it was stored if that is wanted."""
+        """Yield the last lines, or all, each with the time in front at which it was printed if that is wanted."""
         render = TimestampedLines().render if with_times else log_bytes
         skipped = 0 if last is None else max(await self._line_count() - last, 0)
         start = await self._reader.milestone(self._keys, "lines", skipped - 1)

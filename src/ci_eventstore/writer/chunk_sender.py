@@ -4,6 +4,7 @@ import asyncio
 import logging
 import math
 import time
+from datetime import UTC, datetime
 from typing import Protocol
 
 from ci_common.models import JobEvent
@@ -15,6 +16,7 @@ from ci_eventstore.errors import (
     StoreUnavailableError,
 )
 from ci_eventstore.events.caller import Call, Caller
+from ci_eventstore.writer.chunks import Chunk
 
 logger = logging.getLogger("ci_eventstore.writer")
 
@@ -35,7 +37,7 @@ class LogSink(Protocol):
         """Who makes the writer's calls."""
 
     async def append(self, event: JobEvent, call: Call) -> None:
-        """Append an event; the same call again has its effect once."""
+        """Append an event, whose time is when its text came; the same call again has its effect once."""
 
     async def has_call(self, token: str, number: int) -> bool:
         """Tell whether a call that was acknowledged is there still."""
@@ -52,13 +54,17 @@ class ChunkSender:
         self._patience_seconds = patience_seconds
         self._warned_at: dict[str, float] = {}
 
-    async def send(self, text: str) -> None:
-        """Store a chunk, through outages: the same call again has its effect once. RepositoryError."""
+    async def send(self, chunk: Chunk) -> None:
+        """Store a chunk with the time at which it came, through outages: the same call again has its effect once.
+
+        RepositoryError.
+        """
+        came_at = datetime.fromtimestamp(chunk.came_at, UTC)
         started, call, lost_line = time.monotonic(), self._caller.next_call(), ""
         try:
             while True:
                 try:
-                    await self._sink.append(JobEvent("log", lost_line + text), call)
+                    await self._sink.append(JobEvent("log", lost_line + chunk.text, timestamp=came_at), call)
                 except AcknowledgedEventsLostError as error:
                     self._caller.note_error(call, error)
                     call, lost_line = self._caller.next_call(), LOST_LINE
@@ -88,7 +94,7 @@ class ChunkSender:
             return
         if not is_there:
             # The call says that it comes after the lost one, and is refused for that.
-            await self.send("")
+            await self.send(Chunk("", time.time()))
 
     def _warn_of_loss(self) -> None:
         logger.warning("the server lost acknowledged events", extra={"job_id": self._job_id})

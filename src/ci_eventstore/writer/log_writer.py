@@ -19,7 +19,7 @@ from ci_eventstore.errors import (
     StoreUnavailableError,
 )
 from ci_eventstore.writer.chunk_sender import LOST_LINE, ChunkSender, LogSink
-from ci_eventstore.writer.chunks import Chunker
+from ci_eventstore.writer.chunks import CHUNK_SECONDS, Chunk, Chunker
 from ci_eventstore.writer.masking import Masker
 from ci_eventstore.writer.rescue import RescueFile
 from ci_eventstore.writer.surrogates import without_halves
@@ -59,8 +59,10 @@ class LogWriter:
 
     Bytes are read as UTF-8, invalid ones kept; no character is split over two events. Events end with lines where lines
     are short enough, and go out with the first text at once, then after a tenth of a second or 64 KiB, unfinished lines
-    too. Secrets are replaced by `***`, however they are split; text that may be the beginning of one waits until it
-    can't be. While the server is away or full, text waits in memory up to a limit, then `write` waits.
+    too. An event's time is that at which the first of its text was written, however late the store gets it; lines that
+    come a quarter of a second later are another event. Secrets are replaced by `***`, however they are split; text that
+    may be the beginning of one waits until it can't be. While the server is away or full, text waits in memory up to a
+    limit, then `write` waits.
 
     `write` takes text; `flush` returns when it is stored, and so does leaving the writer. `LogNotStoredError` is raised
     by each of them if the job is gone or the server stays away; it names a file with the rest, what is written
@@ -76,7 +78,7 @@ class LogWriter:
         self._chunks = ChunkSender(job_id, sink, self._settings.patience_seconds)
         self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
         self._masker = Masker(secrets)
-        self._chunker = Chunker()
+        self._chunker = Chunker(max(CHUNK_SECONDS, self._settings.pause_seconds))
         self._changed = asyncio.Event()
         self._has_room = asyncio.Event()
         self._sender: asyncio.Task[None] | None = None
@@ -84,6 +86,8 @@ class LogWriter:
         self._is_to_look_back = True
         #: Of all text, before it is masked: how many characters were taken, stored, and asked for without a pause.
         self._taken = self._stored = self._flushed = 0
+        #: When the text that was taken last came, in seconds since 1970.
+        self._came_at = 0.0
         self._yielded_at = 0.0
         self._limit = TimeLimit()
         self._rescue_file = RescueFile(self._settings.rescue_directory)
@@ -165,7 +169,7 @@ class LogWriter:
             raise self._failure
 
     def _take_in(self, text: str) -> None:
-        self._chunker.add(text)
+        self._chunker.add(text, time.time())
         self._taken += len(text)
         if not self._changed.is_set() and self._chunker.characters:
             self._changed.set()
@@ -201,7 +205,7 @@ class LogWriter:
 
     async def _send_all(self) -> None:
         """Send until the writer is closed and nothing is left; whatever ends this earlier is the writer's failure."""
-        chunk = ""
+        text = ""
         try:
             while self._has_more or not self._is_closing:
                 self._changed.clear()
@@ -209,43 +213,45 @@ class LogWriter:
                     await self._changed.wait()
                     continue
                 chunk, taken = self._take_chunk()
-                if chunk:
+                text = chunk.text
+                if text:
                     async with self._limit.hold():
                         await self._chunks.send(chunk)
-                self._stored, is_sent, chunk = self._stored + taken, bool(chunk), ""
+                self._stored, is_sent, text = self._stored + taken, bool(text), ""
                 self._has_room.set()
                 if is_sent:
                     await self._pause()
             if self._is_to_look_back:
-                chunk = LOST_LINE
+                text = LOST_LINE
                 async with self._limit.hold():
                     await self._chunks.look_back()
         except RepositoryError as error:
-            self._give_up(chunk, error)
+            self._give_up(text, error)
         except TimeoutError:
-            self._give_up(chunk, StoreUnavailableError("the store gave no answer in the time that was left"))
+            self._give_up(text, StoreUnavailableError("the store gave no answer in the time that was left"))
         except asyncio.CancelledError:
-            self._give_up(chunk, StoreError(CANCELLED))
+            self._give_up(text, StoreError(CANCELLED))
             raise
         except Exception as error:
             logger.exception("the task that stores a log failed", extra={"job_id": self._job_id})
-            self._give_up(chunk, error)
+            self._give_up(text, error)
 
     @property
     def _has_more(self) -> bool:
         """Whether there is text to be taken: at the end, what might have been the beginning of a secret as well."""
         return self._chunker.characters > 0 or (self._is_closing and self._masker.is_holding)
 
-    def _take_chunk(self) -> tuple[str, int]:
+    def _take_chunk(self) -> tuple[Chunk, int]:
         """Return the next chunk with its secrets masked, and how many characters of the output were taken for it.
 
         Secrets are masked here, and not as text comes, since it may come in very small pieces.
         """
-        text = self._chunker.take()
-        chunk = self._masker.mask(text)
+        text, came_at = self._chunker.take()
+        self._came_at = came_at if text else self._came_at
+        masked = self._masker.mask(text)
         if self._is_closing and not self._chunker.characters:
-            chunk += self._masker.finish()
-        return chunk, len(text)
+            masked += self._masker.finish()
+        return Chunk(masked, self._came_at), len(text)
 
     async def _pause(self) -> None:
         """Let text gather, unless there is enough for a chunk or no more comes."""
@@ -261,15 +267,15 @@ class LogWriter:
             except TimeoutError:
                 return
 
-    def _give_up(self, chunk: str, error: Exception) -> None:
+    def _give_up(self, text: str, error: Exception) -> None:
         """Keep what isn't stored in a file, and tell whoever writes."""
-        self._rescue_file.add(chunk)
+        self._rescue_file.add(text)
         self._rescue(error)
         self._has_room.set()
 
     def _rescue(self, cause: BaseException | None) -> None:
         """Put what waits into the rescue file, and say how much that has by now."""
         while self._has_more:
-            self._rescue_file.add(self._take_chunk()[0])
+            self._rescue_file.add(self._take_chunk()[0].text)
         self._failure = LogNotStoredError(self._job_id, self._rescue_file.size_bytes, self._rescue_file.path)
         self._failure.__cause__ = cause

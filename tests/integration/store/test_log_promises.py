@@ -182,7 +182,7 @@ async def test_whatever_breaks_the_sender_is_told(
 ) -> None:
     """An error that nobody has thought of is told at the next write, and the file has all that isn't stored."""
 
-    async def break_down(self: object, text: str) -> None:
+    async def break_down(self: object, chunk: object) -> None:
         raise ZeroDivisionError
 
     settings = WriterSettings(pause_seconds=0, rescue_directory=tmp_path)

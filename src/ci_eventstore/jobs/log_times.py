@@ -1,0 +1,49 @@
+"""Keep the times of a log in order, where what one writer took earlier is stored after what another one wrote. Pure."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from weakref import WeakValueDictionary
+
+from ci_common.models import as_utc
+
+
+class LogTime:
+    """The latest time of what this process writes to one job, as far as it writes its log at all."""
+
+    __slots__ = ("__weakref__", "_last")
+
+    def __init__(self) -> None:
+        self._last: datetime | None = None
+
+    def in_order(self, came_at: datetime | None, now: datetime) -> datetime:
+        """Return the time for text that came at one: not before what was written meanwhile, and never in the future."""
+        if came_at is None or came_at > now:
+            came_at = now
+        if self._last is not None and came_at < self._last:
+            # Whoever gave that one a time of his own may have given it any.
+            came_at = min(self._last, now)
+        self.note(came_at)
+        return came_at
+
+    def note(self, time: datetime) -> None:
+        """Let nothing that is written from now on have an earlier time."""
+        if self._last is None or time > self._last:
+            self._last = time
+
+
+class LogTimes:
+    """The times of those jobs whose logs are being written."""
+
+    def __init__(self) -> None:
+        self._jobs: WeakValueDictionary[str, LogTime] = WeakValueDictionary()
+
+    def of(self, job_id: str) -> LogTime:
+        """Return the time of a job's log, which its writers share."""
+        return self._jobs.setdefault(job_id, LogTime())
+
+    def note(self, job_id: str, times: Iterable[datetime | None]) -> None:
+        """Note the times of what is written to a job beside its log's writers."""
+        if self._jobs and (log_time := self._jobs.get(job_id)) is not None:
+            for time in times:
+                if time is not None:
+                    log_time.note(as_utc(time))
