@@ -1,33 +1,34 @@
 """All routes together: as a router for applications that exist, and as an application of their own."""
 
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
 
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.web.authentication import Authenticate
-from ci_eventstore.web.errors import ANSWERED, WebError, error_response
+from ci_eventstore.web.errors import WebError, error_response
 from ci_eventstore.web.event_routes import EventRoutes
 from ci_eventstore.web.health import HealthRoutes
 from ci_eventstore.web.job_routes import JobRoutes
 from ci_eventstore.web.log_routes import LogRoutes
 from ci_eventstore.web.metrics import MetricsRoutes
-from ci_eventstore.web.session_routes import SessionRoutes
+from ci_eventstore.web.route import route_class
+from ci_eventstore.web.session_routes import MAX_LOGIN_BYTES, SessionRoutes
 from ci_eventstore.web.settings import WebSettings
 from ci_eventstore.web.state import Web
-
-Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+from ci_eventstore.web.submission import MAX_FIELDS_BYTES
 
 
 class JobsRouter(APIRouter):
     """The routes, to be included in any application, under any prefix."""
 
     def __init__(self, web: Web) -> None:
-        super().__init__(route_class=_route_class(web))
+        limits = {"create_job": web.settings.max_project_bytes + MAX_FIELDS_BYTES, "login": MAX_LOGIN_BYTES}
+        super().__init__(route_class=route_class(web, limits))
         self._web = web
 
     def stop(self) -> None:
@@ -46,20 +47,20 @@ def create_router(
     web = Web(repository, authenticate, settings or WebSettings())
     router = JobsRouter(web)
     jobs, events, log, health = JobRoutes(web), EventRoutes(web), LogRoutes(web), HealthRoutes(web)
-    router.add_api_route("/jobs", jobs.list_jobs, methods=["GET"])
-    router.add_api_route("/jobs", jobs.create, methods=["POST"], status_code=201)
-    router.add_api_route("/jobs/{job_id}", jobs.show, methods=["GET"])
-    router.add_api_route("/jobs/{job_id}/cancel", jobs.cancel, methods=["POST"])
-    router.add_api_route("/jobs/{job_id}/stream", events.stream, methods=["GET"], response_class=Response)
-    router.add_api_route("/jobs/{job_id}/events", events.events, methods=["GET"])
-    router.add_api_route("/jobs/{job_id}/log", log.log, methods=["GET", "HEAD"], response_class=Response)
-    router.add_api_route("/health", health.health, methods=["GET"])
-    router.add_api_route("/ready", health.ready, methods=["GET"])
-    router.add_api_route("/metrics", MetricsRoutes(web).metrics, methods=["GET"], response_class=Response)
+    _add(router, "GET", "/jobs", jobs.list_jobs, "list_jobs")
+    _add(router, "POST", "/jobs", jobs.create, "create_job", status_code=201)
+    _add(router, "GET", "/jobs/{job_id}", jobs.show, "show_job")
+    _add(router, "POST", "/jobs/{job_id}/cancel", jobs.cancel, "cancel_job")
+    _add(router, "GET", "/jobs/{job_id}/stream", events.stream, "stream_job", response_class=Response)
+    _add(router, "GET", "/jobs/{job_id}/events", events.events, "list_events")
+    _add(router, "GET", "/jobs/{job_id}/log", log.log, "read_log", response_class=Response)
+    _add(router, "GET", "/health", health.health, "health")
+    _add(router, "GET", "/ready", health.ready, "ready")
+    _add(router, "GET", "/metrics", MetricsRoutes(web).metrics, "metrics", response_class=Response)
     if web.keys is not None:
         sessions = SessionRoutes(web, web.keys)
-        router.add_api_route("/login", sessions.login, methods=["POST"], status_code=204, response_class=Response)
-        router.add_api_route("/logout", sessions.logout, methods=["POST"], status_code=204, response_class=Response)
+        _add(router, "POST", "/login", sessions.login, "login", status_code=204, response_class=Response)
+        _add(router, "POST", "/logout", sessions.logout, "logout", status_code=204, response_class=Response)
     return router
 
 
@@ -81,32 +82,22 @@ def create_app(
     app = FastAPI(title="ci_eventstore", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.include_router(router)
     app.state.router = router
+    app.add_exception_handler(HTTPException, _answer_none)
     return app
 
 
-def _route_class(web: Web) -> type[APIRoute]:
-    """Return routes that answer errors in our own shape, whichever application they are part of."""
-
-    class Route(APIRoute):
-        def get_route_handler(self) -> Handler:
-            """Return the handler that the framework calls."""
-            handle = super().get_route_handler()
-
-            async def answer(request: Request) -> Response:
-                try:
-                    return await handle(request)
-                except RequestValidationError as error:
-                    return error_response(_as_web_error(error))
-                except ANSWERED as error:
-                    response = error_response(error)
-                    web.errors += response.status_code >= 500
-                    return response
-
-            return answer
-
-    return Route
+def _add(
+    router: JobsRouter, method: str, path: str, endpoint: Callable[..., Any], operation_id: str, **options: Any
+) -> None:
+    """Add a route, and one for `HEAD` to each for `GET`."""
+    router.add_api_route(path, endpoint, methods=[method], operation_id=operation_id, **options)
+    if method == "GET":
+        router.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False, **options)
 
 
-def _as_web_error(error: RequestValidationError) -> WebError:
-    said = [f"{detail['loc'][-1]}: {detail['msg']}" for detail in error.errors()]
-    return WebError(400, "invalid", "; ".join(said))
+async def _answer_none(request: Request, error: Exception) -> Response:
+    """Answer a request that no route is for, in the shape that all errors have."""
+    assert isinstance(error, HTTPException)
+    status = HTTPStatus(error.status_code)
+    code = status.phrase.lower().replace(" ", "_")
+    return error_response(WebError(status, code, status.phrase, dict(error.headers or {})))

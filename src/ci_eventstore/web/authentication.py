@@ -52,6 +52,14 @@ async def this_machine_sees_everything(request: Request) -> Everything:
     return EVERYTHING
 
 
+class ForeignError(Exception):
+    """Holds what an application's own `authenticate` raised, on its way to that application."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     """Who asks."""
@@ -75,8 +83,13 @@ class OwnAuthentication:
         self._authenticate = authenticate
 
     async def caller(self, request: Request) -> Caller:
-        """Return who asks; WebError 401."""
-        user = await self._authenticate(request)
+        """Return who asks; WebError 401, and ForeignError for what the application raises."""
+        try:
+            user = await self._authenticate(request)
+        except WebError:
+            raise
+        except Exception as error:
+            raise ForeignError(error) from error
         if user is None:
             raise unauthorized()
         return Caller(None if isinstance(user, Everything) else user, _is_allowed)
@@ -133,10 +146,8 @@ class KeyAuthentication:
     @staticmethod
     def _bearer(request: Request) -> str | None:
         scheme, _, api_key = request.headers.get("authorization", "").partition(" ")
-        if not scheme:
-            return None
-        # Bytes that aren't Latin-1 don't get here; whatever is no key is looked up in vain.
-        return hash_api_key(api_key.strip()) if scheme.lower() == "bearer" else "-"
+        # Other schemes are a proxy's in front. Whatever is no key is looked up in vain.
+        return hash_api_key(api_key.strip()) if scheme.lower() == "bearer" else None
 
     def _note_use(self, api_key: APIKey) -> None:
         """Note in the background that a key is used, if that wasn't noted within the last minute."""

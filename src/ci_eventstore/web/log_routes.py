@@ -39,8 +39,8 @@ class LogRoutes:
         if tail is not None or timestamps:
             return _respond(request, text.lines(tail, with_times=timestamps), {"Accept-Ranges": "none"})
         # A client that has a condition for its range gets all: no version of a log has a name that it could know.
-        header = None if "if-range" in request.headers else request.headers.get("range")
-        found = parse_range(header, state.bytes)
+        is_whole = "if-range" in request.headers or request.method == "HEAD"
+        found = parse_range(None if is_whole else request.headers.get("range"), state.bytes)
         if found is None:
             headers = {"Accept-Ranges": "bytes", "Content-Length": str(state.bytes)}
             return _respond(request, text.between(0, state.bytes), headers)
@@ -50,19 +50,16 @@ class LogRoutes:
             "Content-Range": f"bytes {first}-{end - 1}/{state.bytes}",
             "Content-Length": str(end - first),
         }
-        return _send(request, text.between(first, end), headers, 206)
+        return _send(text.between(first, end), headers, 206)
 
 
 def _respond(request: Request, pieces: AsyncIterator[bytes], headers: dict[str, str]) -> Response:
     """Return the whole of something, compressed if the client takes that."""
     if not accepts_gzip(request.headers.get("accept-encoding")):
-        return _send(request, pieces, headers)
+        return _send(pieces, headers)
     rest = {name: value for name, value in headers.items() if name != "Content-Length"}
-    return _send(request, gzipped(pieces), {**rest, "Content-Encoding": "gzip"})
+    return _send(gzipped(pieces), {**rest, "Content-Encoding": "gzip"})
 
 
-def _send(request: Request, pieces: AsyncIterator[bytes], headers: dict[str, str], status: int = 200) -> Response:
-    every = {**HEADERS, **headers}
-    if request.method == "HEAD":
-        return StreamingResponse(iter(()), status, every, MEDIA_TYPE)
-    return StreamingResponse(pieces, status, every, MEDIA_TYPE)
+def _send(pieces: AsyncIterator[bytes], headers: dict[str, str], status: int = 200) -> Response:
+    return StreamingResponse(pieces, status, {**HEADERS, **headers}, MEDIA_TYPE)

@@ -21,7 +21,10 @@ def is_same_origin(headers: Mapping[str, str], *, required: bool) -> bool:
     origin = headers.get("origin")
     if origin is None:
         return not required
-    parts = urlsplit(origin)
+    try:
+        parts = urlsplit(origin)
+    except ValueError:
+        return False
     port = _DEFAULT_PORTS.get(parts.scheme, "")
     host = headers.get("host", "").lower()
     return bool(host) and host.removesuffix(f":{port}") == parts.netloc.lower().removesuffix(f":{port}")

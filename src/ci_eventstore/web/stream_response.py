@@ -62,6 +62,7 @@ class StreamResponse(Response):
         # Not the constructor of Response, which makes headers and a body that nobody reads.
         self.status_code = 200
         self.background = None
+        self.raw_headers = HEADERS
         self._stream = stream
         self._streams = streams
         self._heartbeat_seconds = heartbeat_seconds

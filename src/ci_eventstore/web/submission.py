@@ -15,13 +15,13 @@ from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
-from starlette.types import Message
 
 from ci_eventstore.errors import ProjectError
 from ci_eventstore.web.errors import WebError
+from ci_eventstore.web.route import limited
 
 #: The most that a job without its zip file may have.
-MAX_BODY_BYTES = 1024 * 1024
+MAX_FIELDS_BYTES = 1024 * 1024
 MAX_FIELDS = 1000
 
 
@@ -49,20 +49,19 @@ async def received(request: Request, max_project_bytes: int) -> AsyncIterator[tu
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
-        yield _validated(await _limited(request, MAX_BODY_BYTES).body()), None
+        yield _validated(await limited(request, MAX_FIELDS_BYTES).body()), None
         return
     if kind != "multipart/form-data":
         raise WebError(415, "media_type", "a job is sent as application/json or as multipart/form-data")
-    limited = _limited(request, max_project_bytes + MAX_BODY_BYTES)
     try:
-        form = await limited.form(max_files=1, max_fields=MAX_FIELDS, max_part_size=MAX_BODY_BYTES)
+        form = await request.form(max_files=1, max_fields=MAX_FIELDS, max_part_size=MAX_FIELDS_BYTES)
     except HTTPException as error:
         # What Starlette makes of a form that it can't read, within an application.
         raise WebError(400, "invalid", f"the form can't be read: {error.detail}") from None
     try:
         submission, project = _from_form(form)
         if project is not None and (project.size or 0) > max_project_bytes:
-            raise _too_large(max_project_bytes)
+            raise WebError(413, "too_large", f"a zip file may have up to {max_project_bytes} bytes")
         yield submission, None if project is None else project.file
     finally:
         await form.close()
@@ -97,28 +96,6 @@ def _invalid(error: ValidationError) -> WebError:
         f"{'.'.join(str(part) for part in detail['loc']) or 'the body'}: {detail['msg']}" for detail in error.errors()
     ]
     return WebError(400, "invalid", "; ".join(said))
-
-
-def _too_large(limit: int) -> WebError:
-    return WebError(413, "too_large", f"a job may be sent with up to {limit} bytes")
-
-
-def _limited(request: Request, limit: int) -> Request:
-    """Return the request with a body that raises WebError 413 when it grows too big."""
-    length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > limit:
-        raise _too_large(limit)
-    count = 0
-
-    async def receive() -> Message:
-        nonlocal count
-        message = await request.receive()
-        count += len(message.get("body", b""))
-        if count > limit:
-            raise _too_large(limit)
-        return message
-
-    return Request(request.scope, receive)
 
 
 async def keep(project: IO[bytes], folder: Path, job_id: str) -> Path:

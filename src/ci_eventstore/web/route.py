@@ -1,0 +1,111 @@
+"""How every route answers: with a limit to its body, one shape of errors, and `HEAD` as `GET` without a body."""
+
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import Message, Receive, Scope, Send
+
+from ci_eventstore.web.authentication import ForeignError
+from ci_eventstore.web.errors import WebError, error_response
+from ci_eventstore.web.state import Web
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+#: The largest body that a route takes which doesn't say otherwise.
+MAX_BODY_BYTES = 64 * 1024
+
+
+def route_class(web: Web, max_body_bytes: Mapping[str, int]) -> type[APIRoute]:
+    """Return the class of the routes, which answer alike, whichever application they are part of.
+
+    `max_body_bytes` has the largest body of a route by its operation id.
+    """
+    methods: dict[str, set[str]] = {}
+
+    class Route(APIRoute):
+        def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+            super().__init__(path, endpoint, **options)
+            self._methods = frozenset(self.methods or ())
+            methods.setdefault(path, set()).update(self._methods)
+
+        async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+            """Answer a request for this path; 405 if no route of this path has its method."""
+            if scope["method"] in self._methods:
+                await super().handle(scope, receive, send)
+                return
+            headers = {"Allow": ", ".join(sorted(methods[self.path]))}
+            refusal = WebError(405, "method_not_allowed", f"{scope['method']} isn't for this address", headers)
+            await error_response(refusal)(scope, receive, send)
+
+        def get_route_handler(self) -> Handler:
+            """Return the handler that the framework calls."""
+            handle = super().get_route_handler()
+            limit = max_body_bytes.get(self.operation_id or "", MAX_BODY_BYTES)
+
+            async def answer(request: Request) -> Response:
+                response = await _answer(web, handle, request, limit)
+                return _without_body(response) if request.method == "HEAD" else response
+
+            return answer
+
+    return Route
+
+
+async def _answer(web: Web, handle: Handler, request: Request, limit: int) -> Response:
+    """Return the response to a request, whatever happens; errors that are an application's own are raised."""
+    response: Response
+    try:
+        return await handle(limited(request, limit))
+    except RequestValidationError as error:
+        response = error_response(_as_web_error(error))
+    except ClientDisconnect:
+        # Nobody reads it.
+        response = Response(status_code=400)
+    except ForeignError as foreign:
+        raise foreign.error from None
+    except HTTPException:
+        raise
+    except Exception as error:  # noqa: BLE001 - it is logged with its traceback, and the server goes on
+        response = error_response(error)
+    web.errors += response.status_code >= 500
+    return response
+
+
+def limited(request: Request, limit: int) -> Request:
+    """Return the request with a body that raises WebError 413 when it grows too long; raise at once if it says so."""
+    length = request.headers.get("content-length", "")
+    # A number of so many digits that Python refuses to read it is too long as well.
+    if length.isdecimal() and (len(length) > 18 or int(length) > limit):
+        raise _too_large(limit)
+    count = 0
+
+    async def receive() -> Message:
+        nonlocal count
+        message = await request.receive()
+        count += len(message.get("body", b""))
+        if count > limit:
+            raise _too_large(limit)
+        return message
+
+    return Request(request.scope, receive)
+
+
+def _too_large(limit: int) -> WebError:
+    return WebError(413, "too_large", f"the body may have up to {limit} bytes")
+
+
+def _without_body(response: Response) -> Response:
+    """Return what `HEAD` gets in place of a response, whose body isn't even begun."""
+    head = Response(status_code=response.status_code, background=response.background)
+    head.raw_headers = response.raw_headers
+    return head
+
+
+def _as_web_error(error: RequestValidationError) -> WebError:
+    said = [f"{detail['loc'][-1]}: {detail['msg']}" for detail in error.errors()]
+    return WebError(400, "invalid", "; ".join(said))
