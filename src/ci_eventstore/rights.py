@@ -27,7 +27,7 @@ READING = """
     HMGET {store} f
     HGETALL {job} | HGET {job} f | HMGET {job} f | EXISTS {job}
     EXISTS {events} | XRANGE {events} - + | XREVRANGE {events} + -
-    LRANGE {index} 0 -1
+    LRANGE {index} 0 -1 | HGETALL {ring}
     ZRANGEBYLEX {jobs} - + | ZREVRANGEBYLEX {jobs} + - | ZRANGEBYLEX {owned} - + | ZREVRANGEBYLEX {owned} + -
 """
 LISTENING = "SUBSCRIBE {events}"

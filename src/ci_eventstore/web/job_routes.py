@@ -29,6 +29,7 @@ def summary(job: Job, incarnation: str) -> dict[str, Any]:
         "created_at": to_rfc3339(job.created_at),
         "exit_code": job.exit_code,
         "signal": job.signal,
+        "log_truncated": job.log_truncated,
         "incarnation": incarnation,
     }
 
