@@ -32,7 +32,6 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Open the repository with the application; without a lifespan, the first request opens it."""
     async with repository:
         yield
-        router.stop()
 
 
 app = FastAPI(lifespan=lifespan)

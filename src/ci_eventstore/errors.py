@@ -3,6 +3,7 @@
 RepositoryError
 └── StoreError
     ├── NotInitializedError
+    ├── OtherEventLoopError
     ├── AmbiguousPrefixError
     ├── ConfigurationError (also a ValueError)
     ├── StoreUnavailableError
@@ -42,6 +43,13 @@ class NotInitializedError(StoreError):
 
     def __init__(self) -> None:
         super().__init__("the repository isn't open: await initialize() first, or use it as an async context manager")
+
+
+class OtherEventLoopError(StoreError):
+    """Raised when something is used in another event loop than the one in which it was made; nothing was done."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what} belongs to another event loop: make another one in the loop that uses it")
 
 
 class AmbiguousPrefixError(StoreError):

@@ -1,6 +1,5 @@
 """`RedisJobRepository`: the contract of `ci_common`, on a Redis or Valkey server."""
 
-import asyncio
 import logging
 from collections.abc import AsyncGenerator, Iterable
 from copy import copy
@@ -27,7 +26,7 @@ from ci_eventstore.accounts.store import AccountStore
 from ci_eventstore.claims.claim import Claim
 from ci_eventstore.claims.lease_keeper import LeaseKeeper, Notify
 from ci_eventstore.claims.store import ClaimStore
-from ci_eventstore.errors import AmbiguousPrefixError, NotInitializedError, StoreError, StreamDamagedError
+from ci_eventstore.errors import AmbiguousPrefixError, StoreError, StreamDamagedError
 from ci_eventstore.events.append import HEAD_BYTES
 from ci_eventstore.events.reader import Extent
 from ci_eventstore.following.follower import Follower
@@ -42,6 +41,7 @@ from ci_eventstore.server import deployments
 from ci_eventstore.server.deployments import Deployment
 from ci_eventstore.settings import Access, Durability, Settings
 from ci_eventstore.store import Store
+from ci_eventstore.stores import Stores
 from ci_eventstore.writer.log_writer import LogWriter, WriterSettings
 
 logger = logging.getLogger("ci_eventstore.jobs")
@@ -108,19 +108,15 @@ class RedisJobRepository(AccountRepository):
         return repository
 
     def _open(self, deployment: Deployment, keys: Keys, settings: Settings) -> None:
-        self._deployment = deployment
         self._keys = keys
         self._settings = settings
-        self._opened: Store | None = None
+        self._stores = Stores(deployment, keys, settings)
         self._claim: Claim | None = None
         self._known: JobState | None = None
-        self._opening = asyncio.Lock()
 
     @property
     def _store(self) -> Store:
-        if self._opened is None:
-            raise NotInitializedError
-        return self._opened
+        return self._stores.current
 
     @property
     def parts(self) -> Store:
@@ -137,15 +133,17 @@ class RedisJobRepository(AccountRepository):
         StoreUnavailableError, AuthenticationError, MissingRightsError (which names all that is missing),
         UnsuitableServerError, StoreFormatError.
         """
-        async with self._opening:
-            if self._opened is None:
-                self._opened = await Store.open(self._deployment, self._keys, self._settings)
+        if self._claim is None:
+            await self._stores.open()
 
     async def close(self) -> None:
-        """Send what is waiting to be sent, then close the connections."""
-        if self._opened is not None:
-            store, self._opened = self._opened, None
-            await store.close()
+        """Send what is waiting to be sent, then close the connections.
+
+        Other event loops that use the repository close theirs when they run next, and aren't waited for. What `under`
+        returns closes nothing: that is for whoever has opened the repository.
+        """
+        if self._claim is None:
+            await self._stores.close()
 
     # Jobs
 
@@ -380,7 +378,7 @@ class RedisJobRepository(AccountRepository):
 
     def keep_leases(self, lease_seconds: float, notify: Notify) -> LeaseKeeper:
         """Return what renews leases from a thread of its own, and says which were lost or are to be cancelled."""
-        return LeaseKeeper(self._deployment, self._keys, lease_seconds, notify)
+        return LeaseKeeper(self._stores.deployment, self._keys, lease_seconds, notify)
 
     async def _execute(self, job_id: str, command: Command) -> None:
         claim, known = self._claim_on(job_id), None

@@ -1,5 +1,6 @@
 """An open store: the server, checked, and the parts that work on it."""
 
+import asyncio
 import logging
 from dataclasses import dataclass, field
 
@@ -9,6 +10,7 @@ from ci_eventstore.claims.holders import Holders
 from ci_eventstore.claims.lost_jobs import LostJobs
 from ci_eventstore.claims.store import ClaimStore
 from ci_eventstore.errors import StoreFormatError
+from ci_eventstore.events.flusher import Callers
 from ci_eventstore.events.reader import EventReader
 from ci_eventstore.following.hub import Hub
 from ci_eventstore.following.incarnation import StoreIncarnation, new_incarnation
@@ -28,6 +30,9 @@ logger = logging.getLogger("ci_eventstore")
 
 #: Of keys, hashes and streams; another number means another layout.
 FORMAT_VERSION = 1
+#: How long the end of an event loop waits for what is on its way.
+END_SECONDS = 2.0
+UNSURE = "the store gave no answer to what was sent last: it may have taken effect or not"
 INITIALIZE = load_script("ci_eventstore", "initialize")
 
 
@@ -58,15 +63,33 @@ class Store:
         try:
             check_server(await server.info(), is_read_only=is_read_only)
             await (check_rights_to_read if is_read_only else check_rights_to_write)(server, keys)
-            incarnation = StoreIncarnation(server, keys)
-            incarnation.known = await check_format(server, keys, is_read_only=is_read_only)
+            known = await check_format(server, keys, is_read_only=is_read_only)
         except BaseException:
             await server.close()
             raise
+        return cls._of(server, keys, settings, known)
+
+    def anew(self, deployment: Deployment, settings: Settings, *, goes_on: bool) -> "Store":
+        """Return the same store for another event loop, with nothing connected yet.
+
+        If it goes on, this one is used no more: its writes come after those of this one, whatever became of them.
+        """
+        server = Server(deployment, settings.replicas, is_read_only=settings.access == "read")
+        server.go_on_as(self.server)
+        before = self.jobs.callers() if goes_on else None
+        return self._of(server, self.keys, settings, self.incarnation.known, before)
+
+    @classmethod
+    def _of(
+        cls, server: Server, keys: Keys, settings: Settings, known: str | None, before: Callers | None = None
+    ) -> "Store":
+        incarnation = StoreIncarnation(server, keys)
+        incarnation.known = known
         reader = EventReader(server)
-        jobs = JobStore(server, keys, settings, incarnation.note_loss)
+        jobs = JobStore(server, keys, settings, incarnation.note_loss, before)
         claims = ClaimStore(server, keys, jobs.is_writing, jobs.ledger)
         lost_jobs = LostJobs(server, keys, claims, jobs)
+        is_read_only = settings.access == "read"
         return cls(
             keys=keys,
             server=server,
@@ -89,16 +112,38 @@ class Store:
         self._closing.shorten(seconds)
 
     async def close(self) -> None:
-        """Send what is waiting to be sent, then close the connections."""
+        """Send what is waiting to be sent, then close the connections; doing so again does nothing."""
+        if not self.server.link.is_closed:
+            try:
+                async with self._closing.hold():
+                    await self._drain()
+            except TimeoutError:
+                logger.warning(UNSURE)
+            await self._disconnect()
+
+    async def end(self) -> None:
+        """Close because the event loop ends: what is on its way is waited for but shortly."""
+        if not self.server.link.is_closed:
+            try:
+                async with asyncio.timeout(END_SECONDS):
+                    await self._drain()
+            except TimeoutError:
+                logger.warning(UNSURE)
+            await self._disconnect()
+
+    async def _drain(self) -> None:
         await self.lost_jobs.close()
-        try:
-            async with self._closing.hold():
-                await self.claims.completions.drain()
-                await self.jobs.drain()
-        except TimeoutError:
-            logger.warning("the store gave no answer to what was sent last: it may have taken effect or not")
+        await self.claims.completions.drain()
+        await self.jobs.drain()
+
+    async def _disconnect(self) -> None:
         await self.hub.close()
         await self.server.close()
+
+    def abandon(self) -> None:
+        """Let go of connections and of whoever waits: the event loop was closed, so nothing of it can be awaited."""
+        self.hub.abandon()
+        self.server.link.abandon()
 
 
 async def check_format(server: Server, keys: Keys, *, is_read_only: bool = False) -> str | None:

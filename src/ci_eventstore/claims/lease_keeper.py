@@ -31,7 +31,7 @@ STOP_SECONDS = 1.0
 LOOK_SECONDS = 0.01
 
 #: Told "cancel" or "lost" of a claim, from the keeper's thread.
-Notify = Callable[[Claim, str], None]
+Notify = Callable[[Claim, str], object]
 
 
 class LeaseKeeper:

@@ -90,8 +90,8 @@ class ClaimedJob:
 
     @property
     def log(self) -> LogWriter:
-        """The job's log, open from its first use until the job ends; LogWriterClosedError after that."""
-        if self._log is None:
+        """The job's log, open until the job ends, or anew if someone has left it; LogWriterClosedError after that."""
+        if self._log is None or self._log.is_closed:
             if self.is_over:
                 raise LogWriterClosedError(self.job.id)
             self._log = self.repository.log_writer(self.job.id, secrets=self._secrets)

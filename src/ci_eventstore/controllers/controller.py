@@ -116,16 +116,12 @@ class Controller:
 
     async def __aenter__(self) -> Self:
         """Begin to renew leases and to listen for new jobs."""
-        loop = asyncio.get_running_loop()
-
-        def notify(claim: Claim, answer: str) -> None:
-            loop.call_soon_threadsafe(self._interrupt, claim, answer)
-
+        tell = asyncio.get_running_loop().call_soon_threadsafe
         lease_seconds, offer_seconds = self.settings.lease_seconds, OFFER_POLLS * self.settings.poll_seconds
         claims = self._repository.claims
         claimer = Claimer(claims, self.name, self._queues, lease_seconds, offer_seconds, self._hear)
         self._intake = Intake(claimer, self._take_over)
-        self._keeper = self._repository.keep_leases(lease_seconds, notify)
+        self._keeper = self._repository.keep_leases(lease_seconds, lambda *answer: tell(self._interrupt, *answer))
         self._keeper.start()
         claimer.listen()
         return self
@@ -133,9 +129,13 @@ class Controller:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Give back what is still claimed when nobody runs it any more, and sign off."""
+        """Give back what is still claimed when nobody runs it any more, and sign off. It may be entered again."""
         self.stop()
-        await finish(self._leave())
+        try:
+            await finish(self._leave())
+        finally:
+            self._stopping, self._woken = asyncio.Event(), asyncio.Event()
+            self._health, self._is_hurried = MachineHealth(), False
 
     def stop(self) -> None:
         """Claim no more jobs; those that run have a time of grace."""

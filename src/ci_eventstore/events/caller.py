@@ -165,6 +165,11 @@ class Caller:
         elif isinstance(error, OutcomeUnknownError | asyncio.CancelledError):
             self._unknown = (*self._unknown, call.token)
 
+    def note_unknown(self) -> None:
+        """Begin anew after a call of which nobody will hear, should there be one on its way."""
+        if self._token:
+            self._token, self._unknown = "", (*self._unknown, self._token)
+
     def _forget(self, calls: tuple[tuple[str, int], ...]) -> None:
         """Come no longer after these calls, nor after this writer's last one."""
         own = () if self._last is None else (self._last,)

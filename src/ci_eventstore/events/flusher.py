@@ -2,7 +2,8 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,13 +55,24 @@ class _Lane:
         return batch, waiters
 
 
+@dataclass(frozen=True, slots=True)
+class Callers:
+    """Who has made the calls of an event loop that has ended."""
+
+    ledger: Ledger
+    #: By job and claim, those whose last call may still take effect.
+    unsure: Mapping[tuple[str, str], Caller]
+
+
 class Flusher:
     """Sends the writes of all jobs, each job's in the order in which they were given."""
 
-    def __init__(self, send_events: SendEvents, ledger: Ledger) -> None:
+    def __init__(self, send_events: SendEvents, ledger: Ledger, before: Callers | None = None) -> None:
+        """Go on as the callers of an event loop that has ended, if they are given."""
         self._send_events = send_events
         self._ledger = ledger
-        self._lanes: dict[tuple[str, str], _Lane] = {}
+        unsure = before.unsure if before else {}
+        self._lanes = {(job_id, claim): _Lane(job_id, claim, caller) for (job_id, claim), caller in unsure.items()}
         self._lanes_kept = 0
         self._senders: set[asyncio.Task[None]] = set()
         #: How many commands run in their callers' tasks, and who waits for their end.
@@ -95,6 +107,13 @@ class Flusher:
             if not self._held and self._drained is not None:
                 self._drained.set_result(None)
                 self._drained = None
+
+    def callers(self) -> Callers:
+        """Return who has made calls, for another flusher to go on after them."""
+        for lane in self._lanes.values():
+            if lane.is_busy:
+                lane.caller.note_unknown()
+        return Callers(self._ledger, {key: lane.caller for key, lane in self._lanes.items() if lane.caller.has_unknown})
 
     def begin(self, job_id: str) -> None:
         """Let a job's next call come after nothing, because it creates the job."""
@@ -206,7 +225,9 @@ def fail_all(waiters: Iterable[asyncio.Future[Any]], error: BaseException) -> No
     for done in waiters:
         if done.done():
             continue
-        if isinstance(error, Exception):
-            done.set_exception(error)
-        else:
-            done.cancel()
+        # In an event loop that is closed nobody waits any more.
+        with suppress(RuntimeError):
+            if isinstance(error, Exception):
+                done.set_exception(error)
+            else:
+                done.cancel()

@@ -1,7 +1,9 @@
 """One who follows a job: where it stands, and what it is handed next."""
 
+import asyncio
 from typing import Protocol
 
+from ci_eventstore.errors import OtherEventLoopError
 from ci_eventstore.events.reader import Extent
 from ci_eventstore.events.records import Place
 from ci_eventstore.following.feed import Cursor, Feed
@@ -43,6 +45,7 @@ class Follower:
 
     def __init__(self, source: Source, keys: JobKeys, user_id: str | None) -> None:
         self._source = source
+        self._loop = asyncio.get_running_loop()
         self._keys = keys
         #: Whose job it has to be; None: anybody's.
         self._user_id = user_id
@@ -81,7 +84,10 @@ class Follower:
 
         It may be cancelled at any time, and called again. JobNotFoundError, ProjectionMissingError: the job is gone.
         StoreUnavailableError: the store couldn't be reached for long; another follower may go on from the same place.
+        OtherEventLoopError.
         """
+        if asyncio.get_running_loop() is not self._loop:
+            raise OtherEventLoopError(f"the follower of job {self._keys.job_id!r}")
         while not self._has_ended:
             if self._must_join:
                 await self.begin(0)
@@ -113,7 +119,10 @@ class Follower:
         """End; a job that nobody follows any more isn't read any more."""
         if not self._is_closed:
             self._is_closed = True
-            self._let_go()
+            if is_running(self._loop):
+                self._let_go()
+            elif not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(self._let_go)
 
     def _let_go(self) -> None:
         if self._feed is not None:
@@ -156,3 +165,11 @@ class Follower:
     def _begin_again(self, feed: Feed) -> Page:
         self._is_reset, self._must_join, self._incarnation = False, True, feed.incarnation
         return Page([Notice(NoticeType.RESET, 0, self.incarnation)], Place(0))
+
+
+def is_running(loop: asyncio.AbstractEventLoop) -> bool:
+    """Tell whether this is called in an event loop, and not in another one or in none."""
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False

@@ -109,6 +109,11 @@ class Hub:
             await asyncio.gather(self._watcher, return_exceptions=True)
         await self._subscription.close()
 
+    def abandon(self) -> None:
+        """Let all followers raise NotInitializedError, when they ask: their event loop was closed."""
+        for live in self._live.values():
+            live.feed.failure = NotInitializedError()
+
     def stats(self) -> FollowingStats:
         """Return what is being followed."""
         now = asyncio.get_running_loop().time()

@@ -14,7 +14,7 @@ from ci_eventstore.errors import AcknowledgedEventsLostError, ProjectionDamagedE
 from ci_eventstore.events.append import ANY_CLAIM, Change, QueueMove, append, has_call
 from ci_eventstore.events.batch import Batch, encode_batches, encode_logs, encode_records
 from ci_eventstore.events.caller import Call, Caller, Ledger
-from ci_eventstore.events.flusher import Flusher
+from ci_eventstore.events.flusher import Callers, Flusher
 from ci_eventstore.events.reader import raise_missing
 from ci_eventstore.events.records import Fact, FactType, Record
 from ci_eventstore.jobs.commands import Cancel, Command
@@ -40,23 +40,35 @@ QUEUES_NOTED = 1000
 class JobStore:
     """The jobs' writes, and the states that they are decided on."""
 
-    def __init__(self, server: Server, keys: Keys, settings: Settings, on_loss: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        server: Server,
+        keys: Keys,
+        settings: Settings,
+        on_loss: Callable[[], Awaitable[None]],
+        before: Callers | None = None,
+    ) -> None:
+        """Write after what was written before by the given callers, those of an event loop that has ended."""
         self._server = server
         #: Is awaited before a writer is told that what it had stored is gone.
         self._on_loss = on_loss
         self._keys = keys
         self._settings = settings
         #: This process's last calls to each job.
-        self.ledger = Ledger()
+        self.ledger = before.ledger if before else Ledger()
         #: Of the jobs whose logs this process writes.
         self.log_times = LogTimes()
-        self._flusher = Flusher(self._send_events, self.ledger)
+        self._flusher = Flusher(self._send_events, self.ledger, before)
         #: When each queue's name was noted last, by the monotonic clock.
         self._noted: dict[str, float] = {}
 
     async def drain(self) -> None:
         """Wait until everything that waits has been sent."""
         await self._flusher.drain()
+
+    def callers(self) -> Callers:
+        """Return who has made calls here, for another one to go on after them; nothing is written here any more."""
+        return self._flusher.callers()
 
     def is_writing(self, job_id: str, claim: str = "") -> bool:
         """Tell whether a write to a job under a claim waits, is on its way, or has an outcome that isn't known."""
@@ -95,7 +107,7 @@ class JobStore:
                 return False
             return await self._commit(keys, None, created, call)
 
-        if not self._is_noted(job.queue):
+        if time.monotonic() - self._noted.get(job.queue, -math.inf) > NOTE_QUEUE_SECONDS:
             await self._note_queue(job.queue)
         self._flusher.begin(job.id)
         await self._flusher.execute(job.id, command)
@@ -144,9 +156,6 @@ class JobStore:
 
         await self._flusher.execute(job_id, attempts, claim)
 
-    def _is_noted(self, queue: str) -> bool:
-        return time.monotonic() - self._noted.get(queue, -math.inf) <= NOTE_QUEUE_SECONDS
-
     async def _note_queue(self, queue: str) -> None:
         """Add a queue to those that operators are shown; again now and then, should it have been lost."""
         if len(self._noted) >= QUEUES_NOTED:
@@ -168,10 +177,7 @@ class JobStore:
     async def _commit(
         self, keys: JobKeys, state: JobState | None, records: list[Record], call: Call, claim: str = ""
     ) -> bool:
-        change = plan_change(keys, state, records)
-        if change.queue is not None and "enter" in change.queue.steps and not self._is_noted(change.queue.keys.name):
-            await self._note_queue(change.queue.keys.name)
-        return await self._append(keys, encode_records(records), call, claim, change)
+        return await self._append(keys, encode_records(records), call, claim, plan_change(keys, state, records))
 
     async def _append(self, keys: JobKeys, batch: Batch, call: Call, claim: str, change: Change | None = None) -> bool:
         head_bytes = self._settings.max_head_bytes

@@ -57,6 +57,12 @@ class Server:
         self.role = ""
         self.counters = self.link.counters
 
+    def go_on_as(self, before: "Server") -> None:
+        """Know of the server, and count, what another one does that was used before in another event loop."""
+        self.role = before.role
+        self.link.was_reached = before.link.was_reached
+        self.counters = self.link.counters = before.counters
+
     async def close(self) -> None:
         """Close all connections; what is still waiting for an answer raises NotInitializedError."""
         await self.link.close()

@@ -15,6 +15,7 @@ from redis.maint_notifications import MaintNotificationsConfig
 
 from ci_eventstore.server.deployments import Deployment
 from ci_eventstore.server.failures import note_reply, note_unreached, reply_of
+from ci_eventstore.server.reply_stream import transport_of
 
 #: Set on every connection, whatever the URL or the given client says.
 PINNED: dict[str, Any] = {
@@ -55,6 +56,16 @@ class RenewablePool(BlockingConnectionPool):
     def renew(self) -> None:
         """Hand out only connections that are made from now on; those in use stay as they are until they come back."""
         self._generation += 1
+
+    def abandon(self) -> None:
+        """Let go of all connections, whose event loop was closed: they can't be closed as usual."""
+        for connection in [*self._available_connections, *self._in_use_connections]:
+            transport = transport_of(connection)
+            connection._reader = connection._writer = None
+            # Its transport would have the loop close the socket. uvloop has closed it already, and hands out none.
+            opened = None if transport is None else transport.get_extra_info("socket")
+            if (inner := getattr(opened, "_sock", None)) is not None:
+                inner.close()
 
     async def get_connection(self, *args: Any, **options: Any) -> Any:
         """Return a connection that is connected; of what fails here it is noted that no command was sent."""

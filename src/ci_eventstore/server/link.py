@@ -60,6 +60,14 @@ class Link:
         await self.listening.aclose(close_connection_pool=True)
         self.deployment.release()
 
+    def abandon(self) -> None:
+        """Let go of all connections, whose event loop was closed: the server sees their end, nobody waits for it."""
+        self.is_closed = True
+        for client in (self.commands, self.listening):
+            pool = client.connection_pool
+            assert isinstance(pool, RenewablePool)
+            pool.abandon()
+
     def subscription(
         self, on_message: Callable[[str, bytes], None], on_listening: Callable[[str], None]
     ) -> Subscription:

@@ -28,12 +28,22 @@ class JobsRouter(APIRouter):
 
     def __init__(self, web: Web) -> None:
         limits = {"create_job": web.settings.max_project_bytes + MAX_FIELDS_BYTES, "login": MAX_LOGIN_BYTES}
-        super().__init__(route_class=route_class(web, limits))
+        super().__init__(route_class=route_class(web, limits), lifespan=self._live)
         self._web = web
+
+    def start(self) -> None:
+        """Let streams be opened again after `stop`; the lifespan of an application with these routes does so."""
+        self._web.streams.start()
 
     def stop(self) -> None:
         """End all live streams, so that the server can stop: their clients come back, and lose nothing."""
         self._web.streams.stop()
+
+    @asynccontextmanager
+    async def _live(self, app: object) -> AsyncIterator[None]:
+        self.start()
+        yield
+        self.stop()
 
 
 def create_router(
@@ -72,14 +82,8 @@ def create_app(
     Its lifespan, if it is run, ends live streams. `app.state.router` is the `JobsRouter`.
     """
     router = create_router(repository, authenticate=authenticate, settings=settings)
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        yield
-        router.stop()
-
     # The framework's own pages of documents would load scripts from elsewhere.
-    app = FastAPI(title="ci_eventstore", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(title="ci_eventstore", docs_url=None, redoc_url=None)
     app.include_router(router)
     app.state.router = router
     app.add_exception_handler(HTTPException, _answer_none)

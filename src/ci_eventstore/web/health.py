@@ -7,6 +7,7 @@ from fastapi.responses import JSONResponse
 
 from ci_common.errors import RepositoryError
 from ci_eventstore.keys import probe_key
+from ci_eventstore.loop_locks import LoopLocks
 from ci_eventstore.web.errors import WebError
 from ci_eventstore.web.state import Web
 
@@ -23,7 +24,7 @@ class HealthRoutes:
 
     def __init__(self, web: Web) -> None:
         self._web = web
-        self._asking = asyncio.Lock()
+        self._asking = LoopLocks()
         self._asked_at: float | None = None
         self._problem: str | None = None
 
@@ -33,7 +34,7 @@ class HealthRoutes:
 
     async def ready(self) -> JSONResponse:
         """Say whether Redis can be reached and takes writes."""
-        async with self._asking:
+        async with self._asking.current:
             now = time.monotonic()
             if self._asked_at is None or now - self._asked_at > TRUST_SECONDS:
                 self._problem = await self._ask()

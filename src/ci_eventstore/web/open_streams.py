@@ -15,15 +15,20 @@ class OpenStreams:
         self._most_per_user = most_per_user
         self._by_user: Counter[str] = Counter()
         self._scopes: set[asyncio.Timeout] = set()
-        self._is_stopping = False
+        #: The event loop in which they were stopped: an application that is started again has another one.
+        self._stopped_in: asyncio.AbstractEventLoop | None = None
 
     def __len__(self) -> int:
         """Return how many there are."""
         return len(self._scopes)
 
+    def start(self) -> None:
+        """Let streams be opened, also after a stop."""
+        self._stopped_in = None
+
     def stop(self) -> None:
         """End all streams at once, and those that are opened from now on at their first step: clients come back."""
-        self._is_stopping = True
+        self._stopped_in = asyncio.get_running_loop()
         for scope in list(self._scopes):
             end_scope(scope)
 
@@ -48,7 +53,7 @@ class OpenStreams:
     def entered(self, scope: asyncio.Timeout) -> Iterator[None]:
         """Let a stream be ended by `stop`; in its own timeout."""
         self._scopes.add(scope)
-        if self._is_stopping:
+        if self._stopped_in is asyncio.get_running_loop():
             end_scope(scope)
         try:
             yield

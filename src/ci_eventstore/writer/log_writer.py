@@ -15,6 +15,7 @@ from ci_eventstore.errors import (
     ConfigurationError,
     LogNotStoredError,
     LogWriterClosedError,
+    OtherEventLoopError,
     StoreError,
     StoreUnavailableError,
 )
@@ -81,6 +82,7 @@ class LogWriter:
         self._chunker = Chunker(max(CHUNK_SECONDS, self._settings.pause_seconds))
         self._changed = asyncio.Event()
         self._has_room = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._sender: asyncio.Task[None] | None = None
         self._is_closing = False
         self._is_to_look_back = True
@@ -94,8 +96,10 @@ class LogWriter:
         self._failure: LogNotStoredError | None = None
 
     def open(self) -> None:
-        """Begin to send, as `async with` does; who calls it has to leave the writer as well."""
-        self._sender = asyncio.create_task(self._send_all())
+        """Begin to send, as `async with` does, if it hasn't begun; who calls it has to leave the writer as well."""
+        if self._sender is None:
+            self._loop = asyncio.get_running_loop()
+            self._sender = asyncio.create_task(self._send_all())
 
     async def __aenter__(self) -> Self:
         """Begin to send."""
@@ -148,6 +152,11 @@ class LogWriter:
             await self._has_room.wait()
         self._raise_failure()
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it takes no more text, since it was left."""
+        return self._is_closing
+
     def hurry(self, seconds: float) -> None:
         """From now on, give up when the store hasn't taken a chunk within so many seconds."""
         self._limit.shorten(seconds)
@@ -159,8 +168,17 @@ class LogWriter:
         return self._failure
 
     def _check_open(self) -> None:
-        if self._sender is None or self._is_closing:
+        if self.is_closed or self._sender is None:
             raise LogWriterClosedError(self._job_id)
+        self._check_loop()
+
+    def _check_loop(self) -> None:
+        """Raise OtherEventLoopError in another event loop, LogNotStoredError if text was left when its own ended."""
+        if self._loop is not asyncio.get_running_loop():
+            error = OtherEventLoopError(f"the log writer of job {self._job_id!r}")
+            if self._loop is not None and self._loop.is_closed() and self._chunker.characters:
+                self._give_up("", error)
+            raise self._failure if self._failure and self._failure.size_bytes else error
 
     def _raise_failure(self) -> None:
         """Raise if the writer has given up, with what was written since in the rescue file, too."""
@@ -176,6 +194,8 @@ class LogWriter:
 
     async def _finish(self) -> LogNotStoredError | None:
         """Send the rest; return why that failed, if it did. If this is cancelled, wait for the store but shortly."""
+        if self._sender is not None:
+            self._check_loop()
         if not self._is_closing:
             self._take_in(self._decoder.decode(b"", final=True))
         self._is_closing = True

@@ -191,7 +191,7 @@ async def test_redis_py_is_configured_in_one_way(other: RealServer) -> None:
     url = f"redis://127.0.0.1:{other.port}?decode_responses=True&protocol=3&socket_timeout=0.001&max_connections=1"
     given = Redis(port=other.port, decode_responses=True, protocol=3, socket_timeout=0.001, max_connections=1)
     for repository in (RedisJobRepository.from_url(url), RedisJobRepository(given)):
-        server = Server(repository._deployment)
+        server = Server(repository._stores.deployment)
         for pooled in (server.link.commands, server.link.listening):
             connection = pooled.connection_pool.make_connection()
             assert connection.protocol == 2

@@ -263,7 +263,7 @@ def repository_client(repository: RedisJobRepository) -> object:
     """Return a client of the same server, for another event loop."""
     from redis.asyncio import Redis
 
-    options = repository._deployment.connection_options
+    options = repository._stores.deployment.connection_options
     return Redis(unix_socket_path=options["path"])
 
 

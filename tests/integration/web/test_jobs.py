@@ -19,8 +19,7 @@ from tests.integration.web.serving import Account, serve
 
 @pytest.fixture
 def settings(tmp_path: Path) -> WebSettings:
-    queues = frozenset({"default", "slow"})
-    return WebSettings(project_folder=tmp_path / "projects", max_project_bytes=50_000, queues=queues)
+    return WebSettings(project_folder=tmp_path / "projects", max_project_bytes=50_000)
 
 
 def zip_file(content: str = "hello") -> bytes:

@@ -299,3 +299,27 @@ async def test_a_creation_comes_after_nothing(store: FakeStore, flusher: Flusher
     await flusher.append("j", [logs("b")])
     first, second = store.calls
     assert (second.token != first.token, second.number, second.after) == (True, 1, ())
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+async def test_another_flusher_goes_on_after_this_one(store: FakeStore, flusher: Flusher, is_cancelled: bool) -> None:
+    """A call whose event loop ended under it is closed by the next flusher's first call to that job."""
+    await flusher.append("done", [logs("a")])
+    [done] = store.calls
+    store.open.clear()
+    task = asyncio.create_task(flusher.append("j", [logs("first")]))
+    await wait_until(lambda: len(store.calls) == 2)
+    left = store.calls[1]
+    if is_cancelled:
+        for sender in list(flusher._senders):
+            sender.cancel()
+        await asyncio.wait({task})
+    before, store = flusher.callers(), FakeStore()
+    later = Flusher(store.send, before.ledger, before)
+    await later.append("j", [logs("b")])
+    assert store.calls[0].closes == (left.token,)
+    assert store.calls[0].token != left.token
+    await later.append("done", [logs("c")])
+    assert store.calls[1].after == ((done.token, 1),)
+    task.cancel()
+    await asyncio.wait({task})
