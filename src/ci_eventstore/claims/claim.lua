@@ -306,7 +306,7 @@ elseif error then
   damages[#damages + 1] = {'', error.err}
 end
 
--- As `tell_entries` has it; of many jobs at once.
+-- As `telling.lua` has them; of many jobs at once.
 for i = 1, #messages, 2 do
   redis.pcall('PUBLISH', messages[i], messages[i + 1])
 end

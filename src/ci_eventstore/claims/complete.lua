@@ -110,7 +110,7 @@ attempt(function()
 end)
 answer = table.concat(answers)
 redis.pcall('SET', last_call, remember(number, answer), 'PX', LAST_CALL_MS)
--- As `tell_entries` has it; of many jobs at once.
+-- As `telling.lua` has them; of many jobs at once.
 for i = 1, #messages, 2 do
   redis.pcall('PUBLISH', messages[i], messages[i + 1])
 end

@@ -14,13 +14,10 @@ local function tell(channel, message)
   return type(heard) == 'number' and heard or 0
 end
 
--- Notify a job's followers of new entries: where the stream ended before, "<id>:<size>" of each entry, their payloads
--- together, and the mark of the entry before them, "" if none is known.
-local function tell_entries(stream, before, entries, payloads, mark)
-  tell(stream, before .. ' ' .. entries .. '\n' .. payloads .. mark)
-end
+-- A job's followers are told of new entries on its stream's channel: where the stream ended before and "<id>:<size>" of each
+-- entry, joined by spaces; on the next line their payloads together, and the mark of the entry before them, "" if none is known.
 
--- Notify a job's followers only of where the stream ended before and ends now.
+-- Notify them only of where the stream ended before and ends now.
 local function tell_places(stream, before, after, mark)
   tell(stream, before .. ' ' .. after .. (mark ~= '' and ' ' .. mark or ''))
 end

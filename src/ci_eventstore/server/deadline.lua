@@ -1,6 +1,7 @@
 -- Begins every script: nothing happens after the deadline, in milliseconds of the server's time, that comes as the last argument.
-local time = redis.call('TIME')
-local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-if now_ms > tonumber(table.remove(ARGV)) then
+local time, last = redis.call('TIME'), #ARGV
+local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+if now_ms > tonumber(ARGV[last]) then
   return redis.error_reply('EXPIRED the deadline of the call has passed')
 end
+ARGV[last] = nil

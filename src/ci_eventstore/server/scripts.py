@@ -2,11 +2,14 @@
 
 import hashlib
 import re
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 
-_LIBRARIES = re.compile("^-- Libraries: (.*)$", re.MULTILINE)
+_LIBRARIES = re.compile("^( *)-- Libraries: (.*)$", re.MULTILINE)
+_FUNCTION = re.compile(r"^local function (\w+)\(.*?^end\n", re.MULTILINE | re.DOTALL)
+_COMMENT, _NAME = re.compile("--.*"), re.compile(r"\w+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +25,16 @@ def load_script(package: str, name: str, constants: Mapping[str, int] | None = N
     """Return the script `<name>.lua` of a package, after the check of its deadline and its constants.
 
     Where it says "-- Libraries: telling, standing", the functions of `ci_eventstore/lua/telling.lua` and `standing.lua`
-    stand instead. A server makes a script's functions anew for each call: a script has them no earlier than it needs.
+    stand instead, as far as the script uses them. A server makes a script's functions anew for each call: a script has
+    them no earlier than it needs, if need be in the block alone that the line is in.
     """
     head = "".join(f"local {constant} = {value}\n" for constant, value in (constants or {}).items())
-    script = _LIBRARIES.sub(lambda names: load_libraries(names[1]), _read(package, f"{name}.lua"))
+    script = _read(package, f"{name}.lua")
+    for line in reversed(list(_LIBRARIES.finditer(script))):
+        indent, after = line[1], script[line.end() :]
+        end = re.search(rf"^ {{0,{len(indent) - 1}}}\S", after, re.MULTILINE) if indent else None
+        library = _without_unused(load_libraries(line[2]), after[: end.start()] if end else after)
+        script = script[: line.start()] + textwrap.indent(library, indent) + after
     source = _read("ci_eventstore.server", "deadline.lua") + head + script
     return Script(name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
 
@@ -33,6 +42,21 @@ def load_script(package: str, name: str, constants: Mapping[str, int] | None = N
 def load_libraries(names: str) -> str:
     """Return the text of libraries, whose names are joined by ", "."""
     return "".join(_read("ci_eventstore", f"lua/{name}.lua") for name in names.split(", "))
+
+
+def _without_unused(library: str, script: str) -> str:
+    """Return a library without the functions that neither the script after it names nor a function that stays."""
+    named = _names(script) | _names(_FUNCTION.sub("", library))
+    for function in reversed(list(_FUNCTION.finditer(library))):
+        if function[1] in named:
+            named |= _names(function[0])
+        else:
+            library = library[: function.start()] + library[function.end() :]
+    return library
+
+
+def _names(text: str) -> set[str]:
+    return set(_NAME.findall(_COMMENT.sub("", text)))
 
 
 def _read(package: str, path: str) -> str:
