@@ -190,6 +190,9 @@ class Job:
     #: How the command of a completed job ended, where that is known: its exit code, or the signal that killed it.
     exit_code: int | None = None
     signal: str | None = None
+    #: Whether its log has outgrown its budget: while the job runs, `events` are the log's beginning only, and when it
+    #: has ended, a line among them says what is left out. Said by the store; no part of equality.
+    log_truncated: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
         """Hold sequences as lists and the status as `JobStatus`, however they were given."""

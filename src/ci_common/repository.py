@@ -123,7 +123,10 @@ class JobRepository(UserRepository, APIKeyRepository):
 
     @abstractmethod
     async def get_job(self, job_id: str, user_id: str | None = None) -> Job | None:
-        """Return a job with its events, those up to the moment that its state belongs to."""
+        """Return a job with its events, those up to the moment that its state belongs to.
+
+        A store may give a running job's log a budget: with `log_truncated`, the events are the log's beginning only.
+        """
 
     @abstractmethod
     async def list_jobs(self, user_id: str | None = None) -> list[Job]:
@@ -223,7 +226,8 @@ class JobRepository(UserRepository, APIKeyRepository):
         """Return all events after the one that the caller saw last, each with its `id`; 0 for none seen.
 
         Since ids have no holes, a caller that counts what it received is right too. An id past the end gives an empty
-        list. JobNotFoundError, InvalidPositionError.
+        list. A running job whose log has outgrown the store's budget has only the log's beginning here, as its
+        `log_truncated` says; the rest has no ids before the job ends. JobNotFoundError, InvalidPositionError.
         """
 
     async def read_events(

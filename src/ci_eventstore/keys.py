@@ -12,7 +12,7 @@
     {ci:0}:offers:<queue>           sorted set: controllers that take the next job, by when the offer ends
     {ci:0}:offered:<queue>          hash: what each controller asked last, and the last jobs that its offers brought it
     {ci:0}:ends:<session>           text: the last completions of a process, so that repeated ones are known; expires
-    {ci:0}:queues                   set: the names of all queues that ever had a job, in the first partition only
+    {ci:0}:queues                   set: the names of the queues that are used, in the first partition only
     {ci:0}:clock                    hash: for how long this partition was served; leases are measured by it
     {ci:0}:ring:<id>                hash: the end of a log that has outgrown its budget, until the job ends
     {ci:0}:ids                      sorted set: job ids, for look-up by prefix

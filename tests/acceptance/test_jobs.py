@@ -37,13 +37,13 @@ async def listed(cli: CommandLine) -> CommandLine:
 
 
 def test_the_list_is_a_table(listed: CommandLine) -> None:
-    """The newest job comes first; a job without a name shows its command, times are local."""
+    """The newest job comes first; a job without a name shows its command, times are local, with their zone."""
     done = listed("jobs", "list", environment={"TZ": "Asia/Tokyo"})
     lines = [re.split(r" {2,}", line) for line in done.text.splitlines()]
     assert lines[0] == ["ID", "STATUS", "RESULT", "CREATED", "TOOK", "USER", "NAME"]
-    assert lines[1] == ["job-4", "cancelled", "failed", "2026-01-01 13:00:00", "3m 07s", "someone", "name 4"]
+    assert lines[1] == ["job-4", "cancelled", "failed", "2026-01-01 13:00:00+09:00", "3m 07s", "someone", "name 4"]
     assert lines[3][1:3] == ["completed", "passed"]
-    assert lines[5] == ["job-0", "queued", "-", "2026-01-01 09:00:00", "-", "ada", "make 'all tests'"]
+    assert lines[5] == ["job-0", "queued", "-", "2026-01-01 09:00:00+09:00", "-", "ada", "make 'all tests'"]
     assert (done.code, done.err) == (0, "")
 
 
@@ -88,9 +88,9 @@ def test_a_job_is_shown(listed: CommandLine) -> None:
         ["user", "someone"],
         ["queue", "default"],
         ["project", "-"],
-        ["created", "2026-01-01 11:00:00"],
-        ["started", "2026-01-01 11:00:00"],
-        ["ended", "2026-01-01 11:03:07"],
+        ["created", "2026-01-01 11:00:00+09:00"],
+        ["started", "2026-01-01 11:00:00+09:00"],
+        ["ended", "2026-01-01 11:03:07+09:00"],
         ["took", "3m 07s"],
         ["container", "-"],
     ]

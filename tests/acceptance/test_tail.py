@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from ci_common import Job, JobEvent
+from ci_eventstore import RedisJobRepository
 from tests.acceptance.command_line import CommandLine, Ended, Running
 
 
@@ -200,6 +201,30 @@ def test_a_log_that_is_too_long_says_so_and_keeps_its_end(cli: CommandLine, gate
     left_out = whole[: int(marker[1])]
     assert (left_out.count(b"\n"), whole[len(left_out) :]) == (int(marker[2]), marker[3])
     assert cli("tail", "it").out == done.out
+
+
+async def test_a_running_log_that_is_too_long_says_so(cli: CommandLine, here: Callable[..., Ended]) -> None:
+    """Its end so far comes after a line that says that it is provisional; when the job has ended, that line is gone."""
+    url, prefix = cli.environment["CI_EVENTSTORE_URL"], cli.environment["CI_EVENTSTORE_PREFIX"]
+    async with RedisJobRepository.from_url(url, prefix=prefix, max_head_bytes=4) as repository:
+        await repository.create_job(Job(id="it", status="running"))
+        for event in logs("one\n", "two\n", "thr", "ee\n"):
+            await repository.add_event("it", event)
+        done = here("tail", "it", "--no-follow")
+        assert done.text == "one\n\n[provisional from here on, until the job ends]\ntwo\nthree\n"
+        assert done.err.count("the log has outgrown its budget") == 1
+        done = here("tail", "it", "--no-follow", "--timestamps", "--after", "1")
+        assert done.text.splitlines()[1:] == [
+            "2026-01-01T00:00:02.000Z [provisional from here on, until the job ends]",
+            "2026-01-01T00:00:02.000Z two",
+            "2026-01-01T00:00:03.000Z three",
+        ]
+        assert "its end, which `tail --no-follow` shows so far" in here("jobs", "show", "it").text
+        assert json.loads(here("jobs", "show", "it", "--json").out)["log_truncated"]
+        await repository.complete_job("it", True, datetime.now(UTC))
+    done = here("tail", "it", "--no-follow")
+    assert (done.text, done.err) == ("one\ntwo\nthree\n", "")
+    assert "a line in it says what is left out" in here("jobs", "show", "it").text
 
 
 def test_a_budget_that_is_no_number_is_refused(cli: CommandLine) -> None:

@@ -9,6 +9,8 @@ from ci_eventstore.keys import QueueKeys
 
 #: Who claims a job for a moment, in order to end it.
 CANCELLER = "cancel"
+#: A controller that hasn't looked for jobs for so long and has none is gone.
+GONE_MS = 3_600_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,17 +1,20 @@
 """What all queues hold, for whoever looks after them."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
-from ci_eventstore.claims.claim import CANCELLER
-from ci_eventstore.keys import Keys, QueueKeys, member_time, queues_key
+from ci_eventstore.claims.claim import CANCELLER, GONE_MS
+from ci_eventstore.keys import Keys, QueueKeys, member_time
 from ci_eventstore.server.client import Server
-from ci_eventstore.server.replies import as_bytes, as_count, as_texts
+from ci_eventstore.server.replies import WRONG_TYPE, Reply, as_bytes, as_count, as_texts
 
-#: So many users' oldest jobs are asked for together.
-USERS_TOGETHER = 1000
+#: So many commands are sent together.
+COMMANDS_TOGETHER = 10_000
+
+Command = tuple[str | int | bytes, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,69 +31,113 @@ class QueueOverview:
     #: How many jobs each controller holds, of those that have taken one and not signed off.
     controllers: Mapping[str, int]
 
-
-async def queue_names(server: Server, keys: Keys) -> list[str]:
-    """Return the names of all queues that ever had a job."""
-    return sorted(as_texts(await server.read("SMEMBERS", queues_key(keys))))
-
-
-async def rebuild_queue_names(server: Server, keys: Keys) -> None:
-    """Add the names of all queues that there are. It walks all keys of the server."""
-    beginnings = [QueueKeys("", tag).dispatch for tag in keys.tags]
-    names: set[str] = set()
-    async for key in server.scan(keys.pattern("dispatch")):
-        names.update(key.removeprefix(beginning) for beginning in beginnings if key.startswith(beginning))
-    if names:
-        await server.read("SADD", queues_key(keys), *names)
+    @property
+    def is_used(self) -> bool:
+        """Whether it has jobs or controllers."""
+        return bool(self.waiting or self.running or self.controllers)
 
 
-async def read_overview(server: Server, keys: Keys, name: str) -> QueueOverview:
-    """Return what one queue holds, in all partitions."""
-    waiting = running = 0
-    times: list[datetime] = []
-    controllers: dict[str, int] = {}
-    for queue in (QueueKeys(name, tag) for tag in keys.tags):
-        in_backlog, leased, users, kind = await server.read_many(
-            [("ZCARD", queue.backlog), ("ZCARD", queue.leases), ("HKEYS", queue.tickets), ("TYPE", queue.dispatch)]
-        )
-        waiting, running = waiting + as_count(in_backlog), running + as_count(leased)
-        times += await _oldest_of(server, queue, as_texts(users))
-        if kind == b"stream":
-            for controller, held in (await _consumers(server, queue)).items():
-                controllers[controller] = controllers.get(controller, 0) + held
+def idle_queue(name: str) -> QueueOverview:
+    """Return a queue that has nothing."""
+    return QueueOverview(name=name, waiting=0, oldest_created_at=None, running=0, controllers={})
+
+
+async def read_overviews(server: Server, keys: Keys, names: Sequence[str]) -> list[QueueOverview]:
+    """Return what queues hold, in all partitions: three round trips, however many queues there are."""
+    queues = [QueueKeys(name, tag) for name in names for tag in keys.tags]
+    counts = await _read_each(
+        server,
+        [
+            [("ZCARD", queue.leases), ("ZCARD", queue.backlog), ("HKEYS", queue.tickets), ("TYPE", queue.dispatch)]
+            for queue in queues
+        ],
+    )
+    details = await _read_each(
+        server, [_details_of(queue, *count) for queue, count in zip(queues, counts, strict=True)]
+    )
+    consumers = await _consumers(server, queues, details)
+    parts = [
+        _Part(as_count(leased), as_count(waiting), _times(detail), consumers.get(queue, {}))
+        for queue, (leased, waiting, _, _), (_, *detail) in zip(queues, counts, details, strict=True)
+    ]
+    size = len(keys.tags)
+    return [_joined(name, parts[place * size : (place + 1) * size]) for place, name in enumerate(names)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What one partition has of a queue."""
+
+    leased: int
+    waiting: int
+    times: Sequence[datetime]
+    controllers: Mapping[str, int]
+
+
+def _joined(name: str, parts: Sequence[_Part]) -> QueueOverview:
+    controllers = Counter[str]()
+    for part in parts:
+        for controller, held in part.controllers.items():
+            controllers[controller] += held
     return QueueOverview(
         name=name,
-        waiting=waiting,
-        oldest_created_at=min(times, default=None),
-        running=running,
+        waiting=sum(part.waiting for part in parts),
+        oldest_created_at=min((time for part in parts for time in part.times), default=None),
+        running=sum(part.leased for part in parts),
         controllers=dict(sorted(controllers.items())),
     )
 
 
-async def _oldest_of(server: Server, queue: QueueKeys, users: Sequence[str]) -> list[datetime]:
-    """Return when the oldest waiting job of each user was created: a backlog is sorted by user first."""
+async def _read_each(server: Server, groups: Sequence[Sequence[Command]]) -> list[list[Reply]]:
+    """Send all groups of commands together, and return the replies to each."""
+    commands = [command for group in groups for command in group]
+    replies: list[Reply] = []
+    for start in range(0, len(commands), COMMANDS_TOGETHER):
+        replies += await server.read_many(commands[start : start + COMMANDS_TOGETHER])
+    rest = iter(replies)
+    return [[next(rest) for _ in group] for group in groups]
+
+
+def _details_of(queue: QueueKeys, leased: Reply, waiting: Reply, tickets: Reply, kind: Reply) -> list[Command]:
+    """Return what asks for the consumer groups, and for the oldest waiting job of each user."""
+    # Where there is no stream, the answer is a number and no list.
+    groups: Command = ("XINFO", "GROUPS", queue.dispatch) if kind == b"stream" else ("ZCARD", queue.backlog)
+    # A backlog is sorted by user first.
+    users = map(as_bytes, as_texts(tickets))
+    return [
+        groups,
+        *(("ZRANGEBYLEX", queue.backlog, b"[" + user + b"\0", b"(" + user + b"\1", "LIMIT", 0, 1) for user in users),
+    ]
+
+
+def _times(members: Sequence[Reply]) -> list[datetime]:
+    """Return when the jobs in a backlog's members were created."""
     times = []
-    for start in range(0, len(users), USERS_TOGETHER):
-        group = users[start : start + USERS_TOGETHER]
-        names = [as_bytes(user) for user in group]
-        replies = await server.read_many(
-            [("ZRANGEBYLEX", queue.backlog, b"[" + name + b"\0", b"(" + name + b"\1", "LIMIT", 0, 1) for name in names]
-        )
-        for text in (text for reply in replies for text in as_texts(reply)):
-            # `verify` reports a member that no job has.
-            with suppress(ValueError, OverflowError):
-                times.append(member_time(text.partition("\0")[2]))
+    for text in (text for reply in members for text in as_texts(reply)):
+        # `verify` reports a member that no job has.
+        with suppress(ValueError, OverflowError):
+            times.append(member_time(text.partition("\0")[2]))
     return times
 
 
-async def _consumers(server: Server, queue: QueueKeys) -> dict[str, int]:
-    """Return the controllers of a queue's consumer group, and how many tickets each has."""
-    groups = await server.read("XINFO", "GROUPS", queue.dispatch)
-    if not any(b"controllers" in group for group in groups):
-        return {}
+async def _consumers(
+    server: Server, queues: Sequence[QueueKeys], details: Sequence[Sequence[Reply]]
+) -> dict[QueueKeys, dict[str, int]]:
+    """Return the controllers of each queue's consumer group, and how many tickets each has; not those long gone."""
+    known = [
+        queue
+        for queue, (groups, *_) in zip(queues, details, strict=True)
+        if isinstance(groups, list) and any(b"controllers" in group for group in groups)
+    ]
+    replies = await _read_each(server, [[("XINFO", "CONSUMERS", queue.dispatch, "controllers")] for queue in known])
+    return {queue: _held(consumers) for queue, [consumers] in zip(known, replies, strict=True)}
+
+
+def _held(consumers: Reply) -> dict[str, int]:
     found = {}
-    for consumer in await server.read("XINFO", "CONSUMERS", queue.dispatch, "controllers"):
+    for consumer in [] if consumers is WRONG_TYPE else consumers:
         fields = dict(zip(as_texts(consumer[::2]), consumer[1::2], strict=True))
-        found[as_texts([fields["name"]])[0]] = int(fields["pending"])
+        if fields["pending"] or fields["idle"] <= GONE_MS:
+            found[as_texts([fields["name"]])[0]] = int(fields["pending"])
     found.pop(CANCELLER, None)
     return found

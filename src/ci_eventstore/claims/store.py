@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import msgpack
 
 from ci_common.models import JobStatus, utc_now
-from ci_eventstore.claims.claim import Claim, Claimed
+from ci_eventstore.claims.claim import GONE_MS, Claim, Claimed
 from ci_eventstore.claims.completions import Completions
 from ci_eventstore.claims.offer import Offer, as_claimed
-from ci_eventstore.claims.overview import QueueOverview, queue_names, read_overview
+from ci_eventstore.claims.overview import QueueOverview, read_overviews
+from ci_eventstore.claims.queue_names import queue_names
 from ci_eventstore.errors import ProjectionDamagedError, StoreError
 from ci_eventstore.events.caller import Ledger
 from ci_eventstore.jobs.state import STATE_FIELDS, JobState, encode_field, from_hash, from_values
@@ -31,8 +32,6 @@ RENEW = load_script(__package__, "renew")
 
 TIDY = load_script(__package__, "tidy")
 
-#: A controller that hasn't looked for jobs for so long and has none is gone.
-GONE_MS = 3_600_000
 #: One script call gives at most so many jobs.
 CLAIM_JOBS = 256
 #: Who asks for several jobs is told so many, and needs not ask again for those.
@@ -195,13 +194,14 @@ class ClaimStore:
         """
         return self._server.subscription(on_message, on_listening)
 
-    async def queue_names(self) -> list[str]:
-        """Return the names of all queues that ever had a job."""
-        return await queue_names(self._server, self._keys)
-
     async def overview(self, queue: str) -> QueueOverview:
         """Return what a queue holds: its waiting jobs, and its controllers with theirs."""
-        return await read_overview(self._server, self._keys, queue)
+        [found] = await read_overviews(self._server, self._keys, [queue])
+        return found
+
+    async def overviews(self) -> list[QueueOverview]:
+        """Return what each queue holds that is known by name."""
+        return await read_overviews(self._server, self._keys, await queue_names(self._server, self._keys))
 
     async def _claim_asking(
         self, keys: QueueKeys, controller: str, count: int, lease_ms: int, offer: Offer | None, makes_offer: bool

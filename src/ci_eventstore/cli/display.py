@@ -35,6 +35,7 @@ def job_dict(job: Job) -> dict[str, Any]:
         "created_at": to_rfc3339(job.created_at),
         "exit_code": job.exit_code,
         "signal": job.signal,
+        "log_truncated": job.log_truncated,
     }
 
 

@@ -25,6 +25,12 @@ from ci_eventstore.cli.messages import say
 from ci_eventstore.cli.store import find_job, find_user, uses_store
 from ci_eventstore.repository import RedisJobRepository
 
+#: What is said of a long log.
+OUTGROWN = "it has outgrown its budget: a line in it says what is left out"
+OUTGROWN_SO_FAR = (
+    "it has outgrown its budget: its beginning is kept, and its end, which `tail --no-follow` shows so far"
+)
+
 
 @click.group(
     epilog=examples("jobs list --status running", "jobs show 3f9c", "jobs cancel 3f9c --reason 'wrong branch'")
@@ -153,4 +159,5 @@ def _properties(job: Job) -> list[tuple[str, str]]:
         ("ended", local_time(job.end_time)),
         ("took", _took(job)),
         ("container", job.container_id or NOTHING),
+        *([("log", OUTGROWN if job.status in ENDED else OUTGROWN_SO_FAR)] if job.log_truncated else []),
     ]

@@ -29,8 +29,6 @@ async def queues(repository: RedisJobRepository, watch: bool, as_json: bool) -> 
 
     OLDEST is how long the first of the waiting jobs has waited. CONTROLLERS are those that have taken a job and not
     ended since, each with how many jobs it holds; a lost one is shown for an hour.
-
-    It walks through all keys of the server in order to find the queues, with --watch every 15 seconds.
     """
     if watch and as_json:
         raise click.UsageError("--watch and --json can't be used together")
@@ -51,7 +49,7 @@ async def queues(repository: RedisJobRepository, watch: bool, as_json: bool) -> 
 
 async def _overviews(repository: RedisJobRepository, *, watch: bool) -> AsyncIterator[list[QueueOverview]]:
     while True:
-        yield [await repository.claims.overview(name) for name in await repository.claims.queue_names()]
+        yield await repository.claims.overviews()
         if not watch:
             return
         await asyncio.sleep(WATCH_SECONDS)

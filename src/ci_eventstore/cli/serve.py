@@ -27,6 +27,7 @@ class Options(TypedDict):
     zip_dir: Path | None
     max_zip_mib: int
     max_streams: int
+    queue: tuple[str, ...]
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
@@ -76,6 +77,13 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     show_default=True,
     help="How many live streams a user may have open at once.",
 )
+@click.option(
+    "--queue",
+    metavar="NAME",
+    multiple=True,
+    default=("default",),
+    help="A queue that users may put jobs into; may be given several times; '*': any.  [default: default]",
+)
 @partial(uses_store_on, loop_factory=new_event_loop)
 async def serve(repository: RedisJobRepository, **options: Unpack[Options]) -> None:
     """Serve jobs over HTTP.
@@ -101,6 +109,7 @@ async def serve(repository: RedisJobRepository, **options: Unpack[Options]) -> N
         project_folder=folder.absolute(),
         max_project_bytes=options["max_zip_mib"] * MEBIBYTE,
         max_streams_per_user=options["max_streams"],
+        queues=None if "*" in options["queue"] else frozenset(options["queue"]),
     )
     authenticate = this_machine_sees_everything if options["no_auth"] else None
     app = create_app(repository, authenticate=authenticate, settings=settings)

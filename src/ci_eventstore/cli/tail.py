@@ -19,6 +19,9 @@ from ci_eventstore.following.records import Followed, Notice, NoticeType
 from ci_eventstore.repository import RedisJobRepository
 
 PAGE_EVENTS = 1000
+PROVISIONAL = (
+    "the log has outgrown its budget: after its beginning comes its end so far, which isn't final until the job ends"
+)
 #: What is said beside the log.
 NOTES: Mapping[str, str] = {
     FactType.TRUNCATING: "the log has outgrown its budget: what comes now is left out, but for its end, shown when the "
@@ -46,6 +49,9 @@ async def tail(
 
     The bytes are those that the command printed. Exits with 0 if the job passed, or hasn't ended (--no-follow); with 1
     if it failed or was cancelled.
+
+    A log keeps its beginning and its end (CI_EVENTSTORE_MAX_HEAD_BYTES). While a job runs whose log is longer, the end
+    changes: it is shown with --no-follow, after a line that says that it is provisional.
     """
     job_id = await find_job(repository, job)
     terminal = StandardOutput()
@@ -95,7 +101,15 @@ async def _read(
                 yield [record]
         return
     # Not by following, which ends with the job, before late output.
-    previous = None
+    ring, previous = None, None
+    if extent.end_position is None:
+        ring = await reader.ring(keys)
+        # If it has ended meanwhile, the stream has all.
+        extent = await reader.extent(keys)
     while page := await reader.read(keys, after, extent, PAGE_EVENTS, previous):
         yield page
         after, previous = after + len(page), page[-1]
+    if ring is not None and extent.end_position is None:
+        say(PROVISIONAL)
+        for page in ring.pages():
+            yield page

@@ -9,6 +9,7 @@ from ci_common.models import JobEvent
 from ci_eventstore.errors import ProjectionDamagedError, ProjectionMissingError, StreamDamagedError
 from ci_eventstore.events.codec import decode, decode_event
 from ci_eventstore.events.records import Place, Record
+from ci_eventstore.events.ring import Ring, read_ring
 from ci_eventstore.keys import JobKeys
 from ci_eventstore.server.client import Server
 from ci_eventstore.server.replies import StreamEntry, as_entries, as_optional_texts, as_texts
@@ -98,6 +99,10 @@ class EventReader:
                     return event.data
             until = after
         return ""
+
+    async def ring(self, keys: JobKeys) -> Ring | None:
+        """Return the end so far of a log that has outgrown its budget; None if it hasn't, or if the job has ended."""
+        return await read_ring(self._server, keys)
 
     async def _page(
         self, keys: JobKeys, after: int, last: int, count: int, previous: JobEvent | None

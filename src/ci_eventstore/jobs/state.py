@@ -244,4 +244,5 @@ def to_job(job_id: str, state: JobState) -> Job:
         command=state.command,
         exit_code=state.exit_code,
         signal=state.signal,
+        log_truncated=state.truncated_at is not None,
     )

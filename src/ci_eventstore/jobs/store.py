@@ -107,7 +107,7 @@ class JobStore:
                 return False
             return await self._commit(keys, None, created, call)
 
-        if time.monotonic() - self._noted.get(job.queue, -math.inf) > NOTE_QUEUE_SECONDS:
+        if not self._is_noted(job.queue):
             await self._note_queue(job.queue)
         self._flusher.begin(job.id)
         await self._flusher.execute(job.id, command)
@@ -156,6 +156,9 @@ class JobStore:
 
         await self._flusher.execute(job_id, attempts, claim)
 
+    def _is_noted(self, queue: str) -> bool:
+        return time.monotonic() - self._noted.get(queue, -math.inf) <= NOTE_QUEUE_SECONDS
+
     async def _note_queue(self, queue: str) -> None:
         """Add a queue to those that operators are shown; again now and then, should it have been lost."""
         if len(self._noted) >= QUEUES_NOTED:
@@ -177,7 +180,10 @@ class JobStore:
     async def _commit(
         self, keys: JobKeys, state: JobState | None, records: list[Record], call: Call, claim: str = ""
     ) -> bool:
-        return await self._append(keys, encode_records(records), call, claim, plan_change(keys, state, records))
+        change = plan_change(keys, state, records)
+        if change.queue is not None and "enter" in change.queue.steps and not self._is_noted(change.queue.keys.name):
+            await self._note_queue(change.queue.keys.name)
+        return await self._append(keys, encode_records(records), call, claim, change)
 
     async def _append(self, keys: JobKeys, batch: Batch, call: Call, claim: str, change: Change | None = None) -> bool:
         head_bytes = self._settings.max_head_bytes

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 
 from ci_common.errors import JobNotFoundError
-from ci_eventstore.claims.overview import rebuild_queue_names
+from ci_eventstore.claims.queue_names import rebuild_queue_names
 from ci_eventstore.keys import JobKeys, Keys, QueueKeys, all_keys_pattern
 from ci_eventstore.projection.accounts import AccountProjections
 from ci_eventstore.projection.differences import Difference, Progress

@@ -13,6 +13,7 @@ from ci_eventstore.web import sse
 from ci_eventstore.web.added_end import AddedEnd, EndAdding
 from ci_eventstore.web.errors import WebError
 from ci_eventstore.web.event_page import Numbered, number, to_page
+from ci_eventstore.web.log_text import is_outgrown
 from ci_eventstore.web.start import Answer, Asked, Start, decide_start, parse_asked
 from ci_eventstore.web.state import Web
 from ci_eventstore.web.stream_response import HEADERS, Stream, StreamResponse
@@ -110,10 +111,11 @@ class EventRoutes:
             raise WebError(400, "invalid", "`after` and `line` can't be used together")
         state = await self._web.state(job_id, caller.user_id)
         await self._web.check_incarnation(state, incarnation)
+        said = {"log_truncated": True} if is_outgrown(state) else {}
         if line is not None:
             numbered = await self._from_line(job_id, state, line, limit)
-            return to_page(numbered, state.position)
-        return to_page(await self._behind(job_id, state, position, limit), position)
+            return to_page(numbered, state.position) | said
+        return to_page(await self._behind(job_id, state, position, limit), position) | said
 
     async def _behind(self, job_id: str, state: JobState, after: int, limit: int) -> list[Numbered]:
         """Return events behind a position; those before it since the last milestone are read to count lines."""

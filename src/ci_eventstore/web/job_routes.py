@@ -29,6 +29,7 @@ def summary(job: Job, incarnation: str) -> dict[str, Any]:
         "created_at": to_rfc3339(job.created_at),
         "exit_code": job.exit_code,
         "signal": job.signal,
+        "log_truncated": job.log_truncated,
         "incarnation": incarnation,
     }
 
@@ -87,12 +88,20 @@ class JobRoutes:
             raise WebError(400, "invalid", f"an Idempotency-Key has 1 to {MAX_KEY_LENGTH} characters")
         job_id = token_hex(8) if key is None else job_id_for(caller.user_id, key)
         async with received(request, settings.max_project_bytes) as (submission, project):
+            self._check_queue(submission.queue, caller.user_id)
             path = None if project is None else await self._keep(project, job_id)
         job = _job(job_id, caller.user_id, submission, path)
         created = await self._create(job, is_repeatable=key is not None)
         headers = {"Location": f"{request.url.path}/{job_id}"}
         [incarnation] = await self._web.incarnations([job_id])
         return JSONResponse(summary(created, incarnation), 201 if created is job else 200, headers)
+
+    def _check_queue(self, queue: str, user_id: str | None) -> None:
+        allowed = self._web.settings.queues
+        if user_id is not None and allowed is not None and queue not in allowed:
+            raise WebError(
+                400, "invalid", f"the queue {queue!r} isn't one of this server's: {', '.join(sorted(allowed))}"
+            )
 
     async def _keep(self, project: IO[bytes], job_id: str) -> Path:
         folder = self._web.settings.project_folder

@@ -6,12 +6,16 @@ from typing import Annotated
 from fastapi import Query, Request, Response
 from fastapi.responses import StreamingResponse
 
+from ci_eventstore.events.ring import Ring
+from ci_eventstore.jobs.state import JobState
 from ci_eventstore.web.log_range import accepts_gzip, parse_range
-from ci_eventstore.web.log_text import LogText, gzipped
+from ci_eventstore.web.log_text import LogText, gzipped, is_outgrown
 from ci_eventstore.web.state import Web
 
 MEDIA_TYPE = "text/plain; charset=utf-8"
 HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache", "Vary": "Accept-Encoding, Authorization"}
+#: The header that says that a running job's log has outgrown its budget.
+OUTGROWN = "Log-Truncated"
 
 
 class LogRoutes:
@@ -29,28 +33,42 @@ class LogRoutes:
             bool, Query(description="each line begins with the time at which it was printed")
         ] = False,
         incarnation: Annotated[str | None, Query(description="that the job has to have; another one: 409")] = None,
+        provisional: Annotated[
+            bool, Query(description="of a running job whose log has outgrown its budget: its end so far, too")
+        ] = True,
     ) -> Response:
         """Send the log as it stands, byte for byte; `Range` and gzip as asked for, `Range` only without `tail`."""
         caller = await self._web.caller(request)
-        state = await self._web.state(job_id, caller.user_id)
+        state, ring = await self._find(job_id, caller.user_id)
         await self._web.check_incarnation(state, incarnation)
         store = self._web.repository.parts
-        text = LogText(store.reader, store.keys.job(job_id), state)
-        if tail is not None or timestamps:
-            return _respond(request, text.lines(tail, with_times=timestamps), {"Accept-Ranges": "none"})
+        text = LogText(store.reader, store.keys.job(job_id), state, ring if provisional else None)
+        headers = {OUTGROWN: "true"} if is_outgrown(state) else {}
         # A client that has a condition for its range gets all: no version of a log has a name that it could know.
         is_whole = "if-range" in request.headers or request.method == "HEAD"
-        found = parse_range(None if is_whole else request.headers.get("range"), state.bytes)
+        asked = None if is_whole else request.headers.get("range")
+        if tail is not None or timestamps or (text.has_ring and asked is None):
+            pieces = text.lines(tail, with_times=timestamps)
+            return _respond(request, pieces, {**headers, "Accept-Ranges": "none"})
+        headers["Accept-Ranges"] = "bytes"
+        found = parse_range(asked, state.bytes)
         if found is None:
-            headers = {"Accept-Ranges": "bytes", "Content-Length": str(state.bytes)}
+            headers["Content-Length"] = str(state.bytes)
             return _respond(request, text.between(0, state.bytes), headers)
         first, end = found
-        headers = {
-            "Accept-Ranges": "bytes",
-            "Content-Range": f"bytes {first}-{end - 1}/{state.bytes}",
-            "Content-Length": str(end - first),
-        }
+        headers |= {"Content-Range": f"bytes {first}-{end - 1}/{state.bytes}", "Content-Length": str(end - first)}
         return _send(text.between(first, end), headers, 206)
+
+    async def _find(self, job_id: str, user_id: str | None) -> tuple[JobState, Ring | None]:
+        """Return a job's state, and what its ring has if its log has outgrown its budget and it runs."""
+        state = await self._web.state(job_id, user_id)
+        if not is_outgrown(state):
+            return state, None
+        store = self._web.repository.parts
+        ring = await store.reader.ring(store.keys.job(job_id))
+        # If it has ended meanwhile, its stream has all.
+        state = await self._web.state(job_id, user_id)
+        return state, ring if is_outgrown(state) else None
 
 
 def _respond(request: Request, pieces: AsyncIterator[bytes], headers: dict[str, str]) -> Response:

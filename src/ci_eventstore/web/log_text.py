@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from ci_common.models import JobEvent
 from ci_eventstore.events.log_lines import TimestampedLines, log_bytes
 from ci_eventstore.events.reader import EventReader, Extent
+from ci_eventstore.events.ring import Ring
 from ci_eventstore.jobs.state import JobState
 from ci_eventstore.keys import JobKeys
 
@@ -20,12 +21,19 @@ PIECE_BYTES = 128 * 1024
 class LogText:
     """A job's log as it stands: what comes later isn't in it."""
 
-    def __init__(self, reader: EventReader, keys: JobKeys, state: JobState) -> None:
+    def __init__(self, reader: EventReader, keys: JobKeys, state: JobState, ring: Ring | None = None) -> None:
+        """Show a log up to what a job's state says; and what a running job's ring has, if that is given."""
+        self._ring = ring
         self._reader = reader
         self._keys = keys
         self._state = state
         self._extent = Extent(state.position, state.end_position, state.bytes)
         self._page_events = max(10, min(PAGE_EVENTS, PAGE_BYTES * state.position // max(state.bytes, 1)))
+
+    @property
+    def has_ring(self) -> bool:
+        """Whether the log goes on with what a ring holds, after a line that says so."""
+        return self._ring is not None
 
     async def between(self, first: int, end: int) -> AsyncIterator[bytes]:
         """Yield the bytes from `first` up to the one before `end`."""
@@ -47,11 +55,17 @@ class LogText:
         skipped = 0 if last is None else max(await self._line_count() - last, 0)
         start = await self._reader.milestone(self._keys, "lines", skipped - 1)
         skipped -= start.lines
-        async for events in self.pages(start.position):
+        async for events in self._pages_and_ring(start.position):
             data = b"".join(map(render, events))
             start_byte, skipped = _skip(data, skipped)
             for piece in _pieces(data[start_byte:]):
                 yield piece
+
+    async def _pages_and_ring(self, after: int) -> AsyncIterator[Sequence[JobEvent]]:
+        async for events in self.pages(after):
+            yield events
+        for events in self._ring.pages() if self._ring is not None else ():
+            yield events
 
     async def pages(self, after: int) -> AsyncIterator[Sequence[JobEvent]]:
         """Yield the events after a position; StreamDamagedError if the log becomes another one meanwhile."""
@@ -63,8 +77,12 @@ class LogText:
 
     async def _line_count(self) -> int:
         """Return how many lines the log has; what stands behind the last newline is one."""
-        last = await self._reader.last_text(self._keys, self._state.position, self._extent)
-        return self._state.lines + (last != "" and not last.endswith("\n"))
+        lines = self._state.lines
+        if self._ring is not None:
+            lines, last = lines + self._ring.mark.count("\n") + self._ring.lines, self._ring.last_text()
+        else:
+            last = await self._reader.last_text(self._keys, self._state.position, self._extent)
+        return lines + (last != "" and not last.endswith("\n"))
 
 
 def _skip(data: bytes, lines: int) -> tuple[int, int]:
@@ -82,6 +100,11 @@ def _pieces(data: bytes) -> list[bytes]:
     if len(data) <= PIECE_BYTES:
         return [data] if data else []
     return [data[start : start + PIECE_BYTES] for start in range(0, len(data), PIECE_BYTES)]
+
+
+def is_outgrown(state: JobState) -> bool:
+    """Tell whether what can be read of a running job's log is its beginning only."""
+    return state.truncated_at is not None and state.end_position is None
 
 
 async def gzipped(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -1,5 +1,7 @@
 """`GET /metrics`: what Prometheus collects."""
 
+import asyncio
+import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,15 +13,23 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
+from ci_common.errors import RepositoryError
 from ci_common.models import utc_now
-from ci_eventstore.claims.overview import QueueOverview
+from ci_eventstore.claims.overview import QueueOverview, idle_queue
+from ci_eventstore.claims.queue_names import UsedQueues
+from ci_eventstore.errors import MissingRightsError, NotInitializedError
 from ci_eventstore.following.hub import FollowingStats
 from ci_eventstore.loop_locks import LoopLocks
 from ci_eventstore.server.counters import Counters
 from ci_eventstore.web.state import Web
 
-#: What queues hold is read so often at most.
+logger = logging.getLogger("ci_eventstore.web")
+
+#: What queues hold is read so often at most, and so long is taken for it.
 QUEUES_SECONDS = 5.0
+PATIENCE_SECONDS = 0.7
+#: A store that gave no answer is asked again after this.
+AWAY_SECONDS = 1.0
 PREFIX = "ci_eventstore"
 
 
@@ -31,6 +41,8 @@ class Numbers:
     web_errors: int
     streams: int
     following: FollowingStats
+    #: Whether the store answered when it was asked last.
+    is_store_up: bool
     queues: Sequence[QueueOverview]
     now: datetime
 
@@ -38,6 +50,7 @@ class Numbers:
 def families(numbers: Numbers) -> Iterator[Metric]:
     """Return everything as Prometheus names it. Pure."""
     counters = numbers.counters
+    yield _gauge("store_up", "Whether the store answers.", numbers.is_store_up)
     yield _counter(
         "appended_records", "Events and facts that this process appended to jobs.", counters.appended_records
     )
@@ -98,23 +111,47 @@ class MetricsRoutes:
     def __init__(self, web: Web) -> None:
         self._web = web
         self._asking = LoopLocks()
+        self._used: UsedQueues | None = None
         self._queues: list[QueueOverview] = []
-        self._read_at = float("-inf")
+        self._is_store_up = False
+        self._look_after = float("-inf")
 
     async def metrics(self) -> Response:
-        """Return all metrics in Prometheus' text format."""
-        await self._web.repository.initialize()
+        """Return all metrics in Prometheus' text format within a second, those of queues if the store answers."""
         async with self._asking.current:
-            await self._read_queues()
-        repository = self._web.repository
-        counters, following = repository.parts.server.counters, repository.following_stats()
-        numbers = Numbers(counters, self._web.errors, len(self._web.streams), following, self._queues, utc_now())
+            if time.monotonic() > self._look_after:
+                await self._look()
         registry = CollectorRegistry()
-        registry.register(_Collected(families(numbers)))
+        registry.register(_Collected(families(self._numbers())))
         return Response(generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    async def _read_queues(self) -> None:
-        claims, now = self._web.repository.claims, time.monotonic()
-        if now - self._read_at > QUEUES_SECONDS:
-            self._queues = [await claims.overview(name) for name in await claims.queue_names()]
-            self._read_at = now
+    def _numbers(self) -> Numbers:
+        repository, streams = self._web.repository, len(self._web.streams)
+        try:
+            counters, following = repository.parts.server.counters, repository.following_stats()
+        except NotInitializedError:
+            counters, following = Counters(), FollowingStats(0, 0, 0.0, 0, 0)
+        up, queues = self._is_store_up, self._queues
+        if up:
+            # Those that users may choose are there from the beginning.
+            idle = (self._web.settings.queues or frozenset()).difference(queue.name for queue in queues)
+            queues = sorted([*queues, *map(idle_queue, idle)], key=lambda queue: queue.name)
+        return Numbers(counters, self._web.errors, streams, following, up, queues, utc_now())
+
+    async def _look(self) -> None:
+        """Read what queues hold, or learn that the store is away."""
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await self._web.repository.initialize()
+                store = self._web.repository.parts
+                if self._used is None or self._used.server is not store.server:
+                    self._used = UsedQueues(store.server, store.keys)
+                self._queues = await self._used.read()
+        except MissingRightsError:
+            # It answers; whoever only reads jobs doesn't see what queues hold.
+            self._is_store_up, self._queues, self._look_after = True, [], time.monotonic() + QUEUES_SECONDS
+        except (TimeoutError, RepositoryError) as error:
+            logger.debug("the store gives no answer for metrics: %s", error)
+            self._is_store_up, self._queues, self._look_after = False, [], time.monotonic() + AWAY_SECONDS
+        else:
+            self._is_store_up, self._look_after = True, time.monotonic() + QUEUES_SECONDS

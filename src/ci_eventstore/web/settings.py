@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from ci_common.validation import check_id
 from ci_eventstore.errors import ConfigurationError
 
 
@@ -14,6 +15,8 @@ class WebSettings:
     project_folder: Path | None = None
     #: The most that a zip file may have.
     max_project_bytes: int = 100 * 1024 * 1024
+    #: The queues that users may put jobs into; None: any. Whoever may see all jobs isn't bound to it.
+    queues: frozenset[str] | None = frozenset({"default"})
     #: So many streams may one user have open at once in this process.
     max_streams_per_user: int = 100
     #: A stream with nothing to send sends a comment so often; as often, it is looked at whether it may go on.
@@ -24,5 +27,7 @@ class WebSettings:
         for name in ("max_project_bytes", "max_streams_per_user", "heartbeat_seconds"):
             if getattr(self, name) <= 0:
                 raise ConfigurationError(f"{name}={getattr(self, name)} must be above 0")
+        for queue in self.queues or ():
+            check_id("queue", queue)
         if self.project_folder is not None and not self.project_folder.is_absolute():
             raise ConfigurationError(f"project_folder={str(self.project_folder)!r} must be an absolute path")

@@ -89,7 +89,8 @@ def encode_completion(success: bool | None, position: int) -> bytes:
 
 def encode_state(job: Job, position: int, incarnation: str) -> bytes:
     """Return the frame that a stream begins with: the job as it stands, and from where on it is followed."""
-    return named("state", {**job.to_summary_dict(), "position": position, "incarnation": incarnation}, position)
+    fields = {**job.to_summary_dict(), "position": position, "incarnation": incarnation}
+    return named("state", {**fields, "log_truncated": True} if job.log_truncated else fields, position)
 
 
 def named(name: str, fields: dict[str, Any], position: int | None = None) -> bytes:

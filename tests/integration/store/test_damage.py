@@ -217,7 +217,7 @@ async def test_damage_of_an_index_is_mended(
     """Whatever is asked meanwhile ends with a result or an error of ours, and rebuild makes the index right."""
     await server.read(*damage)
     assert await store.verify() != [] or damage[0] == "XGROUP"
-    for call in (store.list_jobs, store.list_users, store.list_api_keys, store.claims.queue_names):
+    for call in (store.list_jobs, store.list_users, store.list_api_keys, store.claims.overviews):
         try:
             await call()
         except StoreError as error:

@@ -19,7 +19,8 @@ from tests.integration.web.serving import Account, serve
 
 @pytest.fixture
 def settings(tmp_path: Path) -> WebSettings:
-    return WebSettings(project_folder=tmp_path / "projects", max_project_bytes=50_000)
+    queues = frozenset({"default", "slow"})
+    return WebSettings(project_folder=tmp_path / "projects", max_project_bytes=50_000, queues=queues)
 
 
 def zip_file(content: str = "hello") -> bytes:
