@@ -7,36 +7,33 @@ comes, whatever the file says about itself.
 import os
 import stat
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from secrets import token_hex
 from typing import IO
 
+from ci_eventstore import zip_file
 from ci_eventstore.controllers.machine import raise_machine_error
 from ci_eventstore.errors import ProjectError
 
 #: What a project may have, unpacked.
 MAX_BYTES = 10 * 1024**3
-MAX_ENTRIES = 100_000
 #: A project of more than FREE_BYTES may be so many times as big as its zip file, no more.
 MAX_RATIO = 200
 FREE_BYTES = 100 * 1024**2
 PIECE_BYTES = 1024 * 1024
 
-_UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, ValueError)
-
 
 def check_zip(path: Path) -> None:
     """Make sure that a file is there and is a zip file; ProjectError."""
     try:
-        with _open(path) as file, zipfile.ZipFile(file):
+        with zip_file.opened(path):
             return
-    except ProjectError:
-        raise
+    except ProjectError as error:
+        raise ProjectError(f"{path} can't be taken: {error}") from None
     except OSError as error:
         raise ProjectError(f"{path} can't be read: {error.strerror or error}") from None
-    except _UNREADABLE:
+    except zip_file.UNREADABLE:
         raise ProjectError(f"{path} is no zip file") from None
 
 
@@ -47,12 +44,9 @@ def unpack(path: Path, folder: Path, is_stopped: Callable[[], bool] = lambda: Fa
     the disk is full, or this machine lacks something else.
     """
     try:
-        with _open(path) as file, zipfile.ZipFile(file) as archive:
-            entries = archive.infolist()
-            if len(entries) > MAX_ENTRIES:
-                raise ProjectError(f"{path} has {len(entries):,} entries, more than {MAX_ENTRIES:,}")
-            limit = min(MAX_BYTES, max(FREE_BYTES, MAX_RATIO * os.fstat(file.fileno()).st_size))
-            for entry in entries:
+        with zip_file.opened(path) as archive:
+            limit = min(MAX_BYTES, max(FREE_BYTES, MAX_RATIO * path.stat().st_size))
+            for entry in archive.infolist():
                 if is_stopped():
                     raise ProjectError("it was stopped")
                 limit = _unpack_entry(archive, entry, folder, limit, is_stopped)
@@ -61,7 +55,7 @@ def unpack(path: Path, folder: Path, is_stopped: Callable[[], bool] = lambda: Fa
     except OSError as error:
         raise_machine_error(f"the project {path} can't be unpacked here", error)
         raise ProjectError(f"the project {path} can't be unpacked: {error.strerror or error}") from None
-    except _UNREADABLE as error:
+    except zip_file.UNREADABLE as error:
         raise ProjectError(f"the project {path} can't be unpacked, it is damaged: {error}") from None
 
 
@@ -79,31 +73,20 @@ def pack(folder: Path, target: Path) -> None:
                 _pack_all(archive, folder)
             file.flush()
             os.fsync(file.fileno())
+        # What is refused where it is unpacked is refused here.
+        check_zip(draft)
         draft.rename(target)
         _sync_folder(target.parent)
     finally:
         draft.unlink(missing_ok=True)
 
 
-def _open(path: Path) -> IO[bytes]:
-    """Open a regular file, without waiting for anything that isn't one; OSError, ProjectError."""
-    # A FIFO would wait for its other end, and some devices for more than that.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise ProjectError(f"{path} is not a regular file")
-        return os.fdopen(descriptor, "rb")
-    except BaseException:
-        os.close(descriptor)
-        raise
-
-
 def _pack_all(archive: zipfile.ZipFile, folder: Path) -> None:
     left, entries = MAX_BYTES, 0
     for path in _walk(folder, folder.resolve()):
         entries, left = entries + 1, left - path.stat().st_size
-        if left < 0 or entries > MAX_ENTRIES:
-            raise ProjectError(f"{folder} has more than {MAX_BYTES // 1024**3} GiB or {MAX_ENTRIES:,} entries")
+        if left < 0 or entries > zip_file.MAX_ENTRIES:
+            raise ProjectError(f"{folder} has more than {MAX_BYTES // 1024**3} GiB or {zip_file.MAX_ENTRIES:,} entries")
         archive.write(path, path.relative_to(folder))
 
 

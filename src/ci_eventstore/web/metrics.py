@@ -27,7 +27,7 @@ logger = logging.getLogger("ci_eventstore.web")
 
 #: What queues hold is read so often at most, and so long is taken for it.
 QUEUES_SECONDS = 5.0
-PATIENCE_SECONDS = 0.7
+PATIENCE_SECONDS = 0.5
 #: A store that gave no answer is asked again after this.
 AWAY_SECONDS = 1.0
 PREFIX = "ci_eventstore"

@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import os
 import shutil
-import zipfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
+from ci_eventstore import zip_file
 from ci_eventstore.errors import ProjectError
 from ci_eventstore.web.errors import WebError
 from ci_eventstore.web.route import limited
@@ -112,8 +112,13 @@ def _keep(project: IO[bytes], folder: Path, job_id: str) -> Path:
             shutil.copyfileobj(project, file, 1024 * 1024)
             file.flush()
             os.fsync(file.fileno())
-        if not zipfile.is_zipfile(draft):
-            raise ProjectError("the file that came with the job is no zip file")
+        try:
+            with zip_file.opened(draft):
+                pass
+        except ProjectError as error:
+            raise ProjectError(f"the file that came with the job can't be taken: {error}") from None
+        except zip_file.UNREADABLE:
+            raise ProjectError("the file that came with the job is no zip file") from None
         with draft.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         target = folder / f"{job_id}.{digest[:16]}.zip"

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from ci_common.models import Job, JobEvent, utc_now
+from ci_eventstore import zip_file as zip_module
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.web import WebSettings, create_app
 from tests.integration.web.files import content_of, names_in
@@ -114,6 +115,16 @@ async def test_a_project_comes_with_a_form(client: httpx.AsyncClient, repository
     assert content_of(stored) == zip_file()
     assert stored.command == ["make", "test"]
     assert "zip_file_path" not in response.json()
+
+
+async def test_a_directory_that_is_too_big_is_refused_at_once(
+    client: httpx.AsyncClient, settings: WebSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The user is told, not the controller; nothing is kept."""
+    monkeypatch.setattr(zip_module, "MAX_ENTRIES", 0)
+    response = await client.post("/jobs", data={"command": "a"}, files={"project": zip_file()})
+    assert (response.status_code, "more than 0 entries" in response.text) == (400, True)
+    assert names_in(settings) == []
 
 
 async def test_without_a_folder_no_projects_are_taken(repository: RedisJobRepository, ada: Account) -> None:

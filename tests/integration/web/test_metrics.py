@@ -32,13 +32,18 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def scraped(client: httpx.AsyncClient) -> dict[str, float]:
-    """Return all metrics by name and labels; the answer took less than a second of this process's work and waiting."""
-    began = time.monotonic()
-    response = await client.get("/metrics")
+    """Return all metrics by name and labels; the answer took less than a second more than a trivial one."""
+    (response, seconds), (_, busy_seconds) = await asyncio.gather(timed(client, "/metrics"), timed(client, "/health"))
     assert response.status_code == 200
-    assert time.monotonic() - began < 1.0
+    assert seconds - busy_seconds < 1.0
     lines = [line.rsplit(" ", 1) for line in response.text.splitlines() if not line.startswith("#")]
     return {name: float(value) for name, value in lines}
+
+
+async def timed(client: httpx.AsyncClient, path: str) -> tuple[httpx.Response, float]:
+    began = time.monotonic()
+    response = await client.get(path)
+    return response, time.monotonic() - began
 
 
 async def up_within(client: httpx.AsyncClient, value: float, seconds: float) -> dict[str, float]:
