@@ -10,6 +10,9 @@ installed := $(venv)/.installed
 # Many tests wait for a lease, a restart or a process, so there are more workers than the two cores of a small machine.
 pytest := $(python) -m pytest -n 4 --dist load --maxschedchunk 1
 
+# Without bytecode each of the hundreds of processes that tests start would compile all the code again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-all soak check format bench bench-peers bench-live docs clean
 

@@ -15,4 +15,9 @@ settings.load_profile("thorough" if is_ci() else "quick")
 
 def examples(thorough: int) -> int:
     """Return a number of examples that each need a server: this one in CI, an eighth of it in the profile `quick`."""
-    return thorough if settings.get_current_profile_name() == "thorough" else thorough // 8
+    return thorough if is_thorough() else thorough // 8
+
+
+def is_thorough() -> bool:
+    """Return whether this run is one that leaves nothing out, as CI's are."""
+    return settings.get_current_profile_name() == "thorough"

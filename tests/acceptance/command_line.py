@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from ci_common import Job
 from ci_eventstore import RedisJobRepository
 from ci_eventstore.events.log_lines import log_bytes
+from tests.acceptance.warm_start import WarmProcess, WarmProgram
 from tests.servers import wait_until
 
 PROGRAM = Path(sys.executable).with_name("ci-eventstore")
@@ -81,25 +82,35 @@ class CommandLine:
     """The program with an environment of its own: a store that no other test uses."""
 
     environment: Mapping[str, str]
+    #: Forks where processes needn't really be started.
+    warm: WarmProgram | None = None
     started: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def __call__(
         self, *arguments: str | Path, stdin: bytes = b"", environment: Mapping[str, str] | None = None
     ) -> Ended:
         """Call the program and wait for its end."""
-        done = subprocess.run(
-            [PROGRAM, *arguments],
-            env={**self.environment, **(environment or {})},
-            input=stdin,
-            capture_output=True,
-            check=False,
-            timeout=PATIENCE_SECONDS,
-        )
-        return Ended(done.returncode, done.stdout, done.stderr.decode())
+        with self._call(arguments, {**self.environment, **(environment or {})}, subprocess.PIPE) as process:
+            try:
+                out, err = process.communicate(stdin, PATIENCE_SECONDS)
+            finally:
+                process.kill()
+        return Ended(process.returncode, out, err.decode())
 
     def start(self, *arguments: str | Path) -> Running:
         """Call the program and leave it running, in a session of its own."""
-        return self._start([PROGRAM, *arguments])
+        process = self._call(arguments, self._environment_with_program, subprocess.DEVNULL)
+        self.started.append(process)
+        return Running(process)
+
+    def _call(
+        self, arguments: Sequence[str | Path], environment: Mapping[str, str], stdin: int
+    ) -> subprocess.Popen[bytes]:
+        command = [str(word) for word in (PROGRAM, *arguments)]
+        options: dict[str, Any] = {"env": environment, "stdin": stdin, "stdout": subprocess.PIPE}
+        if self.warm is None or not self.warm.suits(environment):
+            return subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True, **options)
+        return WarmProcess(self.warm, command, stderr=subprocess.PIPE, **options)
 
     def start_program(self, *command: str | Path) -> Running:
         """Start another program with the same environment, and leave it running."""

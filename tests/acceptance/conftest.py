@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,7 +11,9 @@ import pytest
 from ci_eventstore import Difference, RedisJobRepository
 from ci_eventstore.cli import program
 from tests.acceptance.command_line import CommandLine, Ended
+from tests.acceptance.warm_start import WarmProgram
 from tests.contract.deployments import new_prefix
+from tests.examples import is_thorough
 from tests.servers import RealServer, find_valkey
 
 HIDDEN = frozenset({"CI_EVENTSTORE_URL", "CI_EVENTSTORE_PREFIX", "COLUMNS", "PYTHONUNBUFFERED", "PYTHONWARNINGS"})
@@ -27,16 +30,30 @@ def embedded_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         runner.run(keeper.close())
 
 
-def make_command_line(url: str) -> CommandLine:
+def _inherited() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in HIDDEN}
+
+
+def make_command_line(url: str, warm: WarmProgram | None = None) -> CommandLine:
     """Return the program with an empty store on a server."""
-    inherited = {name: value for name, value in os.environ.items() if name not in HIDDEN}
-    return CommandLine({**inherited, "CI_EVENTSTORE_URL": url, "CI_EVENTSTORE_PREFIX": new_prefix()})
+    store = {"CI_EVENTSTORE_URL": url, "CI_EVENTSTORE_PREFIX": new_prefix()}
+    return CommandLine({**_inherited(), **store}, warm)
+
+
+@pytest.fixture(scope="session")
+def warm_program() -> Iterator[WarmProgram | None]:
+    """A process that forks where others would be started; in CI there is none, so that all of it is tested there."""
+    if is_thorough() or sys.platform != "linux":
+        yield None
+    else:
+        with WarmProgram(_inherited()) as program:
+            yield program
 
 
 @pytest.fixture
-def cli(embedded_url: str) -> Iterator[CommandLine]:
+def cli(embedded_url: str, warm_program: WarmProgram | None) -> Iterator[CommandLine]:
     """The program; what it did to its store must agree with the streams."""
-    command_line = make_command_line(embedded_url)
+    command_line = make_command_line(embedded_url, warm_program)
     try:
         yield command_line
     finally:
@@ -52,10 +69,12 @@ def server() -> Iterator[RealServer]:
 
 
 @pytest.fixture
-def own_cli(server: RealServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CommandLine]:
+def own_cli(
+    server: RealServer, warm_program: WarmProgram | None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[CommandLine]:
     """The program with a store on that server, and a temporary folder of its own."""
-    folder = {"TMPDIR": str(tmp_path_factory.mktemp("temporary"))}
-    command_line = CommandLine({**make_command_line(server.url).environment, **folder})
+    command_line = make_command_line(server.url, warm_program)
+    command_line.environment = {**command_line.environment, "TMPDIR": str(tmp_path_factory.mktemp("temporary"))}
     try:
         yield command_line
     finally:
