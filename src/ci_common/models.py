@@ -196,7 +196,8 @@ class Job:
 
     def __post_init__(self) -> None:
         """Hold sequences as lists and the status as `JobStatus`, however they were given."""
-        object.__setattr__(self, "status", JobStatus.parse(self.status))
+        if type(self.status) is not JobStatus:
+            object.__setattr__(self, "status", JobStatus.parse(self.status))
         object.__setattr__(self, "events", list(self.events))
         if self.command is not None:
             object.__setattr__(self, "command", list(self.command))

@@ -27,6 +27,7 @@ import re
 import zlib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from ci_common.models import JobStatus, as_utc
 from ci_eventstore.errors import ConfigurationError
@@ -38,8 +39,7 @@ _YEAR_ONE = datetime(1, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
-@dataclass(frozen=True, slots=True)
-class QueueKeys:
+class QueueKeys(NamedTuple):
     """The keys of one queue in one partition, and the channel that says when it has something new."""
 
     name: str

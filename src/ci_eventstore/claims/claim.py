@@ -1,6 +1,5 @@
 """What a controller has when it has claimed a job."""
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from ci_common.models import Job
@@ -13,8 +12,7 @@ CANCELLER = "cancel"
 GONE_MS = 3_600_000
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """The right to write to one job: the epoch counts its claims, the token is nobody else's."""
 
     job_id: str

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from ci_common.models import JobEvent, JobStatus, Outcome
 from ci_eventstore.claims.claim import Claimed
 from ci_eventstore.errors import OutcomeUnknownError
-from ci_eventstore.events.caller import Ledger, as_argument, seconds_since_start
+from ci_eventstore.events.caller import Ledger
 from ci_eventstore.events.codec import encode_event
 from ci_eventstore.events.flusher import fail_all
 from ci_eventstore.events.log_index import INDEX_BYTES, INDEX_EVENTS
@@ -80,7 +80,7 @@ class Completions:
         job_id = claimed.claim.job_id
         if self._is_writing(job_id, str(claimed.claim)):
             return False
-        after = as_argument(self._ledger.last(job_id, seconds_since_start()))
+        after = self._ledger.argument(job_id)
         queue = claimed.queue
         line = self._lines.get(queue) or self._lines.setdefault(queue, _Line(queue))
         done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()

@@ -68,14 +68,15 @@ class Offer:
         question, job_id, size, payloads = message.split(b"\n", maxsplit=3)
         created, claimed = payloads[: int(size)], payloads[int(size) :]
         state = evolve(evolve(None, decode(created, 0)), decode(claimed, 0)).but(mark=mark_of(claimed))
-        given = as_claimed(keys, job_id.decode(), state)
+        given_id = job_id.decode()
+        given = as_claimed(keys.job(given_id).queue(state.queue), given_id, state)
         if question.decode() == self._question:
             self.stands_in = None
         return given if self.accept(given.queue, given.claim.token) else None
 
 
-def as_claimed(keys: Keys, job_id: str, state: JobState, lost_by: str | None = None) -> Claimed:
-    """Return a job that is claimed, by its state."""
+def as_claimed(queue: QueueKeys, job_id: str, state: JobState, lost_by: str | None = None) -> Claimed:
+    """Return a job of a queue that is claimed, by its state."""
     assert state.claim is not None
     claim = Claim(job_id, state.epoch, state.claim.partition(" ")[2])
-    return Claimed(claim, to_job(job_id, state), state, lost_by, keys.job(job_id).queue(state.queue))
+    return Claimed(claim, to_job(job_id, state), state, lost_by, queue)

@@ -17,10 +17,10 @@ from ci_eventstore.claims.overview import QueueOverview, read_overviews
 from ci_eventstore.claims.queue_names import queue_names
 from ci_eventstore.errors import ProjectionDamagedError, StoreError
 from ci_eventstore.events.caller import Ledger
-from ci_eventstore.jobs.state import STATE_FIELDS, JobState, encode_field, from_hash, from_values
+from ci_eventstore.jobs.state import CLAIMED_FIELDS, claimed_state, encode_field, from_hash
 from ci_eventstore.keys import Keys, QueueKeys, jobs_key, member_job_id
 from ci_eventstore.server.client import Server
-from ci_eventstore.server.replies import Reply, as_texts
+from ci_eventstore.server.replies import as_text, as_texts
 from ci_eventstore.server.scripts import load_script
 from ci_eventstore.server.subscription import Subscription
 
@@ -253,7 +253,11 @@ class ClaimStore:
         if claim is not None:
             reply = await self._server.read("HGETALL", self._keys.job(claim.job_id).hash)
             if offer.accept(partition, claim.token) and reply:
-                found += _readable(self._keys, claim.job_id, lambda: from_hash(claim.job_id, reply), str(claim))
+                try:
+                    state = from_hash(claim.job_id, reply)
+                    found += [as_claimed(partition, claim.job_id, state)] if state.claim == str(claim) else []
+                except ProjectionDamagedError as error:
+                    _leave_alone(claim.job_id, error)
         if not peeked.is_offer_made:
             # Not before what it has brought is known: whoever fails or stops until then has to ask here again.
             offer.stands_in = None
@@ -286,7 +290,7 @@ class ClaimStore:
         all_keys += [jobs_key(tag, status=JobStatus.QUEUED), jobs_key(tag, status=JobStatus.RUNNING)]
         counts = [len(candidates), len(expired)]
         call = call or f"{self._session}-{next(self._numbers)}"
-        arguments: list[Any] = [controller, call, lease_ms, *time, keys.channel, *counts, STATE_FIELDS]
+        arguments: list[Any] = [controller, call, lease_ms, *time, keys.channel, *counts, CLAIMED_FIELDS]
         for place, (job_id, user_id, member) in enumerate(candidates):
             all_keys += (f"{tag}:job:{job_id}", f"{tag}:events:{job_id}")
             owner = owners.setdefault(user_id, len(owners) + 1) if user_id else 0
@@ -296,7 +300,14 @@ class ClaimStore:
         found, damaged = await self._server.run(CLAIM, all_keys, arguments)
         for job_id, what in map(as_texts, damaged):
             self._report(job_id, what)
-        return [claimed for one in found for claimed in _as_claimed(self._keys, one)]
+        claimed: list[Claimed] = []
+        for raw_id, lost_by, values in found:
+            job_id = as_text(raw_id)
+            try:
+                claimed.append(as_claimed(keys, job_id, claimed_state(job_id, values), as_text(lost_by) or None))
+            except ProjectionDamagedError as error:
+                _leave_alone(job_id, error)
+        return claimed
 
     def _report(self, job_id: str, what: str) -> None:
         """Say once of a job that scripts left it alone, or of a queue that not all could be written."""
@@ -311,18 +322,5 @@ def _as_candidate(text: str) -> _Candidate:
     return _Candidate(member_job_id(member), user_id, member)
 
 
-def _as_claimed(keys: Keys, reply: Reply) -> list[Claimed]:
-    job_id, lost_by = as_texts(reply[:2])
-    return _readable(keys, job_id, lambda: from_values(job_id, reply[2]), lost_by=lost_by or None)
-
-
-def _readable(
-    keys: Keys, job_id: str, read: Callable[[], JobState], claim: str | None = None, lost_by: str | None = None
-) -> list[Claimed]:
-    """Return a claimed job, if it can be read and still has the claim; a damaged one is left alone, and named."""
-    try:
-        state = read()
-    except ProjectionDamagedError as error:
-        logger.error("a claimed job is left alone: %s", error, extra={"job_id": job_id})
-        return []
-    return [as_claimed(keys, job_id, state, lost_by)] if claim in (None, state.claim) else []
+def _leave_alone(job_id: str, error: ProjectionDamagedError) -> None:
+    logger.error("a claimed job is left alone: %s", error, extra={"job_id": job_id})

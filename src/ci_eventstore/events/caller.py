@@ -34,7 +34,7 @@ class Call(NamedTuple):
 
 def as_argument(calls: Iterable[tuple[str, int]]) -> str:
     """Return calls as scripts read them."""
-    return " ".join([f"{token} {number}" for token, number in calls])
+    return " ".join([f"{token} {number}" for token, number in calls]) if calls else ""
 
 
 def new_token() -> str:
@@ -62,6 +62,10 @@ class Ledger:
             return []
         since = now - TOKEN_SECONDS
         return [(token, number) for token, (number, at) in calls.items() if token != but and at >= since]
+
+    def argument(self, job_id: str) -> str:
+        """Return a job's last calls as scripts read them; most jobs have none, so that is asked first."""
+        return as_argument(self.last(job_id, seconds_since_start())) if job_id in self._last else ""
 
     def note(self, job_id: str, call: Call, now: float) -> None:
         """Remember an acknowledged call instead of those that it comes after."""

@@ -1,9 +1,10 @@
 """A job's state, and the hash that holds it."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from ci_common.models import Job, JobStatus, as_utc
@@ -93,16 +94,23 @@ COUNTERS = frozenset({*_NUMBERS, "mark"})
 MAX_NUMBER = 2**53
 
 
+@lru_cache(maxsize=1000)
 def _decode_number(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 16) or int(text) > MAX_NUMBER:
         raise ValueError("a number from 0 to 2^53 is expected")
     return int(text)
 
 
+@lru_cache
 def _decode_flag(text: str) -> bool:
     if text not in ("0", "1"):
         raise ValueError("0 or 1 is expected")
     return text == "1"
+
+
+@lru_cache
+def _decode_status(text: str) -> JobStatus:
+    return JobStatus(text)
 
 
 def _decode_words(text: str) -> tuple[str, ...]:
@@ -117,17 +125,22 @@ _DECODERS: dict[str, Decode] = {
     "created_at": datetime.fromisoformat,
     "start_time": datetime.fromisoformat,
     "end_time": datetime.fromisoformat,
-    "status": JobStatus,
+    "status": _decode_status,
     **dict.fromkeys(("success", "end_time_from_event", "has_complete", "ends_if_lost"), _decode_flag),
     "command": _decode_words,
     **dict.fromkeys(("exit_code", "epoch", "attempts", "hand_backs", "version", *_NUMBERS), _decode_number),
     "mark": lambda text: text or None,
 }
 _NAMES = tuple(field.name for field in fields(JobState))
-#: Fields of the hash, for scripts that return their values in this order.
-STATE_FIELDS = " ".join(_NAMES)
 _RAW_NAMES = tuple(name.encode() for name in _NAMES)
 _NEEDED = tuple((name, _DECODERS.get(name, str)) for name in _NAMES)
+#: Only jobs that have ended have these.
+_OF_ENDED = frozenset(
+    {"success", "exit_code", "signal", "end_time", "end_time_from_event", "has_complete", "end_position", "end_bytes"}
+)
+_NEEDED_OF_CLAIMED = tuple((name, decode) for name, decode in _NEEDED if name not in _OF_ENDED)
+#: Fields of a claimed job's hash, for scripts that return their values in this order.
+CLAIMED_FIELDS = " ".join(name for name, _ in _NEEDED_OF_CLAIMED)
 _DEFAULTS = {field.name: None if field.default is MISSING else field.default for field in fields(JobState)}
 
 
@@ -173,32 +186,40 @@ def from_hash(job_id: str, reply: Sequence[bytes]) -> JobState:
     Fields that this version doesn't know are left alone. ProjectionDamagedError.
     """
     found = dict(zip(reply[::2], reply[1::2], strict=True))
-    return from_values(job_id, [found.get(name) for name in _RAW_NAMES])
+    return _state_of(job_id, _NEEDED, [found.get(name) for name in _RAW_NAMES])
 
 
-def from_values(job_id: str, values: Sequence[bytes | None]) -> JobState:
-    """Return the state in the values of STATE_FIELDS; ProjectionDamagedError."""
-    return _state_of(job_id, zip(_NEEDED, values, strict=True))
+def claimed_state(job_id: str, values: Sequence[bytes | None]) -> JobState:
+    """Return a claimed job's state, from the values of CLAIMED_FIELDS; ProjectionDamagedError."""
+    return _state_of(job_id, _NEEDED_OF_CLAIMED, values)
 
 
 def part_of_state(job_id: str, names: Sequence[str], values: Sequence[bytes | None]) -> JobState:
     """Return a state of which only some fields are known, creation and status among them; ProjectionDamagedError."""
-    return _state_of(job_id, zip([(name, _DECODERS.get(name, str)) for name in names], values, strict=True))
+    return _state_of(job_id, [(name, _DECODERS.get(name, str)) for name in names], values)
 
 
-def _state_of(job_id: str, fields: Iterable[tuple[tuple[str, Decode], bytes | None]]) -> JobState:
-    known: dict[str, Any] = {}
-    for (name, decode), value in fields:
-        if value is not None:
-            try:
-                known[name] = decode(value.decode())
-            except (ValueError, RecursionError) as error:
-                what = f"field {name} of its hash holds {value[:100]!r}: {error}"
-                raise ProjectionDamagedError(job_id, what) from error
+def _state_of(job_id: str, decoders: Sequence[tuple[str, Decode]], values: Sequence[bytes | None]) -> JobState:
+    fields = zip(decoders, values, strict=True)
+    try:
+        known = {name: decode(value.decode()) for (name, decode), value in fields if value is not None}
+    except (ValueError, RecursionError):
+        _raise_damage(job_id, decoders, values)
+        raise
     for name in ("created_at", "status"):
         if name not in known:
             raise ProjectionDamagedError(job_id, f"its hash has no field {name}")
     return JobState.of(**known)
+
+
+def _raise_damage(job_id: str, decoders: Sequence[tuple[str, Decode]], values: Sequence[bytes | None]) -> None:
+    """Say which field it is that can't be read; most hashes are read without asking that of each field."""
+    for (name, decode), value in zip(decoders, values, strict=True):
+        try:
+            None if value is None else decode(value.decode())
+        except (ValueError, RecursionError) as error:
+            what = f"field {name} of its hash holds {(value or b'')[:100]!r}: {error}"
+            raise ProjectionDamagedError(job_id, what) from error
 
 
 #: What a hash holds of fields that nobody has set.

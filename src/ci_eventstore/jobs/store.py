@@ -59,6 +59,8 @@ class JobStore:
         #: Of the jobs whose logs this process writes.
         self.log_times = LogTimes()
         self._flusher = Flusher(self._send_events, self.ledger, before)
+        #: Tells whether a write to a job under a claim waits, is on its way, or has an outcome that isn't known.
+        self.is_writing = self._flusher.is_busy
         #: When each queue's name was noted last, by the monotonic clock.
         self._noted: dict[str, float] = {}
 
@@ -69,10 +71,6 @@ class JobStore:
     def callers(self) -> Callers:
         """Return who has made calls here, for another one to go on after them; nothing is written here any more."""
         return self._flusher.callers()
-
-    def is_writing(self, job_id: str, claim: str = "") -> bool:
-        """Tell whether a write to a job under a claim waits, is on its way, or has an outcome that isn't known."""
-        return self._flusher.is_busy(job_id, claim)
 
     async def state(self, job_id: str) -> JobState | None:
         """Return a job's state, None if there is no such job; ProjectionMissingError."""

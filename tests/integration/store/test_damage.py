@@ -1,6 +1,7 @@
 """Damage of every kind, in a store with jobs of all kinds: it is named, mended, and nobody else's."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -9,14 +10,14 @@ from redis.asyncio import Redis
 from ci_common.errors import RepositoryError
 from ci_common.models import JobEvent, utc_now
 from ci_eventstore.errors import StoreError
-from ci_eventstore.jobs.state import STATE_FIELDS
+from ci_eventstore.jobs.state import JobState
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.server.client import Server
 from tests import old_store
 from tests.servers import RealServer
 
 GARBAGE = [b"", b"garbage", b"\xff\xfe", b"-1", b"9" * 400, b'{"a": [']
-FIELDS = STATE_FIELDS.split()
+FIELDS = [field.name for field in fields(JobState)]
 #: A job of each kind that scripts treat otherwise.
 JOBS = ["waiting-1", "running", "claimed", "done", "truncated"]
 STAY = {"stream", "ring"}
