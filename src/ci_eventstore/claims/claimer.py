@@ -30,8 +30,8 @@ class Heard(NamedTuple):
     cancelled: str | None = None
 
 
-#: Is given each job as soon as it is claimed.
-Take = Callable[[Claimed], None]
+#: Is given jobs as soon as they are claimed.
+Take = Callable[[Sequence[Claimed]], None]
 
 
 class Claimer:
@@ -70,10 +70,10 @@ class Claimer:
         """Listen no more."""
         await self._subscription.close()
 
-    async def claim(self, count: int, *, is_idle: bool, take: Take = lambda claimed: None) -> list[Claimed]:
+    async def claim(self, count: int, *, is_idle: bool, take: Take = lambda found: None) -> list[Claimed]:
         """Claim up to so many jobs, of all queues in turn; one that is idle and finds none offers to take the next.
 
-        `take` is given each one as soon as it is claimed: who is cancelled here has lost none of them.
+        `take` is given them as soon as they are claimed: who is cancelled here has lost none of them.
         """
         told, self._told = self._told[:count], []
         # What an offer may bring has to be known before anything else is claimed.
@@ -127,7 +127,8 @@ class Claimer:
             waiting = [job for its_queue, job in told if its_queue == queue]
             with self._reporting(queue):
                 claimed = await self._store.claim_waiting(queue, self._controller, waiting, self._lease_seconds)
-                found += _passed_on(claimed, take)
+                take(claimed)
+                found += claimed
         return found
 
     async def _claim_asking(self, count: int, take: Take, is_idle: bool) -> list[Claimed]:
@@ -145,7 +146,8 @@ class Claimer:
                 claimed = await self._store.claim_in(
                     partition, self._controller, wanted, self._lease_seconds, offer, makes_offer=makes_offer
                 )
-                found += _passed_on(claimed, take)
+                take(claimed)
+                found += claimed
         return found
 
     def _in_turn(self) -> list[QueueKeys]:
@@ -162,9 +164,3 @@ class Claimer:
             self._outage.failed(error, {"queue": queue})
         else:
             self._outage.worked()
-
-
-def _passed_on(claimed: Sequence[Claimed], take: Take) -> Sequence[Claimed]:
-    for one in claimed:
-        take(one)
-    return claimed

@@ -62,12 +62,13 @@ class LeaseKeeper:
         """Begin."""
         self._thread.start()
 
-    def hold(self, queue: str, claim: Claim) -> None:
-        """Renew this claim from now on."""
+    def hold(self, queue: str, *claims: Claim) -> None:
+        """Renew these claims from now on."""
+        held = (queue, time.monotonic())
         with self._lock:
-            self._held[claim] = (queue, time.monotonic())
+            self._held.update(dict.fromkeys(claims, held))
         if self._has_ended:
-            self._tell(claim, "lost")
+            self._give_up(claims)
 
     def let_go(self, claim: Claim) -> None:
         """Renew it no more."""

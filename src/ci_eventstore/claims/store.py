@@ -4,7 +4,7 @@ import itertools
 import logging
 import random
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgpack
@@ -20,7 +20,7 @@ from ci_eventstore.events.caller import Ledger
 from ci_eventstore.jobs.state import CLAIMED_FIELDS, claimed_state, encode_field, from_hash
 from ci_eventstore.keys import Keys, QueueKeys, jobs_key, member_job_id
 from ci_eventstore.server.client import Server
-from ci_eventstore.server.replies import as_text, as_texts
+from ci_eventstore.server.replies import Reply, as_text, as_texts
 from ci_eventstore.server.scripts import load_script
 from ci_eventstore.server.subscription import Subscription
 
@@ -300,14 +300,7 @@ class ClaimStore:
         found, damaged = await self._server.run(CLAIM, all_keys, arguments)
         for job_id, what in map(as_texts, damaged):
             self._report(job_id, what)
-        claimed: list[Claimed] = []
-        for raw_id, lost_by, values in found:
-            job_id = as_text(raw_id)
-            try:
-                claimed.append(as_claimed(keys, job_id, claimed_state(job_id, values), as_text(lost_by) or None))
-            except ProjectionDamagedError as error:
-                _leave_alone(job_id, error)
-        return claimed
+        return list(_read_claimed(keys, found))
 
     def _report(self, job_id: str, what: str) -> None:
         """Say once of a job that scripts left it alone, or of a queue that not all could be written."""
@@ -320,6 +313,16 @@ class ClaimStore:
 def _as_candidate(text: str) -> _Candidate:
     user_id, _, member = text.partition("\0")
     return _Candidate(member_job_id(member), user_id, member)
+
+
+def _read_claimed(queue: QueueKeys, found: Reply) -> Iterator[Claimed]:
+    """Yield the jobs that a claim was given, as far as they can be read."""
+    for raw_id, lost_by, values in found:
+        job_id = as_text(raw_id)
+        try:
+            yield as_claimed(queue, job_id, claimed_state(job_id, values), as_text(lost_by) or None)
+        except ProjectionDamagedError as error:
+            _leave_alone(job_id, error)
 
 
 def _leave_alone(job_id: str, error: ProjectionDamagedError) -> None:

@@ -54,7 +54,7 @@ class ClaimedJob:
         self.job: Job = claimed.job
         self.claim: Claim = claimed.claim
         #: How often the job was tried, this time included; what was given back in order doesn't count.
-        self.attempts = claimed.attempts
+        self.attempts = claimed.state.attempts
         self.lost_by = claimed.lost_by
         #: Set when the claim isn't the job's any more.
         self.lost = asyncio.Event()
@@ -80,7 +80,7 @@ class ClaimedJob:
         self.body = Interrupt()
         self.storage = EndStorage(self.job.id, self.lost, self._add_line)
         self._is_ending = False
-        if claimed.is_cancelled:
+        if claimed.state.cancel_line is not None:
             self.cancelled.set()
 
     @cached_property
@@ -106,12 +106,8 @@ class ClaimedJob:
 
     async def complete(self, success: bool = True, outcome: Outcome | None = None) -> None:
         """End the job as completed, behind everything written to its log; LeaseLostError."""
-
-        async def write() -> None:
-            event = JobEvent("complete", success=success, timestamp=self._ended_at, outcome=outcome)
-            await self.storage.persist(lambda: self._complete(event), "success" if success else "no success")
-
-        await self._end(write)
+        end = "success" if success else "no success"
+        await self._end(lambda: self.storage.persist(lambda: self._complete(success, outcome), end))
 
     async def fail(self, reason: str) -> None:
         """End the job as failed, with the reason as the last line of its log; LeaseLostError."""
@@ -191,42 +187,50 @@ class ClaimedJob:
             return False
         cause = self.body.leave(error)
         try:
-            await self.body.take_back()
+            if self.body.is_wanted:
+                await self.body.take_back()
         finally:
-            self._is_ending = self.is_owned
-            await self._sheltered(self._conclude(error, cause))
+            self._is_ending = self._is_ending or self.is_owned
+            ending = self._conclude(error, cause)
+            await (ending if self._is_ending else self._sheltered(ending))
         return error is not None and cause is not Cause.OUTSIDE
 
     async def _conclude(self, error: BaseException | None, cause: Cause | None) -> None:
         try:
-            await self._end_as(error, cause)
+            if (ending := self._ending_after(error, cause)) is not None:
+                await ending
         except LeaseLostError:
             self.lost.set()
             logger.warning("a job was lost", extra={"job_id": self.job.id})
         finally:
-            await self._close_log()
-            self._note_over()
+            try:
+                if self._log is not None:
+                    await self._close_log()
+            finally:
+                self._note_over()
 
-    async def _end_as(self, error: BaseException | None, cause: Cause | None) -> None:
-        """End the job as the way says in which its body ended, unless it is over."""
-        if self.is_over or self.lost.is_set():
-            return
-        if self.cancelled.is_set():
-            await self.cancel()
-        elif error is None:
-            await self.complete(self.success, self.outcome)
-        elif isinstance(error, LeaseLostError):
+    def _ending_after(self, error: BaseException | None, cause: Cause | None) -> Coroutine[Any, Any, None] | None:
+        """Return what ends the job as the way says in which its body ended; None if it is over."""
+        if isinstance(error, LeaseLostError):
             self.lost.set()
-        elif isinstance(error, MachineError):
+        if self.is_over or self.lost.is_set():
+            return None
+        if self.cancelled.is_set():
+            return self.cancel()
+        if error is None:
+            return self.complete(self.success, self.outcome)
+        if isinstance(error, MachineError):
             self.machine_error = error
-            await self.hand_back(str(error))
-        elif cause in (Cause.INTERRUPT, Cause.OUTSIDE):
+            return self.hand_back(str(error))
+        if cause in (Cause.INTERRUPT, Cause.OUTSIDE):
             # The controller was stopped, or whoever runs it was cancelled.
-            await self.release(patiently=False)
-        else:
-            logger.warning("a job failed by an exception", exc_info=error, extra={"job_id": self.job.id})
-            await self.write("".join(traceback.format_exception(error)))
-            await self.fail(f"the handler raised {type(error).__name__}")
+            return self.release(patiently=False)
+        return self._fail_by(error)
+
+    async def _fail_by(self, error: BaseException) -> None:
+        logger.warning("a job failed by an exception", exc_info=error, extra={"job_id": self.job.id})
+        await self.write("".join(traceback.format_exception(error)))
+        await self.fail(f"the handler raised {type(error).__name__}")
 
     async def _move_to(self, status: JobStatus) -> None:
         await self.repository.update_job_status(self.job.id, status)
@@ -234,19 +238,21 @@ class ClaimedJob:
     async def _add_line(self, line: str) -> None:
         await self.repository.add_event(self.job.id, JobEvent("log", line, timestamp=self._ended_at))
 
-    async def _complete(self, event: JobEvent) -> None:
+    async def _complete(self, success: bool, outcome: Outcome | None) -> None:
+        event = JobEvent("complete", success=success, timestamp=self._ended_at, outcome=outcome)
         if not await self._shared.claims.completions.complete(self._claimed, event):
             await self.repository.add_event(self.job.id, event)
 
     async def _end(self, write: Callable[[], Awaitable[None]]) -> None:
-        """End the job behind its log; what was begun isn't interrupted any more."""
-        await self.body.take_back()
-        await self._sheltered(self._close_and(write))
-
-    async def _close_and(self, write: Callable[[], Awaitable[None]]) -> None:
+        """End the job after its log; what was begun isn't interrupted any more."""
+        if not self._is_ending:
+            await self.body.take_back()
+            await self._sheltered(self._end(write))
+            return
         self._ended_at = utc_now()
         try:
-            await self._close_log()
+            if self._log is not None:
+                await self._close_log()
             await write()
         finally:
             # Also if it isn't known whether it took effect: what is still claimed then falls to others.
@@ -254,9 +260,6 @@ class ClaimedJob:
 
     async def _sheltered(self, ending: Coroutine[Any, Any, None]) -> None:
         """Carry an ending through although this task is cancelled."""
-        if self._is_ending:
-            await ending
-            return
         self._is_ending = True
         try:
             await finish(ending, lambda: self.hurry(CANCELLED_SECONDS))

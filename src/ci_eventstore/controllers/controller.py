@@ -6,7 +6,7 @@ import os
 import platform
 import random
 import secrets
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -18,7 +18,7 @@ from ci_eventstore.claims.claim import CANCELLER, Claim, Claimed
 from ci_eventstore.claims.claimer import Claimer, Heard
 from ci_eventstore.claims.lease_keeper import LeaseKeeper
 from ci_eventstore.controllers.claimed_job import ClaimedJob
-from ci_eventstore.controllers.handlers import STORE_SECONDS, Handlers, give_up_in_time
+from ci_eventstore.controllers.handlers import STORE_SECONDS, Handler, Handlers, give_up_in_time
 from ci_eventstore.controllers.health import MachineHealth
 from ci_eventstore.controllers.intake import Intake
 from ci_eventstore.errors import ConfigurationError
@@ -41,9 +41,6 @@ SHORTEST_POLL_SECONDS = 0.01
 LONGEST_SECONDS = 604_800
 #: How long one that is left waits for those who run its jobs without `run`.
 OTHERS_SECONDS = 30.0
-
-#: Runs a claimed job. False: it did not succeed; anything else: it did, unless the handler has ended the job itself.
-Handler = Callable[[ClaimedJob], Awaitable[bool | None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,11 +158,11 @@ class Controller:
         When this returns, no handler runs any more, also if it is cancelled: then all are interrupted and awaited. The
         exception is a handler that doesn't end within 30 seconds of that: its job is given up.
         """
-        handlers = self._handlers = Handlers(self.settings.grace_seconds, self._give_up)
+        handlers = self._handlers = Handlers(handler, self.settings.grace_seconds, self._give_up)
         try:
             async with handlers, aclosing(self.claims()) as claims:
                 async for job in claims:
-                    handlers.begin(job, self._attend(job, handler))
+                    handlers.begin(job)
         finally:
             self._handlers = None
             # Those that were claimed and that no handler was begun for.
@@ -186,8 +183,10 @@ class Controller:
                     for _ in range(TURNS_TO_LEAVE):
                         await asyncio.sleep(0)
                 for job in found:
-                    if await self._is_to_run(job):
+                    if self._is_to_run(job):
                         yield job
+                    else:
+                        await self._turn_away(job)
                 if found:
                     # They begin before the next question is asked.
                     await asyncio.sleep(0)
@@ -239,20 +238,26 @@ class Controller:
         free = self._health.allowed(self.settings.concurrency - len(self._running), asyncio.get_running_loop().time())
         return min(free, max(self.settings.concurrency // WAVES, SMALL_WAVE))
 
-    def _take_over(self, claimed: Claimed) -> ClaimedJob:
-        job = ClaimedJob(self._repository, claimed, self._secrets, on_end=self._drop)
-        self._running[job.claim] = job
-        if self._keeper is not None:
-            self._keeper.hold(claimed.queue.name, job.claim)
-        return job
+    def _take_over(self, found: Sequence[Claimed]) -> list[ClaimedJob]:
+        """Have jobs that were just claimed, all of one queue."""
+        jobs = [ClaimedJob(self._repository, claimed, self._secrets, on_end=self._drop) for claimed in found]
+        self._running |= {job.claim: job for job in jobs}
+        if self._keeper is not None and found:
+            self._keeper.hold(found[0].queue.name, *[job.claim for job in jobs])
+        return jobs
 
-    async def _is_to_run(self, job: ClaimedJob) -> bool:
+    def _is_to_run(self, job: ClaimedJob) -> bool:
+        is_open = not self._stopping.is_set() and not (self._health.is_unfit and self._is_pausing())
+        return is_open and not job.cancelled.is_set() and job.attempts <= self.settings.max_attempts
+
+    def _is_pausing(self) -> bool:
+        return self._health.pause(asyncio.get_running_loop().time()) > 0
+
+    async def _turn_away(self, job: ClaimedJob) -> None:
         """Give a job back after a stop, or if no job can be run now; end one that was cancelled or lost too often."""
-        if self._stopping.is_set() or self._health.pause(asyncio.get_running_loop().time()):
+        if self._stopping.is_set() or self._is_pausing():
             await self._give_back([job])
-            return False
-        if not job.cancelled.is_set() and job.attempts <= self.settings.max_attempts:
-            return True
+            return
         try:
             if job.cancelled.is_set():
                 await job.cancel()
@@ -262,18 +267,6 @@ class Controller:
         except RepositoryError as error:
             logger.warning("a job couldn't be ended: %s", error, extra={"job_id": job.job.id})
         self._drop(job)
-        return False
-
-    async def _attend(self, job: ClaimedJob, handler: Handler) -> None:
-        try:
-            async with job:
-                job.success = await handler(job) is not False
-        except RepositoryError as error:
-            logger.error("a job couldn't be ended: %s", error, extra={"job_id": job.job.id})
-        except Exception:
-            logger.exception("a job couldn't be ended", extra={"job_id": job.job.id})
-        finally:
-            self._drop(job)
 
     def _drop(self, job: ClaimedJob) -> None:
         """Forget a job that is over, one way or the other."""

@@ -2,10 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
+from ci_common.errors import RepositoryError
 from ci_eventstore.controllers.claimed_job import CANCELLED_SECONDS, ClaimedJob
 from ci_eventstore.processes.finishing import finish
 
@@ -19,6 +20,9 @@ STORE_SECONDS = 3.0
 #: How often the tasks that are to end are looked at.
 LOOK_SECONDS = 0.1
 
+#: Runs a claimed job. False: it did not succeed; anything else: it did, unless the handler has ended the job itself.
+Handler = Callable[[ClaimedJob], Awaitable[bool | None]]
+
 
 class Handlers:
     """Owns handlers' tasks. Leaving the block waits for all of them, for some time of grace; then interrupts them.
@@ -27,28 +31,38 @@ class Handlers:
     interrupted has its job given up: nobody waits for it any more.
     """
 
-    def __init__(self, grace_seconds: float, give_up: Callable[[ClaimedJob], None]) -> None:
+    def __init__(self, handler: Handler, grace_seconds: float, give_up: Callable[[ClaimedJob], None]) -> None:
+        self._handler = handler
         self._grace_seconds = grace_seconds
         self._give_up = give_up
-        self._jobs: dict[asyncio.Task[None], ClaimedJob] = {}
+        self._tasks: dict[ClaimedJob, asyncio.Task[None]] = {}
         self._is_grace_over = asyncio.Event()
         self._is_cut_short = False
         #: When what is left is given up, its end stored or not; None unless there is a hurry.
         self._ends_at: float | None = None
 
-    def begin(self, job: ClaimedJob, attending: Coroutine[Any, Any, None]) -> None:
+    def begin(self, job: ClaimedJob) -> None:
         """Run a job in a task of its own."""
         job.is_owned = True
-        task = asyncio.create_task(attending)
-        self._jobs[task] = job
-        task.add_done_callback(self._note_end)
+        self._tasks[job] = asyncio.create_task(self._run(job))
+
+    async def _run(self, job: ClaimedJob) -> None:
+        try:
+            async with job:
+                job.success = await self._handler(job) is not False
+        except RepositoryError as error:
+            logger.error("a job couldn't be ended: %s", error, extra={"job_id": job.job.id})
+        except Exception:
+            logger.exception("a job couldn't be ended", extra={"job_id": job.job.id})
+        finally:
+            self._tasks.pop(job, None)
 
     def hurry(self) -> None:
         """Give handlers no more grace, and what is to be stored little time."""
         if self._ends_at is None:
             self._ends_at = asyncio.get_running_loop().time() + HURRY_SECONDS
         self._is_grace_over.set()
-        for job in self._jobs.values():
+        for job in self._tasks:
             job.hurry(STORE_SECONDS)
 
     async def __aenter__(self) -> Self:
@@ -67,20 +81,23 @@ class Handlers:
         """End the time of grace, as whoever runs this was cancelled."""
         self._is_cut_short = True
         self._is_grace_over.set()
-        for job in self._jobs.values():
+        for job in self._tasks:
             job.interrupt()
 
     async def _end(self) -> None:
         await self._grace()
         began = asyncio.get_running_loop().time()
         hurried: set[ClaimedJob] = set()
-        for job in self._jobs.values():
+        for job in self._tasks:
             job.interrupt()
-        while self._jobs:
-            await asyncio.wait(self._jobs, timeout=LOOK_SECONDS)
+        while self._tasks:
+            await asyncio.wait(self._tasks.values(), timeout=LOOK_SECONDS)
             now = asyncio.get_running_loop().time()
-            for task, job in list(self._jobs.items()):
-                if self._is_late(job, began, now):
+            for job, task in list(self._tasks.items()):
+                if task.done():
+                    # It was cancelled before it began.
+                    del self._tasks[job]
+                elif self._is_late(job, began, now):
                     self._abandon(task, job)
                 elif self._is_cut_short and not job.body.is_inside and job not in hurried:
                     hurried.add(job)
@@ -95,8 +112,8 @@ class Handlers:
         over = asyncio.create_task(self._is_grace_over.wait())
         try:
             async with asyncio.timeout(self._grace_seconds):
-                while self._jobs and not over.done():
-                    await asyncio.wait({over, *self._jobs}, return_when=asyncio.FIRST_COMPLETED)
+                while not over.done() and (tasks := [task for task in self._tasks.values() if not task.done()]):
+                    await asyncio.wait({over, *tasks}, return_when=asyncio.FIRST_COMPLETED)
         except TimeoutError:
             pass
         finally:
@@ -104,15 +121,10 @@ class Handlers:
 
     def _abandon(self, task: asyncio.Task[None], job: ClaimedJob) -> None:
         """Cancel a task once more, and wait for it no longer."""
-        del self._jobs[task]
+        del self._tasks[job]
         _give_up_if_inside(job, self._give_up)
         self._give_up(job)
         task.cancel()
-
-    def _note_end(self, task: asyncio.Task[None]) -> None:
-        self._jobs.pop(task, None)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("a handler's task failed", exc_info=error)
 
 
 def give_up_in_time(job: ClaimedJob, give_up: Callable[[ClaimedJob], None]) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ci_eventstore.claims.claim import Claimed
 from ci_eventstore.claims.claimer import Claimer
@@ -26,7 +26,7 @@ class Intake:
     stopped, it waits for the store only shortly.
     """
 
-    def __init__(self, claimer: Claimer, take_over: Callable[[Claimed], ClaimedJob]) -> None:
+    def __init__(self, claimer: Claimer, take_over: Callable[[Sequence[Claimed]], list[ClaimedJob]]) -> None:
         self._claimer = claimer
         self._take_over = take_over
         #: Jobs that an offer has brought and that nobody has asked for yet.
@@ -40,7 +40,7 @@ class Intake:
 
     def bring(self, claimed: Claimed) -> None:
         """Take over a job that an offer has brought."""
-        self._brought.append(self._take_over(claimed))
+        self._brought += self._take_over([claimed])
 
     def ask_ahead(self, count: int, *, is_idle: bool) -> None:
         """Ask for jobs; `find` returns them."""
@@ -113,8 +113,8 @@ class Intake:
             return self._take_brought()
         jobs: list[ClaimedJob] = []
 
-        def take(claimed: Claimed) -> None:
-            jobs.append(self._take_over(claimed))
+        def take(found: Sequence[Claimed]) -> None:
+            jobs.extend(self._take_over(found))
 
         try:
             await self._claimer.claim(count, is_idle=is_idle, take=take)

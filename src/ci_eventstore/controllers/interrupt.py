@@ -48,12 +48,21 @@ class Interrupt:
             self._task.cancel()
 
     def leave(self, error: BaseException | None) -> Cause | None:
-        """Tell why the body ended with this error; None: by itself, or by an ordinary exception."""
+        """Tell why the body ended with this error; None: by itself, or by an ordinary exception.
+
+        From here on nobody is interrupted; what was sent already has to be taken back.
+        """
+        cause = None if error is None else self._cause_of(error)
+        if not self._is_sent:
+            self._task = None
+        return cause
+
+    def _cause_of(self, error: BaseException) -> Cause | None:
         if isinstance(error, asyncio.CancelledError):
             return self._cause_of_cancellation()
         if isinstance(error, KeyboardInterrupt) and _is_from_signal(error):
             return Cause.OUTSIDE
-        return Cause.BODY if error is not None and not isinstance(error, Exception) else None
+        return None if isinstance(error, Exception) else Cause.BODY
 
     async def take_back(self) -> None:
         """Interrupt no more from here on; an interrupt that is on its way already hits nobody."""

@@ -7,7 +7,12 @@ from collections.abc import Awaitable, Callable
 from ci_common.errors import LeaseLostError
 from ci_eventstore.claims.outage_log import OutageLog
 from ci_eventstore.controllers.deadline import Deadline
-from ci_eventstore.errors import LogNotStoredError, OutcomeUnknownError, StoreUnavailableError
+from ci_eventstore.errors import (
+    AcknowledgedEventsLostError,
+    LogNotStoredError,
+    OutcomeUnknownError,
+    StoreUnavailableError,
+)
 from ci_eventstore.writer.log_writer import LogWriter
 from ci_eventstore.writer.losses import telling_losses
 from ci_eventstore.writer.rescue import RescueFile
@@ -56,7 +61,7 @@ class EndStorage:
         """Write that the job is given back; unless patiently, don't wait for an outage to end."""
         try:
             async with self.deadline.hold(), asyncio.timeout(None if patiently else GIVE_BACK_SECONDS):
-                await (self._insist(write) if patiently else self._telling(write)())
+                await self._insist(write, outlasts_outages=patiently)
         except TimeoutError as error:
             raise StoreUnavailableError("the store gave no answer in the time that was left") from error
 
@@ -70,22 +75,21 @@ class EndStorage:
                 self._rescue_path = failure.path
                 logger.error("a log could not be stored: %s", failure, extra={"job_id": self._job_id})
 
-    def _telling(self, write: Write) -> Write:
-        return telling_losses(self._job_id, write, self._add_line)
-
-    async def _insist(self, write: Write) -> None:
+    async def _insist(self, write: Write, *, outlasts_outages: bool = True) -> None:
         unknown: OutcomeUnknownError | None = None
-        write = self._telling(write)
         outage: OutageLog | None = None
         while True:
             try:
                 await write()
+            except AcknowledgedEventsLostError:
+                write = telling_losses(self._job_id, write, self._add_line, is_loss=True)
+                continue
             except LeaseLostError as error:
                 # The claim may be gone because the end took effect.
                 raise unknown or error from error
             except (OutcomeUnknownError, StoreUnavailableError) as error:
                 unknown = error if isinstance(error, OutcomeUnknownError) else unknown
-                if self._lost.is_set():
+                if self._lost.is_set() or not outlasts_outages:
                     raise
                 outage = outage or OutageLog(
                     logger, "the store is away, a job's end waits: %s", "a job's end is stored"
