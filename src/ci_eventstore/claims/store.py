@@ -253,11 +253,7 @@ class ClaimStore:
         if claim is not None:
             reply = await self._server.read("HGETALL", self._keys.job(claim.job_id).hash)
             if offer.accept(partition, claim.token) and reply:
-                try:
-                    state = from_hash(claim.job_id, reply)
-                    found += [as_claimed(partition, claim.job_id, state)] if state.claim == str(claim) else []
-                except ProjectionDamagedError as error:
-                    _leave_alone(claim.job_id, error)
+                found = _read_brought(partition, claim, reply)
         if not peeked.is_offer_made:
             # Not before what it has brought is known: whoever fails or stops until then has to ask here again.
             offer.stands_in = None
@@ -323,6 +319,16 @@ def _read_claimed(queue: QueueKeys, found: Reply) -> Iterator[Claimed]:
             yield as_claimed(queue, job_id, claimed_state(job_id, values), as_text(lost_by) or None)
         except ProjectionDamagedError as error:
             _leave_alone(job_id, error)
+
+
+def _read_brought(queue: QueueKeys, claim: Claim, reply: Reply) -> list[Claimed]:
+    """Return the job that an offer has brought, by its hash, if it still has the claim."""
+    try:
+        state = from_hash(claim.job_id, reply)
+    except ProjectionDamagedError as error:
+        _leave_alone(claim.job_id, error)
+        return []
+    return [as_claimed(queue, claim.job_id, state)] if state.claim == str(claim) else []
 
 
 def _leave_alone(job_id: str, error: ProjectionDamagedError) -> None:
