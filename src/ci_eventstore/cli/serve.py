@@ -28,6 +28,7 @@ class Options(TypedDict):
     max_zip_mib: int
     max_streams: int
     queue: tuple[str, ...]
+    keep_alive: int
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
@@ -84,6 +85,14 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     default=("default",),
     help="A queue that users may put jobs into; may be given several times; '*': any.  [default: default]",
 )
+@click.option(
+    "--keep-alive",
+    metavar="SECONDS",
+    type=click.IntRange(min=1),
+    default=75,
+    show_default=True,
+    help="How long a connection may be idle: longer than a proxy in front keeps it.",
+)
 @partial(uses_store_on, loop_factory=new_event_loop)
 async def serve(repository: RedisJobRepository, **options: Unpack[Options]) -> None:
     """Serve jobs over HTTP.
@@ -118,4 +127,6 @@ async def serve(repository: RedisJobRepository, **options: Unpack[Options]) -> N
         shown = f"[{address}]" if ":" in address else address
         say(f"serving on http://{shown}:{port}{options['root_path']}")
         async with repository.parts.holders.watched():
-            await WebServer(app, server_config(app, options["root_path"])).serve(sockets=[listening])
+            await WebServer(app, server_config(app, options["root_path"], options["keep_alive"])).serve(
+                sockets=[listening]
+            )

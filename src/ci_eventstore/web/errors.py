@@ -35,6 +35,10 @@ class WebError(Exception):
         self.headers = headers
 
 
+class ResponseCutError(Exception):
+    """Raised when a response that has begun can't be sent to its end: its connection has to break off."""
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """A response to a request that failed."""

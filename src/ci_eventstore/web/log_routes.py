@@ -1,18 +1,17 @@
 """`GET /jobs/{id}/log`: a job's log as text."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Annotated
 
 from fastapi import Query, Request, Response
-from fastapi.responses import StreamingResponse
 
 from ci_eventstore.events.ring import Ring
 from ci_eventstore.jobs.state import JobState
 from ci_eventstore.web.log_range import accepts_gzip, parse_range
+from ci_eventstore.web.log_response import MEDIA_TYPE, LogResponse
 from ci_eventstore.web.log_text import LogText, gzipped, is_outgrown
 from ci_eventstore.web.state import Web
 
-MEDIA_TYPE = "text/plain; charset=utf-8"
 HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache", "Vary": "Accept-Encoding, Authorization"}
 #: The header that says that a running job's log has outgrown its budget.
 OUTGROWN = "Log-Truncated"
@@ -71,7 +70,7 @@ class LogRoutes:
         return state, ring if is_outgrown(state) else None
 
 
-def _respond(request: Request, pieces: AsyncIterator[bytes], headers: dict[str, str]) -> Response:
+def _respond(request: Request, pieces: AsyncGenerator[bytes], headers: dict[str, str]) -> Response:
     """Return the whole of something, compressed if the client takes that."""
     if not accepts_gzip(request.headers.get("accept-encoding")):
         return _send(pieces, headers)
@@ -79,5 +78,5 @@ def _respond(request: Request, pieces: AsyncIterator[bytes], headers: dict[str, 
     return _send(gzipped(pieces), {**rest, "Content-Encoding": "gzip"})
 
 
-def _send(pieces: AsyncIterator[bytes], headers: dict[str, str], status: int = 200) -> Response:
-    return StreamingResponse(pieces, status, {**HEADERS, **headers}, MEDIA_TYPE)
+def _send(pieces: AsyncGenerator[bytes], headers: dict[str, str], status: int = 200) -> Response:
+    return LogResponse(pieces, status, {**HEADERS, **headers})

@@ -2,7 +2,7 @@
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 from ci_common.models import JobEvent
 from ci_eventstore.events.log_lines import TimestampedLines, log_bytes
@@ -35,7 +35,7 @@ class LogText:
         """Whether the log goes on with what a ring holds, after a line that says so."""
         return self._ring is not None
 
-    async def between(self, first: int, end: int) -> AsyncIterator[bytes]:
+    async def between(self, first: int, end: int) -> AsyncGenerator[bytes]:
         """Yield the bytes from `first` up to the one before `end`."""
         start = await self._reader.milestone(self._keys, "bytes", first)
         skipped, left = first - start.bytes, end - first
@@ -49,7 +49,7 @@ class LogText:
             if left <= 0:
                 return
 
-    async def lines(self, last: int | None, *, with_times: bool) -> AsyncIterator[bytes]:
+    async def lines(self, last: int | None, *, with_times: bool) -> AsyncGenerator[bytes]:
         """Yield the last lines, or all, each with the time in front at which it was printed if that is wanted."""
         render = TimestampedLines().render if with_times else log_bytes
         skipped = 0 if last is None else max(await self._line_count() - last, 0)
@@ -107,7 +107,7 @@ def is_outgrown(state: JobState) -> bool:
     return state.truncated_at is not None and state.end_position is None
 
 
-async def gzipped(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def gzipped(pieces: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
     """Yield pieces as one gzip file; a thread compresses them, so that others are served meanwhile."""
     compressor = zlib.compressobj(6, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
     async for piece in pieces:

@@ -9,6 +9,11 @@ from contextlib import contextmanager
 import uvicorn
 from fastapi import FastAPI
 
+from ci_eventstore.web.connections import Connection
+
+#: For how long a connection stays open after a response: longer than proxies keep one that they may use again (nginx
+#: and AWS: 60 seconds), or the next request over it meets its end, and is answered with 502.
+KEEP_ALIVE_SECONDS = 75
 #: How long requests may take that run when the server is told to stop; live streams end at once.
 GRACE_SECONDS = 5
 STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -39,7 +44,7 @@ class WebServer(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def server_config(app: FastAPI, root_path: str = "") -> uvicorn.Config:
+def server_config(app: FastAPI, root_path: str = "", keep_alive_seconds: int = KEEP_ALIVE_SECONDS) -> uvicorn.Config:
     """Return how uvicorn is run: it logs what goes wrong, and trusts proxies on this machine."""
     return uvicorn.Config(
         app,
@@ -48,8 +53,9 @@ def server_config(app: FastAPI, root_path: str = "") -> uvicorn.Config:
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
-        # Frames are small, and wait for nothing.
-        http="httptools",
+        timeout_keep_alive=keep_alive_seconds,
+        # On httptools: frames are small, and wait for nothing.
+        http=Connection,
         ws="none",
     )
 

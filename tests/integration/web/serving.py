@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from fastapi import FastAPI
 from ci_common.api_keys import generate_api_key, hash_api_key
 from ci_common.models import APIKey, Job, JobEvent, User, utc_now
 from ci_eventstore.repository import RedisJobRepository
+from ci_eventstore.web.server import WebServer, listen, server_config
 from tests.servers import free_port
 
 
@@ -72,6 +74,24 @@ async def serve(app: FastAPI, path: str = "") -> AsyncIterator[Served]:
     finally:
         server.should_exit = True
         await task
+
+
+@asynccontextmanager
+async def serve_as_cli(app: FastAPI) -> AsyncIterator[Served]:
+    """Serve an application of our own as `ci-eventstore serve` does, until this is left."""
+    with listen("127.0.0.1", 0) as listening:
+        server = WebServer(app, server_config(app))
+        # What uvicorn logs is to be seen by tests.
+        logging.getLogger("uvicorn").propagate = True
+        task = asyncio.create_task(server._serve([listening]))
+        while not server.started:
+            assert not task.done(), task
+            await asyncio.sleep(0.01)
+        try:
+            yield Served(f"http://127.0.0.1:{listening.getsockname()[1]}", app)
+        finally:
+            server.should_exit = True
+            await task
 
 
 async def read_lines(client: httpx.AsyncClient, path: str, count: int | None = None, **options: Any) -> list[Any]:
