@@ -1,6 +1,7 @@
 """`serve` as a process: followers survive its end, a proxy in front of it, and a user's own application around it."""
 
 import asyncio
+import http.client
 import json
 import re
 import signal
@@ -8,8 +9,10 @@ import socket
 import subprocess
 import sys
 import threading
+import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +188,82 @@ def test_behind_nginx_events_come_at_once(cli: CommandLine, nginx: tuple[int, in
     assert fetch(f"{url}/jobs/j/log", key) == expected_log()
     with pytest.raises(urllib.error.HTTPError, match="404"):
         fetch(f"{url}/metrics", key)
+
+
+@asynccontextmanager
+async def relay(port: int, target: int) -> AsyncIterator[list[str]]:
+    """Pass connections on from one port to another; yields the list of those, as "open" or who closed it first."""
+    connections: list[str] = []
+
+    async def pump(number: int, name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+        connections[number] = name if connections[number] == "open" else connections[number]
+        writer.close()
+
+    async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", target)
+        number = len(connections)
+        connections.append("open")
+        await asyncio.gather(
+            pump(number, "proxy", reader, far_writer),
+            pump(number, "server", far_reader, writer),
+            return_exceptions=True,
+        )
+
+    async with await asyncio.start_server(connect, "127.0.0.1", port):
+        yield connections
+
+
+@pytest.mark.slow  # It waits for longer than servers commonly keep idle connections.
+@pytest.mark.needs("nginx")
+async def test_behind_nginx_the_server_closes_no_idle_connection(cli: CommandLine, nginx: tuple[int, int]) -> None:
+    """One that it closes while nginx sends the next request over it is a 502: nginx has to be the one that closes."""
+    port, upstream = nginx
+    key = create_key(cli)
+    _, url = start_serving(cli, "--port", "0")
+    async with relay(upstream, int(url.rsplit(":", 1)[1])) as connections:
+        for _ in range(3):
+            assert await asyncio.to_thread(fetch, f"http://127.0.0.1:{port}/jobs", key) == b"[]"
+            await asyncio.sleep(6)
+        assert connections == ["open"]
+
+
+async def forget_everything(cli: CommandLine) -> None:
+    """Take the damage away."""
+    async with cli.repository() as repository:
+        await repository.parts.server.read("FLUSHALL")
+
+
+async def create_cut_log(cli: CommandLine) -> None:
+    """Create a job whose log breaks off in its second mebibyte."""
+    await create_running_job(cli)
+    async with cli.repository() as repository:
+        await repository.add_events("j", [JobEvent("log", "x" * 1000) for _ in range(5000)])
+        await repository.parts.server.read("XDEL", repository.parts.keys.job("j").stream, "4000-0")
+
+
+@pytest.mark.needs("nginx")
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+@pytest.mark.parametrize("query", ["", "?timestamps=1"])
+def test_behind_nginx_a_log_that_breaks_off_is_seen_to(
+    cli: CommandLine, nginx: tuple[int, int], query: str, encoding: str
+) -> None:
+    """The client isn't left with a part that it takes for the whole."""
+    port, upstream = nginx
+    key = create_key(cli)
+    asyncio.run(create_cut_log(cli))
+    running, _ = start_serving(cli, "--port", str(upstream))
+    headers = {"Authorization": f"Bearer {key}", "Accept-Encoding": encoding}
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/jobs/j/log{query}", headers=headers)
+    with (
+        urllib.request.urlopen(request, timeout=30) as response,
+        pytest.raises((http.client.IncompleteRead, ConnectionResetError)),
+    ):
+        response.read()
+    asyncio.run(forget_everything(cli))
+    running.wait_for_error("a log was cut off")
+    assert "Traceback" not in running.told
 
 
 def test_inside_of_another_application(cli: CommandLine) -> None:
