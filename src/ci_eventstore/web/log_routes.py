@@ -8,7 +8,7 @@ from fastapi import Query, Request, Response
 from ci_eventstore.events.ring import Ring
 from ci_eventstore.jobs.state import JobState
 from ci_eventstore.web.log_range import accepts_gzip, parse_range
-from ci_eventstore.web.log_response import MEDIA_TYPE, LogResponse
+from ci_eventstore.web.log_response import LogResponse
 from ci_eventstore.web.log_text import LogText, gzipped, is_outgrown
 from ci_eventstore.web.state import Web
 
