@@ -11,6 +11,7 @@
     │   ├── EmailAlreadyExistsError
     │   └── APIKeyAlreadyExistsError
     ├── InvalidInputError (also a ValueError)
+    │   ├── InvalidArgumentError
     │   ├── InvalidIdError
     │   ├── InvalidTextError
     │   ├── InvalidJobError
@@ -102,6 +103,15 @@ class InvalidInputError(RepositoryError, ValueError):
     """Raised when an argument can't be accepted as it is; nothing was written."""
 
 
+class InvalidArgumentError(InvalidInputError):
+    """Raised when an argument is of another type than it has to be, or out of range."""
+
+    def __init__(self, what: str, value: object, needed: str) -> None:
+        super().__init__(f"{what}={value!r} must be {needed}")
+        self.what = what
+        self.value = value
+
+
 class InvalidIdError(InvalidInputError):
     """Raised when an id is empty, too long, or has control characters or braces."""
 
@@ -111,10 +121,10 @@ class InvalidIdError(InvalidInputError):
 
 
 class InvalidTextError(InvalidInputError):
-    """Raised when a name, a command or another short text isn't valid Unicode."""
+    """Raised when a name, a part of a command or another short text is no text, or isn't valid Unicode."""
 
-    def __init__(self, what: str, value: str) -> None:
-        super().__init__(f"{what} {value!r} is not valid Unicode")
+    def __init__(self, what: str, value: object, reason: str = "is not valid Unicode") -> None:
+        super().__init__(f"{what} {value!r} {reason}")
         self.value = value
 
 

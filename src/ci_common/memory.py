@@ -24,7 +24,9 @@ from ci_common.validation import (
     MAX_EVENT_BYTES,
     accept_event,
     accept_events,
+    as_text,
     check_api_key,
+    check_flag,
     check_id,
     check_job,
     check_optional_id,
@@ -112,7 +114,8 @@ class MemoryJobRepository(JobRepository):
 
     async def get_user_by_email(self, email: str) -> User | None:
         """Return the user with that email, whatever its case."""
-        return next((user for user in self._users.values() if fold_email(user.email) == fold_email(email)), None)
+        folded = fold_email(as_text("email", email))
+        return next((user for user in self._users.values() if fold_email(user.email) == folded), None)
 
     async def list_users(self) -> list[User]:
         """Return all users, the oldest first."""
@@ -120,6 +123,7 @@ class MemoryJobRepository(JobRepository):
 
     async def update_user_active(self, user_id: str, is_active: bool) -> None:
         """Let a user authenticate, or not."""
+        check_flag("is_active", is_active)
         user = await self.get_user(user_id)
         if user is None:
             raise UserNotFoundError(user_id)
@@ -138,6 +142,7 @@ class MemoryJobRepository(JobRepository):
 
     async def get_api_key_by_hash(self, key_hash: str) -> APIKey | None:
         """Return the key with that hash."""
+        as_text("API key hash", key_hash)
         return next((key for key in self._api_keys.values() if key.key_hash == key_hash), None)
 
     async def list_api_keys(self, user_id: str | None = None) -> list[APIKey]:

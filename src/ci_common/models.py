@@ -1,13 +1,15 @@
 """The domain's objects: users, API keys, jobs and their events. Plain, frozen, standard library only."""
 
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
-from ci_common.errors import UnknownStatusError
+from ci_common.errors import InvalidArgumentError, UnknownStatusError
+
+Value = TypeVar("Value")
 
 
 class JobStatus(StrEnum):
@@ -58,6 +60,16 @@ def to_rfc3339(time: datetime | None) -> str | None:
 def from_rfc3339(text: str | None) -> datetime | None:
     """Read what `to_rfc3339` wrote; None stays None."""
     return None if text is None else datetime.fromisoformat(text)
+
+
+def as_list(what: str, values: Iterable[Value], needed: str) -> list[Value]:
+    """Return several values as a list; InvalidArgumentError for anything else, a single text included."""
+    try:
+        if not isinstance(values, str | bytes | bytearray | Mapping):
+            return list(values)
+    except TypeError:
+        pass
+    raise InvalidArgumentError(what, values, needed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,12 +207,15 @@ class Job:
     log_truncated: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Hold sequences as lists and the status as `JobStatus`, however they were given."""
+        """Hold sequences as lists and the status as `JobStatus`; UnknownStatusError, InvalidArgumentError."""
         if type(self.status) is not JobStatus:
             object.__setattr__(self, "status", JobStatus.parse(self.status))
-        object.__setattr__(self, "events", list(self.events))
-        if self.command is not None:
-            object.__setattr__(self, "command", list(self.command))
+        events, command = self.events, self.command
+        copied = list(events) if type(events) is list else as_list("events", events, "a list of JobEvents")
+        object.__setattr__(self, "events", copied)
+        if command is not None:
+            needed = "a list of texts, the program first, as ['make', 'test']"
+            object.__setattr__(self, "command", as_list("command", command, needed))
 
     def __hash__(self) -> int:
         """Hash by id alone."""

@@ -24,15 +24,15 @@ from typing import Self
 from ci_common.errors import EventsLostError, JobNotFoundError
 from ci_common.models import APIKey, Job, JobEvent, JobStatus, User, utc_now
 from ci_common.transitions import ENDED, check_result
-from ci_common.validation import accept_events, check_id, check_position
+from ci_common.validation import accept_events, as_text, check_id, check_position, check_whole
 
 #: How often the default `follow_events` looks for new events.
 POLL_SECONDS = 0.1
 
 
 def cancel_message(reason: str | None) -> str:
-    """Return the line that a cancelled job's log ends with."""
-    return f"[cancelled: {reason}]\n" if reason else "[cancelled]\n"
+    """Return the line that a cancelled job's log ends with; InvalidTextError for a reason that is no text."""
+    return f"[cancelled: {reason}]\n" if as_text("reason", reason or "") else "[cancelled]\n"
 
 
 class UserRepository(ABC):
@@ -144,6 +144,7 @@ class JobRepository(UserRepository, APIKeyRepository):
 
         JobNotFoundError: there is no job `before`, or it isn't the given user's. UnknownStatusError.
         """
+        check_whole("limit", limit)
         if before is not None:
             check_id("job id", before)
         wanted = None if status is None else JobStatus.parse(status)
@@ -186,11 +187,12 @@ class JobRepository(UserRepository, APIKeyRepository):
 
         A cancelled job stays as it is. JobNotFoundError, InvalidTransitionError (it ended otherwise).
         """
+        line = JobEvent("log", cancel_message(reason))
         job = await self.get_job_summary(job_id, user_id)
         if job is None:
             raise JobNotFoundError(job_id)
         if job.status not in ENDED:
-            await self.add_event(job_id, JobEvent("log", cancel_message(reason)))
+            await self.add_event(job_id, line)
         await self.update_job_status(job_id, JobStatus.CANCELLED)
 
     # Events
@@ -234,6 +236,7 @@ class JobRepository(UserRepository, APIKeyRepository):
         self, job_id: str, after: int = 0, limit: int = 1000, user_id: str | None = None
     ) -> list[JobEvent]:
         """Return up to `limit` events after the given id: a page of `get_events_since`."""
+        check_whole("limit", limit)
         return (await self.get_events_since(job_id, after, user_id))[: max(limit, 0)]
 
     async def follow_events(

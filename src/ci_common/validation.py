@@ -1,11 +1,13 @@
 """What a repository accepts: pure checks, called before anything is queued or sent."""
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from ci_common.errors import (
     EventTooLargeError,
+    InvalidArgumentError,
     InvalidEventError,
     InvalidIdError,
     InvalidJobError,
@@ -13,7 +15,7 @@ from ci_common.errors import (
     InvalidTextError,
     InvalidTimeError,
 )
-from ci_common.models import APIKey, EventType, Job, JobEvent, Outcome, User, as_utc
+from ci_common.models import APIKey, EventType, Job, JobEvent, Outcome, User, as_list, as_utc
 from ci_common.transitions import ENDED
 
 #: The longest id in characters.
@@ -57,9 +59,49 @@ def check_position(value: int) -> int:
     return value
 
 
+def check_flag(what: str, value: bool) -> bool:
+    """Return the value; InvalidArgumentError unless it is True or False."""
+    if not isinstance(value, bool):
+        raise InvalidArgumentError(what, value, "True or False")
+    return value
+
+
+def check_whole(what: str, value: int) -> int:
+    """Return the value; InvalidArgumentError unless it is a whole number."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InvalidArgumentError(what, value, "a whole number")
+    return value
+
+
+def is_number(value: object, least: float, most: float = math.inf, *, is_whole: bool = False) -> bool:
+    """Tell whether a value is a number between two limits, both included."""
+    kinds = int if is_whole else (int, float)
+    return isinstance(value, kinds) and not isinstance(value, bool) and least <= value <= most
+
+
+def check_texts(what: str, values: Iterable[str]) -> tuple[str, ...]:
+    """Return several texts; InvalidArgumentError for a single one, or anything else."""
+    texts = as_list(what, values, "a list of texts")
+    for text in texts:
+        if not isinstance(text, str):
+            raise InvalidArgumentError(what, texts, "a list of texts")
+    return tuple(texts)
+
+
+def as_text(what: str, value: str) -> str:
+    """Return a text that is looked up, whatever is in it; InvalidTextError if it is none."""
+    if not isinstance(value, str):
+        raise InvalidTextError(what, value, "is not text")
+    return value
+
+
 def check_text(what: str, value: str | None) -> None:
-    """Raise InvalidTextError if an optional short text can't be written as UTF-8."""
-    if value is not None and not value.isascii():
+    """Raise InvalidTextError if an optional short text is no text, or can't be written as UTF-8."""
+    if value is None:
+        return
+    if not isinstance(value, str):
+        raise InvalidTextError(what, value, "is not text")
+    if not value.isascii():
         try:
             value.encode()
         except UnicodeEncodeError:
@@ -87,31 +129,47 @@ def fold_email(email: str) -> str:
 
 def check_user(user: User) -> None:
     """Raise unless the user's fields can be stored."""
+    if not isinstance(user, User):
+        raise InvalidArgumentError("user", user, "a User")
     check_id("user id", user.id)
     check_id("email", user.email)
+    if user.name is None:
+        raise InvalidTextError("user name", user.name, "is not text")
     check_text("user name", user.name)
     check_time("created_at", user.created_at)
+    check_flag("is_active", user.is_active)
 
 
 def check_api_key(api_key: APIKey) -> None:
     """Raise unless the key's fields can be stored."""
+    if not isinstance(api_key, APIKey):
+        raise InvalidArgumentError("api_key", api_key, "an APIKey")
     check_id("API key id", api_key.id)
     check_id("user id", api_key.user_id)
     check_id("API key hash", api_key.key_hash)
     check_text("API key name", api_key.name)
     check_time("created_at", api_key.created_at)
     check_optional_time("last_used_at", api_key.last_used_at)
+    check_flag("is_active", api_key.is_active)
 
 
 def check_job(job: Job) -> None:
     """Raise unless the job's fields can be stored and don't contradict each other."""
+    if not isinstance(job, Job):
+        raise InvalidArgumentError("job", job, "a Job")
     check_id("job id", job.id)
     check_optional_id("user id", job.user_id)
     check_id("queue", job.queue)
     for what in ("name", "container_id", "zip_file_path"):
         check_text(what, getattr(job, what))
     for argument in job.command or ():
+        if argument is None:
+            raise InvalidTextError("command", argument, "is not text")
         check_text("command", argument)
+    if job.success is not None:
+        check_flag("success", job.success)
+    for event in job.events:
+        _check_event(event)
     check_time("created_at", job.created_at)
     check_optional_time("start_time", job.start_time)
     check_optional_time("end_time", job.end_time)
@@ -139,8 +197,10 @@ def _check_outcome(job: Job, completions: Sequence[JobEvent]) -> None:
             raise InvalidJobError(job.id, "its complete event says another exit code or signal")
 
 
-def is_outcome(outcome: Outcome) -> bool:
+def is_outcome(outcome: object) -> bool:
     """Tell whether an outcome is an exit code, or the name of a signal."""
+    if not isinstance(outcome, Outcome):
+        return False
     code, name = outcome.exit_code, outcome.signal
     if name is None:
         return isinstance(code, int) and not isinstance(code, bool) and 0 <= code < 2**32
@@ -153,10 +213,11 @@ def accept_event(event: JobEvent, now: datetime, max_bytes: int = MAX_EVENT_BYTE
     InvalidEventError for a type other than `log` and `complete`, a `complete` without `success`, or text that isn't
     Unicode; InvalidTimeError; EventTooLargeError above `max_bytes` of UTF-8.
     """
+    _check_event(event)
     if event.type not in ("log", "complete"):
         raise InvalidEventError(f"the event type {event.type!r} is unknown: use log or complete")
     if event.type == "complete" and not isinstance(event.success, bool):
-        raise InvalidEventError("a complete event needs success=True or success=False")
+        raise InvalidEventError(f"a complete event needs success=True or success=False, not {event.success!r}")
     if event.success is not None and not isinstance(event.success, bool):
         raise InvalidEventError(f"success={event.success!r} is neither True, False nor None")
     if event.outcome is not None and (event.type != "complete" or not is_outcome(event.outcome)):
@@ -175,9 +236,12 @@ def accept_event(event: JobEvent, now: datetime, max_bytes: int = MAX_EVENT_BYTE
 def accept_events(events: Iterable[JobEvent], now: datetime, max_bytes: int = MAX_EVENT_BYTES) -> list[JobEvent]:
     """Return the events as `accept_event` does, or raise and accept none of them."""
     accepted = []
-    for event in events:
+    for event in as_list("events", events, "several JobEvents") if type(events) is not tuple else events:
         # Most events are of this kind, and in batches of them a call for each would cost as much as their encoding.
-        time = event.timestamp
+        try:
+            time = event.timestamp
+        except AttributeError:
+            raise InvalidEventError(f"{event!r} is no JobEvent") from None
         is_plain = event.type == "log" and event.success is None and type(time) is datetime and time.tzinfo is UTC
         if (
             is_plain
@@ -190,6 +254,11 @@ def accept_events(events: Iterable[JobEvent], now: datetime, max_bytes: int = MA
         else:
             accepted.append(accept_event(event, now, max_bytes))
     return accepted
+
+
+def _check_event(event: JobEvent) -> None:
+    if not isinstance(event, JobEvent):
+        raise InvalidEventError(f"{event!r} is no JobEvent")
 
 
 def spell(data: str) -> tuple[str, int]:

@@ -30,6 +30,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from ci_common.models import JobStatus, as_utc
+from ci_common.validation import is_number
 from ci_eventstore.errors import ConfigurationError
 
 #: Holds the leases of jobs that no controller takes: each ends with the process that has made it.
@@ -161,10 +162,10 @@ class Keys:
 
     def __post_init__(self) -> None:
         """Refuse what can't be a prefix or a partition count."""
-        if not PREFIX_PATTERN.fullmatch(self.prefix):
+        if not isinstance(self.prefix, str) or not PREFIX_PATTERN.fullmatch(self.prefix):
             raise ConfigurationError(f"the prefix {self.prefix!r} must be one or more of A-Z a-z 0-9 _ -")
-        if not 1 <= self.partitions <= 1024:
-            raise ConfigurationError(f"the partition count {self.partitions} must be between 1 and 1024")
+        if not is_number(self.partitions, 1, 1024, is_whole=True):
+            raise ConfigurationError(f"the partition count {self.partitions!r} must be between 1 and 1024")
 
     def tag(self, partition: int) -> str:
         """Return the hash tag of a partition."""

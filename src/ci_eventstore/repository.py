@@ -18,7 +18,9 @@ from ci_common.validation import (
     check_optional_time,
     check_position,
     check_text,
+    check_texts,
     check_time,
+    check_whole,
     optional_id,
 )
 from ci_eventstore.accounts.repository import AccountRepository
@@ -139,8 +141,7 @@ class RedisJobRepository(AccountRepository):
     async def close(self) -> None:
         """Send what is waiting to be sent, then close the connections.
 
-        Other event loops that use the repository close theirs when they run next, and aren't waited for. What `under`
-        returns closes nothing: that is for whoever has opened the repository.
+        Other event loops close their connections when they run next. What `under` returns closes nothing.
         """
         if self._claim is None:
             await self._stores.close()
@@ -177,8 +178,8 @@ class RedisJobRepository(AccountRepository):
     ) -> list[Job]:
         """Return up to `limit` jobs in the order of `list_jobs`, those that come after the job `before`."""
         wanted = None if status is None else JobStatus.parse(status)
-        before = optional_id("job id", before)
-        return await self._store.listings.page(optional_id("user id", user_id), wanted, limit, before)
+        owner, before = optional_id("user id", user_id), optional_id("job id", before)
+        return await self._store.listings.page(owner, wanted, check_whole("limit", limit), before)
 
     async def resolve_job_id(self, prefix: str) -> str:
         """Return the id that begins with `prefix`, if it is the only one; JobNotFoundError, AmbiguousPrefixError."""
@@ -252,7 +253,7 @@ class RedisJobRepository(AccountRepository):
         """Return a writer for a job's log; use it as an async context manager. Secrets are masked in what it writes."""
         check_id("job id", job_id)
         sink = JobLogSink(self._store.jobs, job_id, self._claim_on(job_id), self._settings.max_event_bytes)
-        return LogWriter(job_id, sink, secrets=secrets, settings=settings)
+        return LogWriter(job_id, sink, secrets=check_texts("secrets", secrets), settings=settings)
 
     async def get_events_since(self, job_id: str, last_event_id: int, user_id: str | None = None) -> list[JobEvent]:
         """Return all events after the one seen last; JobNotFoundError, InvalidPositionError."""
@@ -262,7 +263,7 @@ class RedisJobRepository(AccountRepository):
         self, job_id: str, after: int = 0, limit: int = 1000, user_id: str | None = None
     ) -> list[JobEvent]:
         """Return up to `limit` events after the given id."""
-        return await self._read(job_id, after, max(limit, 0), user_id)
+        return await self._read(job_id, after, max(check_whole("limit", limit), 0), user_id)
 
     async def follow_events(
         self, job_id: str, last_event_id: int = 0, user_id: str | None = None
@@ -313,6 +314,7 @@ class RedisJobRepository(AccountRepository):
         """
         keys = self._keys.job(check_id("job id", job_id))
         check_position(last_event_id)
+        check_text("incarnation", incarnation)
         owner = optional_id("user id", user_id)
         return await self._store.hub.follow(keys, last_event_id, owner, incarnation=incarnation)
 
@@ -332,7 +334,7 @@ class RedisJobRepository(AccountRepository):
 
         From there, at most 2,000 events or 2 MiB and one event have to be read to reach the line. JobNotFoundError.
         """
-        keys = self._keys.job(check_id("job id", job_id))
+        keys, line = self._keys.job(check_id("job id", job_id)), check_whole("line", line)
         await self._store.reader.extent(keys)
         return await self._store.reader.position_of_line(keys, line)
 
@@ -340,11 +342,11 @@ class RedisJobRepository(AccountRepository):
 
     async def verify(self, job_id: str | None = None, *, progress: Progress | None = None) -> list[Difference]:
         """Return where hashes and indexes differ from what the streams say: of one job, or of the whole store."""
-        return await self._store.projections.verify(job_id, progress)
+        return await self._store.projections.verify(optional_id("job id", job_id), progress)
 
     async def rebuild(self, job_id: str | None = None, *, progress: Progress | None = None) -> list[Difference]:
         """Mend what `verify` reports, while the store is in use, and return what was found."""
-        return await self._store.projections.rebuild(job_id, progress)
+        return await self._store.projections.rebuild(optional_id("job id", job_id), progress)
 
     async def restored(self) -> str:
         """Give the store another incarnation, since its data was restored from a backup; return it.

@@ -6,6 +6,7 @@ from typing import Literal
 from ci_common.validation import MAX_EVENT_BYTES
 from ci_eventstore.errors import ConfigurationError
 from ci_eventstore.events.append import HEAD_BYTES
+from ci_eventstore.setting_checks import check_number
 
 Durability = Literal["server", "replicated"]
 Access = Literal["read", "write"]
@@ -31,8 +32,7 @@ class Settings:
         if self.access not in ("read", "write"):
             raise ConfigurationError(f"access={self.access!r} must be 'read' or 'write'")
         for name in ("max_event_bytes", "max_head_bytes"):
-            if getattr(self, name) < 1:
-                raise ConfigurationError(f"{name}={getattr(self, name)} must be 1 or more")
+            check_number(self, name, 1, is_whole=True)
 
     @property
     def replicas(self) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from ci_common.errors import (
+    InvalidArgumentError,
     InvalidEventError,
     InvalidIdError,
     InvalidInputError,
@@ -115,6 +116,73 @@ WRONG_IN_THEMSELVES: dict[str, tuple[Call, type[InvalidInputError]]] = {
 }
 
 
+#: Arguments of a type that can't be, or out of range; each by what its error names. The job `job` runs.
+WRONG_TYPES: dict[str, list[Call]] = {
+    "create_user": [
+        lambda repository, bad: repository.create_user(bad),
+        lambda repository, bad: repository.create_user(new_user(name=bad)),
+        lambda repository, bad: repository.create_user(new_user(is_active=bad)),
+        lambda repository, bad: repository.create_user(new_user(created_at=bad)),
+    ],
+    "update_user_active": [lambda repository, bad: repository.update_user_active("ada", bad)],
+    "get_user_by_email": [lambda repository, bad: repository.get_user_by_email(bad)],
+    "get_api_key_by_hash": [lambda repository, bad: repository.get_api_key_by_hash(bad)],
+    "create_api_key": [
+        lambda repository, bad: repository.create_api_key(bad),
+        lambda repository, bad: repository.create_api_key(new_key(new_user(id="ada"), name=bad)),
+        lambda repository, bad: repository.create_api_key(new_key(new_user(id="ada"), is_active=bad)),
+        lambda repository, bad: repository.create_api_key(new_key(new_user(id="ada"), created_at=bad)),
+    ],
+    "update_api_key_last_used": [lambda repository, bad: repository.update_api_key_last_used("key", bad)],
+    "create_job": [
+        lambda repository, bad: repository.create_job(bad),
+        lambda repository, bad: repository.create_job(new_job(status=bad)),
+        lambda repository, bad: repository.create_job(new_job(name=bad)),
+        lambda repository, bad: repository.create_job(new_job(container_id=bad)),
+        lambda repository, bad: repository.create_job(new_job(zip_file_path=bad)),
+        lambda repository, bad: repository.create_job(new_job(command=bad)),
+        lambda repository, bad: repository.create_job(new_job(command=[bad])),
+        lambda repository, bad: repository.create_job(new_job(events=bad)),
+        lambda repository, bad: repository.create_job(new_job(events=[bad])),
+        lambda repository, bad: repository.create_job(new_job(created_at=bad)),
+        lambda repository, bad: repository.create_job(new_job(start_time=bad)),
+        lambda repository, bad: repository.create_job(new_job(status="completed", end_time=bad)),
+        lambda repository, bad: repository.create_job(new_job(status="completed", success=bad)),
+        lambda repository, bad: repository.create_job(new_job(status="completed", success=False, exit_code=bad)),
+        lambda repository, bad: repository.create_job(new_job(status="completed", success=False, signal=bad)),
+    ],
+    "page_jobs": [
+        lambda repository, bad: repository.page_jobs(status=bad),
+        lambda repository, bad: repository.page_jobs(limit=bad),
+    ],
+    "read_events": [lambda repository, bad: repository.read_events("job", limit=bad)],
+    "update_job_status": [
+        lambda repository, bad: repository.update_job_status("job", bad),
+        lambda repository, bad: repository.update_job_status("job", "running", start_time=bad),
+        lambda repository, bad: repository.update_job_status("job", "running", container_id=bad),
+    ],
+    "complete_job": [
+        lambda repository, bad: repository.complete_job("job", bad, NOON),
+        lambda repository, bad: repository.complete_job("job", True, bad),
+    ],
+    "cancel_job": [lambda repository, bad: repository.cancel_job("job", bad)],
+    "add_event": [
+        lambda repository, bad: repository.add_event("job", bad),
+        lambda repository, bad: repository.add_event("job", JobEvent(bad)),
+        lambda repository, bad: repository.add_event("job", JobEvent("log", bad)),
+        lambda repository, bad: repository.add_event("job", JobEvent("log", "x", timestamp=bad)),
+        lambda repository, bad: repository.add_event("job", JobEvent("complete", success=bad)),
+        lambda repository, bad: repository.add_event("job", JobEvent("complete", success=True, outcome=bad)),
+    ],
+    "add_events": [
+        lambda repository, bad: repository.add_events("job", bad),
+        lambda repository, bad: repository.add_events("job", [log(), bad]),
+    ],
+}
+#: None of these is what any of those arguments takes.
+WRONG_VALUES: list[Any] = [5.5, object(), {"a": 1}]
+
+
 class BadInputContract:
     """Bad input: one clear error each, nothing written."""
 
@@ -192,6 +260,37 @@ class BadInputContract:
         assert await fetch(repository, job_id) == before
         assert await repository.list_users() == [user]
         assert await repository.list_api_keys() == []
+
+    @pytest.mark.parametrize("calls", WRONG_TYPES.values(), ids=WRONG_TYPES)
+    async def test_an_argument_of_another_type_is_refused(self, repository: JobRepository, calls: list[Call]) -> None:
+        """Whatever is given in place of an argument, one clear error says what is wrong with it; nothing changes."""
+        user = new_user(id="ada")
+        await repository.create_user(user)
+        job_id = await create(repository, *lines(1), id="job", user_id="ada")
+        before = await fetch(repository, job_id)
+        for call in calls:
+            for bad in WRONG_VALUES:
+                with pytest.raises(InvalidInputError) as caught:
+                    await call(repository, bad)
+                assert repr(bad) in str(caught.value) or type(bad).__name__ in str(caught.value)
+        assert await repository.list_users() == [user]
+        assert await repository.list_api_keys() == []
+        assert [job.id for job in await repository.list_jobs()] == [job_id]
+        assert await fetch(repository, job_id) == before
+
+    async def test_a_text_is_no_list(self, repository: JobRepository) -> None:
+        """A command that is one text isn't taken for a list of letters, nor are single events for several."""
+        job_id = await create(repository)
+        for bad in ("make test", b"make test"):
+            with pytest.raises(InvalidArgumentError, match=r"command=.* must be a list of texts"):
+                new_job(command=bad)
+        for events in ("ab", log()):
+            with pytest.raises(InvalidInputError):
+                await repository.add_events(job_id, events)  # type: ignore[arg-type]
+        for limit in (True, "5", None, 1.0):
+            with pytest.raises(InvalidArgumentError, match="limit="):
+                await repository.page_jobs(limit=limit)  # type: ignore[arg-type]
+        assert (await fetch(repository, job_id)).events == []
 
     async def test_errors_have_one_root(self, repository: JobRepository) -> None:
         """Whoever catches RepositoryError catches them all; bad arguments are ValueErrors too."""

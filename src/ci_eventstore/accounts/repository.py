@@ -6,7 +6,7 @@ from datetime import datetime
 from ci_common.errors import InvalidIdError
 from ci_common.models import APIKey, User
 from ci_common.repository import JobRepository
-from ci_common.validation import check_api_key, check_id, check_time, check_user, optional_id
+from ci_common.validation import as_text, check_api_key, check_flag, check_id, check_time, check_user, optional_id
 from ci_eventstore.accounts.store import AccountStore
 
 
@@ -29,7 +29,7 @@ class AccountRepository(JobRepository):
 
     async def get_user_by_email(self, email: str) -> User | None:
         """Return the user with that email, whatever its case."""
-        return await self._accounts.get_user_by_email(email) if is_id(email) else None
+        return await self._accounts.get_user_by_email(email) if is_id(as_text("email", email)) else None
 
     async def list_users(self) -> list[User]:
         """Return all users, the oldest first."""
@@ -37,7 +37,7 @@ class AccountRepository(JobRepository):
 
     async def update_user_active(self, user_id: str, is_active: bool) -> None:
         """Let a user authenticate, or not; UserNotFoundError."""
-        await self._accounts.update_user_active(check_id("user id", user_id), is_active)
+        await self._accounts.update_user_active(check_id("user id", user_id), check_flag("is_active", is_active))
 
     async def create_api_key(self, api_key: APIKey) -> None:
         """Store a new key; UserNotFoundError, APIKeyAlreadyExistsError."""
@@ -46,6 +46,7 @@ class AccountRepository(JobRepository):
 
     async def get_api_key_by_hash(self, key_hash: str) -> APIKey | None:
         """Return the key with that hash, a revoked one too."""
+        as_text("API key hash", key_hash)
         return await self._accounts.get_api_key_by_hash(key_hash) if is_id(key_hash) else None
 
     async def list_api_keys(self, user_id: str | None = None) -> list[APIKey]:

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from ci_common.errors import RepositoryError
-from ci_common.validation import check_id
+from ci_common.validation import check_id, check_texts
 from ci_eventstore.claims.claim import CANCELLER, Claim, Claimed
 from ci_eventstore.claims.claimer import Claimer, Heard
 from ci_eventstore.claims.lease_keeper import LeaseKeeper
@@ -24,6 +24,7 @@ from ci_eventstore.controllers.intake import Intake
 from ci_eventstore.errors import ConfigurationError
 from ci_eventstore.processes.finishing import finish
 from ci_eventstore.repository import RedisJobRepository
+from ci_eventstore.setting_checks import check_number
 
 logger = logging.getLogger("ci_eventstore.controllers")
 
@@ -60,15 +61,11 @@ class ControllerSettings:
 
     def __post_init__(self) -> None:
         """Refuse what can't be."""
-        if self.concurrency < 1 or self.max_attempts < 1:
-            raise ConfigurationError("concurrency and max_attempts must be 1 or more")
-        if not 1 <= self.lease_seconds <= LONGEST_SECONDS:
-            raise ConfigurationError(f"lease_seconds={self.lease_seconds} must be from 1 to {LONGEST_SECONDS}")
-        if not SHORTEST_POLL_SECONDS <= self.poll_seconds <= LONGEST_SECONDS:
-            limits = f"from {SHORTEST_POLL_SECONDS} to {LONGEST_SECONDS}"
-            raise ConfigurationError(f"poll_seconds={self.poll_seconds} must be {limits}")
-        if not 0 <= self.grace_seconds <= LONGEST_SECONDS:
-            raise ConfigurationError(f"grace_seconds={self.grace_seconds} must be from 0 to {LONGEST_SECONDS}")
+        check_number(self, "concurrency", 1, is_whole=True)
+        check_number(self, "max_attempts", 1, is_whole=True)
+        check_number(self, "lease_seconds", 1, LONGEST_SECONDS)
+        check_number(self, "poll_seconds", SHORTEST_POLL_SECONDS, LONGEST_SECONDS)
+        check_number(self, "grace_seconds", 0, LONGEST_SECONDS)
 
 
 class Controller:
@@ -98,8 +95,10 @@ class Controller:
             raise ConfigurationError(f"a controller can't be named {CANCELLER!r}: so is who ends jobs that were lost")
         self.settings = settings or ControllerSettings()
         self._repository = repository
-        self._queues = [check_id("queue", queue) for queue in queues]
-        self._secrets = tuple(secrets)
+        self._queues = [check_id("queue", queue) for queue in check_texts("queues", queues)]
+        if not self._queues:
+            raise ConfigurationError("a controller needs one queue at least")
+        self._secrets = check_texts("secrets", secrets)
         self._running: dict[Claim, ClaimedJob] = {}
         self._woken = asyncio.Event()
         self._stopping = asyncio.Event()

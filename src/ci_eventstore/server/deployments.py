@@ -82,6 +82,8 @@ def from_url(url: str) -> Deployment:
 
     ConfigurationError says what is wrong.
     """
+    if not isinstance(url, str):
+        raise ConfigurationError(f"the URL must be text, not {type(url).__name__}")
     if urls.scheme_of(url) == "embedded":
         return _embedded(url)
     address = urls.read(url)

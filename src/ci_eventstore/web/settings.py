@@ -3,8 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ci_common.validation import check_id
+from ci_common.validation import check_id, check_texts
 from ci_eventstore.errors import ConfigurationError
+from ci_eventstore.setting_checks import check_number
+
+#: A shorter one would keep each stream busy with nothing.
+SHORTEST_HEARTBEAT_SECONDS = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,10 +28,12 @@ class WebSettings:
 
     def __post_init__(self) -> None:
         """Refuse what can't be."""
-        for name in ("max_project_bytes", "max_streams_per_user", "heartbeat_seconds"):
-            if getattr(self, name) <= 0:
-                raise ConfigurationError(f"{name}={getattr(self, name)} must be above 0")
-        for queue in self.queues or ():
+        check_number(self, "max_project_bytes", 1, is_whole=True)
+        check_number(self, "max_streams_per_user", 1, is_whole=True)
+        check_number(self, "heartbeat_seconds", SHORTEST_HEARTBEAT_SECONDS)
+        for queue in check_texts("queues", self.queues or ()):
             check_id("queue", queue)
+        if self.project_folder is not None and not isinstance(self.project_folder, Path):
+            raise ConfigurationError(f"project_folder={self.project_folder!r} must be a Path")
         if self.project_folder is not None and not self.project_folder.is_absolute():
             raise ConfigurationError(f"project_folder={str(self.project_folder)!r} must be an absolute path")

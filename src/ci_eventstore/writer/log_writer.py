@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from ci_common.errors import RepositoryError
+from ci_common.errors import InvalidArgumentError, RepositoryError
 from ci_eventstore.errors import (
     ConfigurationError,
     LogNotStoredError,
@@ -19,6 +19,7 @@ from ci_eventstore.errors import (
     StoreError,
     StoreUnavailableError,
 )
+from ci_eventstore.setting_checks import check_number
 from ci_eventstore.writer.chunk_sender import LOST_LINE, ChunkSender, LogSink
 from ci_eventstore.writer.chunks import CHUNK_SECONDS, Chunk, Chunker
 from ci_eventstore.writer.masking import Masker
@@ -48,8 +49,11 @@ class WriterSettings:
 
     def __post_init__(self) -> None:
         """Refuse what can't be."""
-        if not (self.pause_seconds >= 0 and self.patience_seconds >= 0 and self.spool_characters >= 1):
-            raise ConfigurationError(f"{self}: times must be 0 or more, and spool_characters 1 or more")
+        check_number(self, "pause_seconds", 0)
+        check_number(self, "patience_seconds", 0)
+        check_number(self, "spool_characters", 1, is_whole=True)
+        if self.rescue_directory is not None and not isinstance(self.rescue_directory, Path):
+            raise ConfigurationError(f"rescue_directory={self.rescue_directory!r} must be a Path")
 
 
 class LogWriter:
@@ -133,8 +137,10 @@ class LogWriter:
         if isinstance(data, str):
             text = without_halves(data)
             self._take_in(self._decoder.decode(b"", final=True) + text if self._decoder.getstate()[0] else text)
-        else:
+        elif isinstance(data, bytes | bytearray | memoryview):
             self._take_in(self._decoder.decode(data))
+        else:
+            raise InvalidArgumentError("data", data, "text or bytes")
         self._raise_failure()
         if self._chunker.has_full_chunk or time.monotonic() - self._yielded_at > self._settings.pause_seconds:
             await self._give_way()
