@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.command_line import CommandLine, Ended, Running, wait_for_file
+from tests.acceptance.command_line import CommandLine, Ended, Running, is_alive, wait_for_file
 from tests.acceptance.test_controller import log, start_controller, state, stop, submit
 from tests.servers import RealServer, wait_until
 
@@ -92,6 +92,21 @@ def check_that_the_job_goes_on(cli: CommandLine, folder: Path, *, is_over: bool)
     assert log(cli, "j").endswith("end\n")
     assert state(cli, "j") == ("completed", True)
     stop(controller)
+
+
+@pytest.mark.slow
+def test_a_second_signal_ends_the_wait_for_output(own_cli: CommandLine, tmp_path: Path) -> None:
+    """What a command has left behind may print on and on; the job is given back, and nothing of it is left."""
+    controller = start_controller(own_cli, "it", "--grace", "1h")
+    submit(own_cli, "j", "--", "sh", "-c", f"(while :; do echo more; sleep 0.2; done) & echo $! > {tmp_path}/pid")
+    process_id = int(wait_for_file(tmp_path / "pid"))
+    wait_until(lambda: own_cli.log_so_far("j").count(b"more\n") > 3, "output behind the command's end")
+    controller.send(signal.SIGTERM)
+    time.sleep(0.5)
+    controller.send(signal.SIGTERM)
+    ended = end_within(controller, SECOND_SIGNAL_SECONDS)
+    assert (ended.code, is_alive(process_id)) == (0, False), ended.err
+    assert state(own_cli, "j") == ("queued", None)
 
 
 @pytest.mark.slow

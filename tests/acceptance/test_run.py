@@ -171,22 +171,31 @@ def test_a_full_disk_does_not_stop_the_command(cli: CommandLine) -> None:
     assert cli.log("it").decode() == "1\n2\n3\n"
 
 
+@pytest.mark.slow
 def test_something_left_behind_does_not_keep_run_waiting(cli: CommandLine, tmp_path: Path) -> None:
-    """A process in the background that keeps the output open is left alone, and said."""
-    script = f"sleep 1000 & echo $! > {tmp_path}/pid; echo done"
-    done = cli("run", "--", "sh", "-c", script)
-    cli.shell('kill "$1"', (tmp_path / "pid").read_text().strip())
-    assert (done.code, done.out) == (0, b"done\n")
-    assert "something it started holds its output" in done.err
+    """A process in the background that keeps the output open is left alone, and named, here and in the log."""
+    script = f"sleep 1000 & echo $! > {tmp_path}/pid; printf done"
+    done = cli("run", "--id", "it", "--", "sh", "-c", script)
+    process_id = (tmp_path / "pid").read_text().strip()
+    cli.shell('kill "$1"', process_id)
+    assert (done.code, done.out) == (0, b"done")
+    end = f"its output is cut off here; what these print from here on isn't stored: sleep ({process_id})"
+    line = f"the command has ended, and nothing came for 2s: {end}"
+    assert line in done.err
+    assert cli.log("it").decode() == f"done\n[{line}]\n"
 
 
+@pytest.mark.slow
 def test_a_flood_from_something_left_behind_ends(cli: CommandLine, tmp_path: Path) -> None:
     """A process in the background that prints without end doesn't keep `run` going."""
     done = cli("run", "--", "sh", "-c", f"(while :; do echo y; done) & echo $! > {tmp_path}/pid; sleep 0.1; exit 5")
     cli.shell('kill "$1" || true', (tmp_path / "pid").read_text().strip())
     assert done.code == 5
     log = cli.log(done.job_id)
-    assert (log.startswith(done.out), log.removeprefix(done.out).lstrip(b"\n")) == (True, b"[exit code 5]\n")
+    assert log.startswith(done.out)
+    said, end = log.removeprefix(done.out).lstrip(b"\n").splitlines()
+    assert said.startswith(b"[the command has ended, and its output went on for 30s: ")
+    assert end == b"[exit code 5]"
 
 
 def test_two_runs_share_the_embedded_server(cli: CommandLine) -> None:

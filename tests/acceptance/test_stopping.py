@@ -3,12 +3,15 @@
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.acceptance.command_line import PROGRAM, CommandLine, Running, is_alive, python, until_signal, wait_for_file
 
+#: A second signal ends the program within 5 seconds; the rest is the machine's, which may be busy.
+SECOND_SIGNAL_SECONDS = 5.0 + 1.5
 #: Prints an unfinished line with its own id and its child's, which ignores Ctrl-C as a shell's background jobs do.
 TWO_PROCESSES = """
 import os, signal, subprocess
@@ -96,6 +99,24 @@ def test_a_second_signal_kills(cli: CommandLine) -> None:
     assert done.code == 137
     assert not is_alive(int(done.out.split()[1]))
     assert status(cli) == ("cancelled", False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_signal_ends_the_wait_for_more_output(cli: CommandLine, tmp_path: Path, times: int) -> None:
+    """The command has ended by then, so the job ends with its result; within seconds, whoever goes on printing."""
+    script = f"(while :; do echo more; sleep 0.2; done) & echo $! > {tmp_path}/pid; exit 3"
+    running = cli.start("run", "--id", "it", "--", "sh", "-c", script)
+    process_id = int(wait_for_file(tmp_path / "pid"))
+    running.wait_for_output(b"more\nmore\nmore\n")
+    for _ in range(times):
+        running.send(signal.SIGTERM)
+    began = time.monotonic()
+    done = running.end()
+    assert time.monotonic() - began < SECOND_SIGNAL_SECONDS
+    os.kill(process_id, signal.SIGKILL)
+    assert (done.code, status(cli)) == (3, ("completed", False))
+    assert "the job was to end: its output is cut off here" in cli.log("it").decode()
 
 
 def test_ctrl_c_in_a_terminal_stops_the_command(cli: CommandLine) -> None:

@@ -110,8 +110,9 @@ async def controller(repository: RedisJobRepository, **options: Unpack[Options])
     of a sixth attempt.
 
     A job that was cancelled, or lost, or has no time left, has its command stopped, with all that it started in its
-    process group: what is left after 10 seconds is killed. What a command leaves behind is killed as well, and so is
-    everything if this program itself is killed; its jobs then go to other controllers when their leases run out.
+    process group: what is left after 10 seconds is killed. What a command leaves behind is killed as well, once it has
+    printed nothing for 2 seconds, or printed on for 30. So is everything if this program itself is killed; its jobs
+    then go to other controllers when their leases run out.
 
     Ctrl-C, SIGTERM and SIGHUP: no more jobs are taken, those that run have the time of --grace, and then go back into
     their queue. A second signal kills and gives back at once, and ends this program within 5 seconds, whatever the

@@ -15,9 +15,10 @@ from ci_eventstore.cli.job_end import JobEnd, Step
 from ci_eventstore.cli.job_log import JobLog, note_of
 from ci_eventstore.cli.messages import say, saying_warnings_of
 from ci_eventstore.cli.stdout import StandardOutput
-from ci_eventstore.cli.stopping import LAST_OUTPUT_SECONDS, Stop, Stopper
+from ci_eventstore.cli.stopping import Stop, Stopper
 from ci_eventstore.processes.command import Command, CommandOutput
 from ci_eventstore.processes.guard import LeaderGuard
+from ci_eventstore.processes.last_output import Holder, cut_line, find_holders, wait_for_rest
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.writer.masking import Masker
 from ci_eventstore.writer.time_limit import TimeLimit
@@ -88,6 +89,9 @@ class JobRun:
         if self._log is not None:
             self._log.hurry(seconds)
         self._limit.shorten(seconds)
+        if self._outcome is not None and self._terminal is not None:
+            # The command has ended, so a reader of its output isn't waited for either.
+            self._terminal.abandon()
         self._repository.parts.hurry(seconds)
 
     async def _attend(self, command: Command, guard: LeaderGuard) -> int:
@@ -103,24 +107,30 @@ class JobRun:
             await self._stopper.finish()
             # From now on the number of its group may become another one's.
             await guard.dismiss()
-            await asyncio.wait({pump}, timeout=LAST_OUTPUT_SECONDS)
-            self._wait_no_longer(command.output)
-            await pump
+            await self._end_output(command.output, pump, log)
             self._ended_at = utc_now()
         command.output.close()
-        if command.output.was_cut_off:
-            say("the command has ended, but something it started holds its output: what that prints now is not stored")
         return exit_code_of_process(returncode)
 
     def _open_log(self) -> JobLog:
         assert self._log is not None
         return self._log
 
-    def _wait_no_longer(self, output: CommandOutput) -> None:
-        """Take what the command has printed; when it was stopped, don't wait for a reader of this output either."""
+    async def _end_output(self, output: CommandOutput, pump: "asyncio.Task[None]", log: JobLog) -> None:
+        """Take what is still printed once the command has ended; what is cut off is said, here and in the log."""
+        was_stopped, holders = self._stopper.stop is not None, list[Holder]()
+        cut = await wait_for_rest(output, pump, was_stopped=was_stopped)
+        if cut is not None:
+            holders = await asyncio.to_thread(find_holders, output)
         output.stop_waiting()
         if self._stopper.stop is not None and self._terminal is not None:
+            # Nor is a reader of this output waited for.
             self._terminal.abandon()
+        await pump
+        if cut is not None and output.was_cut_off:
+            line = cut_line(cut, [], holders)
+            say(line.strip("[]\n"))
+            await log.write(line.encode() if log.ends_a_line else b"\n" + line.encode())
 
     async def _pump(self, output: CommandOutput, log: JobLog) -> None:
         while piece := await output.read():

@@ -75,6 +75,9 @@ async def run(repository: RedisJobRepository, **options: Unpack[Options]) -> int
     in its process group; what is left after 10 seconds, or at a second Ctrl-C, is killed. The job ends as cancelled,
     when the command has ended. After a second Ctrl-C this program ends within 5 seconds, whatever the store does.
 
+    When the command has ended, what it has left behind may still print: that is stored until nothing comes for 2
+    seconds, or 30 are over; then a line in the log says what could still have printed.
+
     The job ends with this program: if that is killed, so is the command, and the job fails when the lease has run out
     and a controller, `serve`, `tail` or `jobs` looks.
 

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 
 from ci_eventstore.cli.messages import say
 from ci_eventstore.processes.command import Command
+from ci_eventstore.processes.last_output import STOPPED_SECONDS
 
 #: How long a command that was asked to stop may take.
 GRACE_SECONDS = 10.0
-#: How long output is waited for that something else than the command itself may still print.
-LAST_OUTPUT_SECONDS = 2.0
 #: How long the store is waited for once someone wants this program to end.
 STORE_SECONDS = 5.0
 #: The same once they say so again and the command itself has ended.
@@ -68,7 +67,9 @@ class Stopper:
 
     def stop_for_store(self) -> None:
         """Stop because someone wants the job cancelled."""
-        if self.stop is None and self._command is not None and not self._command.has_ended:
+        if self._command is not None and self._command.has_ended:
+            self._command.output.stop_waiting()
+        elif self.stop is None and self._command is not None:
             say("the job is to be cancelled: stopping the command")
             self.stop = Stop(signal.SIGTERM, from_store=True)
             self._hurry(STORE_SECONDS)
@@ -90,11 +91,12 @@ class Stopper:
         is_only_waiting = self._was_told and command is not None and command.has_ended
         self._hurry(LAST_STORE_SECONDS if is_only_waiting else STORE_SECONDS)
         self._was_told = True
+        if command is not None and command.has_ended:
+            # The rest of its output isn't waited for either.
+            command.output.stop_waiting()
         if command is not None and self._deadline is not None:
             self._kill(command)
-        elif command is not None and command.has_ended:
-            command.output.stop_waiting()
-        else:
+        elif command is None or not command.has_ended:
             self.stop = Stop(number, from_store=False)
             if command is not None:
                 say(f"{number.name}: stopping the command; once more kills it")
@@ -112,7 +114,7 @@ class Stopper:
 
     def _is_late(self) -> bool:
         """Whether what is left of the group should have ended long ago, killed as it was."""
-        return self._deadline is None or self._now() > self._deadline + LAST_OUTPUT_SECONDS
+        return self._deadline is None or self._now() > self._deadline + STOPPED_SECONDS
 
     @staticmethod
     def _now() -> float:

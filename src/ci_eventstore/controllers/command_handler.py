@@ -19,12 +19,11 @@ from ci_eventstore.processes.command import Command, Place
 from ci_eventstore.processes.environment import without_own
 from ci_eventstore.processes.finishing import finish
 from ci_eventstore.processes.guard import GuardedGroup
+from ci_eventstore.processes.last_output import STOPPED_SECONDS, Cut, Holder, cut_line, find_holders, wait_for_rest
 from ci_eventstore.server.deployments import JOB_VARIABLE
 
 #: How long a command that was asked to stop may take.
 STOP_SECONDS = 10.0
-#: How long output is waited for that something else than the command itself may still print.
-LAST_OUTPUT_SECONDS = 2.0
 #: How long the store is waited for in a hurry.
 STORE_SECONDS = 5.0
 
@@ -59,6 +58,7 @@ class CommandHandler:
         self._tell = tell
         self._stop_seconds = STOP_SECONDS
         self._running: dict[GuardedGroup, ClaimedJob] = {}
+        self._pumps: set[_Pump] = set()
 
     def hurry(self) -> None:
         """Kill what runs, and whatever is yet to be stopped, without asking it first."""
@@ -67,6 +67,8 @@ class CommandHandler:
             if not claimed.is_over:
                 claimed.log.hurry(STORE_SECONDS)
             group.kill()
+        for pump in self._pumps:
+            pump.wait_no_longer()
 
     async def __call__(self, claimed: ClaimedJob) -> bool:
         """Run one job, and return whether its command succeeded."""
@@ -138,12 +140,17 @@ class CommandHandler:
     async def _execute(self, claimed: ClaimedJob, words: Sequence[str], folder: Path, group: GuardedGroup) -> int:
         command = await self._start(claimed, words, folder, group)
         pump = _Pump(command, claimed)
+        self._pumps.add(pump)
         try:
             if not await pump.is_over_within(self._time_limit_seconds):
                 limit = format_duration(self._time_limit_seconds or 0)
                 raise _FailedError(f"stopped after {limit}, its time limit")
+            pump.is_to_wait = True
         finally:
-            await finish(self._stop(command, group, pump))
+            try:
+                await finish(self._stop(command, group, pump), pump.wait_no_longer)
+            finally:
+                self._pumps.discard(pump)
         return await command.wait()
 
     async def _start(self, claimed: ClaimedJob, words: Sequence[str], folder: Path, group: GuardedGroup) -> Command:
@@ -178,6 +185,8 @@ class _Pump:
         self._command = command
         self._claimed = claimed
         self._ends_a_line = True
+        #: Whether the command has ended by itself, so that what it has left behind may print more.
+        self.is_to_wait = False
         self._ended = asyncio.create_task(command.wait())
         self._carrying = asyncio.create_task(self._carry())
 
@@ -193,16 +202,30 @@ class _Pump:
         return self._ended.done()
 
     async def finish(self, group: GuardedGroup) -> None:
-        """Take what was printed until now, and end the group and the output."""
-        if self._command.has_ended:
-            await asyncio.wait({self._carrying}, timeout=LAST_OUTPUT_SECONDS)
+        """Take what is still printed, and end the group and the output; what is cut off is said in the log."""
+        output, holders = self._command.output, list[Holder]()
+        cut = await wait_for_rest(output, self._carrying, was_stopped=not self.is_to_wait)
+        if cut is not None:
+            holders = await asyncio.to_thread(find_holders, output)
         group.kill()
-        await asyncio.wait({self._carrying}, timeout=LAST_OUTPUT_SECONDS)
-        self._command.output.stop_waiting()
+        await asyncio.wait({self._carrying}, timeout=STOPPED_SECONDS)
+        output.stop_waiting()
         await asyncio.wait({self._carrying, self._ended})
-        self._command.output.close()
-        if self._carrying.exception() is None and not self._ends_a_line and not self._claimed.lost.is_set():
+        output.close()
+        if self._carrying.exception() is None and not self._claimed.lost.is_set():
+            await self._end_log(cut, group.number, holders)
+
+    def wait_no_longer(self) -> None:
+        """Take what is printed by now, as the job is to end."""
+        self._command.output.stop_waiting()
+
+    async def _end_log(self, cut: Cut | None, group: int, holders: Sequence[Holder]) -> None:
+        """End the line that is open, and say what was cut off."""
+        if not self._ends_a_line:
             await self._claimed.write("\n")
+        if cut is not None and (holders or self._command.output.was_cut_off):
+            killed = [holder for holder in holders if holder.group == group]
+            await self._claimed.write(cut_line(cut, killed, [other for other in holders if other not in killed]))
 
     async def _carry(self) -> None:
         while piece := await self._command.output.read():

@@ -5,9 +5,11 @@ import contextlib
 import errno
 import fcntl
 import os
+import select
 import signal
 import sys
 import termios
+import time
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,9 +29,14 @@ LAST_LOOK_SECONDS = 0.5
 class CommandOutput:
     """The reading end of the pipe or the pseudo-terminal that a command prints to."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, terminal: str | None = None) -> None:
+        """Read from one end; the path of a pseudo-terminal's other end is given."""
         os.set_blocking(descriptor, False)
         self.descriptor = descriptor
+        #: As the system shows it for those that have the other end open.
+        self.other_end = terminal or f"pipe:[{os.fstat(descriptor).st_ino}]"
+        #: When something was read last, by the monotonic clock.
+        self.read_at = 0.0
         #: Whether it ended although some process still had the other end open.
         self.was_cut_off = False
         self._readable = asyncio.Event()
@@ -55,10 +62,17 @@ class CommandOutput:
                 if error.errno == errno.EIO:
                     return b""
                 raise
+            self.read_at = time.monotonic()
             if self._bytes_left is not None:
                 self.was_cut_off = self._bytes_left == 0
                 self._bytes_left -= len(piece)
             return piece
+
+    def has_unread(self) -> bool:
+        """Tell whether something is there that isn't read yet, be it the end."""
+        poll = select.poll()
+        poll.register(self.descriptor, select.POLLIN)
+        return bool(poll.poll(0))
 
     def stop_waiting(self) -> None:
         """Let the output end with what has been printed by now, whoever may still hold the other end."""
@@ -112,7 +126,7 @@ class Command:
         in the new process, before that becomes the command: threads that hold locks may not run then.
         """
         reading, writing = _open_terminal() if pty else os.pipe()
-        output = CommandOutput(reading)
+        output = CommandOutput(reading, os.ttyname(writing) if pty else None)
         started: list[Process] = []
 
         async def start() -> None:

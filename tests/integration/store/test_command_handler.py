@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import re
 import resource
+import signal
 import tempfile
 import zipfile
 from collections.abc import Awaitable, Callable, Iterator
@@ -13,7 +15,9 @@ import pytest
 from ci_common.models import Job
 from ci_eventstore.controllers import ClaimedJob, CommandHandler, WorkFolder
 from ci_eventstore.errors import MachineError
+from ci_eventstore.processes import last_output
 from ci_eventstore.repository import RedisJobRepository
+from tests.acceptance.command_line import is_alive
 from tests.leftovers import cancel_everywhere, children, descriptors, nothing_is_left
 from tests.waiting import wait_until
 
@@ -137,6 +141,65 @@ async def test_unpacking_can_be_cancelled(take: Take, folder: WorkFolder, tmp_pa
     with pytest.raises(asyncio.CancelledError):
         await running
     assert job_folders(tmp_path) == []
+
+
+SLOW_FILTER = "exec > >(while read line; do sleep 0.1; echo $line; done); printf '%s\\n' 1 2 3 4 5 6 7 8 9"
+
+
+@pytest.fixture
+def short_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Output is waited for for less long."""
+    monkeypatch.setattr(last_output, "QUIET_SECONDS", 0.5)
+
+
+@pytest.mark.slow
+async def test_output_behind_a_commands_end_is_stored(
+    take: Take, folder: WorkFolder, repository: RedisJobRepository, short_silence: None
+) -> None:
+    """As long as it comes: what the command has printed goes through a filter that takes its time."""
+    async with await take("bash", "-c", SLOW_FILTER) as job:
+        assert await CommandHandler(folder)(job)
+    assert await log_of(repository, job) == "1\n2\n3\n4\n5\n6\n7\n8\n9\n"
+
+
+@pytest.mark.slow
+async def test_what_is_killed_for_its_output_is_named(
+    take: Take, folder: WorkFolder, repository: RedisJobRepository, short_silence: None
+) -> None:
+    """It printed nothing any more, but could have; what has left the group is named as well, and goes on."""
+    async with await take("sh", "-c", "sleep 1000 & setsid sleep 999 & printf end") as job:
+        assert await CommandHandler(folder)(job)
+    found = re.fullmatch(
+        r"end\n\[the command has ended, and nothing came for 2s: its output is cut off here; "
+        r"killed, as they could still print: sleep \((\d+)\); "
+        r"what these print from here on isn't stored: sleep \((\d+)\)\]\n",
+        await log_of(repository, job),
+    )
+    assert found is not None
+    os.kill(int(found[2]), signal.SIGKILL)
+    await wait_until(lambda: not is_alive(int(found[1])))
+
+
+@pytest.mark.parametrize("how", ["cancel", "hurry"])
+async def test_whoever_ends_a_job_ends_the_wait_for_its_output(
+    take: Take, folder: WorkFolder, tmp_path: Path, how: str
+) -> None:
+    """At once, though the output goes on."""
+    handler = CommandHandler(folder)
+    job = await take("sh", "-c", f"(while :; do echo; sleep 0.1; done) & touch {tmp_path}/ended")
+    running = asyncio.ensure_future(handler(job))
+    await wait_until(lambda: (tmp_path / "ended").exists() and any(pump.is_to_wait for pump in handler._pumps))
+    if how == "cancel":
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            async with asyncio.timeout(10):
+                await running
+    else:
+        handler.hurry()
+        async with asyncio.timeout(10):
+            assert await running
+    await job._close_log()
+    assert handler._pumps == set()
 
 
 async def test_a_command_sees_nothing_of_the_store(
