@@ -84,20 +84,29 @@ class EventReader:
         """
         events: list[JobEvent] = []
         last = extent.position if limit is None else min(extent.position, after + limit)
+        count = extent.page_entries
         while after < last:
-            entries = await self._page(keys, after, last, extent.page_entries, previous)
+            entries = await self._page(keys, after, last, count, previous)
+            known = len(events)
             after = _take_visible(keys.job_id, entries, after, events)
             previous = events[-1]
+            count = next_page_entries(count, events[known:], PAGE_BYTES)
         return events
 
     async def last_text(self, keys: JobKeys, until: int, extent: Extent) -> str:
         """Return the text of the last event up to a position that has any; "" if none has. StreamDamagedError."""
-        while until > 0:
-            after = max(until - LAST_EVENTS, 0)
+        count = LAST_EVENTS
+        while until > 0 and extent.bytes:
+            after = max(until - count, 0)
             for event in reversed(await self.read(keys, after, extent, until - after)):
                 if event.type == "log" and event.data:
                     return event.data
             until = after
+            if count == LAST_EVENTS:
+                # There is no text behind the first entry of the sparse index that has all of it.
+                index = await self._index(keys)
+                until = min(until, next((entry.position for entry in index if entry.bytes >= extent.bytes), until))
+            count = min(4 * count, PAGE_ENTRIES)
         return ""
 
     async def ring(self, keys: JobKeys) -> Ring | None:
@@ -127,13 +136,16 @@ class EventReader:
 
     async def milestone(self, keys: JobKeys, what: Literal["position", "lines", "bytes"], limit: int) -> Milestone:
         """Return the last entry of the sparse index with at most so many positions, lines or bytes before it."""
-        texts = as_texts(await self._server.read("LRANGE", keys.index, 0, -1))
-        try:
-            entries = [Milestone(*map(int, text.split(" "))) for text in texts]
-        except (ValueError, TypeError) as error:
-            raise ProjectionDamagedError(keys.job_id, f"its sparse index can't be read: {error}") from error
+        entries = await self._index(keys)
         place = bisect_right(entries, limit, key=lambda entry: int(getattr(entry, what)))
         return entries[place - 1] if place else START
+
+    async def _index(self, keys: JobKeys) -> list[Milestone]:
+        texts = as_texts(await self._server.read("LRANGE", keys.index, 0, -1))
+        try:
+            return [Milestone(*map(int, text.split(" "))) for text in texts]
+        except (ValueError, TypeError) as error:
+            raise ProjectionDamagedError(keys.job_id, f"its sparse index can't be read: {error}") from error
 
     async def records(self, keys: JobKeys, after: Place, until: Place) -> AsyncIterator[list[tuple[Place, Record]]]:
         """Yield everything in a stream after one place up to another, facts too, a page at a time."""
@@ -151,6 +163,15 @@ class EventReader:
                 first = f"({page[-1][0]}"
             if len(page) < PAGE_ENTRIES:
                 return
+
+
+def next_page_entries(count: int, page: Sequence[JobEvent], page_bytes: int) -> int:
+    """Return how many entries the page after one of `count` may have, by the size of the events in that. Pure.
+
+    A log's average says little of a part of it: a few big events make small pages of all the small ones.
+    """
+    size = sum(len(event.data or "") for event in page)
+    return max(10, min(PAGE_ENTRIES, 4 * count, page_bytes * len(page) // max(size, 1)))
 
 
 async def raise_missing(server: Server, keys: JobKeys) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from ci_common.models import JobEvent, to_rfc3339
 from ci_eventstore.events.reader import Milestone
+from ci_eventstore.jobs.evolve import log_text, text_size
 from ci_eventstore.web.sse import readable
 
 
@@ -27,6 +28,16 @@ def number(events: Sequence[JobEvent], start: Milestone) -> list[Numbered]:
         before, lines = lines, lines + text.count("\n")
         numbered.append(Numbered(event, before + 1, lines if text.endswith("\n") else lines + bool(text)))
     return numbered
+
+
+def milestone_after(events: Sequence[Numbered], start: Milestone) -> Milestone:
+    """Return how many lines and bytes there are up to the last of these events, which follow a milestone."""
+    sizes = [text_size(log_text(numbered.event)) for numbered in events]
+    return Milestone(
+        events[-1].event.id or start.position,
+        start.lines + sum(lines for _, lines in sizes),
+        start.bytes + sum(size for size, _ in sizes),
+    )
 
 
 def to_page(events: Sequence[Numbered], after: int) -> dict[str, Any]:

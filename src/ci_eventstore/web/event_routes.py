@@ -12,7 +12,7 @@ from ci_eventstore.jobs.state import JobState, to_job
 from ci_eventstore.web import sse
 from ci_eventstore.web.added_end import AddedEnd, EndAdding
 from ci_eventstore.web.errors import WebError
-from ci_eventstore.web.event_page import Numbered, number, to_page
+from ci_eventstore.web.event_page import Numbered, milestone_after, number, to_page
 from ci_eventstore.web.log_text import is_outgrown
 from ci_eventstore.web.start import Answer, Asked, Start, decide_start, parse_asked
 from ci_eventstore.web.state import Web
@@ -115,19 +115,15 @@ class EventRoutes:
         if line is not None:
             numbered = await self._from_line(job_id, state, line, limit)
             return to_page(numbered, state.position) | said
-        return to_page(await self._behind(job_id, state, position, limit), position) | said
+        return to_page(await self._after(job_id, state, position, limit), position) | said
 
-    async def _behind(self, job_id: str, state: JobState, after: int, limit: int) -> list[Numbered]:
-        """Return events behind a position; those before it since the last milestone are read to count lines."""
-        start = await self._milestone(job_id, "position", after)
-        numbered: list[Numbered] = []
-        while len(numbered) < limit:
-            found = await self._read(job_id, state, start, min(limit, PAGE_EVENTS))
-            if not found:
-                break
-            numbered += [entry for entry in found if (entry.event.id or 0) > after]
-            start = _milestone_behind(found, start)
-        return numbered[:limit]
+    async def _after(
+        self, job_id: str, state: JobState, after: int, limit: int, start: Milestone | None = None
+    ) -> list[Numbered]:
+        """Return events after a position; those before it since a milestone are read with them, to count lines."""
+        start = start or await self._milestone(job_id, "position", after)
+        skipped = after - start.position
+        return (await self._read(job_id, state, start, skipped + limit))[skipped:]
 
     async def _from_line(self, job_id: str, state: JobState, line: int, limit: int) -> list[Numbered]:
         """Return events from the one on that a line of the log begins in; none if there is no such line."""
@@ -135,8 +131,11 @@ class EventRoutes:
         while found := await self._read(job_id, state, start, PAGE_EVENTS):
             for entry in found:
                 if entry.last_line >= line:
-                    return await self._behind(job_id, state, (entry.event.id or 1) - 1, limit)
-            start = _milestone_behind(found, start)
+                    return await self._after(job_id, state, (entry.event.id or 1) - 1, limit, start)
+            start = milestone_after(found, start)
+            if start.lines >= line - 1:
+                # The line before has ended, and only events without text are left out.
+                start = max(start, await self._milestone(job_id, "bytes", start.bytes))
         return []
 
     async def _milestone(self, job_id: str, what: Any, limit: int) -> Milestone:
@@ -147,10 +146,3 @@ class EventRoutes:
         store = self._repository.parts
         extent = Extent(state.position, state.end_position, state.bytes)
         return number(await store.reader.read(store.keys.job(job_id), start.position, extent, limit), start)
-
-
-def _milestone_behind(events: list[Numbered], start: Milestone) -> Milestone:
-    """Return how many lines there are up to the last of these events."""
-    last = events[-1]
-    newlines = (last.event.data or "").count("\n") if last.event.type == "log" else 0
-    return Milestone(last.event.id or start.position, last.line - 1 + newlines, 0)

@@ -6,8 +6,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 from ci_common.models import JobEvent
 from ci_eventstore.events.log_lines import TimestampedLines, log_bytes
-from ci_eventstore.events.reader import EventReader, Extent
+from ci_eventstore.events.reader import EventReader, Extent, Milestone, next_page_entries
 from ci_eventstore.events.ring import Ring
+from ci_eventstore.jobs.evolve import log_text, text_size
 from ci_eventstore.jobs.state import JobState
 from ci_eventstore.keys import JobKeys
 
@@ -39,7 +40,7 @@ class LogText:
         """Yield the bytes from `first` up to the one before `end`."""
         start = await self._reader.milestone(self._keys, "bytes", first)
         skipped, left = first - start.bytes, end - first
-        async for events in self.pages(start.position):
+        async for events in self.pages(start):
             for piece in _pieces(b"".join(map(log_bytes, events))):
                 wanted = piece[skipped : skipped + left]
                 skipped = max(skipped - len(piece), 0)
@@ -55,25 +56,36 @@ class LogText:
         skipped = 0 if last is None else max(await self._line_count() - last, 0)
         start = await self._reader.milestone(self._keys, "lines", skipped - 1)
         skipped -= start.lines
-        async for events in self._pages_and_ring(start.position):
+        async for events in self._pages_and_ring(start):
             data = b"".join(map(render, events))
             start_byte, skipped = _skip(data, skipped)
             for piece in _pieces(data[start_byte:]):
                 yield piece
 
-    async def _pages_and_ring(self, after: int) -> AsyncIterator[Sequence[JobEvent]]:
-        async for events in self.pages(after):
+    async def _pages_and_ring(self, start: Milestone) -> AsyncIterator[Sequence[JobEvent]]:
+        async for events in self.pages(start):
             yield events
         for events in self._ring.pages() if self._ring is not None else ():
             yield events
 
-    async def pages(self, after: int) -> AsyncIterator[Sequence[JobEvent]]:
-        """Yield the events after a position; StreamDamagedError if the log becomes another one meanwhile."""
-        previous = None
-        while after < self._extent.position:
-            events = await self._reader.read(self._keys, after, self._extent, self._page_events, previous)
+    async def pages(self, start: Milestone) -> AsyncIterator[Sequence[JobEvent]]:
+        """Yield the events after a milestone, up to the last one with text; those without text may be left out.
+
+        StreamDamagedError if the log becomes another one meanwhile.
+        """
+        after, seen, previous = start.position, start.bytes, None
+        count = self._page_events
+        while after < self._extent.position and seen < self._extent.bytes:
+            events = await self._reader.read(self._keys, after, self._extent, count, previous)
             yield events
             after, previous = after + len(events), events[-1]
+            size = sum(text_size(log_text(event))[0] for event in events)
+            seen += size
+            count = min(next_page_entries(count, events, PAGE_BYTES), PAGE_EVENTS)
+            if not size:
+                further = await self._reader.milestone(self._keys, "bytes", seen)
+                if further.position > after:
+                    after, previous = further.position, None
 
     async def _line_count(self) -> int:
         """Return how many lines the log has; what stands behind the last newline is one."""
