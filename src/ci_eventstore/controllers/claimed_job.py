@@ -112,7 +112,7 @@ class ClaimedJob:
     async def fail(self, reason: str) -> None:
         """End the job as failed, with the reason as the last line of its log; LeaseLostError."""
         await self.body.take_back()
-        await self.write(f"[{reason}]\n")
+        await self.storage.say(self.log, f"[{reason}]\n")
         await self._end(lambda: self.storage.persist(lambda: self._move_to(JobStatus.FAILED), "failed"))
 
     async def release(self, *, patiently: bool = True) -> None:
@@ -133,7 +133,7 @@ class ClaimedJob:
             times = (state.hand_backs or 0) + 1
             await self.fail(f"given up: {times} times its controller couldn't run it, the last time {reason}")
             return
-        await self.write(f"[handed back: controller {controller} can't run it, {reason}]\n")
+        await self.storage.say(self.log, f"[handed back: controller {controller} can't run it, {reason}]\n")
 
         def write() -> Awaitable[None]:
             return self._shared.parts.jobs.execute(self.job.id, HandBack(controller), str(self.claim), state)
@@ -229,7 +229,7 @@ class ClaimedJob:
 
     async def _fail_by(self, error: BaseException) -> None:
         logger.warning("a job failed by an exception", exc_info=error, extra={"job_id": self.job.id})
-        await self.write("".join(traceback.format_exception(error)))
+        await self.storage.say(self.log, "".join(traceback.format_exception(error)))
         await self.fail(f"the handler raised {type(error).__name__}")
 
     async def _move_to(self, status: JobStatus) -> None:

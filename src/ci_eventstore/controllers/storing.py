@@ -65,6 +65,15 @@ class EndStorage:
         except TimeoutError as error:
             raise StoreUnavailableError("the store gave no answer in the time that was left") from error
 
+    async def say(self, log: LogWriter, text: str) -> None:
+        """Write to the job's log how the job ends. A log that is broken for good doesn't keep the job from ending."""
+        try:
+            await log.write(text)
+        except LogNotStoredError as failure:
+            # What is only away, or isn't the job's any more, is told as such.
+            if isinstance(failure.__cause__, LeaseLostError | OutcomeUnknownError | StoreUnavailableError):
+                raise
+
     async def close_log(self, log: LogWriter) -> None:
         """Store the rest of the job's log; what can't be stored is in a file, of which the controller's log tells."""
         try:

@@ -4,8 +4,10 @@ import asyncio
 import codecs
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -104,6 +106,7 @@ class LogWriter:
         if self._sender is None:
             self._loop = asyncio.get_running_loop()
             self._sender = asyncio.create_task(self._send_all())
+            self._sender.add_done_callback(self._note_end)
 
     async def __aenter__(self) -> Self:
         """Begin to send."""
@@ -183,13 +186,13 @@ class LogWriter:
         if self._loop is not asyncio.get_running_loop():
             error = OtherEventLoopError(f"the log writer of job {self._job_id!r}")
             if self._loop is not None and self._loop.is_closed() and self._chunker.characters:
-                self._give_up("", error)
+                self._give_up(error)
             raise self._failure if self._failure and self._failure.size_bytes else error
 
     def _raise_failure(self) -> None:
         """Raise if the writer has given up, with what was written since in the rescue file, too."""
         if self._failure is not None:
-            self._rescue(self._failure.__cause__)
+            self._give_up(self._failure.__cause__)
             raise self._failure
 
     def _take_in(self, text: str) -> None:
@@ -213,11 +216,8 @@ class LogWriter:
             await self.until_over()
             raise
         finally:
-            if self._failure is None and self._sender is not None and self._sender.cancelled():
-                # Before it had begun.
-                self._give_up("", StoreError(CANCELLED))
-            elif self._failure is not None:
-                self._rescue(self._failure.__cause__)
+            if self._failure is not None:
+                self._give_up(self._failure.__cause__)
         return self._failure
 
     async def _give_way(self) -> None:
@@ -251,16 +251,20 @@ class LogWriter:
                 text = LOST_LINE
                 async with self._limit.hold():
                     await self._chunks.look_back()
-        except RepositoryError as error:
-            self._give_up(text, error)
         except TimeoutError:
-            self._give_up(text, StoreUnavailableError("the store gave no answer in the time that was left"))
+            self._give_up(StoreUnavailableError("the store gave no answer in the time that was left"), text)
         except asyncio.CancelledError:
-            self._give_up(text, StoreError(CANCELLED))
+            self._give_up(StoreError(CANCELLED), text)
             raise
         except Exception as error:
-            logger.exception("the task that stores a log failed", extra={"job_id": self._job_id})
-            self._give_up(text, error)
+            if not isinstance(error, RepositoryError):
+                logger.exception("the task that stores a log failed", extra={"job_id": self._job_id})
+            self._give_up(error, text)
+
+    def _note_end(self, sender: "asyncio.Task[None]") -> None:
+        """Give up for a sender that couldn't: it was cancelled before it had begun, or even giving up has failed."""
+        if self._failure is None and (sender.cancelled() or sender.exception() is not None):
+            self._give_up(StoreError(CANCELLED) if sender.cancelled() else sender.exception())
 
     @property
     def _has_more(self) -> bool:
@@ -287,21 +291,20 @@ class LogWriter:
             if left <= 0:
                 return
             self._changed.clear()
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(left):
                     await self._changed.wait()
-            except TimeoutError:
-                return
 
-    def _give_up(self, text: str, error: Exception) -> None:
-        """Keep what isn't stored in a file, and tell whoever writes."""
-        self._rescue_file.add(text)
-        self._rescue(error)
-        self._has_room.set()
-
-    def _rescue(self, cause: BaseException | None) -> None:
-        """Put what waits into the rescue file, and say how much that has by now."""
-        while self._has_more:
-            self._rescue_file.add(self._take_chunk()[0].text)
+    def _give_up(self, cause: BaseException | None, text: str = "") -> None:
+        """Put a text and what waits into the rescue file, and tell whoever writes, and how much that has by now."""
+        if not self._rescue_file.add_all(chain([text], self._rest())):
+            # It may be that secrets can't be masked.
+            self._rescue_file.give_up(self._chunker.characters)
+            self._chunker = Chunker()
         self._failure = LogNotStoredError(self._job_id, self._rescue_file.size_bytes, self._rescue_file.path)
         self._failure.__cause__ = cause
+        self._has_room.set()
+
+    def _rest(self) -> Iterator[str]:
+        while self._has_more:
+            yield self._take_chunk()[0].text

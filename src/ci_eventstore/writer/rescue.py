@@ -3,7 +3,10 @@
 import logging
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
+
+from ci_eventstore.writer.surrogates import without_halves
 
 logger = logging.getLogger("ci_eventstore.writer")
 
@@ -22,7 +25,7 @@ class RescueFile:
 
     def add(self, text: str) -> None:
         """Keep text behind what is kept already; after a first failure nothing more is kept, and `path` is None."""
-        data = text.encode("utf-8", "surrogateescape")
+        data = without_halves(text).encode("utf-8", "surrogateescape")
         self.size_bytes += len(data)
         if self._is_broken or not data:
             return
@@ -30,7 +33,22 @@ class RescueFile:
             self._append(data)
         except OSError as error:
             logger.error("the rest of a log can't be kept in %s: %s", self.path or "a local file", error)
-            self.path, self._is_broken = None, True
+            self.give_up()
+
+    def add_all(self, texts: Iterable[str]) -> bool:
+        """Keep several texts; False if they couldn't be made or kept, for a reason that nobody has thought of."""
+        try:
+            for text in texts:
+                self.add(text)
+        except Exception:
+            logger.exception("the rest of a log can't be kept")
+            return False
+        return True
+
+    def give_up(self, size_bytes: int = 0) -> None:
+        """Keep nothing from now on, text of a size included; what was kept so far isn't all."""
+        self.size_bytes += size_bytes
+        self.path, self._is_broken = None, True
 
     def _append(self, data: bytes) -> None:
         if self.path is None:

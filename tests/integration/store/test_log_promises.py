@@ -203,6 +203,89 @@ async def test_whatever_breaks_the_sender_is_told(
     assert await stored(repository) == "stored\n"
 
 
+@pytest.mark.parametrize(
+    ("place", "is_kept"),
+    [
+        ("ci_eventstore.jobs.log_sink.JobLogSink.append", True),
+        ("ci_eventstore.writer.chunk_sender.ChunkSender.send", True),
+        ("ci_eventstore.writer.time_limit.TimeLimit.hold", True),
+        ("ci_eventstore.writer.log_writer.LogWriter._pause", True),
+        # Secrets can't be masked any more, or no file can be written: then nothing is kept.
+        ("ci_eventstore.writer.masking.Masker.mask", False),
+        ("ci_eventstore.writer.log_writer.LogWriter._take_chunk", False),
+    ],
+)
+async def test_wherever_a_writer_breaks_that_is_told(
+    repository: RedisJobRepository, job: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, is_kept: bool
+) -> None:
+    """By `flush`, `write` and the end, none of which waits for ever; the rest is in the file if that can be."""
+
+    def break_down(*arguments: object) -> None:
+        raise ZeroDivisionError
+
+    settings = WriterSettings(pause_seconds=0, rescue_directory=tmp_path)
+    writer = repository.log_writer(job, secrets=["hunter2"], settings=settings)
+    writer.open()
+    await writer.write("stored\n")
+    await writer.flush()
+    monkeypatch.setattr(place, break_down)
+    with contextlib.suppress(LogNotStoredError):
+        await writer.write("one\n")
+    async with asyncio.timeout(10):
+        await writer.until_over()
+        for _ in range(2):
+            with pytest.raises(LogNotStoredError) as caught:
+                await writer.write("two\n")
+            assert isinstance(caught.value.__cause__, ZeroDivisionError)
+        with pytest.raises(LogNotStoredError):
+            await writer.flush()
+        with pytest.raises(LogNotStoredError) as caught:
+            await writer.close()
+    rest = "" if place.endswith("_pause") else "one\n"
+    assert texts_in(tmp_path) == ([rest + "two\ntwo\n"] if is_kept else [])
+    assert (caught.value.path is not None) is is_kept
+    assert await stored(repository) == ("stored\n" if rest else "stored\none\n")
+
+
+async def test_a_rescue_file_that_breaks_is_told(
+    repository: RedisJobRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it is, the writer has given up."""
+
+    def break_down(*arguments: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("ci_eventstore.writer.rescue.RescueFile._append", break_down)
+    writer = repository.log_writer("none", settings=WriterSettings(rescue_directory=tmp_path))
+    writer.open()
+    await writer.write("x")
+    async with asyncio.timeout(10):
+        with pytest.raises(LogNotStoredError, match="could not be kept in a local file either") as caught:
+            await writer.flush()
+    assert caught.value.path is None
+    with pytest.raises(LogNotStoredError):
+        await writer.close()
+
+
+async def test_a_job_whose_log_is_broken_fails_once(
+    repository: RedisJobRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its end is stored, so it isn't run again."""
+
+    async def break_down(self: object, chunk: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(chunk_sender.ChunkSender, "send", break_down)
+    await repository.create_job(Job(id="j", status="queued"))
+    [claimed] = await repository.claims.claim("default", "c1", 1, 30.0)
+    async with ClaimedJob(repository, claimed) as running:
+        await running.write("one\n")
+        raise ValueError("the handler's own")
+    found = await repository.get_job_summary("j")
+    assert found is not None
+    assert found.status == "failed"
+
+
 async def test_a_sender_that_is_cancelled_is_told(repository: RedisJobRepository, job: str, tmp_path: Path) -> None:
     """As when an event loop ends: nobody waits for it, and its text is in the file."""
     writer = repository.log_writer(job, settings=WriterSettings(rescue_directory=tmp_path))
