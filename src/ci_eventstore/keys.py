@@ -225,6 +225,27 @@ class Keys:
         return f"{{{self.prefix}:accounts}}:{name}"
 
 
+def ids_key(tag: str) -> str:
+    """Return the key of a partition's job ids."""
+    return f"{tag}:ids"
+
+
+def keys_of_claim(tag: str, job_id: str) -> tuple[str, str]:
+    """Return the keys of a job that is claimed: its hash and its stream."""
+    return f"{tag}:job:{job_id}", f"{tag}:events:{job_id}"
+
+
+def keys_of_completion(tag: str, job_id: str) -> tuple[str, str, str]:
+    """Return the keys of a job that is completed: its hash, its stream and its writers' last calls."""
+    return f"{tag}:job:{job_id}", f"{tag}:events:{job_id}", f"{tag}:calls:{job_id}"
+
+
+def queue_of_tickets(keys: Keys, key: str) -> QueueKeys | None:
+    """Return the queue whose users' tickets a key holds; None for a key of another kind."""
+    tag, separator, name = key.partition(":tickets:")
+    return QueueKeys(name, tag) if separator and tag in keys.tags else None
+
+
 def queues_key(keys: Keys) -> str:
     """Return the key of the set of the queues' names."""
     return f"{keys.tag(0)}:queues"

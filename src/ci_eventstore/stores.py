@@ -64,9 +64,10 @@ class Stores:
             return
         _check_no_parents(loop)
         async with self._opening.current:
+            if loop in self._places:
+                return
             if self._last is not None:
                 self._another(loop)
-            if loop in self._places:
                 return
             try:
                 store = await Store.open(self._shared, self._keys, self._settings)

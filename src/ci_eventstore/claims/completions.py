@@ -14,7 +14,7 @@ from ci_eventstore.events.codec import encode_event
 from ci_eventstore.events.flusher import fail_all
 from ci_eventstore.events.log_index import INDEX_BYTES, INDEX_EVENTS
 from ci_eventstore.jobs.state import encode_field
-from ci_eventstore.keys import QueueKeys, jobs_key, listing_member
+from ci_eventstore.keys import QueueKeys, jobs_key, keys_of_completion, listing_member
 from ci_eventstore.server.client import Server
 from ci_eventstore.server.scripts import load_script
 
@@ -144,7 +144,7 @@ def _describe(line: _Line, batch: Sequence[_Waiting]) -> tuple[list[str], list[s
     for one in batch:
         claimed, event = one.claimed, one.event
         job, claim = claimed.job, claimed.claim
-        keys += (f"{tag}:job:{claim.job_id}", f"{tag}:events:{claim.job_id}", f"{tag}:calls:{claim.job_id}")
+        keys += keys_of_completion(tag, claim.job_id)
         owner = 0 if job.user_id is None else owners.setdefault(job.user_id, len(owners) + 1)
         member = listing_member(job.created_at, claim.job_id)
         time = encode_field(event.timestamp) or ""

@@ -18,7 +18,7 @@ from ci_eventstore.claims.queue_names import queue_names
 from ci_eventstore.errors import ProjectionDamagedError, StoreError
 from ci_eventstore.events.caller import Ledger
 from ci_eventstore.jobs.state import CLAIMED_FIELDS, claimed_state, encode_field, from_hash
-from ci_eventstore.keys import Keys, QueueKeys, jobs_key, member_job_id
+from ci_eventstore.keys import Keys, QueueKeys, jobs_key, keys_of_claim, member_job_id
 from ci_eventstore.server.client import Server
 from ci_eventstore.server.replies import Reply, as_text, as_texts
 from ci_eventstore.server.scripts import load_script
@@ -288,7 +288,7 @@ class ClaimStore:
         call = call or f"{self._session}-{next(self._numbers)}"
         arguments: list[Any] = [controller, call, lease_ms, *time, keys.channel, *counts, CLAIMED_FIELDS]
         for place, (job_id, user_id, member) in enumerate(candidates):
-            all_keys += (f"{tag}:job:{job_id}", f"{tag}:events:{job_id}")
+            all_keys += keys_of_claim(tag, job_id)
             owner = owners.setdefault(user_id, len(owners) + 1) if user_id else 0
             arguments += (job_id, user_id, member, tokens[16 * place : 16 * place + 16], owner)
         for user_id in owners:

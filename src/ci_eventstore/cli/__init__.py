@@ -10,7 +10,7 @@ except ModuleNotFoundError as missing:
 
     def main() -> None:
         """Say what has to be installed first."""
-        sys.exit("ci-eventstore: the command line needs one more package: pip install 'ci-eventstore[cli]'")
+        sys.exit("ci-eventstore: the command line needs one more package: install ci-eventstore with its extra [cli]")
 
 
 __all__ = ["main"]

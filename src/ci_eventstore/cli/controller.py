@@ -56,10 +56,15 @@ class Options(TypedDict):
     multiple=True,
     default=("default",),
     show_default=True,
-    help="Take jobs of this queue; may be given several times.",
+    help="Take jobs from this queue; may be given several times.",
 )
 @click.option(
-    "--concurrency", metavar="N", type=click.IntRange(min=1), default=1, show_default=True, help="So many at a time."
+    "--concurrency",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Run up to N jobs at once.",
 )
 @click.option(
     "--lease",
@@ -67,7 +72,7 @@ class Options(TypedDict):
     callback=read_duration,
     default="30s",
     show_default=True,
-    help="A controller that gives no sign of life for so long loses its jobs to others.",
+    help="A controller that doesn't renew its leases for this long loses its jobs to others.",
 )
 @click.option(
     "--time-limit", metavar="TIME", callback=read_duration, help="Stop a command that takes longer; the job fails."
@@ -78,7 +83,7 @@ class Options(TypedDict):
     callback=read_duration,
     default="30s",
     show_default=True,
-    help="How long running jobs may go on after a signal to end.",
+    help="How long running jobs may go on after a signal to stop.",
 )
 @click.option("--name", metavar="NAME", help="What the controller is called; by default after its machine and process.")
 @click.option(
@@ -101,7 +106,7 @@ class Options(TypedDict):
 @unseen
 @uses_store
 async def controller(repository: RedisJobRepository, **options: Unpack[Options]) -> int:
-    """Run jobs of a queue, until told to end.
+    """Take jobs from queues and run them, until stopped.
 
     Each job's command is a process in a new folder, with the job's project unpacked in it, and with this program's
     environment, but for the variables that begin with CI_EVENTSTORE_ and those of --secret-env; its id is in

@@ -32,7 +32,7 @@ MEANINGS = {
     ExitCode.STORE: "the store can't be reached, isn't suitable, or failed",
     ExitCode.INPUT_OUTPUT: "output can't be written, as on a full disk",
     ExitCode.INTERRUPTED: "ended by Ctrl-C",
-    ExitCode.BROKEN_PIPE: "whoever read the output has gone",
+    ExitCode.BROKEN_PIPE: "the reader of the output has gone",
 }
 
 _USAGE_ERRORS = (InvalidInputError, AlreadyExistsError, ConflictError, ConfigurationError, AmbiguousPrefixError)

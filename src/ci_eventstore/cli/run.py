@@ -39,7 +39,9 @@ class Options(TypedDict):
     ),
 )
 @click.option("--name", metavar="TEXT", help="What the job is called.")
-@click.option("--user", metavar="USER", help="Whose job it is: an id or an email.")
+@click.option(
+    "--user", metavar="USER", help="Whose job it is: an id or an email. Without it, no API key sees the job over HTTP."
+)
 @click.option("--id", "job_id", metavar="ID", help="The job's id; a random one if it is left out.")
 @click.option(
     "--pty", is_flag=True, help="Run the command on a pseudo-terminal, so that it shows colours and progress."
@@ -58,7 +60,7 @@ class Options(TypedDict):
     callback=read_duration,
     default="30s",
     show_default=True,
-    help="If this program gives no sign of life for that long, its job ends as failed.",
+    help="If this program doesn't renew its lease for this long, its job fails.",
 )
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @uses_store

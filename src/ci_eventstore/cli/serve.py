@@ -48,19 +48,26 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
         "serve --root-path /ci",
     )
 )
-@click.option("--host", metavar="ADDRESS", default="127.0.0.1", show_default=True, help="Where to listen.")
+@click.option("--host", metavar="ADDRESS", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option(
-    "--port", metavar="N", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any that is free."
+    "--port",
+    metavar="N",
+    type=click.IntRange(0, 65535),
+    default=8000,
+    show_default=True,
+    help="The port to listen on; 0 takes any that is free.",
 )
 @click.option(
-    "--no-auth", is_flag=True, help="Let everybody see and do everything; on this machine's own address only."
+    "--no-auth", is_flag=True, help="Let everybody on this machine see and do everything; only with a loopback address."
 )
-@click.option("--root-path", metavar="PATH", default="", help="What a proxy in front takes off paths, such as /ci.")
+@click.option(
+    "--root-path", metavar="PATH", default="", help="The prefix that a proxy removes from paths, such as /ci."
+)
 @click.option(
     "--zip-dir",
     metavar="DIR",
     type=click.Path(path_type=Path),
-    help="Keep jobs' zip files here.  [default: ~/.local/share/ci-eventstore/files]",
+    help="The folder for uploaded zip files.  [default: ~/.local/share/ci-eventstore/files]",
 )
 @click.option(
     "--max-zip-mib",
@@ -68,7 +75,7 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     type=click.IntRange(min=1),
     default=100,
     show_default=True,
-    help="How big they may be.",
+    help="The largest zip file accepted, in MiB.",
 )
 @click.option(
     "--max-streams",
@@ -76,7 +83,7 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     type=click.IntRange(min=1),
     default=100,
     show_default=True,
-    help="How many live streams a user may have open at once.",
+    help="The most live streams that one user may have open.",
 )
 @click.option(
     "--queue",
@@ -97,19 +104,19 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
 async def serve(repository: RedisJobRepository, **options: Unpack[Options]) -> None:
     """Serve jobs over HTTP.
 
-    Users send their API keys (`key create`); browsers log in with one. Each sees the jobs that are their own. With
-    --no-auth there are no users: whoever is on this machine sees all jobs, and runs commands if there is a controller;
-    pages of other sites, open in your browser, can't.
+    Users send their API keys (`key create`); browsers log in with one. A user sees their own jobs; jobs without a user
+    are seen by nobody. With --no-auth there are no users: everybody on this machine sees all jobs, and can run commands
+    if there is a controller; pages of other sites that are open in your browser can't.
 
-    Ctrl-C and SIGTERM: live streams end, their clients come back to the next server, and nothing is lost.
+    At Ctrl-C and SIGTERM live streams end; their clients reconnect to the next server and lose nothing.
 
-    There is no TLS here: put a proxy in front, such as nginx (docs/server.md).
+    TLS is left to a proxy in front, such as nginx (docs/server.md).
     """
     try:
         from ci_eventstore.web import WebSettings, create_app, this_machine_sees_everything
         from ci_eventstore.web.server import WebServer, listen, server_config
     except ModuleNotFoundError as missing:
-        text = f"serve needs {missing.name}, which isn't installed: pip install 'ci-eventstore[server]'"
+        text = f"serve needs {missing.name}, which isn't installed: install ci-eventstore with its extra [server]"
         raise click.ClickException(text) from None
     if options["no_auth"] and options["host"] not in LOOPBACK:
         raise click.UsageError("--no-auth is for this machine alone: leave --host out")

@@ -40,9 +40,13 @@ class Options(TypedDict):
         "submit --zip project.zip -- sh -c 'make && make install'",
     ),
 )
-@click.option("--queue", metavar="NAME", default="default", show_default=True, help="Which controllers are to run it.")
+@click.option(
+    "--queue", metavar="NAME", default="default", show_default=True, help="The queue, whose controllers run the job."
+)
 @click.option("--name", metavar="TEXT", help="What the job is called.")
-@click.option("--user", metavar="USER", help="Whose job it is: an id or an email.")
+@click.option(
+    "--user", metavar="USER", help="Whose job it is: an id or an email. Without it, no API key sees the job over HTTP."
+)
 @click.option("--id", "job_id", metavar="ID", help="The job's id; a random one if it is left out.")
 @click.option(
     "--dir",

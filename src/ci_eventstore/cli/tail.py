@@ -26,7 +26,7 @@ PROVISIONAL = (
 NOTES: Mapping[str, str] = {
     FactType.TRUNCATING: "the log has outgrown its budget: what comes now is left out, but for its end, shown when the "
     "job ends",
-    NoticeType.GAP: "part of the log isn't there any more: it goes on behind it",
+    NoticeType.GAP: "part of the log isn't there any more: it goes on after it",
     NoticeType.RESET: "the store has lost part of what was shown, or has another log now: it begins again here",
 }
 

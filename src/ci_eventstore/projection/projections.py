@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from ci_common.errors import JobNotFoundError
 from ci_eventstore.claims.queue_names import rebuild_queue_names
-from ci_eventstore.keys import JobKeys, Keys, QueueKeys, all_keys_pattern
+from ci_eventstore.keys import JobKeys, Keys, all_keys_pattern, ids_key, queue_of_tickets
 from ci_eventstore.projection.accounts import AccountProjections
 from ci_eventstore.projection.differences import Difference, Progress
 from ci_eventstore.projection.glance import doubtful
@@ -64,7 +64,7 @@ class Projections:
             0,
             sum(
                 score if isinstance(score, int) else 0
-                for score in await self._server.read_many([("ZCARD", f"{tag}:ids") for tag in self._keys.tags])
+                for score in await self._server.read_many([("ZCARD", ids_key(tag)) for tag in self._keys.tags])
             ),
         )
         async for page in self._server.scan_pages("SCAN", "MATCH", all_keys_pattern(self._keys)):
@@ -101,9 +101,9 @@ class Projections:
                 if index is not None:
                     async for difference in self._strays.verify(index, mends=mends):
                         yield difference
-                tag, separator, name = key.partition(":tickets:")
-                if separator and tag in self._keys.tags:
-                    async for difference in self._tickets.verify(QueueKeys(name, tag), mends=mends):
+                queue = queue_of_tickets(self._keys, key)
+                if queue is not None:
+                    async for difference in self._tickets.verify(queue, mends=mends):
                         yield difference
 
     async def _check_exists(self, job_id: str) -> None:

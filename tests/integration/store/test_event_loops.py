@@ -33,6 +33,8 @@ def shared(valkey: RealServer) -> Iterator[RedisJobRepository]:
         await repository.close()
 
     asyncio.run(end())
+    # What loops that were closed under it have left is complained of here, not in another test.
+    gc.collect()
 
 
 def public_names() -> set[str]:

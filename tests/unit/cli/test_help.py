@@ -93,5 +93,5 @@ def test_without_click_it_says_what_to_install() -> None:
     """An installation without the extra has the program, too."""
     code = "import sys; sys.modules['click'] = None; from ci_eventstore.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    message = "ci-eventstore: the command line needs one more package: pip install 'ci-eventstore[cli]'\n"
+    message = "ci-eventstore: the command line needs one more package: install ci-eventstore with its extra [cli]\n"
     assert (done.returncode, done.stdout, done.stderr) == (1, "", message)

@@ -34,7 +34,7 @@ def test_the_page_of_commands_is_what_they_say() -> None:
 def test_the_program_of_the_readme_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """With only its server replaced, it prints the job's two events."""
     [program] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    monkeypatch.setattr(RedisJobRepository, "from_url", lambda url: MemoryJobRepository())
+    monkeypatch.setattr(RedisJobRepository, "from_url", MemoryJobRepository)
     exec(compile(program, "README.md", "exec"), {"__name__": "readme"})
     assert capsys.readouterr().out.splitlines() == [
         "1 {'type': 'log', 'data': 'Running tests...\\n'}",
