@@ -3,5 +3,6 @@
 from ci_eventstore.errors import StoreError
 from ci_eventstore.projection.differences import Difference
 from ci_eventstore.repository import RedisJobRepository
+from ci_eventstore.writer.masking import PreparedSecrets
 
-__all__ = ["Difference", "RedisJobRepository", "StoreError"]
+__all__ = ["Difference", "PreparedSecrets", "RedisJobRepository", "StoreError"]

@@ -18,7 +18,6 @@ from ci_common.validation import (
     check_optional_time,
     check_position,
     check_text,
-    check_texts,
     check_time,
     check_whole,
     optional_id,
@@ -45,6 +44,7 @@ from ci_eventstore.settings import Access, Durability, Settings
 from ci_eventstore.store import Store
 from ci_eventstore.stores import Stores
 from ci_eventstore.writer.log_writer import LogWriter, WriterSettings
+from ci_eventstore.writer.masking import SecretTexts
 
 logger = logging.getLogger("ci_eventstore.jobs")
 
@@ -248,12 +248,12 @@ class RedisJobRepository(AccountRepository):
             await self._execute(job_id, AppendEvents(tuple(accepted)))
 
     def log_writer(
-        self, job_id: str, *, secrets: Iterable[str] = (), settings: WriterSettings | None = None
+        self, job_id: str, *, secrets: SecretTexts = (), settings: WriterSettings | None = None
     ) -> LogWriter:
         """Return a writer for a job's log; use it as an async context manager. Secrets are masked in what it writes."""
         check_id("job id", job_id)
         sink = JobLogSink(self._store.jobs, job_id, self._claim_on(job_id), self._settings.max_event_bytes)
-        return LogWriter(job_id, sink, secrets=check_texts("secrets", secrets), settings=settings)
+        return LogWriter(job_id, sink, secrets=secrets, settings=settings)
 
     async def get_events_since(self, job_id: str, last_event_id: int, user_id: str | None = None) -> list[JobEvent]:
         """Return all events after the one seen last; JobNotFoundError, InvalidPositionError."""

@@ -182,6 +182,18 @@ def test_secrets_are_masked(cli: CommandLine, folder: Path) -> None:
     stop(controller)
 
 
+def test_a_controller_says_no_secret(cli: CommandLine, folder: Path) -> None:
+    """Neither in the log nor on its own standard error, though `repr` is applied to what can't be started."""
+    secret = 'it\'s\\a "secret"-0815'
+    cli.environment = {**cli.environment, "TOKEN": secret}
+    controller = start_controller(cli, "it", "--secret-env", "TOKEN")
+    submit(cli, "it", "--", f"./{secret}")
+    assert log(cli, "it") == "['./***' can't be started: No such file or directory]\n"
+    said = stop(controller)
+    assert "job it ended: './***' can't be started" in said
+    assert "secret" not in said
+
+
 def test_what_a_command_leaves_behind_is_killed(cli: CommandLine, folder: Path) -> None:
     """The job has its command's result, and nothing of it runs on."""
     controller = start_controller(cli, "it")

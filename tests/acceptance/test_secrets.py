@@ -1,9 +1,11 @@
 """`run --secret-env`: the value of the variable reaches the terminal, and nothing else."""
 
+import base64
 import json
 import os
 import re
 import shlex
+import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -201,7 +203,47 @@ def test_a_rescue_file_has_masks(own_cli: CommandLine, server: RealServer, tmp_p
     assert rescued.read_text() in ("<***>\nhunt", "one\n<***>\nhunt")
 
 
+#: Prints on both outputs; the secret itself is first heard of there.
+NAMES_A_SECRET = """
+printf 'before\\n::add-'; sleep 0.3; printf 'mask::made-%s\\r\\n' up-1 >&2
+printf '<made-%s>\\n' up-1; printf '<made-%s>\\n' up-1 >&2; printf 'made-%s' up-1 | base64
+echo ::add-mask::abc; printf '::add-mask::%s-%s' last one
+"""
+
+
+def test_a_command_names_a_secret(own_cli: CommandLine, server: RealServer) -> None:
+    """`::add-mask::` is heard on either output, masks on both, and is never stored; in `run` and in a controller."""
+    stored = b"before\n<***>\n<***>\n***\n[::add-mask:: masks nothing: it has fewer than 4 characters]\n"
+    done = own_cli("run", "--id", "it", "--", "sh", "-c", NAMES_A_SECRET)
+    assert b"::add-mask::" in done.out
+    controller = own_cli.start("controller", "--name", "masks", "--lease", "1s")
+    controller.wait_for_error("controller masks takes jobs")
+    own_cli("submit", "--id", "other", "--", "sh", "-c", NAMES_A_SECRET)
+    assert own_cli.log("other") == own_cli.log("it") == stored
+    controller.send(signal.SIGTERM)
+    assert controller.end().code == 0
+    for text in ("made-up-1", "last-one"):
+        assert found_in(server, text) == []
+
+
+def test_a_secret_in_another_spelling(own_cli: CommandLine, server: RealServer) -> None:
+    """In the log and in the arguments."""
+    own_cli.environment = {**own_cli.environment, "TOKEN": SECRET}
+    script = 'printf %s "ada:$TOKEN" | base64; set -x; : "$TOKEN !"'
+    encoded = base64.b64encode(f"ada:{SECRET}".encode()).decode()
+    done = own_cli("run", "--id", "it", "--secret-env", "TOKEN", "--", "sh", "-c", script, "-", f"Basic {encoded}")
+    assert encoded in done.text
+    left = own_cli.log("it").decode()
+    assert left.count("***") == 2
+    assert json.loads(own_cli("jobs", "show", "it", "--json").out)["command"][-1].startswith("Basic YWRhO")
+    for start in range(8, len(encoded) - 8):
+        assert found_in(server, encoded[start : start + 8]) == []
+
+
 UNUSABLE = {
+    "run --secret-env PIN -- touch ran": "the environment variable PIN has fewer than 4 characters",
+    "controller --secret-env PIN": "the environment variable PIN has fewer than 4 characters",
+    "controller --secret-env TOKEN --name my-hunter2": "--name or --queue holds a secret, and can't be masked",
     "run --secret-env NO_SUCH -- touch ran": "the environment variable NO_SUCH isn't set",
     "run --secret-env EMPTY -- touch ran": "the environment variable EMPTY is empty",
     "run --secret-env BLANK -- touch ran": "the environment variable BLANK holds only white space",
@@ -213,12 +255,13 @@ UNUSABLE = {
 @pytest.mark.parametrize(("arguments", "message"), UNUSABLE.items(), ids=UNUSABLE)
 def test_what_cannot_be_masked_is_refused(cli: CommandLine, tmp_path: Path, arguments: str, message: str) -> None:
     """No job is created and nothing is started; what is wrong is said, without the secret."""
-    variables = {"TOKEN": "hunter2", "EMPTY": "", "BLANK": " \n\t"}
+    variables = {"TOKEN": "hunter2", "EMPTY": "", "BLANK": " \n\t", "PIN": "007"}
     words = [str(tmp_path / word) if word == "ran" else word for word in shlex.split(arguments)]
     done = cli(*words, environment=variables)
     assert (done.code, done.out) == (2, b"")
     assert message in done.err.splitlines()[-1]
     assert "hunter2" not in done.err
+    assert "007" not in done.err
     assert not (tmp_path / "ran").exists()
     assert json.loads(cli("jobs", "list", "--json").out) == []
 

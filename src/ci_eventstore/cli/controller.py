@@ -14,7 +14,13 @@ from ci_eventstore.cli.durations import read_duration
 from ci_eventstore.cli.exits import ExitCode
 from ci_eventstore.cli.help import examples
 from ci_eventstore.cli.messages import say, saying_warnings_of
-from ci_eventstore.cli.secret_variables import Secrets, check_set, read_secrets
+from ci_eventstore.cli.secret_variables import (
+    Secrets,
+    check_holds_none,
+    check_set,
+    mask_standard_error,
+    read_secrets,
+)
 from ci_eventstore.cli.store import uses_store
 from ci_eventstore.cli.unseen import unseen
 from ci_eventstore.controllers import CommandHandler, Controller, ControllerSettings, WorkFolder
@@ -110,14 +116,16 @@ async def controller(repository: RedisJobRepository, **options: Unpack[Options])
 
     Each job's command is a process in a new folder, with the job's project unpacked in it, and with this program's
     environment, but for the variables that begin with CI_EVENTSTORE_ and those of --secret-env; its id is in
-    CI_EVENTSTORE_JOB_ID. What it prints is the job's log. The job is completed with the
-    command's result; it fails if there is no command, its project can't be unpacked, or its time is over, and instead
-    of a sixth attempt.
+    CI_EVENTSTORE_JOB_ID. What it prints is the job's log. The job is completed with the command's result; it fails if
+    there is no command, its project can't be unpacked, or its time is over, and instead of a sixth attempt.
 
     A job that was cancelled, or lost, or has no time left, has its command stopped, with all that it started in its
     process group: what is left after 10 seconds is killed. What a command leaves behind is killed as well, once it has
     printed nothing for 2 seconds, or printed on for 30. So is everything if this program itself is killed; its jobs
     then go to other controllers when their leases run out.
+
+    --secret-env masks a secret in the logs and in what this program says, in many spellings (docs/guarantees.md); a
+    line ::add-mask::VALUE that a command prints masks VALUE in the rest of the job's log, and isn't stored itself.
 
     Ctrl-C, SIGTERM and SIGHUP: no more jobs are taken, those that run have the time of --grace, and then go back into
     their queue. A second signal kills and gives back at once, and ends this program within 5 seconds, whatever the
@@ -134,6 +142,8 @@ async def controller(repository: RedisJobRepository, **options: Unpack[Options])
         concurrency=options["concurrency"], lease_seconds=options["lease"], grace_seconds=options["grace"]
     )
     queues = list(dict.fromkeys(options["queues"]))
+    mask = mask_standard_error(options["secrets"].texts)
+    check_holds_none("--name or --queue", " ".join([options["name"] or "", *queues]), mask)
     taking = Controller(
         repository, queues=queues, name=options["name"], secrets=options["secrets"].texts, settings=settings
     )

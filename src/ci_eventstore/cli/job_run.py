@@ -20,7 +20,7 @@ from ci_eventstore.processes.command import Command, CommandOutput
 from ci_eventstore.processes.guard import LeaderGuard
 from ci_eventstore.processes.last_output import Holder, cut_line, find_holders, wait_for_rest
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.writer.masking import Masker
+from ci_eventstore.writer.masking import Masker, PreparedSecrets
 from ci_eventstore.writer.time_limit import TimeLimit
 
 
@@ -35,9 +35,9 @@ class JobRun:
     ) -> None:
         self._repository = repository
         self._job = job
-        self._secrets = secrets
+        self._secrets = PreparedSecrets(secrets)
         self._lease_seconds = lease_seconds
-        self._mask = Masker(secrets).mask_all
+        self._masker = Masker(self._secrets)
         self._stopper = Stopper(self._hurry)
         self._log: JobLog | None = None
         self._limit = TimeLimit()
@@ -73,7 +73,7 @@ class JobRun:
     async def _create(self) -> Holding:
         claim = await self._repository.parts.holders.create(self._job, new_holder(), self._lease_seconds)
         self._repository = self._repository.under(claim)
-        self._log = JobLog(self._repository.log_writer(self._job.id, secrets=self._secrets))
+        self._log = JobLog(self._repository.log_writer(self._job.id, secrets=self._secrets), self._masker.add)
         return Holding(
             self._repository,
             claim,
@@ -149,7 +149,8 @@ class JobRun:
 
     async def _give_up(self, program: str, error: OSError) -> int:
         """End the job of a command that can't be started."""
-        reason = f"{self._mask(program)!r} can't be started: {self._mask(error.strerror or str(error))}"
+        why = self._masker.mask_all(error.strerror or str(error))
+        reason = f"{self._masker.mask_all(program)!r} can't be started: {why}"
         say(reason)
         is_missing = isinstance(error, FileNotFoundError) and shutil.which(program) is None
         code = ExitCode.COMMAND_NOT_FOUND if is_missing else ExitCode.NOT_EXECUTABLE
@@ -193,14 +194,14 @@ class JobRun:
         """Return what ends the job, behind a line about what its log lacks."""
         repository, job_id, steps = self._repository, self._job.id, list[Step]()
         if log.failure is not None:
-            note = JobEvent("log", self._mask(note_of(log.failure)), timestamp=self._ended_at)
+            note = JobEvent("log", self._masker.mask_all(note_of(log.failure)), timestamp=self._ended_at)
             steps.append(lambda: repository.add_event(job_id, note))
         if stop is None:
             events = self._last_events(success, log)
             return [*steps, lambda: repository.add_events(job_id, events)]
         if not log.ends_a_line:
             steps.append(lambda: repository.add_event(job_id, JobEvent("log", "\n", timestamp=self._ended_at)))
-        reason = self._mask(f"stopped by {stop.signal.name}")
+        reason = self._masker.mask_all(f"stopped by {stop.signal.name}")
         return [*steps, lambda: repository.cancel_job(job_id, reason)]
 
     def _last_events(self, success: bool, log: JobLog) -> list[JobEvent]:

@@ -10,10 +10,9 @@ from ci_common.models import Job, JobStatus, utc_now
 from ci_eventstore.cli.durations import read_duration
 from ci_eventstore.cli.help import examples
 from ci_eventstore.cli.job_run import JobRun
-from ci_eventstore.cli.secret_variables import Secrets, check_holds_none, read_secrets
+from ci_eventstore.cli.secret_variables import Secrets, check_holds_none, mask_standard_error, read_secrets
 from ci_eventstore.cli.store import find_user, uses_store
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.writer.masking import Masker
 
 
 class Options(TypedDict):
@@ -88,12 +87,14 @@ async def run(repository: RedisJobRepository, **options: Unpack[Options]) -> int
     ended meanwhile, as its lease had run out, this program says so, and exits with 4 if the command succeeded.
 
     --secret-env masks a secret in all that is stored: in the log, however the secret is split, in the job's name and in
-    its command; of a secret of several lines, each line. Standard output stays as the command printed it.
+    its command; in base64, URLs, JSON and other spellings too, and each line of several. It has four characters or
+    more. A line ::add-mask::VALUE that the command prints masks VALUE from then on, and isn't stored itself.
+    docs/guarantees.md says what is masked. Standard output stays as the command printed it.
     """
     secrets, job_id, name, user = options["secrets"].texts, options["job_id"], options["name"], options["user"]
-    mask = Masker(secrets).mask_all
+    mask = mask_standard_error(secrets)
     if job_id is not None:
-        check_holds_none("--id", job_id, secrets)
+        check_holds_none("--id", job_id, mask)
     owner = None if user is None else await find_user(repository, user)
     now = utc_now()
     job = Job(

@@ -1,10 +1,16 @@
 """Secrets that the environment holds, by the names of their variables."""
 
+import io
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TextIO
 
 import click
+
+from ci_eventstore.writer.masking import Masker, PreparedSecrets
+from ci_eventstore.writer.spellings import SECRET_CHARACTERS
 
 
 @dataclass(frozen=True)
@@ -30,17 +36,54 @@ def check_set(context: click.Context, parameter: click.Parameter, names: Sequenc
     return tuple(names)
 
 
-def check_holds_none(what: str, text: str, secrets: Sequence[str]) -> None:
+def check_holds_none(what: str, text: str, mask: Callable[[str], str]) -> None:
     """Refuse a text that has to be stored as it is if it has a secret in it; click.UsageError."""
-    if any(secret in text for secret in secrets):
+    if mask(text) != text:
         raise click.UsageError(f"{what} holds a secret, and can't be masked")
+
+
+def mask_standard_error(secrets: Sequence[str]) -> Callable[[str], str]:
+    """Mask secrets in all that this process says from now on, tracebacks included; return what masks a text."""
+    mask = Masker(PreparedSecrets(secrets)).mask_all
+    if secrets:
+        sys.stderr = _MaskedText(sys.stderr, mask)
+    return mask
+
+
+class _MaskedText(io.TextIOBase):
+    """A text file in which whatever is written in one go has masks."""
+
+    def __init__(self, file: TextIO, mask: Callable[[str], str]) -> None:
+        self._file = file
+        self._mask = mask
+
+    def write(self, text: str) -> int:
+        """Write a text with masks."""
+        self._file.write(self._mask(text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Pass on what was written."""
+        self._file.flush()
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal."""
+        return self._file.isatty()
+
+    def fileno(self) -> int:
+        """Return the file's own number."""
+        return self._file.fileno()
 
 
 def _secret(name: str, context: click.Context, parameter: click.Parameter) -> str:
     """Return a variable's value without the white space around it, which is often there by accident."""
     value = os.environ.get(name)
-    if value is not None and value.strip():
-        return value.strip()
+    secret = (value or "").strip()
+    if len(secret) >= SECRET_CHARACTERS:
+        return secret
+    if secret:
+        few = f"has fewer than {SECRET_CHARACTERS} characters, and masking it would mask other text"
+        raise click.BadParameter(f"the environment variable {name} {few}", context, parameter)
     state = "isn't set" if value is None else "holds only white space, which can't be masked" if value else "is empty"
     raise click.BadParameter(f"the environment variable {name} {state}", context, parameter)
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import traceback
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime
 from functools import cached_property
 from types import TracebackType
@@ -20,6 +20,7 @@ from ci_eventstore.jobs.decide import is_handed_back_too_often
 from ci_eventstore.processes.finishing import finish
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.writer.log_writer import LogWriter
+from ci_eventstore.writer.masking import SecretTexts, prepared
 
 logger = logging.getLogger("ci_eventstore.controllers")
 
@@ -46,7 +47,7 @@ class ClaimedJob:
         self,
         repository: RedisJobRepository,
         claimed: Claimed,
-        secrets: Iterable[str] = (),
+        secrets: SecretTexts = (),
         on_end: Callable[["ClaimedJob"], None] = lambda job: None,
     ) -> None:
         self._shared = repository
@@ -60,16 +61,15 @@ class ClaimedJob:
         self.lost = asyncio.Event()
         #: Set when someone wants the job cancelled.
         self.cancelled = asyncio.Event()
-        #: With what result it is completed when it is left.
+        #: With what result it is completed when it is left, and how its command ended if that is known then.
         self.success = True
-        #: And how its command ended, if that is known then.
         self.outcome: Outcome | None = None
         #: Whether it was ended, released or lost.
         self.is_over = False
         #: Why this machine couldn't run it, if that is so.
         self.machine_error: MachineError | None = None
         self._on_end = on_end
-        self._secrets = tuple(secrets)
+        self._secrets = prepared(secrets)
         self._log: LogWriter | None = None
         #: When somebody began to run it, by the event loop's clock.
         self.began_at: float | None = None
@@ -228,8 +228,9 @@ class ClaimedJob:
         return self._fail_by(error)
 
     async def _fail_by(self, error: BaseException) -> None:
-        logger.warning("a job failed by an exception", exc_info=error, extra={"job_id": self.job.id})
-        await self.storage.say(self.log, "".join(traceback.format_exception(error)))
+        trace = self.log.masked("".join(traceback.format_exception(error)))
+        logger.warning("a job failed by an exception\n%s", trace, extra={"job_id": self.job.id})
+        await self.storage.say(self.log, trace)
         await self.fail(f"the handler raised {type(error).__name__}")
 
     async def _move_to(self, status: JobStatus) -> None:

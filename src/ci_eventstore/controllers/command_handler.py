@@ -21,6 +21,7 @@ from ci_eventstore.processes.finishing import finish
 from ci_eventstore.processes.guard import GuardedGroup
 from ci_eventstore.processes.last_output import STOPPED_SECONDS, Cut, Holder, cut_line, find_holders, wait_for_rest
 from ci_eventstore.server.deployments import JOB_VARIABLE
+from ci_eventstore.writer.mask_lines import MaskLines
 
 #: How long a command that was asked to stop may take.
 STOP_SECONDS = 10.0
@@ -228,7 +229,16 @@ class _Pump:
             await self._claimed.write(cut_line(cut, killed, [other for other in holders if other not in killed]))
 
     async def _carry(self) -> None:
+        lines = MaskLines(self._add_secret)
         while piece := await self._command.output.read():
+            await self._write(lines.take(piece))
+        await self._write(lines.finish())
+
+    def _add_secret(self, secret: str) -> None:
+        self._claimed.log.add_secret(secret)
+
+    async def _write(self, piece: bytes) -> None:
+        if piece:
             self._ends_a_line = piece.endswith(b"\n")
             await self._claimed.write(piece)
 

@@ -6,7 +6,7 @@ import os
 import platform
 import random
 import secrets
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -25,6 +25,7 @@ from ci_eventstore.errors import ConfigurationError
 from ci_eventstore.processes.finishing import finish
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.setting_checks import check_number
+from ci_eventstore.writer.masking import SecretTexts, prepared
 
 logger = logging.getLogger("ci_eventstore.controllers")
 
@@ -84,7 +85,7 @@ class Controller:
         *,
         queues: Sequence[str] = ("default",),
         name: str | None = None,
-        secrets: Iterable[str] = (),
+        secrets: SecretTexts = (),
         settings: ControllerSettings | None = None,
     ) -> None:
         """Use an open repository. Secrets are masked in what is written to the jobs' logs."""
@@ -98,7 +99,7 @@ class Controller:
         self._queues = [check_id("queue", queue) for queue in check_texts("queues", queues)]
         if not self._queues:
             raise ConfigurationError("a controller needs one queue at least")
-        self._secrets = check_texts("secrets", secrets)
+        self._secrets = prepared(secrets)
         self._running: dict[Claim, ClaimedJob] = {}
         self._woken = asyncio.Event()
         self._stopping = asyncio.Event()

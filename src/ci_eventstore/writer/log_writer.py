@@ -4,7 +4,7 @@ import asyncio
 import codecs
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
@@ -23,8 +23,9 @@ from ci_eventstore.errors import (
 )
 from ci_eventstore.setting_checks import check_number
 from ci_eventstore.writer.chunk_sender import LOST_LINE, ChunkSender, LogSink
-from ci_eventstore.writer.chunks import CHUNK_SECONDS, Chunk, Chunker
-from ci_eventstore.writer.masking import Masker
+from ci_eventstore.writer.chunks import CHUNK_SECONDS
+from ci_eventstore.writer.masked_chunks import MaskedChunks
+from ci_eventstore.writer.masking import SecretTexts
 from ci_eventstore.writer.rescue import RescueFile
 from ci_eventstore.writer.surrogates import without_halves
 from ci_eventstore.writer.time_limit import TimeLimit
@@ -78,14 +79,13 @@ class LogWriter:
     """
 
     def __init__(
-        self, job_id: str, sink: LogSink, *, secrets: Iterable[str] = (), settings: WriterSettings | None = None
+        self, job_id: str, sink: LogSink, *, secrets: SecretTexts = (), settings: WriterSettings | None = None
     ) -> None:
         self._job_id = job_id
         self._settings = settings or WriterSettings()
         self._chunks = ChunkSender(job_id, sink, self._settings.patience_seconds)
         self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
-        self._masker = Masker(secrets)
-        self._chunker = Chunker(max(CHUNK_SECONDS, self._settings.pause_seconds))
+        self._chunker = MaskedChunks(secrets, max(CHUNK_SECONDS, self._settings.pause_seconds))
         self._changed = asyncio.Event()
         self._has_room = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -94,8 +94,6 @@ class LogWriter:
         self._is_to_look_back = True
         #: Of all text, before it is masked: how many characters were taken, stored, and asked for without a pause.
         self._taken = self._stored = self._flushed = 0
-        #: When the text that was taken last came, in seconds since 1970.
-        self._came_at = 0.0
         self._yielded_at = 0.0
         self._limit = TimeLimit()
         self._rescue_file = RescueFile(self._settings.rescue_directory)
@@ -161,6 +159,15 @@ class LogWriter:
             await self._has_room.wait()
         self._raise_failure()
 
+    def add_secret(self, secret: str) -> None:
+        """Mask a secret from now on, in what waits to be sent too; in all its spellings, as those given at first."""
+        self._chunker.masker.add(secret)
+        self._changed.set()
+
+    def masked(self, text: str) -> str:
+        """Return a complete text as the log would have it."""
+        return self._chunker.masker.mask_all(text)
+
     @property
     def is_closed(self) -> bool:
         """Whether it takes no more text, since it was left."""
@@ -208,6 +215,7 @@ class LogWriter:
         if not self._is_closing:
             self._take_in(self._decoder.decode(b"", final=True))
         self._is_closing = True
+        self._chunker.end()
         self._changed.set()
         try:
             await self.until_over()
@@ -233,12 +241,12 @@ class LogWriter:
         """Send until the writer is closed and nothing is left; whatever ends this earlier is the writer's failure."""
         text = ""
         try:
-            while self._has_more or not self._is_closing:
+            while self._chunker.has_more or not self._is_closing:
                 self._changed.clear()
-                if not self._has_more:
+                if not self._chunker.has_more:
                     await self._changed.wait()
                     continue
-                chunk, taken = self._take_chunk()
+                chunk, taken = await self._chunker.take_in_steps()
                 text = chunk.text
                 if text:
                     async with self._limit.hold():
@@ -266,23 +274,6 @@ class LogWriter:
         if self._failure is None and (sender.cancelled() or sender.exception() is not None):
             self._give_up(StoreError(CANCELLED) if sender.cancelled() else sender.exception())
 
-    @property
-    def _has_more(self) -> bool:
-        """Whether there is text to be taken: at the end, what might have been the beginning of a secret as well."""
-        return self._chunker.characters > 0 or (self._is_closing and self._masker.is_holding)
-
-    def _take_chunk(self) -> tuple[Chunk, int]:
-        """Return the next chunk with its secrets masked, and how many characters of the output were taken for it.
-
-        Secrets are masked here, and not as text comes, since it may come in very small pieces.
-        """
-        text, came_at = self._chunker.take()
-        self._came_at = came_at if text else self._came_at
-        masked = self._masker.mask(text)
-        if self._is_closing and not self._chunker.characters:
-            masked += self._masker.finish()
-        return Chunk(masked, self._came_at), len(text)
-
     async def _pause(self) -> None:
         """Let text gather, unless there is enough for a chunk or no more comes."""
         until = time.monotonic() + self._settings.pause_seconds
@@ -299,12 +290,11 @@ class LogWriter:
         """Put a text and what waits into the rescue file, and tell whoever writes, and how much that has by now."""
         if not self._rescue_file.add_all(chain([text], self._rest())):
             # It may be that secrets can't be masked.
-            self._rescue_file.give_up(self._chunker.characters)
-            self._chunker = Chunker()
+            self._rescue_file.give_up(self._chunker.drop())
         self._failure = LogNotStoredError(self._job_id, self._rescue_file.size_bytes, self._rescue_file.path)
         self._failure.__cause__ = cause
         self._has_room.set()
 
     def _rest(self) -> Iterator[str]:
-        while self._has_more:
-            yield self._take_chunk()[0].text
+        while self._chunker.has_more:
+            yield self._chunker.take()[0].text

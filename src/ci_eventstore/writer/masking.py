@@ -1,85 +1,149 @@
-"""Mask secrets in text that comes in pieces. Pure."""
+"""Mask secrets in text that comes in pieces."""
 
-import re
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Iterator
+
+from ci_common.validation import check_texts
+from ci_eventstore.writer.secret_index import SecretIndex, Span
+from ci_eventstore.writer.spellings import SECRET_CHARACTERS, spellings
+from ci_eventstore.writer.surrogates import without_halves
+
+logger = logging.getLogger("ci_eventstore.writer")
 
 MASK = "***"
+#: In steps of about so many bytes of spellings, a secret is prepared; each takes some milliseconds at most.
+_STEP_BYTES = 32 * 1024
+#: What a spelling costs beside its bytes, in the same unit.
+_SPELLING_BYTES = 64
+
+
+class PreparedSecrets:
+    """Secrets whose spellings are known, to be masked in many texts; blank ones are left out."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        self.index = SecretIndex()
+        for secret in check_texts("secrets", secrets):
+            for _ in _add(self.index, secret):
+                pass
+
+
+#: Secrets, or the same prepared, which many writers can share.
+SecretTexts = Iterable[str] | PreparedSecrets
+
+
+def prepared(secrets: SecretTexts) -> PreparedSecrets:
+    """Return secrets prepared, if they aren't."""
+    return secrets if isinstance(secrets, PreparedSecrets) else PreparedSecrets(secrets)
 
 
 class Masker:
     """Replaces every occurrence of a secret, however the text is split; overlapping ones by one mask.
 
-    Text that may be the beginning of a secret is held until it can't be, or until `finish`.
-    A secret of several lines is masked line by line, since a log may show them apart; blank lines of it aren't secret.
+    Text that may be the beginning of a secret is held until it can't be, or until `finish`. A secret is found in many
+    spellings, and one of several lines is masked line by line too, since a log may show them apart.
     """
 
-    def __init__(self, secrets: Iterable[str]) -> None:
-        lines = {line for secret in secrets for line in (secret, *secret.splitlines()) if line.strip()}
-        #: The longest first.
-        self._secrets = sorted(lines, key=len, reverse=True)
-        #: Finds where a secret may begin.
-        self._beginning = re.compile("|".join(sorted({re.escape(secret[0]) for secret in self._secrets})))
-        self._held = ""
+    def __init__(self, secrets: SecretTexts = ()) -> None:
+        self._own = SecretIndex()
+        self._indexes, self._preparing = [self._own], list[Iterator[None]]()
+        if isinstance(secrets, PreparedSecrets):
+            self._indexes.append(secrets.index)
+        else:
+            self._preparing = [_add(self._own, secret) for secret in check_texts("secrets", secrets)]
+        self._held = b""
+        #: How much of what is held belongs to a secret that has its mask already.
+        self._covered = 0
 
     @property
     def is_holding(self) -> bool:
         """Whether some text may be the beginning of a secret."""
         return bool(self._held)
 
+    def add(self, secret: str) -> None:
+        """Mask another secret from now on, also in what is held; a blank one is none."""
+        self._preparing += [_add(self._own, text) for text in check_texts("secrets", [secret])]
+
+    def prepare(self) -> Iterator[None]:
+        """Find the spellings of new secrets, in short steps; what is left of that, `mask` does at once."""
+        while self._preparing:
+            steps = self._preparing[0]
+            yield from steps
+            if self._preparing and self._preparing[0] is steps:
+                del self._preparing[0]
+
     def mask(self, text: str) -> str:
         """Take more text, and return what is certain of what came so far."""
-        if not self._secrets:
-            return text
-        text = self._held + text
-        spans = self._spans(text)
-        certain = self._certain(text, spans)
-        if certain == len(text) and not spans:
-            self._held = ""
-            return text
-        self._held = text[certain:]
-        return _replace(text[:certain], [span for span in spans if span[1] <= certain])
+        return self._mask(text, goes_on=True)
 
     def finish(self) -> str:
         """Return what was held: no more text comes, so it isn't the beginning of a secret."""
-        text, self._held = self._held, ""
-        return _replace(text, self._spans(text))
+        return self._mask("", goes_on=False)
+
+    def drop(self) -> None:
+        """Forget what is held."""
+        self._held, self._covered = b"", 0
 
     def mask_all(self, text: str) -> str:
         """Return a text that is complete with its secrets masked."""
-        return _replace(text, self._spans(text))
+        if not self._is_masking():
+            return text
+        data = _as_bytes(text)
+        spans, _ = self._find(data, goes_on=False)
+        return _as_text(_replaced(data, spans, 0, len(data))[0])
 
-    def _spans(self, text: str) -> list[tuple[int, int]]:
-        """Return the parts of the text that belong to secrets, overlapping ones joined, in order."""
-        found: list[tuple[int, int]] = []
-        for secret in self._secrets:
-            start = text.find(secret)
-            while start >= 0:
-                found.append((start, start + len(secret)))
-                start = text.find(secret, start + 1)
-        if not found:
-            return found
-        spans: list[tuple[int, int]] = []
-        for start, end in sorted(found):
-            if spans and start < spans[-1][1]:
-                spans[-1] = (spans[-1][0], max(end, spans[-1][1]))
-            else:
-                spans.append((start, end))
-        return spans
+    def _mask(self, text: str, *, goes_on: bool) -> str:
+        if not self._is_masking():
+            return text
+        data = self._held + _as_bytes(text)
+        spans, certain = self._find(data, goes_on=goes_on)
+        if certain == len(text) == len(data) and not (spans or self._covered):
+            self._held = b""
+            return text
+        released, done = _replaced(data, spans, self._covered, certain)
+        self._held, self._covered = data[certain:], max(0, done - certain)
+        return _as_text(released)
 
-    def _certain(self, text: str, spans: list[tuple[int, int]]) -> int:
-        """Return up to where the text can't be the beginning of a secret, or part of a span that may yet grow."""
-        longest = len(self._secrets[0])
-        for beginning in self._beginning.finditer(text, max(0, len(text) - longest + 1)):
-            start = beginning.start()
-            tail = text[start:]
-            if any(len(secret) > len(tail) and secret.startswith(tail) for secret in self._secrets):
-                return next((span[0] for span in spans if span[0] < start < span[1]), start)
-        return len(text)
+    def _is_masking(self) -> bool:
+        """Whether there are secrets, whose spellings are known from then on."""
+        for _ in self.prepare():
+            pass
+        return not all(index.is_empty for index in self._indexes)
+
+    def _find(self, data: bytes, *, goes_on: bool) -> tuple[list[Span], int]:
+        """Return where secrets are, in order, and up to where that is certain."""
+        found = [index.find(data, goes_on=goes_on) for index in self._indexes]
+        return sorted(span for spans, _ in found for span in spans), min(certain for _, certain in found)
 
 
-def _replace(text: str, spans: list[tuple[int, int]]) -> str:
-    parts, done = [], 0
+def _add(index: SecretIndex, secret: str) -> Iterator[None]:
+    """Add the spellings of a secret to an index, in short steps."""
+    if secret.strip() and len(secret) < SECRET_CHARACTERS:
+        logger.warning("a secret has %d characters only: it is masked wherever these come in a row", len(secret))
+    size = 0
+    for spelling in spellings(secret):
+        index.add(spelling)
+        size += len(spelling) + _SPELLING_BYTES
+        if size > _STEP_BYTES:
+            size = 0
+            yield
+
+
+def _replaced(data: bytes, spans: Iterable[Span], done: int, certain: int) -> tuple[bytes, int]:
+    """Return the text up to where it is certain with masks, and up to where these reach; some of it is done already."""
+    parts, mask = list[bytes](), MASK.encode()
     for start, end in spans:
-        parts += [text[done:start], MASK]
-        done = end
-    return "".join([*parts, text[done:]])
+        if start >= certain:
+            break
+        if start >= done:
+            parts += (data[done:start], mask)
+        done = max(done, end)
+    parts.append(data[done:certain])
+    return b"".join(parts), done
+
+
+def _as_bytes(text: str) -> bytes:
+    return without_halves(text).encode("utf-8", "surrogateescape")
+
+
+def _as_text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")

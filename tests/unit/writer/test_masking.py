@@ -1,9 +1,13 @@
 """No secret leaves the masker, however it was split; everything else does, unchanged."""
 
+import random
+import string
+
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ci_eventstore.writer.masking import MASK, Masker
+from ci_eventstore.writer.masking import MASK, Masker, PreparedSecrets
 
 letters = st.text("ab\n", max_size=30)
 secrets = st.lists(st.text("ab", min_size=1, max_size=5), min_size=1, max_size=3)
@@ -48,8 +52,51 @@ def test_nothing_is_released_that_may_begin_a_secret(pieces: list[str], secrets:
 
 
 def test_a_secret_of_several_lines_is_masked_line_by_line() -> None:
-    """A key that is printed with other text between its lines stays secret; its blank lines mask nothing."""
-    assert Masker(["one\n\ntwo\n", ""]).mask_all("> one\n> two\n\nx") == f"> {MASK}\n> {MASK}\n\nx"
+    """A key that is printed with other text between its lines stays secret; blank and short lines mask nothing."""
+    key = "first line\n\n  second line\n{\n---------\n}\n"
+    assert Masker([key, ""]).mask_all("> first line\n> second line\n\n{\n---------\n}\n") == (
+        f"> {MASK}\n> {MASK}\n\n{{\n---------\n}}\n"
+    )
+    for ends in ("\n", "\r\n"):
+        assert Masker([key]).mask_all(f"<{key}>".replace("\n", ends)) == f"<{MASK}>"
+
+
+def test_a_secret_that_is_added_is_masked_from_then_on() -> None:
+    """Also in what is held; secrets that are prepared for many texts aren't changed by it."""
+    prepared = PreparedSecrets(["hunter2-first"])
+    masker, other = Masker(prepared), Masker(prepared)
+    assert masker.mask("second hunter2-") == "second "
+    masker.add("second hunter3")
+    assert masker.mask("first hunter2-2 second hunter") == f"{MASK} hunter2-2 "
+    assert masker.mask("3.") == f"{MASK}."
+    assert other.mask_all("hunter2-first second hunter3") == f"{MASK} second hunter3"
+
+
+def test_a_large_secret_is_prepared_in_steps() -> None:
+    """None of them takes long, so that others can go on between them; what is left is done when text comes."""
+    masker = Masker(["".join(random.Random(1).choices(string.printable, k=100_000)), "hunter2"])
+    assert sum(1 for _ in zip(masker.prepare(), range(10), strict=False)) == 10
+    assert masker.mask_all("<hunter2>") == f"<{MASK}>"
+    assert list(masker.prepare()) == []
+
+
+def test_a_short_secret_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    """It is masked, and so is what happens to be the same; the warning doesn't say it."""
+    assert Masker(["abc"]).mask_all("x abcd") == f"x {MASK}d"
+    assert "3 characters only" in caplog.text
+    assert "abc" not in caplog.text
+
+
+@pytest.mark.parametrize("secret", ["====", "0000", "ab" * 50, "=" * 5000, "0" * 3000 + "1", "abc" * 2000])
+def test_what_overlaps_itself_is_masked_once(secret: str) -> None:
+    """However long the run is, it is one mask; no text is held for longer than it may be the beginning."""
+    masker = Masker([secret])
+    run = secret[:3000] * 40 if secret[-1] != "1" else secret
+    text = f"<{run}{secret}> "
+    written = "".join(masker.mask(text[start : start + 1000]) for start in range(0, len(text), 1000))
+    assert written == Masker([secret]).mask_all(text)
+    assert written.replace(MASK, "") in ("<> ", f"<{run}> ")
+    assert not masker.is_holding
 
 
 def test_without_secrets_nothing_is_held() -> None:

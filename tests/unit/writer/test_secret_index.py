@@ -1,0 +1,85 @@
+"""Spellings are found wherever they are, in runs of anything too, in a time that doesn't grow with their number."""
+
+import random
+from collections.abc import Sequence
+
+import pytest
+
+from ci_eventstore.writer.secret_index import SecretIndex, Span
+
+#: Few letters make spellings overlap each other and themselves.
+ALPHABETS = (b"a", b"ab", b"=0", b"abc", b"abcdefghijkl")
+
+
+def index_of(spellings: Sequence[bytes]) -> SecretIndex:
+    index = SecretIndex()
+    for spelling in spellings:
+        index.add(spelling)
+    return index
+
+
+def random_text(random_: random.Random, alphabet: bytes, longest: int) -> bytes:
+    """Return letters, or repetitions of some of them with something else in between."""
+    letters = bytes(random_.choices(alphabet, k=random_.randint(1, longest)))
+    if random_.random() < 0.5:
+        return letters
+    unit = letters[: random_.choice([1, 2, 3, 5, 8, 9, 10, 30, 80])]
+    other = bytes(random_.choices(alphabet, k=random_.randint(0, 3)))
+    runs = [unit * (random_.randint(1, 2 * longest) // len(unit) + 1) for _ in range(random_.randint(1, 3))]
+    return other.join(runs)[random_.randint(0, 3) :] or unit
+
+
+def random_case(random_: random.Random) -> tuple[list[bytes], bytes]:
+    alphabet = random_.choice(ALPHABETS)
+    text = random_text(random_, alphabet, random_.choice([20, 100, 300]))
+    spellings = [random_text(random_, alphabet, random_.choice([3, 8, 20, 100])) for _ in range(random_.randint(1, 4))]
+    for _ in range(random_.randint(0, 3)):
+        start = random_.randrange(len(text))
+        spellings.append(text[start : start + random_.choice([1, 5, 10, 15, 40, 200])])
+    if random_.random() < 0.3:
+        text += random_.choice(spellings)[: random_.randint(1, 30)]
+    return spellings, text
+
+
+def covered_by(spans: Sequence[Span], size: int) -> list[bool]:
+    covered = [False] * size
+    for start, end in spans:
+        covered[start:end] = [True] * (end - start)
+    return covered
+
+
+def check(spellings: Sequence[bytes], text: bytes) -> None:
+    """Compare with what a look at each place finds."""
+    spans = [
+        (start, start + len(spelling))
+        for spelling in spellings
+        for start in range(len(text))
+        if text.startswith(spelling, start)
+    ]
+    pending = [
+        start
+        for start in range(len(text))
+        if any(len(spelling) > len(text) - start and spelling.startswith(text[start:]) for spelling in spellings)
+    ]
+    found, certain = index_of(spellings).find(text, goes_on=True)
+    assert certain == min(pending, default=len(text)), (spellings, text)
+    has_begun = covered_by([span for span in found if span[0] < certain], len(text))
+    must, may = covered_by([span for span in spans if span[0] < certain], len(text)), covered_by(spans, len(text))
+    assert all(low <= one <= high for low, one, high in zip(must, has_begun, may, strict=True)), (spellings, text)
+    found, certain = index_of(spellings).find(text, goes_on=False)
+    assert (covered_by(found, len(text)), certain) == (covered_by(spans, len(text)), len(text)), (spellings, text)
+
+
+def test_what_is_found_is_what_is_there() -> None:
+    """A look at each place of the text finds the same, whatever overlaps whatever, and however often."""
+    random_ = random.Random(20)
+    for _ in range(700):
+        check(*random_case(random_))
+
+
+@pytest.mark.slow
+def test_what_is_found_is_what_is_there_in_100000_cases() -> None:
+    """So it does for many more, which take minutes."""
+    random_ = random.Random(2026)
+    for _ in range(100_000):
+        check(*random_case(random_))
