@@ -5,6 +5,7 @@ pytest_plugins = [
     "tests.needs",
     "tests.no_skips_in_ci",
     "tests.examples",
+    "tests.garbage",
     "tests.order",
     "tests.surrogates",
 ]

@@ -3,6 +3,7 @@
 It needs a scheduler that hands tests out in their order: `--dist load --maxschedchunk 1`.
 """
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,5 +21,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _rank(item: pytest.Item) -> tuple[bool, int]:
-    folders = [place for place, folder in enumerate(LONG) if item.path.is_relative_to(folder)]
-    return item.get_closest_marker("slow") is None, min(folders, default=len(LONG))
+    return item.get_closest_marker("slow") is None, _place(item.path)
+
+
+@cache
+def _place(path: Path) -> int:
+    return next((place for place, folder in enumerate(LONG) if path.is_relative_to(folder)), len(LONG))

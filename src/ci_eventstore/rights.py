@@ -202,8 +202,8 @@ def _is_refusal(reply: object) -> bool:
 
 
 def _complain(server: Server, asked: Sequence[Command], refused: Collection[Command]) -> None:
-    missing = describe(asked, refused)
-    if missing:
+    if refused:
+        missing = describe(asked, refused)
         raise MissingRightsError(
             f"{server.deployment.name}: the user lacks {len(missing)} rights: {' '.join(missing)} "
             "(docs/operations.md has all that are needed)"
