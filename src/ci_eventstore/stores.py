@@ -14,6 +14,7 @@ from weakref import WeakSet
 from ci_eventstore.errors import NotInitializedError, OtherEventLoopError
 from ci_eventstore.keys import Keys
 from ci_eventstore.loop_locks import LoopLocks
+from ci_eventstore.server import background
 from ci_eventstore.server.deployments import Deployment
 from ci_eventstore.settings import Settings
 from ci_eventstore.store import Store
@@ -148,7 +149,7 @@ def _end_elsewhere(loop: AbstractEventLoop, place: _Place) -> None:
         await place.life.aclose()
 
     def begin() -> None:
-        task = loop.create_task(close())
+        task = background.begin(close(), logger, "closing a store of another event loop")
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 

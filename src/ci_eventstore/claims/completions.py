@@ -113,7 +113,8 @@ class Completions:
         line.number += 1
         try:
             reply: bytes = await self._server.run(COMPLETE, *_describe(line, batch))
-            if len(reply) != len(batch):
+            answers = reply.decode("ascii", "replace")
+            if len(answers) != len(batch):
                 raise OutcomeUnknownError(COMPLETE.name)
         except BaseException as error:
             fail_all([one.done for one in batch], error)
@@ -121,7 +122,7 @@ class Completions:
                 raise
             # It belongs to those who wait, not to the sender.
             return
-        for one, answer in zip(batch, reply.decode(), strict=True):
+        for one, answer in zip(batch, answers, strict=True):
             if not one.done.done():
                 one.done.set_result(answer == "y")
 

@@ -1,6 +1,7 @@
 """Keep a job that ends with this process: its lease is renewed, and requests to cancel it are heard."""
 
 import asyncio
+import logging
 import os
 import platform
 import secrets
@@ -12,6 +13,9 @@ from ci_common.errors import RepositoryError
 from ci_eventstore.claims.claim import Claim
 from ci_eventstore.keys import NO_QUEUE
 from ci_eventstore.repository import RedisJobRepository
+from ci_eventstore.server.background import begin
+
+logger = logging.getLogger("ci_eventstore.cli")
 
 
 class Holding:
@@ -81,7 +85,7 @@ class Holding:
             # Or it couldn't be renewed for long: then it is still tried.
             self._keeper.hold(NO_QUEUE, self._claim)
             if self._checking is None or self._checking.done():
-                self._checking = asyncio.create_task(self._check())
+                self._checking = begin(self._check(), logger, "looking whether the job was ended")
 
     async def _check(self) -> None:
         try:

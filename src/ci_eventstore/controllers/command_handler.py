@@ -152,6 +152,7 @@ class CommandHandler:
                 await finish(self._stop(command, group, pump), pump.wait_no_longer)
             finally:
                 self._pumps.discard(pump)
+        pump.raise_failure()
         return await command.wait()
 
     async def _start(self, claimed: ClaimedJob, words: Sequence[str], folder: Path, group: GuardedGroup) -> Command:
@@ -215,6 +216,12 @@ class _Pump:
         output.close()
         if self._carrying.exception() is None and not self._claimed.lost.is_set():
             await self._end_log(cut, group.number, holders)
+
+    def raise_failure(self) -> None:
+        """Raise what has kept output from being carried on; of a log that isn't stored the job's end tells."""
+        error = self._carrying.exception()
+        if error is not None and not isinstance(error, LogNotStoredError):
+            raise error
 
     def wait_no_longer(self) -> None:
         """Take what is printed by now, as the job is to end."""

@@ -18,6 +18,7 @@ from ci_eventstore.following.job_reader import JobReader
 from ci_eventstore.following.page import Page
 from ci_eventstore.following.pages import Pages
 from ci_eventstore.keys import JobKeys
+from ci_eventstore.server.background import Faults
 from ci_eventstore.server.client import PATIENCE_SECONDS, Server
 from ci_eventstore.server.replies import WRONG_TYPE, Reply, as_optional_texts
 
@@ -266,18 +267,24 @@ class Hub:
 
     async def _watch(self) -> None:
         """Look now and then how far each job is, and whether the store is still the same."""
+        faults = Faults(logger, "looking at followed jobs")
         while True:
             await asyncio.sleep(WATCH_SECONDS * random.uniform(0.8, 1.0))
-            now = asyncio.get_running_loop().time()
-            lives = list(self._live.values())
-            for live in lives:
-                if not live.feed.is_ready and now - live.opened_at > PATIENCE_SECONDS:
-                    live.feed.fail(StoreUnavailableError("the store doesn't confirm that it tells of new events"))
-            # Who only reads isn't refused by a primary that was demoted.
-            await self._server.look_at_role()
-            ready = [live for live in lives if live.feed.is_ready and live.feed.failure is None]
-            for start in range(0, len(ready), WATCHED_AT_ONCE):
-                await self._compare(ready[start : start + WATCHED_AT_ONCE])
+            try:
+                await self._look()
+            except Exception as error:  # noqa: BLE001 - it is logged; nobody would notice a lost message any more
+                faults.note(error)
+
+    async def _look(self) -> None:
+        lives, now = list(self._live.values()), asyncio.get_running_loop().time()
+        for live in lives:
+            if not live.feed.is_ready and now - live.opened_at > PATIENCE_SECONDS:
+                live.feed.fail(StoreUnavailableError("the store doesn't confirm that it tells of new events"))
+        # Who only reads isn't refused by a primary that was demoted.
+        await self._server.look_at_role()
+        ready = [live for live in lives if live.feed.is_ready and live.feed.failure is None]
+        for start in range(0, len(ready), WATCHED_AT_ONCE):
+            await self._compare(ready[start : start + WATCHED_AT_ONCE])
 
     async def _compare(self, lives: Sequence[_Live]) -> None:
         tips = [(live.feed.head, live.feed.mark) for live in lives]

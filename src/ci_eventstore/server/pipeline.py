@@ -1,6 +1,7 @@
 """Send what many callers ask for over one connection, without waiting for one reply before the next command leaves."""
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,8 +9,11 @@ from hiredis import pack_command
 from redis import exceptions
 from redis.asyncio.connection import ConnectionPool
 
+from ci_eventstore.server.background import begin
 from ci_eventstore.server.exchange import Exchange, Waiting, exchange_on, fail
 from ci_eventstore.server.replies import Reply
+
+logger = logging.getLogger("ci_eventstore.server")
 
 
 class Pipeline:
@@ -72,7 +76,7 @@ class Pipeline:
     def renew(self) -> None:
         """Send what comes from now on over another connection; what was sent keeps the old one until it is answered."""
         if self._exchange is not None:
-            task = asyncio.create_task(self._retire(self._exchange))
+            task = begin(self._retire(self._exchange), logger, "giving a connection back")
             self._exchange = None
             self._retiring.add(task)
             task.add_done_callback(self._retiring.discard)
@@ -95,7 +99,10 @@ class Pipeline:
         self._is_starting = False
         waiting, self._waiting = [one for one in self._waiting if not one[1].done()], []
         if waiting:
-            self._exchange.send(waiting)
+            try:
+                self._exchange.send(waiting)
+            except Exception as error:  # noqa: BLE001 - it belongs to those who wait for replies
+                fail([reply for _, reply in waiting], error)
 
     async def _connect(self) -> None:
         """Get a connection, then send what waits; without one, all that waits fails."""

@@ -8,6 +8,7 @@ from typing import Any
 from redis import exceptions
 from redis.asyncio.connection import ConnectionPool
 
+from ci_eventstore.server.background import Faults
 from ci_eventstore.server.replies import Reply
 from ci_eventstore.server.reply_stream import ReplyStream, transport_of
 from ci_eventstore.server.retry import pauses
@@ -44,6 +45,7 @@ class Subscription:
         self._sender: asyncio.Task[None] | None = None
         self._connected_at = 0.0
         self._renewal: asyncio.TimerHandle | None = None
+        self._faults = Faults(logger, "listening")
 
     def listen(self, channel: str) -> None:
         """Begin to listen to a channel."""
@@ -84,22 +86,24 @@ class Subscription:
     async def _run(self) -> None:
         while True:
             try:
-                connection = await self._pool.get_connection()
-            except exceptions.RedisError as error:
-                logger.debug("no connection to listen on", extra={"error": str(error)})
-                await asyncio.sleep(next(self._pauses))
-                continue
-            try:
-                await self._read(connection)
+                await self._listen()
             except (exceptions.RedisError, OSError) as error:
-                logger.info("listening again", extra={"error": str(error)})
-            except Exception:
-                logger.exception("listening again")
-            finally:
-                self._connection = None
-                await connection.disconnect(nowait=True)
-                await self._pool.release(connection)
+                logger.debug("no connection to listen on", extra={"error": str(error)})
+            except Exception as error:  # noqa: BLE001 - it is logged; nobody would hear anything any more
+                self._faults.note(error)
             await asyncio.sleep(next(self._pauses))
+
+    async def _listen(self) -> None:
+        """Listen over one connection until it fails; an error if there is none, or for what nobody expects."""
+        connection = await self._pool.get_connection()
+        try:
+            await self._read(connection)
+        except (exceptions.RedisError, OSError) as error:
+            logger.info("listening again", extra={"error": str(error)})
+        finally:
+            self._connection = None
+            await connection.disconnect(nowait=True)
+            await self._pool.release(connection)
 
     async def _read(self, connection: Any) -> None:
         """Pass on what comes over a new connection, until it fails; a redis-py error."""
@@ -157,8 +161,11 @@ class Subscription:
             return
         try:
             await connection.send_command(command, *channels)
-        except (exceptions.RedisError, OSError) as error:
-            logger.debug("a connection to listen on failed", extra={"error": str(error)})
+        except Exception as error:  # noqa: BLE001 - it is logged; the channels are sent again
+            if isinstance(error, exceptions.RedisError | OSError):
+                logger.debug("a connection to listen on failed", extra={"error": str(error)})
+            else:
+                self._faults.note(error)
             # The reader notices, and begins again.
             if self._connection is connection:
                 self._connection = None

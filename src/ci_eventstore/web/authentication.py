@@ -15,6 +15,7 @@ from ci_common.api_keys import hash_api_key
 from ci_common.errors import RepositoryError
 from ci_common.models import APIKey, as_utc, utc_now
 from ci_eventstore.repository import RedisJobRepository
+from ci_eventstore.server.background import begin
 from ci_eventstore.web.errors import WebError
 from ci_eventstore.web.origin import is_loopback, is_safe, is_same_origin
 
@@ -154,7 +155,7 @@ class KeyAuthentication:
         last = api_key.last_used_at
         if api_key.id in self._noting or (last is not None and utc_now() - as_utc(last) < NOTE_EVERY):
             return
-        task = asyncio.create_task(self._write_use(api_key.id))
+        task = begin(self._write_use(api_key.id), logger, "noting the use of an API key")
         self._noting[api_key.id] = task
         task.add_done_callback(lambda _: self._noting.pop(api_key.id, None))
 

@@ -217,8 +217,11 @@ async def _ends_when_gone(scope: asyncio.Timeout, receive: Receive) -> AsyncIter
     """End what runs in a timeout as soon as the client has gone."""
 
     async def listen() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
+        try:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+        except Exception:
+            logger.exception("whether a client is still there can't be seen")
         end_scope(scope)
 
     listening = asyncio.create_task(listen())

@@ -180,6 +180,27 @@ async def test_what_is_killed_for_its_output_is_named(
     await wait_until(lambda: not is_alive(int(found[1])))
 
 
+async def test_output_that_cannot_be_carried_on_fails_the_job(
+    take: Take, folder: WorkFolder, repository: RedisJobRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also after the command's end: a log that lacks something for an unknown reason is no success."""
+    async with await take("sh", "-c", "echo one; (sleep 0.3; echo two) &") as job:
+        write = job.write
+
+        async def write_all_but_one(data: str | bytes) -> None:
+            if data == b"two\n":
+                raise ZeroDivisionError
+            await write(data)
+
+        monkeypatch.setattr(job, "write", write_all_but_one)
+        with pytest.raises(ZeroDivisionError):
+            await CommandHandler(folder)(job)
+        raise ZeroDivisionError
+    found = await repository.get_job_summary(job.job.id)
+    assert found is not None
+    assert found.status == "failed"
+
+
 @pytest.mark.parametrize("how", ["cancel", "hurry"])
 async def test_whoever_ends_a_job_ends_the_wait_for_its_output(
     take: Take, folder: WorkFolder, tmp_path: Path, how: str
