@@ -122,9 +122,10 @@ class Stores:
         try:
             yield
         finally:
-            if self._places.get(loop) is not None:
-                with self._mutex:
-                    self._places.pop(loop, None)
+            with self._mutex:
+                # It may have been closed, and the loop have another one by now.
+                if (place := self._places.get(loop)) is not None and place.store is store:
+                    del self._places[loop]
             await store.end()
 
     def _forget_ended(self) -> None:

@@ -251,6 +251,22 @@ def test_closed_is_closed_in_all_loops(shared: RedisJobRepository) -> None:
     asyncio.run(shared.initialize())
 
 
+async def test_opened_and_closed_by_many_at_once(valkey: RealServer) -> None:
+    """However `initialize` and `close` cross each other, what is opened last can be used, and nothing is left."""
+    repository = RedisJobRepository.from_url(valkey.url, prefix=f"crossing-{os.getpid()}")
+    before = len(descriptors())
+    for _ in range(5):
+        await asyncio.gather(*(repository.initialize() for _ in range(5)))
+        store = repository.parts
+        await asyncio.gather(repository.close(), repository.initialize(), repository.close(), repository.initialize())
+        assert store.server.link.is_closed
+        await repository.initialize()
+        await repository.list_jobs()
+    await repository.close()
+    await asyncio.sleep(0)
+    assert len(descriptors()) == before
+
+
 @pytest.mark.parametrize("is_same_loop", [False, True])
 def test_a_forked_child_has_connections_of_its_own(shared: RedisJobRepository, is_same_loop: bool) -> None:
     """A process made by fork uses the repository in a new event loop, while its parent goes on; in the parent's not."""
