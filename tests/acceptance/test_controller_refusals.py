@@ -108,7 +108,7 @@ def end(controller: Running) -> str:
     controller.send(signal.SIGTERM)
     ended = controller.end()
     assert ended.code == 0, ended.err
-    return ended.err.replace("are taken; running ones have 30s, once more gives them back at once", "")
+    return ended.err.replace("are taken; running ones have 30s; another signal gives them back now", "")
 
 
 async def findings(cli: CommandLine, jobs: dict[str, tuple[float, bool]]) -> list[str]:

@@ -184,7 +184,7 @@ def test_a_second_ctrl_c_kills_a_command_that_waits_for_the_store(
     (tmp_path / "gate").write_text("go\n")
     wait_until(lambda: shown.stat().st_size > 16 * 1024 * 1024, "a full spool")
     running.send(signal.SIGINT)
-    running.wait_for_error("once more kills it")
+    running.wait_for_error("a second signal kills it")
     running.send(signal.SIGINT)
     assert running.end().code == 137
     whole = shown.read_bytes()
@@ -197,7 +197,7 @@ def test_a_store_that_comes_back_gets_everything(own_cli: CommandLine, server: R
     """After a Ctrl-C, too, what waited is stored if the store comes back in time."""
     running, _ = lose_the_store(own_cli, server, tmp_path)
     running.send(signal.SIGINT)
-    running.wait_for_error("once more kills it")
+    running.wait_for_error("a second signal kills it")
     server.start()
     assert running.end().code == 130
     log = own_cli("tail", "it")

@@ -93,7 +93,7 @@ def test_a_second_signal_kills(cli: CommandLine) -> None:
     running = cli.start("run", "--id", "it", "--", *python(STUBBORN))
     running.wait_for_output(b"\n")
     running.send(signal.SIGINT)
-    running.wait_for_error("SIGINT: stopping the command; once more kills it")
+    running.wait_for_error("SIGINT: stopping the command; a second signal kills it")
     running.send(signal.SIGINT)
     done = running.end()
     assert done.code == 137

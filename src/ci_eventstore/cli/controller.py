@@ -176,7 +176,7 @@ def _stop_by_signals(taking: Controller, handler: CommandHandler, repository: Re
         received.append(number)
         if len(received) == 1:
             grace = format_duration(taking.settings.grace_seconds)
-            say(f"{number.name}: no more jobs are taken; running ones have {grace}, once more gives them back at once")
+            say(f"{number.name}: no more jobs are taken; running ones have {grace}; another signal gives them back now")
             taking.stop()
         else:
             handler.hurry()

@@ -81,7 +81,7 @@ async def show(repository: RedisJobRepository, job: str, as_json: bool) -> None:
         raise JobNotFoundError(job_id)
     silence = None if found.status in ENDED else await repository.parts.lost_jobs.silence(job_id)
     if silence is not None:
-        say(f"{silence[0]} has this job, and has given no sign of life for its lease and {silence[1]:.0f}s more")
+        say(f"{silence[0]} has this job, but hasn't renewed its lease, which ran out {silence[1]:.0f}s ago")
     if as_json:
         echo_json({**job_dict(found), "incarnation": await repository.incarnation(job_id)})
     else:

@@ -99,7 +99,7 @@ class Stopper:
         elif command is None or not command.has_ended:
             self.stop = Stop(number, from_store=False)
             if command is not None:
-                say(f"{number.name}: stopping the command; once more kills it")
+                say(f"{number.name}: stopping the command; a second signal kills it")
                 self._begin(command, number)
 
     def _begin(self, command: Command, number: signal.Signals) -> None:
