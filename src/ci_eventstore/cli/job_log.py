@@ -1,6 +1,5 @@
 """What a command prints, on its way into its job's log."""
 
-import platform
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
@@ -71,9 +70,3 @@ class JobLog:
             goes_on = "" if self._is_hurried else "; the command goes on"
             what = f"the rest of the output is not stored in the log of job {failure.job_id}, {where}{goes_on}"
             say(f"warning: {what}: {failure.__cause__}")
-
-
-def note_of(failure: LogNotStoredError) -> str:
-    """Return the line that says in a log what it lacks."""
-    where = f"they are in {failure.path} on {platform.node()}" if failure.path else "they are lost"
-    return f"\n[the last {failure.size_bytes} bytes of the output are missing here: the store failed; {where}]\n"

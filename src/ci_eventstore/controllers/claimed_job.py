@@ -101,7 +101,7 @@ class ClaimedJob:
         return self._log
 
     async def write(self, data: str | bytes) -> None:
-        """Write to the job's log; LogNotStoredError, LogWriterClosedError."""
+        """Take text for the job's log: it is stored before the job ends, or by `log.flush`; LogNotStoredError."""
         await self.log.write(data)
 
     async def complete(self, success: bool = True, outcome: Outcome | None = None) -> None:

@@ -14,7 +14,7 @@ from ci_eventstore.errors import (
     StoreUnavailableError,
 )
 from ci_eventstore.writer.log_writer import LogWriter
-from ci_eventstore.writer.losses import telling_losses
+from ci_eventstore.writer.losses import after_line, note_of, telling_losses
 from ci_eventstore.writer.rescue import RescueFile
 
 logger = logging.getLogger("ci_eventstore.controllers")
@@ -44,6 +44,8 @@ class EndStorage:
         self.unstored_end: str | None = None
         #: Where the rest of the job's log is kept, if there is any.
         self._rescue_path: str | None = None
+        #: The line that says what the job's log lacks, if there is any.
+        self._note: str | None = None
 
     async def persist(self, write: Write, end: str) -> None:
         """Write an end, which people call so, as long as there is time for it."""
@@ -75,18 +77,20 @@ class EndStorage:
                 raise
 
     async def close_log(self, log: LogWriter) -> None:
-        """Store the rest of the job's log; what can't be stored is in a file, of which the controller's log tells."""
+        """Store the rest of the job's log; what can't be stored is in a file, of which its last line tells."""
         try:
             # What the server has lost of it, the end of the job is told.
             await log.close(looks_back=False)
         except LogNotStoredError as failure:
             if not isinstance(failure.__cause__, LeaseLostError):
-                self._rescue_path = failure.path
+                self._rescue_path, self._note = failure.path, log.masked(note_of(failure))
                 logger.error("a log could not be stored: %s", failure, extra={"job_id": self._job_id})
 
     async def _insist(self, write: Write, *, outlasts_outages: bool = True) -> None:
         unknown: OutcomeUnknownError | None = None
         outage: OutageLog | None = None
+        if self._note is not None:
+            write = after_line(self._note, write, self._add_line)
         while True:
             try:
                 await write()

@@ -1,9 +1,16 @@
-"""What becomes of a job whose end finds out that the server has lost some of its log."""
+"""What becomes of a job whose log lacks something: its end says so."""
 
 import logging
+import platform
 from collections.abc import Awaitable, Callable
 
-from ci_eventstore.errors import AcknowledgedEventsLostError
+from ci_common.errors import LeaseLostError, RepositoryError
+from ci_eventstore.errors import (
+    AcknowledgedEventsLostError,
+    LogNotStoredError,
+    OutcomeUnknownError,
+    StoreUnavailableError,
+)
 from ci_eventstore.writer.chunk_sender import LOST_LINE
 
 logger = logging.getLogger("ci_eventstore.writer")
@@ -39,6 +46,36 @@ def telling_losses(
                 return
 
     return tell_and_write
+
+
+def after_line(
+    line: str, write: Callable[[], Awaitable[None]], add_line: Callable[[str], Awaitable[None]]
+) -> Callable[[], Awaitable[None]]:
+    """Return a write before which a job's log is given a line, once; if that can't be, it is logged instead.
+
+    It may be called again after any error.
+    """
+    is_added = False
+
+    async def add_and_write() -> None:
+        nonlocal is_added
+        if not is_added:
+            try:
+                await add_line(line)
+            except (AcknowledgedEventsLostError, LeaseLostError, OutcomeUnknownError, StoreUnavailableError):
+                raise
+            except RepositoryError as error:
+                logger.error("%s can't be said in the log: %s", line.strip(), error)
+            is_added = True
+        await write()
+
+    return add_and_write
+
+
+def note_of(failure: LogNotStoredError) -> str:
+    """Return the line that says in a log what it lacks."""
+    where = f"they are in {failure.path} on {platform.node()}" if failure.path else "they are lost"
+    return f"\n[the last {failure.size_bytes} bytes of the output are missing here: the store failed; {where}]\n"
 
 
 def _log_loss(job_id: str) -> None:

@@ -284,6 +284,7 @@ async def test_a_job_whose_log_is_broken_fails_once(
     found = await repository.get_job_summary("j")
     assert found is not None
     assert found.status == "failed"
+    assert "bytes of the output are missing here" in await stored(repository)
 
 
 async def test_a_sender_that_is_cancelled_is_told(repository: RedisJobRepository, job: str, tmp_path: Path) -> None:
