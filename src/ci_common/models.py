@@ -28,9 +28,13 @@ class JobStatus(StrEnum):
     def parse(cls, value: str) -> "JobStatus":
         """Return the status of that name; UnknownStatusError names the five there are."""
         try:
-            return cls(value)
-        except ValueError:
+            return _STATUSES[value]
+        except (KeyError, TypeError):
             raise UnknownStatusError(value) from None
+
+
+#: The enum itself takes ten times as long to find one.
+_STATUSES = {status.value: status for status in JobStatus}
 
 
 class EventType(StrEnum):
@@ -208,14 +212,15 @@ class Job:
 
     def __post_init__(self) -> None:
         """Hold sequences as lists and the status as `JobStatus`; UnknownStatusError, InvalidArgumentError."""
-        if type(self.status) is not JobStatus:
-            object.__setattr__(self, "status", JobStatus.parse(self.status))
-        events, command = self.events, self.command
+        status, events, command = self.status, self.events, self.command
+        if type(status) is not JobStatus:
+            status = JobStatus.parse(status)
         copied = list(events) if type(events) is list else as_list("events", events, "a list of JobEvents")
-        object.__setattr__(self, "events", copied)
+        # Frozen objects are set up so; `object.__setattr__` takes five times as long.
+        vars(self).update(status=status, events=copied)
         if command is not None:
             needed = "a list of texts, the program first, as ['make', 'test']"
-            object.__setattr__(self, "command", as_list("command", command, needed))
+            vars(self).update(command=as_list("command", command, needed))
 
     def __hash__(self) -> int:
         """Hash by id alone."""

@@ -158,22 +158,30 @@ def check_job(job: Job) -> None:
     if not isinstance(job, Job):
         raise InvalidArgumentError("job", job, "a Job")
     check_id("job id", job.id)
-    check_optional_id("user id", job.user_id)
+    if job.user_id is not None:
+        check_id("user id", job.user_id)
     check_id("queue", job.queue)
-    for what in ("name", "container_id", "zip_file_path"):
-        check_text(what, getattr(job, what))
+    check_time("created_at", job.created_at)
+    texts = (("name", job.name), ("container_id", job.container_id), ("zip_file_path", job.zip_file_path))
+    for what, text in texts:
+        if text is not None:
+            check_text(what, text)
     for argument in job.command or ():
         if argument is None:
             raise InvalidTextError("command", argument, "is not text")
         check_text("command", argument)
+    for what, time in (("start_time", job.start_time), ("end_time", job.end_time)):
+        if time is not None:
+            check_time(what, time)
     if job.success is not None:
         check_flag("success", job.success)
     for event in job.events:
         _check_event(event)
-    check_time("created_at", job.created_at)
-    check_optional_time("start_time", job.start_time)
-    check_optional_time("end_time", job.end_time)
-    completions = [event for event in job.events if event.type == EventType.COMPLETE]
+    _check_result(job)
+
+
+def _check_result(job: Job) -> None:
+    completions = [event for event in job.events if event.type == EventType.COMPLETE] if job.events else []
     if job.status not in ENDED:
         if completions or job.success is not None or job.end_time is not None:
             raise InvalidJobError(job.id, f"it is {job.status}, so it can't have a result, an end or a complete event")
@@ -183,7 +191,8 @@ def check_job(job: Job) -> None:
         raise InvalidJobError(job.id, "its complete event says another result than its `success`")
     elif job.status != "completed" and (job.success or (completions and completions[0].success)):
         raise InvalidJobError(job.id, f"it is {job.status}, so its result can't be success=True")
-    _check_outcome(job, completions)
+    if completions or job.exit_code is not None or job.signal is not None:
+        _check_outcome(job, completions)
 
 
 def _check_outcome(job: Job, completions: Sequence[JobEvent]) -> None:
@@ -242,15 +251,10 @@ def accept_events(events: Iterable[JobEvent], now: datetime, max_bytes: int = MA
             time = event.timestamp
         except AttributeError:
             raise InvalidEventError(f"{event!r} is no JobEvent") from None
-        is_plain = event.type == "log" and event.success is None and type(time) is datetime and time.tzinfo is UTC
-        if (
-            is_plain
-            and event.outcome is None
-            and type(event.data) is str
-            and event.data.isascii()
-            and len(event.data) <= max_bytes
-        ):
-            accepted.append(event)
+        is_timed = time is None or (type(time) is datetime and time.tzinfo is UTC)
+        is_log = event.type == "log" and event.success is None and event.outcome is None
+        if is_timed and is_log and type(event.data) is str and event.data.isascii() and len(event.data) <= max_bytes:
+            accepted.append(JobEvent(event.type, event.data, None, now, id=event.id) if time is None else event)
         else:
             accepted.append(accept_event(event, now, max_bytes))
     return accepted

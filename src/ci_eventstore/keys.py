@@ -104,8 +104,7 @@ class QueueKeys(NamedTuple):
         return f"{_prefix(self.tag)}:controller:"
 
 
-@dataclass(frozen=True, slots=True)
-class JobKeys:
+class JobKeys(NamedTuple):
     """The keys of one job and of its partition's indexes."""
 
     job_id: str
@@ -127,7 +126,7 @@ class JobKeys:
         return f"{self.tag}:calls:{self.job_id}"
 
     @property
-    def index(self) -> str:
+    def log_index(self) -> str:
         """The sparse index of the log."""
         return f"{self.tag}:index:{self.job_id}"
 

@@ -151,7 +151,7 @@ class RedisJobRepository(AccountRepository):
     async def create_job(self, job: Job) -> None:
         """Store a new job with its events, in one step; JobAlreadyExistsError, InvalidJobError."""
         check_job(job)
-        await self._store.jobs.create(job)
+        await self._stores.current.jobs.create(job)
 
     async def get_job(self, job_id: str, user_id: str | None = None) -> Job | None:
         """Return a job with its events, those up to the moment that its state belongs to."""
@@ -241,7 +241,7 @@ class RedisJobRepository(AccountRepository):
         """
         check_id("job id", job_id)
         accepted = accept_events(events, utc_now(), self._settings.max_event_bytes)
-        jobs = self._store.jobs
+        jobs = self._stores.current.jobs
         if accepted and all(event.type == "log" for event in accepted):
             await jobs.append(job_id, accepted, self._claim_on(job_id))
         else:

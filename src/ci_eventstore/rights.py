@@ -92,7 +92,7 @@ def names_of(keys: Keys, partition: int) -> dict[str, str]:
         "job": job.hash,
         "events": job.stream,
         "calls": job.calls,
-        "index": job.index,
+        "index": job.log_index,
         "ring": job.ring,
         "ids": job.ids,
         "jobs": jobs_key(tag, status=JobStatus.RUNNING),

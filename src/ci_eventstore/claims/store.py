@@ -7,8 +7,6 @@ import secrets
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import msgpack
-
 from ci_common.models import JobStatus, utc_now
 from ci_eventstore.claims.claim import GONE_MS, Claim, Claimed
 from ci_eventstore.claims.completions import Completions
@@ -17,6 +15,7 @@ from ci_eventstore.claims.overview import QueueOverview, read_overviews
 from ci_eventstore.claims.queue_names import queue_names
 from ci_eventstore.errors import ProjectionDamagedError, StoreError
 from ci_eventstore.events.caller import Ledger
+from ci_eventstore.events.codec import encode_time
 from ci_eventstore.jobs.state import CLAIMED_FIELDS, claimed_state, encode_field, from_hash
 from ci_eventstore.keys import Keys, QueueKeys, jobs_key, keys_of_claim, member_job_id
 from ci_eventstore.server.client import Server
@@ -281,7 +280,7 @@ class ClaimStore:
         candidates = [*expired, *waiting]
         tokens, owners = secrets.token_hex(8 * len(candidates)), dict[str, int]()
         tag, now = keys.tag, utc_now()
-        time = [encode_field(now) or "", msgpack.packb(now, datetime=True)]
+        time = [encode_field(now) or "", encode_time(now)]
         all_keys = [keys.dispatch, keys.backlog, keys.tickets, keys.leases, keys.clock, keys.calls]
         all_keys += [jobs_key(tag, status=JobStatus.QUEUED), jobs_key(tag, status=JobStatus.RUNNING)]
         counts = [len(candidates), len(expired)]

@@ -106,7 +106,7 @@ async def append(
     counts: list[str | int] = [change.member, len(change.leaves), len(change.given), len(change.lost)]
     after = as_argument(call.after)
     queue_keys, queue = _queue_arguments(change.queue)
-    all_keys = [keys.hash, keys.stream, keys.calls, keys.index, keys.ids, keys.ring, *queue_keys, *listings]
+    all_keys = [keys.hash, keys.stream, keys.calls, keys.log_index, keys.ids, keys.ring, *queue_keys, *listings]
     sizes = " ".join(batch.sizes()) if change.kinds else ""
     while True:
         head = [change.expected, " ".join(call.closes), change.ends_at, change.kinds, batch.bytes, batch.lines, sizes]

@@ -6,10 +6,11 @@ before it is there, too. So each call says which acknowledged ones it comes afte
 
 import asyncio
 import math
-import secrets
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import NamedTuple
 
 from ci_eventstore.errors import AcknowledgedEventsLostError, OutcomeUnknownError
@@ -39,12 +40,13 @@ def as_argument(calls: Iterable[tuple[str, int]]) -> str:
 
 def new_token() -> str:
     """Return a writer's token, which no other has."""
-    return secrets.token_hex(8)
+    return os.urandom(8).hex()
 
 
-def seconds_since_start() -> float:
-    """Return how long the machine has been up, as far as it says so including the time that it slept."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) if sys.platform == "linux" else time.monotonic()
+#: Returns how long the machine has been up, as far as it says so including the time that it slept.
+seconds_since_start: Callable[[], float] = (
+    partial(time.clock_gettime, time.CLOCK_BOOTTIME) if sys.platform == "linux" else time.monotonic
+)
 
 
 class Ledger:
@@ -128,6 +130,11 @@ class Caller:
         self.used_at = -math.inf
 
     @property
+    def is_new(self) -> bool:
+        """Whether it has nothing to remember."""
+        return not (self._token or self._unknown or self._last)
+
+    @property
     def has_unknown(self) -> bool:
         """Whether a call may have taken effect, and none has succeeded since."""
         return bool(self._unknown)
@@ -145,7 +152,10 @@ class Caller:
         if not self._token:
             self._token, self._number = new_token(), 0
         self._number += 1
-        return Call(self._token, self._number, self._unknown, self._calls_before(now))
+        before = self._ledger.last(self._job_id, now, self._token)
+        if self._last is not None and self._last[0] != self._token and self._last not in before:
+            before.append(self._last)
+        return Call(self._token, self._number, self._unknown, tuple(before))
 
     def last_call(self) -> tuple[str, int] | None:
         """Return token and number of this writer's last acknowledged call, None if the store may have let it go."""
@@ -179,9 +189,3 @@ class Caller:
         own = () if self._last is None else (self._last,)
         self._last = None
         self._ledger.forget(self._job_id, (*calls, *own))
-
-    def _calls_before(self, now: float) -> tuple[tuple[str, int], ...]:
-        calls = self._ledger.last(self._job_id, now, self._token)
-        if self._last is not None and self._last[0] != self._token and self._last not in calls:
-            calls.append(self._last)
-        return tuple(calls)

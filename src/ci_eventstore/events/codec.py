@@ -59,9 +59,14 @@ _zstandard = _Zstandard()
 def encode(record: Record) -> bytes:
     """Return the payload of a record; an event needs its timestamp."""
     if isinstance(record, Fact):
-        known = (VERSION, record.type.value, _encode_time(record.time), _encode_fields(record))
+        known = (VERSION, str(record.type), _encode_time(record.time), _encode_fields(record))
         return _pack(known if record.token is None else (*known, record.token))
     return encode_event(record)
+
+
+def encode_time(time: datetime) -> bytes:
+    """Return an aware time as it stands in a payload."""
+    return _pack(time)
 
 
 def encode_event(event: JobEvent) -> bytes:

@@ -87,6 +87,15 @@ class Flusher:
         for batch in batches:
             await self._enqueue(self._lane(job_id, claim), batch)
 
+    async def create(self, job_id: str, command: LaneCommand) -> None:
+        """Run the command that creates a job, behind what waits already; its call comes after nothing."""
+        lane = self._lane(job_id, "")
+        lane.caller.begin()
+        await self.execute(job_id, command)
+        if lane.caller.is_new and not lane.is_busy:
+            # Most jobs that were created here are never written to from here.
+            self._lanes.pop((job_id, ""), None)
+
     async def execute(self, job_id: str, command: LaneCommand, claim: str = "") -> None:
         """Run a command behind what waits already.
 
@@ -114,13 +123,6 @@ class Flusher:
             if lane.is_busy:
                 lane.caller.note_unknown()
         return Callers(self._ledger, {key: lane.caller for key, lane in self._lanes.items() if lane.caller.has_unknown})
-
-    def begin(self, job_id: str) -> None:
-        """Let a job's next call come after nothing, because it creates the job."""
-        self._ledger.close(job_id)
-        lane = self._lanes.get((job_id, ""))
-        if lane is not None:
-            lane.caller.begin()
 
     def is_busy(self, job_id: str, claim: str = "") -> bool:
         """Tell whether something of a job's waits, is on its way, or has an outcome that isn't known."""

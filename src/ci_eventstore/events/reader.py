@@ -141,7 +141,7 @@ class EventReader:
         return entries[place - 1] if place else START
 
     async def _index(self, keys: JobKeys) -> list[Milestone]:
-        texts = as_texts(await self._server.read("LRANGE", keys.index, 0, -1))
+        texts = as_texts(await self._server.read("LRANGE", keys.log_index, 0, -1))
         try:
             return [Milestone(*map(int, text.split(" "))) for text in texts]
         except (ValueError, TypeError) as error:

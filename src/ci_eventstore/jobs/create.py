@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 from functools import lru_cache
 
-import msgpack
-
 from ci_common.errors import JobAlreadyExistsError
 from ci_common.models import JobStatus
-from ci_eventstore.events.codec import encode
+from ci_eventstore.events.codec import encode, encode_time
 from ci_eventstore.events.records import Fact, Record
 from ci_eventstore.jobs.state import created_fields, encode_field
 from ci_eventstore.keys import JobKeys, QueueKeys, jobs_key, listing_member
@@ -40,7 +38,7 @@ async def create_waiting(server: Server, keys: JobKeys, created: Fact) -> None:
         channel,
         created.token or "",
         encode_field(time) or "",
-        msgpack.packb(time, datetime=True),
+        encode_time(time),
         controllers_channel,
     ]
     for field in created_fields({**known, "incarnation": created.token}).items():

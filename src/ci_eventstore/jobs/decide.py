@@ -32,13 +32,23 @@ _MOVES = {
 }
 
 
-def decide_creation(job: Job, events: Sequence[JobEvent], now: datetime) -> list[Record]:
-    """Return the records of a new job; its events were accepted."""
-    fields = {name: value for name in CREATED_FIELDS if (value := getattr(job, name)) is not None}
+def decide_creation(
+    job: Job, events: Sequence[JobEvent], now: datetime, token: str | None = None, held: Fact | None = None
+) -> list[Record]:
+    """Return the records of a new job, which the call of a token creates; its events were accepted.
+
+    With a fact that says by whom it is claimed, the job ends with whoever has it.
+    """
+    known = vars(job)
+    fields = {name: value for name in CREATED_FIELDS if (value := known[name]) is not None}
     fields["status"] = str(job.status)
-    records: list[Record] = [Fact(FactType.CREATED, now, fields), *events]
+    if held is not None:
+        fields["ends_if_lost"] = True
+    records: list[Record] = [Fact(FactType.CREATED, now, fields, token), *events]
     if job.status in ENDED and not any(event.type == "complete" for event in events):
         records.append(Fact(FactType.ENDED, now))
+    if held is not None:
+        records.append(held)
     return records
 
 

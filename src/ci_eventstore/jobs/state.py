@@ -230,7 +230,9 @@ _DEFAULT_FIELDS = {
 
 def created_fields(known: Mapping[str, Any]) -> dict[str, str]:
     """Return the decided fields that the hash of a new job is given, of a job that was created with these fields."""
-    return {**_DEFAULT_FIELDS, **{name: encode_field(value) or "" for name, value in known.items()}, "version": "1"}
+    # Most are text.
+    given = {name: value if type(value) is str else encode_field(value) or "" for name, value in known.items()}
+    return {**_DEFAULT_FIELDS, **given, "version": "1"}
 
 
 def decided_changes(before: JobState | None, after: JobState) -> tuple[dict[str, str], list[str]]:
@@ -248,22 +250,16 @@ def decided_changes(before: JobState | None, after: JobState) -> tuple[dict[str,
     return given, lost
 
 
+#: What a job and its state both have.
+_SHARED = tuple(field.name for field in fields(Job) if field.name in _NAMES)
+
+
 def to_job(job_id: str, state: JobState) -> Job:
-    """Return the job, without its events."""
-    return Job(
-        id=job_id,
-        user_id=state.user_id,
-        status=state.status,
-        success=state.success,
-        start_time=state.start_time,
-        end_time=state.end_time,
-        container_id=state.container_id,
-        zip_file_path=state.zip_file_path,
-        created_at=state.created_at,
-        name=state.name,
-        queue=state.queue,
-        command=state.command,
-        exit_code=state.exit_code,
-        signal=state.signal,
-        log_truncated=state.truncated_at is not None,
-    )
+    """Return the job, without its events; not by its constructor, for the reason that `JobState.of` gives."""
+    known = vars(state)
+    job = object.__new__(Job)
+    shared = {name: known[name] for name in _SHARED}
+    vars(job).update(shared, id=job_id, events=[], log_truncated=state.truncated_at is not None)
+    if state.command is not None:
+        vars(job).update(command=list(state.command))
+    return job

@@ -4,7 +4,6 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 from typing import Literal
 
 from ci_common.errors import InvalidJobError, JobClaimedError, JobNotFoundError, LeaseLostError
@@ -91,24 +90,21 @@ class JobStore:
         if len(job.events) > MAX_CREATION_EVENTS:
             raise InvalidJobError(job.id, f"it has {len(job.events)} events, {MAX_CREATION_EVENTS} may come with a job")
         now = utc_now()
-        events = accept_events(job.events, now, self._settings.max_event_bytes)
-        records, keys = decide_creation(job, events, now), self._keys.job(job.id)
-        if held is not None:
-            records = [*hold_records(records), held]
+        events = accept_events(job.events, now, self._settings.max_event_bytes) if job.events else []
+        keys = self._keys.job(job.id)
 
         async def command(call: Call) -> bool:
-            created = records_of_call(records, call.token)
-            waiting = waiting_job(created)
+            records = decide_creation(job, events, now, call.token, held)
+            waiting = waiting_job(records)
             # A call that closes others goes the way of all appends, which knows how.
             if waiting is not None and not call.closes:
                 await create_waiting(self._server, keys, waiting)
                 return False
-            return await self._commit(keys, None, created, call)
+            return await self._commit(keys, None, records, call)
 
         if not self._is_noted(job.queue):
             await self._note_queue(job.queue)
-        self._flusher.begin(job.id)
-        await self._flusher.execute(job.id, command)
+        await self._flusher.create(job.id, command)
 
     async def append(self, job_id: str, events: Sequence[JobEvent], claim: str = "") -> None:
         """Append accepted log events behind what this process is writing to the job already; JobNotFoundError."""
@@ -190,19 +186,6 @@ class JobStore:
         except AcknowledgedEventsLostError:
             await self._on_loss()
             raise
-
-
-def records_of_call(records: Sequence[Record], token: str) -> list[Record]:
-    """Return the records of a new job, the first of them with the token of the call that creates it."""
-    [created, *others] = records
-    return [replace(created, token=token), *others] if isinstance(created, Fact) else [created, *others]
-
-
-def hold_records(records: Sequence[Record]) -> list[Record]:
-    """Return the records of a new job, the first of which says that the job ends with whoever has it."""
-    [created, *others] = records
-    assert isinstance(created, Fact)
-    return [replace(created, fields={**created.fields, "ends_if_lost": True}), *others]
 
 
 def check_claim(job_id: str, state: JobState, command: Command, claim: str) -> str:

@@ -61,7 +61,7 @@ def _plan(keys: JobKeys, reply: Reply) -> _Plan | None:
     commands: list[tuple[str | int, ...]] = [
         ("XRANGE", keys.stream, "-", "+", "COUNT", SMALL_ENTRIES),
         ("HGETALL", keys.hash),
-        ("EXISTS", keys.index, keys.ring),
+        ("EXISTS", keys.log_index, keys.ring),
         ("ZSCORE", keys.ids, keys.job_id),
         *(("ZSCORE", listing, member) for listing in keys.listings(state.user_id, state.status)),
     ]

@@ -74,7 +74,7 @@ class JobProjections:
         commands = [
             ("XREVRANGE", keys.stream, "+", "-", "COUNT", 1),
             ("HGETALL", keys.hash),
-            ("LRANGE", keys.index, 0, -1),
+            ("LRANGE", keys.log_index, 0, -1),
             ("HLEN", keys.ring),
             ("HMGET", keys.ring, "first", "last"),
             ("ZSCORE", keys.ids, keys.job_id),
@@ -104,7 +104,7 @@ class JobProjections:
     async def _whole_fold(self, keys: JobKeys) -> Fold | None:
         """Return the fold of all records, with the sparse index that there is if that is right, else with a new one."""
         last, index = await self._server.read_at_once(
-            [("XREVRANGE", keys.stream, "+", "-", "COUNT", 1), ("LRANGE", keys.index, 0, -1)]
+            [("XREVRANGE", keys.stream, "+", "-", "COUNT", 1), ("LRANGE", keys.log_index, 0, -1)]
         )
         if last is WRONG_TYPE or not last:
             return None
@@ -187,7 +187,7 @@ async def rebuild(server: Server, fold: Fold) -> bytes:
     pairs = [text for pair in fields.items() for text in pair]
     keys = fold.keys
     queue, in_queue = keys.queue(fold.state.lease_queue), fold.belongs_in_queue()
-    all_keys = [keys.hash, keys.stream, keys.index, keys.ring, keys.ids]
+    all_keys = [keys.hash, keys.stream, keys.log_index, keys.ring, keys.ids]
     all_keys += [queue.dispatch, queue.backlog, queue.tickets, queue.leases, queue.clock, *leaves, *joins]
     head: list[str | int] = [str(fold.place), keys.job_id, fold.member(), fold.state.user_id or ""]
     head += [int(in_queue["backlog"]), int(in_queue["lease"]), int(fold.has_ring), queue.channel]

@@ -183,7 +183,7 @@ class Server:
         if clock is None or not clock.is_fresh(started):
             clock = await self._read_clock(patience_seconds)
             started = time.monotonic()
-        deadline_ms = clock.deadline_ms(started, _or_default(patience_seconds))
+        deadline_ms = clock.deadline_ms(started, PATIENCE_SECONDS if patience_seconds is None else patience_seconds)
         values = [*keys, *arguments, deadline_ms]
         failure = None
         if not self.replicas and not self.link.is_closed and patience_seconds is None:
@@ -214,7 +214,8 @@ class Server:
             except StoreUnavailableError as error:
                 # An earlier try may have taken effect, and only lost its answer.
                 raise OutcomeUnknownError(run.script.name) from error
-            run.values[-1] = run.clock.deadline_ms(time.monotonic(), _or_default(run.patience_seconds))
+            seconds = PATIENCE_SECONDS if run.patience_seconds is None else run.patience_seconds
+            run.values[-1] = run.clock.deadline_ms(time.monotonic(), seconds)
             return await self._evaluate(run, is_again)
 
         try:
@@ -286,10 +287,6 @@ class _Run:
     #: That of a try already made.
     failure: exceptions.RedisError | None
     patience_seconds: float | None
-
-
-def _or_default(patience_seconds: float | None) -> float:
-    return PATIENCE_SECONDS if patience_seconds is None else patience_seconds
 
 
 def _patience_of(outcome: Outcome, was_reached: bool) -> float:

@@ -19,7 +19,7 @@ from ci_eventstore.jobs.commands import Cancel, Command, Complete, UpdateStatus
 from ci_eventstore.jobs.create import create_waiting, waiting_job
 from ci_eventstore.jobs.decide import decide, decide_creation
 from ci_eventstore.jobs.state import JobState
-from ci_eventstore.jobs.store import plan_change, records_of_call
+from ci_eventstore.jobs.store import plan_change
 from ci_eventstore.keys import NO_QUEUE, Keys, listing_member
 from ci_eventstore.projection.jobs import JobProjections
 from ci_eventstore.repository import RedisJobRepository
@@ -163,7 +163,7 @@ async def a1_is_created(scene: Scene) -> None:
 
 async def create_queued(scene: Scene) -> None:
     job = Job(id="a1", status=JobStatus.QUEUED, user_id="a", created_at=NOW)
-    created = waiting_job(records_of_call(decide_creation(job, [], NOW), "t" * 16))
+    created = waiting_job(decide_creation(job, [], NOW, "t" * 16))
     assert created is not None
     await create_waiting(scene.server, KEYS.job("a1"), created)
 

@@ -15,7 +15,7 @@ from ci_eventstore.jobs.create import create_waiting, waiting_job
 from ci_eventstore.jobs.decide import decide_creation
 from ci_eventstore.jobs.evolve import evolve
 from ci_eventstore.jobs.state import created_fields, decided_changes
-from ci_eventstore.jobs.store import plan_change, records_of_call
+from ci_eventstore.jobs.store import plan_change
 from ci_eventstore.keys import Keys
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.server.client import Server
@@ -33,7 +33,7 @@ JOBS = [
 
 
 async def create(server: Server, keys: Keys, job: Job, token: str = "t" * 16) -> None:
-    created = waiting_job(records_of_call(decide_creation(job, [], NOW), token))
+    created = waiting_job(decide_creation(job, [], NOW, token))
     assert created is not None
     await create_waiting(server, keys.job(job.id), created)
 
@@ -63,7 +63,7 @@ async def test_both_scripts_store_the_same(server: Server, keys: Keys, job: Job)
     await create(server, keys, job)
     after = await content(server)
     await server.read("FLUSHALL")
-    records = records_of_call(decide_creation(job, [], NOW), "t" * 16)
+    records = decide_creation(job, [], NOW, "t" * 16)
     change = plan_change(keys.job(job.id), None, records)
     await append(server, keys.job(job.id), encode_records(records), call=Call("t"), change=change)
     assert await content(server) == after
@@ -72,7 +72,7 @@ async def test_both_scripts_store_the_same(server: Server, keys: Keys, job: Job)
 @pytest.mark.parametrize("job", JOBS, ids=range(len(JOBS)))
 def test_the_fields_are_those_of_the_fold(job: Job) -> None:
     """`created_fields` is a shorter way to what the state after the creation says."""
-    [created] = records_of_call(decide_creation(job, [], NOW), "t" * 16)
+    [created] = decide_creation(job, [], NOW, "t" * 16)
     assert isinstance(created, Fact)
     assert (
         created_fields({**created.fields, "incarnation": created.token})

@@ -295,10 +295,34 @@ async def test_an_error_that_nobody_thought_of_reaches_those_who_wait(store: Fak
 async def test_a_creation_comes_after_nothing(store: FakeStore, flusher: Flusher) -> None:
     """What the store has lost of an earlier job of that id doesn't keep it from being created."""
     await flusher.append("j", [logs("a")])
-    flusher.begin("j")
-    await flusher.append("j", [logs("b")])
-    first, second = store.calls
+    creation = HeldCommand()
+    creation.open.set()
+    await flusher.create("j", creation)
+    [first], [second] = store.calls, creation.calls
     assert (second.token != first.token, second.number, second.after) == (True, 1, ())
+
+
+async def test_a_creation_that_the_store_has_no_call_of_leaves_no_lane(flusher: Flusher) -> None:
+    """Most jobs that a process creates it never writes to."""
+
+    async def create(call: Call) -> bool:
+        return False
+
+    await flusher.create("j", create)
+    assert flusher._lanes == {}
+
+
+async def test_what_comes_behind_a_creation_waits_for_it(store: FakeStore, flusher: Flusher) -> None:
+    """And its lane stays until that is stored."""
+    creation = HeldCommand()
+    tasks = [asyncio.create_task(flusher.create("j", creation))]
+    await wait_until(lambda: bool(creation.calls))
+    tasks.append(asyncio.create_task(flusher.append("j", [logs("a")])))
+    await asyncio.sleep(0)
+    assert (store.batches, flusher.is_busy("j")) == ([], True)
+    creation.open.set()
+    await asyncio.gather(*tasks)
+    assert store.batches == [["a"]]
 
 
 @pytest.mark.parametrize("is_cancelled", [False, True])

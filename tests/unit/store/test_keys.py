@@ -25,7 +25,7 @@ def test_a_bad_prefix_is_refused(prefix: str) -> None:
 def test_all_keys_of_a_job_share_a_slot(job_id: str, user_id: str, partitions: int) -> None:
     """One script may write all of a job's keys, on a cluster too."""
     keys = Keys("ci", partitions).job(job_id)
-    names = [keys.hash, keys.stream, keys.calls, keys.index, keys.ids, *keys.listings(user_id, JobStatus.QUEUED)]
+    names = [keys.hash, keys.stream, keys.calls, keys.log_index, keys.ids, *keys.listings(user_id, JobStatus.QUEUED)]
     assert len({key_slot(name.encode()) for name in names}) == 1
     assert len(set(names)) == len(names)
 
@@ -34,8 +34,8 @@ def test_all_keys_of_a_job_share_a_slot(job_id: str, user_id: str, partitions: i
 def test_two_jobs_share_no_key(first: str, second: str) -> None:
     """Whatever stands in ids, colons too, no key of one job is a key of another."""
     one, other = Keys("ci").job(first), Keys("ci").job(second)
-    own = {one.hash, one.stream, one.calls, one.index}
-    assert first == second or not own & {other.hash, other.stream, other.calls, other.index}
+    own = {one.hash, one.stream, one.calls, one.log_index}
+    assert first == second or not own & {other.hash, other.stream, other.calls, other.log_index}
 
 
 @given(first=st.tuples(st.datetimes(), ids), second=st.tuples(st.datetimes(), ids))

@@ -1,15 +1,16 @@
 """A job's hash: what is read of it, and what is refused as damaged."""
 
 from contextlib import suppress
+from dataclasses import fields
 from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ci_common.models import JobStatus
+from ci_common.models import Job, JobStatus
 from ci_eventstore.errors import ProjectionDamagedError
-from ci_eventstore.jobs.state import JobState, from_hash, to_hash
+from ci_eventstore.jobs.state import JobState, from_hash, to_hash, to_job
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 STATE = JobState(
@@ -67,3 +68,14 @@ def test_any_value_is_a_state_or_an_error_of_ours(field: bytes, value: bytes) ->
     """Whatever a field holds, reading the hash gives a state or a ProjectionDamagedError."""
     with suppress(ProjectionDamagedError):
         read({**FIELDS, field: value})
+
+
+@pytest.mark.parametrize("truncated_at", [None, 2])
+def test_a_job_is_what_its_constructor_makes_of_the_state(truncated_at: int | None) -> None:
+    """All its fields, and lists of its own, as whoever makes a job by hand gets them."""
+    state = STATE.but(truncated_at=truncated_at, exit_code=3)
+    shared = {field.name: getattr(state, field.name) for field in fields(Job) if hasattr(state, field.name)}
+    made = Job(id="job-1", **shared, log_truncated=truncated_at is not None)
+    job = to_job("job-1", state)
+    assert (job, vars(job), hash(job)) == (made, vars(made), hash(made))
+    assert type(job.command) is list
