@@ -152,7 +152,7 @@ async def controller(repository: RedisJobRepository, **options: Unpack[Options])
     environment = without_own(os.environ, options["secrets"].names, options["passed"])
     with WorkFolder() as folder, saying_warnings_of("ci_eventstore.controllers"):
         handler = CommandHandler(folder, time_limit_seconds=options["time_limit"], environment=environment, tell=say)
-        async with repository.parts.holders.watched(), taking:
+        async with taking:
             _stop_by_signals(taking, handler, repository)
             say(f"controller {taking.name} takes jobs from {', '.join(sorted(queues))}")
             await taking.run(handler)

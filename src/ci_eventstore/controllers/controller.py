@@ -155,12 +155,13 @@ class Controller:
     async def run(self, handler: Handler) -> None:
         """Run claimed jobs until stopped; then wait for those that run, and give back those that take too long.
 
+        Meanwhile it ends jobs of `ci-eventstore run` whose processes are gone.
         When this returns, no handler runs any more, also if it is cancelled: then all are interrupted and awaited. The
         exception is a handler that doesn't end within 30 seconds of that: its job is given up.
         """
         handlers = self._handlers = Handlers(handler, self.settings.grace_seconds, self._give_up)
         try:
-            async with handlers, aclosing(self.claims()) as claims:
+            async with self._repository.parts.holders.watched(), handlers, aclosing(self.claims()) as claims:
                 async for job in claims:
                     handlers.begin(job)
         finally:

@@ -9,6 +9,7 @@ from ci_common.errors import LeaseLostError
 from ci_common.models import Job, utc_now
 from ci_eventstore.claims.claim import Claim, Claimed
 from ci_eventstore.claims.store import CLAIM, PEEK, RENEW
+from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings
 from ci_eventstore.events.append import APPEND
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.server import connections
@@ -271,3 +272,33 @@ async def test_a_queue_without_its_tickets_is_found_and_mended(repository: Redis
     assert [difference.place for difference in await repository.verify()] == ["queue dispatch", "queue ticket"]
     await repository.rebuild()
     assert told(await take(repository, 2)) == [("b1", 1, 1, None)]
+
+
+@pytest.mark.slow
+async def test_jobs_of_an_answer_that_a_stopped_controller_does_not_wait_for(
+    repository: RedisJobRepository, remote: RedisJobRepository, server: Server, proxy: FaultProxy
+) -> None:
+    """They wait for their leases, no longer; then another controller runs each of them, once."""
+    settings = ControllerSettings(lease_seconds=1, concurrency=2)
+    ran = list[tuple[str, int]]()
+
+    async def never(job: ClaimedJob) -> None:
+        raise AssertionError("its claim was never heard of")
+
+    async def run(job: ClaimedJob) -> None:
+        ran.append((job.job.id, job.attempts))
+        if len(ran) == 2:
+            other.stop()
+
+    await submit(repository, "a", "b")
+    proxy.plan = lambda command: Fault.STALL if CLAIM.sha.encode() in command else None
+    async with Controller(remote, settings=settings) as stopped:
+        running = asyncio.create_task(stopped.run(never))
+        await wait_until(lambda: proxy.faults > 0)
+        stopped.stop()
+        async with asyncio.timeout(30):
+            await running
+    assert sorted(await server.read("ZRANGE", LEASES, 0, -1)) == [b"a", b"b"]
+    async with asyncio.timeout(30), Controller(repository, settings=settings) as other:
+        await other.run(run)
+    assert sorted(ran) == [("a", 2), ("b", 2)]

@@ -10,6 +10,7 @@ from ci_common.models import Job, JobEvent
 from ci_eventstore.claims.claim import CANCELLER, Claim
 from ci_eventstore.claims.holders import HOLD
 from ci_eventstore.claims.lease_keeper import LeaseKeeper
+from ci_eventstore.controllers import ClaimedJob, Controller
 from ci_eventstore.keys import NO_QUEUE
 from ci_eventstore.repository import RedisJobRepository
 
@@ -66,6 +67,24 @@ async def test_the_job_of_a_dead_holder_fails(repository: RedisJobRepository) ->
     with pytest.raises(LeaseLostError):
         await repository.under(claim).add_event("j", JobEvent("log", "x"))
     assert await repository.claims.claim("default", "c", 10, LEASE) == []
+    assert await repository.verify() == []
+
+
+async def test_a_controller_looks_for_them_as_it_runs(repository: RedisJobRepository) -> None:
+    """It needs no jobs of its own for that, and nobody who calls it has to think of it."""
+    await hold(repository)
+
+    async def handle(job: ClaimedJob) -> None:
+        raise AssertionError("there is no job to run")
+
+    async with Controller(repository) as controller:
+        running = asyncio.create_task(controller.run(handle))
+        async with asyncio.timeout(20 * LEASE):
+            while await repository.page_jobs(status="running"):  # noqa: ASYNC110 - the store has no event to wait for
+                await asyncio.sleep(LEASE / 4)
+        controller.stop()
+        await running
+    assert await log_of(repository) == LOST
     assert await repository.verify() == []
 
 
