@@ -2,14 +2,27 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response, Security
 from starlette.exceptions import HTTPException
 
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.web.authentication import Authenticate
+from ci_eventstore.web.document import (
+    ASKED,
+    STREAM_TEXT,
+    HealthAnswer,
+    JobAnswer,
+    Kind,
+    PageAnswer,
+    Responses,
+    answers,
+    bearer,
+    session,
+)
 from ci_eventstore.web.errors import WebError, error_response
 from ci_eventstore.web.event_routes import EventRoutes
 from ci_eventstore.web.health import HealthRoutes
@@ -57,21 +70,42 @@ def create_router(
     """
     web = Web(repository, authenticate, settings or WebSettings())
     router = JobsRouter(web)
+    add = partial(_add, router, [Security(bearer), Security(session)] if web.keys is not None else [])
     jobs, events, log, health = JobRoutes(web), EventRoutes(web), LogRoutes(web), HealthRoutes(web)
-    _add(router, "GET", "/jobs", jobs.list_jobs, "list_jobs")
-    _add(router, "POST", "/jobs", jobs.create, "create_job", status_code=201)
-    _add(router, "GET", "/jobs/{job_id}", jobs.show, "show_job")
-    _add(router, "POST", "/jobs/{job_id}/cancel", jobs.cancel, "cancel_job")
-    _add(router, "GET", "/jobs/{job_id}/stream", events.stream, "stream_job", response_class=Response)
-    _add(router, "GET", "/jobs/{job_id}/events", events.events, "list_events")
-    _add(router, "GET", "/jobs/{job_id}/log", log.log, "read_log", response_class=Response)
-    _add(router, "GET", "/health", health.health, "health")
-    _add(router, "GET", "/ready", health.ready, "ready")
-    _add(router, "GET", "/metrics", MetricsRoutes(web).metrics, "metrics", response_class=Response)
+    add("GET", "/jobs", jobs.list_jobs, "list_jobs", answers(list[JobAnswer], *ASKED, 404))
+    created: Responses = {
+        200: {"model": JobAnswer, "description": "The same request came before: its job as it stands"}
+    }
+    created |= answers(JobAnswer, *ASKED, 409, 415, 422, status=201)
+    add("POST", "/jobs", jobs.create, "create_job", created, status_code=201, openapi_extra=jobs.submission_body())
+    add("GET", "/jobs/{job_id}", jobs.show, "show_job", answers(JobAnswer, *ASKED, 404))
+    cancelled, reason = answers(JobAnswer, *ASKED, 404, 409), JobRoutes.CANCEL_BODY
+    add("POST", "/jobs/{job_id}/cancel", jobs.cancel, "cancel_job", cancelled, openapi_extra=reason)
+    streamed: Responses = {204: {"description": "The job has ended, and the client has everything"}}
+    streamed |= answers(Kind.STREAM, *ASKED, 404, 429, says=STREAM_TEXT)
+    add("GET", "/jobs/{job_id}/stream", events.stream, "stream_job", streamed, response_class=Response)
+    add("GET", "/jobs/{job_id}/events", events.events, "list_events", answers(PageAnswer, *ASKED, 404, 409))
+    text = answers(Kind.TEXT, *ASKED, 404, 409, 416, says="The log, byte for byte")
+    text[206] = {"description": "The bytes of the log that were asked for", "content": text[200]["content"]}
+    add(
+        "GET",
+        "/jobs/{job_id}/log",
+        log.log,
+        "read_log",
+        text,
+        response_class=Response,
+        openapi_extra=LogRoutes.READ_HEADERS,
+    )
+    open_to_all = partial(_add, router, [])
+    open_to_all("GET", "/health", health.health, "health", answers(HealthAnswer))
+    open_to_all("GET", "/ready", health.ready, "ready", answers(HealthAnswer, 503))
+    open_to_all("GET", "/metrics", MetricsRoutes(web).metrics, "metrics", answers(Kind.TEXT), response_class=Response)
     if web.keys is not None:
         sessions = SessionRoutes(web, web.keys)
-        _add(router, "POST", "/login", sessions.login, "login", status_code=204, response_class=Response)
-        _add(router, "POST", "/logout", sessions.logout, "logout", status_code=204, response_class=Response)
+        begun = answers(None, *ASKED, status=204)
+        empty = {"status_code": 204, "response_class": Response}
+        open_to_all("POST", "/login", sessions.login, "login", begun, openapi_extra=SessionRoutes.BODY, **empty)
+        open_to_all("POST", "/logout", sessions.logout, "logout", answers(None, 403, 503, status=204), **empty)
     return router
 
 
@@ -93,9 +127,17 @@ def create_app(
 
 
 def _add(
-    router: JobsRouter, method: str, path: str, endpoint: Callable[..., Any], operation_id: str, **options: Any
+    router: JobsRouter,
+    security: list[Any],
+    method: str,
+    path: str,
+    endpoint: Callable[..., Any],
+    operation_id: str,
+    responses: Responses,
+    **options: Any,
 ) -> None:
-    """Add a route, and one for `HEAD` to each for `GET`."""
+    """Add a route with its part of the document, and one for `HEAD` to each for `GET`."""
+    options |= {"responses": responses, "response_model": None, "dependencies": security}
     router.add_api_route(path, endpoint, methods=[method], operation_id=operation_id, **options)
     if method == "GET":
         router.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False, **options)

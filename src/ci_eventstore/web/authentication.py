@@ -16,12 +16,12 @@ from ci_common.errors import RepositoryError
 from ci_common.models import APIKey, as_utc, utc_now
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.server.background import begin
+from ci_eventstore.web.document import COOKIE
 from ci_eventstore.web.errors import WebError
 from ci_eventstore.web.origin import is_loopback, is_safe, is_same_origin
 
 logger = logging.getLogger("ci_eventstore.web")
 
-COOKIE = "ci_session"
 #: A key that was good is taken for good so long, without asking the store: so late does a revoked one end.
 TRUST_SECONDS = 5.0
 TRUSTED_KEYS = 10_000

@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 from fastapi import Header, Query, Request, Response
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, WithJsonSchema
 
 from ci_eventstore.errors import StoreUnavailableError
 from ci_eventstore.events.reader import Extent, Milestone
@@ -11,7 +11,7 @@ from ci_eventstore.following.follower import Follower
 from ci_eventstore.jobs.state import JobState, to_job
 from ci_eventstore.web import sse
 from ci_eventstore.web.added_end import AddedEnd, EndAdding
-from ci_eventstore.web.errors import WebError
+from ci_eventstore.web.document import POSITION_SCHEMA, JobId
 from ci_eventstore.web.event_page import Numbered, milestone_after, number, to_page
 from ci_eventstore.web.log_text import is_outgrown
 from ci_eventstore.web.start import Answer, Asked, Start, decide_start, parse_asked
@@ -19,6 +19,10 @@ from ci_eventstore.web.state import Web
 from ci_eventstore.web.stream_response import HEADERS, Stream, StreamResponse
 
 PAGE_EVENTS = 1000
+#: What the document says of a position, which a request has as text.
+POSITION = WithJsonSchema(dict(POSITION_SCHEMA))
+#: A stream's clients may send none.
+POSITION_OR_BLANK = WithJsonSchema({"anyOf": [POSITION_SCHEMA, {"type": "string", "pattern": r"^\s*$"}]})
 #: Those of a stream that is sent as a whole.
 PLAIN_HEADERS = {name.decode(): value.decode() for name, value in HEADERS}
 
@@ -38,16 +42,18 @@ class EventRoutes:
     async def stream(
         self,
         request: Request,
-        job_id: str,
+        job_id: JobId,
         from_beginning: Annotated[
             bool, Query(description="all events, not only those that are new"), BeforeValidator(_unless_blank)
         ] = False,
-        last_event_id: Annotated[str | None, Query(description="events after this one")] = None,
+        last_event_id: Annotated[str | None, Query(description="events after this one"), POSITION_OR_BLANK] = None,
         incarnation: Annotated[str | None, Query(description="that the position belongs to, from `state`")] = None,
         last_event_id_of_polyfill: Annotated[
-            str | None, Query(alias="lastEventId", description="as `last_event_id`, and newer: polyfills add it")
+            str | None,
+            # As `last_event_id`, and newer: polyfills add it. Generators of clients take the two for one.
+            Query(alias="lastEventId", include_in_schema=False),
         ] = None,
-        last_event_id_header: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
+        last_event_id_header: Annotated[str | None, Header(alias="Last-Event-ID"), POSITION_OR_BLANK] = None,
     ) -> Response:
         """Stream a job's events as they come (`text/event-stream`), until the job ends."""
         asked = parse_asked(
@@ -98,8 +104,8 @@ class EventRoutes:
     async def events(
         self,
         request: Request,
-        job_id: str,
-        after: Annotated[str, Query(description="events behind this one, by id")] = "0",
+        job_id: JobId,
+        after: Annotated[str, Query(description="events after this one, by its id"), POSITION] = "0",
         limit: Annotated[int, Query(ge=1, le=PAGE_EVENTS)] = PAGE_EVENTS,
         line: Annotated[int | None, Query(ge=1, description="from the event on that this line begins in")] = None,
         incarnation: Annotated[str | None, Query(description="that the job has to have; another one: 409")] = None,
@@ -107,14 +113,12 @@ class EventRoutes:
         """Return a page of events, with their times and line numbers."""
         caller = await self._web.caller(request)
         position = sse.parse_position(after)
-        if line is not None and position:
-            raise WebError(400, "invalid", "`after` and `line` can't be used together")
         state = await self._web.state(job_id, caller.user_id)
         await self._web.check_incarnation(state, incarnation)
         said = {"log_truncated": True} if is_outgrown(state) else {}
         if line is not None:
-            numbered = await self._from_line(job_id, state, line, limit)
-            return to_page(numbered, state.position) | said
+            numbered = await self._from_line(job_id, state, line, position, limit)
+            return to_page(numbered, max(state.position, position)) | said
         return to_page(await self._after(job_id, state, position, limit), position) | said
 
     async def _after(
@@ -125,13 +129,16 @@ class EventRoutes:
         skipped = after - start.position
         return (await self._read(job_id, state, start, skipped + limit))[skipped:]
 
-    async def _from_line(self, job_id: str, state: JobState, line: int, limit: int) -> list[Numbered]:
-        """Return events from the one on that a line of the log begins in; none if there is no such line."""
+    async def _from_line(self, job_id: str, state: JobState, line: int, after: int, limit: int) -> list[Numbered]:
+        """Return events after a position, from the one on that a line begins in; none if there is no such line."""
         start = await self._milestone(job_id, "lines", line - 2)
         while found := await self._read(job_id, state, start, PAGE_EVENTS):
             for entry in found:
                 if entry.last_line >= line:
-                    return await self._after(job_id, state, (entry.event.id or 1) - 1, limit, start)
+                    place = (entry.event.id or 1) - 1
+                    if after > place:
+                        return await self._after(job_id, state, after, limit)
+                    return await self._after(job_id, state, place, limit, start)
             start = milestone_after(found, start)
             if start.lines >= line - 1:
                 # The line before has ended, and only events without text are left out.

@@ -4,19 +4,18 @@ from pathlib import Path
 from secrets import token_hex
 from typing import IO, Annotated, Any
 
-from fastapi import Query, Request
+from fastapi import Header, Query, Request
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, WithJsonSchema
 
 from ci_common.errors import JobAlreadyExistsError
 from ci_common.models import Job, JobStatus, to_rfc3339
 from ci_eventstore.errors import OutcomeUnknownError
 from ci_eventstore.jobs.state import to_job
+from ci_eventstore.web.document import ID_SCHEMA, JobId, body
 from ci_eventstore.web.errors import WebError
 from ci_eventstore.web.state import Web
-from ci_eventstore.web.submission import Submission, job_id_for, keep, received
-
-MAX_KEY_LENGTH = 255
+from ci_eventstore.web.submission import Arguments, Submission, job_id_for, keep, received
 
 
 def summary(job: Job, incarnation: str) -> dict[str, Any]:
@@ -45,6 +44,9 @@ class CancelRequest(BaseModel):
 class JobRoutes:
     """The routes under `/jobs` that answer at once."""
 
+    #: What the document says of a cancel's body.
+    CANCEL_BODY = body(is_needed=False, json=CancelRequest.model_json_schema())
+
     def __init__(self, web: Web) -> None:
         self._web = web
         self._repository = web.repository
@@ -52,9 +54,17 @@ class JobRoutes:
     async def list_jobs(
         self,
         request: Request,
-        status: Annotated[str | None, Query(description="only jobs of this status")] = None,
+        status: Annotated[
+            str | None,
+            Query(description="only jobs of this status"),
+            WithJsonSchema({"type": "string", "enum": list(JobStatus)}),
+        ] = None,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-        before: Annotated[str | None, Query(description="only jobs that come behind this one, by id")] = None,
+        before: Annotated[
+            str | None,
+            Query(description="only jobs that come after this one, by its id"),
+            WithJsonSchema({"type": "string", **ID_SCHEMA}),
+        ] = None,
     ) -> list[dict[str, Any]]:
         """List jobs, the newest first."""
         caller = await self._web.caller(request)
@@ -62,30 +72,34 @@ class JobRoutes:
         incarnations = await self._web.incarnations([job.id for job in jobs])
         return list(map(summary, jobs, incarnations))
 
-    async def show(self, request: Request, job_id: str) -> dict[str, Any]:
+    async def show(self, request: Request, job_id: JobId) -> dict[str, Any]:
         """Show a job."""
         caller = await self._web.caller(request)
         state = await self._web.state(job_id, caller.user_id)
         return summary(to_job(job_id, state), await self._web.incarnation(state))
 
-    async def cancel(self, request: Request, job_id: str) -> dict[str, Any]:
+    async def cancel(self, request: Request, job_id: JobId) -> dict[str, Any]:
         """Cancel a job; a controller that has it is asked to stop it."""
         caller = await self._web.caller(request)
-        body = await request.body()
+        sent = await request.body()
         try:
-            reason = CancelRequest.model_validate_json(body).reason if body else None
+            reason = CancelRequest.model_validate_json(sent).reason if sent else None
         except ValidationError:
             raise WebError(400, "invalid", 'the body is empty or {"reason": "…"}') from None
         await self._repository.cancel_job(job_id, reason, caller.user_id)
         return await self.show(request, job_id)
 
-    async def create(self, request: Request) -> Response:
+    async def create(
+        self,
+        request: Request,
+        key: Annotated[
+            str | None,
+            Header(alias="Idempotency-Key", min_length=1, max_length=255, description="makes one job of many requests"),
+        ] = None,
+    ) -> Response:
         """Put a job into a queue; with an `Idempotency-Key` once, however often it is asked for."""
         caller = await self._web.caller(request)
         settings = self._web.settings
-        key = request.headers.get("idempotency-key")
-        if key is not None and not 1 <= len(key) <= MAX_KEY_LENGTH:
-            raise WebError(400, "invalid", f"an Idempotency-Key has 1 to {MAX_KEY_LENGTH} characters")
         job_id = token_hex(8) if key is None else job_id_for(caller.user_id, key)
         async with received(request, settings.max_project_bytes) as (submission, project):
             self._check_queue(submission.queue, caller.user_id)
@@ -95,6 +109,23 @@ class JobRoutes:
         headers = {"Location": f"{request.url.path}/{job_id}"}
         [incarnation] = await self._web.incarnations([job_id])
         return JSONResponse(summary(created, incarnation), 201 if created is job else 200, headers)
+
+    def submission_body(self) -> dict[str, Any]:
+        """Return what the document says of a submission's body."""
+        queues = self._web.settings.queues
+        queue = {"type": "string", **ID_SCHEMA} if queues is None else {"type": "string", "enum": sorted(queues)}
+        default = {"default": "default"} if queues is None or "default" in queues else {}
+        as_json = Submission.model_json_schema()
+        as_json["properties"]["queue"] = {**queue, **default, "title": "Queue"}
+        file = {"type": "string", "format": "binary", "contentMediaType": "application/zip"}
+        command = TypeAdapter(Arguments).json_schema() | {"title": "Command"}
+        fields = {**as_json["properties"], "command": command, "name": {"type": "string"}, "project": file}
+        as_form = {**as_json, "title": "SubmissionForm", "properties": fields}
+        described = body(json=as_json, multipart=as_form)
+        described["requestBody"]["content"]["multipart/form-data"]["encoding"] = {
+            "project": {"contentType": "application/zip"}
+        }
+        return described
 
     def _check_queue(self, queue: str, user_id: str | None) -> None:
         allowed = self._web.settings.queues

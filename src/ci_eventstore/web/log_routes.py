@@ -7,6 +7,7 @@ from fastapi import Query, Request, Response
 
 from ci_eventstore.events.ring import Ring
 from ci_eventstore.jobs.state import JobState
+from ci_eventstore.web.document import JobId, headers
 from ci_eventstore.web.log_range import accepts_gzip, parse_range
 from ci_eventstore.web.log_response import LogResponse
 from ci_eventstore.web.log_text import LogText, gzipped, is_outgrown
@@ -20,13 +21,18 @@ OUTGROWN = "Log-Truncated"
 class LogRoutes:
     """The route of a job's log."""
 
+    #: What the document says of headers.
+    READ_HEADERS = headers(
+        ("Range", "`bytes=…`, one range; not with `tail` or `timestamps`"), ("If-Range", "is never met: all is sent")
+    )
+
     def __init__(self, web: Web) -> None:
         self._web = web
 
     async def log(
         self,
         request: Request,
-        job_id: str,
+        job_id: JobId,
         tail: Annotated[int | None, Query(ge=0, description="only so many lines from the end")] = None,
         timestamps: Annotated[
             bool, Query(description="each line begins with the time at which it was printed")

@@ -1,13 +1,15 @@
 """Log a browser in and out: its cookie names a session that stands for an API key."""
 
+from typing import Annotated
 from urllib.parse import parse_qs
 
 from fastapi import Request, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from ci_common.api_keys import hash_api_key
 from ci_eventstore.accounts.sessions import SESSION_SECONDS
-from ci_eventstore.web.authentication import COOKIE, KeyAuthentication, unauthorized
+from ci_eventstore.web.authentication import KeyAuthentication, unauthorized
+from ci_eventstore.web.document import COOKIE, body
 from ci_eventstore.web.errors import WebError
 from ci_eventstore.web.origin import is_same_origin
 from ci_eventstore.web.state import Web
@@ -19,11 +21,14 @@ MAX_LOGIN_BYTES = 4096
 class Login(BaseModel):
     """What a browser logs in with."""
 
-    key: str
+    key: Annotated[str, Field(min_length=1, max_length=300)]
 
 
 class SessionRoutes:
     """The routes of sessions; they are there where API keys are."""
+
+    #: What the document says of a login's body.
+    BODY = body(json=Login.model_json_schema(), form=Login.model_json_schema())
 
     def __init__(self, web: Web, keys: KeyAuthentication) -> None:
         self._repository = web.repository
@@ -71,11 +76,11 @@ def _path(request: Request) -> str:
 
 async def _read_key(request: Request) -> str:
     """Return the key in a request's body; WebError 400, 413."""
-    body = await request.body()
+    sent = await request.body()
     try:
         if request.headers.get("content-type", "").startswith("application/json"):
-            return Login.model_validate_json(body).key.strip()
-        [key] = parse_qs(body.decode(), strict_parsing=True)["key"]
+            return Login.model_validate_json(sent).key.strip()
+        [key] = parse_qs(sent.decode(), strict_parsing=True)["key"]
         return key.strip()
     except (ValueError, KeyError):
         text = 'an API key is needed: {"key": "ci_…"}, or a form with the field key'

@@ -57,10 +57,9 @@ def parse_asked(
     `lastEventId` instead. So the header is the newest, and the address' own position the oldest. What is blank isn't
     there: `EventSource` would stop for good at an error.
     """
-    for text in (header, polyfill, query):
-        if text is not None and text.strip():
-            known = (incarnation or "").strip() or None
-            return Asked(parse_position(text.strip()), is_resumed=True, incarnation=known)
+    named = [parse_position(text.strip()) for text in (header, polyfill, query) if text is not None and text.strip()]
+    if named:
+        return Asked(named[0], is_resumed=True, incarnation=(incarnation or "").strip() or None)
     return Asked(0, is_resumed=False) if from_beginning else None
 
 

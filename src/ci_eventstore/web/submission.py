@@ -11,7 +11,7 @@ from secrets import token_hex
 from typing import IO, Annotated
 
 from fastapi import Request
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
@@ -25,13 +25,27 @@ MAX_FIELDS_BYTES = 1024 * 1024
 MAX_FIELDS = 1000
 
 
+def _with_program(arguments: list[str]) -> list[str]:
+    if not arguments[0]:
+        raise ValueError("a program's name isn't empty")
+    return arguments
+
+
+#: A program and its arguments.
+Arguments = Annotated[
+    list[str],
+    Field(min_length=1, json_schema_extra={"prefixItems": [{"type": "string", "minLength": 1}]}),
+    AfterValidator(_with_program),
+]
+
+
 class Submission(BaseModel):
     """A job as a client describes it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     #: A program and its arguments, or a line for `sh -c`.
-    command: Annotated[list[str], Field(min_length=1)] | Annotated[str, Field(min_length=1)]
+    command: Arguments | Annotated[str, Field(min_length=1)]
     queue: str = "default"
     name: str | None = None
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ci_common.models import Job
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.web.authentication import COOKIE
+from ci_eventstore.web.document import COOKIE
 from tests.integration.web.raw import exchange
 from tests.integration.web.serving import Account, Served, create_ended_job
 

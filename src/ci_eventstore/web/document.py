@@ -1,0 +1,186 @@
+"""What `/openapi.json` says of the routes: shapes of requests and answers, errors, and who may ask.
+
+The shapes are for the document alone: answers are made as they are, without a detour through these classes.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+from http import HTTPStatus
+from typing import Annotated, Any, Final
+
+from fastapi import Path
+from fastapi.security import APIKeyCookie, HTTPBearer
+from pydantic import BaseModel, Field
+
+from ci_common.models import EventType, JobStatus
+from ci_common.validation import MAX_ID_LENGTH
+from ci_eventstore.web.sse import MAX_POSITION
+
+COOKIE = "ci_session"
+#: Printable characters without braces, and without a slash, which no address could have.
+ID_SCHEMA: Final = {"minLength": 1, "maxLength": MAX_ID_LENGTH, "pattern": r"^[^\x00-\x1f\x7f-\x9f{}/]+$"}
+POSITION_SCHEMA: Final = {"type": "integer", "minimum": 0, "maximum": MAX_POSITION}
+
+#: What a route answers, by status.
+Responses = dict[int | str, dict[str, Any]]
+
+JobId = Annotated[str, Path(description="The job's id.", json_schema_extra=dict(ID_SCHEMA))]
+
+bearer = HTTPBearer(scheme_name="key", description="An API key, `ci_…`.", auto_error=False)
+session = APIKeyCookie(
+    name=COOKIE,
+    scheme_name="session",
+    description="A browser's session, from `POST /login`. Changes need an `Origin` header that is the server's.",
+    auto_error=False,
+)
+
+
+class JobAnswer(BaseModel):
+    """A job; more keys may follow."""
+
+    job_id: str
+    status: JobStatus
+    success: Annotated[bool | None, Field(description="null until the job has ended")]
+    start_time: datetime | None
+    end_time: datetime | None
+    name: str | None
+    queue: str
+    command: list[str] | None
+    created_at: datetime
+    exit_code: Annotated[int | None, Field(description="of the job's command, where it is known")]
+    signal: Annotated[str | None, Field(description="that ended the job's command, where it is known")]
+    log_truncated: Annotated[bool, Field(description="the log has outgrown its budget: its middle isn't kept")]
+    incarnation: Annotated[str, Field(description="which life of the job and its store a position belongs to")]
+
+
+class EventAnswer(BaseModel):
+    """A visible event of a job: text of its log, or its end."""
+
+    id: Annotated[int, Field(description="the event's position: 1, 2, 3 …")]
+    type: EventType
+    data: Annotated[str, Field(default="", description="the text of a log event")]
+    success: Annotated[bool, Field(default=False, description="of a complete event")]
+    time: datetime
+    line: Annotated[int, Field(default=1, description="the line of the log that the text begins in, from 1")]
+
+
+class PageAnswer(BaseModel):
+    """A page of a job's events."""
+
+    events: list[EventAnswer]
+    next: Annotated[int, Field(description="what to ask for with `after`; without events, this is the end for now")]
+    log_truncated: Annotated[bool, Field(default=False, description="of a running job: as the job has it")]
+
+
+class HealthAnswer(BaseModel):
+    """How the server is."""
+
+    status: str
+
+
+class ErrorDetail(BaseModel):
+    """What is the matter: a code for programs, a message for people."""
+
+    code: str
+    message: str
+
+
+class ErrorAnswer(BaseModel):
+    """Any error."""
+
+    error: ErrorDetail
+
+
+class Kind(StrEnum):
+    """What a route's answer is, by media type."""
+
+    TEXT = "text/plain"
+    STREAM = "text/event-stream"
+
+
+#: An error's status and what it means here.
+MEANINGS: Mapping[int, str] = {
+    400: "A parameter or the body can't be what it is.",
+    401: "No API key, or none that is good.",
+    403: "A page of another site used a browser's session; or the store was opened for reading.",
+    404: "There is no such job, or it is another user's.",
+    409: "The job's state forbids it; or another incarnation was named.",
+    413: "The body is too long.",
+    415: "The body is of a type that isn't taken here.",
+    416: "There are no such bytes.",
+    422: "The `Idempotency-Key` was used for another job.",
+    429: "Too many streams are open.",
+    500: "Something is wrong on the server.",
+    503: "The store is away; `Retry-After` says when to ask again.",
+}
+#: What whoever asks with a key or a session may be answered.
+ASKED = (400, 401, 403, 413, 500, 503)
+
+STREAM_TEXT = """Server-sent events. A visible event (`log`, `complete`) has an `id`, its position, and no name; all
+others have a name. `data` is one line of JSON, whose `type` says what it is: `docs/server.md` has them all."""
+#: One event of a stream, as OpenAPI 3.2 has it, and FastAPI too.
+STREAM_ITEM: Final = {
+    "type": "object",
+    "required": ["data"],
+    "properties": {
+        "id": {"type": "string"},
+        "event": {"type": "string"},
+        "retry": {"type": "integer"},
+        "data": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": {
+                "type": "object",
+                "required": ["type"],
+                "properties": {"type": {"type": "string"}, "data": {"type": "string"}},
+            },
+        },
+    },
+}
+STREAM_EXAMPLE = """id: 18
+data: {"type": "log", "data": "line\\n"}
+
+id: 19
+data: {"type": "complete", "success": true}
+
+"""
+STREAM: Final = {"itemSchema": STREAM_ITEM, "example": STREAM_EXAMPLE}
+
+
+def answers(found: object, *statuses: int, status: int = 200, says: str = "") -> Responses:
+    """Return what a route answers, for its document: a model, a kind of text or nothing, and errors."""
+    good: dict[str, Any] = {"description": says or HTTPStatus(status).phrase}
+    if isinstance(found, Kind):
+        text = {"schema": {"type": "string"}}
+        good["content"] = {found.value: STREAM if found is Kind.STREAM else text}
+    elif found is not None:
+        good["model"] = found
+    found_errors = sorted({*statuses, 413, 500})
+    described: Responses = {status: good}
+    described |= {error: {"model": ErrorAnswer, "description": MEANINGS[error]} for error in found_errors}
+    if 422 not in statuses:
+        # The framework would document its own answer to what it can't read, which isn't what these routes answer.
+        described["4XX"] = {"description": "Another refusal: a proxy's, or that of the application around the routes."}
+    return described
+
+
+def headers(*named: tuple[str, str]) -> dict[str, Any]:
+    """Return headers for the document that a route reads by itself, with what each is for."""
+    shape = {"in": "header", "required": False, "schema": {"type": "string"}}
+    return {"parameters": [{"name": name, "description": text, **shape} for name, text in named]}
+
+
+def body(is_needed: bool = True, **schemas: dict[str, Any]) -> dict[str, Any]:
+    """Return a request's body for the document, as `json`, `form` and `multipart`, which the route reads by itself."""
+    names = {
+        "json": "application/json",
+        "form": "application/x-www-form-urlencoded",
+        "multipart": "multipart/form-data",
+    }
+    return {
+        "requestBody": {
+            "required": is_needed,
+            "content": {names[kind]: {"schema": schema} for kind, schema in schemas.items()},
+        }
+    }
