@@ -10,10 +10,10 @@ from typing import NamedTuple
 from ci_common.errors import RepositoryError
 from ci_eventstore.claims.claim import Claimed
 from ci_eventstore.claims.offer import Offer
-from ci_eventstore.claims.outage_log import OutageLog
 from ci_eventstore.claims.store import CLAIM_JOBS, ClaimStore
 from ci_eventstore.errors import StoreError
 from ci_eventstore.keys import QueueKeys
+from ci_eventstore.server.outage_log import OutageLog
 
 logger = logging.getLogger("ci_eventstore.controllers")
 
@@ -58,6 +58,7 @@ class Claimer:
         self._hear = hear
         self._subscription = store.subscription(self._on_message, lambda channel: hear(Heard()))
         self._outage = OutageLog(logger, "no jobs can be claimed: %s", "jobs can be claimed again")
+        self._unreadable = OutageLog(logger, "a message can't be read: %s")
         #: Queues and jobs that messages told of.
         self._told: list[tuple[str, str]] = []
 
@@ -107,7 +108,7 @@ class Claimer:
         try:
             heard = self._read(channel, message)
         except (ValueError, RepositoryError) as error:
-            logger.warning("a message can't be read: %s", error, extra={"channel": channel})
+            self._unreadable.failed(error, {"channel": channel})
         else:
             self._hear(heard)
 

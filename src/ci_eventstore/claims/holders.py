@@ -118,4 +118,5 @@ class Holders:
                 return
             await self._lost_jobs.look(job_id)
         except RepositoryError as error:
-            logger.warning("a job whose holder is lost can't be ended: %s", error, extra={"job_id": job_id})
+            message = "a job whose holder is lost can't be ended: %s"
+            self._server.outages.of(logger, message).failed(error, {"job_id": job_id})

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from ci_eventstore.claims.claim import Claim
-from ci_eventstore.claims.outage_log import OutageLog
 from ci_eventstore.claims.store import ClaimStore
 from ci_eventstore.errors import OutcomeUnknownError, StoreError, StoreUnavailableError
 from ci_eventstore.keys import Keys
 from ci_eventstore.server.client import Server
 from ci_eventstore.server.deployments import Deployment
+from ci_eventstore.server.outage_log import OutageLog
 
 logger = logging.getLogger("ci_eventstore.controllers")
 
@@ -56,6 +56,7 @@ class LeaseKeeper:
         self._outage = OutageLog(
             logger, "leases can't be renewed: %s", "leases are renewed again", after_seconds=lease_seconds * QUIET_PART
         )
+        self._mistake = OutageLog(logger, "leases couldn't be renewed: %s")
         self._thread = threading.Thread(target=self._run, name="ci-eventstore-leases", daemon=True)
 
     def start(self) -> None:
@@ -117,8 +118,8 @@ class LeaseKeeper:
                 await self._keep_over_one_server()
             except TimeoutError:
                 self._note_failure("no answer")
-            except Exception:
-                logger.exception("leases couldn't be renewed")
+            except Exception as error:  # noqa: BLE001 - it is logged with its traceback, and leases are renewed on
+                self._mistake.failed(repr(error), traceback=error)
                 self._give_up_late_ones()
                 await self._pause(self._lease_seconds / 10)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from ci_eventstore.claims.claim import Claimed
 from ci_eventstore.claims.claimer import Claimer
 from ci_eventstore.controllers.claimed_job import ClaimedJob
+from ci_eventstore.server.outage_log import OutageLog
 
 logger = logging.getLogger("ci_eventstore.controllers")
 
@@ -37,6 +38,7 @@ class Intake:
         self._is_hurried = False
         #: Whether the store has left a question unanswered for too long, so that it is asked no more.
         self._is_away = False
+        self._mistake = OutageLog(logger, "jobs can't be claimed: %s")
 
     def bring(self, claimed: Claimed) -> None:
         """Take over a job that an offer has brought."""
@@ -118,6 +120,6 @@ class Intake:
 
         try:
             await self._claimer.claim(count, is_idle=is_idle, take=take)
-        except Exception:
-            logger.exception("jobs can't be claimed")
+        except Exception as error:  # noqa: BLE001 - it is logged with its traceback, and asked again
+            self._mistake.failed(repr(error), traceback=error)
         return jobs

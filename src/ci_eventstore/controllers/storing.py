@@ -5,7 +5,6 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from ci_common.errors import LeaseLostError
-from ci_eventstore.claims.outage_log import OutageLog
 from ci_eventstore.controllers.deadline import Deadline
 from ci_eventstore.errors import (
     AcknowledgedEventsLostError,
@@ -13,6 +12,7 @@ from ci_eventstore.errors import (
     OutcomeUnknownError,
     StoreUnavailableError,
 )
+from ci_eventstore.server.outage_log import Outages
 from ci_eventstore.writer.log_writer import LogWriter
 from ci_eventstore.writer.losses import after_line, note_of, telling_losses
 from ci_eventstore.writer.rescue import RescueFile
@@ -30,13 +30,17 @@ Write = Callable[[], Awaitable[None]]
 class EndStorage:
     """Stores one job's end. One that can't be stored is logged, and kept in a local file with the rest of the log."""
 
-    def __init__(self, job_id: str, lost: asyncio.Event, add_line: Callable[[str], Awaitable[None]]) -> None:
+    def __init__(
+        self, job_id: str, lost: asyncio.Event, add_line: Callable[[str], Awaitable[None]], outages: Outages
+    ) -> None:
         """Store the end of a job; `lost` is set when the claim isn't the job's any more.
 
         If the server has lost some of the job's log, a line that says so is added to it before the end.
         """
         self._job_id = job_id
         self._add_line = add_line
+        #: Of all jobs whose ends wait.
+        self._outage = outages.of(logger, "the store is away, jobs' ends wait: %s", "jobs' ends are stored again")
         self._lost = lost
         #: Until when the store is waited for.
         self.deadline = Deadline()
@@ -88,7 +92,6 @@ class EndStorage:
 
     async def _insist(self, write: Write, *, outlasts_outages: bool = True) -> None:
         unknown: OutcomeUnknownError | None = None
-        outage: OutageLog | None = None
         if self._note is not None:
             write = after_line(self._note, write, self._add_line)
         while True:
@@ -104,13 +107,9 @@ class EndStorage:
                 unknown = error if isinstance(error, OutcomeUnknownError) else unknown
                 if self._lost.is_set() or not outlasts_outages:
                     raise
-                outage = outage or OutageLog(
-                    logger, "the store is away, a job's end waits: %s", "a job's end is stored"
-                )
-                outage.failed(error, {"job_id": self._job_id})
+                self._outage.failed(error, {"job_id": self._job_id})
             else:
-                if outage is not None:
-                    outage.worked()
+                self._outage.worked()
                 return
             await asyncio.sleep(RETRY_SECONDS)
 

@@ -231,7 +231,9 @@ class Hub:
             is_taken = live.feed.take(messages.parse(data))
         except (RepositoryError, ValueError, IndexError) as error:
             # The stream decides. An error that got out of here would end the connection on which all jobs are heard.
-            logger.warning("a message can't be read: %s", error, extra={"job_id": live.feed.keys.job_id})
+            self._server.outages.of(logger, "a message can't be read: %s").failed(
+                error, {"job_id": live.feed.keys.job_id}
+            )
             is_taken = False
         if is_taken:
             self._on_news(live.feed)

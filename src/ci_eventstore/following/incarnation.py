@@ -83,7 +83,8 @@ class StoreIncarnation:
         try:
             return await self._renew(lost or "-", LOSS_PATIENCE_SECONDS)
         except StoreError as error:
-            logger.warning("the store has lost events, and can't be given another incarnation: %s", error)
+            message = "the store has lost events, and can't be given another incarnation: %s"
+            self._server.outages.of(logger, message).failed(error)
             return await self.read()
 
     async def _renew(self, lost: str, patience_seconds: float | None = None, age_seconds: float = 0) -> str:

@@ -86,5 +86,6 @@ class Listings:
                 if reply:
                     jobs.append(to_job(job_id, from_hash(job_id, reply)))
             except ProjectionDamagedError as error:
-                logger.warning("left out of a list: %s", error, extra={"job_id": job_id})
+                outage = self._server.outages.of(logger, "left out of a list: %s", kind=job_id)
+                outage.failed(error, {"job_id": job_id})
         return [job for job in jobs if user_id in (None, job.user_id) and status in (None, job.status)]

@@ -13,6 +13,7 @@ class JobLogSink:
 
     def __init__(self, jobs: JobStore, job_id: str, claim: str, max_event_bytes: int) -> None:
         self.caller = jobs.caller(job_id)
+        self.outages = jobs.outages
         self._time = jobs.log_times.of(job_id)
         self._jobs = jobs
         self._job_id = job_id

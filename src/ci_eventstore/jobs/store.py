@@ -53,6 +53,8 @@ class JobStore:
         self._on_loss = on_loss
         self._keys = keys
         self._settings = settings
+        #: What keeps failing, for all who write.
+        self.outages = server.outages
         #: This process's last calls to each job.
         self.ledger = before.ledger if before else Ledger()
         #: Of the jobs whose logs this process writes.

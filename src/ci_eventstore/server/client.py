@@ -20,6 +20,7 @@ from ci_eventstore.server.clock import ClockReading
 from ci_eventstore.server.deployments import Deployment
 from ci_eventstore.server.failures import outcome_of
 from ci_eventstore.server.link import Link
+from ci_eventstore.server.outage_log import Outages
 from ci_eventstore.server.outcomes import Cause, Kind, Outcome, Patience, Renew
 from ci_eventstore.server.pipeline import Pipeline
 from ci_eventstore.server.replies import Reply, as_info, as_map, as_texts, checked_type, is_unicode
@@ -56,6 +57,8 @@ class Server:
         #: Whether it was last seen as a "master" or a "replica"; "" if it didn't say.
         self.role = ""
         self.counters = self.link.counters
+        #: What keeps failing, for whoever uses the server.
+        self.outages = Outages()
 
     def go_on_as(self, before: "Server") -> None:
         """Know of the server, and count, what another one does that was used before in another event loop."""

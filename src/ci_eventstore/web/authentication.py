@@ -17,6 +17,7 @@ from ci_common.models import APIKey, as_utc, utc_now
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.server.background import begin
 from ci_eventstore.web.document import COOKIE
+from ci_eventstore.server.outage_log import OutageLog
 from ci_eventstore.web.errors import WebError
 from ci_eventstore.web.origin import is_loopback, is_safe, is_same_origin
 
@@ -102,6 +103,7 @@ class KeyAuthentication:
     def __init__(self, repository: RedisJobRepository) -> None:
         self._repository = repository
         self._trusted: dict[str, tuple[float, str]] = {}
+        self._unnoted = OutageLog(logger, "the use of API keys can't be noted: %s")
         self._noting: dict[str, asyncio.Task[None]] = {}
 
     async def caller(self, request: Request) -> Caller:
@@ -163,7 +165,7 @@ class KeyAuthentication:
         try:
             await self._repository.update_api_key_last_used(key_id, utc_now())
         except RepositoryError as error:
-            logger.warning("the use of API key %s can't be noted: %s", key_id, error)
+            self._unnoted.failed(error, {"key_id": key_id})
 
 
 async def _is_allowed() -> bool:

@@ -9,9 +9,11 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from ci_eventstore.server.outage_log import OutageLog
 from ci_eventstore.web.errors import ResponseCutError
 
-logger = logging.getLogger("ci_eventstore.web")
+#: Of all logs that break off.
+_OUTAGE = OutageLog(logging.getLogger("ci_eventstore.web"), "%s")
 
 #: Close at once, with a reset: SO_LINGER on, for no time.
 _RESET = struct.pack("ii", 1, 0)
@@ -32,7 +34,7 @@ class Connection(HttpToolsProtocol):
         try:
             await self._inner(scope, receive, _until_closed(cycle, send) if is_old else send)
         except ResponseCutError as error:
-            logger.warning("%s", error)
+            _OUTAGE.failed(error)
             _break_off(cycle)
         except BaseException:
             if is_old and cycle.response_started:

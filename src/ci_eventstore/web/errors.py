@@ -18,8 +18,11 @@ from ci_eventstore.errors import (
     ReadOnlyAccessError,
     StoreUnavailableError,
 )
+from ci_eventstore.server.outage_log import Outages
 
 logger = logging.getLogger("ci_eventstore.web")
+#: Of all applications in this process.
+_OUTAGES = Outages()
 
 RETRY_SECONDS = 2
 _RETRY = {"Retry-After": str(RETRY_SECONDS)}
@@ -84,8 +87,12 @@ def failure_of(error: Exception) -> Failure:
 def error_response(error: Exception) -> JSONResponse:
     """Return the response to an error, and log one that users can't help."""
     failure = failure_of(error)
-    if failure.status >= 500:
-        logger.warning("answered with %d: %s", failure.status, error, exc_info=failure.status == 500 and error)
+    if failure.status == 500:
+        logger.warning("answered with 500: %s", error, exc_info=error)
+    elif failure.status > 500:
+        # An outage is one cause, whatever its errors say; damage is one for each that is told of.
+        kind = "" if isinstance(error, StoreUnavailableError | OutcomeUnknownError | WebError) else str(error)
+        _OUTAGES.of(logger, "answered with 503: %s", kind=kind).failed(error)
     content = {"error": {"code": failure.code, "message": failure.message}}
     return JSONResponse(content, failure.status, failure.headers)
 

@@ -1,11 +1,15 @@
 """The streams that are open in this process: how many each user has, and how all of them end."""
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ci_eventstore.server.outage_log import OutageLog
 from ci_eventstore.web.errors import WebError
+
+logger = logging.getLogger("ci_eventstore.web")
 
 
 class OpenStreams:
@@ -17,6 +21,10 @@ class OpenStreams:
         self._scopes: set[asyncio.Timeout] = set()
         #: The event loop in which they were stopped: an application that is started again has another one.
         self._stopped_in: asyncio.AbstractEventLoop | None = None
+        #: What is the matter with streams, said of all of them at once.
+        self.waiting = OutageLog(logger, "streams wait for the store: %s", "streams go on")
+        self.broken = OutageLog(logger, "a stream was broken off: %s")
+        self.unchecked = OutageLog(logger, "whether streams may go on can't be looked up: %s")
 
     def __len__(self) -> int:
         """Return how many there are."""

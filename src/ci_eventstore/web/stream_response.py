@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,14 +15,13 @@ from ci_eventstore.errors import StoreUnavailableError
 from ci_eventstore.following.follower import NOTHING, Follower
 from ci_eventstore.following.page import Encode, Page
 from ci_eventstore.following.records import Notice
+from ci_eventstore.server.outage_log import OutageLog
 from ci_eventstore.web import sse
 from ci_eventstore.web.errors import ANSWERED, error_response
 from ci_eventstore.web.open_streams import OpenStreams, end_scope
 
 #: How long a stream whose store is away waits before it tries again.
 AWAY_SECONDS = 1.0
-
-logger = logging.getLogger("ci_eventstore.web")
 
 #: How long the end of a response may take.
 LAST_SECONDS = 1.0
@@ -78,7 +76,7 @@ class StreamResponse(Response):
 
         try:
             with self._streams.counted(self._stream.user_id):
-                following = _Following(self._stream)
+                following = _Following(self._stream, self._streams.waiting)
                 try:
                     await following.begin()
                     await start()
@@ -90,7 +88,7 @@ class StreamResponse(Response):
                 await error_response(error)(scope, receive, send)
                 return
             # The client comes back, and is told then what is the matter.
-            logger.warning("a stream was broken off: %s", error)
+            self._streams.broken.failed(error)
         await _end(send)
 
     async def _run(self, following: "_Following", receive: Receive, send: Send) -> None:
@@ -136,14 +134,16 @@ class StreamResponse(Response):
         try:
             return await self._stream.is_allowed()
         except RepositoryError as error:
-            logger.warning("whether a stream may go on can't be looked up: %s", error)
+            self._streams.unchecked.failed(error)
             return True
 
 
 class _Following:
     """Follows for a stream, through outages of the store: its client sees heartbeats meanwhile."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, outage: OutageLog) -> None:
+        """Follow for a stream; `outage` is all streams' own."""
+        self._outage = outage
         self._follow = stream.follow
         #: The position of the last event, and what it belongs to.
         self.last = stream.after
@@ -157,10 +157,12 @@ class _Following:
         try:
             self._follower = await self._follow(self.last, self._incarnation)
         except StoreUnavailableError as error:
-            self._note_outage(error)
-        if self._follower is not None and self._must_reset:
+            self._outage.failed(error)
+            return False
+        self._outage.worked()
+        if self._must_reset:
             self._follower.reset()
-        return self._follower is not None
+        return True
 
     async def read(self, seconds: float) -> Page:
         """Return the next page, an empty one if none comes in time or the store is away."""
@@ -171,7 +173,7 @@ class _Following:
         try:
             page = await self._follower.read(seconds)
         except StoreUnavailableError as error:
-            self._note_outage(error)
+            self._outage.failed(error)
             # Who has been sent nothing can't have lost anything.
             self._incarnation = self._follower.incarnation if self.last else None
             self.close()
@@ -185,10 +187,6 @@ class _Following:
         if self._follower is not None:
             self._follower.close()
             self._follower = None
-
-    @staticmethod
-    def _note_outage(error: Exception) -> None:
-        logger.warning("a stream waits for the store: %s", error)
 
 
 def _last_position(page: Page, before: int) -> int:

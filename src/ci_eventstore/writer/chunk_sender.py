@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import math
 import time
 from datetime import UTC, datetime
 from typing import Protocol
@@ -16,15 +15,15 @@ from ci_eventstore.errors import (
     StoreUnavailableError,
 )
 from ci_eventstore.events.caller import Call, Caller
+from ci_eventstore.server.outage_log import Outages
 from ci_eventstore.writer.chunks import Chunk
 
 logger = logging.getLogger("ci_eventstore.writer")
 
 #: What a log says where the server forgot events that it had acknowledged.
 LOST_LINE = "[events that were acknowledged before this line were lost by the server]\n"
-#: How soon a chunk is sent again that the store didn't take, and how often the same reason is logged.
+#: How soon a chunk is sent again that the store didn't take.
 RETRY_SECONDS = 0.5
-WARNING_SECONDS = 60.0
 #: How long the store is asked whether it still has what it took last.
 LOOK_BACK_SECONDS = 2.0
 
@@ -35,6 +34,10 @@ class LogSink(Protocol):
     @property
     def caller(self) -> Caller:
         """Who makes the writer's calls."""
+
+    @property
+    def outages(self) -> Outages:
+        """What keeps failing, for all writers of a process."""
 
     async def append(self, event: JobEvent, call: Call) -> None:
         """Append an event, whose time is when its text came; the same call again has its effect once."""
@@ -52,7 +55,6 @@ class ChunkSender:
         self._sink = sink
         self._caller = sink.caller
         self._patience_seconds = patience_seconds
-        self._warned_at: dict[str, float] = {}
 
     async def send(self, chunk: Chunk) -> None:
         """Store a chunk with the time at which it came, through outages: the same call again has its effect once.
@@ -100,11 +102,9 @@ class ChunkSender:
         logger.warning("the server lost acknowledged events", extra={"job_id": self._job_id})
 
     def _warn_of_waiting(self, error: StoreError) -> None:
-        """Say that the log waits, once a minute for each reason."""
-        reason, now = _reason(error), time.monotonic()
-        if now - self._warned_at.get(reason, -math.inf) > WARNING_SECONDS:
-            self._warned_at[reason] = now
-            logger.warning("the log waits: %s", reason, extra={"job_id": self._job_id})
+        """Say that the log waits, for all writers together once a minute for each kind of reason."""
+        outage = self._sink.outages.of(logger, "the log waits: %s", kind=type(error).__name__)
+        outage.failed(_reason(error), {"job_id": self._job_id})
 
 
 def _reason(error: StoreError) -> str:
