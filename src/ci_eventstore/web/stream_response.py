@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from ci_eventstore.server.outage_log import OutageLog
 from ci_eventstore.web import sse
 from ci_eventstore.web.errors import ANSWERED, error_response
 from ci_eventstore.web.open_streams import OpenStreams, end_scope
+
+logger = logging.getLogger("ci_eventstore.web")
 
 #: How long a stream whose store is away waits before it tries again.
 AWAY_SECONDS = 1.0

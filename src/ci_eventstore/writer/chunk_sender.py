@@ -103,7 +103,8 @@ class ChunkSender:
 
     def _warn_of_waiting(self, error: StoreError) -> None:
         """Say that the log waits, for all writers together once a minute for each kind of reason."""
-        outage = self._sink.outages.of(logger, "the log waits: %s", kind=type(error).__name__)
+        kind = "full" if isinstance(error, StoreFullError) else ""
+        outage = self._sink.outages.of(logger, "the log waits: %s", kind=kind)
         outage.failed(_reason(error), {"job_id": self._job_id})
 
 
