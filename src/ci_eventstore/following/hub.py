@@ -24,6 +24,7 @@ from ci_eventstore.server.replies import WRONG_TYPE, Reply, as_optional_texts
 
 logger = logging.getLogger("ci_eventstore.following")
 
+UNREADABLE = "a message can't be read: %s"
 #: How often it is looked whether a job has got further without a message saying so.
 WATCH_SECONDS = 5.0
 WATCHED_AT_ONCE = 500
@@ -231,9 +232,7 @@ class Hub:
             is_taken = live.feed.take(messages.parse(data))
         except (RepositoryError, ValueError, IndexError) as error:
             # The stream decides. An error that got out of here would end the connection on which all jobs are heard.
-            self._server.outages.of(logger, "a message can't be read: %s").failed(
-                error, {"job_id": live.feed.keys.job_id}
-            )
+            self._server.outages.of(logger, UNREADABLE).failed(error, {"job_id": live.feed.keys.job_id})
             is_taken = False
         if is_taken:
             self._on_news(live.feed)
