@@ -129,7 +129,12 @@ class Store:
                     await self._drain()
             except TimeoutError:
                 logger.warning(UNSURE)
-            await self._disconnect()
+            try:
+                async with asyncio.timeout(END_SECONDS):
+                    await self._disconnect()
+            except TimeoutError:
+                # The server takes nothing of what is written.
+                self.server.link.abandon()
 
     async def _drain(self) -> None:
         await self.lost_jobs.close()
