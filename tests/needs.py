@@ -26,6 +26,11 @@ def find_nginx() -> str:
     return _find("nginx", f"{os.environ['PATH']}{os.pathsep}/usr/sbin")
 
 
+def find_curl() -> str:
+    """Return curl, which the README types; LookupError if there is none."""
+    return _find("curl", os.environ["PATH"])
+
+
 def find_chromium() -> str:
     """Return the browser; LookupError if there is none."""
     return _find("chromium", os.environ["PATH"])
@@ -48,6 +53,7 @@ NEEDS: dict[str, Callable[[], object]] = {
     "redis7": find_redis7,
     "nginx": find_nginx,
     "chromium": find_chromium,
+    "curl": find_curl,
     "/proc": _find_processes,
 }
 

@@ -19,7 +19,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 #: It installs the package with all that it needs, and waits for jobs as a reader would.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.needs("curl")]
 
 PROMPT = "<<ready>>"
 #: For the slowest line, which installs; and how long a program that is started in the background may need to speak up.
@@ -113,17 +113,8 @@ class Shell:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty folder beside which, as the README says, the checkout stands."""
     made = tmp_path_factory.mktemp("newcomer")
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        check=True,
-    ).stdout.decode()
-    for name in filter(None, listed.split("\0")):
-        if (ROOT / name).is_file():
-            target = made / "ci_eventstore" / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, target)
+    ignored = shutil.ignore_patterns(".*", "__pycache__", "build", "dist")
+    shutil.copytree(ROOT, made / "ci_eventstore", ignore=ignored)
     return made
 
 
