@@ -1,7 +1,14 @@
 """`serve`: jobs over HTTP."""
 
 import asyncio
+import logging
+import re
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
+from ipaddress import ip_network
 from pathlib import Path
 from typing import TypedDict, Unpack
 
@@ -15,6 +22,7 @@ from ci_eventstore.repository import RedisJobRepository
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 MEBIBYTE = 1024 * 1024
+_SEGMENT = re.compile(r"[A-Za-z0-9._~-]+")
 
 
 class Options(TypedDict):
@@ -29,6 +37,29 @@ class Options(TypedDict):
     max_streams: int
     queue: tuple[str, ...]
     keep_alive: int
+    uds: Path | None
+    trusted_proxy: tuple[str, ...]
+    cors_origin: tuple[str, ...]
+    access_log: bool
+
+
+def checked_root_path(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    """Return a prefix of paths as it is put before them: with a slash in front and none at the end."""
+    path = value.strip("/")
+    parts = path.split("/")
+    if path and not all(_SEGMENT.fullmatch(part) and part not in {".", ".."} for part in parts):
+        raise click.BadParameter(f"{value!r} is no path such as /ci or /tools/ci", context, parameter)
+    return f"/{path}" if path else ""
+
+
+def checked_networks(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse what is no address or network."""
+    for text in value:
+        try:
+            ip_network(text)
+        except ValueError as error:
+            raise click.BadParameter(f"{error}", context, parameter) from None
+    return value
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
@@ -45,7 +76,7 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
         "serve",
         "serve --host 0.0.0.0 --port 8080 --zip-dir /srv/ci/files",
         "serve --no-auth",
-        "serve --root-path /ci",
+        "serve --uds /run/ci/web.sock --root-path /ci --access-log",
     )
 )
 @click.option("--host", metavar="ADDRESS", default="127.0.0.1", show_default=True, help="The address to listen on.")
@@ -61,7 +92,11 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     "--no-auth", is_flag=True, help="Let everybody on this machine see and do everything; only with a loopback address."
 )
 @click.option(
-    "--root-path", metavar="PATH", default="", help="The prefix that a proxy removes from paths, such as /ci."
+    "--root-path",
+    metavar="PATH",
+    default="",
+    callback=checked_root_path,
+    help="The prefix that a proxy removes from paths, such as /ci.",
 )
 @click.option(
     "--zip-dir",
@@ -100,6 +135,30 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     show_default=True,
     help="How long a connection may be idle: longer than a proxy in front keeps it.",
 )
+@click.option(
+    "--uds",
+    metavar="PATH",
+    type=click.Path(path_type=Path),
+    help="Listen on this Unix socket instead of an address; whoever may enter its folder may connect.",
+)
+@click.option(
+    "--trusted-proxy",
+    metavar="ADDRESS",
+    multiple=True,
+    default=("127.0.0.1", "::1"),
+    callback=checked_networks,
+    help="A proxy, or a network of some, that is believed who the client is and whether it came by https; may be given "
+    "several times. Whoever uses --uds is believed, too.  [default: 127.0.0.1, ::1]",
+)
+@click.option(
+    "--cors-origin",
+    metavar="ORIGIN",
+    multiple=True,
+    help="Another site whose pages may ask with a key, as https://ci.example; may be given several times; '*': any.",
+)
+@click.option(
+    "--access-log", is_flag=True, help="Write a line of JSON to standard output for each request, when it has ended."
+)
 @partial(uses_store_on, loop_factory=new_event_loop)
 async def serve(repository: RedisJobRepository, **options: Unpack[Options]) -> None:
     """Serve jobs over HTTP.
@@ -114,26 +173,59 @@ async def serve(repository: RedisJobRepository, **options: Unpack[Options]) -> N
     """
     try:
         from ci_eventstore.web import WebSettings, create_app, this_machine_sees_everything
-        from ci_eventstore.web.server import WebServer, listen, server_config
+        from ci_eventstore.web.server import Service, WebServer, server_config
     except ModuleNotFoundError as missing:
         text = f"serve needs {missing.name}, which isn't installed: install ci-eventstore with its extra [server]"
         raise click.ClickException(text) from None
     if options["no_auth"] and options["host"] not in LOOPBACK:
         raise click.UsageError("--no-auth is for this machine alone: leave --host out")
+    if options["no_auth"] and options["cors_origin"]:
+        raise click.UsageError("--no-auth is for this machine's own pages: leave --cors-origin out")
     folder = options["zip_dir"] or data_folder() / "files"
     settings = WebSettings(
         project_folder=folder.absolute(),
         max_project_bytes=options["max_zip_mib"] * MEBIBYTE,
         max_streams_per_user=options["max_streams"],
         queues=None if "*" in options["queue"] else frozenset(options["queue"]),
+        cors_origins=options["cors_origin"],
     )
+    service = Service(
+        root_path=options["root_path"],
+        keep_alive_seconds=options["keep_alive"],
+        trusted_proxies=options["trusted_proxy"],
+        has_access_log=options["access_log"],
+    )
+    if service.has_access_log:
+        _write_access_log()
     authenticate = this_machine_sees_everything if options["no_auth"] else None
     app = create_app(repository, authenticate=authenticate, settings=settings)
+    with _listening(options) as listening:
+        async with repository.parts.holders.watched():
+            await WebServer(app, server_config(app, service)).serve(sockets=[listening])
+
+
+@contextmanager
+def _listening(options: Options) -> Iterator[socket.socket]:
+    """Listen, and say where; OSError."""
+    from ci_eventstore.web.server import listen, listen_at
+
+    if options["uds"] is not None:
+        with listen_at(options["uds"]) as listening:
+            say(f"serving on {options['uds']}")
+            yield listening
+        return
     with listen(options["host"], options["port"]) as listening:
         address, port = listening.getsockname()[:2]
         shown = f"[{address}]" if ":" in address else address
         say(f"serving on http://{shown}:{port}{options['root_path']}")
-        async with repository.parts.holders.watched():
-            await WebServer(app, server_config(app, options["root_path"], options["keep_alive"])).serve(
-                sockets=[listening]
-            )
+        yield listening
+
+
+def _write_access_log() -> None:
+    from ci_eventstore.web import access_log
+
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(access_log.AsJSON())
+    access_log.logger.addHandler(handler)
+    access_log.logger.setLevel(logging.INFO)
+    access_log.logger.propagate = False

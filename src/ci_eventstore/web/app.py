@@ -4,10 +4,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI, Request, Response, Security
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.web.authentication import Authenticate
@@ -36,6 +37,12 @@ from ci_eventstore.web.settings import WebSettings
 from ci_eventstore.web.state import Web
 from ci_eventstore.web.submission import MAX_FIELDS_BYTES
 
+#: What pages of other sites may send and see, beside what all may.
+CORS_HEADERS: Final[dict[str, Any]] = {
+    "allow_headers": ["Authorization", "Content-Type", "Idempotency-Key", "If-Range", "Last-Event-ID", "Range"],
+    "expose_headers": ["Accept-Ranges", "Content-Range", "Location", "Log-Truncated", "Retry-After"],
+}
+
 
 class JobsRouter(APIRouter):
     """The routes, to be included in any application, under any prefix."""
@@ -44,6 +51,11 @@ class JobsRouter(APIRouter):
         limits = {"create_job": web.settings.max_project_bytes + MAX_FIELDS_BYTES, "login": MAX_LOGIN_BYTES}
         super().__init__(route_class=route_class(web, limits), lifespan=self._live)
         self._web = web
+
+    @property
+    def settings(self) -> WebSettings:
+        """What the routes were made with."""
+        return self._web.settings
 
     def start(self) -> None:
         """Let streams be opened again after `stop`; the lifespan of an application with these routes does so."""
@@ -123,6 +135,9 @@ def create_app(
     app.add_api_route("/", IndexRoute(router.routes).index, methods=["GET", "HEAD"], include_in_schema=False)
     app.state.router = router
     app.add_exception_handler(HTTPException, _answer_none)
+    origins = router.settings.cors_origins
+    if origins:
+        app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["GET", "HEAD", "POST"], **CORS_HEADERS)
     return app
 
 

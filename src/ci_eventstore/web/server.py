@@ -1,14 +1,21 @@
 """Run the web server with uvicorn so that it stops without loss: live streams end first, and clients come back."""
 
 import asyncio
+import errno
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from ci_eventstore.web.access_log import AccessLog
 from ci_eventstore.web.connections import Connection
 
 #: For how long a connection stays open after a response: longer than proxies keep one that they may use again (nginx
@@ -16,6 +23,12 @@ from ci_eventstore.web.connections import Connection
 KEEP_ALIVE_SECONDS = 75
 #: How long requests may take that run when the server is told to stop; live streams end at once.
 GRACE_SECONDS = 5
+#: Proxies on this machine.
+TRUSTED_PROXIES = ("127.0.0.1", "::1")
+#: The address of a client that came over a Unix socket.
+UNIX_CLIENT = "unix"
+#: How many connections may wait to be taken.
+BACKLOG = 2048
 STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -44,20 +57,49 @@ class WebServer(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def server_config(app: FastAPI, root_path: str = "", keep_alive_seconds: int = KEEP_ALIVE_SECONDS) -> uvicorn.Config:
-    """Return how uvicorn is run: it logs what goes wrong, and trusts proxies on this machine."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """How a server is reached."""
+
+    #: What a proxy in front takes off paths: "" or /some/path.
+    root_path: str = ""
+    keep_alive_seconds: int = KEEP_ALIVE_SECONDS
+    #: Addresses and networks of proxies that are believed what they say of clients.
+    trusted_proxies: Sequence[str] = TRUSTED_PROXIES
+    has_access_log: bool = False
+
+
+def server_config(app: ASGIApp, service: Service | None = None) -> uvicorn.Config:
+    """Return how uvicorn is run: it logs what goes wrong."""
+    service = service or Service()
+    if service.has_access_log:
+        app = AccessLog(app)
+    # Whoever may use the socket is a proxy.
+    trusted = [*service.trusted_proxies, UNIX_CLIENT]
     return uvicorn.Config(
-        app,
-        root_path=root_path,
+        _named_client(cast(ASGIApp, ProxyHeadersMiddleware(cast(Any, app), trusted))),
+        root_path=service.root_path,
         log_level="warning",
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
-        timeout_keep_alive=keep_alive_seconds,
+        timeout_keep_alive=service.keep_alive_seconds,
         # On httptools: frames are small, and wait for nothing.
         http=Connection,
         ws="none",
     )
+
+
+def _named_client(app: ASGIApp) -> ASGIApp:
+    """Give clients of a Unix socket, who have no address, one that can be trusted."""
+
+    async def named(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not scope.get("client"):
+            scope["client"] = (UNIX_CLIENT, 0)
+        await app(scope, receive, send)
+
+    return named
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -67,8 +109,42 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
-        listening.listen(2048)
+        listening.listen(BACKLOG)
     except BaseException:
         listening.close()
         raise
     return listening
+
+
+@contextmanager
+def listen_at(path: Path) -> Iterator[socket.socket]:
+    """Listen on a Unix socket, which is removed at the end; OSError, also if another server listens there.
+
+    Whoever may enter its folder may connect.
+    """
+    with socket.socket(socket.AF_UNIX) as listening:
+        try:
+            listening.bind(str(path))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or not _is_left_over(path):
+                raise
+            path.unlink()
+            listening.bind(str(path))
+        try:
+            path.chmod(0o666)
+            listening.listen(BACKLOG)
+            yield listening
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _is_left_over(path: Path) -> bool:
+    """Tell whether a path is the socket of a server that is gone."""
+    if not path.is_socket():
+        return False
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            return True
+    return False

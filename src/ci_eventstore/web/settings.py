@@ -1,5 +1,6 @@
 """What an operator may choose of the web server."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,9 @@ from ci_eventstore.setting_checks import check_number
 
 #: A shorter one would keep each stream busy with nothing.
 SHORTEST_HEARTBEAT_SECONDS = 0.01
+
+
+_ORIGIN = re.compile(r"https?://(\[[0-9a-f:]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +25,8 @@ class WebSettings:
     max_project_bytes: int = 100 * 1024 * 1024
     #: The queues that users may put jobs into; None: any. Whoever may see all jobs isn't bound to it.
     queues: frozenset[str] | None = frozenset({"default"})
+    #: Other sites whose pages may ask with a key, such as https://ci.example, or "*"; sessions are for own pages.
+    cors_origins: tuple[str, ...] = ()
     #: So many streams may one user have open at once in this process.
     max_streams_per_user: int = 100
     #: A stream with nothing to send sends a comment so often; as often, it is looked at whether it may go on.
@@ -33,6 +39,9 @@ class WebSettings:
         check_number(self, "heartbeat_seconds", SHORTEST_HEARTBEAT_SECONDS)
         for queue in check_texts("queues", self.queues or ()):
             check_id("queue", queue)
+        for origin in check_texts("cors_origins", self.cors_origins):
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ConfigurationError(f"cors_origins={origin!r} must be like https://ci.example:8443, or *")
         if self.project_folder is not None and not isinstance(self.project_folder, Path):
             raise ConfigurationError(f"project_folder={self.project_folder!r} must be a Path")
         if self.project_folder is not None and not self.project_folder.is_absolute():

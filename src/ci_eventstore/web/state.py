@@ -9,6 +9,7 @@ from ci_common.validation import check_id
 from ci_eventstore.following.incarnation import Incarnation
 from ci_eventstore.jobs.state import JobState
 from ci_eventstore.repository import RedisJobRepository
+from ci_eventstore.web.access_log import USER
 from ci_eventstore.web.authentication import Authenticate, Caller, KeyAuthentication, OwnAuthentication
 from ci_eventstore.web.errors import WebError
 from ci_eventstore.web.open_streams import OpenStreams
@@ -33,7 +34,9 @@ class Web:
         """Return who asks, with the repository open; WebError 401, 403."""
         await self.repository.initialize()
         assert self._authentication is not None
-        return await self._authentication.caller(request)
+        caller = await self._authentication.caller(request)
+        request.scope[USER] = caller.user_id
+        return caller
 
     async def state(self, job_id: str, user_id: str | None) -> JobState:
         """Return a job's state; JobNotFoundError, also for another user's job."""

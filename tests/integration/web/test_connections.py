@@ -16,7 +16,7 @@ from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoin
 from ci_common.models import Job, JobEvent, utc_now
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.web import create_app, log_text
-from ci_eventstore.web.server import server_config
+from ci_eventstore.web.server import Service, server_config
 from tests.integration.store.conftest import find_server, own
 from tests.integration.web.serving import Account, Served, create_account, serve, serve_as_cli
 from tests.servers import RealServer
@@ -257,4 +257,4 @@ def test_idle_connections_outlast_those_of_proxies() -> None:
     """Nginx keeps its connections for 60 seconds, as does AWS's balancer: the server mustn't be first to close one."""
     app = FastAPI()
     assert server_config(app).timeout_keep_alive > 60
-    assert server_config(app, "", 620).timeout_keep_alive == 620
+    assert server_config(app, Service(keep_alive_seconds=620)).timeout_keep_alive == 620
