@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.command_line import PROGRAM, CommandLine, Running, is_alive, python, until_signal, wait_for_file
+from tests.servers import wait_until
 
 #: A second signal ends the program within 5 seconds; the rest is the machine's, which may be busy.
 SECOND_SIGNAL_SECONDS = 5.0 + 1.5
@@ -170,6 +171,19 @@ def test_a_reader_that_is_stuck_does_not_keep_a_stopped_command(cli: CommandLine
     assert running.process.wait(30) == 143
     expected = "".join(f"{number}\n" for number in range(1, 20_001)) + "end\n[cancelled: stopped by SIGTERM]\n"
     assert cli.log("it").decode() == expected
+
+
+@pytest.mark.slow
+def test_a_reader_that_is_stuck_does_not_outlast_a_second_signal(cli: CommandLine, tmp_path: Path) -> None:
+    """When the command has ended by itself, two signals end the wait for whoever doesn't read what it printed."""
+    running = cli.start("run", "--id", "it", "--", "sh", "-c", f"seq 20000; echo $$ > {tmp_path}/printed")
+    process_id = int(wait_for_file(tmp_path / "printed"))
+    wait_until(lambda: not is_alive(process_id), "the end of the command")
+    for _ in range(2):
+        running.send(signal.SIGTERM)
+    assert running.process.wait(SECOND_SIGNAL_SECONDS) == 0
+    assert status(cli) == ("completed", True)
+    assert cli.log("it").decode() == "".join(f"{number}\n" for number in range(1, 20_001))
 
 
 def test_the_first_end_of_a_job_wins(cli: CommandLine, tmp_path: Path) -> None:

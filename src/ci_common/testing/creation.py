@@ -73,6 +73,11 @@ class CreationContract:
         assert stored == [*events, log("after\n", timestamp=at(9))]
         assert ids(stored) == [1, 2, 3, 4]
 
+    async def test_a_new_job_says_nothing_of_its_log(self, repository: JobRepository) -> None:
+        """Whether a log has outgrown its budget is the store's to say: this one hasn't."""
+        job_id = await create(repository, *lines(2), log_truncated=True)
+        assert (await fetch(repository, job_id)).log_truncated is False
+
     @pytest.mark.parametrize("kind", [list, tuple, iter], ids=["list", "tuple", "iterator"])
     async def test_events_may_come_as_any_iterable(self, repository: JobRepository, kind: Any) -> None:
         """A list, a tuple and an iterator of events create the same job."""

@@ -90,7 +90,7 @@ class JobRun:
         if self._log is not None:
             self._log.hurry(seconds)
         self._limit.shorten(seconds)
-        if self._outcome is not None and self._terminal is not None:
+        if self._terminal is not None and self._stopper.has_command_ended:
             # The command has ended, so a reader of its output isn't waited for either.
             self._terminal.abandon()
         self._repository.parts.hurry(seconds)

@@ -59,6 +59,11 @@ class Stopper:
             for number in handled:
                 loop.remove_signal_handler(number)
 
+    @property
+    def has_command_ended(self) -> bool:
+        """Whether the command that it has charge of has ended."""
+        return self._command is not None and self._command.has_ended
+
     def attach(self, command: Command) -> None:
         """Take charge of a command that was just started."""
         self._command = command
@@ -88,7 +93,7 @@ class Stopper:
 
     def _receive(self, number: signal.Signals) -> None:
         command = self._command
-        is_only_waiting = self._was_told and command is not None and command.has_ended
+        is_only_waiting = self._was_told and self.has_command_ended
         self._hurry(LAST_STORE_SECONDS if is_only_waiting else STORE_SECONDS)
         self._was_told = True
         if command is not None and command.has_ended:

@@ -5,6 +5,8 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ci_common import JobEvent
 from ci_eventstore.cli import display
@@ -90,6 +92,20 @@ def test_each_line_has_one_time(texts: list[str], expected: str) -> None:
     for second in range(1, len(texts) + 1):
         shown = shown.replace(f"2026-01-01T00:00:0{second}.000Z".encode(), str(second).encode())
     assert shown.decode() == expected
+
+
+@given(texts=st.lists(st.text("a\n\r", max_size=4), max_size=8), data=st.data())
+def test_a_log_from_any_place_on_is_the_end_of_the_whole(texts: list[str], data: st.DataObject) -> None:
+    """Times included, which stand at the beginnings of lines only, whatever pieces the lines came in."""
+    events = [JobEvent("log", text, timestamp=START) for text in texts]
+    after = data.draw(st.integers(0, len(texts)))
+    before = "".join(texts[:after])
+    whole, rest = TimestampedLines(), TimestampedLines(is_at_line_start=not before or before.endswith("\n"))
+    shown = b"".join(map(whole.render, events))
+    stamp = b"2026-01-01T00:00:00.000Z "
+    assert shown.endswith(b"".join(map(rest.render, events[after:])))
+    assert shown.replace(stamp, b"") == "".join(texts).encode()
+    assert [line.count(stamp) for line in shown.split(b"\n") if line] == [1 for line in shown.split(b"\n") if line]
 
 
 def test_a_line_that_began_earlier_has_no_time() -> None:
