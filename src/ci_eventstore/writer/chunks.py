@@ -1,14 +1,17 @@
 """Cut a text that comes in pieces into chunks: at line ends where there are any, and where time has passed. Pure."""
 
+import math
 from bisect import bisect_right
 from collections import deque
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from typing import NamedTuple
 
 #: A chunk has at most so many characters.
 CHUNK_CHARACTERS = 64 * 1024
 #: A line that comes later than this after a chunk's first text begins another chunk, however long that one waits.
 CHUNK_SECONDS = 0.25
+#: What comes so soon after other text counts as having come with it.
+SAME_SECONDS = 0.001
 
 
 class Chunk(NamedTuple):
@@ -20,65 +23,77 @@ class Chunk(NamedTuple):
 
 
 class Chunker:
-    """Holds text until it is taken, in order, and remembers when it came."""
+    """Holds text until it is taken, in order, and remembers when it came, to the millisecond.
+
+    Adding a piece is cheap, since output may come in very small ones.
+    """
 
     def __init__(self, chunk_seconds: float = CHUNK_SECONDS) -> None:
         """Let lines share a chunk that come within so many seconds."""
         self._chunk_seconds = chunk_seconds
-        self._full: deque[Chunk] = deque()
-        self._pieces: list[Chunk] = []
+        #: Chunks that take no more text.
+        self.full: deque[Chunk] = deque()
+        #: What is open: its pieces, their size, and where in it text begins that came at another time.
+        self._pieces: list[str] = []
         self._open_characters = 0
+        self._starts: list[int] = []
+        self._times: list[float] = []
+        #: Text that comes later than this has a time of its own.
+        self._next_time = -math.inf
         #: Of all that is held.
         self.characters = 0
 
-    @property
-    def has_full_chunk(self) -> bool:
-        """Whether a chunk is held that takes no more text."""
-        return bool(self._full)
-
     def add(self, text: str, came_at: float) -> None:
         """Put text that came at a time after what is held."""
-        if self._is_late(came_at):
-            self._close_lines()
-            if self._is_late(came_at):
-                # The line that is open ends with its own time.
-                end = text.find("\n") + 1
-                self._hold(text[:end], came_at)
-                self._close_lines()
-                text = text[end:]
-        self._hold(text, came_at)
-
-    def _is_late(self, came_at: float) -> bool:
-        return bool(self._pieces) and came_at - self._pieces[0].came_at > self._chunk_seconds
-
-    def _hold(self, text: str, came_at: float) -> None:
         if not text:
             return
-        self._pieces.append(Chunk(text, came_at))
-        self.characters += len(text)
-        self._open_characters += len(text)
+        if came_at > self._next_time:
+            text = self._note_time(text, came_at)
+        self._pieces.append(text)
+        size = len(text)
+        self.characters += size
+        self._open_characters += size
         if self._open_characters > CHUNK_CHARACTERS:
             self._cut()
 
     def take(self) -> Chunk:
         """Return the next chunk; without a full one, all that is held."""
-        if self._full:
-            chunk = self._full.popleft()
-        else:
-            chunk = _joined(self._pieces)
-            self._pieces, self._open_characters = [], 0
+        chunk = self.full.popleft() if self.full else Chunk("".join(self._pieces), self._times[0] if self._times else 0)
         self.characters -= len(chunk.text)
+        if not self.full and not self.characters:
+            self._hold("", [], [])
         return chunk
+
+    def _note_time(self, text: str, came_at: float) -> str:
+        """Note that text came at another time than what is open; return what of it isn't the end of an older line."""
+        if self._is_late(came_at):
+            self._close_lines()
+        if self._is_late(came_at) and (end := text.find("\n") + 1):
+            # The line that is open ends with its own time.
+            self._pieces.append(text[:end])
+            self.characters += end
+            self._open_characters += end
+            self._close_lines()
+            text = text[end:]
+        if text:
+            self._starts.append(self._open_characters)
+            self._times.append(came_at)
+            # An old line that is still open is to end with its own end.
+            self._next_time = -math.inf if self._is_late(came_at) else came_at + SAME_SECONDS
+        return text
+
+    def _is_late(self, came_at: float) -> bool:
+        return bool(self._times) and came_at - self._times[0] > self._chunk_seconds
 
     def _close_lines(self) -> None:
         """Make a chunk of the whole lines that are open."""
-        text = "".join([piece.text for piece in self._pieces])
+        text = "".join(self._pieces)
         end = text.rfind("\n") + 1
         self._split(text, [0, end] if end else [0])
 
     def _cut(self) -> None:
         """Make chunks of all but the last piece that fits: each up to its last line end, or up to the limit."""
-        text, starts = "".join([piece.text for piece in self._pieces]), [0]
+        text, starts = "".join(self._pieces), [0]
         while len(text) - starts[-1] > CHUNK_CHARACTERS:
             limit = starts[-1] + CHUNK_CHARACTERS
             starts.append(text.rfind("\n", starts[-1], limit) + 1 or limit)
@@ -86,15 +101,16 @@ class Chunker:
 
     def _split(self, text: str, starts: list[int]) -> None:
         """Make chunks of the open text, from each start to the next; what begins at the last one stays open."""
-        ends = list(accumulate(len(piece.text) for piece in self._pieces))
-        chunks = [
-            Chunk(text[start:end], self._pieces[min(bisect_right(ends, start), len(ends) - 1)].came_at)
-            for start, end in pairwise([*starts, len(text)])
-        ]
-        self._full += chunks[:-1]
-        self._pieces = [chunks[-1]] if chunks[-1].text else []
-        self._open_characters = len(chunks[-1].text)
+        for start, end in pairwise(starts):
+            self.full.append(Chunk(text[start:end], self._times[bisect_right(self._starts, start) - 1]))
+        last = starts[-1]
+        place = bisect_right(self._starts, last) - 1
+        later = [start - last for start in self._starts[place + 1 :]]
+        self._hold(text[last:], [0, *later], self._times[place:])
 
-
-def _joined(pieces: list[Chunk]) -> Chunk:
-    return Chunk("".join([piece.text for piece in pieces]), pieces[0].came_at) if pieces else Chunk("", 0.0)
+    def _hold(self, text: str, starts: list[int], times: list[float]) -> None:
+        """Let this be what is open."""
+        self._pieces, self._open_characters = ([text], len(text)) if text else ([], 0)
+        self._starts, self._times = (starts, times) if text else ([], [])
+        if not text:
+            self._next_time = -math.inf

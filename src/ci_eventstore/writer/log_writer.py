@@ -34,6 +34,8 @@ logger = logging.getLogger("ci_eventstore.writer")
 
 #: How long a cancelled task waits for the store to take a chunk.
 CANCELLED_SECONDS = 5.0
+#: What output may come as, besides text.
+BYTES = (bytes, bytearray, memoryview)
 CANCELLED = "the task that stores the log was cancelled"
 
 
@@ -138,7 +140,7 @@ class LogWriter:
         if isinstance(data, str):
             text = without_halves(data)
             self._take_in(self._decoder.decode(b"", final=True) + text if self._decoder.getstate()[0] else text)
-        elif isinstance(data, bytes | bytearray | memoryview):
+        elif isinstance(data, BYTES):
             self._take_in(self._decoder.decode(data))
         else:
             raise InvalidArgumentError("data", data, "text or bytes")
@@ -184,9 +186,10 @@ class LogWriter:
         return self._failure
 
     def _check_open(self) -> None:
-        if self.is_closed or self._sender is None:
+        if self._is_closing or self._sender is None:
             raise LogWriterClosedError(self._job_id)
-        self._check_loop()
+        if self._loop is not asyncio.get_running_loop():
+            self._check_loop()
 
     def _check_loop(self) -> None:
         """Raise OtherEventLoopError in another event loop, LogNotStoredError if text was left when its own ended."""

@@ -36,7 +36,7 @@ class MaskedChunks:
     @property
     def has_full_chunk(self) -> bool:
         """Whether a chunk waits that takes no more text."""
-        return self._chunker.has_full_chunk
+        return bool(self._chunker.full)
 
     @property
     def has_more(self) -> bool:
