@@ -9,6 +9,7 @@ That is decided while tests are collected. With xdist each worker collects; the 
 
 import os
 import shutil
+import subprocess
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,9 @@ from pathlib import Path
 import pytest
 
 from tests.servers import find_redis7
+
+#: Starts a program that may mount what nobody else sees, without being root.
+OWN_MOUNTS = ("unshare", "--user", "--map-root-user", "--mount")
 
 #: How many tests were left out for each reason; it is complete when the session finishes.
 LEFT_OUT = pytest.StashKey[Counter[str]]()
@@ -48,6 +52,13 @@ def _find_processes() -> None:
         raise LookupError("processes are looked for in /proc, which Linux has")
 
 
+def _find_mount_namespaces() -> None:
+    try:
+        subprocess.run([*OWN_MOUNTS, "true"], capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise LookupError("no process may have mounts of its own here") from error
+
+
 #: What may be missing, and the function that raises LookupError if it is.
 NEEDS: dict[str, Callable[[], object]] = {
     "redis7": find_redis7,
@@ -55,6 +66,7 @@ NEEDS: dict[str, Callable[[], object]] = {
     "chromium": find_chromium,
     "curl": find_curl,
     "/proc": _find_processes,
+    "mount namespaces": _find_mount_namespaces,
 }
 
 

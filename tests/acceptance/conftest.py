@@ -63,8 +63,8 @@ def cli(embedded_url: str, warm_program: WarmProgram | None) -> Iterator[Command
 
 @pytest.fixture
 def server() -> Iterator[RealServer]:
-    """A server that may be killed, or made to refuse writes."""
-    with RealServer(find_valkey(), "appendfsync always") as running:
+    """A server that may be killed, or brought into any state in which it refuses writes."""
+    with RealServer(find_valkey(), "appendfsync always", "enable-debug-command yes") as running:
         yield running
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,11 @@ from redis.asyncio import Redis
 from ci_eventstore.events.records import Fact, FactType, Place, Record
 from ci_eventstore.repository import RedisJobRepository
 from tests.acceptance.command_line import CommandLine, Running
-from tests.acceptance.conftest import make_command_line
 from tests.acceptance.test_controller import start_controller, submit
 from tests.claim_history import ClaimHistory, Deed, Got, What, check_claims
 from tests.history import Outcome
 from tests.integration.store import refusals
-from tests.servers import RealServer, find_valkey, wait_until
+from tests.servers import RealServer, wait_until
 
 #: Longer than the controllers' leases.
 REFUSAL_SECONDS = 3.0
@@ -46,23 +45,6 @@ STATES: dict[str, tuple[Callable[[Redis, RealServer], Any], float]] = {
 }
 
 
-@pytest.fixture
-def refusing() -> Iterator[RealServer]:
-    with RealServer(find_valkey(), "appendfsync always", "enable-debug-command yes") as running:
-        yield running
-
-
-@pytest.fixture
-def cli(refusing: RealServer, tmp_path: Path) -> Iterator[CommandLine]:
-    (tmp_path / "temporary").mkdir()
-    environment = {**make_command_line(refusing.url).environment, "TMPDIR": str(tmp_path / "temporary")}
-    command_line = CommandLine(environment)
-    try:
-        yield command_line
-    finally:
-        command_line.kill_all()
-
-
 def talker(folder: Path, seconds: float) -> str:
     """Return a job that notes that it runs, and prints ten lines a second."""
     lines = int(seconds * 10)
@@ -81,19 +63,19 @@ def expected_log(seconds: float, *, is_silent: bool) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize(("state", "seconds"), STATES.values(), ids=STATES)
 async def test_jobs_run_once_through(
-    cli: CommandLine, refusing: RealServer, tmp_path: Path, state: Callable[..., Any], seconds: float
+    own_cli: CommandLine, server: RealServer, tmp_path: Path, state: Callable[..., Any], seconds: float
 ) -> None:
     """Those that print, those that end meanwhile, those that wait; beside a controller that would take lost ones."""
-    controllers = [start_controller(cli, name, "--lease", "2s", "--concurrency", "4") for name in ("left", "right")]
+    controllers = [start_controller(own_cli, name, "--lease", "2s", "--concurrency", "4") for name in ("left", "right")]
     # Some end in the middle of it, others after it.
     jobs = {f"j{number}": (seconds * part + 2.0, number % 2 == 1) for number, part in enumerate((0.3, 0.5, 2, 2, 0, 0))}
     for job_id, (lasts, is_silent) in jobs.items():
-        submit(cli, job_id, "--", "sh", "-c", (silent if is_silent else talker)(tmp_path, lasts))
+        submit(own_cli, job_id, "--", "sh", "-c", (silent if is_silent else talker)(tmp_path, lasts))
     runs = tmp_path / "runs"
     await asyncio.to_thread(wait_until, lambda: runs.exists() and len(runs.read_text().split()) == 6, "six jobs")
-    async with Redis(unix_socket_path=str(refusing.socket_path)) as admin, state(admin, refusing):
+    async with Redis(unix_socket_path=str(server.socket_path)) as admin, state(admin, server):
         await asyncio.sleep(seconds)
-    ends = await asyncio.gather(*(asyncio.to_thread(cli, "tail", job_id) for job_id in jobs))
+    ends = await asyncio.gather(*(asyncio.to_thread(own_cli, "tail", job_id) for job_id in jobs))
     told = [await asyncio.to_thread(end, controller) for controller in controllers]
     for text in told:
         assert not [word for word in ("lost", "couldn't", "Traceback", "given") if word in text], text
@@ -101,7 +83,7 @@ async def test_jobs_run_once_through(
             assert text.count(line) <= 1 + seconds // 60, text
     assert sorted(runs.read_text().split()) == sorted(jobs)
     assert [done.text for done in ends] == [expected_log(lasts, is_silent=quiet) for lasts, quiet in jobs.values()]
-    assert await findings(cli, jobs) == []
+    assert await findings(own_cli, jobs) == []
 
 
 def end(controller: Running) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from ci_common.models import Job
 from ci_eventstore.repository import RedisJobRepository
 from tests.acceptance.command_line import PROGRAM, CommandLine, Running
 from tests.acceptance.test_controller import log, start_controller, stop, submit
+from tests.needs import OWN_MOUNTS
 
 COUNT = 30
 
@@ -51,6 +53,47 @@ def test_one_without_files_to_spare_gives_its_jobs_to_others(own_cli: CommandLin
     assert told.count("this machine can't run jobs: ") <= 1 + told.count("this machine can run jobs again")
     assert any("[handed back: controller sick can't run it" in text for text in logs)
     stop(well)
+
+
+def start_with_little_disk(cli: CommandLine, name: str) -> Running:
+    """Start a controller whose temporary folder is a file system of its own, of 256 KiB."""
+    script = 'mount -t tmpfs -o size=256k tmpfs "$TMPDIR" && exec "$0" "$@"'
+    arguments = ["controller", "--name", name, "--lease", "2s"]
+    running = cli.start_program(*OWN_MOUNTS, "sh", "-c", script, PROGRAM, *arguments)
+    running.wait_for_error(f"controller {name} takes jobs from")
+    return running
+
+
+async def run_too_big_a_job(cli: CommandLine, project: Path) -> tuple[Job, Job]:
+    """Submit a job whose project doesn't fit, and a small one after it; return both when they have ended."""
+    with zipfile.ZipFile(project, "w") as archive:
+        archive.writestr("big", bytes(1024 * 1024))
+    async with cli.repository() as repository:
+        await repository.create_job(Job(id="big", status="queued", command=("true",), zip_file_path=str(project)))
+        await repository.create_job(Job(id="small", status="queued", command=("echo", "done")))
+        for name in ("big", "small"):
+            async for _ in repository.follow_events(name):
+                pass
+        big, small = [await repository.get_job(name) for name in ("big", "small")]
+        assert big is not None
+        assert small is not None
+        return big, small
+
+
+@pytest.mark.slow
+@pytest.mark.needs("mount namespaces")
+def test_a_job_that_fills_every_disk_fails_for_it(own_cli: CommandLine, tmp_path: Path) -> None:
+    """Three controllers have tried it by then; it has cost the others nothing."""
+    sick = [start_with_little_disk(own_cli, f"sick{number}") for number in range(3)]
+    big, small = asyncio.run(run_too_big_a_job(own_cli, tmp_path / "project.zip"))
+    assert (str(small.status), small.success) == ("completed", True)
+    assert str(big.status) == "failed"
+    *handed_back, last = [event.data or "" for event in big.events if event.type == "log"]
+    assert 2 <= sum(text.count("[handed back: controller sick") for text in handed_back) < 10
+    assert "couldn't run it, the last time " in last
+    assert "No space left on device" in last
+    for running in sick:
+        stop(running)
 
 
 def test_a_work_folder_that_was_removed_is_made_again(own_cli: CommandLine) -> None:

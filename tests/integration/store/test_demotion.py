@@ -16,22 +16,18 @@ from ci_eventstore.controllers.controller import Controller
 from ci_eventstore.following import hub
 from ci_eventstore.repository import RedisJobRepository
 from tests.fault_proxy import FaultProxy
+from tests.integration.store.replicas import Pair, primary_and_replica
 from tests.servers import RealServer, find_valkey
 from tests.waiting import wait_until
 
-Pair = tuple[RealServer, RealServer]
 WRITERS = 20
 
 
 @pytest.fixture
 async def pair() -> AsyncIterator[Pair]:
     """A primary and its replica, in step."""
-    at_once = "repl-diskless-sync-delay 0"
-    with RealServer(find_valkey(), at_once, tcp=True) as primary, RealServer(find_valkey(), at_once, tcp=True) as other:
-        async with Redis(port=other.port) as admin:
-            await admin.replicaof("127.0.0.1", primary.port)
-        await in_step(primary)
-        yield primary, other
+    async with primary_and_replica(find_valkey()) as started:
+        yield started
 
 
 @pytest.fixture
@@ -39,13 +35,6 @@ async def proxy(pair: Pair) -> AsyncIterator[FaultProxy]:
     """The address, which leads to the primary at first."""
     async with FaultProxy(pair[0].socket_path) as opened:
         yield opened
-
-
-async def in_step(primary: RealServer) -> None:
-    async with Redis(port=primary.port) as admin:
-        await admin.set("touch", "1")
-        while await admin.wait(1, 1000) < 1:
-            await admin.set("touch", "1")
 
 
 async def demote(pair: Pair, proxy: FaultProxy, seconds_between: float = 0.0) -> None:

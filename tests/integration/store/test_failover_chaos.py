@@ -28,6 +28,7 @@ from ci_eventstore.following.records import Notice, NoticeType
 from ci_eventstore.repository import RedisJobRepository
 from tests.fault_proxy import FaultProxy
 from tests.integration.store.followers import admin_of
+from tests.integration.store.replicas import in_step
 from tests.servers import RealServer, find_valkey
 from tests.waiting import wait_until
 
@@ -56,12 +57,10 @@ class Pair:
 
     async def until_in_step(self) -> None:
         """Wait until the replica has all that the primary has now."""
-        async with admin_of(self.replica) as admin, admin_of(self.primary) as writer:
+        async with admin_of(self.replica) as admin:
             while (await admin.info("replication")).get("master_link_status") != "up":  # noqa: ASYNC110 - servers have no event to wait for
                 await asyncio.sleep(0.05)
-            await writer.set("touch", "1")
-            while await writer.wait(1, 1000) < 1:
-                await writer.set("touch", "1")
+        await in_step(self.primary)
 
     async def fail_over(self) -> None:
         """Let the replica be the primary, after a while of which it knows nothing."""

@@ -18,44 +18,30 @@ from ci_eventstore.following.records import Followed, Notice
 from ci_eventstore.repository import RedisJobRepository
 from tests.fault_proxy import FaultProxy
 from tests.integration.store.followers import admin_of, following
-from tests.servers import RealServer, find_redis7, find_valkey
+from tests.integration.store.replicas import Pair, primary_and_replica, replicate
+from tests.servers import BINARIES, RealServer
 
 Texts = list[str | None]
 
 
-@pytest.fixture(params=[find_valkey, find_redis7], ids=["valkey", "redis7"])
+@pytest.fixture(params=BINARIES)
 def find_server(request: pytest.FixtureRequest) -> Callable[[], Path]:
     found: Callable[[], Path] = request.param
     return found
 
 
 @pytest.fixture
-async def pair(find_server: Callable[[], Path]) -> AsyncIterator[tuple[RealServer, RealServer]]:
+async def pair(find_server: Callable[[], Path]) -> AsyncIterator[Pair]:
     """A primary and its replica, in step."""
-    try:
-        binary = find_server()
-    except LookupError as reason:
-        pytest.skip(str(reason))
-    at_once = "repl-diskless-sync-delay 0"
-    with RealServer(binary, at_once, tcp=True) as old, RealServer(binary, at_once, tcp=True) as new:
-        await replicate(new, old)
-        yield old, new
+    async with primary_and_replica(find_server()) as started:
+        yield started
 
 
 @pytest.fixture
-async def address(pair: tuple[RealServer, RealServer]) -> AsyncIterator[FaultProxy]:
+async def address(pair: Pair) -> AsyncIterator[FaultProxy]:
     """The primary's address, which may move; connections are left open."""
     async with FaultProxy(pair[0].socket_path) as opened:
         yield opened
-
-
-async def replicate(replica: RealServer, primary: RealServer) -> None:
-    """Make a server the replica of another one, and wait until it has everything."""
-    async with admin_of(replica) as admin, admin_of(primary) as writer:
-        await admin.replicaof("127.0.0.1", primary.port)
-        await writer.set("touch", "1")
-        while await writer.wait(1, 1000) < 1:
-            await writer.set("touch", "1")
 
 
 async def promote(replica: RealServer) -> None:
@@ -87,9 +73,7 @@ async def read_until(follower: Follower, last: str) -> Texts:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("new_last", [4, 6, 8], ids=["shorter", "as long", "longer"])
-async def test_a_demoted_primary_whose_connections_survive(
-    pair: tuple[RealServer, RealServer], address: FaultProxy, new_last: int
-) -> None:
+async def test_a_demoted_primary_whose_connections_survive(pair: Pair, address: FaultProxy, new_last: int) -> None:
     """The new one has other events where the old one's were seen; old ones and new ones are never mixed."""
     old, new = pair
     async with RedisJobRepository.from_url(address.url) as reader, RedisJobRepository.from_url(old.url) as writer:
@@ -125,7 +109,7 @@ async def test_a_demoted_primary_whose_connections_survive(
 
 @pytest.mark.slow
 async def test_a_demoted_primary_that_nobody_writes_to(
-    pair: tuple[RealServer, RealServer], address: FaultProxy, monkeypatch: pytest.MonkeyPatch
+    pair: Pair, address: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No message tells of the other history, and it goes as far as the old one: the mark in the job's hash does."""
     monkeypatch.setattr(hub, "WATCH_SECONDS", 0.2)

@@ -15,34 +15,21 @@ from ci_eventstore.server import client
 from ci_eventstore.writer.chunk_sender import LOST_LINE
 from ci_eventstore.writer.log_writer import WriterSettings
 from tests.fault_proxy import FaultProxy
+from tests.integration.store.replicas import Pair, in_step, primary_and_replica
 from tests.servers import RealServer, find_valkey
-
-Pair = tuple[RealServer, RealServer]
 
 
 @pytest.fixture
 async def pair() -> AsyncIterator[Pair]:
     """A primary and its replica, in step."""
-    at_once = "repl-diskless-sync-delay 0"
-    with RealServer(find_valkey(), at_once, tcp=True) as primary, RealServer(find_valkey(), tcp=True) as replica:
-        async with Redis(port=replica.port) as admin:
-            await admin.replicaof("127.0.0.1", primary.port)
-        await in_step(primary)
-        yield primary, replica
+    async with primary_and_replica(find_valkey()) as started:
+        yield started
 
 
 @pytest.fixture
 async def proxy(pair: Pair) -> AsyncIterator[FaultProxy]:
     async with FaultProxy(pair[0].socket_path) as opened:
         yield opened
-
-
-async def in_step(primary: RealServer) -> None:
-    """Wait until the replica has everything that was written so far."""
-    async with Redis(port=primary.port) as admin:
-        await admin.set("touch", "1")
-        while await admin.wait(1, 1000) < 1:
-            await admin.set("touch", "1")
 
 
 def logs(count: int, first: int = 1) -> list[JobEvent]:
