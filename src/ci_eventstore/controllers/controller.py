@@ -247,6 +247,14 @@ class Controller:
             self._keeper.hold(found[0].queue.name, *[job.claim for job in jobs])
         return jobs
 
+    def _receive(self, claimed: Claimed) -> None:
+        """Begin a job that an offer has brought at once; without handlers, whoever asks for jobs gets it."""
+        [job] = self._take_over([claimed])
+        if self._handlers is not None and self._handlers.is_open and self._is_to_run(job):
+            self._handlers.begin(job)
+        else:
+            self._open_intake().keep(job)
+
     def _is_to_run(self, job: ClaimedJob) -> bool:
         is_open = not self._stopping.is_set() and not (self._health.is_unfit and self._is_pausing())
         return is_open and not job.cancelled.is_set() and job.attempts <= self.settings.max_attempts
@@ -284,7 +292,7 @@ class Controller:
 
     async def _give_back(self, jobs: Sequence[ClaimedJob]) -> None:
         """Put jobs back into their queues that nobody runs; together, as that costs little more than one."""
-        await asyncio.gather(*map(self._give_one_back, jobs))
+        await asyncio.gather(*[self._give_one_back(job) for job in jobs if not job.is_over])
 
     async def _give_one_back(self, job: ClaimedJob) -> None:
         if self._is_hurried:
@@ -313,7 +321,7 @@ class Controller:
 
     def _hear(self, heard: Heard) -> None:
         if heard.given is not None:
-            self._open_intake().bring(heard.given)
+            self._receive(heard.given)
         if heard.cancelled is None:
             self._woken.set()
         elif self._keeper is not None and heard.cancelled in {claim.job_id for claim in self._running}:

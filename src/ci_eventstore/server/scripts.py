@@ -5,6 +5,7 @@ import re
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 
 _LIBRARIES = re.compile("^( *)-- Libraries: (.*)$", re.MULTILINE)
@@ -59,5 +60,6 @@ def _names(text: str) -> set[str]:
     return set(_NAME.findall(_COMMENT.sub("", text)))
 
 
+@cache
 def _read(package: str, path: str) -> str:
     return files(package).joinpath(path).read_text("utf-8")

@@ -2,11 +2,13 @@
 
 import asyncio
 import random
+from contextlib import suppress
 
 import pytest
 from fakeredis import FakeAsyncRedis
 
 from ci_common.models import Job
+from ci_eventstore.claims.claim import Claimed
 from ci_eventstore.claims.claimer import Heard
 from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings
 from ci_eventstore.repository import RedisJobRepository
@@ -52,6 +54,62 @@ async def test_a_job_begins_without_a_question(repository: RedisJobRepository, s
         assert await server.read("EXISTS", OFFERS) == 0
     assert begun == [f"{number}" for number in range(20)]
     assert await server.read("EXISTS", OFFERS, "{ci:0}:offered:default") == 0
+
+
+async def test_a_job_that_is_given_begins_before_anybody_asks(
+    repository: RedisJobRepository, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message begins it, though whoever asks for jobs sleeps on."""
+    began = asyncio.Event()
+
+    async def handler(job: ClaimedJob) -> None:
+        began.set()
+        await asyncio.sleep(3600)
+
+    async with Controller(repository, settings=PATIENT) as controller:
+        running = asyncio.create_task(controller.run(handler))
+        await wait_for_offers(server, 1)
+        with monkeypatch.context() as patched:
+            patched.setattr(controller._woken, "set", lambda: None)
+            await repository.create_job(Job(id="a", status="queued"))
+            async with asyncio.timeout(30):
+                await began.wait()
+        controller.stop()
+        await running
+    assert await server.read("HGET", "{ci:0}:job:a", "status") == b"queued"
+
+
+async def test_what_is_given_while_a_cancelled_run_ends_is_given_back(
+    repository: RedisJobRepository, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No handler is begun any more, since nobody would interrupt it."""
+    ended, begun = asyncio.Event(), list[str]()
+
+    async def handler(job: ClaimedJob) -> None:
+        begun.append(job.job.id)
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(3600)
+        await ended.wait()
+
+    async with Controller(repository, settings=PATIENT) as controller:
+        running = asyncio.create_task(controller.run(handler))
+        await wait_for_offers(server, 1)
+        await repository.create_job(Job(id="a", status="queued"))
+        await wait_until(lambda: begun == ["a"])
+        running.cancel()
+        await asyncio.sleep(0)
+        [claimed] = await claim_one(repository)
+        controller._hear(Heard(given=claimed))
+        ended.set()
+        await asyncio.wait({running})
+    assert begun == ["a"]
+    assert [await server.read("HGET", f"{{ci:0}}:job:{job}", "status") for job in "ab"] == [b"completed", b"queued"]
+    assert "couldn't be given back" not in caplog.text
+
+
+async def claim_one(repository: RedisJobRepository) -> list[Claimed]:
+    await repository.create_job(Job(id="b", status="queued"))
+    return await repository.claims.claim("default", "c1", 1, 30.0)
 
 
 @pytest.mark.parametrize("settings", [PATIENT, RESTLESS], ids=["patient", "restless"])
