@@ -256,15 +256,13 @@ class Controller:
             self._open_intake().keep(job)
 
     def _is_to_run(self, job: ClaimedJob) -> bool:
-        is_open = not self._stopping.is_set() and not (self._health.is_unfit and self._is_pausing())
-        return is_open and not job.cancelled.is_set() and job.attempts <= self.settings.max_attempts
-
-    def _is_pausing(self) -> bool:
-        return self._health.pause(asyncio.get_running_loop().time()) > 0
+        if self._stopping.is_set() or self._health.pause(asyncio.get_running_loop().time()):
+            return False
+        return not job.cancelled.is_set() and job.attempts <= self.settings.max_attempts
 
     async def _turn_away(self, job: ClaimedJob) -> None:
         """Give a job back after a stop, or if no job can be run now; end one that was cancelled or lost too often."""
-        if self._stopping.is_set() or self._is_pausing():
+        if self._stopping.is_set() or self._health.pause(asyncio.get_running_loop().time()):
             await self._give_back([job])
             return
         try:
@@ -292,16 +290,7 @@ class Controller:
 
     async def _give_back(self, jobs: Sequence[ClaimedJob]) -> None:
         """Put jobs back into their queues that nobody runs; together, as that costs little more than one."""
-        await asyncio.gather(*[self._give_one_back(job) for job in jobs if not job.is_over])
-
-    async def _give_one_back(self, job: ClaimedJob) -> None:
-        if self._is_hurried:
-            job.hurry(STORE_SECONDS)
-        try:
-            await job.release(patiently=False)
-        except RepositoryError as error:
-            logger.warning("a job couldn't be given back: %s", error, extra={"job_id": job.job.id})
-        self._drop(job)
+        await asyncio.gather(*[_give_back(job, self._is_hurried) for job in jobs if not job.is_over])
 
     def _give_up(self, job: ClaimedJob) -> None:
         """Renew the lease of a job no more whose handler doesn't end; it mustn't be given back, since it runs."""
@@ -326,6 +315,15 @@ class Controller:
             self._woken.set()
         elif self._keeper is not None and heard.cancelled in {claim.job_id for claim in self._running}:
             self._keeper.look()
+
+
+async def _give_back(job: ClaimedJob, is_hurried: bool) -> None:
+    if is_hurried:
+        job.hurry(STORE_SECONDS)
+    try:
+        await job.release(patiently=False)
+    except RepositoryError as error:
+        logger.warning("a job couldn't be given back: %s", error, extra={"job_id": job.job.id})
 
 
 def new_name() -> str:
