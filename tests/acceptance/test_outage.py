@@ -6,6 +6,7 @@ import shlex
 import signal
 import stat
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -115,7 +116,7 @@ def test_the_log_says_what_is_missing_when_the_store_is_back(
 
 
 def test_a_restart_of_the_server_goes_unnoticed(own_cli: CommandLine, server: RealServer, tmp_path: Path) -> None:
-    """A server that comes back within seconds costs nothing."""
+    """A server that comes back within seconds costs nothing; the job has ended when its command did."""
     gate = tmp_path / "gate"
     os.mkfifo(gate)
     running = own_cli.start("run", "--id", "it", "--", "sh", "-c", f"echo one; read line < {gate}; echo two")
@@ -125,8 +126,13 @@ def test_a_restart_of_the_server_goes_unnoticed(own_cli: CommandLine, server: Re
     server.kill()
     gate.write_text("go\n")
     running.wait_for_output(b"two\n")
+    time.sleep(1.0)
+    back = datetime.now(UTC)
     server.start()
     assert (running.end().code, tail.end().out) == (0, b"one\ntwo\n")
+    end_time = own_cli.job("it").end_time
+    assert end_time is not None
+    assert end_time < back
     assert own_cli("verify").code == 0
 
 
