@@ -10,10 +10,11 @@ Scenario = Callable[[], Coroutine[Any, Any, None]]
 
 
 class Steps:
-    """Counts the steps of tasks, and cancels one of them at a chosen step."""
+    """Counts the steps of tasks, and cancels one of them at a chosen step, and at the next ones if need be."""
 
-    def __init__(self, at: int) -> None:
+    def __init__(self, at: int, times: int) -> None:
         self.at = at
+        self.times = times
         self.count = 0
         self.victim: asyncio.Task[None] | None = None
 
@@ -25,7 +26,7 @@ class Steps:
     def take(self) -> None:
         """Count a step."""
         self.count += 1
-        if self.count == self.at and self.victim is not None:
+        if self.at <= self.count < self.at + self.times and self.victim is not None:
             self.victim.cancel()
 
 
@@ -58,16 +59,22 @@ class Counted(Coroutine[Any, Any, T]):
 
 
 async def cancel_at_each_step(
-    scenario: Scenario, check: Callable[[int], Awaitable[None]], *, of_all_tasks: bool = False, stride: int = 1
+    scenario: Scenario,
+    check: Callable[[int], Awaitable[None]],
+    *,
+    of_all_tasks: bool = False,
+    stride: int = 1,
+    times: int = 1,
 ) -> int:
     """Run a scenario, cancelled at its n-th step, and check what it left, for every n until it isn't reached any more.
 
     With `of_all_tasks`, the steps of the tasks that it makes count as well: the scenario is cancelled in the middle of
-    what they do. Return how often it was run; the last time it was not cancelled.
+    what they do; with `times`, it is cancelled as often in all, at the steps that follow. Return how often it was run;
+    the last time it was not cancelled.
     """
     at = 1
     while True:
-        steps = Steps(at)
+        steps = Steps(at, times)
         await _run(scenario, steps, of_all_tasks)
         await check(at)
         if not steps.was_reached:

@@ -18,7 +18,8 @@ from ci_eventstore.errors import MachineError
 from ci_eventstore.processes import last_output
 from ci_eventstore.repository import RedisJobRepository
 from tests.acceptance.command_line import is_alive
-from tests.leftovers import cancel_everywhere, children, descriptors, nothing_is_left
+from tests.cancelling import cancel_at_each_step
+from tests.leftovers import children, descriptors, nothing_is_left
 from tests.waiting import wait_until
 
 
@@ -87,7 +88,7 @@ async def test_cancelled_at_each_wait(take: Take, folder: WorkFolder, tmp_path: 
     await run()
     before = descriptors(), children()
     await next_job(0)
-    assert await cancel_everywhere(run, next_job, times=times) > 5
+    assert await cancel_at_each_step(run, next_job, times=times) > 6
 
 
 async def test_what_a_machine_cannot_do_is_told_apart(
