@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable
 from datetime import datetime
-from weakref import WeakValueDictionary
+from functools import partial
+from weakref import ref
 
-from ci_common.models import as_utc
+from ci_common.models import JobEvent, as_utc
 
 
 class LogTime:
@@ -32,18 +33,34 @@ class LogTime:
 
 
 class LogTimes:
-    """The times of those jobs whose logs are being written."""
+    """The times of those jobs whose logs are being written; it costs next to nothing where none is."""
 
     def __init__(self) -> None:
-        self._jobs: WeakValueDictionary[str, LogTime] = WeakValueDictionary()
+        #: As long as their writers hold them.
+        self._jobs: dict[str, ref[LogTime]] = {}
 
     def of(self, job_id: str) -> LogTime:
         """Return the time of a job's log, which its writers share."""
-        return self._jobs.setdefault(job_id, LogTime())
+        found = self._jobs.get(job_id)
+        log_time = None if found is None else found()
+        if log_time is None:
+            log_time = LogTime()
+            self._jobs[job_id] = ref(log_time, partial(self._let_go, job_id))
+        return log_time
 
     def note(self, job_id: str, times: Iterable[datetime | None]) -> None:
         """Note the times of what is written to a job beside its log's writers."""
-        if self._jobs and (log_time := self._jobs.get(job_id)) is not None:
+        found = self._jobs.get(job_id)
+        if found is not None and (log_time := found()) is not None:
             for time in times:
                 if time is not None:
                     log_time.note(as_utc(time))
+
+    def note_events(self, job_id: str, events: Iterable[JobEvent]) -> None:
+        """Note the times of events that are written to a job beside its log's writers."""
+        if job_id in self._jobs:
+            self.note(job_id, [event.timestamp for event in events])
+
+    def _let_go(self, job_id: str, gone: "ref[LogTime]") -> None:
+        if self._jobs.get(job_id) is gone:
+            del self._jobs[job_id]

@@ -110,7 +110,7 @@ class JobStore:
 
     async def append(self, job_id: str, events: Sequence[JobEvent], claim: str = "") -> None:
         """Append accepted log events behind what this process is writing to the job already; JobNotFoundError."""
-        self.log_times.note(job_id, (event.timestamp for event in events))
+        self.log_times.note_events(job_id, events)
         await self._flusher.append(job_id, encode_batches(events), claim)
 
     def caller(self, job_id: str) -> Caller:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from ci_common.models import JobEvent
 from ci_common.testing.samples import at
 from ci_eventstore.jobs.log_times import LogTime, LogTimes
 
@@ -34,7 +35,9 @@ def test_times_are_kept_while_a_log_is_written() -> None:
     times.note("j", [at(5)])
     writers = [times.of("j"), times.of("j")]
     assert writers[0].in_order(at(1), at(10)) == at(1)
-    times.note("j", [None, at(6), at(4).replace(tzinfo=None)])
+    times.note("j", [None, at(3).replace(tzinfo=None)])
+    times.note_events("j", [JobEvent("log", timestamp=at(6)), JobEvent("log", timestamp=at(4))])
+    times.note_events("other", [JobEvent("log", timestamp=at(9))])
     assert writers[1].in_order(at(1), at(10)) == at(6)
     writers.clear()
     assert times.of("j").in_order(at(1), at(10)) == at(1)
