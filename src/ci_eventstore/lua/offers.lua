@@ -3,7 +3,7 @@
 -- Whether the script's user may do what giving a job away takes. If not, nobody is given one.
 local function may_give()
   return not (forbidden('ZPOPMAX', offers) or forbidden('XACK', dispatch, '', '0-0') or forbidden('XDEL', dispatch, '0-0')
-    or forbidden('XREADGROUP', 'GROUP', '', '', 'STREAMS', dispatch, '>'))
+    or forbidden('XREADGROUP', 'GROUP', '', '', 'STREAMS', dispatch, '>') or forbidden('HSET', offered, '', ''))
 end
 
 -- Whether a controller listens to its channel and may be told there.
