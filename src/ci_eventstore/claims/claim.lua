@@ -21,36 +21,36 @@ local BEFORE_KEYS, KEYS_EACH, BEFORE_ARGS, ARGS_EACH = 8, 2, 9, 5
 local TYPES = {'stream', 'zset', 'hash', 'zset', 'hash', 'hash'}
 local STATUSES = {queued = true, running = true, completed = true, failed = true, cancelled = true}
 
-local names, at = {}, {}
-for name in string.gmatch(ARGV[9], '%S+') do
-  names[#names + 1], at[name] = name, #names + 1
+local JOB_ID, USER, MEMBER, TOKEN, OWNER = 1, 2, 3, 4, 5
+
+local function argument(place, which)
+  return ARGV[BEFORE_ARGS + (place - 1) * ARGS_EACH + which]
 end
 
-local function arguments(place)
-  return unpack(ARGV, BEFORE_ARGS + (place - 1) * ARGS_EACH + 1, BEFORE_ARGS + place * ARGS_EACH)
-end
-
-local function key(place, which)
-  return KEYS[BEFORE_KEYS + (place - 1) * KEYS_EACH + which]
+-- Numbers as texts: jobs that are given together have mostly the same ones.
+local texts = {}
+local function text_of(number)
+  local text = texts[number] or string.format('%d', number)
+  texts[number] = text
+  return text
 end
 
 -- Hashes by place; what is wrong with jobs, in turn.
 local states, damages = {}, {}
 local function report(place, what)
-  damages[#damages + 1] = {(arguments(place)), what}
+  damages[#damages + 1] = {argument(place, JOB_ID), what}
 end
 
--- Returns a job's hash, or nothing and reports what in it can't be read.
+-- Returns a job's hash, or nothing and reports what in it can't be read. Whether its stream is there shows when it is written.
 local function read(place)
-  local state = read_hash(key(place, 1), unpack(names))
+  local state = read_all(KEYS[BEFORE_KEYS + (place - 1) * KEYS_EACH + 1])
   states[place] = state
   local wrong = not state and 'its hash'
-  if not wrong and state[at.status] then
-    local stream = redis.call('TYPE', key(place, 2))
-    wrong = not STATUSES[state[at.status]] and 'status' or (stream.ok or stream) ~= 'stream' and 'its events' or nil
-    if not are_digits(state[at.position], state[at.part], state[at.version], state[at.epoch], state[at.attempts]) then
+  if not wrong and state.status then
+    wrong = not STATUSES[state.status] and 'status'
+    if not are_digits(state.position, state.part, state.version, state.epoch, state.attempts) then
       for _, name in ipairs({'position', 'part', 'version', 'epoch', 'attempts'}) do
-        wrong = wrong or not whole(state[at[name]]) and name or nil
+        wrong = wrong or not whole(state[name]) and name
       end
     end
   end
@@ -73,10 +73,10 @@ end
 local dropped, lapsed = {}, 0
 local function take_lost_jobs()
   for place = 1, expired do
-    local job_id, _, _, token = arguments(place)
+    local job_id, token = argument(place, JOB_ID), argument(place, TOKEN)
     local deadline = redis.call('ZSCORE', leases, job_id)
     local state = deadline and read(place)
-    local claim = state and state[at.claim]
+    local claim = state and state.claim
     lapsed = lapsed + (deadline and tonumber(deadline) <= now and 1 or 0)
     if deadline and not claim then
       dropped[#dropped + 1] = job_id
@@ -84,7 +84,7 @@ local function take_lost_jobs()
       -- Repeated, and another call of this name came in between.
       places[#places + 1], losers[place] = place, ''
     elseif claim and tonumber(deadline) <= now then
-      give(place, state[at.ticket] or '', state[at.controller] or '')
+      give(place, state.ticket or '', state.controller or '')
     end
   end
 end
@@ -111,8 +111,8 @@ end
 -- user's next job has to be one of those declared. Then it is done, in as few commands as it takes.
 local declared, declared_of = {}, {}
 for place = expired + 1, count do
-  local _, user, member = arguments(place)
-  declared[user .. '\0' .. member] = place
+  local user = argument(place, USER)
+  declared[user .. '\0' .. argument(place, MEMBER)] = place
   declared_of[user] = (declared_of[user] or 0) + 1
 end
 
@@ -164,7 +164,7 @@ local function take_tickets()
       line.turn = line.turn + 1
     end
     local state = place and read(place)
-    taken[#taken + 1] = {waiting, state and state[at.status] == 'queued' and place}
+    taken[#taken + 1] = {waiting, state and state.status == 'queued' and place}
     if not line.ticket and line.issued == 0 and line.jobs[line.turn] then
       issued[#issued + 1] = user
       line.issued = #issued
@@ -188,36 +188,34 @@ local function fetch()
   return redis.call('XREADGROUP', 'GROUP', 'controllers', controller, 'COUNT', #taken, 'STREAMS', dispatch, '>')[1][2]
 end
 
-local payload_of_claim = claimed_payloads(packed_time, controller)
+local payload_of_claim, deadline = claimed_payloads(packed_time, controller), string.format('%d', now + lease_ms)
 local leased, messages = {}, {}
 
 -- Make a job the controller's; returns whether it is.
 local function write(place, ticket)
-  local job_id, _, _, token = arguments(place)
-  local hash, stream, state = key(place, 1), key(place, 2), states[place]
-  local part, version = string.format('%d', state[at.part] + 1), string.format('%d', state[at.version] + 1)
-  local epoch, attempts = string.format('%d', state[at.epoch] + 1), string.format('%d', state[at.attempts] + 1)
-  local claim = epoch .. ' ' .. token
-  local payload = payload_of_claim(tonumber(epoch), tonumber(attempts), claim, ticket)
-  local entry, mark = state[at.position] .. '-' .. part, mark_of(payload)
-  state[at.start_time] = state[at.start_time] or time
-  local written = redis.pcall('XADD', stream, entry, 'e', payload)
-  if type(written) ~= 'table' then
+  local hash, stream = KEYS[BEFORE_KEYS + (place - 1) * KEYS_EACH + 1], KEYS[BEFORE_KEYS + place * KEYS_EACH]
+  local state = states[place]
+  local epoch, attempts = state.epoch + 1, state.attempts + 1
+  local part, version, claim = text_of(state.part + 1), text_of(state.version + 1), text_of(epoch) .. ' ' .. argument(place, TOKEN)
+  local payload = payload_of_claim(epoch, attempts, claim, ticket)
+  local entry, mark, started_at = state.position .. '-' .. part, mark_of(payload), state.start_time or time
+  local written = redis.pcall('XADD', stream, 'NOMKSTREAM', entry, 'e', payload)
+  if written and not written.err then
+    epoch, attempts = text_of(epoch), text_of(attempts)
     written = redis.pcall('HSET', hash, 'part', part, 'version', version, 'status', 'running', 'epoch', epoch, 'attempts', attempts,
-      'controller', controller, 'claim', claim, 'ticket', ticket, 'start_time', state[at.start_time], 'mark', mark)
+      'controller', controller, 'claim', claim, 'ticket', ticket, 'start_time', started_at, 'mark', mark)
   end
-  if type(written) == 'table' then
-    state[at.claim] = nil
-    report(place, written.err)
+  if type(written) ~= 'number' then
+    state.claim = nil
+    report(place, written and written.err or 'its events')
     return false
   end
   messages[#messages + 1] = stream
-  messages[#messages + 1] = state[at.position] .. '-' .. state[at.part] .. ' ' .. entry .. ':' .. #payload .. '\n' .. payload
-    .. (state[at.mark] or '')
-  state[at.mark], state[at.part], state[at.version], state[at.status], state[at.epoch] = mark, part, version, 'running', epoch
-  state[at.attempts], state[at.controller], state[at.claim], state[at.ticket] = attempts, controller, claim, ticket
-  leased[#leased + 1] = string.format('%.0f', now + lease_ms)
-  leased[#leased + 1] = job_id
+  messages[#messages + 1] = state.position .. '-' .. state.part .. ' ' .. entry .. ':' .. text_of(#payload) .. '\n' .. payload
+    .. (state.mark or '')
+  state.mark, state.part, state.version, state.status, state.epoch = mark, part, version, 'running', epoch
+  state.attempts, state.controller, state.claim, state.ticket, state.start_time = attempts, controller, claim, ticket, started_at
+  leased[#leased + 1], leased[#leased + 2] = deadline, argument(place, JOB_ID)
   return true
 end
 
@@ -240,14 +238,14 @@ for i, pair in ipairs(taken) do
 end
 
 -- The call is noted first, so that a repeated one gets what this one has got, whatever happens to it.
-local leaving, dead, moved, joining = {}, {}, {}, {}
+local leaving, dead, moved, joining, owned = {}, {}, {}, {}, {}
 error = attempt(function()
   if standing == 'repeated' then
     return
   end
   local remembered = {call}
   for _, place in ipairs(places) do
-    remembered[#remembered + 1] = place .. ':' .. losers[place]
+    remembered[#remembered + 1] = text_of(place) .. ':' .. losers[place]
   end
   redis.call('HSET', calls, controller, table.concat(remembered, ' '))
   redis.call('PEXPIRE', calls, CALLS_TTL_MS)
@@ -266,20 +264,18 @@ error = attempt(function()
       redis.pcall('XCLAIM', dispatch, 'controllers', controller, 0, ticket, 'JUSTID')
     end
     local is_given = write(place, ticket)
-    local job_id, _, member, _, owner = arguments(place)
     if is_given and i > first_waiting then
-      moved[#moved + 1] = member
-      joining[#joining + 1] = '0'
-      joining[#joining + 1] = member
+      local member, owner = argument(place, MEMBER), argument(place, OWNER)
+      moved[#moved + 1], joining[#joining + 1], joining[#joining + 2] = member, '0', member
       if owner ~= '0' then
-        local owner_key = BEFORE_KEYS + KEYS_EACH * count + 2 * owner
-        redis.call('ZREM', KEYS[owner_key - 1], member)
-        redis.call('ZADD', KEYS[owner_key], 0, member)
+        local line = owned[owner] or {members = {}, joining = {}}
+        local members, joined = line.members, line.joining
+        owned[owner], members[#members + 1], joined[#joined + 1], joined[#joined + 2] = line, member, '0', member
       end
     elseif i > first_waiting then
       dead[#dead + 1] = ticket
     elseif not is_given then
-      dropped[#dropped + 1] = job_id
+      dropped[#dropped + 1] = argument(place, JOB_ID)
     end
   end
   if leaving[1] then
@@ -288,6 +284,11 @@ error = attempt(function()
   if moved[1] then
     redis.call('ZREM', KEYS[7], unpack(moved))
     redis.call('ZADD', KEYS[8], unpack(joining))
+  end
+  for owner, line in pairs(owned) do
+    local owner_key = BEFORE_KEYS + KEYS_EACH * count + 2 * owner
+    redis.call('ZREM', KEYS[owner_key - 1], unpack(line.members))
+    redis.call('ZADD', KEYS[owner_key], unpack(line.joining))
   end
   if leased[1] then
     redis.call('ZADD', leases, unpack(leased))
@@ -322,11 +323,17 @@ if standing == 'repeated' then
     end
   end
 end
-local claimed = {}
+local claimed, names = {}, {}
+for name in string.gmatch(ARGV[9], '%S+') do
+  names[#names + 1] = name
+end
 for _, place in ipairs(places) do
-  local job_id, _, _, token = arguments(place)
-  if string.match(states[place][at.claim] or '', ' (%S+)$') == token then
-    claimed[#claimed + 1] = {job_id, losers[place], states[place]}
+  local state, token, values = states[place], argument(place, TOKEN), {}
+  if string.sub(state.claim or '', -#token) == token then
+    for i, name in ipairs(names) do
+      values[i] = state[name] or false
+    end
+    claimed[#claimed + 1] = {argument(place, JOB_ID), losers[place], values}
   end
 end
 return {claimed, damages}

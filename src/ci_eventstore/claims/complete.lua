@@ -17,7 +17,7 @@
 
 local last_call, dispatch, leases, running, completed = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local number, count = tonumber(ARGV[1]), tonumber(ARGV[2])
-local BEFORE_KEYS, KEYS_EACH, BEFORE_ARGS, ARGS_EACH = 5, 3, 2, 10
+local BEFORE_KEYS, KEYS_EACH, BEFORE_ARGS, ARGS_EACH, NO_OUTCOME = 5, 3, 2, 10, {}
 local before_owners = BEFORE_KEYS + KEYS_EACH * count
 
 local kept = redis.pcall('GET', last_call)
@@ -39,9 +39,10 @@ for i = 1, count do
   local id, state = ARGV[start + 1], read_hash(KEYS[BEFORE_KEYS + i * KEYS_EACH - 2],
     'claim', 'position', 'bytes', 'version', 'truncated_at', 'part', 'mark') or {}
   local is_plain = not state[5] and are_digits(state[2], state[3], state[4], state[6], '0')
-    and state[2] + 1 < INDEX_EVENTS and tonumber(state[3]) < INDEX_BYTES
-  if ARGV[start + 9] ~= '' and are_gone(KEYS[BEFORE_KEYS + i * KEYS_EACH], ARGV[start + 9]) then
-    is_plain = false
+    and state[2] + 1 < INDEX_EVENTS and state[3] + 0 < INDEX_BYTES
+  if ARGV[start + 9] ~= '' then
+    -- Libraries: calls
+    is_plain = is_plain and not are_gone(KEYS[BEFORE_KEYS + i * KEYS_EACH], ARGV[start + 9])
   end
   found[i], answers[i] = state, is_plain and state[1] == ARGV[start + 2] and not is_known[id] and 'y' or 'n'
   is_known[id] = true
@@ -58,30 +59,31 @@ local ids, tickets, members, joining, owned, messages = {}, {}, {}, {}, {}, {}
 for i = 1, count do
   local start, state = BEFORE_ARGS + (i - 1) * ARGS_EACH, found[i]
   local hash, stream = KEYS[BEFORE_KEYS + i * KEYS_EACH - 2], KEYS[BEFORE_KEYS + i * KEYS_EACH - 1]
-  local payload, position = ARGV[start + 8], answers[i] == 'y' and string.format('%d', state[2] + 1)
-  local added = position and redis.pcall('XADD', stream, position .. '-0', 'e', payload)
-  if added and type(added) ~= 'table' then
-    local outcome = {string.match(ARGV[start + 10], '^(%S+) (%S+)$')}
-    added = redis.pcall('HSET', hash, 'status', 'completed', 'success', ARGV[start + 6], 'end_time', ARGV[start + 7],
+  local payload, position, written = ARGV[start + 8], answers[i] == 'y' and state[2] + 1, nil
+  -- A number alone is the id "<number>-0".
+  local added = position and redis.pcall('XADD', stream, position, 'e', payload)
+  if added and not added.err then
+    local outcome = ARGV[start + 10] == '' and NO_OUTCOME or {string.match(ARGV[start + 10], '^(%S+) (%S+)$')}
+    written = redis.pcall('HSET', hash, 'status', 'completed', 'success', ARGV[start + 6], 'end_time', ARGV[start + 7],
       'end_time_from_event', '1', 'has_complete', '1', 'position', position, 'part', '0', 'end_position', position,
-      'end_bytes', state[3], 'version', string.format('%d', state[4] + 1), 'mark', mark_of(payload),
+      'end_bytes', state[3], 'version', state[4] + 1, 'mark', mark_of(payload),
       unpack(outcome))
   end
-  if not added or type(added) == 'table' then
+  if type(written) ~= 'number' then
     -- The stream is ahead of the hash, or is none.
     answers[i] = 'n'
   else
-    local member, owner = ARGV[start + 4], tonumber(ARGV[start + 5])
+    local member, owner = ARGV[start + 4], ARGV[start + 5]
     redis.pcall('HDEL', hash, 'controller', 'claim', 'ticket', 'cancel_line')
     local place = #ids + 1
     messages[2 * place - 1] = stream
-    messages[2 * place] = state[2] .. '-' .. state[6] .. ' ' .. position .. '-0:' .. #payload .. '\n' .. payload .. (state[7] or '')
+    messages[2 * place] = string.format('%s-%s %d-0:%d\n', state[2], state[6], position, #payload) .. payload .. (state[7] or '')
     ids[place], members[place] = ARGV[start + 1], member
     if string.find(ARGV[start + 3], '^%d+%-%d+$') then
       tickets[#tickets + 1] = ARGV[start + 3]
     end
     joining[2 * place - 1], joining[2 * place] = '0', member
-    if owner > 0 then
+    if owner ~= '0' then
       local line = owned[owner] or {members = {}, joining = {}}
       owned[owner] = line
       line.members[#line.members + 1] = member
@@ -92,7 +94,7 @@ for i = 1, count do
 end
 
 -- What is derived. Should a write be refused all the same, `verify` names what is left, and `rebuild` mends it.
-attempt(function()
+pcall(function()
   if not ids[1] then
     return
   end

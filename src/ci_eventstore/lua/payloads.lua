@@ -26,8 +26,12 @@ local function claimed_payloads(packed_time, controller)
   local before_attempts = pack_text('attempts')
   local before_claim = pack_text('controller') .. pack_text(controller) .. pack_text('claim')
   local before_ticket = pack_text('ticket')
+  local packed_epoch, packed_attempts, head
   return function(epoch, attempts, claim, ticket)
-    return before_epoch .. pack_number(epoch) .. before_attempts .. pack_number(attempts) .. before_claim .. pack_text(claim) ..
-      before_ticket .. pack_text(ticket)
+    if epoch ~= packed_epoch or attempts ~= packed_attempts then
+      packed_epoch, packed_attempts = epoch, attempts
+      head = before_epoch .. pack_number(epoch) .. before_attempts .. pack_number(attempts) .. before_claim
+    end
+    return head .. pack_text(claim) .. before_ticket .. pack_text(ticket)
   end
 end

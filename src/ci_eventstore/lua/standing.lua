@@ -25,6 +25,19 @@ local function read_hash(key, ...)
   return not values.err and values or nil
 end
 
+-- Returns all fields of a hash, by their names; nothing if the key holds something of another type. To read them all takes less
+-- than to name as many.
+local function read_all(key)
+  local found, fields = redis.pcall('HGETALL', key), {}
+  if found.err and not string.find(found.err, 'WRONGTYPE', 1, true) then
+    error(found)
+  end
+  for i = 1, #found, 2 do
+    fields[found[i]] = found[i + 1]
+  end
+  return not found.err and fields or nil
+end
+
 -- Returns the error for the first of some keys that a command can't read; the command takes nothing but a key.
 local function unreadable(command, ...)
   for _, key in ipairs({...}) do
