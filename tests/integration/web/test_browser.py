@@ -20,6 +20,7 @@ from ci_eventstore.web.app import JobsRouter
 from ci_eventstore.web.server import WebServer, listen, server_config
 from tests.integration.web.serving import Account, create_ended_job
 from tests.needs import find_chromium
+from tests.separators import SEPARATORS, text_with
 from tests.servers import free_port
 from tests.waiting import wait_until
 
@@ -97,6 +98,43 @@ class Cutter:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
+class CutterOfEach:
+    """Cuts off each answer to a stream with `each=…` after its first event, those that begin with a state after that.
+
+    `states` counts the latter, by which a test knows that a browser is there, and knows nothing but where the job is.
+    """
+
+    states = 0
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._known: set[str] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        query = scope.get("query_string", b"").decode()
+        if "each=" not in query:
+            await self._app(scope, receive, send)
+            return
+
+        async def send_one(message: Message) -> None:
+            frames = message.get("body", b"").split(b"\n\n")
+            for place, frame in enumerate(frames):
+                is_first_state = b"event: state" in frame and query not in self._known
+                if is_first_state or frame.startswith(b"id: "):
+                    self._known.add(query)
+                    CutterOfEach.states += is_first_state
+                    whole = b"".join(known + b"\n\n" for known in frames[: place + 1])
+                    # The next event is cut off in its middle.
+                    await send({**message, "body": whole + b"".join(frames[place + 1 : place + 2])[:15]})
+                    raise ConnectionResetError
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_one)
+        except ConnectionResetError:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
 @contextmanager
 def page(url: str, folder: Path, *options: str) -> Iterator[None]:
     """Open a page in a browser, until this is left."""
@@ -131,6 +169,7 @@ class Site:
         app.add_api_route("/page", self._page, response_class=HTMLResponse)
         app.add_api_route("/report", self._take_report, methods=["POST"])
         app.add_middleware(Cutter)
+        app.add_middleware(CutterOfEach)
         server = WebServer(app, server_config(app))
         serving = asyncio.create_task(server._serve([listen("127.0.0.1", self.port)]))
         try:
@@ -229,3 +268,29 @@ async def test_restarts_of_the_web_server(
             found = await site.found()
     assert [ids(stream) for stream in found] == [list(range(1, 62))] * 2
     assert all(set(stream["named"]) == {"state"} for stream in found)
+
+
+async def test_every_separator_cut_off_at_each_event(
+    repository: RedisJobRepository, site: Site, ada: Account, tmp_path: Path
+) -> None:
+    """The browser has each event once, as it was printed, from the beginning as well as from now on.
+
+    The streams from now on are cut off when they have seen nothing but the state, and all are away whenever something
+    comes.
+    """
+    await repository.create_job(Job(id="j", user_id="ada", status="running"))
+    await repository.add_events("j", [JobEvent("log", "old") for _ in range(3)])
+    CutterOfEach.states = 0
+    streams = ["/jobs/j/stream?each=1", "/jobs/j/stream?from_beginning=true&each=2"]
+    async with site.served():
+        with page(site.address(ada, streams), tmp_path):
+            await wait_until(lambda: CutterOfEach.states == 2)
+            for separator in SEPARATORS:
+                await repository.add_event("j", JobEvent("log", text_with(separator)))
+                await asyncio.sleep(0.02)
+            await repository.complete_job("j", True, utc_now())
+            found = await site.found()
+    texts = ["old"] * 3 + [sse.readable(text_with(separator)) for separator in SEPARATORS]
+    events = [{"type": "log", "data": text} for text in texts] + [{"type": "complete", "success": True}]
+    expected = [[str(number), event] for number, event in enumerate(events, 1)]
+    assert [stream["seen"] for stream in found] == [expected[3:], expected]

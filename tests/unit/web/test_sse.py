@@ -12,6 +12,7 @@ from ci_common.models import Job, JobEvent
 from ci_eventstore.events.records import Fact, FactType
 from ci_eventstore.following.records import Followed, Notice, NoticeType
 from ci_eventstore.web import sse
+from tests.separators import SEPARATORS, text_with
 
 TIME = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 SHOWN = '"time": "2030-01-02T03:04:05Z"'
@@ -75,17 +76,10 @@ def test_the_end_of_a_job_that_has_no_event_for_it() -> None:
     assert sse.encode_completion(None, 3) == b'id: 3\ndata: {"type": "complete", "success": null}\n\n'
 
 
-#: Every character at which some client ends a line, or is known to stumble.
-SEPARATORS = [
-    *(chr(code) for code in range(0x20)), *(chr(code) for code in range(0x7F, 0xA1)),
-    "\r\n", "\n\n", "\u2028", "\u2029", "\ufeff", "\u200b", "\udc85", "\udcff",
-]  # fmt: skip
-
-
 @pytest.mark.parametrize("separator", SEPARATORS, ids=ascii)
 def test_no_client_ends_a_line_within_a_frame(separator: str) -> None:
     """Wherever text of others stands: whoever splits lines, by whichever rules, sees each frame's lines whole."""
-    text = f"{separator}a{separator}{separator}data: b{separator}"
+    text = text_with(separator)
     frames = [
         sse.encode(JobEvent("log", text, id=1)),
         sse.encode(JobEvent("log", text, True, id=1)),
