@@ -11,7 +11,7 @@ from dataclasses import dataclass
 class Lap:
     """How long so many things took."""
 
-    count: int
+    count: float
     seconds: float = 0.0
 
 
@@ -20,7 +20,7 @@ Side = Callable[[], Awaitable[Lap]]
 
 
 @contextmanager
-def lap_of(count: int) -> Iterator[Lap]:
+def lap_of(count: float) -> Iterator[Lap]:
     """Take the time of a block that does so many things."""
     lap = Lap(count)
     started = time.perf_counter()

@@ -10,6 +10,7 @@ from benchmarks.appending import Appending
 from benchmarks.coding import coding_rows
 from benchmarks.compression import compression_lines
 from benchmarks.log_writing import LogWriting
+from benchmarks.masking import Masking
 from benchmarks.memory import memory_rows
 from benchmarks.reading import reading_rows
 from benchmarks.results import Report, Section
@@ -25,13 +26,14 @@ _WITHOUT_FILE = next(iter(FILE_SETTINGS))
 async def run(scale: Scale, *, tcp: bool = False) -> Report:
     """Measure on every server and with every setting of the append-only file, then the codec alone."""
     places = [(binary, setting) for binary in server_binaries() for setting in FILE_SETTINGS]
-    setting = _setting(scale, tcp=tcp)
-    sections = [await _on_server(binary, setting, scale, tcp=tcp) for binary, setting in places]
+    setting, masking = _setting(scale, tcp=tcp), Masking(scale)
+    sections = [await _on_server(binary, setting, scale, masking, tcp=tcp) for binary, setting in places]
     sections.append(Section("codec alone", await coding_rows(scale)))
+    sections.append(Section("masker alone", await masking.rows()))
     return Report(setting, sections, compression_lines(scale))
 
 
-async def _on_server(binary: Path, file_setting: str, scale: Scale, *, tcp: bool) -> Section:
+async def _on_server(binary: Path, file_setting: str, scale: Scale, masking: Masking, *, tcp: bool) -> Section:
     with running(binary, file_setting, tcp=tcp) as url:
         async with open_sides(url, scale) as sides:
             is_without_file = file_setting == _WITHOUT_FILE
@@ -41,6 +43,7 @@ async def _on_server(binary: Path, file_setting: str, scale: Scale, *, tcp: bool
                 rows += await verifying_rows(sides, url, has_targets=scale != QUICK)
                 writing = LogWriting(sides)
                 rows += await writing.speed_rows(has_targets=scale != QUICK) + await writing.memory_rows()
+                rows += await masking.writer_rows(sides)
             return Section(f"{await _server_name(sides)}, {file_setting}", rows)
 
 

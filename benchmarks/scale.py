@@ -40,6 +40,8 @@ class Scale:
     verified_jobs: int = 4_000
     #: Lines that a `LogWriter` writes in a lap.
     written_lines: int = 200_000
+    #: How many secrets are masked.
+    secrets: int = 1_000
     #: Lines of the logs whose memory is measured, and how fast they are written.
     measured_lines: int = 5_000
     paces: tuple[Pace, ...] = (
@@ -67,6 +69,7 @@ QUICK = Scale(
     measured_job=1_000,
     verified_jobs=50,
     written_lines=2_000,
+    secrets=20,
     measured_lines=100,
     paces=(Pace(1_000, 100, factor=4), Pace(None, 100)),
     text_bytes=(1024,),

@@ -145,7 +145,7 @@ class LogWriter:
         else:
             raise InvalidArgumentError("data", data, "text or bytes")
         self._raise_failure()
-        if self._chunker.has_full_chunk or time.monotonic() - self._yielded_at > self._settings.pause_seconds:
+        if self._chunker.full or time.monotonic() - self._yielded_at > self._settings.pause_seconds:
             await self._give_way()
 
     async def flush(self) -> None:
@@ -280,7 +280,7 @@ class LogWriter:
     async def _pause(self) -> None:
         """Let text gather, unless there is enough for a chunk or no more comes."""
         until = time.monotonic() + self._settings.pause_seconds
-        while not self._is_closing and not self._chunker.has_full_chunk and self._flushed <= self._stored:
+        while not self._is_closing and not self._chunker.full and self._flushed <= self._stored:
             left = until - time.monotonic()
             if left <= 0:
                 return
@@ -300,4 +300,4 @@ class LogWriter:
 
     def _rest(self) -> Iterator[str]:
         while self._chunker.has_more:
-            yield self._chunker.take()[0].text
+            yield self._chunker.take_masked()[0].text

@@ -4,6 +4,8 @@ import logging
 from collections.abc import Iterable, Iterator
 
 from ci_common.validation import check_texts
+from ci_eventstore.writer.chunks import CHUNK_CHARACTERS
+from ci_eventstore.writer.known_words import load_numpy
 from ci_eventstore.writer.secret_index import SecretIndex, Span
 from ci_eventstore.writer.spellings import SECRET_CHARACTERS, spellings
 from ci_eventstore.writer.surrogates import without_halves
@@ -22,9 +24,12 @@ class PreparedSecrets:
 
     def __init__(self, secrets: Iterable[str]) -> None:
         self.index = SecretIndex()
+        load_numpy()
         for secret in check_texts("secrets", secrets):
             for _ in _add(self.index, secret):
                 pass
+        # What is made at the first search is made here.
+        self.index.find(bytes(CHUNK_CHARACTERS), goes_on=True)
 
 
 #: Secrets, or the same prepared, which many writers can share.
@@ -111,7 +116,7 @@ class Masker:
 
     def _find(self, data: bytes, *, goes_on: bool) -> tuple[list[Span], int]:
         """Return where secrets are, in order, and up to where that is certain."""
-        found = [index.find(data, goes_on=goes_on) for index in self._indexes]
+        found = [index.find(data, goes_on=goes_on) for index in self._indexes if not index.is_empty]
         return sorted(span for spans, _ in found for span in spans), min(certain for _, certain in found)
 
 

@@ -4,6 +4,8 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 
+from ci_eventstore.writer.known_words import KnownWords
+
 #: Longer spellings are looked for in parts of so many bytes, each of which overlaps the next one.
 PART_BYTES = 4096
 #: Where a text repeats itself within so many bytes, whole runs of it are looked at, not each place.
@@ -13,8 +15,6 @@ _SHORTEST_RUN = 64
 _ALIKE_BYTES = 16
 #: The URL-safe base64 alphabet is taken for the ordinary one, so that a spelling stands for both.
 _SAME = bytes.maketrans(b"-_", b"+/")
-#: Words that `memoryview` reads, by their length.
-_WORD_FORMATS = {8: "Q", 4: "I"}
 
 Span = tuple[int, int]
 Starts = Callable[[int], int | None]
@@ -166,25 +166,19 @@ class _Words(_Tier):
     def __init__(self, width: int) -> None:
         super().__init__(width)
         self.shortest = 2 * width - 1
-        self._words: set[int] = set()
+        self._words = KnownWords(width)
 
     def add(self, spelling: bytes) -> bool:
         is_new = super().add(spelling)
         if is_new:
             width = self._width
-            shifted = b"".join([spelling[offset : offset + width] for offset in range(width)])
-            self._words.update(self._as_words(shifted))
+            self._words.add(b"".join([spelling[offset : offset + width] for offset in range(width)]))
         return is_new
 
-    def _as_words(self, text: bytes) -> memoryview:
-        return memoryview(text)[: len(text) // self._width * self._width].cast(_WORD_FORMATS[self._width])  # type: ignore[call-overload, no-any-return]
-
     def _starts(self, text: bytes) -> Starts:
-        words, width, spellings = self._as_words(text), self._width, self._spellings
-        if self._words.isdisjoint(words):
-            return lambda place: self._next_in_tail(text, place, self.shortest - 1)
+        width, spellings = self._width, self._spellings
         #: Where words of spellings are: a spelling begins there, or less than a word before.
-        hits = [number * width for number, word in enumerate(words) if word in self._words]
+        hits = self._words.places_in(text)
 
         def next_start(place: int) -> int | None:
             for number in range(bisect_left(hits, place), len(hits)):

@@ -212,7 +212,7 @@ async def test_whatever_breaks_the_sender_is_told(
         ("ci_eventstore.writer.log_writer.LogWriter._pause", True),
         # Secrets can't be masked any more, or no file can be written: then nothing is kept.
         ("ci_eventstore.writer.masking.Masker.mask", False),
-        ("ci_eventstore.writer.masked_chunks.MaskedChunks.take", False),
+        ("ci_eventstore.writer.masked_chunks.MaskedChunks.take_masked", False),
     ],
 )
 async def test_wherever_a_writer_breaks_that_is_told(

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import main
+from benchmarks.masking import PIECES
 from benchmarks.scale import QUICK
 from benchmarks.servers import FILE_SETTINGS, server_binaries
 
@@ -26,6 +27,12 @@ WRITING = [
     ),
     *(f"LogWriter, memory, {log}, {pace}" for log in ("generated", "unittest -v") for pace in PACES),
 ]
+MASKED_WRITING = [
+    *(f"LogWriter with {QUICK.secrets} secrets, pieces of {size:,} bytes" for size in PIECES),
+    "LogWriter, longest call of write or add_secret",
+]
+#: Beside it there is a line for each library that finds texts and is installed.
+MASKING = [f"mask {QUICK.secrets} secrets, pieces of {size:,} bytes" for size in PIECES]
 CODEC = [f"{does} an event of {size} bytes" for size in (80, 4096) for does in ("encode", "decode")]
 
 
@@ -36,7 +43,10 @@ def test_a_quick_run_has_all_rows(tmp_path: Path, capsys: pytest.CaptureFixture[
     printed = capsys.readouterr().out
     report = json.loads((tmp_path / "report.json").read_text())
     names = [[row["what"] for row in section["rows"]] for section in report["sections"]]
-    assert names == [APPENDING + WITHOUT_FILE + WRITING, APPENDING] * len(server_binaries()) + [CODEC]
+    with_servers = [APPENDING + WITHOUT_FILE + WRITING + MASKED_WRITING, APPENDING] * len(server_binaries())
+    assert names[:-1] == [*with_servers, CODEC]
+    assert names[-1][: len(MASKING)] == MASKING
+    assert any(what.startswith(f"memory of {QUICK.secrets} secrets") for what in names[-1])
     assert {(line["bytes"], line["level"]) for line in report["compression"]} == {(1024, 1), (1024, 3)}
     for section in report["sections"]:
         assert section["title"] in printed

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from ci_eventstore.writer import known_words
 from ci_eventstore.writer.secret_index import SecretIndex, Span
 
 #: Few letters make spellings overlap each other and themselves.
@@ -70,14 +71,25 @@ def check(spellings: Sequence[bytes], text: bytes) -> None:
     assert (covered_by(found, len(text)), certain) == (covered_by(spans, len(text)), len(text)), (spellings, text)
 
 
+@pytest.fixture(params=["numpy", "without numpy"])
+def few_words(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let numpy look through the shortest texts too, or through none."""
+    monkeypatch.setattr(known_words, "_FEW_WORDS", 1)
+    if request.param == "without numpy":
+        monkeypatch.setattr(known_words, "load_numpy", lambda: None)
+
+
+@pytest.mark.usefixtures("few_words")
 def test_what_is_found_is_what_is_there() -> None:
     """A look at each place of the text finds the same, whatever overlaps whatever, and however often."""
     random_ = random.Random(20)
-    for _ in range(700):
+    for _ in range(400):
         check(*random_case(random_))
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.usefixtures("few_words")
 def test_what_is_found_is_what_is_there_in_100000_cases() -> None:
     """So it does for many more, which take minutes."""
     random_ = random.Random(2026)
