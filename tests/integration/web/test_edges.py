@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI, Request, Response
+from fastapi.middleware.gzip import GZipMiddleware
 from fastapi.routing import APIRoute
 
 from ci_common.models import Job
@@ -237,6 +238,32 @@ async def test_a_client_that_leaves_while_it_sends(web: Served, ada: Account, ca
         metrics = (await client.get("/metrics")).text
     assert 'ci_eventstore_errors_total{part="web"} 0.0' in metrics
     assert [record for record in caplog.records if record.levelname in {"ERROR", "WARNING"}] == []
+
+
+async def test_forms_that_can_not_be_read(client: httpx.AsyncClient) -> None:
+    """They are refused, however they are broken; a charset that nobody knows breaks nothing."""
+    part = b'--b\r\nContent-Disposition: form-data; name="command"\r\n\r\na\r\n--b--\r\n'
+    unknown = "multipart/form-data; boundary=b; charset=odd"
+    assert (await client.post("/jobs", content=part, headers={"Content-Type": unknown})).status_code == 201
+    for body in [
+        b"--b\r\n\x00: x\r\n\r\na\r\n--b--\r\n",
+        b"--bad" + part,
+        part.replace(b'; name="command"', b""),
+        part.replace(b"Content-Disposition", b"Content Disposition"),
+    ]:
+        response = await client.post("/jobs", content=body, headers={"Content-Type": "multipart/form-data; boundary=b"})
+        assert (response.status_code, response.json()["error"]["code"]) == (400, "invalid"), body
+
+
+async def test_parts_of_a_log_under_an_applications_gzip(repository: RedisJobRepository, ada: Account) -> None:
+    """They are the log's bytes, whatever the application around does with whole answers."""
+    app = create_app(repository)
+    app.add_middleware(GZipMiddleware, minimum_size=1)
+    await create_ended_job(repository, "j", 300)
+    async with serve(app) as served, served.client(ada) as client:
+        headers = {"Range": "bytes=0-1999", "Accept-Encoding": "gzip"}
+        part = await client.get("/jobs/j/log", headers=headers)
+    assert (part.status_code, "content-encoding" in part.headers, len(part.content)) == (206, False, 2000)
 
 
 async def test_errors_have_their_documented_shape(web: Served) -> None:
