@@ -74,7 +74,7 @@ def find_holders(output: CommandOutput) -> list[Holder]:
 
 
 def cut_line(cut: Cut, killed: Sequence[Holder], left: Sequence[Holder]) -> str:
-    """Return the line that says in a log why its output ends there, and who could still have printed; Pure.
+    """Return the line that says in a log why its output ends there, and who could still have printed.
 
     They were killed for it, or go on.
     """
