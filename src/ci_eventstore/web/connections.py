@@ -9,11 +9,13 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from ci_eventstore.server.outage_log import OutageLog
+from ci_eventstore.errors import StoreUnavailableError
+from ci_eventstore.server.outage_log import Outages
 from ci_eventstore.web.errors import ResponseCutError
 
+logger = logging.getLogger("ci_eventstore.web")
 #: Of all logs that break off.
-_OUTAGE = OutageLog(logging.getLogger("ci_eventstore.web"), "%s")
+_OUTAGES = Outages()
 
 #: Close at once, with a reset: SO_LINGER on, for no time.
 _RESET = struct.pack("ii", 1, 0)
@@ -34,7 +36,9 @@ class Connection(HttpToolsProtocol):
         try:
             await self._inner(scope, receive, _until_closed(cycle, send) if is_old else send)
         except ResponseCutError as error:
-            _OUTAGE.failed(error)
+            # An outage is one cause, damage is one for each job.
+            kind = "" if isinstance(error.__cause__, StoreUnavailableError) else str(error)
+            _OUTAGES.of(logger, "%s", kind=kind).failed(error)
             _break_off(cycle)
         except BaseException:
             if is_old and cycle.response_started:
