@@ -83,15 +83,15 @@ def few_words(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 def test_what_is_found_is_what_is_there() -> None:
     """A look at each place of the text finds the same, whatever overlaps whatever, and however often."""
     random_ = random.Random(20)
-    for _ in range(400):
+    for _ in range(150):
         check(*random_case(random_))
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3000)
 @pytest.mark.usefixtures("few_words")
-def test_what_is_found_is_what_is_there_in_100000_cases() -> None:
+def test_what_is_found_is_what_is_there_in_20000_cases() -> None:
     """So it does for many more, which take minutes."""
     random_ = random.Random(2026)
-    for _ in range(100_000):
+    for _ in range(20_000):
         check(*random_case(random_))
