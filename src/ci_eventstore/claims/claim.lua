@@ -3,10 +3,9 @@
 -- KEYS  1 dispatch, 2 backlog, 3 tickets, 4 leases, 5 clock, 6 controllers' last calls, 7 and 8 listings of queued and of
 --       running jobs; then for each job: hash, stream; then for each owner: listings of the owner's queued and running jobs
 -- ARGV  1 controller, 2 its call: "session-number", a session's numbers go up, 3 milliseconds of a lease, 4 the time, as text,
---       5 the time, as msgpack, 6 channel, 7 how many jobs, 8 how many of them have expired leases: the first ones,
---       9 names of the hash's fields that are to be told, joined by spaces
+--       5 the time, as msgpack, 6 channel, 7 how many jobs, 8 how many of them have expired leases: the first ones;
 --       then for each job: id, user, member of the listings, token, owner: 1, 2 .., or 0 for none
--- CONST CALLS_TTL_MS
+-- CONST CALLS_TTL_MS, CLAIMED_FIELDS: names of the hash's fields that are to be told
 --
 -- Returns {claimed, damaged}: a list of {job id, the controller that lost it or "", its hash's fields}, and a list of
 -- {job id, what is wrong}: a job that can't be read loses its place in the queue, or its lease, until it is mended.
@@ -17,7 +16,7 @@
 local dispatch, backlog, tickets, leases, clock, calls = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local controller, call, lease_ms, time, packed_time = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
 local channel, count, expired = ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
-local BEFORE_KEYS, KEYS_EACH, BEFORE_ARGS, ARGS_EACH = 8, 2, 9, 5
+local BEFORE_KEYS, KEYS_EACH, BEFORE_ARGS, ARGS_EACH = 8, 2, 8, 5
 local TYPES = {'stream', 'zset', 'hash', 'zset', 'hash', 'hash'}
 local STATUSES = {queued = true, running = true, completed = true, failed = true, cancelled = true}
 
@@ -323,14 +322,11 @@ if standing == 'repeated' then
     end
   end
 end
-local claimed, names = {}, {}
-for name in string.gmatch(ARGV[9], '%S+') do
-  names[#names + 1] = name
-end
+local claimed = {}
 for _, place in ipairs(places) do
   local state, token, values = states[place], argument(place, TOKEN), {}
   if string.sub(state.claim or '', -#token) == token then
-    for i, name in ipairs(names) do
+    for i, name in ipairs(CLAIMED_FIELDS) do
       values[i] = state[name] or false
     end
     claimed[#claimed + 1] = {argument(place, JOB_ID), losers[place], values}

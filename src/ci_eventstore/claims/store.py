@@ -26,7 +26,7 @@ from ci_eventstore.server.subscription import Subscription
 logger = logging.getLogger("ci_eventstore.claims")
 
 PEEK = load_script(__package__, "peek", {"OFFERED_TTL_MS": 86_400_000})
-CLAIM = load_script(__package__, "claim", {"CALLS_TTL_MS": 86_400_000})
+CLAIM = load_script(__package__, "claim", {"CALLS_TTL_MS": 86_400_000, "CLAIMED_FIELDS": CLAIMED_FIELDS.split()})
 RENEW = load_script(__package__, "renew")
 
 TIDY = load_script(__package__, "tidy")
@@ -285,7 +285,7 @@ class ClaimStore:
         all_keys += [jobs_key(tag, status=JobStatus.QUEUED), jobs_key(tag, status=JobStatus.RUNNING)]
         counts = [len(candidates), len(expired)]
         call = call or f"{self._session}-{next(self._numbers)}"
-        arguments: list[Any] = [controller, call, lease_ms, *time, keys.channel, *counts, CLAIMED_FIELDS]
+        arguments: list[Any] = [controller, call, lease_ms, *time, keys.channel, *counts]
         for place, (job_id, user_id, member) in enumerate(candidates):
             all_keys += keys_of_claim(tag, job_id)
             owner = owners.setdefault(user_id, len(owners) + 1) if user_id else 0

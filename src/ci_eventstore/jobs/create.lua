@@ -5,7 +5,8 @@
 --       11.. listings: all jobs, queued ones, running ones; then the same of the job's owner, if it has one
 -- ARGV  1 payload of `created`, 2 member of the listings, 3 user, 4 channel of the queue,
 --       5 token that no other call has: it is in the payload, too, and in a controller's claim, 6 the time, as text, 7 the time,
---       as msgpack, 8 what controllers' own channels begin with; then the hash's fields, as names and values
+--       as msgpack, 8 what controllers' own channels begin with; then the hash's fields, as names and values, but for those
+--       that all jobs have that wait
 --
 -- Returns "ok", also when it is repeated; or "exists" and changes nothing. A write that is refused is an error, and what came before
 -- it is taken back.
@@ -50,7 +51,8 @@ local function wait()
     redis.call('HSET', tickets, user, new_ticket)
   end
   redis.call('XADD', stream, '0-1', 'e', created)
-  redis.call('HSET', hash, 'position', '0', 'part', '1', 'bytes', '0', 'lines', '0', 'mark', mark_of(created),
+  redis.call('HSET', hash, 'position', '0', 'part', '1', 'bytes', '0', 'lines', '0', 'mark', mark_of(created), 'status', 'queued',
+    'version', '1', 'epoch', '0', 'attempts', '0', 'has_complete', '0', 'end_time_from_event', '0',
     unpack(ARGV, BEFORE_FIELDS + 1))
 end
 
@@ -88,7 +90,8 @@ else
         fields[#fields + 1] = text
       end
       redis.call('XADD', stream, '0-1', 'e', created)
-      redis.call('HSET', hash, 'position', '0', 'bytes', '0', 'lines', '0', 'mark', mark_of(claimed), unpack(fields))
+      redis.call('HSET', hash, 'position', '0', 'bytes', '0', 'lines', '0', 'mark', mark_of(claimed), 'has_complete', '0',
+        'end_time_from_event', '0', unpack(fields))
       redis.call('XADD', stream, '0-2', 'e', claimed)
       -- Earlier ones are known to the controller, or it would have made no offer.
       redis.call('HSET', offered, controller, string.match(record, '^[^\n]+') .. '\n' .. string.sub(claim, 3) .. ' ' .. id)

@@ -13,6 +13,15 @@ from ci_eventstore.server.client import Server
 from ci_eventstore.server.scripts import load_script
 
 CREATE = load_script(__package__, "create")
+#: What the script itself gives to each job that waits.
+_SAME_FIELDS = {
+    "status": JobStatus.QUEUED.value,
+    "version": "1",
+    "epoch": "0",
+    "attempts": "0",
+    "has_complete": "0",
+    "end_time_from_event": "0",
+}
 
 
 def waiting_job(records: Sequence[Record]) -> Fact | None:
@@ -41,8 +50,9 @@ async def create_waiting(server: Server, keys: JobKeys, created: Fact) -> None:
         encode_time(time),
         controllers_channel,
     ]
-    for field in created_fields({**known, "incarnation": created.token}).items():
-        arguments += field
+    for name, value in created_fields({**known, "incarnation": created.token}).items():
+        if _SAME_FIELDS.get(name) != value:
+            arguments += (name, value)
     all_keys = [keys.hash, keys.stream, *shared_keys]
     if await server.run(CREATE, all_keys, arguments) != b"ok":
         raise JobAlreadyExistsError(keys.job_id)

@@ -15,13 +15,13 @@ local function advance_clock(clock, lease_ms)
   local now = fields.now or latest
   for length, last in pairs(lasts) do
     if last < now then
-      redis.call('HDEL', clock, string.format('lease:%.0f', length))
+      redis.call('HDEL', clock, string.format('lease:%d', length))
     else
       shortest = math.min(shortest, length)
     end
   end
   now = math.floor(now + math.max(0, math.min(now_ms - (fields.seen or now_ms), shortest / 2)))
-  redis.call('HSET', clock, 'now', string.format('%.0f', now), 'seen', string.format('%.0f', now_ms),
-    string.format('lease:%.0f', lease_ms), string.format('%.0f', now + lease_ms))
+  redis.call('HSET', clock, 'now', string.format('%d', now), 'seen', string.format('%d', now_ms),
+    string.format('lease:%d', lease_ms), string.format('%d', now + lease_ms))
   return now
 end

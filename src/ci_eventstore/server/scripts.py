@@ -3,7 +3,7 @@
 import hashlib
 import re
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -22,14 +22,14 @@ class Script:
     sha: str
 
 
-def load_script(package: str, name: str, constants: Mapping[str, int] | None = None) -> Script:
+def load_script(package: str, name: str, constants: Mapping[str, int | Sequence[str]] | None = None) -> Script:
     """Return the script `<name>.lua` of a package, after the check of its deadline and its constants.
 
     Where it says "-- Libraries: telling, standing", the functions of `ci_eventstore/lua/telling.lua` and `standing.lua`
     stand instead, as far as the script uses them. A server makes a script's functions anew for each call: a script has
     them no earlier than it needs, if need be in the block alone that the line is in.
     """
-    head = "".join(f"local {constant} = {value}\n" for constant, value in (constants or {}).items())
+    head = "".join(f"local {constant} = {_as_lua(value)}\n" for constant, value in (constants or {}).items())
     script = _read(package, f"{name}.lua")
     for line in reversed(list(_LIBRARIES.finditer(script))):
         indent, after = line[1], script[line.end() :]
@@ -43,6 +43,11 @@ def load_script(package: str, name: str, constants: Mapping[str, int] | None = N
 def load_libraries(names: str) -> str:
     """Return the text of libraries, whose names are joined by ", "."""
     return "".join(_read("ci_eventstore", f"lua/{name}.lua") for name in names.split(", "))
+
+
+def _as_lua(constant: int | Sequence[str]) -> str:
+    """Return a number, or a list of names, as Lua has them."""
+    return str(constant) if isinstance(constant, int) else "{" + ", ".join(f"'{name}'" for name in constant) + "}"
 
 
 def _without_unused(library: str, script: str) -> str:
