@@ -8,5 +8,9 @@
 -- Libraries: standing, clock
 
 local lease_ms = tonumber(ARGV[2])
-local deadline = string.format('%.0f', advance_clock(KEYS[1], lease_ms) + lease_ms)
-return redis.call('ZADD', KEYS[2], 'NX', deadline, ARGV[1])
+local answer
+local error = attempt(function()
+  local deadline = string.format('%d', advance_clock(KEYS[1], lease_ms) + lease_ms)
+  answer = redis.call('ZADD', KEYS[2], 'NX', deadline, ARGV[1])
+end)
+return error and named(error, {'hash', 'zset'}) or answer

@@ -9,12 +9,13 @@ from ci_common.models import APIKey, Job, JobEvent, JobStatus, User
 from ci_eventstore.accounts.store import AccountStore
 from ci_eventstore.claims.claim import Claimed
 from ci_eventstore.claims.completions import COMPLETE, _describe, _Line, _Waiting
-from ci_eventstore.claims.holders import LOOK
+from ci_eventstore.claims.holders import LOOK, Holders
 from ci_eventstore.claims.offer import Offer
 from ci_eventstore.claims.store import ClaimStore, _Candidate
 from ci_eventstore.events.append import append
 from ci_eventstore.events.batch import encode_logs, encode_records
 from ci_eventstore.events.caller import Call
+from ci_eventstore.following.incarnation import StoreIncarnation
 from ci_eventstore.jobs.commands import Cancel, Command, Complete, UpdateStatus
 from ci_eventstore.jobs.create import create_waiting, waiting_job
 from ci_eventstore.jobs.decide import decide, decide_creation
@@ -22,6 +23,7 @@ from ci_eventstore.jobs.state import JobState
 from ci_eventstore.jobs.store import plan_change
 from ci_eventstore.keys import NO_QUEUE, Keys, listing_member
 from ci_eventstore.projection.jobs import JobProjections
+from ci_eventstore.projection.projections import Projections
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.store import check_format
 from tests.integration.store.refusing_server import RefusingServer
@@ -344,6 +346,53 @@ async def a1_is_held(scene: Scene) -> None:
     assert (await state_of(scene, "a1")).controller == "run-1"
 
 
+async def hold(scene: Scene) -> None:
+    parts = scene.repository.parts
+    holders = Holders(scene.server, KEYS, parts.jobs, parts.lost_jobs)
+    await holders.create(Job(id="a1", status="running"), "run-1", LEASE)
+
+
+async def a1_is_held_at_last(scene: Scene) -> None:
+    if await scene.repository.get_job("a1") is None:
+        await hold(scene)
+    await a1_is_held(scene)
+    assert await scene.server.read("ZSCORE", nameless_queue()[1], "a1") is not None
+
+
+async def renew_incarnation(scene: Scene) -> None:
+    await StoreIncarnation(scene.server, KEYS).renew()
+
+
+async def there_is_an_incarnation(scene: Scene) -> None:
+    assert await scene.server.read("HGET", KEYS.store, "incarnation")
+
+
+async def mend(scene: Scene) -> None:
+    await Projections(scene.server, KEYS).rebuild()
+
+
+async def with_a_wrong_ticket(scene: Scene) -> None:
+    await waiting(scene)
+    await scene.server.read("HSET", "{ci:0}:tickets:default", "a", "1-1")
+
+
+async def with_a_stray(scene: Scene) -> None:
+    await waiting(scene)
+    await scene.server.read("ZADD", "{ci:0}:jobs:running", 0, listing_member(NOW, "a1"))
+
+
+async def a1_has_no_stray(scene: Scene) -> None:
+    assert await scene.server.read("ZSCORE", "{ci:0}:jobs:running", listing_member(NOW, "a1")) is None
+    await a1_is_queued(scene)
+
+
+async def without_an_index(scene: Scene) -> None:
+    await create_user(scene)
+    await scene.server.read("DEL", KEYS.users)
+
+
+#: These find something wrong, and are there to mend it.
+MENDING = {"rebuild", "mended ticket", "mended listing", "mended index"}
 CANCEL = Cancel("[cancelled]\n")
 COMPLETE_COMMAND = Complete(JobEvent("complete", success=True, timestamp=NOW), True)
 OPERATIONS: dict[str, Operation] = {
@@ -367,6 +416,13 @@ OPERATIONS: dict[str, Operation] = {
     "look": Operation(script="look", prepare=held_one, act=look, check=a1_is_held),
     "signing off": Operation(script="tidy", prepare=idle, act=tidy, check=c2_is_forgotten),
     "rebuild": Operation(script="rebuild", prepare=damaged, act=rebuild, check=a1_is_running),
+    "mended ticket": Operation(script="mend_ticket", prepare=with_a_wrong_ticket, act=mend, check=a1_is_queued),
+    "mended listing": Operation(script="mend_stray", prepare=with_a_stray, act=mend, check=a1_has_no_stray),
+    "mended index": Operation(script="mend_index", prepare=without_an_index, act=mend, check=user_is_there),
+    "hold": Operation(script="hold", prepare=no_user, act=hold, check=a1_is_held_at_last),
+    "incarnation": Operation(
+        script="renew_incarnation", prepare=no_user, act=renew_incarnation, check=there_is_an_incarnation
+    ),
     "initialize": Operation(script="initialize", prepare=no_user, act=initialize, check=is_initialized),
     "user": Operation(script="create_record", prepare=no_user, act=create_user, check=user_is_there),
     "API key": Operation(script="create_record", prepare=create_user, act=create_api_key, check=api_key_is_there),
