@@ -23,8 +23,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.needs("cur
 
 PROMPT = "<<ready>>"
 #: For the slowest line, which installs; and how long a program that is started in the background may need to speak up.
-LINE_SECONDS = 400.0
+LINE_SECONDS = 200.0
 STARTED_SECONDS = 30.0
+ENDED_SECONDS = 10.0
 PORT = "8000"
 
 
@@ -48,6 +49,8 @@ class Shell:
 
     def __init__(self, folder: Path, home: Path) -> None:
         self._terminal, end = pty.openpty()
+        #: What programs in the background have printed after the prompt.
+        self._early = ""
         hidden = {"PYTHONPATH", "MYPYPATH", "VIRTUAL_ENV", "XDG_DATA_HOME", "XDG_RUNTIME_DIR", "PROMPT_COMMAND"}
         kept = {
             name: value
@@ -76,30 +79,37 @@ class Shell:
         printed = self._read_to_prompt()
         if line.split("#", maxsplit=1)[0].rstrip().endswith("&"):
             printed += self._read_some()
-        self._write("echo $?")
-        return printed, int(self._read_to_prompt().split()[0])
+        self._write('echo "<<ended $?>>"')
+        # What runs in the background may speak up in between.
+        before, code, after = re.split(r"<<ended (\d+)>>\n", self._read_to_prompt(), maxsplit=1)
+        return printed + before + after, int(code)
 
     def close(self) -> None:
         """Leave, with all that was started."""
-        for number in (signal.SIGHUP, signal.SIGKILL):
-            with suppress(ProcessLookupError):
-                os.killpg(self._bash.pid, number)
-        self._bash.wait()
+        # As when its window is closed: the shell passes it on to what runs in the background.
+        self._bash.send_signal(signal.SIGHUP)
+        try:
+            self._bash.wait(ENDED_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._bash.kill()
+            self._bash.wait()
         os.close(self._terminal)
 
     def _write(self, line: str) -> None:
         os.write(self._terminal, line.encode() + b"\n")
 
     def _read_to_prompt(self) -> str:
-        printed, deadline = "", time.monotonic() + LINE_SECONDS
-        while not printed.endswith(PROMPT):
+        printed, deadline = self._early, time.monotonic() + LINE_SECONDS
+        while PROMPT not in printed:
             assert time.monotonic() < deadline, f"no prompt after: {printed[-2000:]}"
             printed += self._read(1.0)
-        return printed.removesuffix(PROMPT)
+        printed, _, self._early = printed.partition(PROMPT)
+        return printed
 
     def _read_some(self) -> str:
         """Wait until a program in the background has said something, as one does who types."""
-        printed, deadline = "", time.monotonic() + STARTED_SECONDS
+        printed, deadline = self._early, time.monotonic() + STARTED_SECONDS
+        self._early = ""
         while "\n" not in printed and time.monotonic() < deadline:
             printed += self._read(1.0)
         return printed
