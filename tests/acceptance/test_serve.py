@@ -194,6 +194,8 @@ def test_behind_nginx_events_come_at_once(cli: CommandLine, nginx: tuple[int, in
 async def relay(port: int, target: int) -> AsyncIterator[list[str]]:
     """Pass connections on from one port to another; yields the list of those, as "open" or who closed it first."""
     connections: list[str] = []
+    writers: list[asyncio.StreamWriter] = []
+    tasks: list[asyncio.Task[None]] = []
 
     async def pump(number: int, name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):
@@ -205,14 +207,15 @@ async def relay(port: int, target: int) -> AsyncIterator[list[str]]:
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", target)
         number = len(connections)
         connections.append("open")
-        await asyncio.gather(
-            pump(number, "proxy", reader, far_writer),
-            pump(number, "server", far_reader, writer),
-            return_exceptions=True,
-        )
+        writers.extend((writer, far_writer))
+        tasks.append(asyncio.create_task(pump(number, "proxy", reader, far_writer)))
+        tasks.append(asyncio.create_task(pump(number, "server", far_reader, writer)))
 
     async with await asyncio.start_server(connect, "127.0.0.1", port):
         yield connections
+        for writer in writers:
+            writer.close()
+        await asyncio.gather(*(writer.wait_closed() for writer in writers), *tasks, return_exceptions=True)
 
 
 @pytest.mark.slow  # It waits for longer than servers commonly keep idle connections.
