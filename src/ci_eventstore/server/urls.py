@@ -99,5 +99,7 @@ def _shown(scheme: str, parts: SplitResult) -> str:
         for name, value in parse_qsl(parts.query, keep_blank_values=True)
         if name in _SHOWN_OPTIONS or name in _CREDENTIALS
     )
-    place = (f"[{host}]" if ":" in host else host) + port + parts.path
+    # A password that isn't percent-encoded may go on where a path seems to begin.
+    path = "/" + parts.path.rpartition("@/")[2] if who and "@/" in parts.path else parts.path
+    place = (f"[{host}]" if ":" in host else host) + port + path
     return f"{scheme}://{who}{place}{'?' if options else ''}{options}"

@@ -155,6 +155,8 @@ def _add(
     options |= {"responses": responses, "response_model": None, "dependencies": security}
     router.add_api_route(path, endpoint, methods=[method], operation_id=operation_id, **options)
     if method == "GET":
+        # What the document says of answers takes most of the time that making the routes does.
+        options["responses"] = None
         router.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False, **options)
 
 

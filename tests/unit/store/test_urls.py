@@ -56,6 +56,8 @@ def said_of(url: str) -> str:
 @example(secret="hunt[XYer2")
 @example(secret="hunt/XY?er2@")
 @example(secret="XY&password=XY")
+@example(secret="@/XY")
+@example(secret="@/XY/Z@/")
 def test_a_password_is_never_shown(place: str, secret: str) -> None:
     """Wherever it stands, as it is or percent-encoded, and whether the URL can be read or not."""
     for written in (secret, quote(secret, safe="")):
