@@ -79,8 +79,6 @@ ACCOUNTS = """
     EVALSHA s 1 {hashes} | HGET {hashes} f | HEXISTS {hashes} f | HSET {hashes} f v
     GET {session} | SET {session} v | DEL {session} | SET {probe} v
 """
-#: What `serve` needs beside these.
-SERVING = "SREM {queues} m"
 
 
 def names_of(keys: Keys, partition: int) -> dict[str, str]:
@@ -167,20 +165,20 @@ def _target(command: Command) -> str:
 async def check_rights_to_write(server: Server, keys: Keys) -> None:
     """Raise MissingRightsError with all that the user lacks who is to write; one round trip."""
     partitions = sorted({0, keys.partitions - 1})
-    commands, accounts, serving = list[Command](), list[Command](), list[Command]()
+    commands, accounts = list[Command](), list[Command]()
     for partition in partitions:
         names = names_of(keys, partition)
         commands += commands_of(READING + LISTENING + WRITING, names)
-        accounts, serving = commands_of(ACCOUNTS, names), commands_of(SERVING, names)
+        accounts = commands_of(ACCOUNTS, names)
     if server.replicas:
         commands.append(("WAIT", "1", "0"))
-    asked = [*commands, *accounts, *serving]
+    asked = [*commands, *accounts]
     arguments = list[str | int]()
     for command in asked:
         arguments += [len(command), *command]
     refused = {asked[number - 1] for number in await server.run(RIGHTS, [], arguments)}
     if refused.issuperset(accounts):
-        asked, refused = commands, refused.difference(accounts, serving)
+        asked, refused = commands, refused.difference(accounts)
     _complain(server, asked, refused)
 
 

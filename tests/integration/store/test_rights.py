@@ -24,9 +24,11 @@ BINARIES = [pytest.param(find_redis7, marks=pytest.mark.needs("redis7")), find_v
 #: What may be missing.
 OPTIONAL = ("+info", "+hello", "+ping", "+unsubscribe", "+select", "+wait", "+multi", "+exec")
 #: Words in scripts that aren't commands.
-WORDS = set(re.findall("[A-Z]+", "CONSUMERS COUNT CREATE DELCONSUMER GROUP GROUPS JUSTID LIMIT NUMSUB NX PX STREAMS"))
+WORDS = set(
+    re.findall("[A-Z]+", "CONSUMERS COUNT CREATE DELCONSUMER GROUP GROUPS JUSTID LIMIT NOMKSTREAM NUMSUB NX PX STREAMS")
+)
 WORDS |= {"DAMAGED", "WRONGTYPE"}
-#: What only `verify` and `rebuild` need.
+#: What only `verify` and `rebuild` need, and `+srem` lets `serve` forget queues.
 MAINTENANCE = ("+scan", "+sscan", "+hscan", "+zscan", "+srem", "+sismember")
 
 

@@ -150,6 +150,24 @@ async def test_a_job_that_comes_back_to_its_queue_brings_the_name_back(
     assert (await scraped(client))[waiting] == 1
 
 
+@pytest.mark.usefixtures("fresh")
+async def test_who_may_not_forget_a_queue_leaves_it(
+    client: httpx.AsyncClient, repository: RedisJobRepository, server: Server
+) -> None:
+    """Its name stays, it isn't shown, and the store is up."""
+    await repository.create_job(Job(id="j", status="queued", queue="odd"))
+    await repository.cancel_job("j")
+    await server.read("ACL", "SETUSER", "default", "-srem")
+    try:
+        for _ in range(2):
+            found = await scraped(client)
+            assert found["ci_eventstore_store_up"] == 1
+            assert 'ci_eventstore_queue_waiting_jobs{queue="odd"}' not in found
+        assert await server.read("SMEMBERS", "{ci:0}:queues") == [b"odd"]
+    finally:
+        await server.read("ACL", "SETUSER", "default", "+srem")
+
+
 async def test_many_queues_take_no_more_round_trips(
     repository: RedisJobRepository, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
