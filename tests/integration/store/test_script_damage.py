@@ -45,6 +45,15 @@ async def test_a_queue_goes_on_without_a_damaged_job(
     assert "a1" in [one.job.id for one in await take(repository)]
 
 
+async def test_a_claim_makes_no_stream(repository: RedisJobRepository, server: Server) -> None:
+    """A job whose events are gone is left alone, and nothing is written in their place."""
+    await submit(repository, "a1", "b1")
+    await server.read("DEL", "{ci:0}:events:a1")
+    assert [one.job.id for one in await take(repository)] == ["b1"]
+    assert await server.read("EXISTS", "{ci:0}:events:a1") == 0
+    assert await server.read("HGET", "{ci:0}:job:a1", "status") == b"queued"
+
+
 @pytest.mark.parametrize("field", FIELDS[:-1])
 async def test_a_lost_job_that_is_damaged_holds_nobody_up(
     repository: RedisJobRepository, server: Server, field: str

@@ -1,10 +1,15 @@
 """What each library of scripts does by itself."""
 
+import asyncio
 import hashlib
+from datetime import UTC, datetime
 from typing import Any
 
+import msgpack
 import pytest
 
+from ci_eventstore.events.codec import decode
+from ci_eventstore.events.records import Fact, FactType
 from ci_eventstore.server.client import Server
 from ci_eventstore.server.scripts import Script, load_libraries
 
@@ -126,3 +131,100 @@ async def test_ring(server: Server) -> None:
     source = f"table.remove(ARGV)\n{with_constants}{load_libraries('standing, ring')}\n{body}"
     script = Script("test", source, hashlib.sha1(source.encode()).hexdigest())
     assert await server.run(script, [JOB], []) == [3, 4, 8, [4, 1, b"abc3"], [0, 0]]
+
+
+BACKLOG, DISPATCH, TICKETS = "{ci:0}:backlog:q", "{ci:0}:dispatch:q", "{ci:0}:tickets:q"
+QUEUE = (DISPATCH, BACKLOG, TICKETS, LEASES)
+
+
+async def in_queue(server: Server, body: str, *values: str) -> Any:
+    """Run Lua with a queue's libraries and keys."""
+    named = "local dispatch, backlog, tickets, leases = KEYS[1], KEYS[2], KEYS[3], KEYS[4]\n"
+    return await run(server, "standing, tickets, queue", named + body, *values, keys=QUEUE)
+
+
+async def test_queue(server: Server) -> None:
+    """A user has one ticket while a job waits; the last one that leaves takes it along, and so does a lease."""
+    enter = "return enter_queue(dispatch, backlog, tickets, 'ada', ARGV[1]) or ''"
+    assert [await in_queue(server, enter, member) for member in ("1:a", "2:b")] == [b"ticket ada\x001:a", b""]
+    leave = "leave_queue(dispatch, backlog, tickets, 'ada', ARGV[1]) return redis.call('XLEN', dispatch)"
+    assert [await in_queue(server, leave, member) for member in ("1:a", "2:b")] == [1, 0]
+    assert await server.read("EXISTS", BACKLOG, TICKETS) == 0
+    await in_queue(server, enter, "3:c")
+    ticket = (await server.read("HGET", TICKETS, "ada")).decode()
+    await server.read("ZADD", LEASES, 1, "c")
+    await in_queue(server, "drop_lease(dispatch, leases, 'c', ARGV[1])", ticket)
+    assert [await server.read("XLEN", DISPATCH), await server.read("EXISTS", LEASES)] == [0, 0]
+
+
+@pytest.mark.parametrize("key", QUEUE)
+async def test_queue_that_can_not_be_moved_in(server: Server, key: str) -> None:
+    """The key that holds something else is named before anything is written."""
+    body = "local error = unready({drop = true, leave = true, enter = true}, dispatch, backlog, tickets, leases)\n"
+    body += "return error and error.err or ''"
+    assert await in_queue(server, body) == b""
+    await server.read("SET", key, "x")
+    assert (await in_queue(server, body)).startswith(f"DAMAGED {key}: ".encode())
+
+
+@pytest.mark.parametrize(("epoch", "attempts"), [(1, 1), (2, 1), (70000, 3)])
+async def test_payloads(server: Server, epoch: int, attempts: int) -> None:
+    """They are the facts that Python would write, also the second of the same numbers."""
+    time = datetime(2026, 11, 22, 12, tzinfo=UTC)
+    body = """
+    local payload_of_claim, found = claimed_payloads(ARGV[1], 'c1'), {}
+    for i = 1, 2 do
+      found[i] = payload_of_claim(tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[2] .. ' ab', i .. '-0')
+    end
+    return found
+    """
+    packed: Any = msgpack.packb(time, datetime=True)
+    source = f"local now_ms = 1000000 ARGV[#ARGV] = nil\n{load_libraries('payloads')}\n{body}"
+    script = Script("test", source, hashlib.sha1(source.encode()).hexdigest())
+    found = await server.run(script, [], [packed, epoch, attempts])
+    for number, payload in enumerate(found, 1):
+        fact = decode(payload, 0)
+        assert isinstance(fact, Fact)
+        assert (fact.type, fact.time) == (FactType.CLAIMED, time)
+        expected = {"epoch": epoch, "attempts": attempts, "controller": "c1", "claim": f"{epoch} ab"}
+        assert fact.fields == {**expected, "ticket": f"{number}-0"}
+
+
+@pytest.mark.parametrize(
+    ("ends_at", "listens", "expected"), [("9000", True, b"c1"), ("9000", False, b""), ("1", True, b"")]
+)
+async def test_offers(server: Server, ends_at: str, listens: bool, expected: bytes) -> None:
+    """An offer counts whose controller listens, until its end on the clock; those that count no more are taken back."""
+    clock, offers, offered = "{ci:0}:clock", "{ci:0}:offers:q", "{ci:0}:offered:q"
+    await server.read("HSET", clock, "now", "5000", "seen", "1000000")
+    await server.read("ZADD", offers, ends_at, "c1")
+    await server.read("HSET", offered, "c1", "ab-1 30000 4000")
+    subscription = server.subscription(lambda *_: None, lambda *_: None)
+    if listens:
+        subscription.listen("offers:ab")
+        async with asyncio.timeout(30):
+            while not (await server.read("PUBSUB", "NUMSUB", "offers:ab"))[1]:  # noqa: ASYNC110 - it has no event
+                await asyncio.sleep(0.01)
+    names = "local dispatch, leases, clock, offers, offered = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]\n"
+    source = f"local now_ms = 1000000 ARGV[#ARGV] = nil\n{names}{load_libraries('standing, clock, tickets, offers')}\n"
+    source += "return (next_offer('offers:')) or ''"
+    script = Script("test", source, hashlib.sha1(source.encode()).hexdigest())
+    assert await server.run(script, [DISPATCH, LEASES, clock, offers, offered], []) == expected
+    assert await server.read("EXISTS", offers) == 0
+    await subscription.close()
+
+
+async def test_a_delivery_leaves_no_other_ticket(server: Server) -> None:
+    """Tickets that nobody waits for are handed out with it, and are gone."""
+    body = """
+    add_ticket(dispatch, tickets, 'nobody')
+    local ticket = add_ticket(dispatch, tickets, 'ada')
+    deliver(ticket, 'c1')
+    return {ticket, redis.call('XPENDING', dispatch, 'controllers', '-', '+', 9)}
+    """
+    source = "ARGV[#ARGV] = nil\nlocal dispatch, tickets = KEYS[1], KEYS[2]\n"
+    source += load_libraries("standing, clock, tickets, offers") + body
+    script = Script("test", source, hashlib.sha1(source.encode()).hexdigest())
+    ticket, pending = await server.run(script, [DISPATCH, TICKETS], [])
+    assert [entry[:2] for entry in pending] == [[ticket, b"c1"]]
+    assert [entry[0] for entry in await server.read("XRANGE", DISPATCH, "-", "+")] == [ticket]
