@@ -247,14 +247,6 @@ class Controller:
             self._keeper.hold(found[0].queue.name, *[job.claim for job in jobs])
         return jobs
 
-    def _receive(self, claimed: Claimed) -> None:
-        """Begin a job that an offer has brought at once; without handlers, whoever asks for jobs gets it."""
-        [job] = self._take_over([claimed])
-        if self._handlers is not None and self._handlers.is_open and self._is_to_run(job):
-            self._handlers.begin(job)
-        else:
-            self._open_intake().keep(job)
-
     def _is_to_run(self, job: ClaimedJob) -> bool:
         if self._stopping.is_set() or self._health.pause(asyncio.get_running_loop().time()):
             return False
@@ -310,7 +302,7 @@ class Controller:
 
     def _hear(self, heard: Heard) -> None:
         if heard.given is not None:
-            self._receive(heard.given)
+            self._open_intake().bring(heard.given)
         if heard.cancelled is None:
             self._woken.set()
         elif self._keeper is not None and heard.cancelled in {claim.job_id for claim in self._running}:

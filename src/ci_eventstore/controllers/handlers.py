@@ -36,8 +36,6 @@ class Handlers:
         self._grace_seconds = grace_seconds
         self._give_up = give_up
         self._tasks: dict[ClaimedJob, asyncio.Task[None]] = {}
-        #: Whether the block isn't being left.
-        self.is_open = True
         self._is_grace_over = asyncio.Event()
         self._is_cut_short = False
         #: When what is left is given up, its end stored or not; None unless there is a hurry.
@@ -75,7 +73,6 @@ class Handlers:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Return when all tasks have ended or are given up."""
-        self.is_open = False
         if error is not None:
             self._cut_short()
         await finish(self._end(), self._cut_short)

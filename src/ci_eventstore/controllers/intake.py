@@ -44,10 +44,6 @@ class Intake:
         """Take over a job that an offer has brought."""
         self._brought += self._take_over([claimed])
 
-    def keep(self, job: ClaimedJob) -> None:
-        """Keep a job that an offer has brought and that was taken over."""
-        self._brought.append(job)
-
     def ask_ahead(self, count: int, *, is_idle: bool) -> None:
         """Ask for jobs; `find` returns them."""
         if not self._is_stopped:

@@ -56,29 +56,6 @@ async def test_a_job_begins_without_a_question(repository: RedisJobRepository, s
     assert await server.read("EXISTS", OFFERS, "{ci:0}:offered:default") == 0
 
 
-async def test_a_job_that_is_given_begins_before_anybody_asks(
-    repository: RedisJobRepository, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The message begins it, though whoever asks for jobs sleeps on."""
-    began = asyncio.Event()
-
-    async def handler(job: ClaimedJob) -> None:
-        began.set()
-        await asyncio.sleep(3600)
-
-    async with Controller(repository, settings=PATIENT) as controller:
-        running = asyncio.create_task(controller.run(handler))
-        await wait_for_offers(server, 1)
-        with monkeypatch.context() as patched:
-            patched.setattr(controller._woken, "set", lambda: None)
-            await repository.create_job(Job(id="a", status="queued"))
-            async with asyncio.timeout(30):
-                await began.wait()
-        controller.stop()
-        await running
-    assert await server.read("HGET", "{ci:0}:job:a", "status") == b"queued"
-
-
 async def test_what_is_given_while_a_cancelled_run_ends_is_given_back(
     repository: RedisJobRepository, server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
