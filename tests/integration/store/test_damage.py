@@ -111,7 +111,7 @@ async def test_damage_of_one_job_is_its_own(
 ) -> None:
     """A damaged field is named; other jobs are listed; verify reports it and rebuild mends it, field by field."""
     await damage_fields(store, server, job_id, b"\xff\xfe")
-    assert f"left out of a list: job '{job_id}': field created_at" in caplog.text
+    assert f"left out of a list: job '{job_id}': field " in caplog.text
 
 
 @pytest.mark.slow
