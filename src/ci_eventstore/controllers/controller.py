@@ -175,7 +175,7 @@ class Controller:
         try:
             while not self._stopping.is_set():
                 self._woken.clear()
-                wanted = self._wanted()
+                wanted, was_asked_ahead = self._wanted(), intake.is_asking
                 found = await intake.find(wanted, is_idle=self._is_idle())
                 is_more_likely, wanted = len(found) == wanted, self._wanted()
                 if is_more_likely and wanted:
@@ -191,7 +191,8 @@ class Controller:
                 if found:
                     # They begin before the next question is asked.
                     await asyncio.sleep(0)
-                else:
+                elif not (was_asked_ahead and self._is_idle()):
+                    # Else a question that was asked ahead made no offer, and one that is idle by now asks again.
                     await self._wait()
         finally:
             await finish(self._end_intake())

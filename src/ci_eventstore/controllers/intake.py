@@ -44,6 +44,11 @@ class Intake:
         """Take over a job that an offer has brought."""
         self._brought += self._take_over([claimed])
 
+    @property
+    def is_asking(self) -> bool:
+        """Whether a question is on its way, or answered and not taken yet."""
+        return self._asking is not None
+
     def ask_ahead(self, count: int, *, is_idle: bool) -> None:
         """Ask for jobs; `find` returns them."""
         if not self._is_stopped:

@@ -11,6 +11,7 @@ from ci_common.models import Job
 from ci_eventstore.claims.claim import Claimed
 from ci_eventstore.claims.claimer import Heard
 from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings
+from ci_eventstore.controllers.controller import SMALL_WAVE
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.server.client import Server
 from tests.waiting import wait_until
@@ -152,6 +153,27 @@ async def test_who_runs_a_job_offers_nothing(repository: RedisJobRepository, ser
             controller.stop()
         await asyncio.gather(*tasks)
     assert sorted(names) == ["c0", "c1"]
+
+
+async def test_a_question_that_was_asked_ahead_isnt_an_idle_ones(
+    repository: RedisJobRepository, server: Server
+) -> None:
+    """It makes no offer; a controller whose jobs have ended by the time that it is answered asks again, and offers."""
+    settings = ControllerSettings(concurrency=SMALL_WAVE + 1, poll_seconds=3600.0, grace_seconds=0.2)
+    for number in range(SMALL_WAVE):
+        await repository.create_job(Job(id=f"{number}", status="queued"))
+    async with asyncio.timeout(60), Controller(repository, settings=settings) as controller:
+
+        async def run_inline() -> None:
+            async for job in controller.claims():
+                async with job:
+                    pass
+
+        running = asyncio.create_task(run_inline())
+        await wait_for_offers(server, 1)
+        controller.stop()
+        await running
+    assert {str(job.status) for job in await repository.list_jobs()} == {"completed"}
 
 
 async def test_what_is_given_to_one_that_stops_is_given_back(repository: RedisJobRepository, server: Server) -> None:
