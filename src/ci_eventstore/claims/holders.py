@@ -19,7 +19,6 @@ from ci_eventstore.claims.lost_jobs import LostJobs
 from ci_eventstore.events.records import Fact, FactType
 from ci_eventstore.jobs.store import JobStore
 from ci_eventstore.keys import NO_QUEUE, JobKeys, Keys
-from ci_eventstore.server.background import Faults
 from ci_eventstore.server.client import Server
 from ci_eventstore.server.scripts import load_script
 
@@ -97,7 +96,6 @@ class Holders:
             logger.debug("jobs of lost holders can't be ended: %s", error)
 
     async def _look_on(self) -> None:
-        faults = Faults(logger, "looking for jobs of lost holders")
         while True:
             shortest = None
             try:
@@ -105,7 +103,7 @@ class Holders:
             except RepositoryError as error:
                 logger.debug("jobs of lost holders can't be ended: %s", error)
             except Exception as error:  # noqa: BLE001 - it is logged; nobody else looks
-                faults.note(error)
+                self._server.outages.fault(logger, "looking for jobs of lost holders", error)
             await asyncio.sleep(IDLE_SECONDS if shortest is None else min(shortest * LOOK_PART, IDLE_SECONDS))
 
     async def _end(self, job_id: str) -> None:

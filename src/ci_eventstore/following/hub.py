@@ -18,7 +18,6 @@ from ci_eventstore.following.job_reader import JobReader
 from ci_eventstore.following.page import Page
 from ci_eventstore.following.pages import Pages
 from ci_eventstore.keys import JobKeys
-from ci_eventstore.server.background import Faults
 from ci_eventstore.server.client import PATIENCE_SECONDS, Server
 from ci_eventstore.server.replies import WRONG_TYPE, Reply, as_optional_texts
 
@@ -268,13 +267,12 @@ class Hub:
 
     async def _watch(self) -> None:
         """Look now and then how far each job is, and whether the store is still the same."""
-        faults = Faults(logger, "looking at followed jobs")
         while True:
             await asyncio.sleep(WATCH_SECONDS * random.uniform(0.8, 1.0))
             try:
                 await self._look()
             except Exception as error:  # noqa: BLE001 - it is logged; nobody would notice a lost message any more
-                faults.note(error)
+                self._server.outages.fault(logger, "looking at followed jobs", error)
 
     async def _look(self) -> None:
         lives, now = list(self._live.values()), asyncio.get_running_loop().time()

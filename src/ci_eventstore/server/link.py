@@ -14,6 +14,7 @@ from ci_eventstore.server.connections import RenewablePool, client_of
 from ci_eventstore.server.counters import Counters
 from ci_eventstore.server.deployments import Deployment
 from ci_eventstore.server.failures import outcome_of, translate, words_of
+from ci_eventstore.server.outage_log import OutageLog
 from ci_eventstore.server.outcomes import Kind, Outcome, Patience, Renew
 from ci_eventstore.server.pipeline import Pipeline
 from ci_eventstore.server.replies import Reply
@@ -24,9 +25,8 @@ logger = logging.getLogger("ci_eventstore.server")
 
 COMMAND_CONNECTIONS = 32
 LISTENING_CONNECTIONS = 1000
-#: A refusal that lasts so long is mentioned in the log, and the next one not before the second time has passed.
+#: A refusal that lasts so long is mentioned in the log.
 MENTIONED_SECONDS = 1.0
-MENTIONED_AGAIN_SECONDS = 60.0
 
 #: Returns how long a command that failed so is tried; it is told whether the server has ever answered.
 PatienceOf = Callable[[Outcome, bool], float]
@@ -48,7 +48,8 @@ class Link:
         #: Whether the server has ever answered.
         self.was_reached = False
         self._patience_of = patience_of
-        self._renewed_at = self._mentioned_at = float("-inf")
+        self._renewed_at = float("-inf")
+        self._refusals = OutageLog(logger, "%s")
         self._subscriptions: WeakSet[Subscription] = WeakSet()
 
     async def close(self) -> None:
@@ -127,7 +128,7 @@ class Link:
         self.counters.retries += 1
         logger.debug("sending again", extra={"command": what, "error": words_of(error)})
         if outcome.patience in _SAID and now - tries.started > MENTIONED_SECONDS:
-            self._mention(error, now)
+            self._refusals.failed(f"{self.deployment.name} refuses for the moment, trying again: {words_of(error)}")
         return pause
 
     def renew(self, renew: Renew, sent_at: float) -> None:
@@ -145,11 +146,6 @@ class Link:
         if renew is Renew.ALL:
             for subscription in list(self._subscriptions):
                 subscription.renew()
-
-    def _mention(self, error: exceptions.RedisError, now: float) -> None:
-        if now - self._mentioned_at > MENTIONED_AGAIN_SECONDS:
-            self._mentioned_at = now
-            logger.warning("%s refuses for the moment, trying again: %s", self.deployment.name, words_of(error))
 
 
 #: Refusals are mentioned; outages are by those whose calls fail.

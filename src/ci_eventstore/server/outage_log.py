@@ -68,3 +68,8 @@ class Outages:
                 self._logs.clear()
             found = self._logs[message, kind] = OutageLog(logger, message, over)
         return found
+
+    def fault(self, logger: logging.Logger, what: str, error: Exception) -> None:
+        """Note an error that nobody has thought of, in a loop that has to go on, with its traceback."""
+        log = self.of(logger, f"{what} failed, and goes on: %s", kind=type(error).__name__)
+        log.failed(repr(error), traceback=error)

@@ -8,7 +8,7 @@ from typing import Any
 from redis import exceptions
 from redis.asyncio.connection import ConnectionPool
 
-from ci_eventstore.server.background import Faults
+from ci_eventstore.server.outage_log import Outages
 from ci_eventstore.server.replies import Reply
 from ci_eventstore.server.reply_stream import ReplyStream, transport_of
 from ci_eventstore.server.retry import pauses
@@ -45,7 +45,7 @@ class Subscription:
         self._sender: asyncio.Task[None] | None = None
         self._connected_at = 0.0
         self._renewal: asyncio.TimerHandle | None = None
-        self._faults = Faults(logger, "listening")
+        self._outages = Outages()
 
     def listen(self, channel: str) -> None:
         """Begin to listen to a channel."""
@@ -90,7 +90,7 @@ class Subscription:
             except (exceptions.RedisError, OSError) as error:
                 logger.debug("no connection to listen on", extra={"error": str(error)})
             except Exception as error:  # noqa: BLE001 - it is logged; nobody would hear anything any more
-                self._faults.note(error)
+                self._outages.fault(logger, "listening", error)
             await asyncio.sleep(next(self._pauses))
 
     async def _listen(self) -> None:
@@ -165,7 +165,7 @@ class Subscription:
             if isinstance(error, exceptions.RedisError | OSError):
                 logger.debug("a connection to listen on failed", extra={"error": str(error)})
             else:
-                self._faults.note(error)
+                self._outages.fault(logger, "listening", error)
             # The reader notices, and begins again.
             if self._connection is connection:
                 self._connection = None

@@ -70,7 +70,7 @@ class ChunkSender:
                 except AcknowledgedEventsLostError as error:
                     self._caller.note_error(call, error)
                     call, lost_line = self._caller.next_call(), LOST_LINE
-                    self._warn_of_loss()
+                    log_loss(self._job_id)
                 except (OutcomeUnknownError, StoreUnavailableError) as error:
                     if time.monotonic() - started > self._patience_seconds:
                         raise
@@ -98,14 +98,16 @@ class ChunkSender:
             # The call says that it comes after the lost one, and is refused for that.
             await self.send(Chunk("", time.time()))
 
-    def _warn_of_loss(self) -> None:
-        logger.warning("the server lost acknowledged events", extra={"job_id": self._job_id})
-
     def _warn_of_waiting(self, error: StoreError) -> None:
         """Say that the log waits, for all writers together once a minute for each kind of reason."""
         kind = "full" if isinstance(error, StoreFullError) else ""
         outage = self._sink.outages.of(logger, "the log waits: %s", kind=kind)
         outage.failed(_reason(error), {"job_id": self._job_id})
+
+
+def log_loss(job_id: str) -> None:
+    """Log that the server has lost acknowledged writes to a job."""
+    logger.warning("the server lost acknowledged events", extra={"job_id": job_id})
 
 
 def _reason(error: StoreError) -> str:

@@ -11,7 +11,7 @@ from ci_eventstore.errors import (
     OutcomeUnknownError,
     StoreUnavailableError,
 )
-from ci_eventstore.writer.chunk_sender import LOST_LINE
+from ci_eventstore.writer.chunk_sender import LOST_LINE, log_loss
 
 logger = logging.getLogger("ci_eventstore.writer")
 
@@ -28,7 +28,7 @@ def telling_losses(
     `is_loss`: it was tried, and refused for that. It may be called again after any error: the line isn't forgotten.
     """
     if is_loss:
-        _log_loss(job_id)
+        log_loss(job_id)
     is_to_be_told = is_loss
 
     async def tell_and_write() -> None:
@@ -40,7 +40,7 @@ def telling_losses(
                     is_to_be_told = False
                 await write()
             except AcknowledgedEventsLostError:
-                _log_loss(job_id)
+                log_loss(job_id)
                 is_to_be_told = True
             else:
                 return
@@ -76,7 +76,3 @@ def note_of(failure: LogNotStoredError) -> str:
     """Return the line that says in a log what it lacks."""
     where = f"they are in {failure.path} on {platform.node()}" if failure.path else "they are lost"
     return f"\n[the last {failure.size_bytes} bytes of the output are missing here: the store failed; {where}]\n"
-
-
-def _log_loss(job_id: str) -> None:
-    logger.warning("the server lost acknowledged events", extra={"job_id": job_id})

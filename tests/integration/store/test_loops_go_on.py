@@ -18,6 +18,7 @@ from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.server import background
 from ci_eventstore.server.client import Server
 from ci_eventstore.server.exchange import StreamExchange
+from ci_eventstore.server.outage_log import Outages
 from tests.waiting import wait_until
 
 logger = logging.getLogger("ci_eventstore.tests")
@@ -139,7 +140,7 @@ async def test_what_nobody_waits_for_is_logged(caplog: pytest.LogCaptureFixture)
 
 def test_a_fault_that_lasts_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     """Each kind of it."""
-    faults = background.Faults(logger, "reading")
+    outages = Outages()
     for error in (ZeroDivisionError(), ZeroDivisionError(), KeyError(), ZeroDivisionError()):
-        faults.note(error)
+        outages.fault(logger, "reading", error)
     assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [ZeroDivisionError, KeyError]

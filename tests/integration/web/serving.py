@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -66,16 +67,8 @@ async def serve(app: FastAPI, path: str = "") -> AsyncIterator[Served]:
     port = free_port()
     config = uvicorn.Config(app, port=port, log_config=None, lifespan="on", timeout_graceful_shutdown=5)
     server = uvicorn.Server(config)
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
-    task = asyncio.create_task(server._serve())
-    while not server.started:
-        assert not task.done(), task
-        await asyncio.sleep(0.01)
-    try:
+    async with _running(server):
         yield Served(f"http://127.0.0.1:{port}{path}", app)
-    finally:
-        server.should_exit = True
-        await task
 
 
 @asynccontextmanager
@@ -85,15 +78,22 @@ async def serve_as_cli(app: FastAPI) -> AsyncIterator[Served]:
         server = WebServer(app, server_config(app))
         # What uvicorn logs is to be seen by tests.
         logging.getLogger("uvicorn").propagate = True
-        task = asyncio.create_task(server._serve([listening]))
-        while not server.started:
-            assert not task.done(), task
-            await asyncio.sleep(0.01)
-        try:
+        async with _running(server, [listening]):
             yield Served(f"http://127.0.0.1:{listening.getsockname()[1]}", app)
-        finally:
-            server.should_exit = True
-            await task
+
+
+@asynccontextmanager
+async def _running(server: uvicorn.Server, sockets: list[socket.socket] | None = None) -> AsyncIterator[None]:
+    # Without the signals, which are the tests'.
+    task = asyncio.create_task(server._serve(sockets))
+    while not server.started:
+        assert not task.done(), task
+        await asyncio.sleep(0.01)
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await task
 
 
 async def read_lines(client: httpx.AsyncClient, path: str, count: int | None = None, **options: Any) -> list[Any]:
