@@ -1,8 +1,6 @@
 """Each script with something to do, driven through its typed function, and what has to be true when it is done once."""
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ci_common.models import APIKey, Job, JobEvent, JobStatus, User
@@ -11,7 +9,7 @@ from ci_eventstore.claims.claim import Claimed
 from ci_eventstore.claims.completions import COMPLETE, _describe, _Line, _Waiting
 from ci_eventstore.claims.holders import LOOK, Holders
 from ci_eventstore.claims.offer import Offer
-from ci_eventstore.claims.store import ClaimStore, _Candidate
+from ci_eventstore.claims.store import _Candidate
 from ci_eventstore.events.append import append
 from ci_eventstore.events.batch import encode_logs, encode_records
 from ci_eventstore.events.caller import Call
@@ -19,72 +17,26 @@ from ci_eventstore.following.incarnation import StoreIncarnation
 from ci_eventstore.jobs.commands import Cancel, Command, Complete, UpdateStatus
 from ci_eventstore.jobs.create import create_waiting, waiting_job
 from ci_eventstore.jobs.decide import decide, decide_creation
-from ci_eventstore.jobs.state import JobState
 from ci_eventstore.jobs.store import plan_change
 from ci_eventstore.keys import NO_QUEUE, Keys, listing_member
 from ci_eventstore.projection.jobs import JobProjections
 from ci_eventstore.projection.projections import Projections
-from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.store import check_format
-from tests.integration.store.refusing_server import RefusingServer
-
-NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
-KEYS = Keys("ci")
-LEASE = 30.0
-
-
-def log(data: str) -> JobEvent:
-    return JobEvent("log", data, timestamp=NOW)
-
-
-@dataclass(kw_only=True)
-class Scene:
-    """A store in which something is about to happen."""
-
-    repository: RedisJobRepository
-    server: RefusingServer
-    #: What `prepare` has left for `act`.
-    claimed: Sequence[Claimed] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Operation:
-    """One call of a script's typed function."""
-
-    script: str
-    prepare: Callable[[Scene], Awaitable[None]]
-    act: Callable[[Scene], Awaitable[Any]]
-    #: What is true once it has been done, and done once.
-    check: Callable[[Scene], Awaitable[None]]
-
-
-async def text_of(scene: Scene, job_id: str) -> list[str]:
-    """Return what a job's log has, and its `complete` events as their results."""
-    events = await scene.repository.get_events_since(job_id, 0)
-    return [event.data or "" if event.type == "log" else str(event.success) for event in events]
-
-
-async def status_of(scene: Scene, job_id: str) -> str:
-    job = await scene.repository.get_job(job_id)
-    assert job is not None
-    return str(job.status)
-
-
-async def state_of(scene: Scene, job_id: str) -> JobState:
-    state = await scene.repository._store.jobs.state(job_id)
-    assert state is not None
-    return state
-
-
-async def create(scene: Scene, *jobs: str, status: str = "queued", **more: Any) -> None:
-    for job_id in jobs:
-        await scene.repository.create_job(
-            Job(id=job_id, status=JobStatus(status), user_id=job_id[0], created_at=NOW, **more)
-        )
-
-
-async def running(scene: Scene) -> None:
-    await create(scene, "a1", status="running", events=[log("first")])
+from tests.integration.store.scenes import (
+    KEYS,
+    LEASE,
+    NOW,
+    Operation,
+    Scene,
+    claims,
+    create,
+    log,
+    running,
+    state_of,
+    status_of,
+    text_of,
+    waiting,
+)
 
 
 async def append_logs(scene: Scene) -> bool:
@@ -115,10 +67,6 @@ def commanding(command: Command, job_id: str = "a1") -> Callable[[Scene], Awaita
         return await append(scene.server, keys, batch, call=call, change=change, claim="*", head_bytes=10)
 
     return act
-
-
-async def waiting(scene: Scene) -> None:
-    await create(scene, "a1", "a2")
 
 
 async def claimed_one(scene: Scene) -> None:
@@ -190,10 +138,6 @@ async def a1_is_given_or_waits(scene: Scene) -> None:
     state = await state_of(scene, "a1")
     assert await scene.server.read("ZSCORE", "{ci:0}:leases:default", "a1") is not None
     assert (state.epoch, state.attempts) == (1, 1)
-
-
-def claims(scene: Scene) -> ClaimStore:
-    return ClaimStore(scene.server, KEYS)
 
 
 async def peek(scene: Scene) -> Any:
@@ -289,6 +233,8 @@ async def is_initialized(scene: Scene) -> None:
 
 
 USER = User(id="u1", name="Ada", email="ada@example.org", created_at=NOW)
+
+
 API_KEY = APIKey(id="k1", user_id="u1", key_hash="f" * 64, created_at=NOW)
 
 
@@ -393,8 +339,14 @@ async def without_an_index(scene: Scene) -> None:
 
 #: These find something wrong, and are there to mend it.
 MENDING = {"rebuild", "mended ticket", "mended listing", "mended index"}
+
+
 CANCEL = Cancel("[cancelled]\n")
+
+
 COMPLETE_COMMAND = Complete(JobEvent("complete", success=True, timestamp=NOW), True)
+
+
 OPERATIONS: dict[str, Operation] = {
     "logs": Operation(script="append", prepare=running, act=append_logs, check=logs_are_there),
     "ring": Operation(script="append", prepare=running, act=append_to_ring, check=ring_is_there),

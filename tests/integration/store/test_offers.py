@@ -1,119 +1,35 @@
 """Offers: a controller that has nothing to do is given the next job in the step that creates it, whatever gets lost."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
 from ci_common.models import Job, utc_now
-from ci_eventstore.claims.claim import Claimed
-from ci_eventstore.claims.claimer import Claimer, Heard
+from ci_eventstore.claims.claimer import Heard
 from ci_eventstore.claims.store import PEEK
 from ci_eventstore.errors import StoreUnavailableError
-from ci_eventstore.jobs.create import CREATE
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.server import connections
 from ci_eventstore.server.client import Server
 from ci_eventstore.server.scripts import Script
-from tests.fault_proxy import Fault, FaultProxy, Plan
-from tests.servers import RealServer
+from tests.integration.store.offers import (
+    CLOCK,
+    DISPATCH,
+    LEASE,
+    OFFERED,
+    OFFERS,
+    Waiter,
+    attempts_of,
+    ids,
+    open_waiter,
+    status_of,
+    submit,
+    waiter,
+)
 from tests.waiting import wait_until
 
-LEASE = 30.0
-OFFERS, OFFERED, CLOCK = "{ci:0}:offers:default", "{ci:0}:offered:default", "{ci:0}:clock"
-DISPATCH = "{ci:0}:dispatch:default"
-FAULTS = (Fault.CUT_BEFORE, Fault.CUT_AFTER, Fault.CUT_IN_REPLY, Fault.STALL, Fault.HALF_OPEN)
-
-
-class Waiter:
-    """A controller's claimer, and what it hears."""
-
-    def __init__(self, repository: RedisJobRepository, name: str, *queues: str) -> None:
-        self.heard: list[Heard] = []
-        queues = queues or ("default",)
-        self.claimer = Claimer(repository.claims, name, queues, LEASE, 60.0, self.heard.append)
-
-    @property
-    def given(self) -> list[Claimed]:
-        return [heard.given for heard in self.heard if heard.given is not None]
-
-    async def listen(self) -> None:
-        self.claimer.listen()
-        await wait_until(lambda: len(self.heard) >= 2)
-        self.heard.clear()
-
-    async def ask(self) -> list[str]:
-        """Ask for a job, and offer to take the next one if there is none."""
-        return ids(await self.claimer.claim(1, is_idle=True))
-
-    async def close(self) -> None:
-        await self.claimer.withdraw()
-        await self.claimer.close()
-
-
-def ids(claimed: list[Claimed]) -> list[str]:
-    return [one.job.id for one in claimed]
-
-
-async def submit(repository: RedisJobRepository, *jobs: str, queue: str = "default") -> None:
-    for job_id in jobs:
-        await repository.create_job(Job(id=job_id, status="queued", user_id=job_id[0], queue=queue))
-
-
-async def status_of(repository: RedisJobRepository, job_id: str) -> str:
-    job = await repository.get_job_summary(job_id)
-    assert job is not None
-    return str(job.status)
-
-
-async def attempts_of(server: Server, job_id: str) -> int:
-    return int(await server.read("HGET", f"{{ci:0}}:job:{job_id}", "attempts"))
-
-
-def at_script(script: Script, fault: Fault) -> Plan:
-    """Return a plan that breaks the next call of a script."""
-    left = [fault]
-    return lambda command: left.pop() if left and command[1:2] == [script.sha.encode()] else None
-
-
-@pytest.fixture
-async def open_waiter(repository: RedisJobRepository) -> AsyncIterator[Callable[..., Waiter]]:
-    opened: list[Waiter] = []
-
-    def open_one(name: str, *queues: str, through: RedisJobRepository = repository) -> Waiter:
-        opened.append(Waiter(through, name, *queues))
-        return opened[-1]
-
-    yield open_one
-    for waiter in opened:
-        await waiter.close()
-
-
-@pytest.fixture
-async def waiter(open_waiter: Callable[..., Waiter]) -> Waiter:
-    """A controller that has found nothing and offers to take a job."""
-    found = open_waiter("c1")
-    await found.listen()
-    assert await found.ask() == []
-    return found
-
-
-@pytest.fixture
-async def proxy(valkey: RealServer, server: Server, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FaultProxy]:
-    """A proxy whose clients are impatient, before a server that knows the scripts."""
-    monkeypatch.setitem(connections.PINNED, "socket_timeout", 0.2)
-    for script in (CREATE, PEEK):
-        await server.read("SCRIPT", "LOAD", script.source)
-    async with FaultProxy(valkey.socket_path) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def remote(repository: RedisJobRepository, proxy: FaultProxy) -> AsyncIterator[RedisJobRepository]:
-    """A repository that talks through the proxy to the server of `repository`."""
-    async with RedisJobRepository.from_url(proxy.url) as opened:
-        yield opened
+__all__ = ["open_waiter", "waiter"]
 
 
 async def test_a_new_job_goes_to_whoever_waits(repository: RedisJobRepository, server: Server, waiter: Waiter) -> None:
@@ -189,108 +105,6 @@ async def test_an_offer_without_its_record_is_nobodys(
     assert await waiter.ask() == ["a1"]
 
 
-async def test_a_lost_message_costs_no_attempt(
-    repository: RedisJobRepository, remote: RedisJobRepository, proxy: FaultProxy, server: Server,
-    open_waiter: Callable[..., Waiter],
-) -> None:  # fmt: skip
-    """The answer to the next question tells of the job; a message that comes after that tells nothing new."""
-    waiter = open_waiter("c1", through=remote)
-    await waiter.listen()
-    assert await waiter.ask() == []
-    proxy.loses_messages = True
-    await submit(repository, "a1")
-    assert await status_of(repository, "a1") == "running"
-    assert await waiter.ask() == ["a1"]
-    assert await attempts_of(server, "a1") == 1
-    assert await server.read("ZCARD", OFFERS) == 0
-    # Only now is there an offer again, and the job isn't told of any more.
-    assert await waiter.ask() == []
-    await submit(repository, "a2")
-    assert await waiter.ask() == ["a2"]
-    assert waiter.given == []
-
-
-async def test_a_job_that_is_over_isnt_told_of(
-    repository: RedisJobRepository, remote: RedisJobRepository, proxy: FaultProxy, server: Server,
-    open_waiter: Callable[..., Waiter],
-) -> None:  # fmt: skip
-    """Another controller may have taken it over before its own asked again."""
-    waiter = open_waiter("c1", through=remote)
-    await waiter.listen()
-    assert await waiter.ask() == []
-    proxy.loses_messages = True
-    await submit(repository, "a1")
-    await server.read("ZADD", "{ci:0}:leases:default", 0, "a1")
-    [taken] = await repository.claims.claim("default", "c2", 1, LEASE)
-    assert taken.lost_by == "c1"
-    assert await waiter.ask() == []
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-async def test_a_question_whose_answer_is_lost(
-    repository: RedisJobRepository, remote: RedisJobRepository, proxy: FaultProxy, server: Server,
-    open_waiter: Callable[..., Waiter], fault: Fault,
-) -> None:  # fmt: skip
-    """Neither the offer that it takes back nor the one that it makes loses a job."""
-    waiter = open_waiter("c1", through=remote)
-    await waiter.listen()
-    assert await waiter.ask() == []
-    proxy.loses_messages = True
-    await submit(repository, "a1")
-    proxy.plan = at_script(PEEK, fault)
-    assert await waiter.ask() == ["a1"]
-    proxy.plan = at_script(PEEK, fault)
-    assert await waiter.ask() == []
-    await submit(repository, "a2")
-    assert await waiter.ask() == ["a2"]
-    assert [await attempts_of(server, job_id) for job_id in ("a1", "a2")] == [1, 1]
-    # Two questions and two messages.
-    await wait_until(lambda: proxy.faults == 4)
-
-
-async def test_a_question_that_comes_late_makes_no_offer(
-    repository: RedisJobRepository, remote: RedisJobRepository, proxy: FaultProxy, server: Server,
-    open_waiter: Callable[..., Waiter],
-) -> None:  # fmt: skip
-    """Its controller has asked again since, and stopped: a job would wait for it in vain."""
-    waiter = open_waiter("c1", through=remote)
-    await waiter.listen()
-    proxy.plan = at_script(PEEK, Fault.LATE)
-    assert await waiter.ask() == []
-    assert await waiter.claimer.withdraw() == []
-    await proxy.delivered()
-    await submit(repository, "a1")
-    assert await status_of(repository, "a1") == "queued"
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-async def test_a_creation_whose_answer_is_lost_gives_the_job_once(
-    repository: RedisJobRepository, remote: RedisJobRepository, proxy: FaultProxy, waiter: Waiter, fault: Fault
-) -> None:
-    """To the one that was told of it, though it is sent again."""
-    proxy.plan = at_script(CREATE, fault)
-    await submit(remote, "a1")
-    assert proxy.faults == 1
-    await wait_until(lambda: bool(waiter.given))
-    assert ids(waiter.given) == ["a1"]
-    assert await waiter.ask() == []
-
-
-async def test_what_comes_with_the_withdrawal_is_returned(
-    repository: RedisJobRepository, remote: RedisJobRepository, proxy: FaultProxy, open_waiter: Callable[..., Waiter]
-) -> None:
-    """So that a controller that stops can give it back."""
-    waiter = open_waiter("c1", through=remote)
-    await waiter.listen()
-    assert await waiter.ask() == []
-    proxy.loses_messages = True
-    await submit(repository, "a1")
-    assert ids(await waiter.claimer.withdraw()) == ["a1"]
-    await submit(repository, "a2")
-    assert await status_of(repository, "a2") == "queued"
-    assert await waiter.claimer.withdraw() == []
-
-
 async def test_two_controllers_of_one_name(repository: RedisJobRepository, open_waiter: Callable[..., Waiter]) -> None:
     """Should be a mistake; the one whose offer it was has the job."""
     first, second = open_waiter("same"), open_waiter("same")
@@ -357,57 +171,6 @@ async def test_there_is_one_offer_at_a_time(
             assert await server.read("EXISTS", *(f"{{ci:0}}:offers:{queue}" for queue in "abc")) == 0
 
 
-async def test_what_an_offer_has_brought_comes_before_all_else(
-    repository: RedisJobRepository, remote: RedisJobRepository, proxy: FaultProxy, open_waiter: Callable[..., Waiter]
-) -> None:
-    """Also before jobs that another controller of this process was told would be the next ones."""
-    waiter = open_waiter("c1", through=remote)
-    await waiter.listen()
-    assert await waiter.ask() == []
-    proxy.loses_messages = True
-    await submit(repository, "a1", "a2", "a3", "a4")
-    assert ids(await remote.claims.claim("default", "c2", 2, LEASE)) == ["a2", "a3"]
-    assert [await waiter.ask(), await waiter.ask()] == [["a1"], ["a4"]]
-
-
-@pytest.mark.parametrize("queues", [["default"], ["default", "other"]], ids=len)
-async def test_who_is_given_a_job_while_it_asks_takes_no_other(
-    repository: RedisJobRepository, remote: RedisJobRepository, proxy: FaultProxy, server: Server,
-    open_waiter: Callable[..., Waiter], monkeypatch: pytest.MonkeyPatch, queues: list[str],
-) -> None:  # fmt: skip
-    """The message comes before the answer to the question, which shows a job that waits: there is no room for it."""
-    waiter = open_waiter("c1", *queues, through=remote)
-    waiter.claimer.listen()
-    await wait_until(lambda: len(waiter.heard) == 1 + len(queues))
-    assert await waiter.ask() == []
-    offers = [await server.read("ZCARD", f"{{ci:0}}:offers:{queue}") for queue in queues]
-    offered_in = queues[offers.index(1)]
-    messages: list[tuple[str, bytes]] = []
-    listening = asyncio.Event()
-    subscription = server.subscription(
-        lambda channel, data: messages.append((channel, data)), lambda channel: listening.set()
-    )
-    subscription.listen(waiter.claimer._own_channel)
-    await listening.wait()
-    proxy.loses_messages = True
-    await submit(repository, "a1", queue=offered_in)
-    await submit(repository, "a2", queue=queues[-1 if offered_in == queues[0] else 0])
-    await wait_until(lambda: bool(messages))
-    peek = remote.claims._peek
-
-    async def slow_peek(*arguments: Any) -> Any:
-        answer = await peek(*arguments)
-        waiter.claimer._on_message(*messages[0])
-        return answer
-
-    monkeypatch.setattr(remote.claims, "_peek", slow_peek)
-    assert await waiter.ask() == []
-    assert ids(waiter.given) == ["a1"]
-    assert await status_of(repository, "a2") == "queued"
-    monkeypatch.undo()
-    assert await waiter.ask() == ["a2"]
-
-
 async def test_who_finds_a_job_makes_no_offer(
     repository: RedisJobRepository, server: Server, open_waiter: Callable[..., Waiter]
 ) -> None:
@@ -442,19 +205,6 @@ async def test_a_message_that_cant_be_read_is_passed_over(
     await wait_until(lambda: bool(waiter.given))
     assert ids(waiter.given) == ["a1"]
     assert "can't be read" in caplog.text
-
-
-async def test_another_ones_sign_off_takes_nothing_away(
-    repository: RedisJobRepository, remote: RedisJobRepository, proxy: FaultProxy, open_waiter: Callable[..., Waiter]
-) -> None:
-    """Of what a controller has still to be told."""
-    waiter = open_waiter("c1", through=remote)
-    await waiter.listen()
-    assert await waiter.ask() == []
-    proxy.loses_messages = True
-    await submit(repository, "a1")
-    await repository.claims.sign_off("default", "c2")
-    assert await waiter.ask() == ["a1"]
 
 
 async def test_a_question_that_comes_twice_makes_no_offer(
@@ -507,38 +257,6 @@ async def test_a_lost_job_comes_before_a_new_one(
     await submit(repository, "a2")
     assert await status_of(repository, "a2") == "queued"
     assert [await waiter.ask(), await waiter.ask()] == [["a1"], ["a2"]]
-
-
-@pytest.mark.parametrize("is_cancelled", [False, True], ids=["error", "cancelled"])
-async def test_what_an_offer_has_brought_isnt_forgotten_by_a_failure(
-    repository: RedisJobRepository, remote: RedisJobRepository, proxy: FaultProxy,
-    open_waiter: Callable[..., Waiter], monkeypatch: pytest.MonkeyPatch, is_cancelled: bool,
-) -> None:  # fmt: skip
-    """The answer tells of a job, and reading that fails, or the task is cancelled: it can still be given back."""
-    waiter = open_waiter("c1", through=remote)
-    await waiter.listen()
-    assert await waiter.ask() == []
-    proxy.loses_messages = True
-    await submit(repository, "a1")
-    reading = asyncio.Event()
-    read = Server.read
-
-    async def fail(self: Server, *command: str | int | bytes) -> Any:
-        if command[0] != "HGETALL":
-            return await read(self, *command)
-        reading.set()
-        if is_cancelled:
-            await asyncio.sleep(3600)
-        raise StoreUnavailableError("away")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Server, "read", fail)
-        asking = asyncio.create_task(waiter.ask())
-        await reading.wait()
-        if is_cancelled:
-            asking.cancel()
-        await asyncio.wait({asking})
-    assert ids(await waiter.claimer.withdraw()) == ["a1"]
 
 
 async def test_a_second_offer_waits_for_the_first_ones_end(

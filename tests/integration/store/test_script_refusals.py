@@ -13,8 +13,9 @@ from ci_common.errors import RepositoryError
 from ci_common.models import Job, JobEvent, utc_now
 from ci_eventstore.errors import ProjectionDamagedError, StoreFormatError
 from ci_eventstore.repository import RedisJobRepository
-from tests.integration.store.operations import MENDING, OPERATIONS, Operation, Scene
+from tests.integration.store.operations import MENDING, OPERATIONS
 from tests.integration.store.refusing_server import RefusingServer, dump
+from tests.integration.store.scenes import Operation, Scene
 from tests.servers import RealServer
 
 logger = logging.getLogger("tests.refusals")

@@ -68,6 +68,12 @@ def test_nothing_in_the_source_is_too_big() -> None:
     assert found_in(source_modules()) == []
 
 
+def test_no_test_module_is_too_long() -> None:
+    """Tests, benchmarks and examples keep within the limit of lines, too."""
+    paths = (path for folder in ("tests", "benchmarks", "examples") for path in (ROOT / folder).rglob("*.py"))
+    assert [str(path) for path in paths if len(path.read_text().splitlines()) > MODULE_LINES] == []
+
+
 def test_names_say_what_things_are_for() -> None:
     """No folder, module or class is called utils, helpers, manager or base."""
     assert [message for module in source_modules() for message in badly_named(module, ROOT)] == []

@@ -1,0 +1,80 @@
+"""Where a script is driven: a store, and what is asked of it."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from ci_common.models import Job, JobEvent, JobStatus
+from ci_eventstore.claims.claim import Claimed
+from ci_eventstore.claims.store import ClaimStore
+from ci_eventstore.jobs.state import JobState
+from ci_eventstore.keys import Keys
+from ci_eventstore.repository import RedisJobRepository
+from tests.integration.store.refusing_server import RefusingServer
+
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+KEYS = Keys("ci")
+LEASE = 30.0
+
+
+def log(data: str) -> JobEvent:
+    return JobEvent("log", data, timestamp=NOW)
+
+
+@dataclass(kw_only=True)
+class Scene:
+    """A store in which something is about to happen."""
+
+    repository: RedisJobRepository
+    server: RefusingServer
+    #: What `prepare` has left for `act`.
+    claimed: Sequence[Claimed] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """One call of a script's typed function."""
+
+    script: str
+    prepare: Callable[[Scene], Awaitable[None]]
+    act: Callable[[Scene], Awaitable[Any]]
+    #: What is true once it has been done, and done once.
+    check: Callable[[Scene], Awaitable[None]]
+
+
+async def text_of(scene: Scene, job_id: str) -> list[str]:
+    """Return what a job's log has, and its `complete` events as their results."""
+    events = await scene.repository.get_events_since(job_id, 0)
+    return [event.data or "" if event.type == "log" else str(event.success) for event in events]
+
+
+async def status_of(scene: Scene, job_id: str) -> str:
+    job = await scene.repository.get_job(job_id)
+    assert job is not None
+    return str(job.status)
+
+
+async def state_of(scene: Scene, job_id: str) -> JobState:
+    state = await scene.repository._store.jobs.state(job_id)
+    assert state is not None
+    return state
+
+
+async def create(scene: Scene, *jobs: str, status: str = "queued", **more: Any) -> None:
+    for job_id in jobs:
+        await scene.repository.create_job(
+            Job(id=job_id, status=JobStatus(status), user_id=job_id[0], created_at=NOW, **more)
+        )
+
+
+async def running(scene: Scene) -> None:
+    await create(scene, "a1", status="running", events=[log("first")])
+
+
+async def waiting(scene: Scene) -> None:
+    await create(scene, "a1", "a2")
+
+
+def claims(scene: Scene) -> ClaimStore:
+    return ClaimStore(scene.server, KEYS)
