@@ -19,12 +19,12 @@ from demo_controllers import show_controllers
 from demo_steps import TOOL, expect, title, tool
 
 from ci_eventstore import RedisJobRepository
+from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.deployments import from_url
 from ci_eventstore.embedded import EmbeddedServer
 from ci_eventstore.events.codec import decode
 from ci_eventstore.events.records import Place
 from ci_eventstore.keys import Keys
-from ci_eventstore.server.client import Server
-from ci_eventstore.server.deployments import from_url
 
 #: Some seconds of real output: tests of Python's own that every installation has, with colours and a progress line.
 COMMAND = """{{

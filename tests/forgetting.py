@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from ci_eventstore.server.client import Server
+from ci_eventstore.connection.client import Server
 
 
 class Kept(NamedTuple):

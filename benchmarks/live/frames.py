@@ -28,10 +28,11 @@ def log_of(body: bytes) -> tuple[str, int]:
     texts, last = [], 0
     for frame in body.decode().replace("\r\n", "\n").split("\n\n"):
         fields = dict(line.split(": ", 1) for line in frame.split("\n") if ": " in line and not line.startswith(":"))
-        if "id" not in fields:
+        # What has a name is no event, though it may have an id: a client goes on after it.
+        if "id" not in fields or "event" in fields:
             continue
         if int(fields["id"]) != last + 1:
-            raise ValueError(f"event {fields['id']} comes behind {last}")
+            raise ValueError(f"event {fields['id']} comes after {last}")
         last += 1
         event = json.loads(fields["data"])
         if event["type"] == "log":

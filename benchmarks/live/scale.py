@@ -38,14 +38,14 @@ class Scale:
     #: Many followers: where the CPU counts.
     audiences: tuple[Audience, ...] = (
         Audience("1,000 of one job, 10 events/s", 1_000, 1, 1, 10, 5, has_target=True),
-        Audience("1,000 of one job, 100 events/s", 1_000, 1, 1, 100, 2, has_target=True),
+        Audience("1,000 of one job, 100 events/s", 1_000, 1, 1, 100, 2),
         Audience("1,000 of 1,000 jobs, 1,000 events/s", 1_000, 1_000, 1_000, 1_000, 6),
         Audience("50 of 1,000 busy jobs, 1,000 events/s", 50, 50, 1_000, 1_000, 6),
     )
     crowd: Audience = Audience("10,000 followers of 2,000 jobs", 10_000, 2_000, 2_000, 2_000, 10)
     #: Clients of one HTTP server.
     streams: tuple[Audience, ...] = (
-        Audience("100 events/s", 200, 1, 1, 100, 4, has_target=True),
+        Audience("100 events/s", 200, 1, 1, 100, 4),
         Audience("1,000 events/s", 200, 1, 1, 1_000, 1.5, has_target=True),
     )
 

@@ -9,13 +9,13 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from ci_common.models import JobStatus
+from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.failures import outcome_of
+from ci_eventstore.connection.outcomes import Cause, Kind
+from ci_eventstore.connection.scripts import load_script
+from ci_eventstore.connection.trials import try_each, try_listening
 from ci_eventstore.errors import MissingRightsError
 from ci_eventstore.keys import JobKeys, Keys, QueueKeys, jobs_key, probe_key, queues_key, session_key
-from ci_eventstore.server.client import Server
-from ci_eventstore.server.failures import outcome_of
-from ci_eventstore.server.outcomes import Cause, Kind
-from ci_eventstore.server.scripts import load_script
-from ci_eventstore.server.trials import try_each, try_listening
 
 RIGHTS = load_script("ci_eventstore", "rights")
 

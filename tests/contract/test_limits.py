@@ -11,12 +11,12 @@ import pytest
 
 from ci_common.models import Job, JobEvent, utc_now
 from ci_eventstore import RedisJobRepository
+from ci_eventstore.connection.scripts import Script
 from ci_eventstore.errors import LateOutputError
 from ci_eventstore.events import append
 from ci_eventstore.events.append import LATE_BYTES, RING_BYTES
 from ci_eventstore.events.records import FactType
 from ci_eventstore.following.records import Followed
-from ci_eventstore.server.scripts import Script
 from tests.contract.deployments import SERVERS, MakeRepository, new_prefix
 from tests.waiting import wait_until
 

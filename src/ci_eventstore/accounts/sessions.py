@@ -3,8 +3,8 @@
 import secrets
 
 from ci_common.api_keys import hash_api_key
+from ci_eventstore.connection.client import Server
 from ci_eventstore.keys import Keys, session_key
-from ci_eventstore.server.client import Server
 
 #: How long a browser stays logged in.
 SESSION_SECONDS = 7 * 24 * 3600

@@ -22,11 +22,11 @@ from ci_eventstore.accounts.records import (
     user_from_hash,
     user_to_hash,
 )
+from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.replies import WRONG_TYPE, as_bytes, as_text, as_texts
+from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.errors import StoreFormatError
 from ci_eventstore.keys import Keys
-from ci_eventstore.server.client import Server
-from ci_eventstore.server.replies import WRONG_TYPE, as_bytes, as_text, as_texts
-from ci_eventstore.server.scripts import load_script
 
 logger = logging.getLogger("ci_eventstore.accounts")
 

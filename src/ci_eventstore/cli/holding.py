@@ -10,10 +10,10 @@ from types import TracebackType
 from typing import Self
 
 from ci_common.errors import RepositoryError
-from ci_eventstore.claims.claim import Claim
+from ci_eventstore.connection.background import begin
 from ci_eventstore.keys import NO_QUEUE
+from ci_eventstore.queues.claim import Claim
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.server.background import begin
 
 logger = logging.getLogger("ci_eventstore.cli")
 

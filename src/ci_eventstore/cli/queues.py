@@ -8,11 +8,11 @@ from typing import Any
 import click
 
 from ci_common.models import to_rfc3339, utc_now
-from ci_eventstore.claims.overview import QueueOverview
 from ci_eventstore.cli.display import NOTHING, duration, echo_json, json_option, table
 from ci_eventstore.cli.help import examples
 from ci_eventstore.cli.messages import say
 from ci_eventstore.cli.store import uses_store
+from ci_eventstore.queues.overview import QueueOverview
 from ci_eventstore.repository import RedisJobRepository
 
 WATCH_SECONDS = 1.0

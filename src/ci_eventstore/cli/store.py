@@ -15,10 +15,10 @@ from ci_common.models import User
 from ci_eventstore.cli.exits import ExitCode
 from ci_eventstore.cli.messages import saying_warnings_of
 from ci_eventstore.cli.stdout import discard_output
+from ci_eventstore.connection.deployments import given_url, read_url
 from ci_eventstore.errors import ConfigurationError
 from ci_eventstore.events.append import HEAD_BYTES
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.server.deployments import given_url, read_url
 from ci_eventstore.settings import Access
 
 PREFIX_VARIABLE = "CI_EVENTSTORE_PREFIX"
@@ -132,7 +132,7 @@ def uses_store_on(
                 return await function(repository, *args, **kwargs)
 
         try:
-            with saying_warnings_of("ci_eventstore.server"), asyncio.Runner(loop_factory=loop_factory) as runner:
+            with saying_warnings_of("ci_eventstore.connection"), asyncio.Runner(loop_factory=loop_factory) as runner:
                 return runner.run(work())
         except KeyboardInterrupt:
             return ExitCode.INTERRUPTED

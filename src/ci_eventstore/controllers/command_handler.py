@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ci_common.errors import LeaseLostError
 from ci_common.models import Outcome
+from ci_eventstore.connection.deployments import JOB_VARIABLE
 from ci_eventstore.controllers.claimed_job import ClaimedJob
 from ci_eventstore.controllers.durations import format_duration
 from ci_eventstore.controllers.machine import machine_error, raise_machine_error
@@ -20,7 +21,6 @@ from ci_eventstore.processes.environment import without_own
 from ci_eventstore.processes.finishing import finish
 from ci_eventstore.processes.guard import GuardedGroup
 from ci_eventstore.processes.last_output import STOPPED_SECONDS, Cut, Holder, cut_line, find_holders, wait_for_rest
-from ci_eventstore.server.deployments import JOB_VARIABLE
 from ci_eventstore.writer.mask_lines import MaskLines
 
 #: How long a command that was asked to stop may take.

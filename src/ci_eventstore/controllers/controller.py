@@ -14,15 +14,15 @@ from typing import Self
 
 from ci_common.errors import RepositoryError
 from ci_common.validation import check_id, check_texts
-from ci_eventstore.claims.claim import CANCELLER, Claim, Claimed
-from ci_eventstore.claims.claimer import Claimer, Heard
-from ci_eventstore.claims.lease_keeper import LeaseKeeper
 from ci_eventstore.controllers.claimed_job import ClaimedJob
 from ci_eventstore.controllers.handlers import STORE_SECONDS, Handler, Handlers, give_up_in_time
 from ci_eventstore.controllers.health import MachineHealth
 from ci_eventstore.controllers.intake import Intake
 from ci_eventstore.errors import ConfigurationError
 from ci_eventstore.processes.finishing import finish
+from ci_eventstore.queues.claim import CANCELLER, Claim, Claimed
+from ci_eventstore.queues.claimer import Claimer, Heard
+from ci_eventstore.queues.lease_keeper import LeaseKeeper
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.setting_checks import check_number
 from ci_eventstore.writer.masking import SecretTexts, prepared

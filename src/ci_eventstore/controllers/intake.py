@@ -4,10 +4,10 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
-from ci_eventstore.claims.claim import Claimed
-from ci_eventstore.claims.claimer import Claimer
+from ci_eventstore.connection.outage_log import OutageLog
 from ci_eventstore.controllers.claimed_job import ClaimedJob
-from ci_eventstore.server.outage_log import OutageLog
+from ci_eventstore.queues.claim import Claimed
+from ci_eventstore.queues.claimer import Claimer
 
 logger = logging.getLogger("ci_eventstore.controllers")
 

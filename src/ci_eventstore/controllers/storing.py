@@ -5,6 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from ci_common.errors import LeaseLostError
+from ci_eventstore.connection.outage_log import Outages
 from ci_eventstore.controllers.deadline import Deadline
 from ci_eventstore.errors import (
     AcknowledgedEventsLostError,
@@ -12,7 +13,6 @@ from ci_eventstore.errors import (
     OutcomeUnknownError,
     StoreUnavailableError,
 )
-from ci_eventstore.server.outage_log import Outages
 from ci_eventstore.writer.log_writer import LogWriter
 from ci_eventstore.writer.losses import after_line, note_of, telling_losses
 from ci_eventstore.writer.rescue import RescueFile

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ci_common.errors import JobAlreadyExistsError, JobClaimedError, JobNotFoundError, LeaseLostError
+from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.counters import Counters
+from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.errors import AcknowledgedEventsLostError, LateOutputError, ProjectionMissingError
 from ci_eventstore.events.batch import Batch
 from ci_eventstore.events.caller import Call, as_argument
 from ci_eventstore.events.log_index import INDEX_BYTES, INDEX_EVENTS
 from ci_eventstore.keys import JobKeys, QueueKeys
-from ci_eventstore.server.client import Server
-from ci_eventstore.server.counters import Counters
-from ci_eventstore.server.scripts import load_script
 
 logger = logging.getLogger("ci_eventstore.events")
 

@@ -6,13 +6,13 @@ from typing import Literal, NamedTuple
 
 from ci_common.errors import JobNotFoundError
 from ci_common.models import JobEvent
+from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.replies import StreamEntry, as_entries, as_optional_texts, as_texts
 from ci_eventstore.errors import ProjectionDamagedError, ProjectionMissingError, StreamDamagedError
 from ci_eventstore.events.codec import decode, decode_event
 from ci_eventstore.events.records import Place, Record
 from ci_eventstore.events.ring import Ring, read_ring
 from ci_eventstore.keys import JobKeys
-from ci_eventstore.server.client import Server
-from ci_eventstore.server.replies import StreamEntry, as_entries, as_optional_texts, as_texts
 
 PAGE_ENTRIES = 1000
 #: What a page is about to have at most; events of many mebibytes are read a few at a time.

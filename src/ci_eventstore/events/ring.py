@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ci_common.models import JobEvent
+from ci_eventstore.connection.client import Server
 from ci_eventstore.errors import ProjectionDamagedError
 from ci_eventstore.events.codec import decode_event
 from ci_eventstore.keys import JobKeys
-from ci_eventstore.server.client import Server
 
 #: How many of its events are handed out together.
 PAGE_EVENTS = 16

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from ci_common.errors import RepositoryError
+from ci_eventstore.connection.client import PATIENCE_SECONDS, Server
+from ci_eventstore.connection.replies import WRONG_TYPE, Reply, as_optional_texts
 from ci_eventstore.errors import NotInitializedError, StoreUnavailableError, StreamDamagedError
 from ci_eventstore.events.reader import EventReader, Extent
 from ci_eventstore.events.records import Place
@@ -18,8 +20,6 @@ from ci_eventstore.following.job_reader import JobReader
 from ci_eventstore.following.page import Page
 from ci_eventstore.following.pages import Pages
 from ci_eventstore.keys import JobKeys
-from ci_eventstore.server.client import PATIENCE_SECONDS, Server
-from ci_eventstore.server.replies import WRONG_TYPE, Reply, as_optional_texts
 
 logger = logging.getLogger("ci_eventstore.following")
 

@@ -6,11 +6,11 @@ import secrets
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.replies import as_optional_texts
+from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.errors import StoreError
 from ci_eventstore.keys import Keys
-from ci_eventstore.server.client import Server
-from ci_eventstore.server.replies import as_optional_texts
-from ci_eventstore.server.scripts import load_script
 
 logger = logging.getLogger("ci_eventstore.following")
 

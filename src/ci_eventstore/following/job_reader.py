@@ -5,13 +5,13 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from ci_common.errors import JobNotFoundError, RepositoryError
+from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.replies import as_entries
 from ci_eventstore.errors import StoreError, StreamDamagedError
 from ci_eventstore.events.reader import raise_missing
 from ci_eventstore.events.records import Place
 from ci_eventstore.following.feed import Feed
 from ci_eventstore.following.incarnation import Incarnation, StoreIncarnation
-from ci_eventstore.server.client import Server
-from ci_eventstore.server.replies import as_entries
 
 logger = logging.getLogger("ci_eventstore.following")
 

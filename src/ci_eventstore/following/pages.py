@@ -3,14 +3,14 @@
 import asyncio
 from functools import partial
 
+from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.replies import as_entries
 from ci_eventstore.events.reader import Extent
 from ci_eventstore.events.records import Place
 from ci_eventstore.following.feed import Feed
 from ci_eventstore.following.page import Page, page_of
 from ci_eventstore.following.records import in_order
 from ci_eventstore.keys import JobKeys
-from ci_eventstore.server.client import Server
-from ci_eventstore.server.replies import as_entries
 
 #: What a page is about to have at most: every slow follower holds one.
 PAGE_BYTES = 256 * 1024

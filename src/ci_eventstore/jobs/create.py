@@ -5,12 +5,12 @@ from functools import lru_cache
 
 from ci_common.errors import JobAlreadyExistsError
 from ci_common.models import JobStatus
+from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.events.codec import encode, encode_time
 from ci_eventstore.events.records import Fact, Record
 from ci_eventstore.jobs.state import created_fields, encode_field
 from ci_eventstore.keys import JobKeys, QueueKeys, jobs_key, listing_member
-from ci_eventstore.server.client import Server
-from ci_eventstore.server.scripts import load_script
 
 CREATE = load_script(__package__, "create")
 #: What the script itself gives to each job that waits.

@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator, Sequence
 
 from ci_common.errors import JobNotFoundError
 from ci_common.models import Job, JobStatus
+from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.replies import WRONG_TYPE, as_bytes, as_texts
 from ci_eventstore.errors import ProjectionDamagedError
 from ci_eventstore.jobs.state import from_hash, to_job
 from ci_eventstore.keys import Keys, ids_key, jobs_key, listing_member, member_job_id
-from ci_eventstore.server.client import Server
-from ci_eventstore.server.replies import WRONG_TYPE, as_bytes, as_texts
 
 logger = logging.getLogger("ci_eventstore.jobs")
 

@@ -9,6 +9,8 @@ from typing import Literal
 from ci_common.errors import InvalidJobError, JobClaimedError, JobNotFoundError, LeaseLostError
 from ci_common.models import Job, JobEvent, JobStatus, utc_now
 from ci_common.validation import accept_events
+from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.replies import WRONG_TYPE
 from ci_eventstore.errors import AcknowledgedEventsLostError, ProjectionDamagedError
 from ci_eventstore.events.append import ANY_CLAIM, Change, QueueMove, append, has_call
 from ci_eventstore.events.batch import Batch, encode_batches, encode_logs, encode_records
@@ -23,8 +25,6 @@ from ci_eventstore.jobs.evolve import evolve_all
 from ci_eventstore.jobs.log_times import LogTimes
 from ci_eventstore.jobs.state import JobState, decided_changes, from_hash
 from ci_eventstore.keys import JobKeys, Keys, listing_member, queues_key
-from ci_eventstore.server.client import Server
-from ci_eventstore.server.replies import WRONG_TYPE
 from ci_eventstore.settings import Settings
 
 logger = logging.getLogger("ci_eventstore.jobs")

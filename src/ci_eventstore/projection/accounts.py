@@ -4,13 +4,13 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Literal, NamedTuple
 
 from ci_eventstore.accounts.records import api_key_from_hash, user_from_hash
+from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.replies import WRONG_TYPE, Reply, as_bytes, as_text, as_text_map, as_texts, is_unicode
+from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.errors import StoreFormatError
 from ci_eventstore.keys import Keys
 from ci_eventstore.projection.account_entries import MEMBER, AccountIndexes, Entry, Index
 from ci_eventstore.projection.differences import Difference
-from ci_eventstore.server.client import Server
-from ci_eventstore.server.replies import WRONG_TYPE, Reply, as_bytes, as_text, as_text_map, as_texts, is_unicode
-from ci_eventstore.server.scripts import load_script
 
 MEND_INDEX = load_script(__package__, "mend_index")
 PAGE_RECORDS = 500

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ci_common.models import JobStatus
+from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.replies import WRONG_TYPE, Reply, as_entries, as_text_map
 from ci_eventstore.errors import StoreFormatError
 from ci_eventstore.events.records import Place
 from ci_eventstore.jobs.state import part_of_state
 from ci_eventstore.keys import JobKeys, listing_member
 from ci_eventstore.projection.fold import Fold
 from ci_eventstore.projection.jobs import compare_fields
-from ci_eventstore.server.client import Server
-from ci_eventstore.server.replies import WRONG_TYPE, Reply, as_entries, as_text_map
 
 #: The fields that say what there has to be of a job, and how much.
 PLANNED = ("status", "user_id", "created_at", "queue", "claim", "ends_if_lost", "position", "bytes", "truncated_at")

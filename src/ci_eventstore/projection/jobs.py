@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 
+from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.replies import WRONG_TYPE, Reply, as_entries, as_text_map, as_texts
+from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.errors import StoreFormatError
 from ci_eventstore.events.log_index import LogIndex
 from ci_eventstore.events.reader import EventReader
@@ -10,9 +13,6 @@ from ci_eventstore.jobs.state import to_hash
 from ci_eventstore.keys import JobKeys
 from ci_eventstore.projection.differences import Difference, compare
 from ci_eventstore.projection.fold import Fold
-from ci_eventstore.server.client import Server
-from ci_eventstore.server.replies import WRONG_TYPE, Reply, as_entries, as_text_map, as_texts
-from ci_eventstore.server.scripts import load_script
 
 #: A lease that is found missing counts from now, for so long.
 REBUILT_LEASE_MS = 30_000

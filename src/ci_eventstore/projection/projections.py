@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 
 from ci_common.errors import JobNotFoundError
-from ci_eventstore.claims.queue_names import rebuild_queue_names
+from ci_eventstore.connection.client import Server
 from ci_eventstore.keys import JobKeys, Keys, all_keys_pattern, ids_key, queue_of_tickets
 from ci_eventstore.projection.accounts import AccountProjections
 from ci_eventstore.projection.differences import Difference, Progress
@@ -11,7 +11,7 @@ from ci_eventstore.projection.glance import doubtful
 from ci_eventstore.projection.jobs import JobProjections
 from ci_eventstore.projection.strays import Strays, sorted_set
 from ci_eventstore.projection.tickets import Tickets
-from ci_eventstore.server.client import Server
+from ci_eventstore.queues.queue_names import rebuild_queue_names
 
 
 class Projections:

@@ -3,13 +3,13 @@
 from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple
 
+from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.replies import WRONG_TYPE, Reply, as_bytes
+from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.errors import ProjectionDamagedError
 from ci_eventstore.jobs.state import JobState, part_of_state
 from ci_eventstore.keys import JobKeys, Keys, listing_member, member_job_id
 from ci_eventstore.projection.differences import Difference
-from ci_eventstore.server.client import Server
-from ci_eventstore.server.replies import WRONG_TYPE, Reply, as_bytes
-from ci_eventstore.server.scripts import load_script
 
 MEND_STRAY = load_script(__package__, "mend_stray")
 #: The fields that say where a job belongs.

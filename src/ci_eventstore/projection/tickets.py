@@ -3,12 +3,12 @@
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.replies import as_bytes, as_text
+from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.events.records import Place
 from ci_eventstore.keys import QueueKeys
 from ci_eventstore.projection.differences import Difference
-from ci_eventstore.server.client import Server
-from ci_eventstore.server.replies import as_bytes, as_text
-from ci_eventstore.server.scripts import load_script
 
 MEND_TICKET = load_script(__package__, "mend_ticket")
 PAGE_USERS = 500

@@ -12,6 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.web.authentication import Authenticate
+from ci_eventstore.web.context import Web
 from ci_eventstore.web.document import (
     ASKED,
     STREAM_TEXT,
@@ -34,7 +35,6 @@ from ci_eventstore.web.metrics import MetricsRoutes
 from ci_eventstore.web.route import route_class
 from ci_eventstore.web.session_routes import MAX_LOGIN_BYTES, SessionRoutes
 from ci_eventstore.web.settings import WebSettings
-from ci_eventstore.web.state import Web
 from ci_eventstore.web.submission import MAX_FIELDS_BYTES
 
 #: What pages of other sites may send and see, beside what all may.

@@ -14,9 +14,9 @@ from fastapi import Request
 from ci_common.api_keys import hash_api_key
 from ci_common.errors import RepositoryError
 from ci_common.models import APIKey, as_utc, utc_now
+from ci_eventstore.connection.background import begin
+from ci_eventstore.connection.outage_log import OutageLog
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.server.background import begin
-from ci_eventstore.server.outage_log import OutageLog
 from ci_eventstore.web.document import COOKIE
 from ci_eventstore.web.errors import WebError
 from ci_eventstore.web.origin import is_loopback, is_safe, is_same_origin

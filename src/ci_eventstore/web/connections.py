@@ -9,8 +9,8 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from ci_eventstore.connection.outage_log import Outages
 from ci_eventstore.errors import StoreUnavailableError
-from ci_eventstore.server.outage_log import Outages
 from ci_eventstore.web.errors import ResponseCutError
 
 logger = logging.getLogger("ci_eventstore.web")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from fastapi.responses import JSONResponse
 
 from ci_common.errors import AlreadyExistsError, ConflictError, InvalidInputError, NotFoundError, RepositoryError
+from ci_eventstore.connection.outage_log import Outages
 from ci_eventstore.errors import (
     AcknowledgedEventsLostError,
     NotInitializedError,
@@ -18,7 +19,6 @@ from ci_eventstore.errors import (
     ReadOnlyAccessError,
     StoreUnavailableError,
 )
-from ci_eventstore.server.outage_log import Outages
 
 logger = logging.getLogger("ci_eventstore.web")
 #: Of all applications in this process.

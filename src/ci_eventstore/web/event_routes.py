@@ -11,11 +11,11 @@ from ci_eventstore.following.follower import Follower
 from ci_eventstore.jobs.state import JobState, to_job
 from ci_eventstore.web import sse
 from ci_eventstore.web.added_end import AddedEnd, EndAdding
+from ci_eventstore.web.context import Web
 from ci_eventstore.web.document import POSITION_SCHEMA, JobId
 from ci_eventstore.web.event_page import Numbered, milestone_after, number, to_page
 from ci_eventstore.web.log_text import is_outgrown
-from ci_eventstore.web.start import Answer, Asked, Start, decide_start, parse_asked
-from ci_eventstore.web.state import Web
+from ci_eventstore.web.resume import Answer, Asked, Start, decide_start, parse_asked
 from ci_eventstore.web.stream_response import HEADERS, Stream, StreamResponse
 
 PAGE_EVENTS = 1000

@@ -8,8 +8,8 @@ from fastapi.responses import JSONResponse
 from ci_common.errors import RepositoryError
 from ci_eventstore.keys import probe_key
 from ci_eventstore.loop_locks import LoopLocks
+from ci_eventstore.web.context import Web
 from ci_eventstore.web.errors import WebError
-from ci_eventstore.web.state import Web
 
 #: How long the store may take to answer.
 PATIENCE_SECONDS = 2.0

@@ -12,9 +12,9 @@ from ci_common.errors import JobAlreadyExistsError
 from ci_common.models import Job, JobStatus, to_rfc3339
 from ci_eventstore.errors import OutcomeUnknownError
 from ci_eventstore.jobs.state import to_job
+from ci_eventstore.web.context import Web
 from ci_eventstore.web.document import ID_SCHEMA, JobId, body
 from ci_eventstore.web.errors import WebError
-from ci_eventstore.web.state import Web
 from ci_eventstore.web.submission import Arguments, Submission, job_id_for, keep, received
 
 

@@ -7,11 +7,11 @@ from fastapi import Query, Request, Response
 
 from ci_eventstore.events.ring import Ring
 from ci_eventstore.jobs.state import JobState
+from ci_eventstore.web.context import Web
 from ci_eventstore.web.document import JobId, headers
 from ci_eventstore.web.log_range import accepts_gzip, parse_range
 from ci_eventstore.web.log_response import LogResponse
 from ci_eventstore.web.log_text import LogText, gzipped, is_outgrown
-from ci_eventstore.web.state import Web
 
 HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache", "Vary": "Accept-Encoding, Authorization"}
 #: The header that says that a running job's log has outgrown its budget.

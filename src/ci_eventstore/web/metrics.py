@@ -15,13 +15,13 @@ from prometheus_client.registry import Collector
 
 from ci_common.errors import RepositoryError
 from ci_common.models import utc_now
-from ci_eventstore.claims.overview import QueueOverview, idle_queue
-from ci_eventstore.claims.queue_names import UsedQueues
+from ci_eventstore.connection.counters import Counters
 from ci_eventstore.errors import MissingRightsError, NotInitializedError
 from ci_eventstore.following.hub import FollowingStats
 from ci_eventstore.loop_locks import LoopLocks
-from ci_eventstore.server.counters import Counters
-from ci_eventstore.web.state import Web
+from ci_eventstore.queues.overview import QueueOverview, idle_queue
+from ci_eventstore.queues.queue_names import UsedQueues
+from ci_eventstore.web.context import Web
 
 logger = logging.getLogger("ci_eventstore.web")
 

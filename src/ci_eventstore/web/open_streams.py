@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ci_eventstore.server.outage_log import OutageLog
+from ci_eventstore.connection.outage_log import OutageLog
 from ci_eventstore.web.errors import WebError
 
 logger = logging.getLogger("ci_eventstore.web")

@@ -11,8 +11,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
 from ci_eventstore.web.authentication import ForeignError
+from ci_eventstore.web.context import Web
 from ci_eventstore.web.errors import WebError, error_response
-from ci_eventstore.web.state import Web
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 

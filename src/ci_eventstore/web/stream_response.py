@@ -12,11 +12,11 @@ from starlette.types import Receive, Scope, Send
 
 from ci_common.errors import RepositoryError
 from ci_common.models import JobEvent
+from ci_eventstore.connection.outage_log import OutageLog
 from ci_eventstore.errors import StoreUnavailableError
 from ci_eventstore.following.follower import NOTHING, Follower
 from ci_eventstore.following.page import Encode, Page
 from ci_eventstore.following.records import Notice
-from ci_eventstore.server.outage_log import OutageLog
 from ci_eventstore.web import sse
 from ci_eventstore.web.errors import ANSWERED, error_response
 from ci_eventstore.web.open_streams import OpenStreams, end_scope

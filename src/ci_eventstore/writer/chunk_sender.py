@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from ci_common.models import JobEvent
+from ci_eventstore.connection.outage_log import Outages
 from ci_eventstore.errors import (
     AcknowledgedEventsLostError,
     OutcomeUnknownError,
@@ -15,7 +16,6 @@ from ci_eventstore.errors import (
     StoreUnavailableError,
 )
 from ci_eventstore.events.caller import Call, Caller
-from ci_eventstore.server.outage_log import Outages
 from ci_eventstore.writer.chunks import Chunk
 
 logger = logging.getLogger("ci_eventstore.writer")

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 
 from ci_common.errors import ConflictError, NotFoundError, RepositoryError
 from ci_common.models import JobEvent
+from ci_eventstore.connection import connections
 from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings
 from ci_eventstore.errors import OutcomeUnknownError, StoreError, StoreUnavailableError
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.server import connections
 from tests.claim_history import What
 from tests.history import Outcome
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from ci_eventstore.connection import client, connections
+from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.deployments import from_url
 from ci_eventstore.keys import Keys
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.server import client, connections
-from ci_eventstore.server.client import Server
-from ci_eventstore.server.deployments import from_url
 from tests.fault_proxy import FaultProxy
 from tests.servers import RealServer, find_valkey
 

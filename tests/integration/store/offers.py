@@ -5,14 +5,14 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from ci_common.models import Job
-from ci_eventstore.claims.claim import Claimed
-from ci_eventstore.claims.claimer import Claimer, Heard
-from ci_eventstore.claims.store import PEEK
+from ci_eventstore.connection import connections
+from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.scripts import Script
 from ci_eventstore.jobs.create import CREATE
+from ci_eventstore.queues.claim import Claimed
+from ci_eventstore.queues.claimer import Claimer, Heard
+from ci_eventstore.queues.store import PEEK
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.server import connections
-from ci_eventstore.server.client import Server
-from ci_eventstore.server.scripts import Script
 from tests.fault_proxy import Fault, FaultProxy, Plan
 from tests.servers import RealServer
 from tests.waiting import wait_until

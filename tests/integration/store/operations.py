@@ -5,11 +5,7 @@ from typing import Any
 
 from ci_common.models import APIKey, Job, JobEvent, JobStatus, User
 from ci_eventstore.accounts.store import AccountStore
-from ci_eventstore.claims.claim import Claimed
-from ci_eventstore.claims.completions import COMPLETE, _describe, _Line, _Waiting
-from ci_eventstore.claims.holders import LOOK, Holders
-from ci_eventstore.claims.offer import Offer
-from ci_eventstore.claims.store import _Candidate
+from ci_eventstore.engine import check_format
 from ci_eventstore.events.append import append
 from ci_eventstore.events.batch import encode_logs, encode_records
 from ci_eventstore.events.caller import Call
@@ -21,7 +17,11 @@ from ci_eventstore.jobs.store import plan_change
 from ci_eventstore.keys import NO_QUEUE, Keys, listing_member
 from ci_eventstore.projection.jobs import JobProjections
 from ci_eventstore.projection.projections import Projections
-from ci_eventstore.store import check_format
+from ci_eventstore.queues.claim import Claimed
+from ci_eventstore.queues.completions import COMPLETE, _describe, _Line, _Waiting
+from ci_eventstore.queues.holders import LOOK, Holders
+from ci_eventstore.queues.offer import Offer
+from ci_eventstore.queues.store import _Candidate
 from tests.integration.store.scenes import (
     KEYS,
     LEASE,
@@ -124,7 +124,7 @@ async def offering(scene: Scene) -> None:
     offer = Offer("c2", 10_000)
     [partition] = scene.repository.claims.partitions("default")
     await scene.repository.claims.claim_in(partition, "c2", 1, LEASE, offer, makes_offer=True)
-    subscription = scene.repository._store.server.subscription(lambda *_: None, lambda *_: None)
+    subscription = scene.repository._engine.server.subscription(lambda *_: None, lambda *_: None)
     channel = partition.controllers_channel + offer.session
     subscription.listen(channel)
     while not (await scene.server.read("PUBSUB", "NUMSUB", channel))[1]:

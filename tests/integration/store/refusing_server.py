@@ -4,10 +4,10 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ci_eventstore.server.client import Server
-from ci_eventstore.server.deployments import from_url
-from ci_eventstore.server.replies import Reply, as_texts
-from ci_eventstore.server.scripts import Script
+from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.deployments import from_url
+from ci_eventstore.connection.replies import Reply, as_texts
+from ci_eventstore.connection.scripts import Script
 
 #: Where a refused command is noted.
 NOTE = "refused"

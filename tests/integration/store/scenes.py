@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ci_common.models import Job, JobEvent, JobStatus
-from ci_eventstore.claims.claim import Claimed
-from ci_eventstore.claims.store import ClaimStore
 from ci_eventstore.jobs.state import JobState
 from ci_eventstore.keys import Keys
+from ci_eventstore.queues.claim import Claimed
+from ci_eventstore.queues.store import ClaimStore
 from ci_eventstore.repository import RedisJobRepository
 from tests.integration.store.refusing_server import RefusingServer
 
@@ -56,7 +56,7 @@ async def status_of(scene: Scene, job_id: str) -> str:
 
 
 async def state_of(scene: Scene, job_id: str) -> JobState:
-    state = await scene.repository._store.jobs.state(job_id)
+    state = await scene.repository._engine.jobs.state(job_id)
     assert state is not None
     return state
 

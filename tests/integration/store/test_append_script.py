@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from ci_common.errors import ConflictError, JobAlreadyExistsError, JobNotFoundError
 from ci_common.models import Job, JobEvent, JobStatus
+from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.replies import as_text_map
 from ci_eventstore.errors import AcknowledgedEventsLostError, LateOutputError, ProjectionMissingError
 from ci_eventstore.events.append import LATE_BYTES, append
 from ci_eventstore.events.batch import Batch, encode_batches, encode_logs, encode_records
@@ -22,8 +24,6 @@ from ci_eventstore.jobs.state import JobState, from_hash
 from ci_eventstore.jobs.store import plan_change
 from ci_eventstore.keys import JobKeys, Keys
 from ci_eventstore.projection.jobs import JobProjections
-from ci_eventstore.server.client import Server
-from ci_eventstore.server.replies import as_text_map
 from tests.examples import examples
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)

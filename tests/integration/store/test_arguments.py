@@ -10,11 +10,11 @@ import pytest
 
 from ci_common.errors import InvalidInputError, RepositoryError
 from ci_common.models import Job, JobEvent, JobStatus
+from ci_eventstore.connection.client import Server
 from ci_eventstore.controllers import Controller, ControllerSettings
 from ci_eventstore.errors import ConfigurationError
 from ci_eventstore.keys import Keys
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.server.client import Server
 from ci_eventstore.settings import Settings
 from ci_eventstore.web import WebSettings
 from ci_eventstore.writer.log_writer import WriterSettings

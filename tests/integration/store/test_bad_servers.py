@@ -12,6 +12,9 @@ import pytest
 from redis.asyncio import Redis
 
 from ci_common.models import Job, JobEvent
+from ci_eventstore.connection import client
+from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.deployments import from_url
 from ci_eventstore.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -23,9 +26,6 @@ from ci_eventstore.errors import (
     UnsuitableServerError,
 )
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.server import client
-from ci_eventstore.server.client import Server
-from ci_eventstore.server.deployments import from_url
 from tests.servers import RealServer, find_redis7, find_valkey, free_port
 from tests.waiting import wait_until
 
@@ -191,7 +191,7 @@ async def test_redis_py_is_configured_in_one_way(other: RealServer) -> None:
     url = f"redis://127.0.0.1:{other.port}?decode_responses=True&protocol=3&socket_timeout=0.001&max_connections=1"
     given = Redis(port=other.port, decode_responses=True, protocol=3, socket_timeout=0.001, max_connections=1)
     for repository in (RedisJobRepository.from_url(url), RedisJobRepository(given)):
-        server = Server(repository._stores.deployment)
+        server = Server(repository._engines.deployment)
         for pooled in (server.link.commands, server.link.listening):
             connection = pooled.connection_pool.make_connection()
             assert connection.protocol == 2

@@ -7,8 +7,8 @@ import logging
 import pytest
 
 from ci_common.models import Job, JobEvent, utc_now
+from ci_eventstore.connection.client import Server
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.server.client import Server
 from tests.servers import RealServer, find_valkey
 from tests.waiting import wait_until
 

@@ -8,10 +8,10 @@ import pytest
 
 from ci_common.errors import LeaseLostError
 from ci_common.models import Job
+from ci_eventstore.connection.client import Server
 from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings
 from ci_eventstore.errors import MachineError
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.server.client import Server
 from tests.cancelling import cancel_at_each_step
 from tests.waiting import wait_until
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from ci_common.models import Job
+from ci_eventstore.connection import client
+from ci_eventstore.connection.clock import ClockReading
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.server import client
-from ci_eventstore.server.clock import ClockReading
 from ci_eventstore.writer.log_writer import LogWriter, WriterSettings
 from tests.fault_proxy import QUICK_FAULTS, Fault, FaultProxy, always, randomly
 from tests.history import History, Outcome, check

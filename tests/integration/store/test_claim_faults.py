@@ -7,14 +7,14 @@ import pytest
 
 from ci_common.errors import LeaseLostError
 from ci_common.models import Job, utc_now
-from ci_eventstore.claims.claim import Claim, Claimed
-from ci_eventstore.claims.store import CLAIM, PEEK, RENEW
+from ci_eventstore.connection import connections
+from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.scripts import Script
 from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings
 from ci_eventstore.events.append import APPEND
+from ci_eventstore.queues.claim import Claim, Claimed
+from ci_eventstore.queues.store import CLAIM, PEEK, RENEW
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.server import connections
-from ci_eventstore.server.client import Server
-from ci_eventstore.server.scripts import Script
 from tests.fault_proxy import Fault, FaultProxy, Plan
 from tests.servers import RealServer
 from tests.waiting import wait_until

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from ci_common.models import Job
-from ci_eventstore.claims import lease_keeper
-from ci_eventstore.claims.completions import Completions
-from ci_eventstore.claims.store import RENEW
+from ci_eventstore.connection.client import Server
 from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings
 from ci_eventstore.errors import LogWriterClosedError, OutcomeUnknownError
+from ci_eventstore.queues import lease_keeper
+from ci_eventstore.queues.completions import Completions
+from ci_eventstore.queues.store import RENEW
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.server.client import Server
 from tests.fault_proxy import Fault, FaultProxy, always
 from tests.integration.store.chaos_controller_program import Order
 from tests.integration.store.fleet import open_fleet
@@ -39,7 +39,7 @@ async def take(repository: RedisJobRepository, job_id: str = "j") -> ClaimedJob:
 
 async def status_of(repository: RedisJobRepository) -> tuple[str, int]:
     """Return the job's status and the number of its attempts."""
-    state = await repository._store.jobs.state("j")
+    state = await repository._engine.jobs.state("j")
     assert state is not None
     return str(state.status), state.attempts
 

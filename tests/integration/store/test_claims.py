@@ -7,10 +7,10 @@ import pytest
 
 from ci_common.errors import JobClaimedError, LeaseLostError
 from ci_common.models import Job, JobEvent, utc_now
-from ci_eventstore.claims.claim import Claim, Claimed
+from ci_eventstore.connection.client import Server
 from ci_eventstore.keys import Keys
+from ci_eventstore.queues.claim import Claim, Claimed
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.server.client import Server
 from tests.servers import RealServer
 
 LEASE = 30.0

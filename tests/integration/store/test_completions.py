@@ -7,13 +7,13 @@ import pytest
 
 from ci_common.errors import LeaseLostError
 from ci_common.models import Job, JobEvent, Outcome, utc_now
-from ci_eventstore.claims.claim import Claimed
-from ci_eventstore.claims.completions import COMPLETE
+from ci_eventstore.connection import connections
+from ci_eventstore.connection.client import Server
 from ci_eventstore.controllers import ClaimedJob
 from ci_eventstore.events.log_index import INDEX_EVENTS
+from ci_eventstore.queues.claim import Claimed
+from ci_eventstore.queues.completions import COMPLETE
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.server import connections
-from ci_eventstore.server.client import Server
 from tests.fault_proxy import Fault, FaultProxy, Plan
 from tests.servers import RealServer
 from tests.waiting import wait_until
@@ -223,7 +223,7 @@ async def test_an_error_that_nobody_thought_of_reaches_those_who_wait(
         raise ZeroDivisionError
 
     with monkeypatch.context() as broken:
-        broken.setattr("ci_eventstore.claims.completions.encode_event", break_down)
+        broken.setattr("ci_eventstore.queues.completions.encode_event", break_down)
         with pytest.raises(ZeroDivisionError):
             await complete(repository, claimed)
     assert await complete(repository, claimed) == [True, True]

@@ -9,9 +9,9 @@ import pytest
 
 from ci_common.errors import LeaseLostError
 from ci_common.models import Job
+from ci_eventstore.connection.client import Server
 from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.server.client import Server
 from tests.waiting import wait_until
 
 QUICK = ControllerSettings(lease_seconds=1.0, poll_seconds=0.2, grace_seconds=0.2, concurrency=4, max_attempts=3)
@@ -263,7 +263,7 @@ def repository_client(repository: RedisJobRepository) -> object:
     """Return a client of the same server, for another event loop."""
     from redis.asyncio import Redis
 
-    options = repository._stores.deployment.connection_options
+    options = repository._engines.deployment.connection_options
     return Redis(unix_socket_path=options["path"])
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from ci_eventstore.server.client import Server
-from ci_eventstore.server.deployments import from_url
+from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.deployments import from_url
 from tests.claim_history import ClaimHistory, Story, claims_are_counted, jobs_end_once, nobody_writes_after_a_release
 from tests.fault_proxy import QUICK_FAULTS, FaultProxy, always, randomly
 from tests.integration.store.chaos_controller_program import Order

@@ -6,6 +6,8 @@ import pytest
 
 from ci_common.errors import JobAlreadyExistsError
 from ci_common.models import Job, JobEvent
+from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.replies import as_text_map, as_texts
 from ci_eventstore.events.append import append
 from ci_eventstore.events.batch import encode_records
 from ci_eventstore.events.caller import Call
@@ -18,8 +20,6 @@ from ci_eventstore.jobs.state import created_fields, decided_changes
 from ci_eventstore.jobs.store import plan_change
 from ci_eventstore.keys import Keys
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.server.client import Server
-from ci_eventstore.server.replies import as_text_map, as_texts
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=UTC)
 EAST = timezone(timedelta(hours=5, minutes=30))

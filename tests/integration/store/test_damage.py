@@ -9,10 +9,10 @@ from redis.asyncio import Redis
 
 from ci_common.errors import RepositoryError
 from ci_common.models import JobEvent, utc_now
+from ci_eventstore.connection.client import Server
 from ci_eventstore.errors import StoreError
 from ci_eventstore.jobs.state import JobState
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.server.client import Server
 from tests import old_store
 from tests.servers import RealServer
 

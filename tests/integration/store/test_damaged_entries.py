@@ -6,10 +6,10 @@ from contextlib import aclosing
 import pytest
 
 from ci_common.models import Job, JobEvent, utc_now
+from ci_eventstore.connection.client import Server
 from ci_eventstore.errors import StoreFormatError
 from ci_eventstore.following import hub
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.server.client import Server
 from tests.waiting import wait_until
 
 #: Bytes that are no msgpack; an entry of a later version; a compressed text of which nothing is left.

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from ci_common.models import Job, JobEvent, utc_now
+from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.deployments import from_url
 from ci_eventstore.errors import EmbeddedServerError
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.server.client import Server
-from ci_eventstore.server.deployments import from_url
 from tests.waiting import wait_until
 
 

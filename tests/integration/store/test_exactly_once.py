@@ -7,12 +7,12 @@ import pytest
 
 from ci_common.models import APIKey, Job, JobEvent, User
 from ci_eventstore.accounts.store import CREATE_RECORD, UPDATE_RECORD
+from ci_eventstore.connection import client
+from ci_eventstore.connection.client import Server
 from ci_eventstore.errors import OutcomeUnknownError, StoreUnavailableError
 from ci_eventstore.events.append import APPEND
 from ci_eventstore.jobs.create import CREATE
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.server import client
-from ci_eventstore.server.client import Server
 from tests.fault_proxy import Fault, FaultProxy, at
 from tests.servers import RealServer
 

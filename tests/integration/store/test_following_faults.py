@@ -10,6 +10,8 @@ from redis.asyncio import Redis
 
 from ci_common.errors import JobNotFoundError
 from ci_common.models import JobEvent, utc_now
+from ci_eventstore.connection import client, connections
+from ci_eventstore.connection import subscription as subscriptions
 from ci_eventstore.errors import (
     AcknowledgedEventsLostError,
     NotInitializedError,
@@ -20,8 +22,6 @@ from ci_eventstore.errors import (
 from ci_eventstore.following import hub
 from ci_eventstore.following.records import Notice, NoticeType
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.server import client, connections
-from ci_eventstore.server import subscription as subscriptions
 from tests.fault_proxy import Fault, FaultProxy, at
 from tests.integration.store.followers import (
     Ids,

@@ -9,12 +9,12 @@ from collections.abc import Callable
 import pytest
 
 from ci_common.models import Job
-from ci_eventstore.claims import lease_keeper
-from ci_eventstore.claims.store import ClaimStore
+from ci_eventstore.connection.client import Server
 from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings, handlers, health
 from ci_eventstore.errors import ConfigurationError, MachineError
+from ci_eventstore.queues import lease_keeper
+from ci_eventstore.queues.store import ClaimStore
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.server.client import Server
 from ci_eventstore.writer.log_writer import WriterSettings
 from tests.integration.store.test_controller import log_of, run_until, submit
 from tests.waiting import wait_until

@@ -8,12 +8,12 @@ import pytest
 from fakeredis import FakeAsyncRedis
 
 from ci_common.models import Job
-from ci_eventstore.claims.claim import Claimed
-from ci_eventstore.claims.claimer import Heard
+from ci_eventstore.connection.client import Server
 from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings
 from ci_eventstore.controllers.controller import SMALL_WAVE
+from ci_eventstore.queues.claim import Claimed
+from ci_eventstore.queues.claimer import Heard
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.server.client import Server
 from tests.waiting import wait_until
 
 OFFERS = "{ci:0}:offers:default"

@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ci_common.models import Job, JobEvent
+from ci_eventstore.connection.client import Server
 from ci_eventstore.events.append import RING_BYTES, append
 from ci_eventstore.events.batch import encode_logs, encode_records
 from ci_eventstore.events.caller import Call
@@ -19,7 +20,6 @@ from ci_eventstore.jobs.evolve import text_size
 from ci_eventstore.jobs.store import plan_change
 from ci_eventstore.keys import JobKeys, Keys
 from ci_eventstore.projection.jobs import JobProjections
-from ci_eventstore.server.client import Server
 from tests.examples import examples
 from tests.integration.store.test_append_script import Twin
 

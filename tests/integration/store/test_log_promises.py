@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from ci_common.models import Job, JobEvent
+from ci_eventstore.connection.client import Server
 from ci_eventstore.controllers.claimed_job import ClaimedJob
 from ci_eventstore.errors import LogNotStoredError, LogWriterClosedError
 from ci_eventstore.events import caller
 from ci_eventstore.keys import Keys
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.server.client import Server
 from ci_eventstore.writer import chunk_sender, log_writer
 from ci_eventstore.writer.chunk_sender import LOST_LINE
 from ci_eventstore.writer.log_writer import WriterSettings
@@ -344,7 +344,7 @@ async def test_a_full_store_is_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Out of memory is an outage, called by its name, once; what was written is stored when there is room."""
-    monkeypatch.setattr("ci_eventstore.server.client.FULL_PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr("ci_eventstore.connection.client.FULL_PATIENCE_SECONDS", 0.1)
     monkeypatch.setattr(chunk_sender, "RETRY_SECONDS", 0.01)
     async with repository.log_writer(job, settings=WriterSettings(pause_seconds=0)) as writer:
         await writer.write("one\n")

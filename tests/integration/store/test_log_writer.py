@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ci_common.models import Job
+from ci_eventstore.connection import client, connections
+from ci_eventstore.connection.client import Server
 from ci_eventstore.errors import LogNotStoredError, LogWriterClosedError
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.server import client, connections
-from ci_eventstore.server.client import Server
 from ci_eventstore.writer import log_writer
 from ci_eventstore.writer.chunk_sender import LOST_LINE
 from ci_eventstore.writer.log_writer import WriterSettings

@@ -10,15 +10,15 @@ import pytest
 from redis.asyncio import connection as redis_connection
 
 from ci_common.models import Job, JobEvent
-from ci_eventstore.claims import holders
-from ci_eventstore.claims.holders import Holders
+from ci_eventstore.connection import background
+from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.exchange import StreamExchange
+from ci_eventstore.connection.outage_log import Outages
 from ci_eventstore.following import hub
 from ci_eventstore.following.hub import Hub
+from ci_eventstore.queues import holders
+from ci_eventstore.queues.holders import Holders
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.server import background
-from ci_eventstore.server.client import Server
-from ci_eventstore.server.exchange import StreamExchange
-from ci_eventstore.server.outage_log import Outages
 from tests.waiting import wait_until
 
 logger = logging.getLogger("ci_eventstore.tests")

@@ -5,12 +5,12 @@ import asyncio
 import pytest
 
 from ci_common.models import Job
-from ci_eventstore.claims.store import ClaimStore
+from ci_eventstore.connection.client import Server
 from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings
 from ci_eventstore.errors import StoreFullError
 from ci_eventstore.following import hub
+from ci_eventstore.queues.store import ClaimStore
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.server.client import Server
 from tests.integration.store.test_controller import log_of
 from tests.servers import RealServer
 

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from ci_common.errors import JobNotFoundError
 from ci_common.models import Job, JobEvent, utc_now
+from ci_eventstore.connection.client import Server
 from ci_eventstore.controllers.claimed_job import ClaimedJob
 from ci_eventstore.errors import AcknowledgedEventsLostError
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.server.client import Server
 from ci_eventstore.writer.chunk_sender import LOST_LINE
 from ci_eventstore.writer.log_writer import LogWriter, WriterSettings
 from tests.examples import examples

@@ -8,14 +8,14 @@ from datetime import UTC, datetime
 import pytest
 
 from ci_common.models import Job, JobEvent
-from ci_eventstore.claims.claim import Claimed
+from ci_eventstore.connection.client import Server
 from ci_eventstore.events.append import append
 from ci_eventstore.events.batch import encode_logs
 from ci_eventstore.events.caller import Call
 from ci_eventstore.events.codec import mark_of
 from ci_eventstore.keys import Keys
+from ci_eventstore.queues.claim import Claimed
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.server.client import Server
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 #: Of the log event "hi" at that time.

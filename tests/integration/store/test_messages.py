@@ -4,8 +4,8 @@ import asyncio
 
 from redis.asyncio import Redis
 
-from ci_eventstore.server.client import Server
-from ci_eventstore.server.deployments import from_url
+from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.deployments import from_url
 from tests.fault_proxy import FaultProxy
 from tests.servers import RealServer
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from ci_eventstore.claims.store import PEEK
+from ci_eventstore.connection.client import Server
 from ci_eventstore.errors import StoreUnavailableError
 from ci_eventstore.jobs.create import CREATE
+from ci_eventstore.queues.store import PEEK
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.server.client import Server
 from tests.fault_proxy import Fault, FaultProxy
 from tests.integration.store.offers import (
     FAULTS,

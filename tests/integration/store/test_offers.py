@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from ci_common.models import Job, utc_now
-from ci_eventstore.claims.claimer import Heard
-from ci_eventstore.claims.store import PEEK
+from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.scripts import Script
 from ci_eventstore.errors import StoreUnavailableError
+from ci_eventstore.queues.claimer import Heard
+from ci_eventstore.queues.store import PEEK
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.server.client import Server
-from ci_eventstore.server.scripts import Script
 from tests.integration.store.offers import (
     CLOCK,
     DISPATCH,
@@ -43,7 +43,7 @@ async def test_a_new_job_goes_to_whoever_waits(repository: RedisJobRepository, s
     assert job is not None
     assert job == claimed.job
     assert (job.status, [*job.events]) == ("running", [])
-    assert claimed.state.but() == (await repository._store.jobs.state("a1"))
+    assert claimed.state.but() == (await repository._engine.jobs.state("a1"))
     [group] = await server.read("XINFO", "GROUPS", DISPATCH)
     fields = dict(zip(group[::2], group[1::2], strict=True))
     assert (fields[b"pending"], fields[b"lag"]) == (1, 0)

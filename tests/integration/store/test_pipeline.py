@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import pytest
 
+from ci_eventstore.connection import connections
+from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.deployments import from_url
+from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.errors import NotInitializedError, StoreUnavailableError
-from ci_eventstore.server import connections
-from ci_eventstore.server.client import Server
-from ci_eventstore.server.deployments import from_url
-from ci_eventstore.server.scripts import load_script
 from tests.fault_proxy import Fault, FaultProxy, always
 from tests.servers import RealServer
 

@@ -8,9 +8,9 @@ import pytest
 
 from ci_common.errors import JobNotFoundError
 from ci_common.models import APIKey, Job, JobEvent, User
+from ci_eventstore.connection.client import Server
 from ci_eventstore.errors import NotInitializedError, ProjectionMissingError, StreamDamagedError
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.server.client import Server
 from tests.examples import is_thorough
 from tests.servers import RealServer
 

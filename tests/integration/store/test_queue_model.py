@@ -8,10 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ci_common.models import Job, utc_now
-from ci_eventstore.claims.claim import Claim
+from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.deployments import from_url
+from ci_eventstore.queues.claim import Claim
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.server.client import Server
-from ci_eventstore.server.deployments import from_url
 from tests.examples import examples
 from tests.servers import RealServer
 

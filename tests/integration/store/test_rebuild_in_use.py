@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from ci_common.models import APIKey, Job, JobStatus, User, utc_now
+from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.replies import Reply
 from ci_eventstore.keys import Keys, jobs_key, listing_member
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.server.client import Server
-from ci_eventstore.server.replies import Reply
 from tests.servers import RealServer
 
 PROGRAM = Path(__file__).with_name("rebuild_program.py")

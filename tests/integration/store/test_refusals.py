@@ -10,6 +10,10 @@ import pytest
 from redis.asyncio import Redis
 
 from ci_common.models import Job, JobEvent
+from ci_eventstore.connection import client
+from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.deployments import from_url
+from ci_eventstore.engine import INITIALIZE
 from ci_eventstore.errors import (
     AuthenticationError,
     MissingRightsError,
@@ -19,10 +23,6 @@ from ci_eventstore.errors import (
     UnsuitableServerError,
 )
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.server import client
-from ci_eventstore.server.client import Server
-from ci_eventstore.server.deployments import from_url
-from ci_eventstore.store import INITIALIZE
 from tests.fault_proxy import Fault, FaultProxy, at
 from tests.integration.store.refusals import PASSING, State, setting, without_replicas
 from tests.servers import RealServer, find_redis7, find_valkey

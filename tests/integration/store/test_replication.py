@@ -9,9 +9,9 @@ import pytest
 from redis.asyncio import Redis
 
 from ci_common.models import Job, JobEvent, utc_now
+from ci_eventstore.connection import client
 from ci_eventstore.errors import AcknowledgedEventsLostError, ConfigurationError, NotReplicatedError, StreamDamagedError
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.server import client
 from ci_eventstore.writer.chunk_sender import LOST_LINE
 from ci_eventstore.writer.log_writer import WriterSettings
 from tests.fault_proxy import FaultProxy

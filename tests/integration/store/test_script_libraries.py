@@ -8,10 +8,10 @@ from typing import Any
 import msgpack
 import pytest
 
+from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.scripts import Script, load_libraries
 from ci_eventstore.events.codec import decode
 from ci_eventstore.events.records import Fact, FactType
-from ci_eventstore.server.client import Server
-from ci_eventstore.server.scripts import Script, load_libraries
 
 JOB, LEASES = "{ci:0}:job:a", "{ci:0}:leases:q"
 

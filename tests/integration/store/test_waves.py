@@ -5,10 +5,10 @@ import asyncio
 import pytest
 
 from ci_common.models import Job
+from ci_eventstore.connection.client import Server
 from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings
 from ci_eventstore.controllers.controller import WAVES
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.server.client import Server
 
 LEASES = "{ci:0}:leases:default"
 MANY = ControllerSettings(concurrency=64, grace_seconds=0.2)

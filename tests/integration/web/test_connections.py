@@ -14,8 +14,8 @@ from fastapi.middleware.gzip import GZipMiddleware
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 
 from ci_common.models import Job, JobEvent, utc_now
+from ci_eventstore.connection.outage_log import Outages
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.server.outage_log import Outages
 from ci_eventstore.web import connections, create_app, log_text
 from ci_eventstore.web.server import Service, server_config
 from tests.integration.store.conftest import find_server, own

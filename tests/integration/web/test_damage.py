@@ -6,8 +6,8 @@ import httpx
 import pytest
 
 from ci_common.models import Job, JobEvent
+from ci_eventstore.connection.client import Server
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.server.client import Server
 
 ROUTES = ("", "/log", "/log?tail=3", "/events", "/events?after=1", "/stream?from_beginning=true", "/stream")
 DAMAGE = [

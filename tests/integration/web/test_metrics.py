@@ -8,10 +8,10 @@ import httpx
 import pytest
 
 from ci_common.models import Job, utc_now
-from ci_eventstore.claims import queue_names
-from ci_eventstore.claims.queue_names import UsedQueues
+from ci_eventstore.connection.client import Server
+from ci_eventstore.queues import queue_names
+from ci_eventstore.queues.queue_names import UsedQueues
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.server.client import Server
 from ci_eventstore.web import WebSettings, create_app, metrics
 from tests.integration.store.conftest import find_server, own
 from tests.integration.web.serving import Account, Served, create_account, serve

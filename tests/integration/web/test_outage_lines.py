@@ -9,11 +9,11 @@ import httpx
 import pytest
 
 from ci_common.models import Job, JobEvent
+from ci_eventstore.connection import client as store_client
+from ci_eventstore.connection import connections
 from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings
 from ci_eventstore.following import hub
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.server import client as store_client
-from ci_eventstore.server import connections
 from ci_eventstore.web import WebSettings, create_app, stream_response
 from tests.integration.store.conftest import find_server, own
 from tests.integration.web.serving import Account, Served, create_account, read_lines, serve_as_cli

@@ -12,6 +12,7 @@ from benchmarks.servers import FILE_SETTINGS, running, server_binaries
 
 FRAMES = b"""retry: 2000
 event: state
+id: 0
 data: {"type": "state"}
 
 : ping
@@ -47,13 +48,13 @@ def test_a_response_that_was_cut_off_is_refused() -> None:
 
 @pytest.mark.parametrize("newline", [b"\n", b"\r\n"])
 def test_a_log_is_read_from_frames(newline: bytes) -> None:
-    """Comments and events without an id are no part of the log."""
+    """Comments and what has a name are no part of the log, with or without an id."""
     assert log_of(FRAMES.replace(b"\n", newline)) == ("one\n", 2)
 
 
 def test_a_hole_in_a_stream_is_found() -> None:
     """A stream that lacks an event is refused."""
-    with pytest.raises(ValueError, match="event 2 comes behind 0"):
+    with pytest.raises(ValueError, match="event 2 comes after 0"):
         log_of(FRAMES.replace(b"id: 1\n", b""))
 
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from ci_common import JobEvent
 from ci_common.errors import JobNotFoundError
 from ci_eventstore.cli.job_log import JobLog
+from ci_eventstore.connection.outage_log import Outages
 from ci_eventstore.errors import LogNotStoredError
 from ci_eventstore.events.caller import Call, Caller, Ledger
-from ci_eventstore.server.outage_log import Outages
 from ci_eventstore.writer.log_writer import LogWriter, WriterSettings
 from ci_eventstore.writer.losses import note_of
 from tests.waiting import wait_until

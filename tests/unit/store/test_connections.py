@@ -6,8 +6,8 @@ import pytest
 from redis.asyncio.connection import Connection
 from redis.driver_info import DriverInfo
 
-from ci_eventstore.server.connections import client_of
-from ci_eventstore.server.deployments import Deployment
+from ci_eventstore.connection.connections import client_of
+from ci_eventstore.connection.deployments import Deployment
 
 
 def test_connections_look_up_the_version_of_redis_py_once(monkeypatch: pytest.MonkeyPatch) -> None:

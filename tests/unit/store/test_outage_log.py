@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from ci_eventstore.server.outage_log import MOST_KINDS, OutageLog, Outages
+from ci_eventstore.connection.outage_log import MOST_KINDS, OutageLog, Outages
 
 
 def test_a_failure_is_logged_once_then_each_minute(
@@ -12,7 +12,7 @@ def test_a_failure_is_logged_once_then_each_minute(
 ) -> None:
     """And that it is over; another one a minute later is logged at once again, one that comes sooner isn't."""
     now = [100.0]
-    monkeypatch.setattr("ci_eventstore.server.outage_log.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("ci_eventstore.connection.outage_log.time.monotonic", lambda: now[0])
     log = OutageLog(logging.getLogger("ci_eventstore.test"), "it fails: %s", "it works")
     log.worked()
     for _ in range(130):
@@ -32,7 +32,7 @@ def test_where_some_fail_and_others_succeed_there_is_one_line_a_minute(
 ) -> None:
     """Each success isn't the end of an outage, and each failure isn't the beginning of one."""
     now = [100.0]
-    monkeypatch.setattr("ci_eventstore.server.outage_log.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("ci_eventstore.connection.outage_log.time.monotonic", lambda: now[0])
     log = OutageLog(logging.getLogger("ci_eventstore.test"), "it fails: %s", "it works")
     for _ in range(1300):
         log.failed("away")
@@ -60,7 +60,7 @@ def test_a_failure_that_is_over_at_once_isnt_logged(
 ) -> None:
     """Nor that it is over."""
     now = [100.0]
-    monkeypatch.setattr("ci_eventstore.server.outage_log.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("ci_eventstore.connection.outage_log.time.monotonic", lambda: now[0])
     log = OutageLog(logging.getLogger("ci_eventstore.test"), "it fails: %s", "it works", after_seconds=5)
     for seconds in (0, 4, 0, 6):
         log.failed("away")

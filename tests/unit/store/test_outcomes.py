@@ -16,6 +16,10 @@ from redis import exceptions
 from redis.asyncio.connection import DefaultParser
 
 import ci_eventstore
+from ci_eventstore.connection.connections import _parser_of
+from ci_eventstore.connection.failures import note_unreached, outcome_of, reply_of, translate
+from ci_eventstore.connection.outcomes import REPLIES, Effect, Kind, Outcome, Patience, Renew, of_reply
+from ci_eventstore.connection.retry import PAUSES_SECONDS, Tries
 from ci_eventstore.errors import (
     AuthenticationError,
     EmbeddedServerError,
@@ -27,10 +31,6 @@ from ci_eventstore.errors import (
     StoreUnavailableError,
     UnsuitableServerError,
 )
-from ci_eventstore.server.connections import _parser_of
-from ci_eventstore.server.failures import note_unreached, outcome_of, reply_of, translate
-from ci_eventstore.server.outcomes import REPLIES, Effect, Kind, Outcome, Patience, Renew, of_reply
-from ci_eventstore.server.retry import PAUSES_SECONDS, Tries
 
 IN_SCRIPT = " script: 9b5392298490cbd7955ec51802fb5928e415a02d, on @user_script:1."
 IN_VALKEYS_SCRIPT = " script: on @user_script:1."

@@ -7,9 +7,9 @@ from typing import Any, cast
 import pytest
 from redis.asyncio.connection import ConnectionPool
 
-from ci_eventstore.server import pipeline
-from ci_eventstore.server.exchange import Waiting
-from ci_eventstore.server.pipeline import Pipeline
+from ci_eventstore.connection import pipeline
+from ci_eventstore.connection.exchange import Waiting
+from ci_eventstore.connection.pipeline import Pipeline
 
 
 class FakeConnection:

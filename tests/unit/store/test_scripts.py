@@ -9,7 +9,7 @@ import pytest
 from lupa import lua51  # type: ignore[import-untyped]
 
 import ci_eventstore
-from ci_eventstore.server.scripts import load_libraries, load_script
+from ci_eventstore.connection.scripts import load_libraries, load_script
 
 SRC = Path(ci_eventstore.__file__).parent
 SCRIPTS = sorted(path for path in SRC.rglob("*.lua") if path.parent.name != "lua" and path.name != "deadline.lua")

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from ci_eventstore.connection.connections import client_of
+from ci_eventstore.connection.deployments import from_url
 from ci_eventstore.errors import ConfigurationError
-from ci_eventstore.server.connections import client_of
-from ci_eventstore.server.deployments import from_url
 
 #: Letters that stand nowhere else in the URLs, and what has a meaning in one.
 SECRETS = st.text("XYZ:/?#[]@%&= ", min_size=2, max_size=12).filter(lambda text: bool(re.search("[XYZ]{2}", text)))

@@ -167,15 +167,15 @@ def test_the_place_of_one_import(tmp_path: Path, text: str, late: bool, inevitab
     [
         (
             {
-                "ci_eventstore/__init__.py": "from .store import Store",
-                "ci_eventstore/store.py": "from ci_eventstore import keys",
-                "ci_eventstore/keys.py": "def name():\n    from ci_eventstore import Store",
+                "ci_eventstore/__init__.py": "from .engine import Engine",
+                "ci_eventstore/engine.py": "from ci_eventstore import keys",
+                "ci_eventstore/keys.py": "def name():\n    from ci_eventstore import Engine",
             },
-            {"ci_eventstore", "ci_eventstore.store", "ci_eventstore.keys"},
+            {"ci_eventstore", "ci_eventstore.engine", "ci_eventstore.keys"},
         ),
         (
             {
-                "ci_eventstore/jobs/__init__.py": "from ci_eventstore.jobs.store import Store",
+                "ci_eventstore/jobs/__init__.py": "from ci_eventstore.jobs.store import JobStore",
                 "ci_eventstore/jobs/store.py": "from ci_eventstore.reader import Reader",
                 "ci_eventstore/jobs/state.py": "import json",
                 "ci_eventstore/reader.py": "from ci_eventstore.jobs.state import State",
@@ -184,8 +184,8 @@ def test_the_place_of_one_import(tmp_path: Path, text: str, late: bool, inevitab
         ),
         (
             {
-                "ci_eventstore/__init__.py": "from ci_eventstore.store import Store",
-                "ci_eventstore/store.py": "from ci_eventstore.keys import Keys",
+                "ci_eventstore/__init__.py": "from ci_eventstore.engine import Engine",
+                "ci_eventstore/engine.py": "from ci_eventstore.keys import Keys",
                 "ci_eventstore/keys.py": "import json",
             },
             set(),

@@ -8,9 +8,9 @@ from tests.unit.structure.source import Module, source_modules
 #: Functions that start a task by themselves, with who sees the error that ends it. All others go through
 #: `server.background.begin`, which logs it, or are a `TaskGroup`'s.
 OWNERS: Mapping[str, str] = {
-    "ci_eventstore.claims.completions:complete": "those who wait for their completions",
-    "ci_eventstore.claims.holders:watched": "nobody: the loop logs it, and goes on",
-    "ci_eventstore.claims.lost_jobs:watch": "nobody: the loop logs it, and lets go of the job",
+    "ci_eventstore.queues.completions:complete": "those who wait for their completions",
+    "ci_eventstore.queues.holders:watched": "nobody: the loop logs it, and goes on",
+    "ci_eventstore.queues.lost_jobs:watch": "nobody: the loop logs it, and lets go of the job",
     "ci_eventstore.controllers.command_handler:__init__": "`is_over_within`, `raise_failure` and `_execute`",
     "ci_eventstore.controllers.command_handler:_unpack": "whoever waits for it in the same function",
     "ci_eventstore.controllers.handlers:_grace": "nobody: waiting for an event can't fail",
@@ -21,11 +21,11 @@ OWNERS: Mapping[str, str] = {
     "ci_eventstore.following.job_reader:start": "the followers of its feed",
     "ci_eventstore.following.pages:read": "those who wait for the page",
     "ci_eventstore.processes.finishing:finish": "whoever waits for it in the same function",
-    "ci_eventstore.server.background:begin": "the log",
-    "ci_eventstore.server.exchange:send": "those who wait for replies",
-    "ci_eventstore.server.pipeline:_send": "those who wait for replies",
-    "ci_eventstore.server.subscription:_start_sender": "nobody: it logs it, and the reader begins again",
-    "ci_eventstore.server.subscription:listen": "nobody: the loop logs it, and goes on",
+    "ci_eventstore.connection.background:begin": "the log",
+    "ci_eventstore.connection.exchange:send": "those who wait for replies",
+    "ci_eventstore.connection.pipeline:_send": "those who wait for replies",
+    "ci_eventstore.connection.subscription:_start_sender": "nobody: it logs it, and the reader begins again",
+    "ci_eventstore.connection.subscription:listen": "nobody: the loop logs it, and goes on",
     "ci_eventstore.web.stream_response:_ends_when_gone": "nobody: it logs it, and ends the stream",
     "ci_eventstore.writer.log_writer:open": "whoever writes next: a callback notes how the sender has ended",
 }

@@ -17,9 +17,9 @@ import pytest
 
 from ci_common.errors import JobNotFoundError
 from ci_common.models import JobEvent
+from ci_eventstore.connection.outage_log import Outages
 from ci_eventstore.errors import LogNotStoredError
 from ci_eventstore.events.caller import Call, Caller, Ledger
-from ci_eventstore.server.outage_log import Outages
 from ci_eventstore.writer.log_writer import LogWriter, WriterSettings
 from ci_eventstore.writer.masking import PreparedSecrets
 

@@ -9,19 +9,19 @@ from weakref import WeakSet
 from redis import exceptions
 from redis.asyncio import Redis
 
+from ci_eventstore.connection.connections import RenewablePool, client_of
+from ci_eventstore.connection.counters import Counters
+from ci_eventstore.connection.deployments import Deployment
+from ci_eventstore.connection.failures import outcome_of, translate, words_of
+from ci_eventstore.connection.outage_log import OutageLog
+from ci_eventstore.connection.outcomes import Kind, Outcome, Patience, Renew
+from ci_eventstore.connection.pipeline import Pipeline
+from ci_eventstore.connection.replies import Reply
+from ci_eventstore.connection.retry import Tries
+from ci_eventstore.connection.subscription import Subscription
 from ci_eventstore.errors import NotInitializedError
-from ci_eventstore.server.connections import RenewablePool, client_of
-from ci_eventstore.server.counters import Counters
-from ci_eventstore.server.deployments import Deployment
-from ci_eventstore.server.failures import outcome_of, translate, words_of
-from ci_eventstore.server.outage_log import OutageLog
-from ci_eventstore.server.outcomes import Kind, Outcome, Patience, Renew
-from ci_eventstore.server.pipeline import Pipeline
-from ci_eventstore.server.replies import Reply
-from ci_eventstore.server.retry import Tries
-from ci_eventstore.server.subscription import Subscription
 
-logger = logging.getLogger("ci_eventstore.server")
+logger = logging.getLogger("ci_eventstore.connection")
 
 COMMAND_CONNECTIONS = 32
 LISTENING_CONNECTIONS = 1000

@@ -7,7 +7,7 @@ from typing import Any
 from hiredis import Reader
 from redis import exceptions
 
-from ci_eventstore.server.replies import Reply
+from ci_eventstore.connection.replies import Reply
 
 #: What a reader says until a reply is complete.
 _INCOMPLETE = object()

@@ -5,10 +5,10 @@ from typing import cast
 
 from redis import exceptions
 
-from ci_eventstore.server.failures import outcome_of
-from ci_eventstore.server.link import Link
-from ci_eventstore.server.outcomes import Kind
-from ci_eventstore.server.replies import Reply
+from ci_eventstore.connection.failures import outcome_of
+from ci_eventstore.connection.link import Link
+from ci_eventstore.connection.outcomes import Kind
+from ci_eventstore.connection.replies import Reply
 
 
 async def try_each(link: Link, commands: Sequence[Sequence[str]]) -> list[Reply | exceptions.RedisError]:

@@ -36,7 +36,7 @@ def load_script(package: str, name: str, constants: Mapping[str, int | Sequence[
         end = re.search(rf"^ {{0,{len(indent) - 1}}}\S", after, re.MULTILINE) if indent else None
         library = _without_unused(load_libraries(line[2]), after[: end.start()] if end else after)
         script = script[: line.start()] + textwrap.indent(library, indent) + after
-    source = _read("ci_eventstore.server", "deadline.lua") + head + script
+    source = _read("ci_eventstore.connection", "deadline.lua") + head + script
     return Script(name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
 
 

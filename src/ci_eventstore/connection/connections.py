@@ -14,9 +14,9 @@ from redis.backoff import NoBackoff
 from redis.driver_info import DriverInfo
 from redis.maint_notifications import MaintNotificationsConfig
 
-from ci_eventstore.server.deployments import Deployment
-from ci_eventstore.server.failures import note_reply, note_unreached, reply_of
-from ci_eventstore.server.reply_stream import transport_of
+from ci_eventstore.connection.deployments import Deployment
+from ci_eventstore.connection.failures import note_reply, note_unreached, reply_of
+from ci_eventstore.connection.reply_stream import transport_of
 
 #: Set on every connection, whatever the URL or the given client says.
 PINNED: dict[str, Any] = {

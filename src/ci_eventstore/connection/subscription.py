@@ -8,12 +8,12 @@ from typing import Any
 from redis import exceptions
 from redis.asyncio.connection import ConnectionPool
 
-from ci_eventstore.server.outage_log import Outages
-from ci_eventstore.server.replies import Reply
-from ci_eventstore.server.reply_stream import ReplyStream, transport_of
-from ci_eventstore.server.retry import pauses
+from ci_eventstore.connection.outage_log import Outages
+from ci_eventstore.connection.replies import Reply
+from ci_eventstore.connection.reply_stream import ReplyStream, transport_of
+from ci_eventstore.connection.retry import pauses
 
-logger = logging.getLogger("ci_eventstore.server")
+logger = logging.getLogger("ci_eventstore.connection")
 
 #: After so long without a word the server is asked for one; after as long again the connection counts as dead.
 PING_SECONDS = 5.0

@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from ci_eventstore.claims.claim import Claim
-from ci_eventstore.claims.store import ClaimStore
+from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.deployments import Deployment
+from ci_eventstore.connection.outage_log import OutageLog
 from ci_eventstore.errors import OutcomeUnknownError, StoreError, StoreUnavailableError
 from ci_eventstore.keys import Keys
-from ci_eventstore.server.client import Server
-from ci_eventstore.server.deployments import Deployment
-from ci_eventstore.server.outage_log import OutageLog
+from ci_eventstore.queues.claim import Claim
+from ci_eventstore.queues.store import ClaimStore
 
 logger = logging.getLogger("ci_eventstore.controllers")
 

@@ -8,8 +8,8 @@ import asyncio
 import logging
 
 from ci_common.errors import RepositoryError
-from ci_eventstore.claims.claim import CANCELLER, Claimed
-from ci_eventstore.claims.store import ClaimStore
+from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.replies import as_text_map
 from ci_eventstore.errors import StoreFormatError
 from ci_eventstore.events.codec import decode
 from ci_eventstore.events.records import Fact
@@ -17,8 +17,8 @@ from ci_eventstore.jobs.commands import Cancel, Command, Fail
 from ci_eventstore.jobs.state import JobState
 from ci_eventstore.jobs.store import JobStore
 from ci_eventstore.keys import Keys
-from ci_eventstore.server.client import Server
-from ci_eventstore.server.replies import as_text_map
+from ci_eventstore.queues.claim import CANCELLER, Claimed
+from ci_eventstore.queues.store import ClaimStore
 
 logger = logging.getLogger("ci_eventstore.jobs")
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ci_eventstore.server.outcomes import Effect, Outcome, Patience
+from ci_eventstore.connection.outcomes import Effect, Outcome, Patience
 
 #: The pause before each further try; the last one repeats.
 PAUSES_SECONDS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.0)

@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 from redis import exceptions
 
-from ci_eventstore.server.replies import Reply
-from ci_eventstore.server.reply_stream import ReplyStream, transport_of
+from ci_eventstore.connection.replies import Reply
+from ci_eventstore.connection.reply_stream import ReplyStream, transport_of
 
 #: A command as the server reads it, and who waits for its reply.
 Waiting = tuple[bytes, asyncio.Future[Reply]]

@@ -9,11 +9,11 @@ from hiredis import pack_command
 from redis import exceptions
 from redis.asyncio.connection import ConnectionPool
 
-from ci_eventstore.server.background import begin
-from ci_eventstore.server.exchange import Exchange, Waiting, exchange_on, fail
-from ci_eventstore.server.replies import Reply
+from ci_eventstore.connection.background import begin
+from ci_eventstore.connection.exchange import Exchange, Waiting, exchange_on, fail
+from ci_eventstore.connection.replies import Reply
 
-logger = logging.getLogger("ci_eventstore.server")
+logger = logging.getLogger("ci_eventstore.connection")
 
 
 class Pipeline:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from ci_common.models import JobEvent, JobStatus, Outcome
-from ci_eventstore.claims.claim import Claimed
+from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.errors import OutcomeUnknownError
 from ci_eventstore.events.caller import Ledger
 from ci_eventstore.events.codec import encode_event
@@ -15,8 +16,7 @@ from ci_eventstore.events.flusher import fail_all
 from ci_eventstore.events.log_index import INDEX_BYTES, INDEX_EVENTS
 from ci_eventstore.jobs.state import encode_field
 from ci_eventstore.keys import QueueKeys, jobs_key, keys_of_completion, listing_member
-from ci_eventstore.server.client import Server
-from ci_eventstore.server.scripts import load_script
+from ci_eventstore.queues.claim import Claimed
 
 #: Longer than a call may take effect, or be repeated, after its first try.
 LAST_CALL_MS = 3_600_000

@@ -8,6 +8,16 @@ from typing import cast
 
 from redis import exceptions
 
+from ci_eventstore.connection.clock import ClockReading
+from ci_eventstore.connection.deployments import Deployment
+from ci_eventstore.connection.failures import outcome_of
+from ci_eventstore.connection.link import Link
+from ci_eventstore.connection.outage_log import Outages
+from ci_eventstore.connection.outcomes import Cause, Kind, Outcome, Patience, Renew
+from ci_eventstore.connection.pipeline import Pipeline
+from ci_eventstore.connection.replies import Reply, as_info, as_map, as_texts, checked_type, is_unicode
+from ci_eventstore.connection.scripts import Script
+from ci_eventstore.connection.subscription import Subscription
 from ci_eventstore.errors import (
     MissingRightsError,
     NotReplicatedError,
@@ -16,16 +26,6 @@ from ci_eventstore.errors import (
     StoreError,
     StoreUnavailableError,
 )
-from ci_eventstore.server.clock import ClockReading
-from ci_eventstore.server.deployments import Deployment
-from ci_eventstore.server.failures import outcome_of
-from ci_eventstore.server.link import Link
-from ci_eventstore.server.outage_log import Outages
-from ci_eventstore.server.outcomes import Cause, Kind, Outcome, Patience, Renew
-from ci_eventstore.server.pipeline import Pipeline
-from ci_eventstore.server.replies import Reply, as_info, as_map, as_texts, checked_type, is_unicode
-from ci_eventstore.server.scripts import Script
-from ci_eventstore.server.subscription import Subscription
 
 #: How long a command is tried again while the server can't be reached; a restart or a failover takes less.
 PATIENCE_SECONDS = 20.0

@@ -14,15 +14,15 @@ from contextlib import asynccontextmanager
 from ci_common.errors import JobAlreadyExistsError, RepositoryError
 from ci_common.models import Job, utc_now
 from ci_common.validation import check_job
-from ci_eventstore.claims.claim import Claim
-from ci_eventstore.claims.lost_jobs import LostJobs
+from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.events.records import Fact, FactType
 from ci_eventstore.jobs.store import JobStore
 from ci_eventstore.keys import NO_QUEUE, JobKeys, Keys
-from ci_eventstore.server.client import Server
-from ci_eventstore.server.scripts import load_script
+from ci_eventstore.queues.claim import Claim
+from ci_eventstore.queues.lost_jobs import LostJobs
 
-logger = logging.getLogger("ci_eventstore.claims")
+logger = logging.getLogger("ci_eventstore.queues")
 
 #: The part of the shortest lease after which to look again, and how often to look while no job is held.
 LOOK_PART = 0.25

@@ -8,22 +8,22 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from ci_common.models import JobStatus, utc_now
-from ci_eventstore.claims.claim import GONE_MS, Claim, Claimed
-from ci_eventstore.claims.completions import Completions
-from ci_eventstore.claims.offer import Offer, as_claimed
-from ci_eventstore.claims.overview import QueueOverview, read_overviews
-from ci_eventstore.claims.queue_names import queue_names
+from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.replies import Reply, as_text, as_texts
+from ci_eventstore.connection.scripts import load_script
+from ci_eventstore.connection.subscription import Subscription
 from ci_eventstore.errors import ProjectionDamagedError, StoreError
 from ci_eventstore.events.caller import Ledger
 from ci_eventstore.events.codec import encode_time
 from ci_eventstore.jobs.state import CLAIMED_FIELDS, claimed_state, encode_field, from_hash
 from ci_eventstore.keys import Keys, QueueKeys, jobs_key, keys_of_claim, member_job_id
-from ci_eventstore.server.client import Server
-from ci_eventstore.server.replies import Reply, as_text, as_texts
-from ci_eventstore.server.scripts import load_script
-from ci_eventstore.server.subscription import Subscription
+from ci_eventstore.queues.claim import GONE_MS, Claim, Claimed
+from ci_eventstore.queues.completions import Completions
+from ci_eventstore.queues.offer import Offer, as_claimed
+from ci_eventstore.queues.overview import QueueOverview, read_overviews
+from ci_eventstore.queues.queue_names import queue_names
 
-logger = logging.getLogger("ci_eventstore.claims")
+logger = logging.getLogger("ci_eventstore.queues")
 
 PEEK = load_script(__package__, "peek", {"OFFERED_TTL_MS": 86_400_000})
 CLAIM = load_script(__package__, "claim", {"CALLS_TTL_MS": 86_400_000, "CLAIMED_FIELDS": CLAIMED_FIELDS.split()})

@@ -7,6 +7,7 @@ from socket import gaierror
 
 from redis import exceptions
 
+from ci_eventstore.connection.outcomes import Cause, Kind, Outcome, Silence, of_reply, of_silence
 from ci_eventstore.errors import (
     AuthenticationError,
     EmbeddedServerError,
@@ -18,7 +19,6 @@ from ci_eventstore.errors import (
     StoreUnavailableError,
     UnsuitableServerError,
 )
-from ci_eventstore.server.outcomes import Cause, Kind, Outcome, Silence, of_reply, of_silence
 
 _NO_CONNECTION = (ConnectionRefusedError, FileNotFoundError, PermissionError, gaierror)
 #: What a reply of a script ends with: where in the script it happened.

@@ -11,9 +11,9 @@ from redis import RedisError
 from redis.asyncio import Redis
 from redis.asyncio.connection import Connection
 
+from ci_eventstore.connection import urls
 from ci_eventstore.embedded import EmbeddedConnection, EmbeddedServer
 from ci_eventstore.errors import ConfigurationError
-from ci_eventstore.server import urls
 
 URL_VARIABLE = "CI_EVENTSTORE_URL"
 #: Names a file that holds the URL.

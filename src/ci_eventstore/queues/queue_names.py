@@ -4,11 +4,11 @@ import math
 import time
 from contextlib import suppress
 
-from ci_eventstore.claims.overview import QueueOverview, read_overviews
+from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.replies import as_texts
 from ci_eventstore.errors import MissingRightsError, ReadOnlyAccessError
 from ci_eventstore.keys import Keys, QueueKeys, queues_key
-from ci_eventstore.server.client import Server
-from ci_eventstore.server.replies import as_texts
+from ci_eventstore.queues.overview import QueueOverview, read_overviews
 
 #: A queue whose name was forgotten is looked at for so long: a process that noted the name shortly before may still put
 #: jobs into it without noting it again.

@@ -1,4 +1,4 @@
-"""The open stores of one repository: one for each event loop that uses it."""
+"""The engines of one repository: one for each event loop that uses it."""
 
 import asyncio
 import logging
@@ -11,31 +11,31 @@ from dataclasses import dataclass, replace
 from functools import cache
 from weakref import WeakSet
 
+from ci_eventstore.connection import background
+from ci_eventstore.connection.deployments import Deployment
+from ci_eventstore.engine import Engine
 from ci_eventstore.errors import NotInitializedError, OtherEventLoopError
 from ci_eventstore.keys import Keys
 from ci_eventstore.loop_locks import LoopLocks
-from ci_eventstore.server import background
-from ci_eventstore.server.deployments import Deployment
 from ci_eventstore.settings import Settings
-from ci_eventstore.store import Store
 
 logger = logging.getLogger("ci_eventstore")
 
 
 @dataclass(eq=False, slots=True)
 class _Place:
-    """A store in its event loop."""
+    """An engine in its event loop."""
 
-    store: Store
-    #: Suspended; the loop closes it when it ends, and so the store.
+    engine: Engine
+    #: Suspended; the loop closes it when it ends, and so the engine.
     life: AsyncGenerator[None, None]
 
 
-class Stores:
-    """Opens and closes a store, and makes its parts anew for each further event loop.
+class Engines:
+    """Opens and closes an engine, and makes its parts anew for each further event loop.
 
     Connections, tasks, and whoever waits for something belong to the loop in which they were made. So each loop has a
-    store of its own, which is closed when the loop ends; the next one goes on after the writes of the last.
+    engine of its own, which is closed when the loop ends; the next one goes on after the writes of the last.
     """
 
     def __init__(self, deployment: Deployment, keys: Keys, settings: Settings) -> None:
@@ -46,20 +46,20 @@ class Stores:
         self._mutex = threading.Lock()
         self._places: dict[AbstractEventLoop, _Place] = {}
         self._opening = LoopLocks()
-        #: The store whose writes the next one goes on after; None: nothing is open.
-        self._last: Store | None = None
+        #: The engine whose writes the next one goes on after; None: nothing is open.
+        self._last: Engine | None = None
         _after_fork()
         _all.add(self)
 
     @property
-    def current(self) -> Store:
-        """The store of the running event loop; NotInitializedError, OtherEventLoopError."""
+    def current(self) -> Engine:
+        """The engine of the running event loop; NotInitializedError, OtherEventLoopError."""
         loop = asyncio.get_running_loop()
         place = self._places.get(loop)
-        return place.store if place is not None else self._another(loop)
+        return place.engine if place is not None else self._another(loop)
 
     async def open(self) -> None:
-        """Connect and check the server, if nothing is open yet; the errors of `Store.open`, OtherEventLoopError."""
+        """Connect and check the server, if nothing is open yet; the errors of `Engine.open`, OtherEventLoopError."""
         loop = asyncio.get_running_loop()
         if loop in self._places:
             return
@@ -71,8 +71,8 @@ class Stores:
                 self._another(loop)
                 return
             try:
-                store = await Store.open(self._shared, self._keys, self._settings)
-                life = self._begin(store, loop)
+                engine = await Engine.open(self._shared, self._keys, self._settings)
+                life = self._begin(engine, loop)
             except BaseException:
                 if self._last is None:
                     self.deployment.release()
@@ -80,7 +80,7 @@ class Stores:
             await anext(life)
 
     async def close(self) -> None:
-        """Close the store of this loop, and let other loops close theirs, which isn't waited for."""
+        """Close the engine of this loop, and let other loops close theirs, which isn't waited for."""
         loop = asyncio.get_running_loop()
         with self._mutex:
             places, self._places, self._last = self._places, {}, None
@@ -91,47 +91,47 @@ class Stores:
             _end_elsewhere(other, place)
         try:
             if own is not None:
-                await own.store.close()
+                await own.engine.close()
                 await own.life.aclose()
         finally:
             if self._last is None:
                 self.deployment.release()
 
-    def _another(self, loop: AbstractEventLoop) -> Store:
-        """Return the store of a loop that hasn't used the repository before."""
+    def _another(self, loop: AbstractEventLoop) -> Engine:
+        """Return the engine of a loop that hasn't used the repository before."""
         _check_no_parents(loop)
         with self._mutex:
             self._forget_ended()
             if self._last is None:
                 raise NotInitializedError
-            store = self._last.anew(self._shared, self._settings, goes_on=not self._places)
-        life = self._begin(store, loop)
+            engine = self._last.anew(self._shared, self._settings, goes_on=not self._places)
+        life = self._begin(engine, loop)
         # It runs to its first `yield`, without a wait, so that the loop knows of it.
         with suppress(StopIteration):
             life.asend(None).send(None)
-        return store
+        return engine
 
-    def _begin(self, store: Store, loop: AbstractEventLoop) -> AsyncGenerator[None, None]:
-        life = self._live(store, loop)
+    def _begin(self, engine: Engine, loop: AbstractEventLoop) -> AsyncGenerator[None, None]:
+        life = self._live(engine, loop)
         with self._mutex:
-            self._places[loop], self._last = _Place(store, life), store
+            self._places[loop], self._last = _Place(engine, life), engine
         return life
 
-    async def _live(self, store: Store, loop: AbstractEventLoop) -> AsyncGenerator[None, None]:
-        """Close a store when its event loop ends, which closes all generators that are suspended."""
+    async def _live(self, engine: Engine, loop: AbstractEventLoop) -> AsyncGenerator[None, None]:
+        """Close an engine when its event loop ends, which closes all generators that are suspended."""
         try:
             yield
         finally:
             with self._mutex:
                 # It may have been closed, and the loop have another one by now.
-                if (place := self._places.get(loop)) is not None and place.store is store:
+                if (place := self._places.get(loop)) is not None and place.engine is engine:
                     del self._places[loop]
-            await store.end()
+            await engine.end()
 
     def _forget_ended(self) -> None:
         """Let go of what belongs to loops that were closed without an end."""
         for loop in [loop for loop in self._places if loop.is_closed()]:
-            self._places.pop(loop).store.abandon()
+            self._places.pop(loop).engine.abandon()
 
     def forget_parents(self) -> None:
         """Leave to the parent of this process, made by fork, what is the parent's."""
@@ -142,28 +142,28 @@ class Stores:
 
 
 def _end_elsewhere(loop: AbstractEventLoop, place: _Place) -> None:
-    """Have a store closed by its own event loop, as soon as that runs; one that was closed can't."""
+    """Have an engine closed by its own event loop, as soon as that runs; one that was closed can't."""
     tasks = set[asyncio.Task[None]]()
 
     async def close() -> None:
-        await place.store.close()
+        await place.engine.close()
         await place.life.aclose()
 
     def begin() -> None:
-        task = background.begin(close(), logger, "closing a store of another event loop")
+        task = background.begin(close(), logger, "closing the engine of another event loop")
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
     try:
         loop.call_soon_threadsafe(begin)
     except RuntimeError:
-        place.store.abandon()
+        place.engine.abandon()
 
 
 #: What belongs to the parent of this process: it is never closed, since that would end it for the parent as well.
 _parents: list[_Place] = []
 _parents_loops: WeakSet[AbstractEventLoop] = WeakSet()
-_all: WeakSet[Stores] = WeakSet()
+_all: WeakSet[Engines] = WeakSet()
 
 
 def _check_no_parents(loop: AbstractEventLoop) -> None:
@@ -174,7 +174,7 @@ def _check_no_parents(loop: AbstractEventLoop) -> None:
 @cache
 def _after_fork() -> None:
     def forget() -> None:
-        for stores in list(_all):
-            stores.forget_parents()
+        for engines in list(_all):
+            engines.forget_parents()
 
     os.register_at_fork(after_in_child=forget)

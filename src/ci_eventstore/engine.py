@@ -1,4 +1,4 @@
-"""An open store: the server, checked, and the parts that work on it."""
+"""The composition root of an open repository: the server, checked, and the parts that work on it."""
 
 import asyncio
 import logging
@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 
 from ci_eventstore.accounts.sessions import SessionStore
 from ci_eventstore.accounts.store import AccountStore
-from ci_eventstore.claims.holders import Holders
-from ci_eventstore.claims.lost_jobs import LostJobs
-from ci_eventstore.claims.store import ClaimStore
+from ci_eventstore.connection.checks import check_server
+from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.deployments import Deployment
+from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.errors import StoreFormatError
 from ci_eventstore.events.flusher import Callers
 from ci_eventstore.events.reader import EventReader
@@ -18,11 +19,10 @@ from ci_eventstore.jobs.listings import Listings
 from ci_eventstore.jobs.store import JobStore
 from ci_eventstore.keys import Keys
 from ci_eventstore.projection.projections import Projections
+from ci_eventstore.queues.holders import Holders
+from ci_eventstore.queues.lost_jobs import LostJobs
+from ci_eventstore.queues.store import ClaimStore
 from ci_eventstore.rights import check_rights_to_read, check_rights_to_write
-from ci_eventstore.server.checks import check_server
-from ci_eventstore.server.client import Server
-from ci_eventstore.server.deployments import Deployment
-from ci_eventstore.server.scripts import load_script
 from ci_eventstore.settings import Settings
 from ci_eventstore.writer.time_limit import TimeLimit
 
@@ -37,7 +37,7 @@ INITIALIZE = load_script("ci_eventstore", "initialize")
 
 
 @dataclass(frozen=True, slots=True)
-class Store:
+class Engine:
     """The parts of one open repository."""
 
     keys: Keys
@@ -56,7 +56,7 @@ class Store:
     _closing: TimeLimit = field(default_factory=TimeLimit)
 
     @classmethod
-    async def open(cls, deployment: Deployment, keys: Keys, settings: Settings) -> "Store":
+    async def open(cls, deployment: Deployment, keys: Keys, settings: Settings) -> "Engine":
         """Connect, check the server and the data's format; StoreError."""
         is_read_only = settings.access == "read"
         server = Server(deployment, settings.replicas, is_read_only=is_read_only)
@@ -69,8 +69,8 @@ class Store:
             raise
         return cls._of(server, keys, settings, known)
 
-    def anew(self, deployment: Deployment, settings: Settings, *, goes_on: bool) -> "Store":
-        """Return the same store for another event loop, with nothing connected yet.
+    def anew(self, deployment: Deployment, settings: Settings, *, goes_on: bool) -> "Engine":
+        """Return the same parts for another event loop, with nothing connected yet.
 
         If it goes on, this one is used no more: its writes come after those of this one, whatever became of them.
         """
@@ -82,7 +82,7 @@ class Store:
     @classmethod
     def _of(
         cls, server: Server, keys: Keys, settings: Settings, known: str | None, before: Callers | None = None
-    ) -> "Store":
+    ) -> "Engine":
         incarnation = StoreIncarnation(server, keys)
         incarnation.known = known
         reader = EventReader(server)
