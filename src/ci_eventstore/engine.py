@@ -5,7 +5,6 @@ import logging
 from dataclasses import dataclass, field
 
 from ci_eventstore.accounts.sessions import SessionStore
-from ci_eventstore.accounts.store import AccountStore
 from ci_eventstore.connection.checks import check_server
 from ci_eventstore.connection.client import Server
 from ci_eventstore.connection.deployments import Deployment
@@ -43,7 +42,6 @@ class Engine:
     keys: Keys
     server: Server
     sessions: SessionStore
-    accounts: AccountStore
     jobs: JobStore
     listings: Listings
     reader: EventReader
@@ -94,7 +92,6 @@ class Engine:
             keys=keys,
             server=server,
             sessions=SessionStore(server, keys),
-            accounts=AccountStore(server, keys),
             jobs=jobs,
             listings=Listings(server, keys),
             reader=reader,

@@ -9,7 +9,7 @@ from typing import Self
 
 from ci_common.errors import JobNotFoundError
 from ci_common.models import Job, JobEvent, JobStatus, utc_now
-from ci_common.repository import cancel_message
+from ci_common.repository import JobRepository, cancel_message
 from ci_common.validation import (
     MAX_EVENT_BYTES,
     accept_events,
@@ -22,9 +22,9 @@ from ci_common.validation import (
     check_whole,
     optional_id,
 )
-from ci_eventstore.accounts.repository import AccountRepository
 from ci_eventstore.accounts.store import AccountStore
 from ci_eventstore.connection import deployments
+from ci_eventstore.connection.client import Server
 from ci_eventstore.connection.deployments import Deployment
 from ci_eventstore.engine import Engine
 from ci_eventstore.engines import Engines
@@ -49,7 +49,7 @@ from ci_eventstore.writer.masking import SecretTexts
 logger = logging.getLogger("ci_eventstore.jobs")
 
 
-class RedisJobRepository(AccountRepository):
+class RedisJobRepository(AccountStore, JobRepository):
     """Jobs as streams of events on one server, each job's state kept ready in a hash.
 
         async with RedisJobRepository.from_url("redis://localhost") as repository:
@@ -117,17 +117,13 @@ class RedisJobRepository(AccountRepository):
         self._known: JobState | None = None
 
     @property
-    def _engine(self) -> Engine:
+    def engine(self) -> Engine:
+        """The open store in the running event loop, for what this package builds on it; NotInitializedError."""
         return self._engines.current
 
     @property
-    def parts(self) -> Engine:
-        """The parts of the open store, for what this package builds on it."""
-        return self._engine
-
-    @property
-    def _accounts(self) -> AccountStore:
-        return self._engine.accounts
+    def _server(self) -> Server:
+        return self.engine.server
 
     async def initialize(self) -> None:
         """Connect, check the server, the user's rights and the format of the data.
@@ -151,7 +147,7 @@ class RedisJobRepository(AccountRepository):
     async def create_job(self, job: Job) -> None:
         """Store a new job with its events, in one step; JobAlreadyExistsError, InvalidJobError."""
         check_job(job)
-        await self._engines.current.jobs.create(job)
+        await self.engine.jobs.create(job)
 
     async def get_job(self, job_id: str, user_id: str | None = None) -> Job | None:
         """Return a job with its events, those up to the moment that its state belongs to."""
@@ -160,7 +156,7 @@ class RedisJobRepository(AccountRepository):
             return None
         keys = self._keys.job(job_id)
         extent = Extent(state.position, state.end_position, state.bytes)
-        events = await self._engine.reader.read(keys, 0, extent)
+        events = await self.engine.reader.read(keys, 0, extent)
         return replace(to_job(job_id, state), events=events)
 
     async def get_job_summary(self, job_id: str, user_id: str | None = None) -> Job | None:
@@ -170,7 +166,7 @@ class RedisJobRepository(AccountRepository):
 
     async def list_jobs(self, user_id: str | None = None) -> list[Job]:
         """Return all jobs, or a user's, without events, the newest first."""
-        pages = self._engine.listings.all(optional_id("user id", user_id))
+        pages = self.engine.listings.all(optional_id("user id", user_id))
         return [job async for page in pages for job in page]
 
     async def page_jobs(
@@ -179,11 +175,11 @@ class RedisJobRepository(AccountRepository):
         """Return up to `limit` jobs in the order of `list_jobs`, those that come after the job `before`."""
         wanted = None if status is None else JobStatus.parse(status)
         owner, before = optional_id("user id", user_id), optional_id("job id", before)
-        return await self._engine.listings.page(owner, wanted, check_whole("limit", limit), before)
+        return await self.engine.listings.page(owner, wanted, check_whole("limit", limit), before)
 
     async def resolve_job_id(self, prefix: str) -> str:
         """Return the id that begins with `prefix`, if it is the only one; JobNotFoundError, AmbiguousPrefixError."""
-        found = await self._engine.listings.ids_beginning(check_id("job id", prefix), 3)
+        found = await self.engine.listings.ids_beginning(check_id("job id", prefix), 3)
         if not found:
             raise JobNotFoundError(prefix)
         if len(found) > 1 and prefix not in found:
@@ -219,13 +215,13 @@ class RedisJobRepository(AccountRepository):
         await self._execute(job_id, Cancel(line.data or "", optional_id("user id", user_id), is_final))
         if not is_final:
             try:
-                is_over = await self._engine.lost_jobs.look(job_id)
+                is_over = await self.engine.lost_jobs.look(job_id)
             except StoreError as error:
                 # The request is stored; what happens from here on can't make it fail.
                 logger.warning("whether its controller is gone can't be seen: %s", error, extra={"job_id": job_id})
                 is_over = False
             if not is_over:
-                self._engine.lost_jobs.watch(job_id)
+                self.engine.lost_jobs.watch(job_id)
 
     # Events
 
@@ -241,7 +237,7 @@ class RedisJobRepository(AccountRepository):
         """
         check_id("job id", job_id)
         accepted = accept_events(events, utc_now(), self._settings.max_event_bytes)
-        jobs = self._engines.current.jobs
+        jobs = self.engine.jobs
         if accepted and all(event.type == "log" for event in accepted):
             await jobs.append(job_id, accepted, self._claim_on(job_id))
         else:
@@ -252,7 +248,7 @@ class RedisJobRepository(AccountRepository):
     ) -> LogWriter:
         """Return a writer for a job's log; use it as an async context manager. Secrets are masked in what it writes."""
         check_id("job id", job_id)
-        sink = JobLogSink(self._engine.jobs, job_id, self._claim_on(job_id), self._settings.max_event_bytes)
+        sink = JobLogSink(self.engine.jobs, job_id, self._claim_on(job_id), self._settings.max_event_bytes)
         return LogWriter(job_id, sink, secrets=secrets, settings=settings)
 
     async def get_events_since(self, job_id: str, last_event_id: int, user_id: str | None = None) -> list[JobEvent]:
@@ -316,18 +312,18 @@ class RedisJobRepository(AccountRepository):
         check_position(last_event_id)
         check_text("incarnation", incarnation)
         owner = optional_id("user id", user_id)
-        return await self._engine.hub.follow(keys, last_event_id, owner, incarnation=incarnation)
+        return await self.engine.hub.follow(keys, last_event_id, owner, incarnation=incarnation)
 
     async def incarnation(self, job_id: str) -> str:
         """Return the incarnation of a job and its store: to give to `follow`, beside a position. JobNotFoundError."""
         keys = self._keys.job(check_id("job id", job_id))
-        await self._engine.reader.extent(keys)
-        [found] = await self._engine.incarnation.read_all([job_id])
+        await self.engine.reader.extent(keys)
+        [found] = await self.engine.incarnation.read_all([job_id])
         return str(found)
 
     def following_stats(self) -> FollowingStats:
         """Return what this process follows."""
-        return self._engine.hub.stats()
+        return self.engine.hub.stats()
 
     async def position_of_line(self, job_id: str, line: int) -> int:
         """Return the id of an event at or shortly before the one that holds a line of the log, counted from 1.
@@ -335,18 +331,18 @@ class RedisJobRepository(AccountRepository):
         From there, at most 2,000 events or 2 MiB and one event have to be read to reach the line. JobNotFoundError.
         """
         keys, line = self._keys.job(check_id("job id", job_id)), check_whole("line", line)
-        await self._engine.reader.extent(keys)
-        return await self._engine.reader.position_of_line(keys, line)
+        await self.engine.reader.extent(keys)
+        return await self.engine.reader.position_of_line(keys, line)
 
     # Projection
 
     async def verify(self, job_id: str | None = None, *, progress: Progress | None = None) -> list[Difference]:
         """Return where hashes and indexes differ from what the streams say: of one job, or of the whole store."""
-        return await self._engine.projections.verify(optional_id("job id", job_id), progress)
+        return await self.engine.projections.verify(optional_id("job id", job_id), progress)
 
     async def rebuild(self, job_id: str | None = None, *, progress: Progress | None = None) -> list[Difference]:
         """Mend what `verify` reports, while the store is in use, and return what was found."""
-        return await self._engine.projections.rebuild(optional_id("job id", job_id), progress)
+        return await self.engine.projections.rebuild(optional_id("job id", job_id), progress)
 
     async def restored(self) -> str:
         """Give the store another incarnation, since its data was restored from a backup; return it.
@@ -354,14 +350,14 @@ class RedisJobRepository(AccountRepository):
         Clients that come back with a position and the incarnation that it belongs to then begin again. Calling it again
         does no harm: they begin again once more.
         """
-        return await self._engine.incarnation.renew()
+        return await self.engine.incarnation.renew()
 
     # Claims
 
     @property
     def claims(self) -> ClaimStore:
         """Take jobs out of queues; what a `Controller` is built on."""
-        return self._engine.claims
+        return self.engine.claims
 
     def under(self, claim: Claim, known: JobState | None = None) -> Self:
         """Return this repository for who has claimed a job: it writes to that job under the claim.
@@ -386,15 +382,15 @@ class RedisJobRepository(AccountRepository):
         claim, known = self._claim_on(job_id), None
         if claim:
             known, self._known = self._known, None
-        await self._engine.jobs.execute(check_id("job id", job_id), command, claim, known)
+        await self.engine.jobs.execute(check_id("job id", job_id), command, claim, known)
 
     async def _read(self, job_id: str, after: int, limit: int | None, user_id: str | None) -> list[JobEvent]:
         keys = self._keys.job(check_id("job id", job_id))
         check_position(after)
-        extent = await self._engine.reader.extent(keys, optional_id("user id", user_id))
-        return await self._engine.reader.read(keys, after, extent, limit)
+        extent = await self.engine.reader.extent(keys, optional_id("user id", user_id))
+        return await self.engine.reader.read(keys, after, extent, limit)
 
     async def _visible_state(self, job_id: str, user_id: str | None) -> JobState | None:
-        state = await self._engine.jobs.state(check_id("job id", job_id))
+        state = await self.engine.jobs.state(check_id("job id", job_id))
         optional_id("user id", user_id)
         return state if state is not None and user_id in (None, state.user_id) else None

@@ -99,7 +99,7 @@ async def findings(cli: CommandLine, jobs: dict[str, tuple[float, bool]]) -> lis
     async with RedisJobRepository.from_url(url, prefix=prefix) as repository:
         found = [str(difference) for difference in await repository.verify()]
         for job_id, (lasts, is_silent) in jobs.items():
-            pages = repository.parts.reader.records(repository.parts.keys.job(job_id), Place(0), END)
+            pages = repository.engine.reader.records(repository.engine.keys.job(job_id), Place(0), END)
             records: list[Record] = [record async for page in pages for _, record in page]
             owners = [
                 one.fields["controller"] for one in records if isinstance(one, Fact) and one.type is FactType.CLAIMED

@@ -1,7 +1,8 @@
-"""Keep users and API keys: the account half of `RedisJobRepository`."""
+"""Users and API keys, as records on one server: the account half of `RedisJobRepository`."""
 
 import logging
 import secrets
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TypeVar
@@ -10,11 +11,22 @@ from ci_common.errors import (
     APIKeyAlreadyExistsError,
     APIKeyNotFoundError,
     EmailAlreadyExistsError,
+    InvalidIdError,
     UserAlreadyExistsError,
     UserNotFoundError,
 )
 from ci_common.models import APIKey, User, as_utc
-from ci_common.validation import fold_email
+from ci_common.repository import APIKeyRepository, UserRepository
+from ci_common.validation import (
+    as_text,
+    check_api_key,
+    check_flag,
+    check_id,
+    check_time,
+    check_user,
+    fold_email,
+    optional_id,
+)
 from ci_eventstore.accounts.records import (
     api_key_from_hash,
     api_key_to_hash,
@@ -23,7 +35,8 @@ from ci_eventstore.accounts.records import (
     user_to_hash,
 )
 from ci_eventstore.connection.client import Server
-from ci_eventstore.connection.replies import WRONG_TYPE, as_bytes, as_text, as_texts
+from ci_eventstore.connection.replies import WRONG_TYPE, as_bytes, as_texts
+from ci_eventstore.connection.replies import as_text as to_text
 from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.errors import StoreFormatError
 from ci_eventstore.keys import Keys
@@ -36,15 +49,19 @@ CREATE_RECORD = load_script(__package__, "create_record")
 UPDATE_RECORD = load_script(__package__, "update_record")
 
 
-class AccountStore:
-    """The records of users and API keys on one server; arguments were checked."""
+class AccountStore(UserRepository, APIKeyRepository):
+    """The part of the contract that is about users and API keys."""
 
-    def __init__(self, server: Server, keys: Keys) -> None:
-        self._server = server
-        self._keys = keys
+    _keys: Keys
+
+    @property
+    @abstractmethod
+    def _server(self) -> Server:
+        """Where the records are; NotInitializedError."""
 
     async def create_user(self, user: User) -> None:
         """Store a new user; UserAlreadyExistsError, EmailAlreadyExistsError."""
+        check_user(user)
         keys = [self._keys.user(user.id), self._keys.users, self._keys.emails]
         match await create_record(
             self._server, keys=keys, record_id=user.id, unique=fold_email(user.email), fields=user_to_hash(user)
@@ -56,13 +73,15 @@ class AccountStore:
 
     async def get_user(self, user_id: str) -> User | None:
         """Return the user of that id."""
-        reply = await self._server.read("HGETALL", as_bytes(self._keys.user(user_id)))
+        reply = await self._server.read("HGETALL", as_bytes(self._keys.user(check_id("user id", user_id))))
         return user_from_hash(user_id, reply) if reply else None
 
     async def get_user_by_email(self, email: str) -> User | None:
-        """Return the user with that email."""
+        """Return the user with that email, whatever its case."""
+        if not is_id(as_text("email", email)):
+            return None
         user_id = await self._server.read("HGET", self._keys.emails, fold_email(email))
-        return None if user_id is None else await self.get_user(as_text(user_id))
+        return None if user_id is None else await self.get_user(to_text(user_id))
 
     async def list_users(self) -> list[User]:
         """Return all users, the oldest first."""
@@ -72,12 +91,13 @@ class AccountStore:
 
     async def update_user_active(self, user_id: str, is_active: bool) -> None:
         """Let a user authenticate, or not; UserNotFoundError."""
-        key = self._keys.user(user_id)
-        if not await update_record(self._server, key=key, field="is_active", value=encode_flag(is_active)):
+        key, value = self._keys.user(check_id("user id", user_id)), encode_flag(check_flag("is_active", is_active))
+        if not await update_record(self._server, key=key, field="is_active", value=value):
             raise UserNotFoundError(user_id)
 
     async def create_api_key(self, api_key: APIKey) -> None:
         """Store a new key; UserNotFoundError, APIKeyAlreadyExistsError."""
+        check_api_key(api_key)
         keys = [self._keys.api_key(api_key.id), self._keys.api_keys, self._keys.api_key_hashes]
         keys += [self._keys.user(api_key.user_id), self._keys.user_api_keys(api_key.user_id)]
         match await create_record(
@@ -89,31 +109,36 @@ class AccountStore:
                 raise UserNotFoundError(api_key.user_id)
 
     async def get_api_key_by_hash(self, key_hash: str) -> APIKey | None:
-        """Return the key with that hash."""
+        """Return the key with that hash, a revoked one too."""
+        if not is_id(as_text("API key hash", key_hash)):
+            return None
         key_id = await self._server.read("HGET", self._keys.api_key_hashes, key_hash)
         if key_id is None:
             return None
-        key_id = as_text(key_id)
+        key_id = to_text(key_id)
         reply = await self._server.read("HGETALL", as_bytes(self._keys.api_key(key_id)))
         return api_key_from_hash(key_id, reply) if reply else None
 
-    async def list_api_keys(self, user_id: str | None) -> list[APIKey]:
+    async def list_api_keys(self, user_id: str | None = None) -> list[APIKey]:
         """Return all keys, or a user's, the oldest first."""
-        key = self._keys.api_keys if user_id is None else self._keys.user_api_keys(user_id)
+        owner = optional_id("user id", user_id)
+        key = self._keys.api_keys if owner is None else self._keys.user_api_keys(owner)
         ids = as_texts(await self._server.read("SMEMBERS", key))
         found = await self._read_all(ids, self._keys.api_key, api_key_from_hash)
         return sorted(found, key=lambda api_key: (as_utc(api_key.created_at), api_key.id))
 
     async def revoke_api_key(self, key_id: str) -> None:
-        """Make the key inactive; APIKeyNotFoundError."""
+        """Make the key inactive, for good; APIKeyNotFoundError."""
         await self._update_api_key(key_id, "is_active", encode_flag(False))
 
     async def update_api_key_last_used(self, key_id: str, timestamp: datetime) -> None:
-        """Note when the key was used; APIKeyNotFoundError."""
+        """Note when a key was used; APIKeyNotFoundError."""
+        check_time("timestamp", timestamp)
         await self._update_api_key(key_id, "last_used_at", timestamp.isoformat())
 
     async def _update_api_key(self, key_id: str, field: str, value: str) -> None:
-        if not await update_record(self._server, key=self._keys.api_key(key_id), field=field, value=value):
+        key = self._keys.api_key(check_id("API key id", key_id))
+        if not await update_record(self._server, key=key, field=field, value=value):
             raise APIKeyNotFoundError(key_id)
 
     async def _read_all(
@@ -145,3 +170,12 @@ async def create_record(
 async def update_record(server: Server, *, key: str, field: str, value: str) -> bool:
     """Set one field of a record; False if there is none."""
     return bool(await server.run(UPDATE_RECORD, [key], [field, value]))
+
+
+def is_id(value: str) -> bool:
+    """Tell whether a text could be an id, an email or a hash: what couldn't is looked up in vain."""
+    try:
+        check_id("id", value)
+    except InvalidIdError:
+        return False
+    return True

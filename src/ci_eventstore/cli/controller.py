@@ -170,7 +170,7 @@ def _stop_by_signals(taking: Controller, handler: CommandHandler, repository: Re
     """
     loop = asyncio.get_running_loop()
     received: list[signal.Signals] = []
-    store = repository.parts
+    store = repository.engine
 
     def stop(number: signal.Signals) -> None:
         received.append(number)

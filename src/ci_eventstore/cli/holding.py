@@ -89,7 +89,7 @@ class Holding:
 
     async def _check(self) -> None:
         try:
-            state = await self._repository.parts.jobs.state(self._claim.job_id)
+            state = await self._repository.engine.jobs.state(self._claim.job_id)
         except RepositoryError:
             return
         if not self._is_over and (state is None or state.claim != str(self._claim)):

@@ -72,7 +72,7 @@ class JobRun:
                 return await self._conclude(code)
 
     async def _create(self) -> Holding:
-        claim = await self._repository.parts.holders.create(self._job, new_holder(), self._lease_seconds)
+        claim = await self._repository.engine.holders.create(self._job, new_holder(), self._lease_seconds)
         self._repository = self._repository.under(claim)
         self._log = JobLog(self._repository.log_writer(self._job.id, secrets=self._secrets), self._masker.add)
         return Holding(
@@ -93,7 +93,7 @@ class JobRun:
         if self._terminal is not None and self._stopper.has_command_ended:
             # The command has ended, so a reader of its output isn't waited for either.
             self._terminal.abandon()
-        self._repository.parts.hurry(seconds)
+        self._repository.engine.hurry(seconds)
 
     async def _attend(self, command: Command, guard: LeaderGuard) -> int:
         """Pass the command's output on until it has ended, and return its exit code."""

@@ -57,7 +57,7 @@ async def list_jobs(
     """
     user_id = None if user is None else await _owner_id(repository, user)
     before_id = None if before is None else await find_job(repository, before)
-    await repository.parts.holders.look_once()
+    await repository.engine.holders.look_once()
     found = await repository.page_jobs(user_id, status, limit + 1, before_id)
     page = found[:limit]
     if as_json:
@@ -75,11 +75,11 @@ async def list_jobs(
 async def show(repository: RedisJobRepository, job: str, as_json: bool) -> None:
     """Show one job."""
     job_id = await find_job(repository, job)
-    await repository.parts.holders.look_once()
+    await repository.engine.holders.look_once()
     found = await repository.get_job_summary(job_id)
     if found is None:
         raise JobNotFoundError(job_id)
-    silence = None if found.status in ENDED else await repository.parts.lost_jobs.silence(job_id)
+    silence = None if found.status in ENDED else await repository.engine.lost_jobs.silence(job_id)
     if silence is not None:
         say(f"{silence[0]} has this job, but hasn't renewed its lease, which ran out {silence[1]:.0f}s ago")
     if as_json:
@@ -100,7 +100,7 @@ async def cancel(repository: RedisJobRepository, job: str, reason: str | None) -
     that is cancelled already stays as it is; one that ended otherwise can't be cancelled.
     """
     job_id = await find_job(repository, job)
-    lost_jobs = repository.parts.lost_jobs
+    lost_jobs = repository.engine.lost_jobs
     sign = await lost_jobs.sign_of_life(job_id)
     await repository.cancel_job(job_id, reason)
     try:

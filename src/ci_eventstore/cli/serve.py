@@ -200,7 +200,7 @@ async def serve(repository: RedisJobRepository, **options: Unpack[Options]) -> N
     authenticate = this_machine_sees_everything if options["no_auth"] else None
     app = create_app(repository, authenticate=authenticate, settings=settings)
     with _listening(options) as listening:
-        async with repository.parts.holders.watched():
+        async with repository.engine.holders.watched():
             await WebServer(app, server_config(app, service)).serve(sockets=[listening])
 
 

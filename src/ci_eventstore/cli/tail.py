@@ -68,7 +68,7 @@ async def tail(
 
 async def _timestamped(repository: RedisJobRepository, job_id: str, after: int) -> TimestampedLines:
     """Return what puts times in front of lines, for a log that is shown from a position on."""
-    reader, keys = repository.parts.reader, repository.parts.keys.job(job_id)
+    reader, keys = repository.engine.reader, repository.engine.keys.job(job_id)
     extent = await reader.extent(keys)
     last = await reader.last_text(keys, min(after, extent.position), extent)
     return TimestampedLines(is_at_line_start=not last or last.endswith("\n"))
@@ -88,7 +88,7 @@ async def _read(
 
     StreamDamagedError if the log doesn't reach the position, or becomes another one meanwhile.
     """
-    reader, keys = repository.parts.reader, repository.parts.keys.job(job_id)
+    reader, keys = repository.engine.reader, repository.engine.keys.job(job_id)
     extent = await reader.extent(keys)
     if incarnation is not None and incarnation != await repository.incarnation(job_id):
         yield [Notice(NoticeType.RESET, 0)]

@@ -78,7 +78,7 @@ class ClaimedJob:
         #: Whether nobody else cancels the task that runs it, once its body is over: then its ending needs no other one.
         self.is_owned = False
         self.body = Interrupt()
-        self.storage = EndStorage(self.job.id, self.lost, self._add_line, repository.parts.server.outages)
+        self.storage = EndStorage(self.job.id, self.lost, self._add_line, repository.engine.server.outages)
         self._is_ending = False
         if claimed.state.cancel_line is not None:
             self.cancelled.set()
@@ -136,7 +136,7 @@ class ClaimedJob:
         await self.storage.say(self.log, f"[handed back: controller {controller} can't run it, {reason}]\n")
 
         def write() -> Awaitable[None]:
-            return self._shared.parts.jobs.execute(self.job.id, HandBack(controller), str(self.claim), state)
+            return self._shared.engine.jobs.execute(self.job.id, HandBack(controller), str(self.claim), state)
 
         await self._end(lambda: self.storage.give_back(write, patiently=True))
 

@@ -161,7 +161,7 @@ class Controller:
         """
         handlers = self._handlers = Handlers(handler, self.settings.grace_seconds, self._give_up)
         try:
-            async with self._repository.parts.holders.watched(), handlers, aclosing(self.claims()) as claims:
+            async with self._repository.engine.holders.watched(), handlers, aclosing(self.claims()) as claims:
                 async for job in claims:
                     handlers.begin(job)
         finally:

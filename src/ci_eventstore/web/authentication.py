@@ -14,6 +14,7 @@ from fastapi import Request
 from ci_common.api_keys import hash_api_key
 from ci_common.errors import RepositoryError
 from ci_common.models import APIKey, as_utc, utc_now
+from ci_eventstore.accounts.sessions import SessionStore
 from ci_eventstore.connection.background import begin
 from ci_eventstore.connection.outage_log import OutageLog
 from ci_eventstore.repository import RedisJobRepository
@@ -100,8 +101,9 @@ class OwnAuthentication:
 class KeyAuthentication:
     """Knows users by their API keys, given as bearer tokens or by the session that a browser's cookie names."""
 
-    def __init__(self, repository: RedisJobRepository) -> None:
+    def __init__(self, repository: RedisJobRepository, sessions: Callable[[], SessionStore]) -> None:
         self._repository = repository
+        self._sessions = sessions
         self._trusted: dict[str, tuple[float, str]] = {}
         self._unnoted = OutageLog(logger, "the use of API keys can't be noted: %s")
         self._noting: dict[str, asyncio.Task[None]] = {}
@@ -113,7 +115,7 @@ class KeyAuthentication:
         if token:
             if not is_safe(request.method) and not is_same_origin(request.headers, required=True):
                 raise WebError(403, "foreign_origin", "this page may not use the session of another one")
-            key_hash = await self._repository.parts.sessions.find(token)
+            key_hash = await self._sessions().find(token)
         if not key_hash:
             raise unauthorized()
         user_id = await self.user_of(key_hash)
@@ -121,7 +123,7 @@ class KeyAuthentication:
             raise unauthorized()
 
         async def is_still_allowed() -> bool:
-            if token and await self._repository.parts.sessions.find(token) is None:
+            if token and await self._sessions().find(token) is None:
                 return False
             return await self.user_of(key_hash) is not None
 

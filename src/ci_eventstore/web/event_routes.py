@@ -146,10 +146,10 @@ class EventRoutes:
         return []
 
     async def _milestone(self, job_id: str, what: Any, limit: int) -> Milestone:
-        store = self._repository.parts
-        return await store.reader.milestone(store.keys.job(job_id), what, limit)
+        reader, keys = self._web.log(job_id)
+        return await reader.milestone(keys, what, limit)
 
     async def _read(self, job_id: str, state: JobState, start: Milestone, limit: int) -> list[Numbered]:
-        store = self._repository.parts
+        reader, keys = self._web.log(job_id)
         extent = Extent(state.position, state.end_position, state.bytes)
-        return number(await store.reader.read(store.keys.job(job_id), start.position, extent, limit), start)
+        return number(await reader.read(keys, start.position, extent, limit), start)

@@ -6,7 +6,6 @@ import time
 from fastapi.responses import JSONResponse
 
 from ci_common.errors import RepositoryError
-from ci_eventstore.keys import probe_key
 from ci_eventstore.loop_locks import LoopLocks
 from ci_eventstore.web.context import Web
 from ci_eventstore.web.errors import WebError
@@ -15,8 +14,6 @@ from ci_eventstore.web.errors import WebError
 PATIENCE_SECONDS = 2.0
 #: An answer is given again for so long, however often it is asked for.
 TRUST_SECONDS = 1.0
-#: What is written is gone after this.
-PROBE_MS = 60_000
 
 
 class HealthRoutes:
@@ -44,12 +41,10 @@ class HealthRoutes:
         return JSONResponse({"status": "ready"})
 
     async def _ask(self) -> str | None:
-        """Write something that expires, and return what is the matter."""
+        """Return what is the matter."""
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
-                await self._web.repository.initialize()
-                store = self._web.repository.parts
-                await store.server.read("SET", probe_key(store.keys), "1", "PX", PROBE_MS)
+                await self._web.ready()
         except TimeoutError:
             return "the store gives no answer"
         except RepositoryError:

@@ -46,8 +46,7 @@ class LogRoutes:
         caller = await self._web.caller(request)
         state, ring = await self._find(job_id, caller.user_id)
         await self._web.check_incarnation(state, incarnation)
-        store = self._web.repository.parts
-        text = LogText(store.reader, store.keys.job(job_id), state, ring if provisional else None)
+        text = LogText(*self._web.log(job_id), state, ring if provisional else None)
         headers = {OUTGROWN: "true"} if is_outgrown(state) else {}
         # A client that has a condition for its range gets all: no version of a log has a name that it could know.
         is_whole = "if-range" in request.headers or request.method == "HEAD"
@@ -69,8 +68,8 @@ class LogRoutes:
         state = await self._web.state(job_id, user_id)
         if not is_outgrown(state):
             return state, None
-        store = self._web.repository.parts
-        ring = await store.reader.ring(store.keys.job(job_id))
+        reader, keys = self._web.log(job_id)
+        ring = await reader.ring(keys)
         # If it has ended meanwhile, its stream has all.
         state = await self._web.state(job_id, user_id)
         return state, ring if is_outgrown(state) else None

@@ -126,9 +126,9 @@ class MetricsRoutes:
         return Response(generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     def _numbers(self) -> Numbers:
-        repository, streams = self._web.repository, len(self._web.streams)
+        streams = len(self._web.streams)
         try:
-            counters, following = repository.parts.server.counters, repository.following_stats()
+            counters, following = self._web.engine.server.counters, self._web.engine.hub.stats()
         except NotInitializedError:
             counters, following = Counters(), FollowingStats(0, 0, 0.0, 0, 0)
         up, queues = self._is_store_up, self._queues
@@ -143,7 +143,7 @@ class MetricsRoutes:
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 await self._web.repository.initialize()
-                store = self._web.repository.parts
+                store = self._web.engine
                 if self._used is None or self._used.server is not store.server:
                     self._used = UsedQueues(store.server, store.keys)
                 self._queues = await self._used.read()

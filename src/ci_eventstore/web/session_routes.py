@@ -31,17 +31,17 @@ class SessionRoutes:
     BODY = body(json=Login.model_json_schema(), form=Login.model_json_schema())
 
     def __init__(self, web: Web, keys: KeyAuthentication) -> None:
-        self._repository = web.repository
+        self._web = web
         self._keys = keys
 
     async def login(self, request: Request) -> Response:
         """Begin a session with an API key: `{"key": "ci_…"}`, or a form with that field; the answer is the cookie."""
         _check_origin(request)
-        await self._repository.initialize()
+        await self._web.repository.initialize()
         key_hash = hash_api_key(await _read_key(request))
         if await self._keys.user_of(key_hash) is None:
             raise unauthorized()
-        token = await self._repository.parts.sessions.create(key_hash)
+        token = await self._web.sessions.create(key_hash)
         response = Response(status_code=204)
         response.set_cookie(
             COOKIE,
@@ -57,9 +57,9 @@ class SessionRoutes:
     async def logout(self, request: Request) -> Response:
         """End the session, if there is one."""
         _check_origin(request)
-        await self._repository.initialize()
+        await self._web.repository.initialize()
         if token := request.cookies.get(COOKIE):
-            await self._repository.parts.sessions.end(token)
+            await self._web.sessions.end(token)
         response = Response(status_code=204)
         response.delete_cookie(COOKIE, path=_path(request), httponly=True, samesite="strict")
         return response

@@ -131,7 +131,7 @@ class Jobs:
     async def records(self, job_id: str) -> list[Record]:
         """Return everything in a job's stream."""
         keys = self.repository._keys.job(job_id)
-        pages = self.repository._engine.reader.records(keys, Place(0), END)
+        pages = self.repository.engine.reader.records(keys, Place(0), END)
         return [record async for page in pages for _, record in page]
 
     async def findings(self, controllers: Controllers, *, pauses_only: bool = False) -> list[str]:

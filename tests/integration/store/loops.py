@@ -172,7 +172,7 @@ ENTRIES: dict[str, Step] = {
     "claims": _claim,
     "under": _sync(lambda repository, job: repository.under(Claim(job, 1, "0")).claims),
     "keep_leases": _keep_leases,
-    "parts": _sync(lambda repository, job: repository.parts),
+    "engine": _sync(lambda repository, job: repository.engine),
     "complete_job": lambda repository, job: repository.complete_job(job, True, utc_now()),
     "cancel_job": lambda repository, job: repository.create_job(Job(id=f"{job}-c", status="running")),
     "create_user": _accounts,

@@ -5,6 +5,7 @@ from typing import Any
 
 from ci_common.models import APIKey, Job, JobEvent, JobStatus, User
 from ci_eventstore.accounts.store import AccountStore
+from ci_eventstore.connection.client import Server
 from ci_eventstore.engine import check_format
 from ci_eventstore.events.append import append
 from ci_eventstore.events.batch import encode_logs, encode_records
@@ -124,7 +125,7 @@ async def offering(scene: Scene) -> None:
     offer = Offer("c2", 10_000)
     [partition] = scene.repository.claims.partitions("default")
     await scene.repository.claims.claim_in(partition, "c2", 1, LEASE, offer, makes_offer=True)
-    subscription = scene.repository._engine.server.subscription(lambda *_: None, lambda *_: None)
+    subscription = scene.repository.engine.server.subscription(lambda *_: None, lambda *_: None)
     channel = partition.controllers_channel + offer.session
     subscription.listen(channel)
     while not (await scene.server.read("PUBSUB", "NUMSUB", channel))[1]:
@@ -239,7 +240,14 @@ API_KEY = APIKey(id="k1", user_id="u1", key_hash="f" * 64, created_at=NOW)
 
 
 def accounts(scene: Scene) -> AccountStore:
-    return AccountStore(scene.server, KEYS)
+    class Refused(AccountStore):
+        _keys = KEYS
+
+        @property
+        def _server(self) -> Server:
+            return scene.server
+
+    return Refused()
 
 
 async def no_user(scene: Scene) -> None:
@@ -281,7 +289,7 @@ def nameless_queue() -> list[str]:
 
 
 async def held_one(scene: Scene) -> None:
-    await scene.repository.parts.holders.create(Job(id="a1", status="running"), "run-1", LEASE)
+    await scene.repository.engine.holders.create(Job(id="a1", status="running"), "run-1", LEASE)
 
 
 async def look(scene: Scene) -> None:
@@ -293,7 +301,7 @@ async def a1_is_held(scene: Scene) -> None:
 
 
 async def hold(scene: Scene) -> None:
-    parts = scene.repository.parts
+    parts = scene.repository.engine
     holders = Holders(scene.server, KEYS, parts.jobs, parts.lost_jobs)
     await holders.create(Job(id="a1", status="running"), "run-1", LEASE)
 

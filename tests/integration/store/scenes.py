@@ -56,7 +56,7 @@ async def status_of(scene: Scene, job_id: str) -> str:
 
 
 async def state_of(scene: Scene, job_id: str) -> JobState:
-    state = await scene.repository._engine.jobs.state(job_id)
+    state = await scene.repository.engine.jobs.state(job_id)
     assert state is not None
     return state
 

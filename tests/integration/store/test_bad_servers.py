@@ -162,7 +162,7 @@ async def test_a_write_waits_for_room(other: RealServer) -> None:
         await repository.create_job(Job(id="j", status="running"))
         async with configured(other, "maxmemory", "1"):
             write = asyncio.create_task(repository.add_event("j", JobEvent("log", "x")))
-            await wait_until(lambda: repository.parts.server.counters.retries > 2)
+            await wait_until(lambda: repository.engine.server.counters.retries > 2)
         await write
         assert [event.id for event in await repository.get_events_since("j", 0)] == [1]
         assert await repository.verify() == []

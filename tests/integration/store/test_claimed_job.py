@@ -39,7 +39,7 @@ async def take(repository: RedisJobRepository, job_id: str = "j") -> ClaimedJob:
 
 async def status_of(repository: RedisJobRepository) -> tuple[str, int]:
     """Return the job's status and the number of its attempts."""
-    state = await repository._engine.jobs.state("j")
+    state = await repository.engine.jobs.state("j")
     assert state is not None
     return str(state.status), state.attempts
 

@@ -151,7 +151,7 @@ async def test_an_offer_that_nobody_hears_leaves_a_job_that_waits(server: Server
 )
 async def test_each_job_has_an_incarnation(repository: RedisJobRepository, job: Job) -> None:
     """A job that is created under the id of one that is gone has another one."""
-    parts, found = repository.parts, set()
+    parts, found = repository.engine, set()
     for _ in range(2):
         await repository.create_job(job)
         state = await parts.jobs.state("j")

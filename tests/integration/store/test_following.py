@@ -208,7 +208,7 @@ async def test_a_slow_follower_beside_a_fast_one(repository: RedisJobRepository,
             await repository.add_events("j", [JobEvent("log", f"{n:0400d}\n") for n in range(first, first + 100)])
             while len(fast_found) < first + 99:
                 fast_found += events_in(await next_page(fast))
-        live = store._engine.hub._live["{ci:0}:events:j"]
+        live = store.engine.hub._live["{ci:0}:events:j"]
         assert live.feed._kept_bytes < 2 * 256 * 1024
         await repository.complete_job("j", True, utc_now())
         taken += events_in(await rest_of(slow))

@@ -173,7 +173,7 @@ async def test_a_machine_that_cant_run_jobs_gives_them_to_others(
         assert (status, success) == ("completed", True)
         assert log.count("[handed back: controller sick can't run it, no space left on device]\n") == tried.count(name)
         assert log.endswith("[begun again: it was given back]\ndone\n" if name in tried else "done\n")
-        state = await repository.parts.jobs.state(name)
+        state = await repository.engine.jobs.state(name)
         assert state is not None
         assert (state.attempts, state.hand_backs or 0) == (1, tried.count(name))
     assert caplog.text.count("this machine can't run jobs: no space left on device") == 1

@@ -20,14 +20,14 @@ LOST = "[ci-eventstore run was lost (run-1): what its command printed last may b
 
 async def hold(repository: RedisJobRepository, job_id: str = "j") -> Claim:
     """Create a held job."""
-    return await repository.parts.holders.create(Job(id=job_id, status="running"), "run-1", LEASE)
+    return await repository.engine.holders.create(Job(id=job_id, status="running"), "run-1", LEASE)
 
 
 async def look_until(repository: RedisJobRepository, predicate: Callable[[str], bool], job_id: str = "j") -> None:
     """Look each quarter of a lease until a job's status is as it should be."""
     async with asyncio.timeout(20 * LEASE):
         while True:
-            await repository.parts.holders.end_lost()
+            await repository.engine.holders.end_lost()
             job = await repository.get_job_summary(job_id)
             assert job is not None
             if predicate(str(job.status)):
@@ -53,7 +53,7 @@ async def test_a_held_job_is_its_holders(repository: RedisJobRepository) -> None
     assert await repository.claims.claim("default", "c", 10, LEASE) == []
     assert await repository.verify() == []
     await repository.under(claim).add_events("j", [JobEvent("log", "x\n"), JobEvent("complete", success=True)])
-    assert await repository.parts.holders.end_lost() is None
+    assert await repository.engine.holders.end_lost() is None
     assert await repository.verify() == []
 
 
@@ -61,7 +61,7 @@ async def test_the_job_of_a_dead_holder_fails(repository: RedisJobRepository) ->
     """Its log says why, on a line of its own; should the holder come back, it is refused."""
     claim = await hold(repository)
     await repository.under(claim).add_event("j", JobEvent("log", "unfinished"))
-    assert await repository.parts.holders.end_lost() == LEASE
+    assert await repository.engine.holders.end_lost() == LEASE
     await look_until(repository, lambda status: status == "failed")
     assert await log_of(repository) == f"unfinished\n{LOST}"
     with pytest.raises(LeaseLostError):
@@ -104,7 +104,7 @@ async def test_a_renewed_lease_does_not_run_out(repository: RedisJobRepository) 
     keeper.start()
     keeper.hold(NO_QUEUE, claim)
     for _ in range(12):
-        await repository.parts.holders.end_lost()
+        await repository.engine.holders.end_lost()
         await asyncio.sleep(LEASE / 4)
     assert [job.status for job in await repository.list_jobs()] == ["running"]
     await keeper.stop()
@@ -125,13 +125,13 @@ async def test_a_cancel_is_a_request(repository: RedisJobRepository) -> None:
 async def test_who_dies_while_ending_it_leaves_that_to_others(repository: RedisJobRepository) -> None:
     """The job then ends when that one's lease has run out."""
     await hold(repository)
-    holders = repository.parts.holders
+    holders = repository.engine.holders
     claimed = None
     async with asyncio.timeout(20 * LEASE):
         while claimed is None:
             await asyncio.sleep(LEASE / 4)
             [keys] = repository.claims.partitions(NO_QUEUE)
-            await repository.parts.server.run(HOLD, [keys.clock, keys.leases], ["j", 1000])
+            await repository.engine.server.run(HOLD, [keys.clock, keys.leases], ["j", 1000])
             claimed = await repository.claims.claim_expired("j", NO_QUEUE, CANCELLER, LEASE)
     await look_until(repository, lambda status: status == "failed")
     assert "ci-eventstore run was lost: what" in await log_of(repository)
@@ -144,9 +144,9 @@ async def test_a_lease_without_a_job_is_removed(repository: RedisJobRepository) 
     await repository.create_job(Job(id="other", status="queued"))
     [other] = await repository.claims.claim("default", "c", 1, 60.0)
     for job_id in ("never", "other"):
-        await repository.parts.server.run(HOLD, [keys.clock, keys.leases], [job_id, 1000])
+        await repository.engine.server.run(HOLD, [keys.clock, keys.leases], [job_id, 1000])
     async with asyncio.timeout(20 * LEASE):
-        while await repository.parts.holders.end_lost() is not None:  # noqa: ASYNC110 - to look is what ends it
+        while await repository.engine.holders.end_lost() is not None:  # noqa: ASYNC110 - to look is what ends it
             await asyncio.sleep(LEASE / 4)
     await repository.under(other.claim).complete_job("other", True, other.job.created_at)
     assert await repository.verify() == []
@@ -156,17 +156,17 @@ async def test_leases_are_made_again_by_rebuild(repository: RedisJobRepository) 
     """A lost set of leases is a difference; afterwards the job of a dead holder ends as before."""
     await hold(repository)
     [keys] = repository.claims.partitions(NO_QUEUE)
-    await repository.parts.server.read("DEL", keys.leases)
+    await repository.engine.server.read("DEL", keys.leases)
     assert [difference.place for difference in await repository.verify()] == ["queue lease"]
     await repository.rebuild()
     assert await repository.verify() == []
-    assert await repository.parts.holders.end_lost() is not None
+    assert await repository.engine.holders.end_lost() is not None
 
 
 async def test_who_may_only_read_is_told(repository: RedisJobRepository) -> None:
     """That a holder gives no sign of life can be seen without a look, and changes nothing."""
     await hold(repository)
-    lost_jobs = repository.parts.lost_jobs
+    lost_jobs = repository.engine.lost_jobs
     assert await lost_jobs.silence("j") is None
     async with asyncio.timeout(20 * LEASE):
         while (found := await lost_jobs.silence("j")) is None:  # noqa: ASYNC110 - time is what brings it about

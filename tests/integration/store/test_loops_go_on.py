@@ -59,7 +59,7 @@ async def test_listening_goes_on_without_a_connection(
 ) -> None:
     """As when credentials can't be got: the reader tries again. Nothing else brings the event within an hour."""
     monkeypatch.setattr(hub, "WATCH_SECONDS", 3600.0)
-    pool = repository.parts.hub._subscription._pool
+    pool = repository.engine.hub._subscription._pool
     broken = BreaksOnce(type(pool).get_connection, lambda this: this is pool)
     broken.install(monkeypatch, type(pool), "get_connection")
     await follow_one(repository)
@@ -103,7 +103,7 @@ async def test_lost_holders_are_looked_for_again(
     """Jobs of a `run` that is gone end all the same."""
     monkeypatch.setattr(holders, "IDLE_SECONDS", 0.01)
     broken = BreaksOnce(Holders.end_lost).install(monkeypatch, Holders, "end_lost")
-    async with repository.parts.holders.watched():
+    async with repository.engine.holders.watched():
         await wait_until(lambda: broken.calls > 2)
     assert "looking for jobs of lost holders failed, and goes on" in caplog.text
 
@@ -115,8 +115,8 @@ async def test_commands_that_cannot_be_sent_are_told(
     broken = BreaksOnce(StreamExchange.send).install(monkeypatch, StreamExchange, "send")
     async with asyncio.timeout(10):
         with pytest.raises(ZeroDivisionError):
-            await repository.parts.server.read_many([("PING",), ("PING",)])
-        assert await repository.parts.server.read_many([("PING",)]) == [b"PONG"]
+            await repository.engine.server.read_many([("PING",), ("PING",)])
+        assert await repository.engine.server.read_many([("PING",)]) == [b"PONG"]
     assert broken.calls > 1
 
 

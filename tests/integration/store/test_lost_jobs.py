@@ -54,7 +54,7 @@ async def test_a_follower_ends_it(
 async def test_it_is_told_apart_from_a_controller_that_lives(repository: RedisJobRepository, server: Server) -> None:
     """Waiting for a dead one takes as long as its lease, for one that lives until it renews that."""
     await take(repository)
-    lost_jobs = repository.parts.lost_jobs
+    lost_jobs = repository.engine.lost_jobs
     sign = await lost_jobs.sign_of_life("j")
     await repository.cancel_job("j")
     assert await lost_jobs.settle("j", sign)

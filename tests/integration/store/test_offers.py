@@ -43,7 +43,7 @@ async def test_a_new_job_goes_to_whoever_waits(repository: RedisJobRepository, s
     assert job is not None
     assert job == claimed.job
     assert (job.status, [*job.events]) == ("running", [])
-    assert claimed.state.but() == (await repository._engine.jobs.state("a1"))
+    assert claimed.state.but() == (await repository.engine.jobs.state("a1"))
     [group] = await server.read("XINFO", "GROUPS", DISPATCH)
     fields = dict(zip(group[::2], group[1::2], strict=True))
     assert (fields[b"pending"], fields[b"lag"]) == (1, 0)

@@ -171,7 +171,7 @@ def test_claims_give_what_the_model_gives(valkey: RealServer, steps: list[tuple[
         await server.read("FLUSHALL")
         async with RedisJobRepository.from_url(valkey.url) as repository:
             # Lost jobs are left to claims.
-            setattr(repository.parts.lost_jobs, "watch", lambda job_id: None)  # noqa: B010 - it is a method
+            setattr(repository.engine.lost_jobs, "watch", lambda job_id: None)  # noqa: B010 - it is a method
             queue = Queue(repository, server)
             for step, number in steps:
                 await getattr(queue, step)(number)

@@ -192,7 +192,7 @@ async def test_a_change_between_any_two_steps_of_a_rebuild_is_kept(
     await damage(server, "ghost")
     numbers = itertools.count(3)
     async with RedisJobRepository.from_url(valkey.url) as rebuilder:
-        reached = rebuilder.parts.server
+        reached = rebuilder.engine.server
         for name in ("read", "read_many", "read_at_once", "run"):
             monkeypatch.setattr(reached, name, followed_by(getattr(reached, name), town, numbers))
         for _ in range(2):

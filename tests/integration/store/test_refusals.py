@@ -56,7 +56,7 @@ async def test_a_refusal_that_passes(
 ) -> None:
     """A write that is refused for a moment is tried again, and has its effect once."""
     async with RedisJobRepository.from_url(refusing.url) as repository:
-        counters = repository.parts.server.counters
+        counters = repository.engine.server.counters
         await repository.create_job(Job(id="j", status="running"))
         async with state(admin, refusing):
             write = asyncio.create_task(repository.add_event("j", JobEvent("log", "once\n")))

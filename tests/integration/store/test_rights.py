@@ -98,7 +98,7 @@ async def work_as_a_server(repository: RedisJobRepository) -> None:
     assert (await repository.get_user_by_email("a@x.org")) is not None
     await repository.revoke_api_key("k")
     await repository.update_user_active("ada", False)
-    sessions = repository.parts.sessions
+    sessions = repository.engine.sessions
     token = await sessions.create("hash")
     assert await sessions.find(token) == "hash"
     await sessions.end(token)
@@ -160,7 +160,7 @@ async def test_a_reader_needs_no_more(admin: Redis, guarded: RealServer) -> None
             repository.create_job(Job(id="k", status="queued")),
             repository.complete_job("j", True, utc_now()),
             repository.cancel_job("j"),
-            repository.parts.sessions.create("hash"),
+            repository.engine.sessions.create("hash"),
         ):
             with pytest.raises(ReadOnlyAccessError, match="access='read'"):
                 await write

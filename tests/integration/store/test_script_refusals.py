@@ -34,7 +34,7 @@ async def prepare(scene: Scene, operation: Operation) -> None:
     """Begin again."""
     scene.server.script_name, scene.server.turn, scene.server.last = "", 0, None
     await scene.server.read("FLUSHALL")
-    await scene.repository._engine.incarnation.renew()
+    await scene.repository.engine.incarnation.renew()
     await operation.prepare(scene)
     scene.server.script_name = operation.script
 

@@ -187,7 +187,7 @@ async def test_many_queues_take_no_more_round_trips(
             await repository.create_job(Job(id=f"{count}-{number}", status="queued", queue=f"q{number}"))
         await repository.claims.claim("q0", "c", 1, 30.0)
         trips = 0
-        queues = await UsedQueues(server, repository.parts.keys).read()
+        queues = await UsedQueues(server, repository.engine.keys).read()
         assert len(queues) == count
         found.append(trips)
     assert found[0] == found[1] <= 3
