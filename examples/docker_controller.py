@@ -39,7 +39,7 @@ async def run(claimed: ClaimedJob, image: str) -> bool:
         "create", "--workdir=/project", f"--label=ci-eventstore.job={job.id}", image, *job.command or []
     )
     try:
-        await claimed.repository.update_job_status(job.id, "running", container_id=container)
+        await claimed.writer.update_status("running", container_id=container)
         if job.zip_file_path is not None:
             with tempfile.TemporaryDirectory() as folder:
                 await asyncio.to_thread(unpack, Path(job.zip_file_path), Path(folder))

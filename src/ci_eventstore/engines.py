@@ -42,7 +42,7 @@ class Engines:
         self.deployment = deployment
         self._shared = replace(deployment, release=lambda: None)
         self._keys = keys
-        self._settings = settings
+        self.settings = settings
         self._mutex = threading.Lock()
         self._places: dict[AbstractEventLoop, _Place] = {}
         self._opening = LoopLocks()
@@ -71,7 +71,7 @@ class Engines:
                 self._another(loop)
                 return
             try:
-                engine = await Engine.open(self._shared, self._keys, self._settings)
+                engine = await Engine.open(self._shared, self._keys, self.settings)
                 life = self._begin(engine, loop)
             except BaseException:
                 if self._last is None:
@@ -104,7 +104,7 @@ class Engines:
             self._forget_ended()
             if self._last is None:
                 raise NotInitializedError
-            engine = self._last.anew(self._shared, self._settings, goes_on=not self._places)
+            engine = self._last.anew(self._shared, self.settings, goes_on=not self._places)
         life = self._begin(engine, loop)
         # It runs to its first `yield`, without a wait, so that the loop knows of it.
         with suppress(StopIteration):

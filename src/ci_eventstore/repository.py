@@ -1,24 +1,19 @@
 """`RedisJobRepository`: the contract of `ci_common`, on a Redis or Valkey server."""
 
-import logging
 from collections.abc import AsyncGenerator, Iterable
-from copy import copy
 from dataclasses import replace
 from datetime import datetime
 from typing import Self
 
 from ci_common.errors import JobNotFoundError
-from ci_common.models import Job, JobEvent, JobStatus, utc_now
-from ci_common.repository import JobRepository, cancel_message
+from ci_common.models import Job, JobEvent, JobStatus
+from ci_common.repository import JobRepository
 from ci_common.validation import (
     MAX_EVENT_BYTES,
-    accept_events,
     check_id,
     check_job,
-    check_optional_time,
     check_position,
     check_text,
-    check_time,
     check_whole,
     optional_id,
 )
@@ -28,25 +23,22 @@ from ci_eventstore.connection.client import Server
 from ci_eventstore.connection.deployments import Deployment
 from ci_eventstore.engine import Engine
 from ci_eventstore.engines import Engines
-from ci_eventstore.errors import AmbiguousPrefixError, StoreError, StreamDamagedError
+from ci_eventstore.errors import AmbiguousPrefixError, StreamDamagedError
 from ci_eventstore.events.append import HEAD_BYTES
 from ci_eventstore.events.reader import Extent
 from ci_eventstore.following.follower import Follower
 from ci_eventstore.following.hub import FollowingStats
 from ci_eventstore.following.records import Followed, Notice, NoticeType
-from ci_eventstore.jobs.commands import AppendEvents, Cancel, Command, Complete, UpdateStatus
-from ci_eventstore.jobs.log_sink import JobLogSink
+from ci_eventstore.job_writer import JobWriter
 from ci_eventstore.jobs.state import JobState, to_job
 from ci_eventstore.keys import Keys
 from ci_eventstore.projection.differences import Difference, Progress
-from ci_eventstore.queues.claim import Claim
+from ci_eventstore.queues.claim import Claim, Claimed
 from ci_eventstore.queues.lease_keeper import LeaseKeeper, Notify
 from ci_eventstore.queues.store import ClaimStore
 from ci_eventstore.settings import Access, Durability, Settings
 from ci_eventstore.writer.log_writer import LogWriter, WriterSettings
 from ci_eventstore.writer.masking import SecretTexts
-
-logger = logging.getLogger("ci_eventstore.jobs")
 
 
 class RedisJobRepository(AccountStore, JobRepository):
@@ -111,10 +103,7 @@ class RedisJobRepository(AccountStore, JobRepository):
 
     def _open(self, deployment: Deployment, keys: Keys, settings: Settings) -> None:
         self._keys = keys
-        self._settings = settings
         self._engines = Engines(deployment, keys, settings)
-        self._claim: Claim | None = None
-        self._known: JobState | None = None
 
     @property
     def engine(self) -> Engine:
@@ -131,16 +120,14 @@ class RedisJobRepository(AccountStore, JobRepository):
         StoreUnavailableError, AuthenticationError, MissingRightsError (which names all that is missing),
         UnsuitableServerError, StoreFormatError.
         """
-        if self._claim is None:
-            await self._engines.open()
+        await self._engines.open()
 
     async def close(self) -> None:
         """Send what is waiting to be sent, then close the connections.
 
-        Other event loops close their connections when they run next. What `under` returns closes nothing.
+        Other event loops close their connections when they run next.
         """
-        if self._claim is None:
-            await self._engines.close()
+        await self._engines.close()
 
     # Jobs
 
@@ -192,17 +179,11 @@ class RedisJobRepository(AccountStore, JobRepository):
         self, job_id: str, status: str, start_time: datetime | None = None, container_id: str | None = None
     ) -> None:
         """Move a job to another status; JobNotFoundError, UnknownStatusError, InvalidTransitionError."""
-        check_optional_time("start_time", start_time)
-        check_text("container id", container_id)
-        command = UpdateStatus(JobStatus.parse(status), start_time, container_id)
-        await self._execute(job_id, command)
+        await self.writer(job_id).update_status(status, start_time, container_id)
 
     async def complete_job(self, job_id: str, success: bool, end_time: datetime) -> None:
         """End a job with its result; JobNotFoundError, ResultConflictError."""
-        check_time("end_time", end_time)
-        event = JobEvent("complete", success=success, timestamp=end_time)
-        [event] = accept_events([event], end_time)
-        await self._execute(job_id, Complete(event, end_time_is_explicit=True))
+        await self.writer(job_id).complete(success, end_time)
 
     async def cancel_job(self, job_id: str, reason: str | None = None, user_id: str | None = None) -> None:
         """End a job as cancelled, and say why in its log; JobNotFoundError, InvalidTransitionError.
@@ -210,24 +191,13 @@ class RedisJobRepository(AccountStore, JobRepository):
         A controller that has the job is asked to stop it; the job ends when it has, or when its lease runs out: until
         then this repository looks after it, as do all controllers of its queue, and whoever follows it.
         """
-        [line] = accept_events([JobEvent("log", cancel_message(reason))], utc_now(), self._settings.max_event_bytes)
-        is_final = bool(self._claim_on(job_id))
-        await self._execute(job_id, Cancel(line.data or "", optional_id("user id", user_id), is_final))
-        if not is_final:
-            try:
-                is_over = await self.engine.lost_jobs.look(job_id)
-            except StoreError as error:
-                # The request is stored; what happens from here on can't make it fail.
-                logger.warning("whether its controller is gone can't be seen: %s", error, extra={"job_id": job_id})
-                is_over = False
-            if not is_over:
-                self.engine.lost_jobs.watch(job_id)
+        await self.writer(job_id).cancel(reason, user_id)
 
     # Events
 
     async def add_event(self, job_id: str, event: JobEvent) -> None:
         """Append a visible event; it is stored when the call returns."""
-        await self.add_events(job_id, (event,))
+        await self.writer(job_id).append((event,))
 
     async def add_events(self, job_id: str, events: Iterable[JobEvent]) -> None:
         """Append events in their order.
@@ -235,21 +205,13 @@ class RedisJobRepository(AccountStore, JobRepository):
         Up to 1,000 log events of together 1 MiB go in in one step, as does any number of events with a `complete` among
         them; more log events go in in several, with those of other writers between them.
         """
-        check_id("job id", job_id)
-        accepted = accept_events(events, utc_now(), self._settings.max_event_bytes)
-        jobs = self.engine.jobs
-        if accepted and all(event.type == "log" for event in accepted):
-            await jobs.append(job_id, accepted, self._claim_on(job_id))
-        else:
-            await self._execute(job_id, AppendEvents(tuple(accepted)))
+        await self.writer(job_id).append(events)
 
     def log_writer(
         self, job_id: str, *, secrets: SecretTexts = (), settings: WriterSettings | None = None
     ) -> LogWriter:
         """Return a writer for a job's log; use it as an async context manager. Secrets are masked in what it writes."""
-        check_id("job id", job_id)
-        sink = JobLogSink(self.engine.jobs, job_id, self._claim_on(job_id), self._settings.max_event_bytes)
-        return LogWriter(job_id, sink, secrets=secrets, settings=settings)
+        return self.writer(job_id).log_writer(secrets=secrets, settings=settings)
 
     async def get_events_since(self, job_id: str, last_event_id: int, user_id: str | None = None) -> list[JobEvent]:
         """Return all events after the one seen last; JobNotFoundError, InvalidPositionError."""
@@ -359,30 +321,13 @@ class RedisJobRepository(AccountStore, JobRepository):
         """Take jobs out of queues; what a `Controller` is built on."""
         return self.engine.claims
 
-    def under(self, claim: Claim, known: JobState | None = None) -> Self:
-        """Return this repository for who has claimed a job: it writes to that job under the claim.
-
-        `known` is the job's state when it was claimed; it spares the first change of it a question.
-
-        Its writes to that job raise LeaseLostError when the claim isn't the job's any more.
-        """
-        view = copy(self)
-        view._claim = claim
-        view._known = known
-        return view
-
-    def _claim_on(self, job_id: str) -> str:
-        return str(self._claim) if self._claim is not None and self._claim.job_id == job_id else ""
+    def writer(self, job_id: str, claim: Claim | None = None, claimed: Claimed | None = None) -> JobWriter:
+        """Return what writes to one job: under a claim, for who has claimed it, or under none."""
+        return JobWriter(self._engines, job_id, claim, claimed)
 
     def keep_leases(self, lease_seconds: float, notify: Notify) -> LeaseKeeper:
         """Return what renews leases from a thread of its own, and says which were lost or are to be cancelled."""
         return LeaseKeeper(self._engines.deployment, self._keys, lease_seconds, notify)
-
-    async def _execute(self, job_id: str, command: Command) -> None:
-        claim, known = self._claim_on(job_id), None
-        if claim:
-            known, self._known = self._known, None
-        await self.engine.jobs.execute(check_id("job id", job_id), command, claim, known)
 
     async def _read(self, job_id: str, after: int, limit: int | None, user_id: str | None) -> list[JobEvent]:
         keys = self._keys.job(check_id("job id", job_id))

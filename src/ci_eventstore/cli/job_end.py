@@ -9,6 +9,7 @@ from ci_common.models import JobEvent
 from ci_common.transitions import ENDED
 from ci_eventstore.cli.messages import say
 from ci_eventstore.errors import OutcomeUnknownError, StoreUnavailableError
+from ci_eventstore.job_writer import JobWriter
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.writer.losses import telling_losses
 from ci_eventstore.writer.time_limit import TimeLimit
@@ -24,10 +25,16 @@ class JobEnd:
     """Writes the last events of one job, under its claim."""
 
     def __init__(
-        self, repository: RedisJobRepository, job_id: str, limit: TimeLimit, ended_at: datetime | None
+        self,
+        repository: RedisJobRepository,
+        writer: JobWriter,
+        job_id: str,
+        limit: TimeLimit,
+        ended_at: datetime | None,
     ) -> None:
         """Say when the job's output ended, if that is known: lines that are added then have that time."""
         self._repository = repository
+        self._writer = writer
         self._ended_at = ended_at
         self._job_id = job_id
         self._limit = limit
@@ -68,4 +75,4 @@ class JobEnd:
         return job is not None and job.status in ENDED and job.status != "failed"
 
     async def _add_line(self, line: str) -> None:
-        await self._repository.add_event(self._job_id, JobEvent("log", line, timestamp=self._ended_at))
+        await self._writer.append([JobEvent("log", line, timestamp=self._ended_at)])

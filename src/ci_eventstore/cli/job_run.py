@@ -40,6 +40,8 @@ class JobRun:
         self._lease_seconds = lease_seconds
         self._masker = Masker(self._secrets)
         self._stopper = Stopper(self._hurry)
+        #: Writes under the claim, once the job is created.
+        self._writer = repository.writer(job.id)
         self._log: JobLog | None = None
         self._limit = TimeLimit()
         self._terminal: StandardOutput | None = StandardOutput()
@@ -73,8 +75,8 @@ class JobRun:
 
     async def _create(self) -> Holding:
         claim = await self._repository.engine.holders.create(self._job, new_holder(), self._lease_seconds)
-        self._repository = self._repository.under(claim)
-        self._log = JobLog(self._repository.log_writer(self._job.id, secrets=self._secrets), self._masker.add)
+        self._writer = self._repository.writer(self._job.id, claim)
+        self._log = JobLog(self._writer.log_writer(secrets=self._secrets), self._masker.add)
         return Holding(
             self._repository,
             claim,
@@ -155,13 +157,9 @@ class JobRun:
         say(reason)
         is_missing = isinstance(error, FileNotFoundError) and shutil.which(program) is None
         code = ExitCode.COMMAND_NOT_FOUND if is_missing else ExitCode.NOT_EXECUTABLE
-        line = JobEvent("log", f"[{reason}]\n")
+        writer, line = self._writer, JobEvent("log", f"[{reason}]\n")
         return await self._store_end(
-            [
-                lambda: self._repository.add_event(self._job.id, line),
-                lambda: self._repository.update_job_status(self._job.id, JobStatus.FAILED),
-            ],
-            code,
+            [lambda: writer.append([line]), lambda: writer.update_status(JobStatus.FAILED)], code
         )
 
     def _code_of_stop(self, code: int) -> int:
@@ -179,7 +177,7 @@ class JobRun:
         """Write what ends the job; return the exit code, another one if the command succeeded and this doesn't."""
         job_id = self._job.id
         try:
-            await JobEnd(self._repository, job_id, self._limit, self._ended_at).store(steps)
+            await JobEnd(self._repository, self._writer, job_id, self._limit, self._ended_at).store(steps)
         except ConflictError:
             say(f"job {job_id} was ended by someone else, before the end of its command was stored")
             return code or ExitCode.STORE
@@ -193,17 +191,17 @@ class JobRun:
 
     def _last_steps(self, success: bool, stop: Stop | None, log: JobLog) -> list[Step]:
         """Return what ends the job, behind a line about what its log lacks."""
-        repository, job_id, steps = self._repository, self._job.id, list[Step]()
+        writer, steps = self._writer, list[Step]()
         if log.failure is not None:
             note = JobEvent("log", self._masker.mask_all(note_of(log.failure)), timestamp=self._ended_at)
-            steps.append(lambda: repository.add_event(job_id, note))
+            steps.append(lambda: writer.append([note]))
         if stop is None:
             events = self._last_events(success, log)
-            return [*steps, lambda: repository.add_events(job_id, events)]
+            return [*steps, lambda: writer.append(events)]
         if not log.ends_a_line:
-            steps.append(lambda: repository.add_event(job_id, JobEvent("log", "\n", timestamp=self._ended_at)))
+            steps.append(lambda: writer.append([JobEvent("log", "\n", timestamp=self._ended_at)]))
         reason = self._masker.mask_all(f"stopped by {stop.signal.name}")
-        return [*steps, lambda: repository.cancel_job(job_id, reason)]
+        return [*steps, lambda: writer.cancel(reason)]
 
     def _last_events(self, success: bool, log: JobLog) -> list[JobEvent]:
         """Return the job's end, before it a line that says how the command ended if it failed."""

@@ -5,7 +5,6 @@ import logging
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime
-from functools import cached_property
 from types import TracebackType
 from typing import Any, Self
 
@@ -50,10 +49,11 @@ class ClaimedJob:
         secrets: SecretTexts = (),
         on_end: Callable[["ClaimedJob"], None] = lambda job: None,
     ) -> None:
-        self._shared = repository
         self._claimed = claimed
         self.job: Job = claimed.job
         self.claim: Claim = claimed.claim
+        #: Writes to the job under its claim.
+        self.writer = repository.writer(claimed.job.id, claimed.claim, claimed)
         #: How often the job was tried, this time included; what was given back in order doesn't count.
         self.attempts = claimed.state.attempts
         self.lost_by = claimed.lost_by
@@ -83,18 +83,13 @@ class ClaimedJob:
         if claimed.state.cancel_line is not None:
             self.cancelled.set()
 
-    @cached_property
-    def repository(self) -> RedisJobRepository:
-        """Writes to this job under its claim."""
-        return self._shared.under(self.claim, self._claimed.state)
-
     @property
     def log(self) -> LogWriter:
         """The job's log, open until the job ends, or anew if someone has left it; LogWriterClosedError after that."""
         if self._log is None or self._log.is_closed:
             if self.is_over:
                 raise LogWriterClosedError(self.job.id)
-            self._log = self.repository.log_writer(self.job.id, secrets=self._secrets)
+            self._log = self.writer.log_writer(secrets=self._secrets)
             self._log.open()
             if (left := self.storage.deadline.left()) is not None:
                 self._log.hurry(left)
@@ -134,15 +129,12 @@ class ClaimedJob:
             await self.fail(f"given up: {times} times its controller couldn't run it, the last time {reason}")
             return
         await self.storage.say(self.log, f"[handed back: controller {controller} can't run it, {reason}]\n")
-
-        def write() -> Awaitable[None]:
-            return self._shared.engine.jobs.execute(self.job.id, HandBack(controller), str(self.claim), state)
-
-        await self._end(lambda: self.storage.give_back(write, patiently=True))
+        hand_back = HandBack(controller)
+        await self._end(lambda: self.storage.give_back(lambda: self.writer.execute(hand_back), patiently=True))
 
     async def cancel(self) -> None:
         """End the job as cancelled, with the line of who asked for it; LeaseLostError."""
-        await self._end(lambda: self.storage.persist(lambda: self.repository.cancel_job(self.job.id), "cancelled"))
+        await self._end(lambda: self.storage.persist(self.writer.cancel, "cancelled"))
 
     def interrupt(self, *, lost: bool = False, cancelled: bool = False) -> None:
         """Cancel the task that is inside, and note why."""
@@ -234,15 +226,13 @@ class ClaimedJob:
         await self.fail(f"the handler raised {type(error).__name__}")
 
     async def _move_to(self, status: JobStatus) -> None:
-        await self.repository.update_job_status(self.job.id, status)
+        await self.writer.update_status(status)
 
     async def _add_line(self, line: str) -> None:
-        await self.repository.add_event(self.job.id, JobEvent("log", line, timestamp=self._ended_at))
+        await self.writer.append([JobEvent("log", line, timestamp=self._ended_at)])
 
     async def _complete(self, success: bool, outcome: Outcome | None) -> None:
-        event = JobEvent("complete", success=success, timestamp=self._ended_at, outcome=outcome)
-        if not await self._shared.claims.completions.complete(self._claimed, event):
-            await self.repository.add_event(self.job.id, event)
+        await self.writer.end(JobEvent("complete", success=success, timestamp=self._ended_at, outcome=outcome))
 
     async def _end(self, write: Callable[[], Awaitable[None]]) -> None:
         """End the job after its log; what was begun isn't interrupted any more."""

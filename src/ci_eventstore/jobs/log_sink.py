@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from ci_common.models import JobEvent, utc_now
 from ci_common.validation import accept_events
-from ci_eventstore.events.caller import Call
+from ci_eventstore.events.batch import encode_logs
+from ci_eventstore.events.caller import Call, Caller
 from ci_eventstore.jobs.store import JobStore
 
 
@@ -12,7 +13,7 @@ class JobLogSink:
     """Appends one writer's events to a job, under a claim or ""."""
 
     def __init__(self, jobs: JobStore, job_id: str, claim: str, max_event_bytes: int) -> None:
-        self.caller = jobs.caller(job_id)
+        self.caller = Caller(job_id, jobs.ledger)
         self.outages = jobs.outages
         self._time = jobs.log_times.of(job_id)
         self._jobs = jobs
@@ -25,7 +26,7 @@ class JobLogSink:
         now = utc_now()
         in_order = replace(event, timestamp=self._time.in_order(event.timestamp, now))
         [accepted] = accept_events([in_order], now, self._max_event_bytes)
-        await self._jobs.append_under(self._job_id, accepted, call, self._claim)
+        await self._jobs.write(self._job_id, encode_logs([accepted]), call, self._claim)
 
     async def has_call(self, token: str, number: int) -> bool:
         """Tell whether a call that was acknowledged is there still; StoreUnavailableError."""

@@ -7,14 +7,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal
 
 from ci_common.errors import InvalidJobError, JobClaimedError, JobNotFoundError, LeaseLostError
-from ci_common.models import Job, JobEvent, JobStatus, utc_now
+from ci_common.models import Job, JobStatus, utc_now
 from ci_common.validation import accept_events
 from ci_eventstore.connection.client import Server
 from ci_eventstore.connection.replies import WRONG_TYPE
 from ci_eventstore.errors import AcknowledgedEventsLostError, ProjectionDamagedError
 from ci_eventstore.events.append import ANY_CLAIM, Change, QueueMove, append, has_call
-from ci_eventstore.events.batch import Batch, encode_batches, encode_logs, encode_records
-from ci_eventstore.events.caller import Call, Caller, Ledger
+from ci_eventstore.events.batch import Batch, encode_records
+from ci_eventstore.events.caller import Call, Ledger
 from ci_eventstore.events.flusher import Callers, Flusher
 from ci_eventstore.events.reader import raise_missing
 from ci_eventstore.events.records import Fact, FactType, Record
@@ -59,19 +59,20 @@ class JobStore:
         self.ledger = before.ledger if before else Ledger()
         #: Of the jobs whose logs this process writes.
         self.log_times = LogTimes()
-        self._flusher = Flusher(self._send_events, self.ledger, before)
+        #: Sends the writes of each job in their order.
+        self.flusher = Flusher(self.write, self.ledger, before)
         #: Tells whether a write to a job under a claim waits, is on its way, or has an outcome that isn't known.
-        self.is_writing = self._flusher.is_busy
+        self.is_writing = self.flusher.is_busy
         #: When each queue's name was noted last, by the monotonic clock.
         self._noted: dict[str, float] = {}
 
     async def drain(self) -> None:
         """Wait until everything that waits has been sent."""
-        await self._flusher.drain()
+        await self.flusher.drain()
 
     def callers(self) -> Callers:
         """Return who has made calls here, for another one to go on after them; nothing is written here any more."""
-        return self._flusher.callers()
+        return self.flusher.callers()
 
     async def state(self, job_id: str) -> JobState | None:
         """Return a job's state, None if there is no such job; ProjectionMissingError."""
@@ -106,20 +107,7 @@ class JobStore:
 
         if not self._is_noted(job.queue):
             await self._note_queue(job.queue)
-        await self._flusher.create(job.id, command)
-
-    async def append(self, job_id: str, events: Sequence[JobEvent], claim: str = "") -> None:
-        """Append accepted log events behind what this process is writing to the job already; JobNotFoundError."""
-        self.log_times.note_events(job_id, events)
-        await self._flusher.append(job_id, encode_batches(events), claim)
-
-    def caller(self, job_id: str) -> Caller:
-        """Return who makes calls of its own to a job, beside what else this process writes."""
-        return Caller(job_id, self.ledger)
-
-    async def append_under(self, job_id: str, event: JobEvent, call: Call, claim: str = "") -> None:
-        """Append one accepted log event under a call of the caller's own, beside what else this process writes."""
-        await self._append(self._keys.job(job_id), encode_logs([event]), call, claim)
+        await self.flusher.create(job.id, command)
 
     async def has_call(self, job_id: str, token: str, number: int) -> bool:
         """Tell whether an acknowledged call is there still; StoreUnavailableError."""
@@ -150,7 +138,7 @@ class JobStore:
                 state = None
                 logger.debug("decided again", extra={"job_id": job_id})
 
-        await self._flusher.execute(job_id, attempts, claim)
+        await self.flusher.execute(job_id, attempts, claim)
 
     def _is_noted(self, queue: str) -> bool:
         return time.monotonic() - self._noted.get(queue, -math.inf) <= NOTE_QUEUE_SECONDS
@@ -170,19 +158,20 @@ class JobStore:
             self._server.counters.refused_stale_writes += 1
             raise
 
-    async def _send_events(self, job_id: str, batch: Batch, call: Call, claim: str) -> None:
-        await self._append(self._keys.job(job_id), batch, call, claim)
-
     async def _commit(
         self, keys: JobKeys, state: JobState | None, records: list[Record], call: Call, claim: str = ""
     ) -> bool:
         change = plan_change(keys, state, records)
         if change.queue is not None and "enter" in change.queue.steps and not self._is_noted(change.queue.keys.name):
             await self._note_queue(change.queue.keys.name)
-        return await self._append(keys, encode_records(records), call, claim, change)
+        return await self.write(keys.job_id, encode_records(records), call, claim, change)
 
-    async def _append(self, keys: JobKeys, batch: Batch, call: Call, claim: str, change: Change | None = None) -> bool:
-        head_bytes = self._settings.max_head_bytes
+    async def write(self, job_id: str, batch: Batch, call: Call, claim: str = "", change: Change | None = None) -> bool:
+        """Append records under a call, whatever else this process writes to the job; the errors of `append`.
+
+        False: the job's version isn't the expected one any more.
+        """
+        keys, head_bytes = self._keys.job(job_id), self._settings.max_head_bytes
         try:
             return await append(self._server, keys, batch, call=call, change=change, claim=claim, head_bytes=head_bytes)
         except AcknowledgedEventsLostError:

@@ -113,7 +113,7 @@ class Worker:
     async def _write(self, job: ClaimedJob, what: str) -> None:
         line = f"{job.claim.epoch} event {what}"
         with self._journal.deed(job, What.LINE, line):
-            await job.repository.add_event(job.job.id, JobEvent("log", f"{line}\n"))
+            await job.writer.append([JobEvent("log", f"{line}\n")])
 
     async def _end(self, job: ClaimedJob, way: float, logged: list[int]) -> None:
         if way < 0.1 and job.attempts < 5:

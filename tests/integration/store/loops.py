@@ -122,9 +122,9 @@ async def _log_writer(repository: RedisJobRepository, job: str) -> None:
 async def _claim(repository: RedisJobRepository, job: str) -> None:
     await repository.create_job(Job(id=f"{job}-queued", status="queued", queue=job))
     [claimed] = await repository.claims.claim(job, "controller", 1, 30)
-    under = repository.under(claimed.claim, claimed.state)
-    await under.add_event(f"{job}-queued", JobEvent("log", "claimed\n"))
-    await under.complete_job(f"{job}-queued", True, utc_now())
+    writer = repository.writer(f"{job}-queued", claimed.claim, claimed)
+    await writer.append([JobEvent("log", "claimed\n")])
+    await writer.complete(True, utc_now())
 
 
 async def _keep_leases(repository: RedisJobRepository, job: str) -> None:
@@ -170,7 +170,7 @@ ENTRIES: dict[str, Step] = {
     "position_of_line": lambda repository, job: repository.position_of_line(job, 1),
     "log_writer": _log_writer,
     "claims": _claim,
-    "under": _sync(lambda repository, job: repository.under(Claim(job, 1, "0")).claims),
+    "writer": lambda repository, job: repository.writer(job).append([JobEvent("log", "third\n")]),
     "keep_leases": _keep_leases,
     "engine": _sync(lambda repository, job: repository.engine),
     "complete_job": lambda repository, job: repository.complete_job(job, True, utc_now()),

@@ -149,7 +149,7 @@ async def peek(scene: Scene) -> Any:
 async def lapsed(scene: Scene) -> None:
     """One job has a controller that is gone, another one waits with the next of its user."""
     await claimed_one(scene)
-    await scene.repository.under(scene.claimed[1].claim).complete_job("b1", True, NOW)
+    await scene.repository.writer("b1", scene.claimed[1].claim).complete(True, NOW)
     await create(scene, "a3")
     await scene.server.read("HINCRBY", "{ci:0}:clock", "now", 31_000)
 
@@ -182,7 +182,7 @@ async def both_are_completed(scene: Scene) -> None:
     for one in scene.claimed:
         if await status_of(scene, one.job.id) == "running":
             # Told "n", a controller goes the way of all appends.
-            await scene.repository.under(one.claim).complete_job(one.job.id, True, NOW)
+            await scene.repository.writer(one.job.id, one.claim).complete(True, NOW)
         assert (await status_of(scene, one.job.id), await text_of(scene, one.job.id)) == ("completed", ["True"])
 
 

@@ -87,7 +87,7 @@ async def test_a_claim_whose_reply_is_lost_gives_the_same_jobs(
     assert (await repository.claims.overview("default")).running == 3
     assert await server.read("PTTL", "{ci:0}:claims:default") > 0
     for one in claimed:
-        await remote.under(one.claim).complete_job(one.job.id, True, utc_now())
+        await remote.writer(one.job.id, one.claim).complete(True, utc_now())
     assert told(await take(remote, 3)) == [("a2", 1, 1, None)]
 
 
@@ -157,9 +157,9 @@ async def test_a_renewal_that_comes_late_revives_nothing(
     proxy.plan = at_script(RENEW, Fault.LATE)
     assert await remote.claims.renew("default", [claimed.claim], LEASE) == {claimed.claim: "held"}
     if becomes == "completed":
-        await repository.under(claimed.claim).complete_job("a1", True, utc_now())
+        await repository.writer("a1", claimed.claim).complete(True, utc_now())
     elif becomes == "queued":
-        await repository.under(claimed.claim).update_job_status("a1", "queued")
+        await repository.writer("a1", claimed.claim).update_status("queued")
     else:
         await expire(server, "a1")
         assert told(await take(repository, 1, "c2")) == [("a1", 2, 2, "c1")]
@@ -174,13 +174,13 @@ ENDS = {"complete": "completed", "fail": "failed", "cancel": "cancelled", "relea
 
 async def end(repository: RedisJobRepository, claim: Claim, how: str) -> None:
     """End a job under its claim."""
-    under = repository.under(claim)
+    writer = repository.writer(claim.job_id, claim)
     if how == "complete":
-        await under.complete_job(claim.job_id, True, utc_now())
+        await writer.complete(True, utc_now())
     elif how == "cancel":
-        await under.cancel_job(claim.job_id)
+        await writer.cancel()
     else:
-        await under.update_job_status(claim.job_id, ENDS[how])
+        await writer.update_status(ENDS[how])
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -234,7 +234,7 @@ async def test_an_outage_ends_no_lease_whoever_comes_first_afterwards(
     assert await repository.claims.claim("default", "c2", 1, 2.0) == []
     await server.read("HINCRBY", CLOCK, "seen", -HOUR_MS)
     assert await repository.claims.claim("default", "c2", 1, lease_seconds) == []
-    await repository.under(claimed.claim).complete_job("a1", True, utc_now())
+    await repository.writer("a1", claimed.claim).complete(True, utc_now())
 
 
 async def test_a_cancel_after_an_outage_takes_no_job_from_its_controller(

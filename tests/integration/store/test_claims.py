@@ -58,7 +58,7 @@ async def test_a_claim_is_a_running_job(repository: RedisJobRepository, server: 
     group = await group_of(server)
     assert (group[b"name"], group[b"pending"], group[b"consumers"]) == (b"controllers", 1, 1)
     assert await take(repository) == []
-    await repository.under(claimed.claim).complete_job("a1", True, utc_now())
+    await repository.writer("a1", claimed.claim).complete(True, utc_now())
     assert (await group_of(server))[b"pending"] == 0
     assert await server.read("XLEN", "{ci:0}:dispatch:default") == 0
     assert await server.read("ZCARD", "{ci:0}:leases:default") == 0
@@ -91,7 +91,7 @@ async def test_a_released_job_is_next_again(repository: RedisJobRepository) -> N
     """It goes back to its place in its user's line; what was given back in order was no attempt."""
     await submit(repository, "a1", "a2", "a3", "b1")
     first, _ = await take(repository, 1), await take(repository, 1)
-    await repository.under(first[0].claim).update_job_status("a1", "queued")
+    await repository.writer("a1", first[0].claim).update_status("queued")
     order = [await take_one(repository, "c2") for _ in range(3)]
     assert [(one.job.id, one.attempts) for one in order] == [("a1", 1), ("a2", 1), ("a3", 1)]
 
@@ -115,13 +115,13 @@ async def test_controllers_of_the_contract_take_jobs_too(repository: RedisJobRep
 
 
 WRITES = {
-    "line": lambda repository: repository.add_event("a1", JobEvent("log", "zombie\n")),
-    "lines": lambda repository: repository.add_events("a1", [JobEvent("log", "zombie\n")] * 2000),
-    "status": lambda repository: repository.update_job_status("a1", "running", container_id="zombie"),
-    "completion": lambda repository: repository.complete_job("a1", True, utc_now()),
-    "event": lambda repository: repository.add_event("a1", JobEvent("complete", success=True)),
-    "release": lambda repository: repository.update_job_status("a1", "queued"),
-    "failure": lambda repository: repository.update_job_status("a1", "failed"),
+    "line": lambda writer: writer.append([JobEvent("log", "zombie\n")]),
+    "lines": lambda writer: writer.append([JobEvent("log", "zombie\n")] * 2000),
+    "status": lambda writer: writer.update_status("running", container_id="zombie"),
+    "completion": lambda writer: writer.complete(True, utc_now()),
+    "event": lambda writer: writer.append([JobEvent("complete", success=True)]),
+    "release": lambda writer: writer.update_status("queued"),
+    "failure": lambda writer: writer.update_status("failed"),
 }
 
 
@@ -140,14 +140,14 @@ async def test_a_zombie_writes_nothing(
     if has_ended:
         if which == "no claim":
             return
-        await repository.under(new.claim).complete_job("a1", True, utc_now())
+        await repository.writer("a1", new.claim).complete(True, utc_now())
     before = await repository.get_job("a1")
     zombies = {
         "old claim": old.claim,
         "wrong token": Claim("a1", new.claim.epoch, old.claim.token),
         "wrong epoch": Claim("a1", old.claim.epoch, new.claim.token),
     }
-    zombie = repository.under(zombies[which]) if which in zombies else repository
+    zombie = repository.writer("a1", zombies.get(which))
     with pytest.raises(LeaseLostError if which in zombies else JobClaimedError):
         await WRITES[what](zombie)
     if which in zombies:
@@ -184,8 +184,8 @@ async def test_a_running_job_is_cancelled_by_its_controller(repository: RedisJob
     await repository.cancel_job("a1", "another reason")
     assert (await repository.get_job_summary("a1")).status == "running"  # type: ignore[union-attr]
     assert await repository.claims.renew("default", [claimed.claim], LEASE) == {claimed.claim: "cancel"}
-    await repository.under(claimed.claim).add_event("a1", JobEvent("log", "stopping\n"))
-    await repository.under(claimed.claim).cancel_job("a1")
+    await repository.writer("a1", claimed.claim).append([JobEvent("log", "stopping\n")])
+    await repository.writer("a1", claimed.claim).cancel()
     job = await repository.get_job("a1")
     assert job is not None
     assert job.status == "cancelled"
@@ -210,7 +210,7 @@ async def test_a_claim_survives_the_loss_of_the_group(repository: RedisJobReposi
     first = await take_one(repository)
     await server.read("XGROUP", "DESTROY", "{ci:0}:dispatch:default", "controllers")
     assert sorted(ids(await take(repository, 9))) == ["a2", "b1"]
-    await repository.under(first.claim).complete_job("a1", True, utc_now())
+    await repository.writer("a1", first.claim).complete(True, utc_now())
 
 
 async def test_nothing_waits_for_ever_behind_a_queue_that_was_deleted(
@@ -225,7 +225,7 @@ async def test_nothing_waits_for_ever_behind_a_queue_that_was_deleted(
     await repository.rebuild()
     assert await repository.verify() == []
     assert sorted(ids(await take(repository, 9))) == ["a2", "b1"]
-    await repository.under(held.claim).complete_job("a1", True, utc_now())
+    await repository.writer("a1", held.claim).complete(True, utc_now())
 
 
 @pytest.mark.parametrize("name", ["c" * 256, "ü" * 256])
@@ -247,6 +247,6 @@ async def test_no_partition_is_served_before_the_others(valkey: RealServer, serv
         assert len({*ids(firsts), *ids(rest)}) == 120
         assert set((await repository.claims.renew("default", [one.claim for one in rest], LEASE)).values()) == {"held"}
         for one in [*firsts, *rest]:
-            await repository.under(one.claim).complete_job(one.job.id, True, utc_now())
+            await repository.writer(one.job.id, one.claim).complete(True, utc_now())
         assert await repository.verify() == []
         assert (await repository.claims.overview("default")).running == 0

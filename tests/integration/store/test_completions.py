@@ -147,7 +147,7 @@ async def test_who_is_cancelled_before_it_leaves_takes_only_its_own_out(reposito
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert [results[0], type(results[1]), results[2]] == [True, asyncio.CancelledError, True]
     assert await ends(repository, claimed) == [("completed", 1), ("running", 0), ("completed", 1)]
-    await repository.under(claimed[1].claim).complete_job("b1", True, utc_now())
+    await repository.writer("b1", claimed[1].claim).complete(True, utc_now())
 
 
 async def test_lines_that_are_on_their_way_stay_before_the_end(repository: RedisJobRepository) -> None:
@@ -155,7 +155,7 @@ async def test_lines_that_are_on_their_way_stay_before_the_end(repository: Redis
     [claimed] = await take(repository, "a1")
     job = ClaimedJob(repository, claimed)
     logs = [JobEvent("log", f"{number}\n") for number in range(900)]
-    writing = asyncio.create_task(job.repository.add_events("a1", logs))
+    writing = asyncio.create_task(job.writer.append(logs))
     await asyncio.sleep(0)
     assert await complete(repository, [claimed]) == [False]
     await job.complete()
@@ -170,7 +170,7 @@ async def test_a_log_whose_index_has_an_entry_due_ends_as_any_other(repository: 
     [claimed] = await take(repository, "a1")
     job = ClaimedJob(repository, claimed)
     for _ in range(logs):
-        await job.repository.add_event("a1", JobEvent("log", "."))
+        await job.writer.append([JobEvent("log", ".")])
     assert await complete(repository, [claimed]) == [logs + 1 < INDEX_EVENTS]
     if logs + 1 >= INDEX_EVENTS:
         await job.complete()
@@ -183,7 +183,7 @@ async def test_a_log_that_has_outgrown_its_head_ends_with_its_end(valkey: RealSe
         [claimed] = await take(repository, "a1")
         job = ClaimedJob(repository, claimed)
         for _ in range(20):
-            await job.repository.add_event("a1", JobEvent("log", "0123456789\n"))
+            await job.writer.append([JobEvent("log", "0123456789\n")])
         await job.complete()
         found = await repository.get_events_since("a1", 0)
         assert [event.type for event in found] == ["log"] * 20 + ["complete"]

@@ -182,7 +182,7 @@ async def test_a_lost_lease_stops_the_handler_and_its_writes(repository: RedisJo
             finally:
                 attempts.append(f"lost {job.lost.is_set()}")
                 with pytest.raises(LeaseLostError):
-                    await job.repository.update_job_status("j", "queued")
+                    await job.writer.update_status("queued")
 
     async with AsyncExitStack() as stack:
         # The keeper of this one is slower than the other controller.

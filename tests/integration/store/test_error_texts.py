@@ -49,17 +49,17 @@ async def note(job: ClaimedJob, text: str) -> None:
 
 
 async def name_a_container(job: ClaimedJob, text: str) -> None:
-    await job.repository.update_job_status(job.job.id, "running", container_id=text)
+    await job.writer.update_status("running", container_id=text)
     raise ValueError(text)
 
 
 async def append(job: ClaimedJob, text: str) -> None:
-    await job.repository.add_event(job.job.id, JobEvent("log", text))
+    await job.writer.append([JobEvent("log", text)])
     raise ValueError(text)
 
 
 async def cancel(job: ClaimedJob, text: str) -> None:
-    await job.repository.cancel_job(job.job.id, text)
+    await job.writer.cancel(text)
     raise ValueError(text)
 
 

@@ -52,7 +52,7 @@ async def test_a_held_job_is_its_holders(repository: RedisJobRepository) -> None
     assert (await repository.claims.overview("default")).running == 0
     assert await repository.claims.claim("default", "c", 10, LEASE) == []
     assert await repository.verify() == []
-    await repository.under(claim).add_events("j", [JobEvent("log", "x\n"), JobEvent("complete", success=True)])
+    await repository.writer("j", claim).append([JobEvent("log", "x\n"), JobEvent("complete", success=True)])
     assert await repository.engine.holders.end_lost() is None
     assert await repository.verify() == []
 
@@ -60,12 +60,12 @@ async def test_a_held_job_is_its_holders(repository: RedisJobRepository) -> None
 async def test_the_job_of_a_dead_holder_fails(repository: RedisJobRepository) -> None:
     """Its log says why, on a line of its own; should the holder come back, it is refused."""
     claim = await hold(repository)
-    await repository.under(claim).add_event("j", JobEvent("log", "unfinished"))
+    await repository.writer("j", claim).append([JobEvent("log", "unfinished")])
     assert await repository.engine.holders.end_lost() == LEASE
     await look_until(repository, lambda status: status == "failed")
     assert await log_of(repository) == f"unfinished\n{LOST}"
     with pytest.raises(LeaseLostError):
-        await repository.under(claim).add_event("j", JobEvent("log", "x"))
+        await repository.writer("j", claim).append([JobEvent("log", "x")])
     assert await repository.claims.claim("default", "c", 10, LEASE) == []
     assert await repository.verify() == []
 
@@ -148,7 +148,7 @@ async def test_a_lease_without_a_job_is_removed(repository: RedisJobRepository) 
     async with asyncio.timeout(20 * LEASE):
         while await repository.engine.holders.end_lost() is not None:  # noqa: ASYNC110 - to look is what ends it
             await asyncio.sleep(LEASE / 4)
-    await repository.under(other.claim).complete_job("other", True, other.job.created_at)
+    await repository.writer("other", other.claim).complete(True, other.job.created_at)
     assert await repository.verify() == []
 
 

@@ -54,14 +54,14 @@ async def test_each_script_moves_the_mark(repository: RedisJobRepository, server
     """Creation, claim, logs, facts, completion alone and with others, late output."""
     claimed = await take(repository)
     marks = [await mark(server)]
-    mine = repository.under(claimed.claim)
-    await mine.add_event("a1", JobEvent("log", "one\n"))
+    mine = repository.writer("a1", claimed.claim)
+    await mine.append([JobEvent("log", "one\n")])
     marks.append(await mark(server))
-    await mine.add_events("a1", [JobEvent("log", f"{n}\n") for n in range(100)])
+    await mine.append([JobEvent("log", f"{n}\n") for n in range(100)])
     marks.append(await mark(server))
     await repository.cancel_job("a1")
     marks.append(await mark(server))
-    await mine.complete_job("a1", True, NOW)
+    await mine.complete(True, NOW)
     marks.append(await mark(server))
     await repository.add_event("a1", JobEvent("log", "late\n"))
     marks.append(await mark(server))
@@ -84,11 +84,11 @@ async def test_followers_are_given_the_mark_before(
     assert head == b"0-1 0-2:%d" % (len(body) - 8)
     assert body[-8:] == before
     assert mark_of(body[:-8]).encode() == (before := await mark(server))
-    mine = repository.under(claimed.claim)
-    await mine.add_events("a1", [JobEvent("log", "one\n"), JobEvent("log", "two\n")])
+    mine = repository.writer("a1", claimed.claim)
+    await mine.append([JobEvent("log", "one\n"), JobEvent("log", "two\n")])
     assert (await told.get())[-8:] == before
     before = await mark(server)
-    await mine.add_events("a1", [JobEvent("log", f"{n}\n") for n in range(100)])
+    await mine.append([JobEvent("log", f"{n}\n") for n in range(100)])
     assert await told.get() == b"2-0 102-0 " + before
     before = await mark(server)
     assert await repository.claims.completions.complete(claimed, JobEvent("complete", success=True, timestamp=NOW))

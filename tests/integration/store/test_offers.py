@@ -49,7 +49,7 @@ async def test_a_new_job_goes_to_whoever_waits(repository: RedisJobRepository, s
     assert (fields[b"pending"], fields[b"lag"]) == (1, 0)
     assert await server.read("ZCARD", OFFERS) == 0
     assert await repository.verify() == []
-    await repository.under(claimed.claim).complete_job("a1", True, utc_now())
+    await repository.writer("a1", claimed.claim).complete(True, utc_now())
     assert await server.read("XLEN", DISPATCH) == 0
     # It was one offer, for one job.
     await submit(repository, "a2", "a3")
@@ -128,7 +128,7 @@ async def test_a_group_that_is_gone_is_made_again(
     await submit(repository, "a2")
     await wait_until(lambda: len(waiter.given) == 2)
     for claimed in waiter.given:
-        await repository.under(claimed.claim).complete_job(claimed.job.id, True, utc_now())
+        await repository.writer(claimed.job.id, claimed.claim).complete(True, utc_now())
     [group] = await server.read("XINFO", "GROUPS", DISPATCH)
     assert dict(zip(group[::2], group[1::2], strict=True))[b"pending"] == 0
     assert await server.read("XLEN", DISPATCH) == 0

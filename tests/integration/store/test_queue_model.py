@@ -114,7 +114,7 @@ class Queue:
     async def release(self, number: int) -> None:
         """Let the controller of a job give it back; one that someone wants cancelled ends instead."""
         for job_id in self._one_of(number, sorted(self.model.running)):
-            await self._repository.under(self._claims[job_id]).update_job_status(job_id, "queued")
+            await self._repository.writer(job_id, self._claims[job_id]).update_status("queued")
             is_cancelled = job_id in self.model.cancelled
             self.model.end(job_id)
             if not is_cancelled:
@@ -124,7 +124,7 @@ class Queue:
     async def complete(self, number: int) -> None:
         """Let the controller of a job end it, though its lease may have run out."""
         for job_id in self._one_of(number, sorted(self.model.running)):
-            await self._repository.under(self._claims[job_id]).complete_job(job_id, True, utc_now())
+            await self._repository.writer(job_id, self._claims[job_id]).complete(True, utc_now())
             self.model.end(job_id)
 
     async def lose(self, number: int) -> None:

@@ -122,5 +122,5 @@ async def test_a_damaged_entry_of_a_queue_stops_nobody(
     assert {one.job.id for one in claimed} == {"b1", "a2"}
     assert set((await repository.claims.renew("default", [one.claim for one in claimed], 30)).values()) == {"held"}
     for one in claimed:
-        await repository.under(one.claim).complete_job(one.job.id, True, utc_now())
+        await repository.writer(one.job.id, one.claim).complete(True, utc_now())
     await repository.rebuild()

@@ -58,8 +58,8 @@ async def somebody_else(repository: RedisJobRepository) -> None:
     while found := await repository.claims.claim("default", "c9", 9, 30):
         claimed += found
     [mine] = [one for one in claimed if one.job.id == "z1"]
-    await repository.under(mine.claim).add_event("z1", JobEvent("log", "mine"))
-    await repository.under(mine.claim).complete_job("z1", True, utc_now())
+    await repository.writer("z1", mine.claim).append([JobEvent("log", "mine")])
+    await repository.writer("z1", mine.claim).complete(True, utc_now())
     events = await repository.get_events_since("z1", 0)
     assert [event.data for event in events] == ["mine", None]
 

@@ -205,9 +205,9 @@ async def test_a_refused_stale_write_is_counted(client: httpx.AsyncClient, repos
     """So is each kind of it: of a line, and of an end."""
     await repository.create_job(Job(id="j", status="queued"))
     [claimed] = await repository.claims.claim("default", "c", 1, 30.0)
-    mine = repository.under(claimed.claim)
-    await mine.update_job_status("j", "queued")
-    for write in (mine.add_event("j", JobEvent("log", "a")), mine.complete_job("j", True, utc_now())):
+    mine = repository.writer("j", claimed.claim)
+    await mine.update_status("queued")
+    for write in (mine.append([JobEvent("log", "a")]), mine.complete(True, utc_now())):
         with pytest.raises(Exception, match="not yours any more"):
             await write
     assert "ci_eventstore_refused_stale_writes_total 2.0" in (await client.get("/metrics")).text.splitlines()

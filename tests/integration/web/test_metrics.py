@@ -130,7 +130,7 @@ async def test_a_queue_with_a_job_or_a_controller_stays(
     await repository.create_job(Job(id="j", status="queued", queue="odd"))
     [claimed] = await repository.claims.claim("odd", "c", 1, 30.0)
     assert (await scraped(client))[leased] == 1
-    await repository.under(claimed.claim).complete_job("j", True, utc_now())
+    await repository.writer("j", claimed.claim).complete(True, utc_now())
     assert (await scraped(client))[leased] == 0
     await repository.claims.sign_off("odd", "c")
     assert leased not in await scraped(client)

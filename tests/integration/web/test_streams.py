@@ -227,7 +227,7 @@ async def test_facts_are_told(client: httpx.AsyncClient, repository: RedisJobRep
     """Beside its events a job's stream says what happens to it, by name; nothing that is a secret."""
     await repository.create_job(Job(id="j", user_id="ada", status="queued"))
     [claimed] = await repository.claims.claim("default", "c", 1, 30.0)
-    await repository.under(claimed.claim).complete_job("j", True, utc_now())
+    await repository.writer("j", claimed.claim).complete(True, utc_now())
     text = (await client.get("/jobs/j/stream?from_beginning=true")).text
     assert "event: claimed\n" in text
     assert claimed.claim.token not in text
