@@ -134,7 +134,7 @@ class RedisJobRepository(AccountStore, JobRepository):
     async def create_job(self, job: Job) -> None:
         """Store a new job with its events, in one step; JobAlreadyExistsError, InvalidJobError."""
         check_job(job)
-        await self.engine.jobs.create(job)
+        await self._engines.current.jobs.create(job)
 
     async def get_job(self, job_id: str, user_id: str | None = None) -> Job | None:
         """Return a job with its events, those up to the moment that its state belongs to."""
