@@ -54,9 +54,9 @@ class Engine:
     _closing: TimeLimit = field(default_factory=TimeLimit)
 
     @classmethod
-    async def open(cls, deployment: Deployment, keys: Keys, settings: Settings) -> "Engine":
+    async def open(cls, deployment: Deployment, settings: Settings) -> "Engine":
         """Connect, check the server and the data's format; StoreError."""
-        is_read_only = settings.access == "read"
+        keys, is_read_only = settings.keys, settings.access == "read"
         server = Server(deployment, settings.replicas, is_read_only=is_read_only)
         try:
             check_server(await server.info(), is_read_only=is_read_only)
@@ -65,7 +65,7 @@ class Engine:
         except BaseException:
             await server.close()
             raise
-        return cls._of(server, keys, settings, known)
+        return cls._of(server, settings, known)
 
     def anew(self, deployment: Deployment, settings: Settings, *, goes_on: bool) -> "Engine":
         """Return the same parts for another event loop, with nothing connected yet.
@@ -75,16 +75,15 @@ class Engine:
         server = Server(deployment, settings.replicas, is_read_only=settings.access == "read")
         server.go_on_as(self.server)
         before = self.jobs.callers() if goes_on else None
-        return self._of(server, self.keys, settings, self.incarnation.known, before)
+        return self._of(server, settings, self.incarnation.known, before)
 
     @classmethod
-    def _of(
-        cls, server: Server, keys: Keys, settings: Settings, known: str | None, before: Callers | None = None
-    ) -> "Engine":
+    def _of(cls, server: Server, settings: Settings, known: str | None, before: Callers | None = None) -> "Engine":
+        keys = settings.keys
         incarnation = StoreIncarnation(server, keys)
         incarnation.known = known
         reader = EventReader(server)
-        jobs = JobStore(server, keys, settings, incarnation.note_loss, before)
+        jobs = JobStore(server, settings, incarnation.note_loss, before)
         claims = ClaimStore(server, keys, jobs.is_writing, jobs.ledger)
         lost_jobs = LostJobs(server, keys, claims, jobs)
         is_read_only = settings.access == "read"

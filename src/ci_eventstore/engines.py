@@ -15,7 +15,6 @@ from ci_eventstore.connection import background
 from ci_eventstore.connection.deployments import Deployment
 from ci_eventstore.engine import Engine
 from ci_eventstore.errors import NotInitializedError, OtherEventLoopError
-from ci_eventstore.keys import Keys
 from ci_eventstore.loop_locks import LoopLocks
 from ci_eventstore.settings import Settings
 
@@ -38,11 +37,11 @@ class Engines:
     engine of its own, which is closed when the loop ends; the next one goes on after the writes of the last.
     """
 
-    def __init__(self, deployment: Deployment, keys: Keys, settings: Settings) -> None:
+    def __init__(self, deployment: Deployment, settings: Settings) -> None:
         self.deployment = deployment
         self._shared = replace(deployment, release=lambda: None)
-        self._keys = keys
         self.settings = settings
+        self.keys = settings.keys
         self._mutex = threading.Lock()
         self._places: dict[AbstractEventLoop, _Place] = {}
         self._opening = LoopLocks()
@@ -71,7 +70,7 @@ class Engines:
                 self._another(loop)
                 return
             try:
-                engine = await Engine.open(self._shared, self._keys, self.settings)
+                engine = await Engine.open(self._shared, self.settings)
                 life = self._begin(engine, loop)
             except BaseException:
                 if self._last is None:

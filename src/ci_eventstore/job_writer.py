@@ -60,8 +60,7 @@ class JobWriter:
 
     def log_writer(self, *, secrets: SecretTexts = (), settings: WriterSettings | None = None) -> LogWriter:
         """Return a writer for the job's log; secrets are masked in what it writes."""
-        jobs = self._engines.current.jobs
-        sink = JobLogSink(jobs, self._job_id, self._claim, self._engines.settings.max_event_bytes)
+        sink = JobLogSink(self._engines.current.jobs, self._job_id, self._claim)
         return LogWriter(self._job_id, sink, secrets=secrets, settings=settings)
 
     async def update_status(

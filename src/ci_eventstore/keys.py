@@ -164,7 +164,7 @@ class Keys:
         if not isinstance(self.prefix, str) or not PREFIX_PATTERN.fullmatch(self.prefix):
             raise ConfigurationError(f"the prefix {self.prefix!r} must be one or more of A-Z a-z 0-9 _ -")
         if not is_number(self.partitions, 1, 1024, is_whole=True):
-            raise ConfigurationError(f"the partition count {self.partitions!r} must be between 1 and 1024")
+            raise ConfigurationError(f"partitions={self.partitions!r} must be between 1 and 1024")
 
     def tag(self, partition: int) -> str:
         """Return the hash tag of a partition."""

@@ -3,13 +3,12 @@
 from collections.abc import AsyncGenerator, Iterable
 from dataclasses import replace
 from datetime import datetime
-from typing import Self
+from typing import Self, Unpack
 
 from ci_common.errors import JobNotFoundError
 from ci_common.models import Job, JobEvent, JobStatus
 from ci_common.repository import JobRepository
 from ci_common.validation import (
-    MAX_EVENT_BYTES,
     check_id,
     check_job,
     check_position,
@@ -24,19 +23,17 @@ from ci_eventstore.connection.deployments import Deployment
 from ci_eventstore.engine import Engine
 from ci_eventstore.engines import Engines
 from ci_eventstore.errors import AmbiguousPrefixError, StreamDamagedError
-from ci_eventstore.events.append import HEAD_BYTES
 from ci_eventstore.events.reader import Extent
 from ci_eventstore.following.follower import Follower
 from ci_eventstore.following.hub import FollowingStats
 from ci_eventstore.following.records import Followed, Notice, NoticeType
 from ci_eventstore.job_writer import JobWriter
 from ci_eventstore.jobs.state import JobState, to_job
-from ci_eventstore.keys import Keys
 from ci_eventstore.projection.differences import Difference, Progress
 from ci_eventstore.queues.claim import Claim, Claimed
 from ci_eventstore.queues.lease_keeper import LeaseKeeper, Notify
 from ci_eventstore.queues.store import ClaimStore
-from ci_eventstore.settings import Access, Durability, Settings
+from ci_eventstore.settings import GivenSettings, Settings
 from ci_eventstore.writer.log_writer import LogWriter, WriterSettings
 from ci_eventstore.writer.masking import SecretTexts
 
@@ -52,58 +49,24 @@ class RedisJobRepository(AccountStore, JobRepository):
     effect once.
     """
 
-    def __init__(
-        self,
-        client: object,
-        *,
-        prefix: str = "ci",
-        partitions: int = 1,
-        max_event_bytes: int = MAX_EVENT_BYTES,
-        max_head_bytes: int = HEAD_BYTES,
-        durability: Durability = "server",
-        access: Access = "write",
-    ) -> None:
+    def __init__(self, client: object, **settings: Unpack[GivenSettings]) -> None:
         """Use the server of a ready `redis.asyncio.Redis` client; its connections are left alone.
 
-        Repositories of different prefixes never see each other. The partition count is fixed with the first
-        `initialize()`. With `durability="replicated"` a write is acknowledged when a replica has it too, and raises
-        NotReplicatedError if none says so in time. Of a log's text, the first `max_head_bytes` are kept, then what came
-        last. With `access="read"`, writes raise ReadOnlyAccessError, and a user with the rights of a reader is enough.
-        ConfigurationError.
+        The settings are those of `Settings`: `prefix`, `partitions`, `max_event_bytes`, `max_head_bytes`, `durability`,
+        `access`. ConfigurationError.
         """
-        settings = Settings(
-            max_event_bytes=max_event_bytes, max_head_bytes=max_head_bytes, durability=durability, access=access
-        )
-        self._open(deployments.from_client(client), Keys(prefix, partitions), settings)
+        deployment = client if isinstance(client, Deployment) else deployments.from_client(client)
+        self._engines = Engines(deployment, Settings(**settings))
+        self._keys = self._engines.keys
 
     @classmethod
-    def from_url(
-        cls,
-        url: str | None = None,
-        *,
-        prefix: str = "ci",
-        partitions: int = 1,
-        max_event_bytes: int = MAX_EVENT_BYTES,
-        max_head_bytes: int = HEAD_BYTES,
-        durability: Durability = "server",
-        access: Access = "write",
-    ) -> Self:
+    def from_url(cls, url: str | None = None, **settings: Unpack[GivenSettings]) -> Self:
         """Use the server at `embedded://PATH`, `redis://`, `rediss://`, `valkey://`, `valkeys://` or `unix://PATH`.
 
         None: what the environment variable CI_EVENTSTORE_URL says, else an embedded server under the user's data
-        directory. ConfigurationError.
+        directory. The settings are those of the constructor. ConfigurationError.
         """
-        repository = cls.__new__(cls)
-        deployment = deployments.from_url(url or deployments.default_url())
-        settings = Settings(
-            max_event_bytes=max_event_bytes, max_head_bytes=max_head_bytes, durability=durability, access=access
-        )
-        repository._open(deployment, Keys(prefix, partitions), settings)
-        return repository
-
-    def _open(self, deployment: Deployment, keys: Keys, settings: Settings) -> None:
-        self._keys = keys
-        self._engines = Engines(deployment, keys, settings)
+        return cls(deployments.from_url(url or deployments.default_url()), **settings)
 
     @property
     def engine(self) -> Engine:

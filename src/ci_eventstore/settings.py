@@ -1,38 +1,61 @@
 """What an operator may choose, beside where the server is."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypedDict
 
 from ci_common.validation import MAX_EVENT_BYTES
 from ci_eventstore.errors import ConfigurationError
 from ci_eventstore.events.append import HEAD_BYTES
+from ci_eventstore.keys import Keys
 from ci_eventstore.setting_checks import check_number
 
 Durability = Literal["server", "replicated"]
 Access = Literal["read", "write"]
 
 
+class GivenSettings(TypedDict, total=False):
+    """The settings that a repository may be given as keywords, each as in `Settings`."""
+
+    prefix: str
+    partitions: int
+    max_event_bytes: int
+    max_head_bytes: int
+    durability: Durability
+    access: Access
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """The settings of a repository; ConfigurationError for what can't be."""
 
+    #: Repositories of different prefixes never see each other.
+    prefix: str = "ci"
+    #: Fixed with the first `initialize()` of a store.
+    partitions: int = 1
     #: The most UTF-8 bytes of one event's data.
     max_event_bytes: int = MAX_EVENT_BYTES
     #: The most bytes of text that a log has before it only keeps its end.
     max_head_bytes: int = HEAD_BYTES
-    #: When a write is acknowledged: when the server has it, or when a replica has it too.
+    #: When a write is acknowledged: when the server has it, or when a replica has it too; if none says so in time,
+    #: NotReplicatedError.
     durability: Durability = "server"
-    #: Whether anything is ever written; who only reads needs fewer rights.
+    #: Whether anything is ever written; else writes raise ReadOnlyAccessError, and a reader's rights are enough.
     access: Access = "write"
 
     def __post_init__(self) -> None:
         """Refuse what can't be."""
+        Keys(self.prefix, self.partitions)
         if self.durability not in ("server", "replicated"):
             raise ConfigurationError(f"durability={self.durability!r} must be 'server' or 'replicated'")
         if self.access not in ("read", "write"):
             raise ConfigurationError(f"access={self.access!r} must be 'read' or 'write'")
         for name in ("max_event_bytes", "max_head_bytes"):
             check_number(self, name, 1, is_whole=True)
+
+    @property
+    def keys(self) -> Keys:
+        """The names of all keys under the prefix."""
+        return Keys(self.prefix, self.partitions)
 
     @property
     def replicas(self) -> int:

@@ -24,7 +24,7 @@ from ci_eventstore.jobs.decide import decide, decide_creation
 from ci_eventstore.jobs.evolve import evolve_all
 from ci_eventstore.jobs.log_times import LogTimes
 from ci_eventstore.jobs.state import JobState, decided_changes, from_hash
-from ci_eventstore.keys import JobKeys, Keys, listing_member, queues_key
+from ci_eventstore.keys import JobKeys, listing_member, queues_key
 from ci_eventstore.settings import Settings
 
 logger = logging.getLogger("ci_eventstore.jobs")
@@ -42,7 +42,6 @@ class JobStore:
     def __init__(
         self,
         server: Server,
-        keys: Keys,
         settings: Settings,
         on_loss: Callable[[], Awaitable[None]],
         before: Callers | None = None,
@@ -51,8 +50,8 @@ class JobStore:
         self._server = server
         #: Is awaited before a writer is told that what it had stored is gone.
         self._on_loss = on_loss
-        self._keys = keys
-        self._settings = settings
+        self._keys = settings.keys
+        self.settings = settings
         #: What keeps failing, for all who write.
         self.outages = server.outages
         #: This process's last calls to each job.
@@ -93,7 +92,7 @@ class JobStore:
         if len(job.events) > MAX_CREATION_EVENTS:
             raise InvalidJobError(job.id, f"it has {len(job.events)} events, {MAX_CREATION_EVENTS} may come with a job")
         now = utc_now()
-        events = accept_events(job.events, now, self._settings.max_event_bytes) if job.events else []
+        events = accept_events(job.events, now, self.settings.max_event_bytes) if job.events else []
         keys = self._keys.job(job.id)
 
         async def command(call: Call) -> bool:
@@ -171,7 +170,7 @@ class JobStore:
 
         False: the job's version isn't the expected one any more.
         """
-        keys, head_bytes = self._keys.job(job_id), self._settings.max_head_bytes
+        keys, head_bytes = self._keys.job(job_id), self.settings.max_head_bytes
         try:
             return await append(self._server, keys, batch, call=call, change=change, claim=claim, head_bytes=head_bytes)
         except AcknowledgedEventsLostError:

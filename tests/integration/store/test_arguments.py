@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
 from ci_common.errors import InvalidInputError, RepositoryError
 from ci_common.models import Job, JobEvent, JobStatus
@@ -15,7 +16,7 @@ from ci_eventstore.controllers import Controller, ControllerSettings
 from ci_eventstore.errors import ConfigurationError
 from ci_eventstore.keys import Keys
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.settings import Settings
+from ci_eventstore.settings import GivenSettings, Settings
 from ci_eventstore.web import WebSettings
 from ci_eventstore.writer.log_writer import WriterSettings
 
@@ -27,6 +28,7 @@ INTERNAL = {"claims", "writer", "keep_leases", "engine", "close", "initialize", 
 CALLED = {"self", "progress", "settings"}
 SETTINGS = [Settings, ControllerSettings, WriterSettings, WebSettings]
 NUMBERS: dict[str, list[Any]] = {
+    "partitions": [0, -1, 1.5, 1025],
     "max_event_bytes": [0, -1, 1.5],
     "max_head_bytes": [0, -1, 1.5],
     "concurrency": [0, -1, 1.5],
@@ -127,6 +129,19 @@ def test_an_odd_address_is_refused(odd: str) -> None:
     for value in (5.5, b"x", object(), ["ci"]):
         with pytest.raises(ConfigurationError):
             RedisJobRepository.from_url(**({"url": "redis://localhost"} | {odd: value}))  # type: ignore[arg-type]
+
+
+def test_a_subclass_is_made_as_any_other_class() -> None:
+    """By its own constructor, whichever way it is made; the settings are the keywords of both ways."""
+
+    class Own(RedisJobRepository):
+        def __init__(self, client: object, **settings: Any) -> None:
+            super().__init__(client, **settings)
+            self.settings = settings
+
+    for made in (Own.from_url("redis://localhost", prefix="own"), Own(Redis(), prefix="own")):
+        assert (type(made), made.settings) == (Own, {"prefix": "own"})
+    assert set(GivenSettings.__annotations__) == {field.name for field in dataclasses.fields(Settings)}
 
 
 async def test_a_text_in_place_of_a_list(repository: RedisJobRepository) -> None:
