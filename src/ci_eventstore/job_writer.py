@@ -19,7 +19,7 @@ from ci_eventstore.errors import StoreError
 from ci_eventstore.events.batch import encode_batches
 from ci_eventstore.jobs.commands import AppendEvents, Cancel, Command, Complete, UpdateStatus
 from ci_eventstore.jobs.log_sink import JobLogSink
-from ci_eventstore.queues.claim import Claim, Claimed
+from ci_eventstore.queues.claimed import Claim, Claimed
 from ci_eventstore.writer.log_writer import LogWriter, WriterSettings
 from ci_eventstore.writer.masking import SecretTexts
 

@@ -30,7 +30,7 @@ from ci_eventstore.following.records import Followed, Notice, NoticeType
 from ci_eventstore.job_writer import JobWriter
 from ci_eventstore.jobs.state import JobState, to_job
 from ci_eventstore.projection.differences import Difference, Progress
-from ci_eventstore.queues.claim import Claim, Claimed
+from ci_eventstore.queues.claimed import Claim, Claimed
 from ci_eventstore.queues.lease_keeper import LeaseKeeper, Notify
 from ci_eventstore.queues.store import ClaimStore
 from ci_eventstore.settings import GivenSettings, Settings

@@ -12,7 +12,7 @@ from typing import Self
 from ci_common.errors import RepositoryError
 from ci_eventstore.connection.background import begin
 from ci_eventstore.keys import NO_QUEUE
-from ci_eventstore.queues.claim import Claim
+from ci_eventstore.queues.claimed import Claim
 from ci_eventstore.repository import RedisJobRepository
 
 logger = logging.getLogger("ci_eventstore.cli")

@@ -16,7 +16,7 @@ from ci_eventstore.errors import LogWriterClosedError, MachineError
 from ci_eventstore.jobs.commands import HandBack
 from ci_eventstore.jobs.decide import is_handed_back_too_often
 from ci_eventstore.processes.finishing import finish
-from ci_eventstore.queues.claim import Claim, Claimed
+from ci_eventstore.queues.claimed import Claim, Claimed
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.writer.log_writer import LogWriter
 from ci_eventstore.writer.masking import SecretTexts, prepared

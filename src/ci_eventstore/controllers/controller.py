@@ -20,7 +20,7 @@ from ci_eventstore.controllers.health import MachineHealth
 from ci_eventstore.controllers.intake import Intake
 from ci_eventstore.errors import ConfigurationError
 from ci_eventstore.processes.finishing import finish
-from ci_eventstore.queues.claim import CANCELLER, Claim, Claimed
+from ci_eventstore.queues.claimed import CANCELLER, Claim, Claimed
 from ci_eventstore.queues.claimer import Claimer, Heard
 from ci_eventstore.queues.lease_keeper import LeaseKeeper
 from ci_eventstore.repository import RedisJobRepository

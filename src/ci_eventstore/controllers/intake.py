@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from ci_eventstore.connection.outage_log import OutageLog
 from ci_eventstore.controllers.claimed_job import ClaimedJob
-from ci_eventstore.queues.claim import Claimed
+from ci_eventstore.queues.claimed import Claimed
 from ci_eventstore.queues.claimer import Claimer
 
 logger = logging.getLogger("ci_eventstore.controllers")

@@ -11,8 +11,8 @@ from ci_common.errors import RepositoryError
 from ci_eventstore.connection.outage_log import OutageLog
 from ci_eventstore.errors import StoreError
 from ci_eventstore.keys import QueueKeys
-from ci_eventstore.queues.claim import Claimed
-from ci_eventstore.queues.offer import Offer
+from ci_eventstore.queues.claimed import Claimed
+from ci_eventstore.queues.offers.offer import Offer
 from ci_eventstore.queues.store import CLAIM_JOBS, ClaimStore
 
 logger = logging.getLogger("ci_eventstore.controllers")

@@ -16,7 +16,7 @@ from ci_eventstore.events.flusher import fail_all
 from ci_eventstore.events.log_index import INDEX_BYTES, INDEX_EVENTS
 from ci_eventstore.jobs.state import encode_field
 from ci_eventstore.keys import QueueKeys, jobs_key, keys_of_completion, listing_member
-from ci_eventstore.queues.claim import Claimed
+from ci_eventstore.queues.claimed import Claimed
 
 #: Longer than a call may take effect, or be repeated, after its first try.
 LAST_CALL_MS = 3_600_000

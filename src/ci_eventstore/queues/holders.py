@@ -19,7 +19,7 @@ from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.events.records import Fact, FactType
 from ci_eventstore.jobs.store import JobStore
 from ci_eventstore.keys import NO_QUEUE, JobKeys, Keys
-from ci_eventstore.queues.claim import Claim
+from ci_eventstore.queues.claimed import Claim
 from ci_eventstore.queues.lost_jobs import LostJobs
 
 logger = logging.getLogger("ci_eventstore.queues")

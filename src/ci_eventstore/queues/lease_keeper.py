@@ -12,7 +12,7 @@ from ci_eventstore.connection.deployments import Deployment
 from ci_eventstore.connection.outage_log import OutageLog
 from ci_eventstore.errors import OutcomeUnknownError, StoreError, StoreUnavailableError
 from ci_eventstore.keys import Keys
-from ci_eventstore.queues.claim import Claim
+from ci_eventstore.queues.claimed import Claim
 from ci_eventstore.queues.store import ClaimStore
 
 logger = logging.getLogger("ci_eventstore.controllers")

@@ -17,7 +17,7 @@ from ci_eventstore.jobs.commands import Cancel, Command, Fail
 from ci_eventstore.jobs.state import JobState
 from ci_eventstore.jobs.store import JobStore
 from ci_eventstore.keys import Keys
-from ci_eventstore.queues.claim import CANCELLER, Claimed
+from ci_eventstore.queues.claimed import CANCELLER, Claimed
 from ci_eventstore.queues.store import ClaimStore
 
 logger = logging.getLogger("ci_eventstore.jobs")

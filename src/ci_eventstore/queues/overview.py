@@ -9,7 +9,7 @@ from datetime import datetime
 from ci_eventstore.connection.client import Server
 from ci_eventstore.connection.replies import WRONG_TYPE, Reply, as_bytes, as_count, as_texts
 from ci_eventstore.keys import Keys, QueueKeys, member_time
-from ci_eventstore.queues.claim import CANCELLER, GONE_MS
+from ci_eventstore.queues.claimed import CANCELLER, GONE_MS
 
 #: So many commands are sent together.
 COMMANDS_TOGETHER = 10_000

@@ -17,9 +17,9 @@ from ci_eventstore.events.caller import Ledger
 from ci_eventstore.events.codec import encode_time
 from ci_eventstore.jobs.state import CLAIMED_FIELDS, claimed_state, encode_field, from_hash
 from ci_eventstore.keys import Keys, QueueKeys, jobs_key, keys_of_claim, member_job_id
-from ci_eventstore.queues.claim import GONE_MS, Claim, Claimed
+from ci_eventstore.queues.claimed import GONE_MS, Claim, Claimed
 from ci_eventstore.queues.completions import Completions
-from ci_eventstore.queues.offer import Offer, as_claimed
+from ci_eventstore.queues.offers.offer import Offer, as_claimed
 from ci_eventstore.queues.overview import QueueOverview, read_overviews
 from ci_eventstore.queues.queue_names import queue_names
 

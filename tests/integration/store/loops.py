@@ -10,7 +10,7 @@ import uvloop
 from asgiref.sync import async_to_sync
 
 from ci_common.models import APIKey, Job, JobEvent, User, utc_now
-from ci_eventstore.queues.claim import Claim
+from ci_eventstore.queues.claimed import Claim
 from ci_eventstore.repository import RedisJobRepository
 
 Work = Callable[[], Coroutine[Any, Any, None]]

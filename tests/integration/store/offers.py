@@ -9,7 +9,7 @@ from ci_eventstore.connection import connections
 from ci_eventstore.connection.client import Server
 from ci_eventstore.connection.scripts import Script
 from ci_eventstore.jobs.create import CREATE
-from ci_eventstore.queues.claim import Claimed
+from ci_eventstore.queues.claimed import Claimed
 from ci_eventstore.queues.claimer import Claimer, Heard
 from ci_eventstore.queues.store import PEEK
 from ci_eventstore.repository import RedisJobRepository

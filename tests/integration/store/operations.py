@@ -18,10 +18,10 @@ from ci_eventstore.jobs.store import plan_change
 from ci_eventstore.keys import NO_QUEUE, Keys, listing_member
 from ci_eventstore.projection.jobs import JobProjections
 from ci_eventstore.projection.projections import Projections
-from ci_eventstore.queues.claim import Claimed
+from ci_eventstore.queues.claimed import Claimed
 from ci_eventstore.queues.completions import COMPLETE, _describe, _Line, _Waiting
 from ci_eventstore.queues.holders import LOOK, Holders
-from ci_eventstore.queues.offer import Offer
+from ci_eventstore.queues.offers.offer import Offer
 from ci_eventstore.queues.store import _Candidate
 from tests.integration.store.scenes import (
     KEYS,

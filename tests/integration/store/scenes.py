@@ -8,7 +8,7 @@ from typing import Any
 from ci_common.models import Job, JobEvent, JobStatus
 from ci_eventstore.jobs.state import JobState
 from ci_eventstore.keys import Keys
-from ci_eventstore.queues.claim import Claimed
+from ci_eventstore.queues.claimed import Claimed
 from ci_eventstore.queues.store import ClaimStore
 from ci_eventstore.repository import RedisJobRepository
 from tests.integration.store.refusing_server import RefusingServer

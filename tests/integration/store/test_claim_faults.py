@@ -12,7 +12,7 @@ from ci_eventstore.connection.client import Server
 from ci_eventstore.connection.scripts import Script
 from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings
 from ci_eventstore.events.append import APPEND
-from ci_eventstore.queues.claim import Claim, Claimed
+from ci_eventstore.queues.claimed import Claim, Claimed
 from ci_eventstore.queues.store import CLAIM, PEEK, RENEW
 from ci_eventstore.repository import RedisJobRepository
 from tests.fault_proxy import Fault, FaultProxy, Plan

@@ -9,7 +9,7 @@ from ci_common.errors import JobClaimedError, LeaseLostError
 from ci_common.models import Job, JobEvent, utc_now
 from ci_eventstore.connection.client import Server
 from ci_eventstore.keys import Keys
-from ci_eventstore.queues.claim import Claim, Claimed
+from ci_eventstore.queues.claimed import Claim, Claimed
 from ci_eventstore.repository import RedisJobRepository
 from tests.servers import RealServer
 

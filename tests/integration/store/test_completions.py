@@ -11,7 +11,7 @@ from ci_eventstore.connection import connections
 from ci_eventstore.connection.client import Server
 from ci_eventstore.controllers import ClaimedJob
 from ci_eventstore.events.log_index import INDEX_EVENTS
-from ci_eventstore.queues.claim import Claimed
+from ci_eventstore.queues.claimed import Claimed
 from ci_eventstore.queues.completions import COMPLETE
 from ci_eventstore.repository import RedisJobRepository
 from tests.fault_proxy import Fault, FaultProxy, Plan

@@ -9,7 +9,7 @@ from ci_common.errors import JobAlreadyExistsError, JobClaimedError, LeaseLostEr
 from ci_common.models import Job, JobEvent
 from ci_eventstore.controllers import ClaimedJob, Controller
 from ci_eventstore.keys import NO_QUEUE
-from ci_eventstore.queues.claim import CANCELLER, Claim
+from ci_eventstore.queues.claimed import CANCELLER, Claim
 from ci_eventstore.queues.holders import HOLD
 from ci_eventstore.queues.lease_keeper import LeaseKeeper
 from ci_eventstore.repository import RedisJobRepository

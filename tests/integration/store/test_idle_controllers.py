@@ -11,7 +11,7 @@ from ci_common.models import Job
 from ci_eventstore.connection.client import Server
 from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings
 from ci_eventstore.controllers.controller import SMALL_WAVE
-from ci_eventstore.queues.claim import Claimed
+from ci_eventstore.queues.claimed import Claimed
 from ci_eventstore.queues.claimer import Heard
 from ci_eventstore.repository import RedisJobRepository
 from tests.waiting import wait_until

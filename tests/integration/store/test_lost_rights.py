@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 
 from ci_common.models import Job, JobEvent, utc_now
 from ci_eventstore.errors import MissingRightsError
-from ci_eventstore.queues.claim import Claimed
+from ci_eventstore.queues.claimed import Claimed
 from ci_eventstore.repository import RedisJobRepository
 from tests.servers import RealServer, find_redis7, find_valkey
 

@@ -14,7 +14,7 @@ from ci_eventstore.events.batch import encode_logs
 from ci_eventstore.events.caller import Call
 from ci_eventstore.events.codec import mark_of
 from ci_eventstore.keys import Keys
-from ci_eventstore.queues.claim import Claimed
+from ci_eventstore.queues.claimed import Claimed
 from ci_eventstore.repository import RedisJobRepository
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)

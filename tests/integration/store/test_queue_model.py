@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ci_common.models import Job, utc_now
 from ci_eventstore.connection.client import Server
 from ci_eventstore.connection.deployments import from_url
-from ci_eventstore.queues.claim import Claim
+from ci_eventstore.queues.claimed import Claim
 from ci_eventstore.repository import RedisJobRepository
 from tests.examples import examples
 from tests.servers import RealServer

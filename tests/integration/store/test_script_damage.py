@@ -7,7 +7,7 @@ import pytest
 from ci_common.models import Job, JobEvent, utc_now
 from ci_eventstore.connection.client import Server
 from ci_eventstore.errors import ProjectionMissingError, StoreFormatError
-from ci_eventstore.queues.claim import Claimed
+from ci_eventstore.queues.claimed import Claimed
 from ci_eventstore.repository import RedisJobRepository
 
 FIELDS = ("attempts", "part", "position", "version", "epoch", "status", "created_at")

@@ -8,7 +8,7 @@ from ci_eventstore.events.codec import decode, mark_of
 from ci_eventstore.jobs.evolve import evolve
 from ci_eventstore.jobs.state import JobState, to_job
 from ci_eventstore.keys import Keys, QueueKeys
-from ci_eventstore.queues.claim import Claim, Claimed
+from ci_eventstore.queues.claimed import Claim, Claimed
 
 #: Of so many claims a controller remembers that it was told of them: a message may come after an answer.
 KNOWN_CLAIMS = 8
