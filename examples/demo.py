@@ -15,11 +15,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+from ci_eventstore.connection.client import Server
 from demo_controllers import show_controllers
 from demo_steps import TOOL, expect, title, tool
 
 from ci_eventstore import RedisJobRepository
-from ci_eventstore.connection.client import Server
 from ci_eventstore.connection.deployments import from_url
 from ci_eventstore.embedded import EmbeddedServer
 from ci_eventstore.events.codec import decode

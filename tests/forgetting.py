@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.nodes import Nodes
 
 
 class Kept(NamedTuple):
@@ -16,16 +16,16 @@ class Kept(NamedTuple):
 Snapshot = Mapping[str, Kept]
 
 
-async def remember(server: Server) -> Snapshot:
+async def remember(server: Nodes) -> Snapshot:
     """Return all that the server holds."""
     kept = {}
-    for key in [key async for key in server.scan("*")]:
+    for key in [key async for page in server.scan("*") for key in page]:
         value, ttl_ms = await server.read("DUMP", key), await server.read("PTTL", key)
         kept[key] = Kept(value, max(ttl_ms, 0))
     return kept
 
 
-async def forget(server: Server, snapshot: Snapshot) -> None:
+async def forget(server: Nodes, snapshot: Snapshot) -> None:
     """Go back to what the server held, in one step."""
     script = (
         "redis.call('FLUSHDB') for i = 1, #KEYS do redis.call('RESTORE', KEYS[i], ARGV[2 * i], ARGV[2 * i - 1]) end"

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from ci_eventstore.accounts.sessions import SessionStore
 from ci_eventstore.connection.checks import check_server
-from ci_eventstore.connection.client import Server
 from ci_eventstore.connection.deployments import Deployment
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.errors import StoreFormatError
 from ci_eventstore.events.flusher import Callers
@@ -40,7 +40,7 @@ class Engine:
     """The parts of one open repository."""
 
     keys: Keys
-    server: Server
+    nodes: Nodes
     sessions: SessionStore
     jobs: JobStore
     listings: Listings
@@ -57,50 +57,51 @@ class Engine:
     async def open(cls, deployment: Deployment, settings: Settings) -> "Engine":
         """Connect, check the server and the data's format; StoreError."""
         keys, is_read_only = settings.keys, settings.access == "read"
-        server = Server(deployment, settings.replicas, is_read_only=is_read_only)
+        nodes = Nodes(deployment, settings.replicas, is_read_only=is_read_only)
         try:
-            check_server(await server.info(), is_read_only=is_read_only)
-            await (check_rights_to_read if is_read_only else check_rights_to_write)(server, keys)
-            known = await check_format(server, keys, is_read_only=is_read_only)
+            for node in nodes.all:
+                check_server(await node.info(), is_read_only=is_read_only)
+            await (check_rights_to_read if is_read_only else check_rights_to_write)(nodes, keys)
+            known = await check_format(nodes, keys, is_read_only=is_read_only)
         except BaseException:
-            await server.close()
+            await nodes.close()
             raise
-        return cls._of(server, settings, known)
+        return cls._of(nodes, settings, known)
 
     def anew(self, deployment: Deployment, settings: Settings, *, goes_on: bool) -> "Engine":
         """Return the same parts for another event loop, with nothing connected yet.
 
         If it goes on, this one is used no more: its writes come after those of this one, whatever became of them.
         """
-        server = Server(deployment, settings.replicas, is_read_only=settings.access == "read")
-        server.go_on_as(self.server)
+        is_read_only = settings.access == "read"
+        nodes = Nodes(deployment, settings.replicas, is_read_only=is_read_only, before=self.nodes)
         before = self.jobs.callers() if goes_on else None
-        return self._of(server, settings, self.incarnation.known, before)
+        return self._of(nodes, settings, self.incarnation.known, before)
 
     @classmethod
-    def _of(cls, server: Server, settings: Settings, known: str | None, before: Callers | None = None) -> "Engine":
+    def _of(cls, nodes: Nodes, settings: Settings, known: str | None, before: Callers | None = None) -> "Engine":
         keys = settings.keys
-        incarnation = StoreIncarnation(server, keys)
+        incarnation = StoreIncarnation(nodes, keys)
         incarnation.known = known
-        reader = EventReader(server)
-        jobs = JobStore(server, settings, incarnation.note_loss, before)
-        claims = ClaimStore(server, keys, jobs.is_writing, jobs.ledger)
-        lost_jobs = LostJobs(server, keys, claims, jobs)
+        reader = EventReader(nodes)
+        jobs = JobStore(nodes, settings, incarnation.note_loss, before)
+        claims = ClaimStore(nodes, keys, jobs.is_writing, jobs.ledger)
+        lost_jobs = LostJobs(nodes, keys, claims, jobs)
         is_read_only = settings.access == "read"
         return cls(
             keys=keys,
-            server=server,
-            sessions=SessionStore(server, keys),
+            nodes=nodes,
+            sessions=SessionStore(nodes, keys),
             jobs=jobs,
-            listings=Listings(server, keys),
+            listings=Listings(nodes, keys),
             reader=reader,
             incarnation=incarnation,
             # Who only reads leaves lost jobs to others.
-            hub=Hub(server, reader, incarnation) if is_read_only else Hub(server, reader, incarnation, lost_jobs.watch),
-            projections=Projections(server, keys),
+            hub=Hub(nodes, reader, incarnation) if is_read_only else Hub(nodes, reader, incarnation, lost_jobs.watch),
+            projections=Projections(nodes, keys),
             claims=claims,
             lost_jobs=lost_jobs,
-            holders=Holders(server, keys, jobs, lost_jobs),
+            holders=Holders(nodes, keys, jobs, lost_jobs),
         )
 
     def hurry(self, seconds: float) -> None:
@@ -109,7 +110,7 @@ class Engine:
 
     async def close(self) -> None:
         """Send what is waiting to be sent, then close the connections; doing so again does nothing."""
-        if not self.server.link.is_closed:
+        if not self.nodes.is_closed:
             try:
                 async with self._closing.hold():
                     await self._drain()
@@ -119,7 +120,7 @@ class Engine:
 
     async def end(self) -> None:
         """Close because the event loop ends: what is on its way is waited for but shortly."""
-        if not self.server.link.is_closed:
+        if not self.nodes.is_closed:
             try:
                 async with asyncio.timeout(END_SECONDS):
                     await self._drain()
@@ -130,7 +131,7 @@ class Engine:
                     await self._disconnect()
             except TimeoutError:
                 # The server takes nothing of what is written.
-                self.server.link.abandon()
+                self.nodes.abandon()
 
     async def _drain(self) -> None:
         await self.lost_jobs.close()
@@ -139,22 +140,22 @@ class Engine:
 
     async def _disconnect(self) -> None:
         await self.hub.close()
-        await self.server.close()
+        await self.nodes.close()
 
     def abandon(self) -> None:
         """Let go of connections and of whoever waits: the event loop was closed, so nothing of it can be awaited."""
         self.hub.abandon()
-        self.server.link.abandon()
+        self.nodes.abandon()
 
 
-async def check_format(server: Server, keys: Keys, *, is_read_only: bool = False) -> str | None:
+async def check_format(nodes: Nodes, keys: Keys, *, is_read_only: bool = False) -> str | None:
     """Note what a new store is, and return the store's incarnation; StoreFormatError for another format or layout."""
     if is_read_only:
-        reply = await server.read("HMGET", keys.store, "format", "partitions", "incarnation")
+        reply = await nodes.read("HMGET", keys.store, "format", "partitions", "incarnation")
         if reply[0] is None:
             raise StoreFormatError(f"there is no store {keys.prefix!r} yet: open it once with access='write'")
     else:
-        reply = await server.run(INITIALIZE, [keys.store], [FORMAT_VERSION, keys.partitions, new_incarnation()])
+        reply = await nodes.run(INITIALIZE, [keys.store], [FORMAT_VERSION, keys.partitions, new_incarnation()])
     version, partitions = int(reply[0]), int(reply[1])
     if version != FORMAT_VERSION:
         raise StoreFormatError(

@@ -18,8 +18,8 @@ from ci_common.validation import (
 )
 from ci_eventstore.accounts.store import AccountStore
 from ci_eventstore.connection import deployments
-from ci_eventstore.connection.client import Server
 from ci_eventstore.connection.deployments import Deployment
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.engine import Engine
 from ci_eventstore.engines import Engines
 from ci_eventstore.errors import AmbiguousPrefixError, StreamDamagedError
@@ -74,8 +74,8 @@ class RedisJobRepository(AccountStore, JobRepository):
         return self._engines.current
 
     @property
-    def _server(self) -> Server:
-        return self.engine.server
+    def _nodes(self) -> Nodes:
+        return self.engine.nodes
 
     async def initialize(self) -> None:
         """Connect, check the server, the user's rights and the format of the data.

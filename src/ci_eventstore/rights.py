@@ -9,8 +9,8 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from ci_common.models import JobStatus
-from ci_eventstore.connection.client import Server
 from ci_eventstore.connection.failures import outcome_of
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.outcomes import Cause, Kind
 from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.connection.trials import try_each, try_listening
@@ -162,7 +162,7 @@ def _target(command: Command) -> str:
     return f"{'&' if command[0] in ('PUBLISH', 'SUBSCRIBE') else '~'}{found}"
 
 
-async def check_rights_to_write(server: Server, keys: Keys) -> None:
+async def check_rights_to_write(nodes: Nodes, keys: Keys) -> None:
     """Raise MissingRightsError with all that the user lacks who is to write; one round trip."""
     partitions = sorted({0, keys.partitions - 1})
     commands, accounts = list[Command](), list[Command]()
@@ -170,39 +170,41 @@ async def check_rights_to_write(server: Server, keys: Keys) -> None:
         names = names_of(keys, partition)
         commands += commands_of(READING + LISTENING + WRITING, names)
         accounts = commands_of(ACCOUNTS, names)
-    if server.replicas:
+    if nodes.replicas:
         commands.append(("WAIT", "1", "0"))
     asked = [*commands, *accounts]
     arguments = list[str | int]()
     for command in asked:
         arguments += [len(command), *command]
-    refused = {asked[number - 1] for number in await server.run(RIGHTS, [], arguments)}
+    refused = {asked[number - 1] for node in nodes.all for number in await node.run(RIGHTS, [], arguments)}
     if refused.issuperset(accounts):
         asked, refused = commands, refused.difference(accounts)
-    _complain(server, asked, refused)
+    _complain(nodes, asked, refused)
 
 
-async def check_rights_to_read(server: Server, keys: Keys) -> None:
+async def check_rights_to_read(nodes: Nodes, keys: Keys) -> None:
     """Raise MissingRightsError with all that the user lacks who is to read; nothing is written."""
     commands, listening = list[Command](), list[Command]()
     for partition in sorted({0, keys.partitions - 1}):
         names = names_of(keys, partition)
         commands += commands_of(READING, names)
         listening += commands_of(LISTENING, names)
-    replies = await try_each(server.link, commands)
-    replies += await try_listening(server.link, [channel for _, channel in listening])
-    asked = [*commands, *listening]
-    _complain(server, asked, {command for command, reply in zip(asked, replies, strict=True) if _is_refusal(reply)})
+    asked, refused = [*commands, *listening], set[Command]()
+    for node in nodes.all:
+        replies = await try_each(node.link, commands)
+        replies += await try_listening(node.link, [channel for _, channel in listening])
+        refused.update(command for command, reply in zip(asked, replies, strict=True) if _is_refusal(reply))
+    _complain(nodes, asked, refused)
 
 
 def _is_refusal(reply: object) -> bool:
     return isinstance(reply, Exception) and outcome_of(reply, Kind.READ).cause is Cause.RIGHTS
 
 
-def _complain(server: Server, asked: Sequence[Command], refused: Collection[Command]) -> None:
+def _complain(nodes: Nodes, asked: Sequence[Command], refused: Collection[Command]) -> None:
     if refused:
         missing = describe(asked, refused)
         raise MissingRightsError(
-            f"{server.deployment.name}: the user lacks {len(missing)} rights: {' '.join(missing)} "
+            f"{nodes.deployment.name}: the user lacks {len(missing)} rights: {' '.join(missing)} "
             "(docs/operations.md has all that are needed)"
         )

@@ -235,7 +235,7 @@ async def test_behind_nginx_the_server_closes_no_idle_connection(cli: CommandLin
 async def forget_everything(cli: CommandLine) -> None:
     """Take the damage away."""
     async with cli.repository() as repository:
-        await repository.engine.server.read("FLUSHALL")
+        await repository.engine.nodes.read("FLUSHALL")
 
 
 async def create_cut_log(cli: CommandLine) -> None:
@@ -243,7 +243,7 @@ async def create_cut_log(cli: CommandLine) -> None:
     await create_running_job(cli)
     async with cli.repository() as repository:
         await repository.add_events("j", [JobEvent("log", "x" * 1000) for _ in range(5000)])
-        await repository.engine.server.read("XDEL", repository.engine.keys.job("j").stream, "4000-0")
+        await repository.engine.nodes.read("XDEL", repository.engine.keys.job("j").stream, "4000-0")
 
 
 @pytest.mark.needs("nginx")

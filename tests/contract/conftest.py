@@ -64,4 +64,4 @@ async def repository(deployment: MakeRepository) -> AsyncIterator[JobRepository]
             await opened.initialize()
             assert await opened.verify() == []
             # The next test's verification needn't walk these keys.
-            await opened.engine.server.read("FLUSHALL")
+            await opened.engine.nodes.read("FLUSHALL")

@@ -34,7 +34,7 @@ from ci_eventstore.accounts.records import (
     user_from_hash,
     user_to_hash,
 )
-from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import WRONG_TYPE, as_bytes, as_texts
 from ci_eventstore.connection.replies import as_text as to_text
 from ci_eventstore.connection.scripts import load_script
@@ -56,7 +56,7 @@ class AccountStore(UserRepository, APIKeyRepository):
 
     @property
     @abstractmethod
-    def _server(self) -> Server:
+    def _nodes(self) -> Nodes:
         """Where the records are; NotInitializedError."""
 
     async def create_user(self, user: User) -> None:
@@ -64,7 +64,7 @@ class AccountStore(UserRepository, APIKeyRepository):
         check_user(user)
         keys = [self._keys.user(user.id), self._keys.users, self._keys.emails]
         match await create_record(
-            self._server, keys=keys, record_id=user.id, unique=fold_email(user.email), fields=user_to_hash(user)
+            self._nodes, keys=keys, record_id=user.id, unique=fold_email(user.email), fields=user_to_hash(user)
         ):
             case b"exists":
                 raise UserAlreadyExistsError(user.id)
@@ -73,26 +73,26 @@ class AccountStore(UserRepository, APIKeyRepository):
 
     async def get_user(self, user_id: str) -> User | None:
         """Return the user of that id."""
-        reply = await self._server.read("HGETALL", as_bytes(self._keys.user(check_id("user id", user_id))))
+        reply = await self._nodes.read("HGETALL", as_bytes(self._keys.user(check_id("user id", user_id))))
         return user_from_hash(user_id, reply) if reply else None
 
     async def get_user_by_email(self, email: str) -> User | None:
         """Return the user with that email, whatever its case."""
         if not is_id(as_text("email", email)):
             return None
-        user_id = await self._server.read("HGET", self._keys.emails, fold_email(email))
+        user_id = await self._nodes.read("HGET", self._keys.emails, fold_email(email))
         return None if user_id is None else await self.get_user(to_text(user_id))
 
     async def list_users(self) -> list[User]:
         """Return all users, the oldest first."""
-        ids = as_texts(await self._server.read("SMEMBERS", self._keys.users))
+        ids = as_texts(await self._nodes.read("SMEMBERS", self._keys.users))
         users = await self._read_all(ids, self._keys.user, user_from_hash)
         return sorted(users, key=lambda user: (as_utc(user.created_at), user.id))
 
     async def update_user_active(self, user_id: str, is_active: bool) -> None:
         """Let a user authenticate, or not; UserNotFoundError."""
         key, value = self._keys.user(check_id("user id", user_id)), encode_flag(check_flag("is_active", is_active))
-        if not await update_record(self._server, key=key, field="is_active", value=value):
+        if not await update_record(self._nodes, key=key, field="is_active", value=value):
             raise UserNotFoundError(user_id)
 
     async def create_api_key(self, api_key: APIKey) -> None:
@@ -101,7 +101,7 @@ class AccountStore(UserRepository, APIKeyRepository):
         keys = [self._keys.api_key(api_key.id), self._keys.api_keys, self._keys.api_key_hashes]
         keys += [self._keys.user(api_key.user_id), self._keys.user_api_keys(api_key.user_id)]
         match await create_record(
-            self._server, keys=keys, record_id=api_key.id, unique=api_key.key_hash, fields=api_key_to_hash(api_key)
+            self._nodes, keys=keys, record_id=api_key.id, unique=api_key.key_hash, fields=api_key_to_hash(api_key)
         ):
             case b"exists" | b"taken":
                 raise APIKeyAlreadyExistsError(api_key.id)
@@ -112,18 +112,18 @@ class AccountStore(UserRepository, APIKeyRepository):
         """Return the key with that hash, a revoked one too."""
         if not is_id(as_text("API key hash", key_hash)):
             return None
-        key_id = await self._server.read("HGET", self._keys.api_key_hashes, key_hash)
+        key_id = await self._nodes.read("HGET", self._keys.api_key_hashes, key_hash)
         if key_id is None:
             return None
         key_id = to_text(key_id)
-        reply = await self._server.read("HGETALL", as_bytes(self._keys.api_key(key_id)))
+        reply = await self._nodes.read("HGETALL", as_bytes(self._keys.api_key(key_id)))
         return api_key_from_hash(key_id, reply) if reply else None
 
     async def list_api_keys(self, user_id: str | None = None) -> list[APIKey]:
         """Return all keys, or a user's, the oldest first."""
         owner = optional_id("user id", user_id)
         key = self._keys.api_keys if owner is None else self._keys.user_api_keys(owner)
-        ids = as_texts(await self._server.read("SMEMBERS", key))
+        ids = as_texts(await self._nodes.read("SMEMBERS", key))
         found = await self._read_all(ids, self._keys.api_key, api_key_from_hash)
         return sorted(found, key=lambda api_key: (as_utc(api_key.created_at), api_key.id))
 
@@ -138,7 +138,7 @@ class AccountStore(UserRepository, APIKeyRepository):
 
     async def _update_api_key(self, key_id: str, field: str, value: str) -> None:
         key = self._keys.api_key(check_id("API key id", key_id))
-        if not await update_record(self._server, key=key, field=field, value=value):
+        if not await update_record(self._nodes, key=key, field=field, value=value):
             raise APIKeyNotFoundError(key_id)
 
     async def _read_all(
@@ -146,7 +146,7 @@ class AccountStore(UserRepository, APIKeyRepository):
     ) -> list[_Record]:
         """Return the records of these ids that can be read; the log names the others."""
         found = []
-        replies = await self._server.read_many([("HGETALL", as_bytes(key_of(record_id))) for record_id in ids])
+        replies = await self._nodes.read_many([("HGETALL", as_bytes(key_of(record_id))) for record_id in ids])
         for record_id, reply in zip(ids, replies, strict=True):
             try:
                 if reply is WRONG_TYPE:
@@ -159,17 +159,17 @@ class AccountStore(UserRepository, APIKeyRepository):
 
 
 async def create_record(
-    server: Server, *, keys: Sequence[str], record_id: str, unique: str, fields: Mapping[str, str]
+    nodes: Nodes, *, keys: Sequence[str], record_id: str, unique: str, fields: Mapping[str, str]
 ) -> bytes:
     """Store a record as `create_record.lua` says, and return its answer."""
     pairs = [text for pair in fields.items() for text in pair]
-    reply: bytes = await server.run(CREATE_RECORD, keys, [secrets.token_hex(8), record_id, unique, *pairs])
+    reply: bytes = await nodes.run(CREATE_RECORD, keys, [secrets.token_hex(8), record_id, unique, *pairs])
     return reply
 
 
-async def update_record(server: Server, *, key: str, field: str, value: str) -> bool:
+async def update_record(nodes: Nodes, *, key: str, field: str, value: str) -> bool:
     """Set one field of a record; False if there is none."""
-    return bool(await server.run(UPDATE_RECORD, [key], [field, value]))
+    return bool(await nodes.run(UPDATE_RECORD, [key], [field, value]))
 
 
 def is_id(value: str) -> bool:

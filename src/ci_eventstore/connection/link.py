@@ -35,9 +35,9 @@ PatienceOf = Callable[[Outcome, bool], float]
 class Link:
     """A pool for commands, another for listening, and three connections that many commands share."""
 
-    def __init__(self, deployment: Deployment, patience_of: PatienceOf) -> None:
+    def __init__(self, deployment: Deployment, patience_of: PatienceOf, counters: Counters) -> None:
         self.deployment = deployment
-        self.counters = Counters()
+        self.counters = counters
         self.commands: Redis = client_of(deployment, COMMAND_CONNECTIONS)
         self.listening: Redis = client_of(deployment, LISTENING_CONNECTIONS)
         self.scripts = Pipeline(self.commands.connection_pool)

@@ -78,7 +78,7 @@ class ClaimedJob:
         #: Whether nobody else cancels the task that runs it, once its body is over: then its ending needs no other one.
         self.is_owned = False
         self.body = Interrupt()
-        self.storage = EndStorage(self.job.id, self.lost, self._add_line, repository.engine.server.outages)
+        self.storage = EndStorage(self.job.id, self.lost, self._add_line, repository.engine.nodes.outages)
         self._is_ending = False
         if claimed.state.cancel_line is not None:
             self.cancelled.set()

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ci_common.errors import JobAlreadyExistsError, JobClaimedError, JobNotFoundError, LeaseLostError
-from ci_eventstore.connection.client import Server
 from ci_eventstore.connection.counters import Counters
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.errors import AcknowledgedEventsLostError, LateOutputError, ProjectionMissingError
 from ci_eventstore.events.batch import Batch
@@ -84,7 +84,7 @@ LOGS = Change(expected="any")
 
 
 async def append(
-    server: Server,
+    nodes: Nodes,
     keys: JobKeys,
     batch: Batch,
     *,
@@ -112,20 +112,20 @@ async def append(
         head = [change.expected, " ".join(call.closes), change.ends_at, change.kinds, batch.bytes, batch.lines, sizes]
         fixed = [call.token, call.number, *head, head_bytes, claim, *queue]
         arguments = [*fixed, *counts, after, *given, *change.lost, *batch.payloads]
-        reply = await server.run(APPEND, all_keys, arguments)
+        reply = await nodes.run(APPEND, all_keys, arguments)
         if reply[0] != b"sizes":
-            if _is_done(reply[0], keys.job_id, server.counters):
+            if _is_done(reply[0], keys.job_id, nodes.counters):
                 if len(reply) > 2:
                     logger.warning("job %s: %s; run `ci-eventstore rebuild`", keys.job_id, reply[2].decode())
-                server.counters.appended_records += len(batch.payloads)
+                nodes.counters.appended_records += len(batch.payloads)
                 return True
             return False
         sizes = " ".join(batch.sizes())
 
 
-async def has_call(server: Server, keys: JobKeys, token: str, number: int) -> bool:
+async def has_call(nodes: Nodes, keys: JobKeys, token: str, number: int) -> bool:
     """Tell whether an acknowledged call is there still, or a later one of its token; StoreUnavailableError."""
-    entry = await server.read_together("HGET", keys.calls, token)
+    entry = await nodes.read_together("HGET", keys.calls, token)
     last = 0 if entry is None else int(entry.split()[0])
     return last == CLOSED or last >= number
 

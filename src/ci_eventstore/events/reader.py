@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 from ci_common.errors import JobNotFoundError
 from ci_common.models import JobEvent
-from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import StreamEntry, as_entries, as_optional_texts, as_texts
 from ci_eventstore.errors import ProjectionDamagedError, ProjectionMissingError, StreamDamagedError
 from ci_eventstore.events.codec import decode, decode_event
@@ -53,8 +53,8 @@ START = Milestone(0, 0, 0)
 class EventReader:
     """Reads the streams of one server."""
 
-    def __init__(self, server: Server) -> None:
-        self._server = server
+    def __init__(self, nodes: Nodes) -> None:
+        self._nodes = nodes
 
     async def extent(self, keys: JobKeys, user_id: str | None = None) -> Extent:
         """Return how far the log goes.
@@ -62,10 +62,10 @@ class EventReader:
         JobNotFoundError, also for another user's job, ProjectionMissingError, ProjectionDamagedError.
         """
         fields = ("position", "end_position", "bytes", "part", "incarnation", "user_id")
-        reply = await self._server.read_together("HMGET", keys.hash, *fields)
+        reply = await self._nodes.read_together("HMGET", keys.hash, *fields)
         position, end_position, size, part, incarnation, owner = as_optional_texts(reply)
         if position is None:
-            await raise_missing(self._server, keys)
+            await raise_missing(self._nodes, keys)
         if position is None or user_id not in (None, owner):
             raise JobNotFoundError(keys.job_id)
         try:
@@ -111,18 +111,18 @@ class EventReader:
 
     async def ring(self, keys: JobKeys) -> Ring | None:
         """Return the end so far of a log that has outgrown its budget; None if it hasn't, or if the job has ended."""
-        return await read_ring(self._server, keys)
+        return await read_ring(self._nodes, keys)
 
     async def _page(
         self, keys: JobKeys, after: int, last: int, count: int, previous: JobEvent | None
     ) -> Sequence[StreamEntry]:
         """Return the entries after a position, of the history that has `previous` there."""
         entries = as_entries(
-            await self._server.read("XRANGE", keys.stream, f"{after + 1}-0", f"{last}-0", "COUNT", count)
+            await self._nodes.read("XRANGE", keys.stream, f"{after + 1}-0", f"{last}-0", "COUNT", count)
         )
         if previous is not None:
             # Asked last: if that is still what it was, so was all that was read before.
-            found = as_entries(await self._server.read("XRANGE", keys.stream, f"{after}-0", f"{after}-0"))
+            found = as_entries(await self._nodes.read("XRANGE", keys.stream, f"{after}-0", f"{after}-0"))
             if [decode_event(entry[1][1], after) for entry in found] != [previous]:
                 raise StreamDamagedError(keys.job_id, after, None)
         if not entries:
@@ -141,7 +141,7 @@ class EventReader:
         return entries[place - 1] if place else START
 
     async def _index(self, keys: JobKeys) -> list[Milestone]:
-        texts = as_texts(await self._server.read("LRANGE", keys.log_index, 0, -1))
+        texts = as_texts(await self._nodes.read("LRANGE", keys.log_index, 0, -1))
         try:
             return [Milestone(*map(int, text.split(" "))) for text in texts]
         except (ValueError, TypeError) as error:
@@ -156,7 +156,7 @@ class EventReader:
         """Yield the places and payloads of everything in a stream after one place up to another, a page at a time."""
         first = f"({after}"
         while True:
-            reply = await self._server.read("XRANGE", keys.stream, first, str(until), "COUNT", PAGE_ENTRIES)
+            reply = await self._nodes.read("XRANGE", keys.stream, first, str(until), "COUNT", PAGE_ENTRIES)
             page = [(Place.parse(stream_id), fields[1]) for stream_id, fields in as_entries(reply)]
             if page:
                 yield page
@@ -174,9 +174,9 @@ def next_page_entries(count: int, page: Sequence[JobEvent], page_bytes: int) -> 
     return max(10, min(PAGE_ENTRIES, 4 * count, page_bytes * len(page) // max(size, 1)))
 
 
-async def raise_missing(server: Server, keys: JobKeys) -> None:
+async def raise_missing(nodes: Nodes, keys: JobKeys) -> None:
     """Raise ProjectionMissingError if the job has a stream, though it has no hash."""
-    if await server.read("EXISTS", keys.stream) and not await server.read("EXISTS", keys.hash):
+    if await nodes.read("EXISTS", keys.stream) and not await nodes.read("EXISTS", keys.hash):
         raise ProjectionMissingError(keys.job_id)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ci_common.models import JobEvent
-from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.errors import ProjectionDamagedError
 from ci_eventstore.events.codec import decode_event
 from ci_eventstore.keys import JobKeys
@@ -51,9 +51,9 @@ class Ring:
         return self.mark
 
 
-async def read_ring(server: Server, keys: JobKeys) -> Ring | None:
+async def read_ring(nodes: Nodes, keys: JobKeys) -> Ring | None:
     """Return what a job's ring holds; None if there is none. ProjectionDamagedError."""
-    reply: Sequence[bytes] = await server.read("HGETALL", keys.ring)
+    reply: Sequence[bytes] = await nodes.read("HGETALL", keys.ring)
     if not reply:
         return None
     fields = dict(zip(reply[::2], reply[1::2], strict=True))

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from ci_common.errors import RepositoryError
-from ci_eventstore.connection.client import PATIENCE_SECONDS, Server
+from ci_eventstore.connection.node import PATIENCE_SECONDS
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import WRONG_TYPE, Reply, as_optional_texts
 from ci_eventstore.errors import NotInitializedError, StoreUnavailableError, StreamDamagedError
 from ci_eventstore.events.reader import EventReader, Extent
@@ -65,18 +66,18 @@ class Hub:
 
     def __init__(
         self,
-        server: Server,
+        nodes: Nodes,
         reader: EventReader,
         store_incarnation: StoreIncarnation,
         watch_lost: Callable[[str], None] = lambda job_id: None,
     ) -> None:
         """Follow jobs; `watch_lost` is given the id of one that is to end should its controller be gone."""
-        self._server = server
+        self._nodes = nodes
         self._watch_lost = watch_lost
         self._reader = reader
         self._store_incarnation = store_incarnation
-        self._pages = Pages(server)
-        self._subscription = server.subscription(self._on_message, self._on_listening)
+        self._pages = Pages(nodes)
+        self._subscription = nodes.subscription(self._on_message, self._on_listening)
         #: By channel, which is named as the job's stream.
         self._live: dict[str, _Live] = {}
         self._watcher: asyncio.Task[None] | None = None
@@ -175,7 +176,7 @@ class Hub:
 
     def _open(self, keys: JobKeys, extent: Extent) -> _Live:
         feed = Feed(keys, extent, is_live=True, incarnation=self._known(extent))
-        reader = JobReader(feed, self._server, self._store_incarnation, self._on_news, self._on_loss)
+        reader = JobReader(feed, self._nodes, self._store_incarnation, self._on_news, self._on_loss)
         live = self._live[keys.stream] = _Live(feed, reader)
         self._subscription.listen(keys.stream)
         if self._watcher is None:
@@ -231,7 +232,7 @@ class Hub:
             is_taken = live.feed.take(messages.parse(data))
         except (RepositoryError, ValueError, IndexError) as error:
             # The stream decides. An error that got out of here would end the connection on which all jobs are heard.
-            self._server.outages.of(logger, UNREADABLE).failed(error, {"job_id": live.feed.keys.job_id})
+            self._nodes.outages.of(logger, UNREADABLE).failed(error, {"job_id": live.feed.keys.job_id})
             is_taken = False
         if is_taken:
             self._on_news(live.feed)
@@ -272,7 +273,7 @@ class Hub:
             try:
                 await self._look()
             except Exception as error:  # noqa: BLE001 - it is logged; nobody would notice a lost message any more
-                self._server.outages.fault(logger, "looking at followed jobs", error)
+                self._nodes.outages.fault(logger, "looking at followed jobs", error)
 
     async def _look(self) -> None:
         lives, now = list(self._live.values()), asyncio.get_running_loop().time()
@@ -280,7 +281,8 @@ class Hub:
             if not live.feed.is_ready and now - live.opened_at > PATIENCE_SECONDS:
                 live.feed.fail(StoreUnavailableError("the store doesn't confirm that it tells of new events"))
         # Who only reads isn't refused by a primary that was demoted.
-        await self._server.look_at_role()
+        for node in self._nodes.all:
+            await node.look_at_role()
         ready = [live for live in lives if live.feed.is_ready and live.feed.failure is None]
         for start in range(0, len(ready), WATCHED_AT_ONCE):
             await self._compare(ready[start : start + WATCHED_AT_ONCE])
@@ -292,7 +294,7 @@ class Hub:
             for live in lives
         ]
         try:
-            replies = await self._server.read_many(commands)
+            replies = await self._nodes.read_many(commands)
             store = await self._store_incarnation.read()
         except RepositoryError as error:
             for live in lives:

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import as_optional_texts
 from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.errors import StoreError
@@ -42,8 +42,8 @@ class Incarnation(NamedTuple):
 class StoreIncarnation:
     """The incarnation of an open store: another one after a restore, or when acknowledged writes were lost."""
 
-    def __init__(self, server: Server, keys: Keys) -> None:
-        self._server = server
+    def __init__(self, nodes: Nodes, keys: Keys) -> None:
+        self._nodes = nodes
         self._keys = keys
         self._key = keys.store
         #: As this process knows it.
@@ -51,14 +51,14 @@ class StoreIncarnation:
 
     async def read(self) -> str | None:
         """Return it as the store has it now; StoreError."""
-        [self.known] = as_optional_texts(await self._server.read_together("HMGET", self._key, "incarnation"))
+        [self.known] = as_optional_texts(await self._nodes.read_together("HMGET", self._key, "incarnation"))
         return self.known
 
     async def read_all(self, job_ids: Sequence[str]) -> list[Incarnation]:
         """Return the incarnations of some jobs as the store has them now; StoreError."""
         hashes = [self._keys.job(job_id).hash for job_id in job_ids]
         commands = [("HMGET", key, "incarnation") for key in (self._key, *hashes)]
-        store, *jobs = [as_optional_texts(reply)[0] for reply in await self._server.read_many(commands)]
+        store, *jobs = [as_optional_texts(reply)[0] for reply in await self._nodes.read_many(commands)]
         self.known = store
         return [Incarnation(job, store) for job in jobs]
 
@@ -84,11 +84,11 @@ class StoreIncarnation:
             return await self._renew(lost or "-", LOSS_PATIENCE_SECONDS)
         except StoreError as error:
             message = "the store has lost events, and can't be given another incarnation: %s"
-            self._server.outages.of(logger, message).failed(error)
+            self._nodes.outages.of(logger, message).failed(error)
             return await self.read()
 
     async def _renew(self, lost: str, patience_seconds: float | None = None, age_seconds: float = 0) -> str:
         arguments: list[str | int] = [lost, new_incarnation(), int(age_seconds * 1000)]
-        reply = await self._server.run(RENEW, [self._key], arguments, patience_seconds=patience_seconds)
+        reply = await self._nodes.run(RENEW, [self._key], arguments, patience_seconds=patience_seconds)
         self.known = reply.decode()
         return self.known

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from ci_common.errors import JobNotFoundError, RepositoryError
-from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import as_entries
 from ci_eventstore.errors import StoreError, StreamDamagedError
 from ci_eventstore.events.reader import raise_missing
@@ -27,13 +27,13 @@ class JobReader:
     def __init__(
         self,
         feed: Feed,
-        server: Server,
+        nodes: Nodes,
         store_incarnation: StoreIncarnation,
         on_news: Callable[[Feed], None],
         on_loss: Callable[[Feed], Awaitable[Incarnation]],
     ) -> None:
         self._feed = feed
-        self._server = server
+        self._nodes = nodes
         self._store_incarnation = store_incarnation
         self._on_news = on_news
         #: Is awaited before the feed begins again because the store has another history; returns its incarnation.
@@ -114,14 +114,14 @@ class JobReader:
     async def _last(self) -> tuple[Place, bytes]:
         """Return the last entry's place and payload; JobNotFoundError, ProjectionMissingError, StreamDamagedError."""
         keys = self._feed.keys
-        reply = await self._server.read_together("XREVRANGE", keys.stream, "+", "-", "COUNT", 1)
+        reply = await self._nodes.read_together("XREVRANGE", keys.stream, "+", "-", "COUNT", 1)
         for entry in as_entries(reply):
             return Place.parse(entry[0]), entry[1][1]
-        await raise_missing(self._server, keys)
-        if await self._server.read("EXISTS", keys.hash):
+        await raise_missing(self._nodes, keys)
+        if await self._nodes.read("EXISTS", keys.hash):
             raise StreamDamagedError(keys.job_id, 1, None)
         raise JobNotFoundError(keys.job_id)
 
     async def _range(self, first: str, count: int) -> list[tuple[Place, bytes]]:
-        reply = await self._server.read_together("XRANGE", self._feed.keys.stream, first, "+", "COUNT", count)
+        reply = await self._nodes.read_together("XRANGE", self._feed.keys.stream, first, "+", "COUNT", count)
         return [(Place.parse(stream_id), fields[1]) for stream_id, fields in as_entries(reply)]

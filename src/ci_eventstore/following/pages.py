@@ -3,7 +3,7 @@
 import asyncio
 from functools import partial
 
-from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import as_entries
 from ci_eventstore.events.reader import Extent
 from ci_eventstore.events.records import Place
@@ -30,8 +30,8 @@ class Pages:
     the end of the one before.
     """
 
-    def __init__(self, server: Server) -> None:
-        self._server = server
+    def __init__(self, nodes: Nodes) -> None:
+        self._nodes = nodes
         self._pages: dict[_Key, asyncio.Task[Page | None]] = {}
 
     async def read(self, feed: Feed, place: Place) -> Page | None:
@@ -56,7 +56,7 @@ class Pages:
     async def _fetch(self, keys: JobKeys, place: Place, count: int) -> Page | None:
         last = (place.position // count + 1) * count
         for until, limit in ((str(last), 2 * count + 1), ("+", 2)):
-            reply = await self._server.read_together("XRANGE", keys.stream, str(place), until, "COUNT", limit)
+            reply = await self._nodes.read_together("XRANGE", keys.stream, str(place), until, "COUNT", limit)
             payloads = [(Place.parse(stream_id), fields[1]) for stream_id, fields in as_entries(reply)]
             before = payloads.pop(0)[1] if payloads and payloads[0][0] == place else None
             if payloads:
@@ -68,7 +68,7 @@ class Pages:
 
     async def _is_cut(self, keys: JobKeys, place: Place) -> bool:
         """Tell whether the stream begins after a place."""
-        first = as_entries(await self._server.read_together("XRANGE", keys.stream, "-", "+", "COUNT", 1))
+        first = as_entries(await self._nodes.read_together("XRANGE", keys.stream, "-", "+", "COUNT", 1))
         return bool(first) and Place.parse(first[0][0]) > place
 
     def _keep(self, key: _Key, reading: asyncio.Task[Page | None]) -> None:

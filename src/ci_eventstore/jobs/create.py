@@ -5,7 +5,7 @@ from functools import lru_cache
 
 from ci_common.errors import JobAlreadyExistsError
 from ci_common.models import JobStatus
-from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.events.codec import encode, encode_time
 from ci_eventstore.events.records import Fact, Record
@@ -32,7 +32,7 @@ def waiting_job(records: Sequence[Record]) -> Fact | None:
     return None
 
 
-async def create_waiting(server: Server, keys: JobKeys, created: Fact) -> None:
+async def create_waiting(nodes: Nodes, keys: JobKeys, created: Fact) -> None:
     """Store a job that waits, under the fact's token, which no other call has; JobAlreadyExistsError, StoreError.
 
     If a controller is given the job at once, that is the token of its claim, too.
@@ -54,9 +54,9 @@ async def create_waiting(server: Server, keys: JobKeys, created: Fact) -> None:
         if _SAME_FIELDS.get(name) != value:
             arguments += (name, value)
     all_keys = [keys.hash, keys.stream, *shared_keys]
-    if await server.run(CREATE, all_keys, arguments) != b"ok":
+    if await nodes.run(CREATE, all_keys, arguments) != b"ok":
         raise JobAlreadyExistsError(keys.job_id)
-    server.counters.appended_records += 1
+    nodes.counters.appended_records += 1
 
 
 @lru_cache(maxsize=1000)

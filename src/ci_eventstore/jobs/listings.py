@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from ci_common.errors import JobNotFoundError
 from ci_common.models import Job, JobStatus
-from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import WRONG_TYPE, as_bytes, as_texts
 from ci_eventstore.errors import ProjectionDamagedError
 from ci_eventstore.jobs.state import from_hash, to_job
@@ -22,8 +22,8 @@ _BEHIND = "\U0010ffff"
 class Listings:
     """The jobs of all partitions, the newest first."""
 
-    def __init__(self, server: Server, keys: Keys) -> None:
-        self._server = server
+    def __init__(self, nodes: Nodes, keys: Keys) -> None:
+        self._nodes = nodes
         self._keys = keys
 
     async def page(self, user_id: str | None, status: JobStatus | None, limit: int, before: str | None) -> list[Job]:
@@ -52,11 +52,11 @@ class Listings:
             ("ZRANGEBYLEX", ids_key(tag), f"[{prefix}", f"[{prefix}{_BEHIND}", "LIMIT", 0, limit)
             for tag in self._keys.tags
         ]
-        found = [as_texts(reply) for reply in await self._server.read_many(commands)]
+        found = [as_texts(reply) for reply in await self._nodes.read_many(commands)]
         return sorted(job_id for ids in found for job_id in ids)[:limit]
 
     async def _member(self, job_id: str, user_id: str | None) -> str:
-        [reply] = await self._server.read_many([("HGETALL", self._keys.job(job_id).hash)])
+        [reply] = await self._nodes.read_many([("HGETALL", self._keys.job(job_id).hash)])
         if reply is WRONG_TYPE:
             raise ProjectionDamagedError(job_id, "its hash is no hash")
         state = from_hash(job_id, reply) if reply else None
@@ -71,13 +71,13 @@ class Listings:
         commands = [
             ("ZREVRANGEBYLEX", jobs_key(tag, user_id, status), start, "-", "LIMIT", 0, count) for tag in self._keys.tags
         ]
-        found = [as_texts(reply) for reply in await self._server.read_many(commands)]
+        found = [as_texts(reply) for reply in await self._nodes.read_many(commands)]
         return list(heapq.merge(*found, reverse=True))[:count]
 
     async def _jobs(self, members: Sequence[str], user_id: str | None, status: JobStatus | None) -> list[Job]:
         """Return the members' jobs, but those that are no longer what was asked for; the log names those damaged."""
         ids = [member_job_id(member) for member in members]
-        replies = await self._server.read_many([("HGETALL", as_bytes(self._keys.job(job_id).hash)) for job_id in ids])
+        replies = await self._nodes.read_many([("HGETALL", as_bytes(self._keys.job(job_id).hash)) for job_id in ids])
         jobs: list[Job] = []
         for job_id, reply in zip(ids, replies, strict=True):
             try:
@@ -86,6 +86,6 @@ class Listings:
                 if reply:
                     jobs.append(to_job(job_id, from_hash(job_id, reply)))
             except ProjectionDamagedError as error:
-                outage = self._server.outages.of(logger, "left out of a list: %s", kind=job_id)
+                outage = self._nodes.outages.of(logger, "left out of a list: %s", kind=job_id)
                 outage.failed(error, {"job_id": job_id})
         return [job for job in jobs if user_id in (None, job.user_id) and status in (None, job.status)]

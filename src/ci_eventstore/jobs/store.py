@@ -9,7 +9,7 @@ from typing import Literal
 from ci_common.errors import InvalidJobError, JobClaimedError, JobNotFoundError, LeaseLostError
 from ci_common.models import Job, JobStatus, utc_now
 from ci_common.validation import accept_events
-from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import WRONG_TYPE
 from ci_eventstore.errors import AcknowledgedEventsLostError, ProjectionDamagedError
 from ci_eventstore.events.append import ANY_CLAIM, Change, QueueMove, append, has_call
@@ -41,19 +41,19 @@ class JobStore:
 
     def __init__(
         self,
-        server: Server,
+        nodes: Nodes,
         settings: Settings,
         on_loss: Callable[[], Awaitable[None]],
         before: Callers | None = None,
     ) -> None:
         """Write after what was written before by the given callers, those of an event loop that has ended."""
-        self._server = server
+        self._nodes = nodes
         #: Is awaited before a writer is told that what it had stored is gone.
         self._on_loss = on_loss
         self._keys = settings.keys
         self.settings = settings
         #: What keeps failing, for all who write.
-        self.outages = server.outages
+        self.outages = nodes.outages
         #: This process's last calls to each job.
         self.ledger = before.ledger if before else Ledger()
         #: Of the jobs whose logs this process writes.
@@ -76,11 +76,11 @@ class JobStore:
     async def state(self, job_id: str) -> JobState | None:
         """Return a job's state, None if there is no such job; ProjectionMissingError."""
         keys = self._keys.job(job_id)
-        [reply] = await self._server.read_many([("HGETALL", keys.hash)])
+        [reply] = await self._nodes.read_many([("HGETALL", keys.hash)])
         if reply is WRONG_TYPE:
             raise ProjectionDamagedError(job_id, "its hash is no hash")
         if not reply:
-            await raise_missing(self._server, keys)
+            await raise_missing(self._nodes, keys)
             return None
         return from_hash(job_id, reply)
 
@@ -100,7 +100,7 @@ class JobStore:
             waiting = waiting_job(records)
             # A call that closes others goes the way of all appends, which knows how.
             if waiting is not None and not call.closes:
-                await create_waiting(self._server, keys, waiting)
+                await create_waiting(self._nodes, keys, waiting)
                 return False
             return await self._commit(keys, None, records, call)
 
@@ -110,7 +110,7 @@ class JobStore:
 
     async def has_call(self, job_id: str, token: str, number: int) -> bool:
         """Tell whether an acknowledged call is there still; StoreUnavailableError."""
-        return await has_call(self._server, self._keys.job(job_id), token, number)
+        return await has_call(self._nodes, self._keys.job(job_id), token, number)
 
     async def execute(self, job_id: str, command: Command, claim: str = "", known: JobState | None = None) -> None:
         """Let the job do what the command says, behind what this process is writing to it already.
@@ -146,7 +146,7 @@ class JobStore:
         """Add a queue to those that operators are shown; again now and then, should it have been lost."""
         if len(self._noted) >= QUEUES_NOTED:
             self._noted.clear()
-        await self._server.read("SADD", queues_key(self._keys), queue)
+        await self._nodes.read("SADD", queues_key(self._keys), queue)
         self._noted[queue] = time.monotonic()
 
     def _check_claim(self, job_id: str, state: JobState, command: Command, claim: str) -> str:
@@ -154,7 +154,7 @@ class JobStore:
         try:
             return check_claim(job_id, state, command, claim)
         except LeaseLostError:
-            self._server.counters.refused_stale_writes += 1
+            self._nodes.counters.refused_stale_writes += 1
             raise
 
     async def _commit(
@@ -172,7 +172,7 @@ class JobStore:
         """
         keys, head_bytes = self._keys.job(job_id), self.settings.max_head_bytes
         try:
-            return await append(self._server, keys, batch, call=call, change=change, claim=claim, head_bytes=head_bytes)
+            return await append(self._nodes, keys, batch, call=call, change=change, claim=claim, head_bytes=head_bytes)
         except AcknowledgedEventsLostError:
             await self._on_loss()
             raise

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Literal, NamedTuple
 
 from ci_eventstore.accounts.records import api_key_from_hash, user_from_hash
-from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import WRONG_TYPE, Reply, as_bytes, as_text, as_text_map, as_texts, is_unicode
 from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.errors import StoreFormatError
@@ -44,8 +44,8 @@ class AccountProjections:
     What looks wrong is looked at again in one step with its record, so what was being written is no difference.
     """
 
-    def __init__(self, server: Server, keys: Keys) -> None:
-        self._server = server
+    def __init__(self, nodes: Nodes, keys: Keys) -> None:
+        self._nodes = nodes
         self._keys = keys
         self._indexes = AccountIndexes(keys)
 
@@ -78,7 +78,7 @@ class AccountProjections:
     async def _records(self, kind: Literal["user", "key"]) -> AsyncIterator[list[str]]:
         """Yield the ids of all records of a kind, page by page."""
         beginning = self._keys.user("") if kind == "user" else self._keys.api_key("")
-        async for page in self._server.scan_pages("SCAN", "MATCH", f"{beginning}*"):
+        async for page in self._nodes.scan(f"{beginning}*"):
             ids = [key.removeprefix(beginning) for key in page]
             for start in range(0, len(ids), PAGE_RECORDS):
                 yield ids[start : start + PAGE_RECORDS]
@@ -105,18 +105,18 @@ class AccountProjections:
             if fields
             for entry in self._indexes.entries_of(kind, record_id, fields)
         ]
-        replies = await self._server.read_many([_look_up(entry) for entry in entries])
+        replies = await self._nodes.read_many([_look_up(entry) for entry in entries])
         return [entry for entry, reply in zip(entries, replies, strict=True) if _found(entry, reply) != entry.value]
 
     async def _unfounded(self, entries: Sequence[Entry]) -> list[Entry]:
-        replies = await self._server.read_many([("HGETALL", as_bytes(entry.record_key)) for entry in entries])
+        replies = await self._nodes.read_many([("HGETALL", as_bytes(entry.record_key)) for entry in entries])
         return [entry for entry, reply in zip(entries, replies, strict=True) if entry.belongs(_fields(reply)) is False]
 
     async def _entries(self, index: Index) -> AsyncIterator[list[Entry]]:
-        [kind] = await self._server.read_many([("TYPE", index.key)])
+        [kind] = await self._nodes.read_many([("TYPE", index.key)])
         if kind.decode() != index.kind:
             return
-        async for page in self._server.scan_pages("SSCAN" if index.kind == "set" else "HSCAN", index.key):
+        async for page in self._nodes.scan_members("SSCAN" if index.kind == "set" else "HSCAN", index.key):
             step = 1 if index.kind == "set" else 2
             pairs = list(zip(page[::step], page[step - 1 :: step], strict=True))
             for start in range(0, len(pairs), PAGE_RECORDS):
@@ -125,9 +125,9 @@ class AccountProjections:
     async def _owned_entries(self) -> AsyncIterator[list[Entry]]:
         """Yield what the sets of the users' API keys hold, for many users at a time."""
         beginning = self._keys.user_api_keys("")
-        async for page in self._server.scan_pages("SCAN", "MATCH", f"{beginning}*"):
+        async for page in self._nodes.scan(f"{beginning}*"):
             owned = [self._indexes.owned(key.removeprefix(beginning)) for key in page]
-            replies = await self._server.read_many([("SMEMBERS", index.key) for index in owned])
+            replies = await self._nodes.read_many([("SMEMBERS", index.key) for index in owned])
             entries = [
                 self._indexes.entry(index, key_id, key_id)
                 for index, reply in zip(owned, replies, strict=True)
@@ -159,7 +159,7 @@ class AccountProjections:
         return await self._look(self._indexes.entry(entry.index, entry.name, look.found or ""))
 
     async def _look(self, entry: Entry) -> _Look:
-        record, reply = await self._server.read_at_once([("HGETALL", as_bytes(entry.record_key)), _look_up(entry)])
+        record, reply = await self._nodes.read_at_once([("HGETALL", as_bytes(entry.record_key)), _look_up(entry)])
         return _Look(entry, _fields(record), _found(entry, reply))
 
     async def _mend(self, look: _Look, holder: _Look | None) -> bytes:
@@ -169,14 +169,14 @@ class AccountProjections:
         belongs = "1" if entry.belongs(look.fields) else "0"
         arguments = [index.kind, entry.name, entry.record_id, index.field, _value(look), belongs]
         arguments += ["", ""] if holder is None else [holder.entry.record_id, _value(holder)]
-        reply: bytes = await self._server.run(
+        reply: bytes = await self._nodes.run(
             MEND_INDEX, [*map(as_bytes, keys)], [as_bytes(argument) for argument in arguments]
         )
         return reply
 
     async def _read_records(self, kind: Literal["user", "key"], ids: Sequence[str]) -> list[Reply]:
         key_of = self._keys.user if kind == "user" else self._keys.api_key
-        return await self._server.read_many([("HGETALL", key_of(record_id)) for record_id in ids])
+        return await self._nodes.read_many([("HGETALL", key_of(record_id)) for record_id in ids])
 
 
 def _fields(reply: Reply) -> dict[str, str] | None:

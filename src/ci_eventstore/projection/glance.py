@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ci_common.models import JobStatus
-from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import WRONG_TYPE, Reply, as_entries, as_text_map
 from ci_eventstore.errors import StoreFormatError
 from ci_eventstore.events.records import Place
@@ -32,9 +32,9 @@ class _Plan(NamedTuple):
     commands: Sequence[tuple[str | int, ...]]
 
 
-async def doubtful(server: Server, jobs: Sequence[JobKeys]) -> list[JobKeys]:
+async def doubtful(nodes: Nodes, jobs: Sequence[JobKeys]) -> list[JobKeys]:
     """Return those jobs that have to be looked at one by one: large, damaged, or changed between two looks."""
-    hashes = await server.read_many([("HMGET", keys.hash, *PLANNED) for keys in jobs])
+    hashes = await nodes.read_many([("HMGET", keys.hash, *PLANNED) for keys in jobs])
     plans, left = defaultdict[str, list[_Plan]](list), list[JobKeys]()
     for keys, reply in zip(jobs, hashes, strict=True):
         plan = _plan(keys, reply)
@@ -44,7 +44,7 @@ async def doubtful(server: Server, jobs: Sequence[JobKeys]) -> list[JobKeys]:
             plans[keys.tag].append(plan)
     for of_partition in plans.values():
         for start in range(0, len(of_partition), TOGETHER):
-            left += await _look(server, of_partition[start : start + TOGETHER])
+            left += await _look(nodes, of_partition[start : start + TOGETHER])
     return left
 
 
@@ -75,8 +75,8 @@ def _plan(keys: JobKeys, reply: Reply) -> _Plan | None:
     return _Plan(keys, identity, commands)
 
 
-async def _look(server: Server, plans: Sequence[_Plan]) -> list[JobKeys]:
-    replies = await server.read_at_once([command for plan in plans for command in plan.commands])
+async def _look(nodes: Nodes, plans: Sequence[_Plan]) -> list[JobKeys]:
+    replies = await nodes.read_at_once([command for plan in plans for command in plan.commands])
     left, start = [], 0
     for plan in plans:
         end = start + len(plan.commands)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import WRONG_TYPE, Reply, as_entries, as_text_map, as_texts
 from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.errors import StoreFormatError
@@ -28,9 +28,9 @@ _FIRST = 6
 class JobProjections:
     """The projections of single jobs."""
 
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self._reader = EventReader(server)
+    def __init__(self, nodes: Nodes) -> None:
+        self._nodes = nodes
+        self._reader = EventReader(nodes)
 
     async def verify(self, keys: JobKeys) -> list[Difference]:
         """Return where the job's hash, sparse index, ring and listings differ from its stream.
@@ -45,7 +45,7 @@ class JobProjections:
             return [Difference(subject, "stream", "entries that can be read", str(error))]
 
     async def _compare(self, subject: str, keys: JobKeys) -> list[Difference]:
-        [stream_type] = await self._server.read_many([("TYPE", keys.stream)])
+        [stream_type] = await self._nodes.read_many([("TYPE", keys.stream)])
         if stream_type not in (b"stream", b"none"):
             return [Difference(subject, "stream", "a stream", stream_type.decode())]
         fold = await self._begun_fold(keys)
@@ -81,7 +81,7 @@ class JobProjections:
             *(("ZSCORE", key, fold.member()) for key in fold.listings()),
             *fold.queue_places().values(),
         ]
-        return await self._server.read_at_once(commands)
+        return await self._nodes.read_at_once(commands)
 
     async def rebuild(self, keys: JobKeys) -> bool:
         """Make all that is derived from the job's stream as that says; False if there is none that can be read.
@@ -92,7 +92,7 @@ class JobProjections:
             fold = await self._whole_fold(keys)
             if fold is None:
                 return False
-            if await rebuild(self._server, fold) != b"changed":
+            if await rebuild(self._nodes, fold) != b"changed":
                 return True
 
     async def _begun_fold(self, keys: JobKeys) -> Fold:
@@ -103,7 +103,7 @@ class JobProjections:
 
     async def _whole_fold(self, keys: JobKeys) -> Fold | None:
         """Return the fold of all records, with the sparse index that there is if that is right, else with a new one."""
-        last, index = await self._server.read_at_once(
+        last, index = await self._nodes.read_at_once(
             [("XREVRANGE", keys.stream, "+", "-", "COUNT", 1), ("LRANGE", keys.log_index, 0, -1)]
         )
         if last is WRONG_TYPE or not last:
@@ -177,7 +177,7 @@ def _compare_ring(subject: str, fold: Fold, length: Reply, ends: Reply) -> list[
     return [Difference(subject, "ring", f"{expected or 'its'} fields", f"{length} fields" if length else None)]
 
 
-async def rebuild(server: Server, fold: Fold) -> bytes:
+async def rebuild(nodes: Nodes, fold: Fold) -> bytes:
     """Mend by `rebuild.lua` what differs from a fold, and return its answer: "right", "mended" or "changed"."""
     assert fold.state is not None
     listings = fold.listings()
@@ -192,5 +192,5 @@ async def rebuild(server: Server, fold: Fold) -> bytes:
     head: list[str | int] = [str(fold.place), keys.job_id, fold.member(), fold.state.user_id or ""]
     head += [int(in_queue["backlog"]), int(in_queue["lease"]), int(fold.has_ring), queue.channel]
     arguments = [*head, len(leaves), len(fields), *pairs, *fold.index.entries]
-    reply: bytes = await server.run(REBUILD, all_keys, arguments)
+    reply: bytes = await nodes.run(REBUILD, all_keys, arguments)
     return reply

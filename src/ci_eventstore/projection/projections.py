@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 
 from ci_common.errors import JobNotFoundError
-from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.keys import JobKeys, Keys, all_keys_pattern, ids_key, queue_of_tickets
 from ci_eventstore.projection.accounts import AccountProjections
 from ci_eventstore.projection.differences import Difference, Progress
@@ -20,13 +20,13 @@ class Projections:
     It is walked page by page, in the order of the server's keys, whatever size the store has.
     """
 
-    def __init__(self, server: Server, keys: Keys) -> None:
-        self._server = server
+    def __init__(self, nodes: Nodes, keys: Keys) -> None:
+        self._nodes = nodes
         self._keys = keys
-        self._jobs = JobProjections(server)
-        self._strays = Strays(server, keys)
-        self._tickets = Tickets(server)
-        self._accounts = AccountProjections(server, keys)
+        self._jobs = JobProjections(nodes)
+        self._strays = Strays(nodes, keys)
+        self._tickets = Tickets(nodes)
+        self._accounts = AccountProjections(nodes, keys)
 
     async def verify(self, job_id: str | None = None, progress: Progress | None = None) -> list[Difference]:
         """Return where derived data differs from its source; JobNotFoundError if the one job isn't there."""
@@ -43,7 +43,7 @@ class Projections:
                 await self._jobs.rebuild(self._keys.job(job_id))
             return differences
         differences = [difference async for difference in self._walk(progress, mends=True)]
-        await rebuild_queue_names(self._server, self._keys)
+        await rebuild_queue_names(self._nodes, self._keys)
         return differences
 
     async def _walk(self, progress: Progress | None, *, mends: bool) -> AsyncIterator[Difference]:
@@ -64,12 +64,12 @@ class Projections:
             0,
             sum(
                 score if isinstance(score, int) else 0
-                for score in await self._server.read_many([("ZCARD", ids_key(tag)) for tag in self._keys.tags])
+                for score in await self._nodes.read_many([("ZCARD", ids_key(tag)) for tag in self._keys.tags])
             ),
         )
-        async for page in self._server.scan_pages("SCAN", "MATCH", all_keys_pattern(self._keys)):
+        async for page in self._nodes.scan(all_keys_pattern(self._keys)):
             jobs = [*self._jobs_in(page, "events"), *await self._without_stream(self._jobs_in(page, "job"))]
-            for keys in await doubtful(self._server, jobs):
+            for keys in await doubtful(self._nodes, jobs):
                 differences = await self._jobs.verify(keys)
                 if differences and mends:
                     await self._jobs.rebuild(keys)
@@ -91,11 +91,11 @@ class Projections:
         return found
 
     async def _without_stream(self, jobs: Sequence[JobKeys]) -> list[JobKeys]:
-        replies = await self._server.read_many([("EXISTS", keys.stream) for keys in jobs])
+        replies = await self._nodes.read_many([("EXISTS", keys.stream) for keys in jobs])
         return [keys for keys, exists in zip(jobs, replies, strict=True) if not exists]
 
     async def _walk_indexes(self, *, mends: bool) -> AsyncIterator[Difference]:
-        async for page in self._server.scan_pages("SCAN", "MATCH", all_keys_pattern(self._keys)):
+        async for page in self._nodes.scan(all_keys_pattern(self._keys)):
             for key in page:
                 index = sorted_set(self._keys, key)
                 if index is not None:
@@ -108,5 +108,5 @@ class Projections:
 
     async def _check_exists(self, job_id: str) -> None:
         keys = self._keys.job(job_id)
-        if not await self._server.read("EXISTS", keys.stream, keys.hash):
+        if not await self._nodes.read("EXISTS", keys.stream, keys.hash):
             raise JobNotFoundError(job_id)

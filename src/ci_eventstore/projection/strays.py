@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple
 
-from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import WRONG_TYPE, Reply, as_bytes
 from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.errors import ProjectionDamagedError
@@ -59,8 +59,8 @@ def sorted_set(keys: Keys, key: str) -> SortedSet | None:
 class Strays:
     """The strays of one store."""
 
-    def __init__(self, server: Server, keys: Keys) -> None:
-        self._server = server
+    def __init__(self, nodes: Nodes, keys: Keys) -> None:
+        self._nodes = nodes
         self._keys = keys
 
     async def verify(self, index: SortedSet, *, mends: bool) -> AsyncIterator[Difference]:
@@ -68,11 +68,11 @@ class Strays:
 
         A job whose hash can't be read, though it has a stream, makes no strays: the job itself is mended first.
         """
-        [kind] = await self._server.read_many([("TYPE", index.key)])
+        [kind] = await self._nodes.read_many([("TYPE", index.key)])
         if kind not in (b"zset", b"none"):
             yield Difference("store", f"index {index.key}", "a sorted set", kind.decode())
             return
-        async for page in self._server.scan_pages("ZSCAN", index.key):
+        async for page in self._nodes.scan_members("ZSCAN", index.key):
             members = page[::2]
             for start in range(0, len(members), PAGE_MEMBERS):
                 for suspect in await self._suspects(index, members[start : start + PAGE_MEMBERS]):
@@ -82,7 +82,7 @@ class Strays:
 
     async def _suspects(self, index: SortedSet, members: Sequence[str]) -> list[str]:
         jobs = [self._keys.job(index.job_id(member)) for member in members]
-        replies = await self._server.read_many([("HMGET", as_bytes(keys.hash), *PLACING) for keys in jobs])
+        replies = await self._nodes.read_many([("HMGET", as_bytes(keys.hash), *PLACING) for keys in jobs])
         return [
             member
             for member, keys, reply in zip(members, jobs, replies, strict=True)
@@ -95,10 +95,10 @@ class Strays:
         if keys.tag != index.tag:
             # Of another partition: its job's keys are elsewhere, so it has no place here whatever they say.
             if mends:
-                await self._server.read("ZREM", index.key, as_bytes(member))
+                await self._nodes.read("ZREM", index.key, as_bytes(member))
             return difference
         for look in range(LOOKS if mends else 1):
-            values, has_stream, score = await self._server.read_at_once(
+            values, has_stream, score = await self._nodes.read_at_once(
                 [
                     ("HMGET", as_bytes(keys.hash), *PLACING),
                     ("EXISTS", as_bytes(keys.stream)),
@@ -119,7 +119,7 @@ class Strays:
         """Remove a member by `mend_stray.lua`, and return its answer."""
         seen = [word for name, value in zip(PLACING, values, strict=True) for word in (name, value or b"")]
         all_keys: list[str | bytes] = [index.key, as_bytes(keys.hash), as_bytes(keys.stream)]
-        reply: bytes = await self._server.run(MEND_STRAY, all_keys, [as_bytes(member), has_stream, *seen])
+        reply: bytes = await self._nodes.run(MEND_STRAY, all_keys, [as_bytes(member), has_stream, *seen])
         return reply
 
 

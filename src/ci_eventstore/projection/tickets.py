@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import as_bytes, as_text
 from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.events.records import Place
@@ -17,18 +17,18 @@ PAGE_USERS = 500
 class Tickets:
     """The tickets of one store."""
 
-    def __init__(self, server: Server) -> None:
-        self._server = server
+    def __init__(self, nodes: Nodes) -> None:
+        self._nodes = nodes
 
     async def verify(self, queue: QueueKeys, *, mends: bool) -> AsyncIterator[Difference]:
         """Yield tickets that are lost, were handed out or stand for nobody; make them anew or remove them, if asked to.
 
         A ticket that two looks find so was wrong all the time: those that are taken change in the same step.
         """
-        [kind] = await self._server.read_many([("TYPE", queue.tickets)])
+        [kind] = await self._nodes.read_many([("TYPE", queue.tickets)])
         if kind != b"hash":
             return
-        async for page in self._server.scan_pages("HSCAN", queue.tickets):
+        async for page in self._nodes.scan_members("HSCAN", queue.tickets):
             pairs = list(zip(page[::2], page[1::2], strict=True))
             for start in range(0, len(pairs), PAGE_USERS):
                 suspects = await self._wrong(queue, pairs[start : start + PAGE_USERS])
@@ -38,11 +38,11 @@ class Tickets:
                     if (user, ticket, what) in suspects:
                         if mends:
                             keys: list[str | bytes] = [queue.dispatch, queue.backlog, queue.tickets]
-                            await self._server.run(MEND_TICKET, keys, [as_bytes(user), queue.channel])
+                            await self._nodes.run(MEND_TICKET, keys, [as_bytes(user), queue.channel])
                         yield Difference("store", f"ticket of user {user!r} in {queue.tickets}", what, ticket)
 
     async def _ticket(self, queue: QueueKeys, user: str) -> str | None:
-        reply = await self._server.read("HGET", queue.tickets, as_bytes(user))
+        reply = await self._nodes.read("HGET", queue.tickets, as_bytes(user))
         return None if reply is None else as_text(reply)
 
     async def _wrong(self, queue: QueueKeys, pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str, str]]:
@@ -52,9 +52,9 @@ class Tickets:
             name, stream_id = as_bytes(user), ticket if _place(ticket) else "0-1"
             commands.append(("XRANGE", queue.dispatch, stream_id, stream_id))
             commands.append(("ZRANGEBYLEX", queue.backlog, b"[" + name + b"\0", b"(" + name + b"\1", "LIMIT", 0, 1))
-        replies = await self._server.read_many([*commands, ("TYPE", queue.dispatch)])
+        replies = await self._nodes.read_many([*commands, ("TYPE", queue.dispatch)])
         is_stream = replies.pop() == b"stream"
-        groups = await self._server.read("XINFO", "GROUPS", queue.dispatch) if is_stream else []
+        groups = await self._nodes.read("XINFO", "GROUPS", queue.dispatch) if is_stream else []
         last, found = _last_handed_out(groups), []
         for (user, ticket), entries, waiting in zip(pairs, replies[::2], replies[1::2], strict=True):
             place = _place(ticket)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from ci_common.models import JobEvent, JobStatus, Outcome
-from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.errors import OutcomeUnknownError
 from ci_eventstore.events.caller import Ledger
@@ -61,12 +61,12 @@ class _Line:
 class Completions:
     """Completes the jobs that this process has claimed."""
 
-    def __init__(self, server: Server, is_writing: Callable[[str, str], bool], ledger: Ledger) -> None:
+    def __init__(self, nodes: Nodes, is_writing: Callable[[str, str], bool], ledger: Ledger) -> None:
         """Ask `is_writing` whether this process writes to a job under a claim: a completion has to wait for that.
 
         The ledger has the calls that a completion comes after.
         """
-        self._server = server
+        self._nodes = nodes
         self._is_writing = is_writing
         self._ledger = ledger
         self._lines: dict[QueueKeys, _Line] = {}
@@ -112,7 +112,7 @@ class Completions:
     async def _send(self, line: _Line, batch: Sequence[_Waiting]) -> None:
         line.number += 1
         try:
-            reply: bytes = await self._server.run(COMPLETE, *_describe(line, batch))
+            reply: bytes = await self._nodes.run(COMPLETE, *_describe(line, batch))
             answers = reply.decode("ascii", "replace")
             if len(answers) != len(batch):
                 raise OutcomeUnknownError(COMPLETE.name)

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from ci_common.errors import JobAlreadyExistsError, RepositoryError
 from ci_common.models import Job, utc_now
 from ci_common.validation import check_job
-from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.events.records import Fact, FactType
 from ci_eventstore.jobs.store import JobStore
@@ -34,8 +34,8 @@ LOOK = load_script(__package__, "look", {"LOOKED_JOBS": 100, "DEFAULT_LEASE_MS":
 class Holders:
     """Creates held jobs, and ends those whose holders are gone."""
 
-    def __init__(self, server: Server, keys: Keys, jobs: JobStore, lost_jobs: LostJobs) -> None:
-        self._server = server
+    def __init__(self, nodes: Nodes, keys: Keys, jobs: JobStore, lost_jobs: LostJobs) -> None:
+        self._nodes = nodes
         self._keys = keys
         self._jobs = jobs
         self._lost_jobs = lost_jobs
@@ -50,7 +50,7 @@ class Holders:
         if await self._jobs.state(job.id) is not None:
             raise JobAlreadyExistsError(job.id)
         keys = self._keys.job(job.id).queue(NO_QUEUE)
-        await self._server.run(HOLD, [keys.clock, keys.leases], [job.id, int(lease_seconds * 1000)])
+        await self._nodes.run(HOLD, [keys.clock, keys.leases], [job.id, int(lease_seconds * 1000)])
         claim = Claim(job.id, 1, secrets.token_hex(8))
         fields = {
             "epoch": 1,
@@ -71,7 +71,7 @@ class Holders:
         shortest: float | None = None
         for tag in self._keys.tags:
             keys = JobKeys("", tag).queue(NO_QUEUE)
-            lease_ms, found = await self._server.run(LOOK, [keys.clock, keys.leases], [])
+            lease_ms, found = await self._nodes.run(LOOK, [keys.clock, keys.leases], [])
             if lease_ms:
                 shortest = min(shortest or lease_ms / 1000, lease_ms / 1000)
             for job_id in found:
@@ -103,7 +103,7 @@ class Holders:
             except RepositoryError as error:
                 logger.debug("jobs of lost holders can't be ended: %s", error)
             except Exception as error:  # noqa: BLE001 - it is logged; nobody else looks
-                self._server.outages.fault(logger, "looking for jobs of lost holders", error)
+                self._nodes.outages.fault(logger, "looking for jobs of lost holders", error)
             await asyncio.sleep(IDLE_SECONDS if shortest is None else min(shortest * LOOK_PART, IDLE_SECONDS))
 
     async def _end(self, job_id: str) -> None:
@@ -112,9 +112,9 @@ class Holders:
         try:
             state = await self._jobs.state(job_id)
             if state is None or state.claim is None or not state.ends_if_lost:
-                await self._server.read("ZREM", keys.queue(NO_QUEUE).leases, job_id)
+                await self._nodes.read("ZREM", keys.queue(NO_QUEUE).leases, job_id)
                 return
             await self._lost_jobs.look(job_id)
         except RepositoryError as error:
             message = "a job whose holder is lost can't be ended: %s"
-            self._server.outages.of(logger, message).failed(error, {"job_id": job_id})
+            self._nodes.outages.of(logger, message).failed(error, {"job_id": job_id})

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from ci_eventstore.connection.client import Server
 from ci_eventstore.connection.deployments import Deployment
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.outage_log import OutageLog
 from ci_eventstore.errors import OutcomeUnknownError, StoreError, StoreUnavailableError
 from ci_eventstore.keys import Keys
@@ -125,16 +125,16 @@ class LeaseKeeper:
 
     async def _keep_over_one_server(self) -> None:
         """Renew until that fails: another connection may lead to a server that answers. TimeoutError."""
-        server = Server(self._deployment)
+        nodes = Nodes(self._deployment)
         try:
-            claims = ClaimStore(server, self._keys)
+            claims = ClaimStore(nodes, self._keys)
             while not self._is_stopped:
                 if not await self._renew_all(claims):
                     await self._pause(RETRY_SECONDS)
                     return
                 await self._pause(self._lease_seconds / 3)
         finally:
-            await server.close()
+            await nodes.close()
 
     async def _pause(self, seconds: float) -> None:
         assert self._wake is not None

@@ -8,7 +8,7 @@ import asyncio
 import logging
 
 from ci_common.errors import RepositoryError
-from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import as_text_map
 from ci_eventstore.errors import StoreFormatError
 from ci_eventstore.events.codec import decode
@@ -39,8 +39,8 @@ class LostJobs:
     clock on, so that leases run out, and ends the job when its own has.
     """
 
-    def __init__(self, server: Server, keys: Keys, claims: ClaimStore, jobs: JobStore) -> None:
-        self._server = server
+    def __init__(self, nodes: Nodes, keys: Keys, claims: ClaimStore, jobs: JobStore) -> None:
+        self._nodes = nodes
         self._keys = keys
         self._claims = claims
         self._jobs = jobs
@@ -82,7 +82,7 @@ class LostJobs:
     async def _ends_a_line(self, job_id: str) -> bool:
         """Tell whether what comes next begins a line of the log, as far as that can be seen."""
         stream = self._keys.job(job_id).stream
-        for stream_id, fields in await self._server.read("XREVRANGE", stream, "+", "-", "COUNT", LAST_ENTRIES):
+        for stream_id, fields in await self._nodes.read("XREVRANGE", stream, "+", "-", "COUNT", LAST_ENTRIES):
             try:
                 record = decode(fields[1], int(stream_id.split(b"-")[0]))
             except (StoreFormatError, ValueError, IndexError):
@@ -96,7 +96,7 @@ class LostJobs:
         state = await self._jobs.state(job_id)
         if state is None or state.claim is None:
             return None
-        reply = await self._server.read("ZSCORE", self._keys.job(job_id).queue(state.lease_queue).leases, job_id)
+        reply = await self._nodes.read("ZSCORE", self._keys.job(job_id).queue(state.lease_queue).leases, job_id)
         return None if reply is None else float(reply)
 
     async def silence(self, job_id: str) -> tuple[str, float] | None:
@@ -109,7 +109,7 @@ class LostJobs:
         if state is None or state.claim is None:
             return None
         queue = self._keys.job(job_id).queue(state.lease_queue)
-        deadline, clock, time = await self._server.read_many(
+        deadline, clock, time = await self._nodes.read_many(
             [("ZSCORE", queue.leases, job_id), ("HMGET", queue.clock, "now", "seen"), ("TIME",)]
         )
         if deadline is None or None in clock:
@@ -152,7 +152,7 @@ class LostJobs:
         state = await self._jobs.state(job_id)
         if state is None:
             return SHORTEST_SECONDS
-        clock = as_text_map(await self._server.read("HGETALL", self._keys.job(job_id).queue(state.lease_queue).clock))
+        clock = as_text_map(await self._nodes.read("HGETALL", self._keys.job(job_id).queue(state.lease_queue).clock))
         lengths = [int(name.removeprefix("lease:")) / 1000 for name in clock if name.startswith("lease:")]
         return min(max(LOOK_PART * min(lengths, default=0.0), SHORTEST_SECONDS), LONGEST_SECONDS)
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
-from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import WRONG_TYPE, Reply, as_bytes, as_count, as_texts
 from ci_eventstore.keys import Keys, QueueKeys, member_time
 from ci_eventstore.queues.claimed import CANCELLER, GONE_MS
@@ -42,20 +42,18 @@ def idle_queue(name: str) -> QueueOverview:
     return QueueOverview(name=name, waiting=0, oldest_created_at=None, running=0, controllers={})
 
 
-async def read_overviews(server: Server, keys: Keys, names: Sequence[str]) -> list[QueueOverview]:
+async def read_overviews(nodes: Nodes, keys: Keys, names: Sequence[str]) -> list[QueueOverview]:
     """Return what queues hold, in all partitions: three round trips, however many queues there are."""
     queues = [QueueKeys(name, tag) for name in names for tag in keys.tags]
     counts = await _read_each(
-        server,
+        nodes,
         [
             [("ZCARD", queue.leases), ("ZCARD", queue.backlog), ("HKEYS", queue.tickets), ("TYPE", queue.dispatch)]
             for queue in queues
         ],
     )
-    details = await _read_each(
-        server, [_details_of(queue, *count) for queue, count in zip(queues, counts, strict=True)]
-    )
-    consumers = await _consumers(server, queues, details)
+    details = await _read_each(nodes, [_details_of(queue, *count) for queue, count in zip(queues, counts, strict=True)])
+    consumers = await _consumers(nodes, queues, details)
     parts = [
         _Part(as_count(leased), as_count(waiting), _times(detail), consumers.get(queue, {}))
         for queue, (leased, waiting, _, _), (_, *detail) in zip(queues, counts, details, strict=True)
@@ -88,12 +86,12 @@ def _joined(name: str, parts: Sequence[_Part]) -> QueueOverview:
     )
 
 
-async def _read_each(server: Server, groups: Sequence[Sequence[Command]]) -> list[list[Reply]]:
+async def _read_each(nodes: Nodes, groups: Sequence[Sequence[Command]]) -> list[list[Reply]]:
     """Send all groups of commands together, and return the replies to each."""
     commands = [command for group in groups for command in group]
     replies: list[Reply] = []
     for start in range(0, len(commands), COMMANDS_TOGETHER):
-        replies += await server.read_many(commands[start : start + COMMANDS_TOGETHER])
+        replies += await nodes.read_many(commands[start : start + COMMANDS_TOGETHER])
     rest = iter(replies)
     return [[next(rest) for _ in group] for group in groups]
 
@@ -121,7 +119,7 @@ def _times(members: Sequence[Reply]) -> list[datetime]:
 
 
 async def _consumers(
-    server: Server, queues: Sequence[QueueKeys], details: Sequence[Sequence[Reply]]
+    nodes: Nodes, queues: Sequence[QueueKeys], details: Sequence[Sequence[Reply]]
 ) -> dict[QueueKeys, dict[str, int]]:
     """Return the controllers of each queue's consumer group, and how many tickets each has; not those long gone."""
     known = [
@@ -129,7 +127,7 @@ async def _consumers(
         for queue, (groups, *_) in zip(queues, details, strict=True)
         if isinstance(groups, list) and any(b"controllers" in group for group in groups)
     ]
-    replies = await _read_each(server, [[("XINFO", "CONSUMERS", queue.dispatch, "controllers")] for queue in known])
+    replies = await _read_each(nodes, [[("XINFO", "CONSUMERS", queue.dispatch, "controllers")] for queue in known])
     return {queue: _held(consumers) for queue, [consumers] in zip(known, replies, strict=True)}
 
 

@@ -4,7 +4,7 @@ import math
 import time
 from contextlib import suppress
 
-from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import as_texts
 from ci_eventstore.errors import MissingRightsError, ReadOnlyAccessError
 from ci_eventstore.keys import Keys, QueueKeys, queues_key
@@ -15,35 +15,35 @@ from ci_eventstore.queues.overview import QueueOverview, read_overviews
 WATCH_SECONDS = 300.0
 
 
-async def queue_names(server: Server, keys: Keys) -> list[str]:
+async def queue_names(nodes: Nodes, keys: Keys) -> list[str]:
     """Return the names of all queues that are used, and of some that were."""
-    return sorted(as_texts(await server.read("SMEMBERS", queues_key(keys))))
+    return sorted(as_texts(await nodes.read("SMEMBERS", queues_key(keys))))
 
 
-async def rebuild_queue_names(server: Server, keys: Keys) -> None:
-    """Add the names of all queues that there are. It walks all keys of the server."""
+async def rebuild_queue_names(nodes: Nodes, keys: Keys) -> None:
+    """Add the names of all queues that there are. It walks all keys of all nodes."""
     beginnings = [QueueKeys("", tag).dispatch for tag in keys.tags]
     names: set[str] = set()
-    async for key in server.scan(keys.pattern("dispatch")):
-        names.update(key.removeprefix(beginning) for beginning in beginnings if key.startswith(beginning))
+    async for page in nodes.scan(keys.pattern("dispatch")):
+        names.update(key.removeprefix(start) for key in page for start in beginnings if key.startswith(start))
     if names:
-        await server.read("SADD", queues_key(keys), *names)
+        await nodes.read("SADD", queues_key(keys), *names)
 
 
 class UsedQueues:
     """Reads all queues that have jobs or controllers, and forgets the names of others."""
 
-    def __init__(self, server: Server, keys: Keys) -> None:
-        self.server = server
+    def __init__(self, nodes: Nodes, keys: Keys) -> None:
+        self.nodes = nodes
         self._keys = keys
         #: Until when a forgotten queue is looked at, by the monotonic clock.
         self._watched: dict[str, float] = {}
 
     async def read(self) -> list[QueueOverview]:
         """Return what each queue holds that has jobs or controllers."""
-        now, names = time.monotonic(), await queue_names(self.server, self._keys)
+        now, names = time.monotonic(), await queue_names(self.nodes, self._keys)
         self._watched = {name: until for name, until in self._watched.items() if until > now}
-        found = await read_overviews(self.server, self._keys, sorted({*names, *self._watched}))
+        found = await read_overviews(self.nodes, self._keys, sorted({*names, *self._watched}))
         used = [queue for queue in found if queue.is_used]
         await self._note([queue.name for queue in used if self._watched.pop(queue.name, -math.inf) > now])
         await self._forget([queue.name for queue in found if not queue.is_used and queue.name in names])
@@ -51,7 +51,7 @@ class UsedQueues:
 
     async def _note(self, names: list[str]) -> None:
         if names:
-            await self.server.read("SADD", queues_key(self._keys), *names)
+            await self.nodes.read("SADD", queues_key(self._keys), *names)
 
     async def _forget(self, names: list[str]) -> None:
         if names:
@@ -59,4 +59,4 @@ class UsedQueues:
             self._watched.update(dict.fromkeys(names, time.monotonic() + WATCH_SECONDS))
             # Who may not forget them reads them again and again.
             with suppress(MissingRightsError, ReadOnlyAccessError):
-                await self.server.read("SREM", queues_key(self._keys), *names)
+                await self.nodes.read("SREM", queues_key(self._keys), *names)

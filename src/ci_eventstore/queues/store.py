@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from ci_common.models import JobStatus, utc_now
-from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import Reply, as_text, as_texts
 from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.connection.subscription import Subscription
@@ -61,7 +61,7 @@ class ClaimStore:
 
     def __init__(
         self,
-        server: Server,
+        nodes: Nodes,
         keys: Keys,
         is_writing: Callable[[str, str], bool] = lambda job_id, claim: False,
         ledger: Ledger | None = None,
@@ -70,14 +70,14 @@ class ClaimStore:
 
         The ledger has its last calls to each job.
         """
-        self._server = server
+        self._nodes = nodes
         self._keys = keys
         self._session, self._numbers = secrets.token_hex(8), itertools.count(1)
         #: Jobs that will be the next ones, if nobody else is faster.
         self._foreseen: dict[QueueKeys, list[_Candidate]] = {}
         #: Jobs of which it was said that they can't be read.
         self._damaged: set[str] = set()
-        self.completions = Completions(server, is_writing, ledger or Ledger())
+        self.completions = Completions(nodes, is_writing, ledger or Ledger())
 
     async def claim_waiting(
         self, queue: str, controller: str, waiting: Sequence[str], lease_seconds: float
@@ -170,7 +170,7 @@ class ClaimStore:
             pairs = [text for claim in group for text in (claim.job_id, str(claim))]
             lease_ms = str(int(lease_seconds * 1000))
             all_keys = [keys.leases, keys.clock, *hashes]
-            reply = await self._server.run(RENEW, all_keys, [lease_ms, *pairs], patience_seconds=patience_seconds)
+            reply = await self._nodes.run(RENEW, all_keys, [lease_ms, *pairs], patience_seconds=patience_seconds)
             for claim, answer in zip(group, as_texts(reply), strict=True):
                 if answer == "damaged":
                     self._report(claim.job_id, "its hash")
@@ -181,7 +181,7 @@ class ClaimStore:
         """Remove a controller that has no jobs from a queue's consumer group, and those that are long gone."""
         for keys in self.partitions(queue):
             all_keys = [keys.dispatch, keys.calls, keys.offers, keys.offered, keys.clock]
-            await self._server.run(TIDY, all_keys, [controller, GONE_MS])
+            await self._nodes.run(TIDY, all_keys, [controller, GONE_MS])
 
     def subscription(
         self, on_message: Callable[[str, bytes], None], on_listening: Callable[[str], None]
@@ -191,16 +191,16 @@ class ClaimStore:
         On a queue's channel controllers are told "ticket", "ticket <waiting job>" and "cancel <job id>", each on its
         own channel of the jobs that its offers have brought.
         """
-        return self._server.subscription(on_message, on_listening)
+        return self._nodes.subscription(on_message, on_listening)
 
     async def overview(self, queue: str) -> QueueOverview:
         """Return what a queue holds: its waiting jobs, and its controllers with theirs."""
-        [found] = await read_overviews(self._server, self._keys, [queue])
+        [found] = await read_overviews(self._nodes, self._keys, [queue])
         return found
 
     async def overviews(self) -> list[QueueOverview]:
         """Return what each queue holds that is known by name."""
-        return await read_overviews(self._server, self._keys, await queue_names(self._server, self._keys))
+        return await read_overviews(self._nodes, self._keys, await queue_names(self._nodes, self._keys))
 
     async def _claim_asking(
         self, keys: QueueKeys, controller: str, count: int, lease_ms: int, offer: Offer | None, makes_offer: bool
@@ -240,7 +240,7 @@ class ClaimStore:
             offer.stands_in = keys
         all_keys = [keys.dispatch, keys.backlog, keys.leases, keys.clock, keys.offers, keys.offered]
         together = FORESEEN_JOBS if count > 1 else 1
-        reply = await self._server.run(PEEK, all_keys, [count, min(count, 1) * together, lease_ms, *offers])
+        reply = await self._nodes.run(PEEK, all_keys, [count, min(count, 1) * together, lease_ms, *offers])
         expired = [_Candidate(job_id) for job_id in as_texts(reply[0])]
         waiting = [_as_candidate(text) for text in as_texts(reply[1])]
         return _Peeked(expired, waiting, reply[2].decode(), bool(reply[3]))
@@ -250,7 +250,7 @@ class ClaimStore:
         found: list[Claimed] = []
         claim = offer.missed(partition, peeked.given)
         if claim is not None:
-            reply = await self._server.read("HGETALL", self._keys.job(claim.job_id).hash)
+            reply = await self._nodes.read("HGETALL", self._keys.job(claim.job_id).hash)
             if offer.accept(partition, claim.token) and reply:
                 found = _read_brought(partition, claim, reply)
         if not peeked.is_offer_made:
@@ -292,7 +292,7 @@ class ClaimStore:
             arguments += (job_id, user_id, member, tokens[16 * place : 16 * place + 16], owner)
         for user_id in owners:
             all_keys += (jobs_key(tag, user_id, JobStatus.QUEUED), jobs_key(tag, user_id, JobStatus.RUNNING))
-        found, damaged = await self._server.run(CLAIM, all_keys, arguments)
+        found, damaged = await self._nodes.run(CLAIM, all_keys, arguments)
         for job_id, what in map(as_texts, damaged):
             self._report(job_id, what)
         return list(_read_claimed(keys, found))

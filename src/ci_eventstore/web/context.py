@@ -54,7 +54,7 @@ class Web:
     async def ready(self) -> None:
         """Open the repository if need be, and write something that expires; RepositoryError."""
         await self.repository.initialize()
-        await self.engine.server.read("SET", probe_key(self.engine.keys), "1", "PX", PROBE_MS)
+        await self.engine.nodes.read("SET", probe_key(self.engine.keys), "1", "PX", PROBE_MS)
 
     async def caller(self, request: Request) -> Caller:
         """Return who asks, with the repository open; WebError 401, 403."""

@@ -128,7 +128,7 @@ class MetricsRoutes:
     def _numbers(self) -> Numbers:
         streams = len(self._web.streams)
         try:
-            counters, following = self._web.engine.server.counters, self._web.engine.hub.stats()
+            counters, following = self._web.engine.nodes.counters, self._web.engine.hub.stats()
         except NotInitializedError:
             counters, following = Counters(), FollowingStats(0, 0, 0.0, 0, 0)
         up, queues = self._is_store_up, self._queues
@@ -144,8 +144,8 @@ class MetricsRoutes:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 await self._web.repository.initialize()
                 store = self._web.engine
-                if self._used is None or self._used.server is not store.server:
-                    self._used = UsedQueues(store.server, store.keys)
+                if self._used is None or self._used.nodes is not store.nodes:
+                    self._used = UsedQueues(store.nodes, store.keys)
                 self._queues = await self._used.read()
         except MissingRightsError:
             # It answers; whoever only reads jobs doesn't see what queues hold.

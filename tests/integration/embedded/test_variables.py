@@ -22,7 +22,7 @@ async def test_a_server_has_no_secrets(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("TOKEN", "hunter2")
     monkeypatch.setenv("CI_EVENTSTORE_URL", "redis://:hunter2@h")
     async with RedisJobRepository.from_url(f"embedded://{tmp_path / 'data'}") as repository:
-        server = int((await repository.engine.server.info())["process_id"])
+        server = int((await repository.engine.nodes.all[0].info())["process_id"])
         assert b"hunter2" not in environment_of(server)
         watchdog = environment_of(parent_of(server))
         assert (b"PATH=" in watchdog, b"hunter2" in watchdog) == (True, False)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from ci_eventstore.connection import client, connections
-from ci_eventstore.connection.client import Server
+from ci_eventstore.connection import connections, node
 from ci_eventstore.connection.deployments import from_url
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.keys import Keys
 from ci_eventstore.repository import RedisJobRepository
 from tests.fault_proxy import FaultProxy
@@ -26,15 +26,15 @@ def valkey() -> Iterator[RealServer]:
 
 
 @pytest.fixture
-async def server(valkey: RealServer) -> AsyncIterator[Server]:
-    opened = Server(from_url(valkey.url))
+async def server(valkey: RealServer) -> AsyncIterator[Nodes]:
+    opened = Nodes(from_url(valkey.url))
     await opened.read("FLUSHALL")
     yield opened
     await opened.close()
 
 
 @pytest.fixture
-async def repository(valkey: RealServer, server: Server) -> AsyncIterator[RedisJobRepository]:
+async def repository(valkey: RealServer, server: Nodes) -> AsyncIterator[RedisJobRepository]:
     """An open repository on the emptied server; its projections must agree with its streams in the end."""
     async with RedisJobRepository.from_url(valkey.url) as opened:
         yield opened
@@ -69,7 +69,7 @@ async def proxy(own: RealServer) -> AsyncIterator[FaultProxy]:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Time is short: a fault costs tenths of a second, and calls give up within one."""
     monkeypatch.setitem(connections.PINNED, "socket_timeout", 0.2)
-    monkeypatch.setattr(client, "PATIENCE_SECONDS", 0.6)
+    monkeypatch.setattr(node, "PATIENCE_SECONDS", 0.6)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 
 from ci_common.models import Job
 from ci_eventstore.connection import connections
-from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.scripts import Script
 from ci_eventstore.jobs.create import CREATE
 from ci_eventstore.queues.claimed import Claimed
@@ -64,7 +64,7 @@ async def status_of(repository: RedisJobRepository, job_id: str) -> str:
     return str(job.status)
 
 
-async def attempts_of(server: Server, job_id: str) -> int:
+async def attempts_of(server: Nodes, job_id: str) -> int:
     return int(await server.read("HGET", f"{{ci:0}}:job:{job_id}", "attempts"))
 
 
@@ -97,7 +97,7 @@ async def waiter(open_waiter: Callable[..., Waiter]) -> Waiter:
 
 
 @pytest.fixture
-async def proxy(valkey: RealServer, server: Server, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FaultProxy]:
+async def proxy(valkey: RealServer, server: Nodes, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FaultProxy]:
     """A proxy whose clients are impatient, before a server that knows the scripts."""
     monkeypatch.setitem(connections.PINNED, "socket_timeout", 0.2)
     for script in (CREATE, PEEK):

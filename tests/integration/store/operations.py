@@ -5,7 +5,7 @@ from typing import Any
 
 from ci_common.models import APIKey, Job, JobEvent, JobStatus, User
 from ci_eventstore.accounts.store import AccountStore
-from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.engine import check_format
 from ci_eventstore.events.append import append
 from ci_eventstore.events.batch import encode_logs, encode_records
@@ -125,7 +125,7 @@ async def offering(scene: Scene) -> None:
     offer = Offer("c2", 10_000)
     [partition] = scene.repository.claims.partitions("default")
     await scene.repository.claims.claim_in(partition, "c2", 1, LEASE, offer, makes_offer=True)
-    subscription = scene.repository.engine.server.subscription(lambda *_: None, lambda *_: None)
+    subscription = scene.repository.engine.nodes.subscription(lambda *_: None, lambda *_: None)
     channel = partition.controllers_channel + offer.session
     subscription.listen(channel)
     while not (await scene.server.read("PUBSUB", "NUMSUB", channel))[1]:
@@ -244,7 +244,7 @@ def accounts(scene: Scene) -> AccountStore:
         _keys = KEYS
 
         @property
-        def _server(self) -> Server:
+        def _nodes(self) -> Nodes:
             return scene.server
 
     return Refused()

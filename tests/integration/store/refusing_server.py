@@ -4,8 +4,8 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ci_eventstore.connection.client import Server
 from ci_eventstore.connection.deployments import from_url
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import Reply, as_texts
 from ci_eventstore.connection.scripts import Script
 
@@ -35,7 +35,7 @@ end
 """
 
 
-class RefusingServer(Server):
+class RefusingServer(Nodes):
     """A server whose n-th command of one script is refused, and that remembers that script's last call."""
 
     def __init__(self, url: str) -> None:
@@ -79,7 +79,7 @@ class RefusingServer(Server):
         return None if note is None else note.decode()
 
 
-async def dump(server: Server, without: Sequence[str] = ()) -> dict[str, bytes]:
+async def dump(server: Nodes, without: Sequence[str] = ()) -> dict[str, bytes]:
     """Return what all keys hold, but for some kinds of keys that may change by the way."""
     keys = [key for key in as_texts(await server.read("KEYS", "*")) if not any(f"}}:{name}" in key for name in without)]
     return {key: await server.read("DUMP", key) for key in sorted(keys)}

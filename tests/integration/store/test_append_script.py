@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ci_common.errors import ConflictError, JobAlreadyExistsError, JobNotFoundError
 from ci_common.models import Job, JobEvent, JobStatus
-from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import as_text_map
 from ci_eventstore.errors import AcknowledgedEventsLostError, LateOutputError, ProjectionMissingError
 from ci_eventstore.events.append import LATE_BYTES, append
@@ -64,7 +64,7 @@ many = st.integers(300, 1100).map(lambda count: AppendEvents((log("n\n"),) * cou
 class Twin:
     """One job, once on the server and once as the Python rules say."""
 
-    def __init__(self, server: Server, keys: JobKeys) -> None:
+    def __init__(self, server: Nodes, keys: JobKeys) -> None:
         self.server = server
         self.keys = keys
         self.state: JobState | None = None
@@ -121,7 +121,7 @@ class Twin:
 
 @pytest.mark.parametrize("creation", CREATIONS, ids=lambda job: f"{job.status}-{job.success}-{job.user_id}")
 @pytest.mark.parametrize("first", [None, *COMMANDS], ids=str)
-async def test_every_state_and_command_agree(server: Server, keys: Keys, creation: Job, first: Command | None) -> None:
+async def test_every_state_and_command_agree(server: Nodes, keys: Keys, creation: Job, first: Command | None) -> None:
     """From each state that a creation and a command make, each command leads both sides to the same state."""
     for command in COMMANDS:
         await server.read("FLUSHALL")
@@ -135,7 +135,7 @@ async def test_every_state_and_command_agree(server: Server, keys: Keys, creatio
 
 @settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(commands=st.lists(st.sampled_from(COMMANDS) | logs | many, max_size=8), creation=st.sampled_from(CREATIONS))
-async def test_any_order_of_commands_agrees(server: Server, keys: Keys, commands: list[Command], creation: Job) -> None:
+async def test_any_order_of_commands_agrees(server: Nodes, keys: Keys, commands: list[Command], creation: Job) -> None:
     """Whatever is done to a job in whatever order, script and fold agree, sparse index included."""
     await server.read("FLUSHALL")
     twin = Twin(server, keys.job("j"))
@@ -145,21 +145,21 @@ async def test_any_order_of_commands_agrees(server: Server, keys: Keys, commands
     await twin.check()
 
 
-async def made(server: Server, keys: JobKeys, *data: str) -> None:
+async def made(server: Nodes, keys: JobKeys, *data: str) -> None:
     twin = Twin(server, keys)
     await twin.create(Job(id="j", status="running", created_at=NOW, events=[log(text) for text in data]))
 
 
-async def send(server: Server, keys: JobKeys, data: str, call: Call) -> None:
+async def send(server: Nodes, keys: JobKeys, data: str, call: Call) -> None:
     assert await append(server, keys, encode_logs([log(data)]), call=call)
 
 
-async def data_of(server: Server, keys: JobKeys) -> list[str | None]:
+async def data_of(server: Nodes, keys: JobKeys) -> list[str | None]:
     reader = EventReader(server)
     return [event.data for event in await reader.read(keys, 0, await reader.extent(keys))]
 
 
-async def test_a_repeated_call_has_its_effect_once(server: Server, keys: Keys) -> None:
+async def test_a_repeated_call_has_its_effect_once(server: Nodes, keys: Keys) -> None:
     """The same token and number again is answered, and appends nothing."""
     job = keys.job("j")
     await made(server, job)
@@ -169,7 +169,7 @@ async def test_a_repeated_call_has_its_effect_once(server: Server, keys: Keys) -
 
 
 @pytest.mark.parametrize("call", [Call("w", 4), Call("w", 1), Call("unknown", 2)])
-async def test_a_gap_means_that_acknowledged_events_are_gone(server: Server, keys: Keys, call: Call) -> None:
+async def test_a_gap_means_that_acknowledged_events_are_gone(server: Nodes, keys: Keys, call: Call) -> None:
     """A number that doesn't follow the last one known is refused, and nothing is appended."""
     job = keys.job("j")
     await made(server, job)
@@ -180,7 +180,7 @@ async def test_a_gap_means_that_acknowledged_events_are_gone(server: Server, key
     assert await data_of(server, job) == ["1", "2"]
 
 
-async def test_a_closed_token_takes_no_more_calls(server: Server, keys: Keys) -> None:
+async def test_a_closed_token_takes_no_more_calls(server: Nodes, keys: Keys) -> None:
     """A call that was given up and arrives late is refused."""
     job = keys.job("j")
     await made(server, job)
@@ -192,7 +192,7 @@ async def test_a_closed_token_takes_no_more_calls(server: Server, keys: Keys) ->
     assert await data_of(server, job) == ["1", "2"]
 
 
-async def test_tokens_long_unused_are_forgotten(server: Server, keys: Keys) -> None:
+async def test_tokens_long_unused_are_forgotten(server: Nodes, keys: Keys) -> None:
     """A job that many writers came to keeps the recent ones only."""
     job = keys.job("j")
     await made(server, job)
@@ -204,7 +204,7 @@ async def test_tokens_long_unused_are_forgotten(server: Server, keys: Keys) -> N
     assert 0 < await server.read("PTTL", job.calls) <= 86_400_000
 
 
-async def test_a_job_that_is_there_is_not_created_again(server: Server, keys: Keys) -> None:
+async def test_a_job_that_is_there_is_not_created_again(server: Nodes, keys: Keys) -> None:
     """Neither where it has a hash, nor where only its stream is left."""
     job = keys.job("j")
     await made(server, job, "a")
@@ -214,7 +214,7 @@ async def test_a_job_that_is_there_is_not_created_again(server: Server, keys: Ke
         await server.read("DEL", job.hash)
 
 
-async def test_a_missing_job_takes_no_events(server: Server, keys: Keys) -> None:
+async def test_a_missing_job_takes_no_events(server: Nodes, keys: Keys) -> None:
     """Only a creation makes a stream; one without its hash asks to be rebuilt."""
     job = keys.job("j")
     with pytest.raises(JobNotFoundError):
@@ -226,7 +226,7 @@ async def test_a_missing_job_takes_no_events(server: Server, keys: Keys) -> None
         await send(server, job, "1", Call("w"))
 
 
-async def test_a_change_decided_on_another_version_is_refused(server: Server, keys: Keys) -> None:
+async def test_a_change_decided_on_another_version_is_refused(server: Nodes, keys: Keys) -> None:
     """Of two that decided on the same state, the second decides again."""
     job = keys.job("j")
     first, second = Twin(server, job), Twin(server, job)
@@ -240,7 +240,7 @@ async def test_a_change_decided_on_another_version_is_refused(server: Server, ke
     await first.check()
 
 
-async def test_facts_stand_behind_the_event_that_they_follow(server: Server, keys: Keys) -> None:
+async def test_facts_stand_behind_the_event_that_they_follow(server: Nodes, keys: Keys) -> None:
     """The stream's ids are the design's."""
     job = keys.job("j")
     twin = Twin(server, job)

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from ci_common.errors import InvalidInputError, RepositoryError
 from ci_common.models import Job, JobEvent, JobStatus
-from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.controllers import Controller, ControllerSettings
 from ci_eventstore.errors import ConfigurationError
 from ci_eventstore.keys import Keys
@@ -170,7 +170,7 @@ async def test_odd_things_in_a_log(repository: RedisJobRepository) -> None:
 
 @pytest.mark.parametrize("status", [None, JobStatus.RUNNING])
 async def test_a_page_is_short_only_at_the_end(
-    valkey: Any, server: Server, keys: Keys, status: JobStatus | None
+    valkey: Any, server: Nodes, keys: Keys, status: JobStatus | None
 ) -> None:
     """Jobs that a page leaves out, since they are damaged or have moved on, don't make it shorter."""
     async with RedisJobRepository.from_url(valkey.url) as repository:

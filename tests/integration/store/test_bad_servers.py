@@ -12,9 +12,9 @@ import pytest
 from redis.asyncio import Redis
 
 from ci_common.models import Job, JobEvent
-from ci_eventstore.connection import client
-from ci_eventstore.connection.client import Server
+from ci_eventstore.connection import node
 from ci_eventstore.connection.deployments import from_url
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -92,7 +92,7 @@ async def test_a_server_of_version_6() -> None:
     """An old server is told by its version. None runs here, so one is played that says what Redis 6.2 says."""
 
     async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        said = b"# Server\r\nredis_version:6.2.14\r\nredis_mode:standalone\r\nrole:master\r\n"
+        said = b"# Nodes\r\nredis_version:6.2.14\r\nredis_mode:standalone\r\nrole:master\r\n"
         while request := await reader.read(4096):
             commands = request.upper().count(b"*")
             reply = b"$%d\r\n%s\r\n" % (len(said), said) if b"INFO\r\n" in request.upper() else b"+OK\r\n"
@@ -139,7 +139,7 @@ async def test_a_store_of_another_format(other: RealServer) -> None:
 
 async def test_a_full_server_takes_no_half_write(other: RealServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Out of memory, a write is refused as a whole, and works again when there is room."""
-    monkeypatch.setattr(client, "FULL_PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(node, "FULL_PATIENCE_SECONDS", 0.1)
     async with RedisJobRepository.from_url(other.url, prefix="full") as repository:
         await repository.create_job(Job(id="j", status="running"))
         async with configured(other, "maxmemory", "1mb"):
@@ -162,7 +162,7 @@ async def test_a_write_waits_for_room(other: RealServer) -> None:
         await repository.create_job(Job(id="j", status="running"))
         async with configured(other, "maxmemory", "1"):
             write = asyncio.create_task(repository.add_event("j", JobEvent("log", "x")))
-            await wait_until(lambda: repository.engine.server.counters.retries > 2)
+            await wait_until(lambda: repository.engine.nodes.counters.retries > 2)
         await write
         assert [event.id for event in await repository.get_events_since("j", 0)] == [1]
         assert await repository.verify() == []
@@ -191,7 +191,7 @@ async def test_redis_py_is_configured_in_one_way(other: RealServer) -> None:
     url = f"redis://127.0.0.1:{other.port}?decode_responses=True&protocol=3&socket_timeout=0.001&max_connections=1"
     given = Redis(port=other.port, decode_responses=True, protocol=3, socket_timeout=0.001, max_connections=1)
     for repository in (RedisJobRepository.from_url(url), RedisJobRepository(given)):
-        server = Server(repository._engines.deployment)
+        [server] = Nodes(repository._engines.deployment).all
         for pooled in (server.link.commands, server.link.listening):
             connection = pooled.connection_pool.make_connection()
             assert connection.protocol == 2

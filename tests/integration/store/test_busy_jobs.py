@@ -7,14 +7,14 @@ import logging
 import pytest
 
 from ci_common.models import Job, JobEvent, utc_now
-from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.repository import RedisJobRepository
 from tests.servers import RealServer, find_valkey
 from tests.waiting import wait_until
 
 
 async def test_a_completion_isnt_starved_by_writers(
-    valkey: RealServer, server: Server, caplog: pytest.LogCaptureFixture
+    valkey: RealServer, server: Nodes, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Beside 16 busy writers, each with a repository of its own, it decides at most twice."""
     caplog.set_level(logging.DEBUG, "ci_eventstore.jobs")

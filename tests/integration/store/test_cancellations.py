@@ -8,7 +8,7 @@ import pytest
 
 from ci_common.errors import LeaseLostError
 from ci_common.models import Job
-from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings
 from ci_eventstore.errors import MachineError
 from ci_eventstore.repository import RedisJobRepository
@@ -23,7 +23,7 @@ STRIDE = 13
 class Scene:
     """Jobs in a queue, handlers that run them, and what is left of both."""
 
-    def __init__(self, repository: RedisJobRepository, server: Server) -> None:
+    def __init__(self, repository: RedisJobRepository, server: Nodes) -> None:
         self.repository = repository
         self.server = server
         self.alive: set[str] = set()
@@ -98,7 +98,7 @@ async def run_controller(scene: Scene, how: str, *, of_all_tasks: bool, stride: 
 
 
 @pytest.fixture
-def scene(repository: RedisJobRepository, server: Server) -> Scene:
+def scene(repository: RedisJobRepository, server: Nodes) -> Scene:
     return Scene(repository, server)
 
 
@@ -177,7 +177,7 @@ async def test_a_claimed_job_that_is_cancelled_is_given_back_or_ended(scene: Sce
 
 
 @pytest.mark.parametrize("end", ["timeout", "sibling", "close"])
-async def test_no_handler_outlives_what_it_was_run_in(repository: RedisJobRepository, server: Server, end: str) -> None:
+async def test_no_handler_outlives_what_it_was_run_in(repository: RedisJobRepository, server: Nodes, end: str) -> None:
     """A timeout around `run`, a task beside it that fails, a body that raises: another one gets the job after that."""
     await repository.create_job(Job(id="j", status="queued"))
     alive: list[str] = []

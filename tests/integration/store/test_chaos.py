@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ci_common.models import Job
-from ci_eventstore.connection import client
+from ci_eventstore.connection import node
 from ci_eventstore.connection.clock import ClockReading
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.writer.log_writer import LogWriter, WriterSettings
@@ -137,7 +137,7 @@ async def test_an_outage_under_a_steady_log(
     """A thousand lines a second: while the server is away the spool fills to its limit, then the producer waits."""
     if not IS_SOAK:
         # So that calls end with an unknown outcome in a short outage too.
-        monkeypatch.setattr(client, "PATIENCE_SECONDS", 1.0)
+        monkeypatch.setattr(node, "PATIENCE_SECONDS", 1.0)
     spool, history = 200_000, History()
     settings = WriterSettings(spool_characters=spool)
     async with RedisJobRepository.from_url(own.url) as observer, RedisJobRepository.from_url(proxy.url) as repository:

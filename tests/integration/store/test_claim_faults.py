@@ -8,7 +8,7 @@ import pytest
 from ci_common.errors import LeaseLostError
 from ci_common.models import Job, utc_now
 from ci_eventstore.connection import connections
-from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.scripts import Script
 from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings
 from ci_eventstore.events.append import APPEND
@@ -38,7 +38,7 @@ def at_script(script: Script, fault: Fault) -> Plan:
 
 
 @pytest.fixture
-async def proxy(valkey: RealServer, server: Server, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FaultProxy]:
+async def proxy(valkey: RealServer, server: Nodes, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FaultProxy]:
     """A proxy whose clients are impatient, before a server that knows the scripts."""
     monkeypatch.setitem(connections.PINNED, "socket_timeout", 0.2)
     for script in (APPEND, CLAIM, PEEK, RENEW):
@@ -63,7 +63,7 @@ async def take(repository: RedisJobRepository, count: int = 1, controller: str =
     return await repository.claims.claim("default", controller, count, LEASE)
 
 
-async def expire(server: Server, job_id: str) -> None:
+async def expire(server: Nodes, job_id: str) -> None:
     """Let a job's lease run out."""
     assert await server.read("ZADD", LEASES, "XX", "CH", 0, job_id) == 1
 
@@ -74,7 +74,7 @@ def told(claimed: Sequence[Claimed]) -> list[tuple[str, int, int, str | None]]:
 
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_a_claim_whose_reply_is_lost_gives_the_same_jobs(
-    repository: RedisJobRepository, remote: RedisJobRepository, proxy: FaultProxy, server: Server, fault: Fault
+    repository: RedisJobRepository, remote: RedisJobRepository, proxy: FaultProxy, server: Nodes, fault: Fault
 ) -> None:
     """And costs no attempt, whether the jobs come from the queue or from a lost controller."""
     await submit(repository, "a1", "a2", "b1", "x1")
@@ -118,7 +118,7 @@ async def test_a_claim_that_comes_late_doesnt_take_what_was_given_back(
 
 
 async def test_cancels_of_lost_jobs_dont_hinder_each_other(
-    repository: RedisJobRepository, remote: RedisJobRepository, proxy: FaultProxy, server: Server
+    repository: RedisJobRepository, remote: RedisJobRepository, proxy: FaultProxy, server: Nodes
 ) -> None:
     """One whose reply is lost while another one is made ends its job too."""
     await submit(repository, "a1", "b1")
@@ -134,7 +134,7 @@ async def test_cancels_of_lost_jobs_dont_hinder_each_other(
 
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_a_renewal_whose_reply_is_lost_renews(
-    repository: RedisJobRepository, remote: RedisJobRepository, proxy: FaultProxy, server: Server, fault: Fault
+    repository: RedisJobRepository, remote: RedisJobRepository, proxy: FaultProxy, server: Nodes, fault: Fault
 ) -> None:
     """It is answered as if nothing had happened."""
     await submit(repository, "a1")
@@ -149,7 +149,7 @@ async def test_a_renewal_whose_reply_is_lost_renews(
 
 @pytest.mark.parametrize("becomes", ["completed", "queued", "another's"])
 async def test_a_renewal_that_comes_late_revives_nothing(
-    repository: RedisJobRepository, remote: RedisJobRepository, proxy: FaultProxy, server: Server, becomes: str
+    repository: RedisJobRepository, remote: RedisJobRepository, proxy: FaultProxy, server: Nodes, becomes: str
 ) -> None:
     """A job that has ended, waits again or is another controller's has no lease by it, or no longer one."""
     await submit(repository, "a1")
@@ -203,7 +203,7 @@ async def test_an_end_whose_reply_is_lost_is_there_once(
 
 @pytest.mark.parametrize("how", ENDS)
 async def test_an_end_that_comes_late_changes_nothing(
-    repository: RedisJobRepository, remote: RedisJobRepository, proxy: FaultProxy, server: Server, how: str
+    repository: RedisJobRepository, remote: RedisJobRepository, proxy: FaultProxy, server: Nodes, how: str
 ) -> None:
     """What was held in the network until another controller had the job is refused there, and told to nobody."""
     await submit(repository, "a1")
@@ -226,7 +226,7 @@ async def test_an_end_that_comes_late_changes_nothing(
 
 @pytest.mark.parametrize("lease_seconds", [1.0, 600.0])
 async def test_an_outage_ends_no_lease_whoever_comes_first_afterwards(
-    repository: RedisJobRepository, server: Server, lease_seconds: float
+    repository: RedisJobRepository, server: Nodes, lease_seconds: float
 ) -> None:
     """A controller of long leases, and one of short ones, let the clock go on by half of the shortest lease."""
     await submit(repository, "a1")
@@ -238,7 +238,7 @@ async def test_an_outage_ends_no_lease_whoever_comes_first_afterwards(
 
 
 async def test_a_cancel_after_an_outage_takes_no_job_from_its_controller(
-    repository: RedisJobRepository, server: Server
+    repository: RedisJobRepository, server: Nodes
 ) -> None:
     """The controller is asked to stop it, as always: the time for which the server was away isn't the controller's."""
     await submit(repository, "a1")
@@ -252,7 +252,7 @@ async def test_a_cancel_after_an_outage_takes_no_job_from_its_controller(
 
 
 async def test_jobs_behind_tickets_that_were_forgotten_are_served(
-    repository: RedisJobRepository, server: Server
+    repository: RedisJobRepository, server: Nodes
 ) -> None:
     """A new consumer group begins with tickets of jobs that run already: they stand in nobody's way."""
     await submit(repository, "a1", "b1", "c1", "d1")
@@ -261,7 +261,7 @@ async def test_jobs_behind_tickets_that_were_forgotten_are_served(
     assert told(await take(repository, 1, "c2")) == [("d1", 1, 1, None)]
 
 
-async def test_a_queue_without_its_tickets_is_found_and_mended(repository: RedisJobRepository, server: Server) -> None:
+async def test_a_queue_without_its_tickets_is_found_and_mended(repository: RedisJobRepository, server: Nodes) -> None:
     """A dispatch stream that is gone is told, and made again: at the latest by the user's next job."""
     await submit(repository, "a1", "b1")
     await server.read("DEL", "{ci:0}:dispatch:default")
@@ -276,7 +276,7 @@ async def test_a_queue_without_its_tickets_is_found_and_mended(repository: Redis
 
 @pytest.mark.slow
 async def test_jobs_of_an_answer_that_a_stopped_controller_does_not_wait_for(
-    repository: RedisJobRepository, remote: RedisJobRepository, server: Server, proxy: FaultProxy
+    repository: RedisJobRepository, remote: RedisJobRepository, server: Nodes, proxy: FaultProxy
 ) -> None:
     """They wait for their leases, no longer; then another controller runs each of them, once."""
     settings = ControllerSettings(lease_seconds=1, concurrency=2)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ci_common.models import Job
-from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings
 from ci_eventstore.errors import LogWriterClosedError, OutcomeUnknownError
 from ci_eventstore.queues import lease_keeper
@@ -25,7 +25,7 @@ LEASE_MS = 1000
 QUICK = ControllerSettings(lease_seconds=LEASE_MS / 1000, poll_seconds=0.2, grace_seconds=0.2)
 
 
-async def clock(server: Server) -> int:
+async def clock(server: Nodes) -> int:
     """Return for how many milliseconds the partition was served."""
     return int(await server.read("HGET", "{ci:0}:clock", "now") or 0)
 
@@ -240,7 +240,7 @@ async def test_a_connection_that_hangs_costs_no_lease(own: RealServer, proxy: Fa
 
 @pytest.mark.parametrize("leases", [3, pytest.param(10, marks=pytest.mark.slow)])
 async def test_a_job_of_many_leases_stays_with_its_controller(
-    repository: RedisJobRepository, server: Server, leases: int
+    repository: RedisJobRepository, server: Nodes, leases: int
 ) -> None:
     """Another one looks for it all the time, and never gets it."""
     await repository.create_job(Job(id="j", status="queued"))
@@ -263,7 +263,7 @@ async def test_a_job_of_many_leases_stays_with_its_controller(
 
 
 async def test_a_job_is_taken_over_within_two_leases(
-    valkey: RealServer, repository: RedisJobRepository, server: Server, tmp_path: Path
+    valkey: RealServer, repository: RedisJobRepository, server: Nodes, tmp_path: Path
 ) -> None:
     """Counted by the partition's clock, from the kill of its controller to the beginning of its next attempt."""
     order = Order(valkey.url, "", "", 1, QUICK.lease_seconds, answer_seconds=10.0, pause_seconds=3600.0)

@@ -7,7 +7,7 @@ import pytest
 
 from ci_common.errors import JobClaimedError, LeaseLostError
 from ci_common.models import Job, JobEvent, utc_now
-from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.keys import Keys
 from ci_eventstore.queues.claimed import Claim, Claimed
 from ci_eventstore.repository import RedisJobRepository
@@ -31,7 +31,7 @@ async def take_one(repository: RedisJobRepository, controller: str = "c1") -> Cl
     return claimed
 
 
-async def pass_time(server: Server, seconds: float) -> None:
+async def pass_time(server: Nodes, seconds: float) -> None:
     """Let the partition's clock go on."""
     await server.read("HINCRBY", "{ci:0}:clock", "now", int(seconds * 1000))
 
@@ -40,12 +40,12 @@ def ids(claimed: Sequence[Claimed]) -> list[str]:
     return [one.job.id for one in claimed]
 
 
-async def group_of(server: Server) -> dict[bytes, object]:
+async def group_of(server: Nodes) -> dict[bytes, object]:
     [reply] = await server.read("XINFO", "GROUPS", "{ci:0}:dispatch:default")
     return dict(zip(reply[::2], reply[1::2], strict=True))
 
 
-async def test_a_claim_is_a_running_job(repository: RedisJobRepository, server: Server) -> None:
+async def test_a_claim_is_a_running_job(repository: RedisJobRepository, server: Nodes) -> None:
     """It has left the queue, its ticket is pending in the consumer group, and its state says who has it."""
     await submit(repository, "a1")
     claimed = await take_one(repository)
@@ -96,7 +96,7 @@ async def test_a_released_job_is_next_again(repository: RedisJobRepository) -> N
     assert [(one.job.id, one.attempts) for one in order] == [("a1", 1), ("a2", 1), ("a3", 1)]
 
 
-async def test_cancelled_jobs_leave_the_queue(repository: RedisJobRepository, server: Server) -> None:
+async def test_cancelled_jobs_leave_the_queue(repository: RedisJobRepository, server: Nodes) -> None:
     """Their user's next one is served instead; with the last one, the ticket goes too."""
     await submit(repository, "a1", "a2", "b1")
     await repository.cancel_job("a1")
@@ -129,7 +129,7 @@ WRITES = {
 @pytest.mark.parametrize("which", ["old claim", "wrong token", "wrong epoch", "no claim"])
 @pytest.mark.parametrize("what", WRITES)
 async def test_a_zombie_writes_nothing(
-    repository: RedisJobRepository, server: Server, what: str, which: str, has_ended: bool
+    repository: RedisJobRepository, server: Nodes, what: str, which: str, has_ended: bool
 ) -> None:
     """Whoever hasn't the job's claim is refused, and nothing changes, though another controller has it or had it."""
     await submit(repository, "a1")
@@ -155,7 +155,7 @@ async def test_a_zombie_writes_nothing(
     assert await repository.get_job("a1") == before
 
 
-async def test_a_renewed_lease_lasts(repository: RedisJobRepository, server: Server) -> None:
+async def test_a_renewed_lease_lasts(repository: RedisJobRepository, server: Nodes) -> None:
     """However long it takes, as long as its controller renews it."""
     await submit(repository, "a1")
     claimed = await take_one(repository)
@@ -167,7 +167,7 @@ async def test_a_renewed_lease_lasts(repository: RedisJobRepository, server: Ser
     assert ids(await take(repository, 9, "c2")) == ["a1"]
 
 
-async def test_leases_dont_run_while_the_server_is_away(repository: RedisJobRepository, server: Server) -> None:
+async def test_leases_dont_run_while_the_server_is_away(repository: RedisJobRepository, server: Nodes) -> None:
     """However far the server's clock jumps, ahead or back, a lease loses half of it at most."""
     await submit(repository, "a1")
     await take_one(repository)
@@ -193,7 +193,7 @@ async def test_a_running_job_is_cancelled_by_its_controller(repository: RedisJob
 
 
 async def test_a_cancelled_job_of_a_lost_controller_says_so_to_the_next(
-    repository: RedisJobRepository, server: Server, valkey: RealServer
+    repository: RedisJobRepository, server: Nodes, valkey: RealServer
 ) -> None:
     """Whoever takes it over knows that it is only to be ended, where those who cancelled it are gone."""
     await submit(repository, "a1")
@@ -204,7 +204,7 @@ async def test_a_cancelled_job_of_a_lost_controller_says_so_to_the_next(
     assert (await take_one(repository, "c2")).is_cancelled
 
 
-async def test_a_claim_survives_the_loss_of_the_group(repository: RedisJobRepository, server: Server) -> None:
+async def test_a_claim_survives_the_loss_of_the_group(repository: RedisJobRepository, server: Nodes) -> None:
     """A group that is gone is made again; tickets that were taken before do no harm."""
     await submit(repository, "a1", "a2", "b1")
     first = await take_one(repository)
@@ -214,7 +214,7 @@ async def test_a_claim_survives_the_loss_of_the_group(repository: RedisJobReposi
 
 
 async def test_nothing_waits_for_ever_behind_a_queue_that_was_deleted(
-    repository: RedisJobRepository, server: Server
+    repository: RedisJobRepository, server: Nodes
 ) -> None:
     """Rebuild puts the jobs that the streams call queued back into their line, and claimed ones under a lease."""
     await submit(repository, "a1", "a2", "b1")
@@ -236,7 +236,7 @@ async def test_the_longest_name_of_a_controller_may_claim(repository: RedisJobRe
     assert await repository.verify() == []
 
 
-async def test_no_partition_is_served_before_the_others(valkey: RealServer, server: Server) -> None:
+async def test_no_partition_is_served_before_the_others(valkey: RealServer, server: Nodes) -> None:
     """Who claims one job at a time gets jobs of several, though each of them has more; and all jobs in the end."""
     async with RedisJobRepository.from_url(valkey.url, prefix="parts", partitions=4) as repository:
         await submit(repository, *(f"a{number}" for number in range(120)))

@@ -8,7 +8,7 @@ import pytest
 from ci_common.errors import LeaseLostError
 from ci_common.models import Job, JobEvent, Outcome, utc_now
 from ci_eventstore.connection import connections
-from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.controllers import ClaimedJob
 from ci_eventstore.events.log_index import INDEX_EVENTS
 from ci_eventstore.queues.claimed import Claimed
@@ -34,7 +34,7 @@ def at_completion(fault: Fault) -> Plan:
 
 
 @pytest.fixture
-async def proxy(valkey: RealServer, server: Server, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FaultProxy]:
+async def proxy(valkey: RealServer, server: Nodes, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FaultProxy]:
     """A proxy whose clients are impatient, before a server that knows the script."""
     monkeypatch.setitem(connections.PINNED, "socket_timeout", 0.2)
     await server.read("SCRIPT", "LOAD", COMPLETE.source)
@@ -72,13 +72,13 @@ async def ends(repository: RedisJobRepository, claimed: Sequence[Claimed]) -> li
     return found
 
 
-async def calls(server: Server) -> int:
+async def calls(server: Nodes) -> int:
     """Return how many scripts the server has run by their SHA-1."""
     line = next((line for line in (await server.read("INFO", "commandstats")).split() if b"_evalsha:" in line), b"=0,")
     return int(line.partition(b"=")[2].partition(b",")[0])
 
 
-async def test_what_ends_at_the_same_time_ends_in_one_step(repository: RedisJobRepository, server: Server) -> None:
+async def test_what_ends_at_the_same_time_ends_in_one_step(repository: RedisJobRepository, server: Nodes) -> None:
     """Jobs of several users, and of none."""
     await complete(repository, await take(repository, "before"))
     claimed = await take(repository, "a1", "a2", "b1", "-1", "-2")
@@ -91,7 +91,7 @@ async def test_what_ends_at_the_same_time_ends_in_one_step(repository: RedisJobR
     assert await server.read("ZCARD", "{ci:0}:leases:default") == 0
 
 
-async def test_one_that_is_refused_leaves_the_others_alone(repository: RedisJobRepository, server: Server) -> None:
+async def test_one_that_is_refused_leaves_the_others_alone(repository: RedisJobRepository, server: Nodes) -> None:
     """Its claim has become another controller's, which keeps it."""
     claimed = await take(repository, "a1", "b1", "c1")
     await server.read("ZADD", "{ci:0}:leases:default", 0, "b1")
@@ -177,7 +177,7 @@ async def test_a_log_whose_index_has_an_entry_due_ends_as_any_other(repository: 
     assert await ends(repository, [claimed]) == [("completed", 1)]
 
 
-async def test_a_log_that_has_outgrown_its_head_ends_with_its_end(valkey: RealServer, server: Server) -> None:
+async def test_a_log_that_has_outgrown_its_head_ends_with_its_end(valkey: RealServer, server: Nodes) -> None:
     """What was kept of it in the ring goes before the `complete` event."""
     async with RedisJobRepository.from_url(valkey.url, max_head_bytes=100) as repository:
         [claimed] = await take(repository, "a1")
@@ -191,10 +191,10 @@ async def test_a_log_that_has_outgrown_its_head_ends_with_its_end(valkey: RealSe
     assert await server.read("EXISTS", "{ci:0}:ring:a1") == 0
 
 
-async def test_the_last_call_is_forgotten_in_the_end(repository: RedisJobRepository, server: Server) -> None:
+async def test_the_last_call_is_forgotten_in_the_end(repository: RedisJobRepository, server: Nodes) -> None:
     """What repeated calls are known by has a time to live."""
     await complete(repository, await take(repository, "a1"))
-    found = [key async for key in server.scan("{ci:0}:ends:*")]
+    found = [key async for page in server.scan("{ci:0}:ends:*") for key in page]
     assert len(found) == 1
     assert 0 < await server.read("PTTL", found[0]) <= 3_600_000
 

@@ -9,7 +9,7 @@ import pytest
 
 from ci_common.errors import LeaseLostError
 from ci_common.models import Job
-from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings
 from ci_eventstore.repository import RedisJobRepository
 from tests.waiting import wait_until
@@ -165,7 +165,7 @@ async def test_a_new_job_is_started_at_once(repository: RedisJobRepository) -> N
         await claims.aclose()
 
 
-async def test_a_lost_lease_stops_the_handler_and_its_writes(repository: RedisJobRepository, server: Server) -> None:
+async def test_a_lost_lease_stops_the_handler_and_its_writes(repository: RedisJobRepository, server: Nodes) -> None:
     """The next attempt begins with a line that names the lost controller; the log of the first stays."""
     await submit(repository, "j")
     attempts: list[str] = []
@@ -203,7 +203,7 @@ async def test_a_lost_lease_stops_the_handler_and_its_writes(repository: RedisJo
     )
 
 
-async def test_a_job_that_kills_its_controllers_is_given_up(repository: RedisJobRepository, server: Server) -> None:
+async def test_a_job_that_kills_its_controllers_is_given_up(repository: RedisJobRepository, server: Nodes) -> None:
     """After so many attempts it fails, and its log says why."""
     await submit(repository, "poison")
     for number in range(1, 4):
@@ -219,7 +219,7 @@ async def test_a_job_that_kills_its_controllers_is_given_up(repository: RedisJob
     assert await log_of(repository, "poison") == ("failed", False, reason)
 
 
-async def test_a_cancel_ends_a_job_whose_controller_is_gone(repository: RedisJobRepository, server: Server) -> None:
+async def test_a_cancel_ends_a_job_whose_controller_is_gone(repository: RedisJobRepository, server: Nodes) -> None:
     """At once if its lease has run out, though no controller is there."""
     await submit(repository, "j")
     await repository.claims.claim("default", "gone", 1, 1.0)
@@ -267,7 +267,7 @@ def repository_client(repository: RedisJobRepository) -> object:
     return Redis(unix_socket_path=options["path"])
 
 
-async def test_consumers_that_are_gone_are_removed(repository: RedisJobRepository, server: Server) -> None:
+async def test_consumers_that_are_gone_are_removed(repository: RedisJobRepository, server: Nodes) -> None:
     """A controller that has signed off isn't in the group any more; one that holds a job stays."""
     await submit(repository, "a", "b")
     await repository.claims.claim("default", "holder", 1, 30.0)
@@ -300,7 +300,7 @@ async def test_a_job_that_is_lost_before_it_is_entered(repository: RedisJobRepos
     assert (await log_of(repository, "j"))[0] == "running"
 
 
-async def test_a_cancel_while_a_job_is_entered(repository: RedisJobRepository, server: Server) -> None:
+async def test_a_cancel_while_a_job_is_entered(repository: RedisJobRepository, server: Nodes) -> None:
     """The line of the attempt is written, and the job ends as cancelled."""
     await submit(repository, "j")
     await repository.claims.claim("default", "first", 1, 1.0)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from ci_eventstore.connection.client import Server
 from ci_eventstore.connection.deployments import from_url
+from ci_eventstore.connection.nodes import Nodes
 from tests.claim_history import ClaimHistory, Story, claims_are_counted, jobs_end_once, nobody_writes_after_a_release
 from tests.fault_proxy import QUICK_FAULTS, FaultProxy, always, randomly
 from tests.integration.store.chaos_controller_program import Order
@@ -50,18 +50,18 @@ def proxy(proxy: FaultProxy) -> FaultProxy:
 
 
 @pytest.fixture
-async def direct(own: RealServer) -> AsyncIterator[Server]:
-    opened = Server(from_url(own.url))
+async def direct(own: RealServer) -> AsyncIterator[Nodes]:
+    opened = Nodes(from_url(own.url))
     yield opened
     await opened.close()
 
 
-async def served(direct: Server) -> int:
+async def served(direct: Nodes) -> int:
     """Return for how many milliseconds the partition was served."""
     return int(await direct.read("HGET", CLOCK, "now") or 0)
 
 
-async def wait_served(direct: Server, seconds: float) -> None:
+async def wait_served(direct: Nodes, seconds: float) -> None:
     """Wait until the partition was served for so long."""
     until = await served(direct) + seconds * 1000
     async with asyncio.timeout(120):
@@ -73,7 +73,7 @@ class Faults:
     """What may go wrong, in an order and with victims that the seed decides."""
 
     def __init__(
-        self, own: RealServer, proxy: FaultProxy, direct: Server, controllers: Controllers, jobs: Jobs, seed: int
+        self, own: RealServer, proxy: FaultProxy, direct: Nodes, controllers: Controllers, jobs: Jobs, seed: int
     ) -> None:
         self._own = own
         self._proxy = proxy
@@ -165,7 +165,7 @@ def order_for(url: str, seed: int, *, lease_seconds: float, answer_seconds: floa
 
 
 async def test_everything_fails_and_every_job_is_ended_once(
-    own: RealServer, proxy: FaultProxy, direct: Server, seed: int, tmp_path: Path
+    own: RealServer, proxy: FaultProxy, direct: Nodes, seed: int, tmp_path: Path
 ) -> None:
     """Killed, stopped and cut off controllers lose jobs, and what they write afterwards is refused."""
     order = order_for(proxy.url, seed, lease_seconds=LEASE_SECONDS, answer_seconds=0.4, pause_seconds=0.15)
@@ -183,7 +183,7 @@ async def test_everything_fails_and_every_job_is_ended_once(
 
 
 async def test_healthy_controllers_keep_their_jobs(
-    own: RealServer, proxy: FaultProxy, direct: Server, seed: int, tmp_path: Path
+    own: RealServer, proxy: FaultProxy, direct: Nodes, seed: int, tmp_path: Path
 ) -> None:
     """Lost replies and a server that stands still take no job from them; only who was killed or stopped loses some."""
     order = order_for(proxy.url, seed, lease_seconds=2.0, answer_seconds=10.0, pause_seconds=0.4)
@@ -206,7 +206,7 @@ async def test_healthy_controllers_keep_their_jobs(
 
 
 async def test_controllers_go_on_when_everything_was_deleted(
-    own: RealServer, direct: Server, seed: int, tmp_path: Path
+    own: RealServer, direct: Nodes, seed: int, tmp_path: Path
 ) -> None:
     """Jobs that are gone end nobody; new ones are run, also those with the ids of old ones."""
     order = order_for(own.url, seed, lease_seconds=1.0, answer_seconds=10.0, pause_seconds=0.4)

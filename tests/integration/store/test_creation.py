@@ -6,7 +6,7 @@ import pytest
 
 from ci_common.errors import JobAlreadyExistsError
 from ci_common.models import Job, JobEvent
-from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import as_text_map, as_texts
 from ci_eventstore.events.append import append
 from ci_eventstore.events.batch import encode_records
@@ -32,13 +32,13 @@ JOBS = [
 ]
 
 
-async def create(server: Server, keys: Keys, job: Job, token: str = "t" * 16) -> None:
+async def create(server: Nodes, keys: Keys, job: Job, token: str = "t" * 16) -> None:
     created = waiting_job(decide_creation(job, [], NOW, token))
     assert created is not None
     await create_waiting(server, keys.job(job.id), created)
 
 
-async def content(server: Server) -> dict[str, object]:
+async def content(server: Nodes) -> dict[str, object]:
     """Return what is in all keys but those that recognise calls; of the stream, its records; tickets have other ids."""
     found: dict[str, object] = {}
     for key in sorted(as_texts(await server.read("KEYS", "*"))):
@@ -58,7 +58,7 @@ async def content(server: Server) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("job", JOBS, ids=range(len(JOBS)))
-async def test_both_scripts_store_the_same(server: Server, keys: Keys, job: Job) -> None:
+async def test_both_scripts_store_the_same(server: Nodes, keys: Keys, job: Job) -> None:
     """The record, the projection, the listings, the place in the queue."""
     await create(server, keys, job)
     after = await content(server)
@@ -94,7 +94,7 @@ def test_other_jobs_go_the_way_of_all_appends(job: Job) -> None:
     assert waiting_job(decide_creation(job, job.events, NOW)) is None
 
 
-async def test_a_creation_is_recognised_by_its_token(server: Server, keys: Keys) -> None:
+async def test_a_creation_is_recognised_by_its_token(server: Nodes, keys: Keys) -> None:
     """For ever, and by nothing else: another call with the same job is refused, whatever has become of the job."""
     await create(server, keys, JOBS[0], "1" * 16)
     before = await content(server)
@@ -105,7 +105,7 @@ async def test_a_creation_is_recognised_by_its_token(server: Server, keys: Keys)
 
 
 async def test_a_creation_is_recognised_after_the_job_has_ended(
-    repository: RedisJobRepository, server: Server, keys: Keys
+    repository: RedisJobRepository, server: Nodes, keys: Keys
 ) -> None:
     """A call may be held up anywhere."""
     await create(server, keys, JOBS[0], "1" * 16)
@@ -116,7 +116,7 @@ async def test_a_creation_is_recognised_after_the_job_has_ended(
 
 @pytest.mark.parametrize("part", ["job", "events"])
 async def test_what_is_left_of_a_job_is_no_free_place(
-    repository: RedisJobRepository, server: Server, keys: Keys, part: str
+    repository: RedisJobRepository, server: Nodes, keys: Keys, part: str
 ) -> None:
     """Whichever half of it is gone."""
     await create(server, keys, JOBS[0])
@@ -126,7 +126,7 @@ async def test_what_is_left_of_a_job_is_no_free_place(
     await server.read("FLUSHALL")
 
 
-async def test_an_offer_that_nobody_hears_leaves_a_job_that_waits(server: Server, keys: Keys) -> None:
+async def test_an_offer_that_nobody_hears_leaves_a_job_that_waits(server: Nodes, keys: Keys) -> None:
     """As it would be without the offer."""
     await server.read("ZADD", "{ci:0}:offers:default", 60_000, "gone")
     await server.read("HSET", "{ci:0}:offered:default", "gone", "abc-1 30000")
@@ -158,7 +158,7 @@ async def test_each_job_has_an_incarnation(repository: RedisJobRepository, job: 
         assert state is not None
         found.add(state.incarnation)
         assert await repository.verify() == []
-        await parts.server.read("FLUSHALL")
+        await parts.nodes.read("FLUSHALL")
         await repository.initialize()
     assert None not in found
     assert len(found) == 2

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from ci_common.errors import RepositoryError
 from ci_common.models import JobEvent, utc_now
-from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.errors import StoreError
 from ci_eventstore.jobs.state import JobState
 from ci_eventstore.repository import RedisJobRepository
@@ -87,7 +87,7 @@ async def check_mended(repository: RedisJobRepository, job_id: str) -> None:
     assert await repository.verify(job_id) == []
 
 
-async def damage_fields(repository: RedisJobRepository, server: Server, job_id: str, garbage: bytes) -> None:
+async def damage_fields(repository: RedisJobRepository, server: Nodes, job_id: str, garbage: bytes) -> None:
     """Put garbage into one field after the other; each is mended before the next."""
     for field in FIELDS:
         key = f"{{ci:0}}:job:{job_id}"
@@ -107,7 +107,7 @@ async def damage_fields(repository: RedisJobRepository, server: Server, job_id: 
 
 @pytest.mark.parametrize("job_id", ["claimed"])
 async def test_damage_of_one_job_is_its_own(
-    store: RedisJobRepository, server: Server, job_id: str, caplog: pytest.LogCaptureFixture
+    store: RedisJobRepository, server: Nodes, job_id: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A damaged field is named; other jobs are listed; verify reports it and rebuild mends it, field by field."""
     await damage_fields(store, server, job_id, b"\xff\xfe")
@@ -119,7 +119,7 @@ async def test_damage_of_one_job_is_its_own(
 @pytest.mark.parametrize("garbage", GARBAGE, ids=lambda garbage: repr(garbage[:8]))
 @pytest.mark.parametrize("job_id", JOBS)
 async def test_every_field_with_every_garbage_is_mended(
-    store: RedisJobRepository, server: Server, job_id: str, garbage: bytes
+    store: RedisJobRepository, server: Nodes, job_id: str, garbage: bytes
 ) -> None:
     """The same for jobs of all kinds, and whatever a field may hold."""
     await damage_fields(store, server, job_id, garbage)
@@ -213,7 +213,7 @@ def name_of(words: Any) -> str | None:
 
 @pytest.mark.parametrize("damage", some(INDEX_DAMAGE, 9), ids=name_of)
 async def test_damage_of_an_index_is_mended(
-    store: RedisJobRepository, server: Server, damage: tuple[str | bytes, ...]
+    store: RedisJobRepository, server: Nodes, damage: tuple[str | bytes, ...]
 ) -> None:
     """Whatever is asked meanwhile ends with a result or an error of ours, and rebuild makes the index right."""
     await server.read(*damage)
@@ -252,7 +252,7 @@ SOURCE_DAMAGE: list[Any] = [
 
 @pytest.mark.parametrize("case", some(SOURCE_DAMAGE, 6), ids=lambda case: name_of(case[0]))
 async def test_a_source_that_is_damaged_is_named_and_left_alone(
-    store: RedisJobRepository, server: Server, case: tuple[tuple[str | bytes, ...], str]
+    store: RedisJobRepository, server: Nodes, case: tuple[tuple[str | bytes, ...], str]
 ) -> None:
     """What nothing else says can't be mended: it is reported before and after, and everybody else is listed."""
     damage, place = case

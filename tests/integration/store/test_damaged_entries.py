@@ -6,7 +6,7 @@ from contextlib import aclosing
 import pytest
 
 from ci_common.models import Job, JobEvent, utc_now
-from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.errors import StoreFormatError
 from ci_eventstore.following import hub
 from ci_eventstore.repository import RedisJobRepository
@@ -20,7 +20,7 @@ UNREADABLE = [
 ]
 
 
-async def append_raw(server: Server, job_id: str, position: int, payload: bytes, *, tells: bool) -> None:
+async def append_raw(server: Nodes, job_id: str, position: int, payload: bytes, *, tells: bool) -> None:
     """Append an entry as a program of another version would: with its message, or with one that was lost."""
     stream = f"{{ci:0}}:events:{job_id}"
     await server.read("XADD", stream, f"{position}-0", "e", payload)
@@ -44,7 +44,7 @@ def watchful(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("tells", [True, False], ids=["told", "lost"])
 @pytest.mark.parametrize("payload", UNREADABLE, ids=["garbage", "later", "compressed"])
 async def test_followers_of_that_job_alone_are_told(
-    repository: RedisJobRepository, server: Server, payload: bytes, tells: bool, caplog: pytest.LogCaptureFixture
+    repository: RedisJobRepository, server: Nodes, payload: bytes, tells: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A follower ends with a StoreFormatError that names the job; one of another job goes on over one connection."""
     for job_id in ("bad", "good"):
@@ -68,7 +68,7 @@ async def test_followers_of_that_job_alone_are_told(
     await server.read("FLUSHALL")
 
 
-async def listening(server: Server) -> list[str]:
+async def listening(server: Nodes) -> list[str]:
     """Return the ids of the connections that listen, which a new one wouldn't share."""
     clients = (await server.read("CLIENT", "LIST", "TYPE", "pubsub")).decode().splitlines()
     return [client.split(" ")[0] for client in clients]

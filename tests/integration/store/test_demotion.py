@@ -107,7 +107,7 @@ async def test_writes_wait_for_an_address_that_follows_later(pair: Pair, proxy: 
         await moving
         events = await repository.get_events_since("j", 0)
         assert [event.data for event in events] == [f"{number}\n" for number in range(written)]
-        assert repository.engine.server.counters.errors == 0
+        assert repository.engine.nodes.counters.errors == 0
         assert await repository.verify() == []
 
 
@@ -123,7 +123,7 @@ async def test_who_only_reads_leaves_the_old_primary_too(
         waiting = asyncio.ensure_future(anext(following))
         async with asyncio.timeout(10):
             await until_listening_at(pair[0], not_at=pair[1])
-        await wait_until(lambda: repository.engine.server.role == "master")
+        await wait_until(lambda: repository.engine.nodes.all[0].role == "master")
         await demote(pair, proxy)
         async with asyncio.timeout(20):
             await until_listening_at(pair[1], not_at=pair[0])

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from ci_common.models import Job, JobEvent, utc_now
-from ci_eventstore.connection.client import Server
 from ci_eventstore.connection.deployments import from_url
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.errors import EmbeddedServerError
 from ci_eventstore.repository import RedisJobRepository
 from tests.waiting import wait_until
@@ -18,8 +18,8 @@ from tests.waiting import wait_until
 
 async def server_pid(url: str) -> int:
     """Return the process id of the server at a URL."""
-    server = Server(from_url(url))
-    pid = int((await server.info())["process_id"])
+    server = Nodes(from_url(url))
+    pid = int((await server.all[0].info())["process_id"])
     await server.close()
     return pid
 

@@ -260,7 +260,7 @@ async def test_opened_and_closed_by_many_at_once(valkey: RealServer) -> None:
         await asyncio.gather(*(repository.initialize() for _ in range(5)))
         store = repository.engine
         await asyncio.gather(repository.close(), repository.initialize(), repository.close(), repository.initialize())
-        assert store.server.link.is_closed
+        assert store.nodes.is_closed
         await repository.initialize()
         await repository.list_jobs()
     await repository.close()

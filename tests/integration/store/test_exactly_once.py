@@ -7,8 +7,8 @@ import pytest
 
 from ci_common.models import APIKey, Job, JobEvent, User
 from ci_eventstore.accounts.store import CREATE_RECORD, UPDATE_RECORD
-from ci_eventstore.connection import client
-from ci_eventstore.connection.client import Server
+from ci_eventstore.connection import node
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.errors import OutcomeUnknownError, StoreUnavailableError
 from ci_eventstore.events.append import APPEND
 from ci_eventstore.jobs.create import CREATE
@@ -51,7 +51,7 @@ async def proxy(valkey: RealServer, impatient: None) -> AsyncIterator[FaultProxy
 
 @pytest.fixture
 async def behind_proxy(
-    server: Server, proxy: FaultProxy, repository: RedisJobRepository
+    server: Nodes, proxy: FaultProxy, repository: RedisJobRepository
 ) -> AsyncIterator[RedisJobRepository]:
     """A repository that talks through the proxy, with a user, a key and a running job of a few events."""
     await repository.create_user(User(id="ada", name="A", email="a@x.org", created_at=NOW))
@@ -79,7 +79,7 @@ async def content(repository: RedisJobRepository) -> object:
 @pytest.mark.parametrize("fault", list(Fault), ids=lambda fault: fault.value)
 @pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
 async def test_one_fault_is_not_noticed(
-    server: Server, repository: RedisJobRepository, behind_proxy: RedisJobRepository, proxy: FaultProxy,
+    server: Nodes, repository: RedisJobRepository, behind_proxy: RedisJobRepository, proxy: FaultProxy,
     write: Write, fault: Fault,
 ) -> None:  # fmt: skip
     """Wherever the network fails once, the call succeeds, and what it does is there once, also when a ghost arrives."""
@@ -131,11 +131,11 @@ async def test_a_call_that_took_effect_is_not_refused_when_its_deadline_passes(
 ) -> None:
     """The first try lost its answer, the third came too late, then the server is away: the outcome is unknown."""
     # The deadline is taken from this, and has passed at the third try.
-    monkeypatch.setattr(client, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(node, "PATIENCE_SECONDS", 0.05)
     faults = iter([Fault.CUT_AFTER, Fault.CUT_BEFORE])
 
     def plan(command: Sequence[bytes]) -> Fault | None:
-        monkeypatch.setattr(client, "PATIENCE_SECONDS", 0.6)
+        monkeypatch.setattr(node, "PATIENCE_SECONDS", 0.6)
         if command[0] == b"TIME":
             return Fault.CUT_BEFORE
         return next(faults, None) if command[0] == b"EVALSHA" else None

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from ci_common.errors import JobNotFoundError
 from ci_common.models import JobEvent, utc_now
-from ci_eventstore.connection import client, connections
+from ci_eventstore.connection import connections, node
 from ci_eventstore.connection import subscription as subscriptions
 from ci_eventstore.errors import (
     AcknowledgedEventsLostError,
@@ -134,7 +134,7 @@ async def test_a_store_that_stays_away_is_told(own: RealServer, monkeypatch: pyt
     """Nobody waits for ever: followers are told once patience is over, and a new one works when it is back."""
     # Long enough for what is well, on a busy machine.
     monkeypatch.setitem(connections.PINNED, "socket_timeout", 0.5)
-    monkeypatch.setattr(client, "PATIENCE_SECONDS", 2.0)
+    monkeypatch.setattr(node, "PATIENCE_SECONDS", 2.0)
     monkeypatch.setattr(hub, "PATIENCE_SECONDS", 2.0)
     async with RedisJobRepository.from_url(own.url) as repository:
         await create(repository, 1)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from ci_common.models import Job
-from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings, handlers, health
 from ci_eventstore.errors import ConfigurationError, MachineError
 from ci_eventstore.queues import lease_keeper
@@ -84,7 +84,7 @@ async def test_a_real_ctrl_c_isnt_the_jobs(repository: RedisJobRepository, monke
 
 
 async def test_a_handler_that_doesnt_end_is_given_up(
-    repository: RedisJobRepository, server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    repository: RedisJobRepository, server: Nodes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its lease runs out instead of being renewed, so that another controller gets the job; `run` returns."""
     monkeypatch.setattr(handlers, "HANDLER_SECONDS", 0.3)
@@ -314,7 +314,7 @@ async def test_a_controller_cant_be_named_as_who_ends_lost_jobs(repository: Redi
         Controller(repository, name="cancel")
 
 
-async def test_a_job_that_is_begun_again_says_why(repository: RedisJobRepository, server: Server) -> None:
+async def test_a_job_that_is_begun_again_says_why(repository: RedisJobRepository, server: Nodes) -> None:
     """A loss is an attempt, a give-back isn't, and each line names what has happened."""
     await repository.create_job(Job(id="j", status="queued"))
     [claimed] = await repository.claims.claim("default", "a", 1, 1.0)

@@ -131,7 +131,7 @@ async def test_who_dies_while_ending_it_leaves_that_to_others(repository: RedisJ
         while claimed is None:
             await asyncio.sleep(LEASE / 4)
             [keys] = repository.claims.partitions(NO_QUEUE)
-            await repository.engine.server.run(HOLD, [keys.clock, keys.leases], ["j", 1000])
+            await repository.engine.nodes.run(HOLD, [keys.clock, keys.leases], ["j", 1000])
             claimed = await repository.claims.claim_expired("j", NO_QUEUE, CANCELLER, LEASE)
     await look_until(repository, lambda status: status == "failed")
     assert "ci-eventstore run was lost: what" in await log_of(repository)
@@ -144,7 +144,7 @@ async def test_a_lease_without_a_job_is_removed(repository: RedisJobRepository) 
     await repository.create_job(Job(id="other", status="queued"))
     [other] = await repository.claims.claim("default", "c", 1, 60.0)
     for job_id in ("never", "other"):
-        await repository.engine.server.run(HOLD, [keys.clock, keys.leases], [job_id, 1000])
+        await repository.engine.nodes.run(HOLD, [keys.clock, keys.leases], [job_id, 1000])
     async with asyncio.timeout(20 * LEASE):
         while await repository.engine.holders.end_lost() is not None:  # noqa: ASYNC110 - to look is what ends it
             await asyncio.sleep(LEASE / 4)
@@ -156,7 +156,7 @@ async def test_leases_are_made_again_by_rebuild(repository: RedisJobRepository) 
     """A lost set of leases is a difference; afterwards the job of a dead holder ends as before."""
     await hold(repository)
     [keys] = repository.claims.partitions(NO_QUEUE)
-    await repository.engine.server.read("DEL", keys.leases)
+    await repository.engine.nodes.read("DEL", keys.leases)
     assert [difference.place for difference in await repository.verify()] == ["queue lease"]
     await repository.rebuild()
     assert await repository.verify() == []

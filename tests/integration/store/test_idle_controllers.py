@@ -8,7 +8,7 @@ import pytest
 from fakeredis import FakeAsyncRedis
 
 from ci_common.models import Job
-from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings
 from ci_eventstore.controllers.controller import SMALL_WAVE
 from ci_eventstore.queues.claimed import Claimed
@@ -23,17 +23,17 @@ PATIENT = ControllerSettings(poll_seconds=3600.0, grace_seconds=0.2)
 RESTLESS = ControllerSettings(poll_seconds=0.01, grace_seconds=0.2)
 
 
-async def wait_for_offers(server: Server, count: int) -> None:
+async def wait_for_offers(server: Nodes, count: int) -> None:
     async with asyncio.timeout(30):
         while await server.read("ZCARD", OFFERS) != count:  # noqa: ASYNC110 - it is the server's
             await asyncio.sleep(0.005)
 
 
-async def attempts_of(server: Server, count: int) -> set[bytes]:
+async def attempts_of(server: Nodes, count: int) -> set[bytes]:
     return {await server.read("HGET", f"{{ci:0}}:job:{number}", "attempts") for number in range(count)}
 
 
-async def test_a_job_begins_without_a_question(repository: RedisJobRepository, server: Server) -> None:
+async def test_a_job_begins_without_a_question(repository: RedisJobRepository, server: Nodes) -> None:
     """One job after the other, each at once, and there is an offer again when it has ended."""
     begun: list[str] = []
 
@@ -58,7 +58,7 @@ async def test_a_job_begins_without_a_question(repository: RedisJobRepository, s
 
 
 async def test_what_is_given_while_a_cancelled_run_ends_is_given_back(
-    repository: RedisJobRepository, server: Server, caplog: pytest.LogCaptureFixture
+    repository: RedisJobRepository, server: Nodes, caplog: pytest.LogCaptureFixture
 ) -> None:
     """No handler is begun any more, since nobody would interrupt it."""
     ended, begun = asyncio.Event(), list[str]()
@@ -93,7 +93,7 @@ async def claim_one(repository: RedisJobRepository) -> list[Claimed]:
 @pytest.mark.parametrize("settings", [PATIENT, RESTLESS], ids=["patient", "restless"])
 @pytest.mark.parametrize("queues", [["default"], ["default", "other"]], ids=len)
 async def test_nobody_has_more_than_one_may(
-    repository: RedisJobRepository, server: Server, settings: ControllerSettings, queues: list[str]
+    repository: RedisJobRepository, server: Nodes, settings: ControllerSettings, queues: list[str]
 ) -> None:
     """Three controllers of one job each, while jobs come one by one and many at once: every job runs once."""
     count, chance = 150, random.Random(4)
@@ -125,7 +125,7 @@ async def test_nobody_has_more_than_one_may(
     assert {str(job.status) for job in jobs} == {"completed"}
 
 
-async def test_who_runs_a_job_offers_nothing(repository: RedisJobRepository, server: Server) -> None:
+async def test_who_runs_a_job_offers_nothing(repository: RedisJobRepository, server: Nodes) -> None:
     """A handler may block its event loop: another controller, which has nothing to do, begins the next job."""
     both = asyncio.Barrier(2)
     settings = ControllerSettings(concurrency=2, poll_seconds=3600.0, grace_seconds=0.2)
@@ -155,9 +155,7 @@ async def test_who_runs_a_job_offers_nothing(repository: RedisJobRepository, ser
     assert sorted(names) == ["c0", "c1"]
 
 
-async def test_a_question_that_was_asked_ahead_isnt_an_idle_ones(
-    repository: RedisJobRepository, server: Server
-) -> None:
+async def test_a_question_that_was_asked_ahead_isnt_an_idle_ones(repository: RedisJobRepository, server: Nodes) -> None:
     """It makes no offer; a controller whose jobs have ended by the time that it is answered asks again, and offers."""
     settings = ControllerSettings(concurrency=SMALL_WAVE + 1, poll_seconds=3600.0, grace_seconds=0.2)
     for number in range(SMALL_WAVE):
@@ -176,7 +174,7 @@ async def test_a_question_that_was_asked_ahead_isnt_an_idle_ones(
     assert {str(job.status) for job in await repository.list_jobs()} == {"completed"}
 
 
-async def test_what_is_given_to_one_that_stops_is_given_back(repository: RedisJobRepository, server: Server) -> None:
+async def test_what_is_given_to_one_that_stops_is_given_back(repository: RedisJobRepository, server: Nodes) -> None:
     """At once: nobody has to wait for a lease, nor for the jobs that it still runs."""
     async with asyncio.timeout(30), Controller(repository, settings=PATIENT) as controller:
         waiting = asyncio.create_task(anext(controller.claims()))
@@ -198,7 +196,7 @@ async def test_what_is_given_to_one_that_stops_is_given_back(repository: RedisJo
     assert (claimed.attempts, claimed.claim.epoch, claimed.lost_by) == (1, 2, None)
 
 
-async def test_jobs_taken_one_by_one(repository: RedisJobRepository, server: Server) -> None:
+async def test_jobs_taken_one_by_one(repository: RedisJobRepository, server: Nodes) -> None:
     """Whoever takes jobs from the iterator is given the next one only when it asks for it."""
     async with asyncio.timeout(30), Controller(repository, settings=PATIENT) as controller:
         claims = controller.claims()

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ci_common.models import Job, JobEvent
-from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.events.append import RING_BYTES, append
 from ci_eventstore.events.batch import encode_logs, encode_records
 from ci_eventstore.events.caller import Call
@@ -67,7 +67,7 @@ def stored_bytes(text: str) -> int:
     return len(encode_event(log(text))) + 64
 
 
-async def read(server: Server, keys: JobKeys) -> list[str]:
+async def read(server: Nodes, keys: JobKeys) -> list[str]:
     reader = EventReader(server)
     events = await reader.read(keys, 0, await reader.extent(keys))
     return [event.data or "" for event in events if event.type == "log"]
@@ -75,9 +75,7 @@ async def read(server: Server, keys: JobKeys) -> list[str]:
 
 @settings(max_examples=examples(30), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(given=batches, head_bytes=st.sampled_from([1, 3, 1000, 700_000]))
-async def test_head_and_ring_are_the_models(
-    server: Server, keys: Keys, given: list[list[str]], head_bytes: int
-) -> None:
+async def test_head_and_ring_are_the_models(server: Nodes, keys: Keys, given: list[list[str]], head_bytes: int) -> None:
     """While it runs the job shows its head, when it has ended the ring too; a repeated call makes no difference."""
     await server.read("FLUSHALL")
     job, model = keys.job("j"), Model(head_bytes)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ci_common.models import Job, JobEvent
-from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.controllers.claimed_job import ClaimedJob
 from ci_eventstore.errors import LogNotStoredError, LogWriterClosedError
 from ci_eventstore.events import caller
@@ -32,14 +32,14 @@ async def job(repository: RedisJobRepository) -> str:
 
 
 @pytest.fixture
-def pass_time(monkeypatch: pytest.MonkeyPatch, server: Server, keys: Keys) -> "PassTime":
+def pass_time(monkeypatch: pytest.MonkeyPatch, server: Nodes, keys: Keys) -> "PassTime":
     return PassTime(monkeypatch, server, keys)
 
 
 class PassTime:
     """Lets time pass for all writers, and for the calls of job j that the server knows."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, server: Server, keys: Keys) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, server: Nodes, keys: Keys) -> None:
         self._passed = 0.0
         self._server = server
         self._calls = keys.job("j").calls
@@ -317,7 +317,7 @@ async def test_a_sender_that_was_cancelled_before_it_began_is_told(
 
 
 async def test_who_is_cancelled_while_leaving_stores_the_rest(
-    repository: RedisJobRepository, server: Server, job: str
+    repository: RedisJobRepository, server: Nodes, job: str
 ) -> None:
     """The sender isn't cancelled with who waits for it."""
 
@@ -338,13 +338,13 @@ async def test_who_is_cancelled_while_leaving_stores_the_rest(
 
 async def test_a_full_store_is_waited_for(
     repository: RedisJobRepository,
-    server: Server,
+    server: Nodes,
     job: str,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Out of memory is an outage, called by its name, once; what was written is stored when there is room."""
-    monkeypatch.setattr("ci_eventstore.connection.client.FULL_PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr("ci_eventstore.connection.node.FULL_PATIENCE_SECONDS", 0.1)
     monkeypatch.setattr(chunk_sender, "RETRY_SECONDS", 0.01)
     async with repository.log_writer(job, settings=WriterSettings(pause_seconds=0)) as writer:
         await writer.write("one\n")
@@ -363,7 +363,7 @@ async def test_a_full_store_is_waited_for(
 
 
 async def test_the_end_of_a_writer_tells_what_was_lost(
-    repository: RedisJobRepository, server: Server, keys: Keys, job: str
+    repository: RedisJobRepository, server: Nodes, keys: Keys, job: str
 ) -> None:
     """Though nothing more is written that would find it out."""
     async with repository.log_writer(job) as writer:

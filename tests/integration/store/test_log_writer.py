@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ci_common.models import Job
-from ci_eventstore.connection import client, connections
-from ci_eventstore.connection.client import Server
+from ci_eventstore.connection import connections, node
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.errors import LogNotStoredError, LogWriterClosedError
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.writer import log_writer
@@ -39,7 +39,7 @@ async def proxied(
 ) -> AsyncIterator[tuple[FaultProxy, RedisJobRepository]]:
     """A repository behind a proxy, both impatient."""
     monkeypatch.setitem(connections.PINNED, "socket_timeout", 0.2)
-    monkeypatch.setattr(client, "PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(node, "PATIENCE_SECONDS", 0.3)
     async with FaultProxy(valkey.socket_path) as proxy, RedisJobRepository.from_url(proxy.url) as repository:
         yield proxy, repository
 
@@ -72,7 +72,7 @@ pieces = st.lists(st.binary(max_size=12) | st.text("aß€😀\n", max_size=6).m
 @settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(pieces=pieces, awaits=st.lists(st.booleans(), min_size=12, max_size=12))
 async def test_any_split_of_any_bytes_is_the_same_log(
-    repository: RedisJobRepository, server: Server, pieces: list[bytes], awaits: list[bool]
+    repository: RedisJobRepository, server: Nodes, pieces: list[bytes], awaits: list[bool]
 ) -> None:
     """Cut anywhere, also inside characters, with the sender running in between or not, the bytes come back."""
     await server.read("FLUSHALL")
@@ -90,7 +90,7 @@ async def test_any_split_of_any_bytes_is_the_same_log(
 @settings(max_examples=examples(40), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cuts=st.lists(st.integers(0, 60), max_size=6), secret=st.sampled_from(["s3cr€t-value", "xxy", "one\ntwo"]))
 async def test_no_secret_reaches_the_server(
-    repository: RedisJobRepository, server: Server, cuts: list[int], secret: str
+    repository: RedisJobRepository, server: Nodes, cuts: list[int], secret: str
 ) -> None:
     """However it is split, no secret is found in any byte of the server's data, packed or unpacked."""
     await server.read("FLUSHALL")
@@ -104,7 +104,7 @@ async def test_no_secret_reaches_the_server(
     log = (await stored(repository)).decode()
     assert secret not in log
     assert log.count("***") >= 3
-    for key in [key async for key in server.scan("*")]:
+    for key in [key async for page in server.scan("*") for key in page]:
         assert secret.encode() not in await server.read("DUMP", key)
 
 
@@ -275,7 +275,7 @@ async def test_a_job_that_isnt_there_is_told(repository: RedisJobRepository, tmp
 
 
 async def test_lost_acknowledged_events_are_said_in_the_log(
-    repository: RedisJobRepository, server: Server, job: str
+    repository: RedisJobRepository, server: Nodes, job: str
 ) -> None:
     """Where the server forgot what it had acknowledged, the log has a line that says so, and goes on."""
     async with repository.log_writer(job, settings=EAGER) as writer:

@@ -11,8 +11,8 @@ from redis.asyncio import connection as redis_connection
 
 from ci_common.models import Job, JobEvent
 from ci_eventstore.connection import background
-from ci_eventstore.connection.client import Server
 from ci_eventstore.connection.exchange import StreamExchange
+from ci_eventstore.connection.node import Node
 from ci_eventstore.connection.outage_log import Outages
 from ci_eventstore.following import hub
 from ci_eventstore.following.hub import Hub
@@ -85,7 +85,7 @@ async def test_followed_jobs_are_looked_at_again(
 ) -> None:
     """What lost messages hid is still found."""
     monkeypatch.setattr(hub, "WATCH_SECONDS", 0.01)
-    broken = BreaksOnce(Server.look_at_role).install(monkeypatch, Server, "look_at_role")
+    broken = BreaksOnce(Node.look_at_role).install(monkeypatch, Node, "look_at_role")
     await repository.create_job(Job(id="j", status="running"))
     async with aclosing(repository.follow_events("j")) as events:
         first = asyncio.ensure_future(anext(events))
@@ -115,8 +115,8 @@ async def test_commands_that_cannot_be_sent_are_told(
     broken = BreaksOnce(StreamExchange.send).install(monkeypatch, StreamExchange, "send")
     async with asyncio.timeout(10):
         with pytest.raises(ZeroDivisionError):
-            await repository.engine.server.read_many([("PING",), ("PING",)])
-        assert await repository.engine.server.read_many([("PING",)]) == [b"PONG"]
+            await repository.engine.nodes.read_many([("PING",), ("PING",)])
+        assert await repository.engine.nodes.read_many([("PING",)]) == [b"PONG"]
     assert broken.calls > 1
 
 

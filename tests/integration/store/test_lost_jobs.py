@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from ci_common.models import Job
-from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings
 from ci_eventstore.errors import StoreFullError
 from ci_eventstore.following import hub
@@ -51,7 +51,7 @@ async def test_a_follower_ends_it(
     assert events == ["log", "complete"]
 
 
-async def test_it_is_told_apart_from_a_controller_that_lives(repository: RedisJobRepository, server: Server) -> None:
+async def test_it_is_told_apart_from_a_controller_that_lives(repository: RedisJobRepository, server: Nodes) -> None:
     """Waiting for a dead one takes as long as its lease, for one that lives until it renews that."""
     await take(repository)
     lost_jobs = repository.engine.lost_jobs

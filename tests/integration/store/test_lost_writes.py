@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ci_common.errors import JobNotFoundError
 from ci_common.models import Job, JobEvent, utc_now
-from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.controllers.claimed_job import ClaimedJob
 from ci_eventstore.errors import AcknowledgedEventsLostError
 from ci_eventstore.repository import RedisJobRepository
@@ -67,7 +67,7 @@ async def start(repository: RedisJobRepository) -> None:
 
 @pytest.mark.parametrize("write", WRITES, ids=lambda write: str(write.__name__))
 async def test_whatever_comes_after_lost_events_tells(
-    repository: RedisJobRepository, server: Server, write: Write
+    repository: RedisJobRepository, server: Nodes, write: Write
 ) -> None:
     """Once; then it has its effect, and nothing is told any more."""
     await start(repository)
@@ -85,7 +85,7 @@ async def test_whatever_comes_after_lost_events_tells(
 
 @pytest.mark.parametrize("write", WRITES, ids=lambda write: str(write.__name__))
 async def test_whatever_comes_after_a_lost_status_tells(
-    repository: RedisJobRepository, server: Server, write: Write
+    repository: RedisJobRepository, server: Nodes, write: Write
 ) -> None:
     """A status change is a write like any other, and so is a refused one no obstacle."""
     await start(repository)
@@ -102,7 +102,7 @@ async def test_whatever_comes_after_a_lost_status_tells(
 
 @pytest.mark.parametrize("write", WRITES, ids=lambda write: str(write.__name__))
 async def test_whatever_comes_after_a_lost_log_tells(
-    repository: RedisJobRepository, server: Server, write: Write
+    repository: RedisJobRepository, server: Nodes, write: Write
 ) -> None:
     """What a `LogWriter` of this process has stored comes before what the process does next."""
     await start(repository)
@@ -116,7 +116,7 @@ async def test_whatever_comes_after_a_lost_log_tells(
 
 
 async def test_nothing_is_told_where_nothing_of_ours_is_lost(
-    repository: RedisJobRepository, server: Server, valkey: RealServer
+    repository: RedisJobRepository, server: Nodes, valkey: RealServer
 ) -> None:
     """What another process has written and lost is that process's affair."""
     await start(repository)
@@ -131,7 +131,7 @@ async def test_nothing_is_told_where_nothing_of_ours_is_lost(
     assert await texts(repository) == ["kept\n", "goes on\n"]
 
 
-async def test_a_lost_job_is_missing_and_may_be_created_again(repository: RedisJobRepository, server: Server) -> None:
+async def test_a_lost_job_is_missing_and_may_be_created_again(repository: RedisJobRepository, server: Nodes) -> None:
     """That says it all; a job that its process creates again comes after nothing."""
     before = await remember(server)
     await repository.create_job(Job(id="j", status="queued"))
@@ -147,7 +147,7 @@ async def test_a_lost_job_is_missing_and_may_be_created_again(repository: RedisJ
 
 
 async def test_a_job_that_another_process_made_again_tells(
-    repository: RedisJobRepository, server: Server, valkey: RealServer
+    repository: RedisJobRepository, server: Nodes, valkey: RealServer
 ) -> None:
     """It isn't the job that was written to."""
     before = await remember(server)
@@ -179,7 +179,7 @@ ENDS: list[tuple[Callable[[ClaimedJob], Awaitable[None]], str, bool | None]] = [
 @pytest.mark.parametrize(("end", "status", "success"), ENDS)
 async def test_the_end_of_a_claimed_job_says_what_was_lost(
     repository: RedisJobRepository,
-    server: Server,
+    server: Nodes,
     end: Callable[[ClaimedJob], Awaitable[None]],
     status: str,
     success: bool | None,
@@ -198,13 +198,13 @@ async def test_the_end_of_a_claimed_job_says_what_was_lost(
 
 
 async def test_a_completion_goes_in_one_step_with_others_after_its_log(
-    repository: RedisJobRepository, server: Server
+    repository: RedisJobRepository, server: Nodes
 ) -> None:
     """Where nothing is lost, saying after what it comes costs a completion nothing."""
     async with await take(repository) as job:
         await job.write("stored\n")
         await job.complete(success=True)
-    [answer] = [await server.read("GET", key) async for key in server.scan("{ci:0}:ends:*")]
+    [answer] = [await server.read("GET", key) async for page in server.scan("{ci:0}:ends:*") for key in page]
     assert answer == b"1 y"
     assert await texts(repository) == ["stored\n"]
     assert repository.engine.jobs.ledger.last("j", 0.0) == []
@@ -230,7 +230,7 @@ class Writers:
     """A process that writes to job j in three ways, to a server that forgets, and what each of them has to be told."""
 
     repository: RedisJobRepository
-    server: Server
+    server: Nodes
     logs: dict[str, LogWriter] = field(default_factory=dict)
     told: dict[str, Told] = field(default_factory=lambda: {"lane": Told(), "one": Told(), "two": Told()})
     #: Who has written since the server last remembered, and whether that was acknowledged.
@@ -320,7 +320,7 @@ steps = st.sampled_from([*OFTEN, *OFTEN, "change", "refused", "abandon", "reopen
 @settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(plan=st.lists(steps, max_size=20))
 async def test_each_loss_is_told_once_to_each_writer(
-    repository: RedisJobRepository, server: Server, plan: list[str]
+    repository: RedisJobRepository, server: Nodes, plan: list[str]
 ) -> None:
     """Whoever lost something hears of it at its next write, once; nobody hears of a loss where there was none."""
     await server.read("FLUSHALL")

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from ci_common.models import Job, JobEvent
-from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.events.append import append
 from ci_eventstore.events.batch import encode_logs
 from ci_eventstore.events.caller import Call
@@ -22,7 +22,7 @@ NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 PAYLOAD = b"\x94\x01\xa3log\xd6\xffk\x02\xd9@\xa3hi\n"
 
 
-async def mark(server: Server, job_id: str = "a1") -> bytes:
+async def mark(server: Nodes, job_id: str = "a1") -> bytes:
     """Return the mark in a job's hash, which has to be that of the stream's last entry."""
     found: bytes = await server.read("HGET", f"{{ci:0}}:job:{job_id}", "mark")
     [[_, [_, payload]]] = await server.read("XREVRANGE", f"{{ci:0}}:events:{job_id}", "+", "-", "COUNT", 1)
@@ -37,7 +37,7 @@ async def take(repository: RedisJobRepository, job_id: str = "a1") -> Claimed:
 
 
 @pytest.fixture
-async def told(server: Server) -> AsyncIterator[asyncio.Queue[bytes]]:
+async def told(server: Nodes) -> AsyncIterator[asyncio.Queue[bytes]]:
     """What followers of the job a1 are told."""
     heard, listening = asyncio.Queue[bytes](), asyncio.Event()
     subscription = server.subscription(
@@ -50,7 +50,7 @@ async def told(server: Server) -> AsyncIterator[asyncio.Queue[bytes]]:
     await subscription.close()
 
 
-async def test_each_script_moves_the_mark(repository: RedisJobRepository, server: Server) -> None:
+async def test_each_script_moves_the_mark(repository: RedisJobRepository, server: Nodes) -> None:
     """Creation, claim, logs, facts, completion alone and with others, late output."""
     claimed = await take(repository)
     marks = [await mark(server)]
@@ -74,7 +74,7 @@ async def test_each_script_moves_the_mark(repository: RedisJobRepository, server
 
 
 async def test_followers_are_given_the_mark_before(
-    repository: RedisJobRepository, server: Server, told: asyncio.Queue[bytes]
+    repository: RedisJobRepository, server: Nodes, told: asyncio.Queue[bytes]
 ) -> None:
     """Behind the payloads, or as a third word where they aren't in the message."""
     await repository.create_job(Job(id="a1", status="queued", user_id="a", created_at=NOW))
@@ -98,7 +98,7 @@ async def test_followers_are_given_the_mark_before(
 
 
 async def test_messages_keep_their_bytes(
-    repository: RedisJobRepository, server: Server, keys: Keys, told: asyncio.Queue[bytes]
+    repository: RedisJobRepository, server: Nodes, keys: Keys, told: asyncio.Queue[bytes]
 ) -> None:
     """Golden: of a job whose hash has a mark, and of one that older versions left without."""
     await repository.create_job(Job(id="a1", status="running", created_at=NOW))
@@ -115,7 +115,7 @@ async def test_messages_keep_their_bytes(
     assert await told.get() == b"2-0 67-0"
 
 
-async def test_a_hash_without_a_mark_is_no_difference(repository: RedisJobRepository, server: Server) -> None:
+async def test_a_hash_without_a_mark_is_no_difference(repository: RedisJobRepository, server: Nodes) -> None:
     """Older versions wrote none; a wrong one is a difference, and is mended."""
     await take(repository)
     await server.read("HDEL", "{ci:0}:job:a1", "mark")

@@ -4,15 +4,15 @@ import asyncio
 
 from redis.asyncio import Redis
 
-from ci_eventstore.connection.client import Server
 from ci_eventstore.connection.deployments import from_url
+from ci_eventstore.connection.nodes import Nodes
 from tests.fault_proxy import FaultProxy
 from tests.servers import RealServer
 
 
 async def test_messages_go_on_behind_a_cut_and_end_with_the_server(own: RealServer, proxy: FaultProxy) -> None:
     """Each channel is told when it is listened to, and again after a cut; nothing is heard once all is closed."""
-    opened, heard = Server(from_url(proxy.url)), asyncio.Queue[tuple[str, bytes]]()
+    opened, heard = Nodes(from_url(proxy.url)), asyncio.Queue[tuple[str, bytes]]()
     subscription = opened.subscription(
         lambda channel, message: heard.put_nowait((channel, message)), lambda channel: heard.put_nowait((channel, b""))
     )
@@ -32,7 +32,7 @@ async def test_messages_go_on_behind_a_cut_and_end_with_the_server(own: RealServ
         assert heard.empty()
 
 
-async def test_a_listener_that_fails_is_tried_again(server: Server) -> None:
+async def test_a_listener_that_fails_is_tried_again(server: Nodes) -> None:
     """An error in what is done with a message ends nothing but the connection."""
     heard, listening = asyncio.Queue[bytes](), asyncio.Queue[str]()
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.errors import StoreUnavailableError
 from ci_eventstore.jobs.create import CREATE
 from ci_eventstore.queues.store import PEEK
@@ -33,7 +33,7 @@ __all__ = ["open_waiter", "proxy", "remote", "waiter"]
 
 
 async def test_a_lost_message_costs_no_attempt(
-    repository: RedisJobRepository, remote: RedisJobRepository, proxy: FaultProxy, server: Server,
+    repository: RedisJobRepository, remote: RedisJobRepository, proxy: FaultProxy, server: Nodes,
     open_waiter: Callable[..., Waiter],
 ) -> None:  # fmt: skip
     """The answer to the next question tells of the job; a message that comes after that tells nothing new."""
@@ -54,7 +54,7 @@ async def test_a_lost_message_costs_no_attempt(
 
 
 async def test_a_job_that_is_over_isnt_told_of(
-    repository: RedisJobRepository, remote: RedisJobRepository, proxy: FaultProxy, server: Server,
+    repository: RedisJobRepository, remote: RedisJobRepository, proxy: FaultProxy, server: Nodes,
     open_waiter: Callable[..., Waiter],
 ) -> None:  # fmt: skip
     """Another controller may have taken it over before its own asked again."""
@@ -71,7 +71,7 @@ async def test_a_job_that_is_over_isnt_told_of(
 
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_a_question_whose_answer_is_lost(
-    repository: RedisJobRepository, remote: RedisJobRepository, proxy: FaultProxy, server: Server,
+    repository: RedisJobRepository, remote: RedisJobRepository, proxy: FaultProxy, server: Nodes,
     open_waiter: Callable[..., Waiter], fault: Fault,
 ) -> None:  # fmt: skip
     """Neither the offer that it takes back nor the one that it makes loses a job."""
@@ -92,7 +92,7 @@ async def test_a_question_whose_answer_is_lost(
 
 
 async def test_a_question_that_comes_late_makes_no_offer(
-    repository: RedisJobRepository, remote: RedisJobRepository, proxy: FaultProxy, server: Server,
+    repository: RedisJobRepository, remote: RedisJobRepository, proxy: FaultProxy, server: Nodes,
     open_waiter: Callable[..., Waiter],
 ) -> None:  # fmt: skip
     """Its controller has asked again since, and stopped: a job would wait for it in vain."""
@@ -149,7 +149,7 @@ async def test_what_an_offer_has_brought_comes_before_all_else(
 
 @pytest.mark.parametrize("queues", [["default"], ["default", "other"]], ids=len)
 async def test_who_is_given_a_job_while_it_asks_takes_no_other(
-    repository: RedisJobRepository, remote: RedisJobRepository, proxy: FaultProxy, server: Server,
+    repository: RedisJobRepository, remote: RedisJobRepository, proxy: FaultProxy, server: Nodes,
     open_waiter: Callable[..., Waiter], monkeypatch: pytest.MonkeyPatch, queues: list[str],
 ) -> None:  # fmt: skip
     """The message comes before the answer to the question, which shows a job that waits: there is no room for it."""
@@ -210,9 +210,9 @@ async def test_what_an_offer_has_brought_isnt_forgotten_by_a_failure(
     proxy.loses_messages = True
     await submit(repository, "a1")
     reading = asyncio.Event()
-    read = Server.read
+    read = Nodes.read
 
-    async def fail(self: Server, *command: str | int | bytes) -> Any:
+    async def fail(self: Nodes, *command: str | int | bytes) -> Any:
         if command[0] != "HGETALL":
             return await read(self, *command)
         reading.set()
@@ -221,7 +221,7 @@ async def test_what_an_offer_has_brought_isnt_forgotten_by_a_failure(
         raise StoreUnavailableError("away")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Server, "read", fail)
+        patched.setattr(Nodes, "read", fail)
         asking = asyncio.create_task(waiter.ask())
         await reading.wait()
         if is_cancelled:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ci_common.models import Job, utc_now
-from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.scripts import Script
 from ci_eventstore.errors import StoreUnavailableError
 from ci_eventstore.queues.claimer import Heard
@@ -32,7 +32,7 @@ from tests.waiting import wait_until
 __all__ = ["open_waiter", "waiter"]
 
 
-async def test_a_new_job_goes_to_whoever_waits(repository: RedisJobRepository, server: Server, waiter: Waiter) -> None:
+async def test_a_new_job_goes_to_whoever_waits(repository: RedisJobRepository, server: Nodes, waiter: Waiter) -> None:
     """It is claimed as any other: through the group, under a lease, with all that is derived from it."""
     await submit(repository, "a1")
     await wait_until(lambda: bool(waiter.given))
@@ -57,7 +57,7 @@ async def test_a_new_job_goes_to_whoever_waits(repository: RedisJobRepository, s
     assert [await waiter.ask(), await waiter.ask()] == [["a2"], ["a3"]]
 
 
-async def test_nobody_is_overtaken(repository: RedisJobRepository, server: Server, waiter: Waiter) -> None:
+async def test_nobody_is_overtaken(repository: RedisJobRepository, server: Nodes, waiter: Waiter) -> None:
     """While a job waits, whoever's, no new one is given away."""
     # As a release does it, or a creation with events, which are asked for.
     await repository.create_job(Job(id="b1", status="running"))
@@ -68,7 +68,7 @@ async def test_nobody_is_overtaken(repository: RedisJobRepository, server: Serve
 
 
 async def test_the_latest_offer_that_is_heard_counts(
-    repository: RedisJobRepository, server: Server, open_waiter: Callable[..., Waiter]
+    repository: RedisJobRepository, server: Nodes, open_waiter: Callable[..., Waiter]
 ) -> None:
     """Controllers that are gone are passed over; with nobody left the job waits, and all are told."""
     early, deaf = open_waiter("early"), open_waiter("deaf")
@@ -86,7 +86,7 @@ async def test_the_latest_offer_that_is_heard_counts(
 
 
 async def test_an_offer_ends_by_the_partitions_clock(
-    repository: RedisJobRepository, server: Server, waiter: Waiter
+    repository: RedisJobRepository, server: Nodes, waiter: Waiter
 ) -> None:
     """Of a controller that hangs, which would listen for ever."""
     await server.read("HINCRBY", CLOCK, "now", 60_000)
@@ -97,7 +97,7 @@ async def test_an_offer_ends_by_the_partitions_clock(
 
 
 async def test_an_offer_without_its_record_is_nobodys(
-    repository: RedisJobRepository, server: Server, waiter: Waiter
+    repository: RedisJobRepository, server: Nodes, waiter: Waiter
 ) -> None:
     """However it was lost."""
     await server.read("DEL", OFFERED)
@@ -118,7 +118,7 @@ async def test_two_controllers_of_one_name(repository: RedisJobRepository, open_
 
 
 async def test_a_group_that_is_gone_is_made_again(
-    repository: RedisJobRepository, server: Server, waiter: Waiter
+    repository: RedisJobRepository, server: Nodes, waiter: Waiter
 ) -> None:
     """The tickets of running jobs, which it hands out again, are for nobody."""
     await submit(repository, "a1")
@@ -135,7 +135,7 @@ async def test_a_group_that_is_gone_is_made_again(
 
 
 async def test_tickets_for_nobody_are_cleared_away(
-    repository: RedisJobRepository, server: Server, waiter: Waiter
+    repository: RedisJobRepository, server: Nodes, waiter: Waiter
 ) -> None:
     """They may be left by a group that was made again."""
     await submit(repository, "a1")
@@ -151,7 +151,7 @@ async def test_tickets_for_nobody_are_cleared_away(
 
 
 async def test_there_is_one_offer_at_a_time(
-    repository: RedisJobRepository, server: Server, open_waiter: Callable[..., Waiter]
+    repository: RedisJobRepository, server: Nodes, open_waiter: Callable[..., Waiter]
 ) -> None:
     """Of a controller with several queues, in one of them; what comes in others it is told of."""
     waiter = open_waiter("c1", "a", "b", "c")
@@ -172,7 +172,7 @@ async def test_there_is_one_offer_at_a_time(
 
 
 async def test_who_finds_a_job_makes_no_offer(
-    repository: RedisJobRepository, server: Server, open_waiter: Callable[..., Waiter]
+    repository: RedisJobRepository, server: Nodes, open_waiter: Callable[..., Waiter]
 ) -> None:
     """Nor in a queue that it asks after the one that had it."""
     waiter = open_waiter("c1", "a", "b")
@@ -182,7 +182,7 @@ async def test_who_finds_a_job_makes_no_offer(
         assert await server.read("EXISTS", "{ci:0}:offers:a", "{ci:0}:offers:b") == 0
 
 
-async def test_who_signs_off_offers_nothing(repository: RedisJobRepository, server: Server, waiter: Waiter) -> None:
+async def test_who_signs_off_offers_nothing(repository: RedisJobRepository, server: Nodes, waiter: Waiter) -> None:
     """Nor is anything kept of it, nor of one that was gone for an hour; of one that was there lately it is."""
     await repository.claims.sign_off("default", "somebody")
     assert await server.read("EXISTS", OFFERS, OFFERED) == 2
@@ -196,7 +196,7 @@ async def test_who_signs_off_offers_nothing(repository: RedisJobRepository, serv
 
 
 async def test_a_message_that_cant_be_read_is_passed_over(
-    repository: RedisJobRepository, server: Server, waiter: Waiter, caplog: pytest.LogCaptureFixture
+    repository: RedisJobRepository, server: Nodes, waiter: Waiter, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whoever sent it."""
     for message in (b"", b"nonsense", b"x-1\n1\n2\n\xff\xff\xff", b"\xff\n\xff\n\xff\n"):
@@ -208,18 +208,18 @@ async def test_a_message_that_cant_be_read_is_passed_over(
 
 
 async def test_a_question_that_comes_twice_makes_no_offer(
-    repository: RedisJobRepository, server: Server, open_waiter: Callable[..., Waiter], monkeypatch: pytest.MonkeyPatch
+    repository: RedisJobRepository, server: Nodes, open_waiter: Callable[..., Waiter], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Held up on one connection, answered on another: the second time its controller may have found a job."""
     calls: list[tuple[Any, ...]] = []
-    run = Server.run
+    run = Nodes.run
 
-    async def note(self: Server, script: Script, *arguments: Any) -> Any:
+    async def note(self: Nodes, script: Script, *arguments: Any) -> Any:
         if script is PEEK:
             calls.append(arguments)
         return await run(self, script, *arguments)
 
-    monkeypatch.setattr(Server, "run", note)
+    monkeypatch.setattr(Nodes, "run", note)
     waiter = open_waiter("c1")
     await submit(repository, "a1")
     assert await waiter.ask() == ["a1"]
@@ -232,7 +232,7 @@ async def test_a_question_that_comes_twice_makes_no_offer(
 
 
 async def test_a_dead_controllers_successor_isnt_given_its_jobs(
-    repository: RedisJobRepository, server: Server, open_waiter: Callable[..., Waiter]
+    repository: RedisJobRepository, server: Nodes, open_waiter: Callable[..., Waiter]
 ) -> None:
     """Though it has its name: it wouldn't know them."""
     dead, successor = open_waiter("c1"), open_waiter("c1")
@@ -245,9 +245,7 @@ async def test_a_dead_controllers_successor_isnt_given_its_jobs(
     assert await successor.ask() == ["a1"]
 
 
-async def test_a_lost_job_comes_before_a_new_one(
-    repository: RedisJobRepository, server: Server, waiter: Waiter
-) -> None:
+async def test_a_lost_job_comes_before_a_new_one(repository: RedisJobRepository, server: Nodes, waiter: Waiter) -> None:
     """Whoever offers is told to ask, and gets the job whose lease has run out."""
     await server.read("ZREM", OFFERS, "c1")
     await submit(repository, "a1")
@@ -260,29 +258,29 @@ async def test_a_lost_job_comes_before_a_new_one(
 
 
 async def test_a_second_offer_waits_for_the_first_ones_end(
-    repository: RedisJobRepository, server: Server, open_waiter: Callable[..., Waiter], monkeypatch: pytest.MonkeyPatch
+    repository: RedisJobRepository, server: Nodes, open_waiter: Callable[..., Waiter], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the partition in which that stands doesn't answer."""
     waiter = open_waiter("c1", "a", "b")
     assert await waiter.ask() == []
     stands_in = waiter.claimer._offer.stands_in
     assert stands_in is not None
-    run = Server.run
+    run = Nodes.run
 
-    async def fail(self: Server, script: Script, keys: Sequence[str], arguments: Any) -> Any:
+    async def fail(self: Nodes, script: Script, keys: Sequence[str], arguments: Any) -> Any:
         if stands_in.dispatch in keys:
             raise StoreUnavailableError("away")
         return await run(self, script, keys, arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Server, "run", fail)
+        patched.setattr(Nodes, "run", fail)
         assert await waiter.ask() == []
     offers = [await server.read("ZCARD", f"{{ci:0}}:offers:{queue}") for queue in "ab"]
     assert sorted(offers) == [0, 1]
 
 
 async def test_who_claims_foreseen_jobs_makes_no_offer(
-    repository: RedisJobRepository, server: Server, open_waiter: Callable[..., Waiter]
+    repository: RedisJobRepository, server: Nodes, open_waiter: Callable[..., Waiter]
 ) -> None:
     """Though the question for the rest shows nothing."""
     waiter = open_waiter("c1")
@@ -293,7 +291,7 @@ async def test_who_claims_foreseen_jobs_makes_no_offer(
 
 
 async def test_offers_go_on_when_the_store_has_lost_its_last_moments(
-    repository: RedisJobRepository, server: Server, waiter: Waiter
+    repository: RedisJobRepository, server: Nodes, waiter: Waiter
 ) -> None:
     """It then tells of a job before the last one."""
     before = b""
@@ -309,7 +307,7 @@ async def test_offers_go_on_when_the_store_has_lost_its_last_moments(
 
 
 async def test_in_any_order_each_job_is_given_once(
-    repository: RedisJobRepository, server: Server, open_waiter: Callable[..., Waiter]
+    repository: RedisJobRepository, server: Nodes, open_waiter: Callable[..., Waiter]
 ) -> None:
     """Questions, creations and withdrawals of several controllers at the same time."""
     waiters = [open_waiter(f"c{number}") for number in range(4)]

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import pytest
 
 from ci_eventstore.connection import connections
-from ci_eventstore.connection.client import Server
 from ci_eventstore.connection.deployments import from_url
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.errors import NotInitializedError, StoreUnavailableError
 from tests.fault_proxy import Fault, FaultProxy, always
@@ -19,11 +19,11 @@ SCRIPT = load_script("ci_eventstore", "initialize")
 LASTS: list[list[str]] = [["unlucky"], []]
 
 
-async def run(server: Server) -> object:
+async def run(server: Nodes) -> object:
     return await server.run(SCRIPT, ["{ci:accounts}:store"], [1, 1, "0"])
 
 
-async def test_many_scripts_share_a_connection(valkey: RealServer, server: Server) -> None:
+async def test_many_scripts_share_a_connection(valkey: RealServer, server: Nodes) -> None:
     """Their replies come back to whom they belong."""
     await run(server)
     await asyncio.gather(*(run(server) for _ in range(1000)))
@@ -33,7 +33,7 @@ async def test_many_scripts_share_a_connection(valkey: RealServer, server: Serve
 
 async def test_a_connection_that_was_closed_while_idle_is_replaced(own: RealServer, proxy: FaultProxy) -> None:
     """The next call goes over another one, and isn't sent twice."""
-    opened = Server(from_url(proxy.url))
+    opened = Nodes(from_url(proxy.url))
     await run(opened)
     proxy.cut_all()
     await asyncio.sleep(0.05)
@@ -51,7 +51,7 @@ async def test_a_connection_that_was_closed_while_idle_is_replaced(own: RealServ
 @pytest.mark.usefixtures("impatient")
 async def test_a_call_that_finds_no_server_never_takes_effect(own: RealServer) -> None:
     """Nothing is sent on a connection that is known to be closed: the outcome would be unknown."""
-    opened = Server(from_url(own.url))
+    opened = Nodes(from_url(own.url))
     await run(opened)
     own.kill()
     await asyncio.sleep(0.05)
@@ -65,7 +65,7 @@ async def test_a_connection_on_which_nothing_comes_is_given_up(
 ) -> None:
     """All that waits is sent again on another one, after the time that the socket has."""
     monkeypatch.setitem(connections.PINNED, "socket_timeout", 0.3)
-    opened = Server(from_url(proxy.url))
+    opened = Nodes(from_url(proxy.url))
     await run(opened)
     left = [Fault.HALF_OPEN]
     proxy.plan = lambda command: left.pop() if left and command[0] == b"EVALSHA" else None
@@ -77,7 +77,7 @@ async def test_a_connection_on_which_nothing_comes_is_given_up(
 
 async def test_who_is_sent_again_does_not_share_others_fate(own: RealServer, proxy: FaultProxy) -> None:
     """A call is cut again and again; one that was on its way with it gets through at its second try."""
-    opened = Server(from_url(proxy.url))
+    opened = Nodes(from_url(proxy.url))
     await run(opened)
     unlucky = True
 
@@ -96,7 +96,7 @@ async def test_who_is_sent_again_does_not_share_others_fate(own: RealServer, pro
 
 async def test_who_waits_when_the_server_is_closed_is_told(own: RealServer, proxy: FaultProxy) -> None:
     """Nobody waits for a reply on a connection that this process has closed."""
-    opened = Server(from_url(proxy.url))
+    opened = Nodes(from_url(proxy.url))
     await run(opened)
     proxy.plan = always(Fault.STALL)
     waiting = asyncio.create_task(run(opened))

@@ -8,7 +8,7 @@ import pytest
 
 from ci_common.errors import JobNotFoundError
 from ci_common.models import APIKey, Job, JobEvent, User
-from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.errors import NotInitializedError, ProjectionMissingError, StreamDamagedError
 from ci_eventstore.repository import RedisJobRepository
 from tests.examples import is_thorough
@@ -44,10 +44,10 @@ READERS: dict[bytes, tuple[str | int, ...]] = {
 }
 
 
-async def dump(server: Server) -> dict[str, Any]:
+async def dump(server: Nodes) -> dict[str, Any]:
     """Return the whole store but for what expires."""
     found: dict[str, Any] = {}
-    for key in sorted([key async for key in server.scan("*")]):
+    for key in sorted([key async for page in server.scan("*") for key in page]):
         kind = await server.read("TYPE", key)
         if ":calls:" not in key:
             command, *arguments = READERS[kind]
@@ -56,13 +56,13 @@ async def dump(server: Server) -> dict[str, Any]:
     return found
 
 
-async def delete(server: Server, *kinds: str) -> None:
+async def delete(server: Nodes, *kinds: str) -> None:
     for kind in kinds:
-        for key in [key async for key in server.scan(f"{{ci:*}}:{kind}*")]:
+        for key in [key async for page in server.scan(f"{{ci:*}}:{kind}*") for key in page]:
             await server.read("DEL", key)
 
 
-async def test_everything_derived_can_be_deleted_and_comes_back(repository: RedisJobRepository, server: Server) -> None:
+async def test_everything_derived_can_be_deleted_and_comes_back(repository: RedisJobRepository, server: Nodes) -> None:
     """Without any job hash, listing and index, rebuild makes the store what it was, key by key."""
     await fill(repository)
     before = await dump(server)
@@ -102,7 +102,7 @@ async def test_everything_derived_can_be_deleted_and_comes_back(repository: Redi
     ids=" ".join,
 )
 async def test_each_damage_is_found_and_mended(
-    repository: RedisJobRepository, server: Server, damage: tuple[str, ...]
+    repository: RedisJobRepository, server: Nodes, damage: tuple[str, ...]
 ) -> None:
     """Verify reports a wrong field, index or listing, and rebuild makes it right again."""
     await fill(repository)
@@ -144,7 +144,7 @@ async def test_verify_and_rebuild_while_the_store_is_in_use(repository: RedisJob
     assert len(job.events) == sum([await writer for writer in writers])
 
 
-async def test_a_stream_that_is_gone_is_reported(repository: RedisJobRepository, server: Server) -> None:
+async def test_a_stream_that_is_gone_is_reported(repository: RedisJobRepository, server: Nodes) -> None:
     """A hash without its stream can't be rebuilt, so it stays reported."""
     await repository.create_job(Job(id="a", status="queued"))
     await server.read("DEL", "{ci:0}:events:a")
@@ -154,7 +154,7 @@ async def test_a_stream_that_is_gone_is_reported(repository: RedisJobRepository,
     await server.read("FLUSHALL")
 
 
-async def test_a_missing_event_is_no_end(repository: RedisJobRepository, server: Server) -> None:
+async def test_a_missing_event_is_no_end(repository: RedisJobRepository, server: Nodes) -> None:
     """Where the stream has less than the hash says, readers are told, whether it is missing inside or behind."""
     await repository.create_job(Job(id="a", status="running", events=[JobEvent("log", str(n)) for n in range(5)]))
     for deleted, expected in [("5-0", 5), ("3-0", 3)]:
@@ -166,7 +166,7 @@ async def test_a_missing_event_is_no_end(repository: RedisJobRepository, server:
     await server.read("FLUSHALL")
 
 
-async def test_a_closed_repository_ends_its_followers(valkey: RealServer, server: Server) -> None:
+async def test_a_closed_repository_ends_its_followers(valkey: RealServer, server: Nodes) -> None:
     """Who follows an idle job isn't left hanging when the repository is closed."""
     repository = RedisJobRepository.from_url(valkey.url)
     await asyncio.gather(repository.initialize(), repository.initialize())
@@ -180,7 +180,7 @@ async def test_a_closed_repository_ends_its_followers(valkey: RealServer, server
         await waiting
 
 
-async def test_one_job_is_verified_alone(repository: RedisJobRepository, server: Server) -> None:
+async def test_one_job_is_verified_alone(repository: RedisJobRepository, server: Nodes) -> None:
     """With an id, only that job is looked at; a missing one is an error."""
     await fill(repository)
     await server.read("HSET", "{ci:0}:job:job-1", "status", "queued")

@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ci_common.models import Job, utc_now
-from ci_eventstore.connection.client import Server
 from ci_eventstore.connection.deployments import from_url
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.queues.claimed import Claim
 from ci_eventstore.repository import RedisJobRepository
 from tests.examples import examples
@@ -87,7 +87,7 @@ class Model:
 class Queue:
     """The store's queue and the model, to which the same is done."""
 
-    def __init__(self, repository: RedisJobRepository, server: Server) -> None:
+    def __init__(self, repository: RedisJobRepository, server: Nodes) -> None:
         self.model = Model()
         self._repository = repository
         self._server = server
@@ -167,7 +167,7 @@ def test_claims_give_what_the_model_gives(valkey: RealServer, steps: list[tuple[
     """Users in turn, a user's jobs in the order of creation; also after releases, cancels and lost controllers."""
 
     async def go_through() -> None:
-        server = Server(from_url(valkey.url))
+        server = Nodes(from_url(valkey.url))
         await server.read("FLUSHALL")
         async with RedisJobRepository.from_url(valkey.url) as repository:
             # Lost jobs are left to claims.

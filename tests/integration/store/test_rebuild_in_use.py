@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ci_common.models import APIKey, Job, JobStatus, User, utc_now
-from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import Reply
 from ci_eventstore.keys import Keys, jobs_key, listing_member
 from ci_eventstore.repository import RedisJobRepository
@@ -29,7 +29,7 @@ JOBS_BETWEEN = 8
 class Town:
     """Accounts and jobs that are created, changed and revoked; and those of whom all was acknowledged."""
 
-    def __init__(self, repository: RedisJobRepository, server: Server, seed: int) -> None:
+    def __init__(self, repository: RedisJobRepository, server: Nodes, seed: int) -> None:
         self.repository = repository
         self.server = server
         self.random = random.Random(seed)
@@ -120,7 +120,7 @@ class Town:
             await asyncio.sleep(0.01)
 
 
-async def damage(server: Server, ghost: str) -> None:
+async def damage(server: Nodes, ghost: str) -> None:
     """Add entries of what isn't there to every kind of index."""
     queue = KEYS.job(ghost).queue("queue-1")
     await server.read_many(
@@ -183,7 +183,7 @@ async def finish(town: Town) -> None:
 
 
 async def test_a_change_between_any_two_steps_of_a_rebuild_is_kept(
-    repository: RedisJobRepository, server: Server, valkey: RealServer, seed: int, monkeypatch: pytest.MonkeyPatch
+    repository: RedisJobRepository, server: Nodes, valkey: RealServer, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An account is made after each answer that a rebuild gets, and first jobs too: all of them keep their entries."""
     town = Town(repository, server, seed)
@@ -192,7 +192,7 @@ async def test_a_change_between_any_two_steps_of_a_rebuild_is_kept(
     await damage(server, "ghost")
     numbers = itertools.count(3)
     async with RedisJobRepository.from_url(valkey.url) as rebuilder:
-        reached = rebuilder.engine.server
+        reached = rebuilder.engine.nodes
         for name in ("read", "read_many", "read_at_once", "run"):
             monkeypatch.setattr(reached, name, followed_by(getattr(reached, name), town, numbers))
         for _ in range(2):
@@ -217,7 +217,7 @@ def followed_by(step: Callable[..., Awaitable[Reply]], town: Town, numbers: Iter
 
 
 async def test_a_rebuild_beside_changes_takes_nothing_away(
-    repository: RedisJobRepository, server: Server, seed: int
+    repository: RedisJobRepository, server: Nodes, seed: int
 ) -> None:
     """While accounts and jobs come and change and rebuilds are broken off, no index entry is missing at any look."""
     town = Town(repository, server, seed)
@@ -231,7 +231,7 @@ async def test_a_rebuild_beside_changes_takes_nothing_away(
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 async def test_5000_accounts_beside_rebuilds_that_are_killed(
-    repository: RedisJobRepository, server: Server, valkey: RealServer, seed: int
+    repository: RedisJobRepository, server: Nodes, valkey: RealServer, seed: int
 ) -> None:
     """Two processes rebuild in a loop and are killed; 5,000 accounts and jobs have all their entries at every look."""
     town = Town(repository, server, seed)

@@ -116,7 +116,7 @@ async def test_refusals_lose_and_double_nothing(refusing: RealServer, admin: Red
         controller.stop()
         await running
         # No call of the load failed, or its task would have; a controller's question may, and is asked again.
-        assert repository.engine.server.counters.retries > 0
+        assert repository.engine.nodes.counters.retries > 0
         for writer in range(WRITERS):
             assert await text_of(repository, f"job-{writer}") == numbers(load.events[writer])
         assert await text_of(repository, "logged") == numbers(load.lines)

@@ -10,9 +10,9 @@ import pytest
 from redis.asyncio import Redis
 
 from ci_common.models import Job, JobEvent
-from ci_eventstore.connection import client
-from ci_eventstore.connection.client import Server
+from ci_eventstore.connection import node
 from ci_eventstore.connection.deployments import from_url
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.engine import INITIALIZE
 from ci_eventstore.errors import (
     AuthenticationError,
@@ -56,7 +56,7 @@ async def test_a_refusal_that_passes(
 ) -> None:
     """A write that is refused for a moment is tried again, and has its effect once."""
     async with RedisJobRepository.from_url(refusing.url) as repository:
-        counters = repository.engine.server.counters
+        counters = repository.engine.nodes.counters
         await repository.create_job(Job(id="j", status="running"))
         async with state(admin, refusing):
             write = asyncio.create_task(repository.add_event("j", JobEvent("log", "once\n")))
@@ -79,7 +79,7 @@ async def test_a_refusal_that_lasts(
     raised: type[Exception],
 ) -> None:
     """A write that is refused for longer than its patience raises what the server says; nothing was changed."""
-    monkeypatch.setattr(client, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(node, "PATIENCE_SECONDS", 0.5)
     async with RedisJobRepository.from_url(refusing.url) as repository:
         await repository.create_job(Job(id="j", status="running"))
         async with state(admin, refusing):
@@ -121,8 +121,8 @@ async def test_a_call_with_patience_gets_no_answer(refusing: RealServer, admin: 
 
 
 @asynccontextmanager
-async def opened(url: str) -> AsyncIterator[Server]:
-    server = Server(from_url(url))
+async def opened(url: str) -> AsyncIterator[Nodes]:
+    server = Nodes(from_url(url))
     try:
         yield server
     finally:
@@ -140,8 +140,8 @@ async def test_a_new_store_isnt_begun_on_a_server_that_refuses(
     refusing: RealServer, admin: Redis, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """`initialize` says what the server says, within some seconds."""
-    monkeypatch.setattr(client, "REFUSAL_PATIENCE_SECONDS", 1.0)
-    monkeypatch.setattr(client, "FULL_PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(node, "REFUSAL_PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(node, "FULL_PATIENCE_SECONDS", 1.0)
     state, words, raised = PASSING[name]
     async with state(admin, refusing):
         with pytest.raises((raised, StoreUnavailableError, UnsuitableServerError)) as caught:
@@ -154,7 +154,7 @@ async def test_a_refusal_after_a_lost_answer_leaves_the_outcome_open(
     refusing: RealServer, admin: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first try may have arrived; what is refused later says nothing of it."""
-    monkeypatch.setattr(client, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(node, "PATIENCE_SECONDS", 0.5)
     async with (
         FaultProxy(refusing.socket_path) as proxy,
         RedisJobRepository.from_url(proxy.url) as repository,
@@ -203,7 +203,7 @@ async def test_a_missing_right_is_told_at_once(
 async def test_a_write_whose_replicas_cant_be_asked_is_done(refusing: RealServer, admin: Redis) -> None:
     """A server that refuses WAIT after the write has taken effect: it is told as not replicated, not as refused."""
     await admin.execute_command("ACL", "SETUSER", "default", "-wait")
-    server = Server(from_url(refusing.url), replicas=1)
+    server = Nodes(from_url(refusing.url), replicas=1)
     try:
         with pytest.raises(NotReplicatedError, match="0 of 1 replicas"):
             await server.run(INITIALIZE, ["{ci:accounts}:store"], [1, 1, "0"])

@@ -9,7 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from ci_common.models import Job, JobEvent, utc_now
-from ci_eventstore.connection import client
+from ci_eventstore.connection import node
 from ci_eventstore.errors import AcknowledgedEventsLostError, ConfigurationError, NotReplicatedError, StreamDamagedError
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.writer.chunk_sender import LOST_LINE
@@ -72,7 +72,7 @@ async def test_a_replicated_write_is_on_the_replica(pair: Pair) -> None:
 
 async def test_a_write_without_its_replica_is_told(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """The write took effect, and the error says that a failover may lose it."""
-    monkeypatch.setattr(client, "REPLICATION_SECONDS", 0.05)
+    monkeypatch.setattr(node, "REPLICATION_SECONDS", 0.05)
     primary, replica = pair
     async with RedisJobRepository.from_url(primary.url, durability="replicated") as repository:
         await repository.create_job(Job(id="j", status="running"))

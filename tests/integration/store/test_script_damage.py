@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from ci_common.models import Job, JobEvent, utc_now
-from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.errors import ProjectionMissingError, StoreFormatError
 from ci_eventstore.queues.claimed import Claimed
 from ci_eventstore.repository import RedisJobRepository
@@ -25,7 +25,7 @@ async def take(repository: RedisJobRepository, count: int = 9, controller: str =
 @pytest.mark.parametrize("count", [1, 9])
 @pytest.mark.parametrize("field", [*FIELDS, "its hash", "its events"])
 async def test_a_queue_goes_on_without_a_damaged_job(
-    repository: RedisJobRepository, server: Server, field: str, count: int, caplog: pytest.LogCaptureFixture
+    repository: RedisJobRepository, server: Nodes, field: str, count: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Others are claimed, also the same user's; it is named once, and comes back when it is mended."""
     await submit(repository, "a1", "a2", "b1")
@@ -45,7 +45,7 @@ async def test_a_queue_goes_on_without_a_damaged_job(
     assert "a1" in [one.job.id for one in await take(repository)]
 
 
-async def test_a_claim_makes_no_stream(repository: RedisJobRepository, server: Server) -> None:
+async def test_a_claim_makes_no_stream(repository: RedisJobRepository, server: Nodes) -> None:
     """A job whose events are gone is left alone, and nothing is written in their place."""
     await submit(repository, "a1", "b1")
     await server.read("RENAME", "{ci:0}:events:a1", "aside")
@@ -59,7 +59,7 @@ async def test_a_claim_makes_no_stream(repository: RedisJobRepository, server: S
 
 @pytest.mark.parametrize("field", FIELDS[:-1])
 async def test_a_lost_job_that_is_damaged_holds_nobody_up(
-    repository: RedisJobRepository, server: Server, field: str
+    repository: RedisJobRepository, server: Nodes, field: str
 ) -> None:
     """Its lease goes, and comes back when it is mended."""
     await submit(repository, "a1", "b1")
@@ -74,7 +74,7 @@ async def test_a_lost_job_that_is_damaged_holds_nobody_up(
 
 
 @pytest.mark.parametrize("field", ["position", "part", "bytes", "lines", "end_position"])
-async def test_a_damaged_counter_is_named(repository: RedisJobRepository, server: Server, field: str) -> None:
+async def test_a_damaged_counter_is_named(repository: RedisJobRepository, server: Nodes, field: str) -> None:
     """Nothing is written to that job until it is mended."""
     await repository.create_job(Job(id="a1", status="running"))
     await server.read("HSET", "{ci:0}:job:a1", field, "garbage")
@@ -85,7 +85,7 @@ async def test_a_damaged_counter_is_named(repository: RedisJobRepository, server
     assert len(await repository.get_events_since("a1", 0)) == 1
 
 
-async def test_a_stream_ahead_of_its_hash_is_no_raw_error(repository: RedisJobRepository, server: Server) -> None:
+async def test_a_stream_ahead_of_its_hash_is_no_raw_error(repository: RedisJobRepository, server: Nodes) -> None:
     """As older versions left it where a channel was forbidden: said, mended, and then it goes on."""
     await repository.create_job(Job(id="a1", status="running"))
     await repository.add_event("a1", JobEvent("log", "x"))
@@ -109,7 +109,7 @@ async def test_a_stream_ahead_of_its_hash_is_no_raw_error(repository: RedisJobRe
     ],
 )
 async def test_a_damaged_entry_of_a_queue_stops_nobody(
-    repository: RedisJobRepository, server: Server, key: str, field: str
+    repository: RedisJobRepository, server: Nodes, key: str, field: str
 ) -> None:
     """Jobs are created, claimed, renewed and completed."""
     await submit(repository, "a1", "b1")

@@ -8,7 +8,7 @@ from typing import Any
 import msgpack
 import pytest
 
-from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.scripts import Script, load_libraries
 from ci_eventstore.events.codec import decode
 from ci_eventstore.events.records import Fact, FactType
@@ -16,7 +16,7 @@ from ci_eventstore.events.records import Fact, FactType
 JOB, LEASES = "{ci:0}:job:a", "{ci:0}:leases:q"
 
 
-async def run(server: Server, libraries: str, body: str, *values: str, keys: tuple[str, ...] = ()) -> Any:
+async def run(server: Nodes, libraries: str, body: str, *values: str, keys: tuple[str, ...] = ()) -> Any:
     """Run Lua after some libraries, at the time 1,000,000."""
     source = f"local now_ms = 1000000 table.remove(ARGV)\n{load_libraries(libraries)}\n{body}"
     script = Script("test", source, hashlib.sha1(source.encode()).hexdigest())
@@ -35,12 +35,12 @@ async def run(server: Server, libraries: str, body: str, *values: str, keys: tup
         ("-1 0 17", "1", [b"ahead", b"0 17"]),
     ],
 )
-async def test_calls(server: Server, kept: str, number: str, expected: list[bytes]) -> None:
+async def test_calls(server: Nodes, kept: str, number: str, expected: list[bytes]) -> None:
     """A call is known by its number and what is kept of the last one."""
     assert await run(server, "calls", "return {recall(ARGV[1], tonumber(ARGV[2]))}", kept, number) == expected
 
 
-async def test_calls_of_sessions(server: Server) -> None:
+async def test_calls_of_sessions(server: Nodes) -> None:
     """What another session has called says nothing."""
     body = "return {of_session(ARGV[1], ARGV[2])}"
     assert await run(server, "calls", body, "ab-7 1:x", "ab-8") == [b"7 1:x", 8]
@@ -49,20 +49,20 @@ async def test_calls_of_sessions(server: Server) -> None:
     ]
 
 
-async def test_calls_that_nobody_uses_are_forgotten(server: Server) -> None:
+async def test_calls_that_nobody_uses_are_forgotten(server: Nodes) -> None:
     """Those that can't be read are, too."""
     await server.read("HSET", JOB, "old", "3 4 100", "new", "3 4-1 900000", "bad", "x")
     await run(server, "calls", "forget_calls(KEYS[1], 500000)", keys=(JOB,))
     assert await server.read("HKEYS", JOB) == [b"new"]
 
 
-async def test_telling(server: Server) -> None:
+async def test_telling(server: Nodes) -> None:
     """A message that is refused or that nobody hears is heard by nobody."""
     assert await run(server, "telling", "return mark_of('abc')") == hashlib.sha1(b"abc").hexdigest()[:8].encode()
     assert await run(server, "telling", "return tell('ci:a', 'x')") == 0
 
 
-async def test_standing(server: Server) -> None:
+async def test_standing(server: Nodes) -> None:
     """An error names the key; whole numbers are what scripts write."""
     await server.read("SET", JOB, "x")
     libraries = "standing"
@@ -90,7 +90,7 @@ async def test_standing(server: Server) -> None:
         ({"now": "5000", "seen": "999000", "lease:x": "1", "lease:30000": "nan"}, 6000),
     ],
 )
-async def test_clock(server: Server, fields: dict[str, str], now: int) -> None:
+async def test_clock(server: Nodes, fields: dict[str, str], now: int) -> None:
     """It goes on by half a lease at most, and damaged fields are made up for."""
     for name, value in fields.items():
         await server.read("HSET", JOB, name, value)
@@ -98,7 +98,7 @@ async def test_clock(server: Server, fields: dict[str, str], now: int) -> None:
     assert await server.read("HMGET", JOB, "now", "seen") == [b"%d" % now, b"1000000"]
 
 
-async def test_tickets(server: Server) -> None:
+async def test_tickets(server: Nodes) -> None:
     """A ticket is a stream id; the group is made again; what isn't a ticket is none."""
     dispatch, tickets = "{ci:0}:dispatch:q", "{ci:0}:tickets:q"
     body = "return add_ticket(KEYS[1], KEYS[2], 'ada')"
@@ -113,7 +113,7 @@ async def test_tickets(server: Server) -> None:
     assert await server.read("XLEN", dispatch) == 0
 
 
-async def test_ring(server: Server) -> None:
+async def test_ring(server: Nodes) -> None:
     """The newest entries are kept; one that can't be read is left out."""
     body = """
     local RING_ENTRY_BYTES, RING_BYTES = 0, 10
@@ -137,13 +137,13 @@ BACKLOG, DISPATCH, TICKETS = "{ci:0}:backlog:q", "{ci:0}:dispatch:q", "{ci:0}:ti
 QUEUE = (DISPATCH, BACKLOG, TICKETS, LEASES)
 
 
-async def in_queue(server: Server, body: str, *values: str) -> Any:
+async def in_queue(server: Nodes, body: str, *values: str) -> Any:
     """Run Lua with a queue's libraries and keys."""
     named = "local dispatch, backlog, tickets, leases = KEYS[1], KEYS[2], KEYS[3], KEYS[4]\n"
     return await run(server, "standing, tickets, queue", named + body, *values, keys=QUEUE)
 
 
-async def test_queue(server: Server) -> None:
+async def test_queue(server: Nodes) -> None:
     """A user has one ticket while a job waits; the last one that leaves takes it along, and so does a lease."""
     enter = "return enter_queue(dispatch, backlog, tickets, 'ada', ARGV[1]) or ''"
     assert [await in_queue(server, enter, member) for member in ("1:a", "2:b")] == [b"ticket ada\x001:a", b""]
@@ -158,7 +158,7 @@ async def test_queue(server: Server) -> None:
 
 
 @pytest.mark.parametrize("key", QUEUE)
-async def test_queue_that_can_not_be_moved_in(server: Server, key: str) -> None:
+async def test_queue_that_can_not_be_moved_in(server: Nodes, key: str) -> None:
     """The key that holds something else is named before anything is written."""
     body = "local error = unready({drop = true, leave = true, enter = true}, dispatch, backlog, tickets, leases)\n"
     body += "return error and error.err or ''"
@@ -168,7 +168,7 @@ async def test_queue_that_can_not_be_moved_in(server: Server, key: str) -> None:
 
 
 @pytest.mark.parametrize(("epoch", "attempts"), [(1, 1), (2, 1), (70000, 3)])
-async def test_payloads(server: Server, epoch: int, attempts: int) -> None:
+async def test_payloads(server: Nodes, epoch: int, attempts: int) -> None:
     """They are the facts that Python would write, also the second of the same numbers."""
     time = datetime(2026, 11, 22, 12, tzinfo=UTC)
     body = """
@@ -193,7 +193,7 @@ async def test_payloads(server: Server, epoch: int, attempts: int) -> None:
 @pytest.mark.parametrize(
     ("ends_at", "listens", "expected"), [("9000", True, b"c1"), ("9000", False, b""), ("1", True, b"")]
 )
-async def test_offers(server: Server, ends_at: str, listens: bool, expected: bytes) -> None:
+async def test_offers(server: Nodes, ends_at: str, listens: bool, expected: bytes) -> None:
     """An offer counts whose controller listens, until its end on the clock; those that count no more are taken back."""
     clock, offers, offered = "{ci:0}:clock", "{ci:0}:offers:q", "{ci:0}:offered:q"
     await server.read("HSET", clock, "now", "5000", "seen", "1000000")
@@ -214,7 +214,7 @@ async def test_offers(server: Server, ends_at: str, listens: bool, expected: byt
     await subscription.close()
 
 
-async def test_a_delivery_leaves_no_other_ticket(server: Server) -> None:
+async def test_a_delivery_leaves_no_other_ticket(server: Nodes) -> None:
     """Tickets that nobody waits for are handed out with it, and are gone."""
     body = """
     add_ticket(dispatch, tickets, 'nobody')

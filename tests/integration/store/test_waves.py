@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from ci_common.models import Job
-from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings
 from ci_eventstore.controllers.controller import WAVES
 from ci_eventstore.repository import RedisJobRepository
@@ -19,7 +19,7 @@ async def submit(repository: RedisJobRepository, count: int) -> None:
         await repository.create_job(Job(id=f"{number:04}", status="queued", user_id="abc"[number % 3]))
 
 
-async def test_it_never_has_more_jobs_than_it_may(repository: RedisJobRepository, server: Server) -> None:
+async def test_it_never_has_more_jobs_than_it_may(repository: RedisJobRepository, server: Nodes) -> None:
     """Neither running nor leased, and all of them run once, each user's in the order of creation."""
     await submit(repository, 300)
     begun: list[str] = []
@@ -43,7 +43,7 @@ async def test_it_never_has_more_jobs_than_it_may(repository: RedisJobRepository
 
 
 @pytest.mark.parametrize("at", [1, 64 // WAVES, 64 // WAVES + 1, 40])
-async def test_what_comes_after_a_stop_is_given_back(repository: RedisJobRepository, server: Server, at: int) -> None:
+async def test_what_comes_after_a_stop_is_given_back(repository: RedisJobRepository, server: Nodes, at: int) -> None:
     """Also jobs that were asked for before it; nobody has to wait for their leases."""
     await submit(repository, 100)
     begun: list[str] = []
@@ -60,7 +60,7 @@ async def test_what_comes_after_a_stop_is_given_back(repository: RedisJobReposit
     assert len(begun) < 100
 
 
-async def test_who_is_cancelled_gives_back_what_it_asked_for(repository: RedisJobRepository, server: Server) -> None:
+async def test_who_is_cancelled_gives_back_what_it_asked_for(repository: RedisJobRepository, server: Nodes) -> None:
     """A wave that is on its way is waited for."""
     await submit(repository, 100)
     began = asyncio.Event()

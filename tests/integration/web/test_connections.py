@@ -80,7 +80,7 @@ async def damaged(own_repository: RedisJobRepository, monkeypatch: pytest.Monkey
         if job_id == "k":
             await own_repository.create_job(Job(id="k", user_id="ada", status="running"))
         await own_repository.add_events(job_id, [JobEvent("log", f"line {number}\n") for number in range(LINES)])
-        await own_repository.engine.server.read("XDEL", own_repository.engine.keys.job(job_id).stream, f"{lost}-0")
+        await own_repository.engine.nodes.read("XDEL", own_repository.engine.keys.job(job_id).stream, f"{lost}-0")
     return account
 
 

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from ci_common.models import Job, JobEvent
-from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.repository import RedisJobRepository
 
 ROUTES = ("", "/log", "/log?tail=3", "/events", "/events?after=1", "/stream?from_beginning=true", "/stream")
@@ -19,7 +19,7 @@ DAMAGE = [
 
 @pytest.mark.parametrize("damage", DAMAGE, ids=lambda words: " ".join(map(str, words[2:])))
 async def test_a_damaged_job_is_answered_with_an_error_of_its_own(
-    client: httpx.AsyncClient, repository: RedisJobRepository, server: Server, damage: tuple[str | bytes, ...]
+    client: httpx.AsyncClient, repository: RedisJobRepository, server: Nodes, damage: tuple[str | bytes, ...]
 ) -> None:
     """Each route answers in time; lists, metrics and the other job's routes aren't touched."""
     for job_id in ("bad", "good"):

@@ -49,7 +49,7 @@ async def test_who_comes_with_another_incarnation_begins_again(
     """A job that was created again, longer than it was: the log follows from its beginning, once."""
     await create(repository, "old", "old")
     before = await repository.incarnation("j")
-    await repository.engine.server.read("FLUSHDB")
+    await repository.engine.nodes.read("FLUSHDB")
     await repository.engine.incarnation.renew()
     await create(repository, "a", "b", "c", ends=ends, user_id="ada")
     client.headers["Authorization"] = await new_key(repository)
@@ -101,7 +101,7 @@ async def test_a_restore_is_noticed_by_a_process_that_goes_on(
     await create(repository, "a", "b")
     before = await repository.incarnation("j")
     assert in_short(await read_stream(client, f"last_event_id=1&incarnation={before}")) == ["state", "b", "complete"]
-    await repository.engine.server.read("HSET", repository.engine.keys.store, "incarnation", "restored")
+    await repository.engine.nodes.read("HSET", repository.engine.keys.store, "incarnation", "restored")
     assert in_short(await read_stream(client, f"last_event_id=1&incarnation={before}"))[:3] == ["state", "reset", "a"]
     assert in_short(await read_stream(client, "last_event_id=1")) == ["state", "b", "complete"]
 

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from ci_common.models import Job, utc_now
-from ci_eventstore.connection.client import Server
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.queues import queue_names
 from ci_eventstore.queues.queue_names import UsedQueues
 from ci_eventstore.repository import RedisJobRepository
@@ -107,7 +107,7 @@ async def test_metrics_of_a_server_that_has_never_reached_its_store(own: RealSer
 
 @pytest.mark.usefixtures("fresh")
 async def test_an_unused_queue_is_forgotten(
-    client: httpx.AsyncClient, repository: RedisJobRepository, server: Server
+    client: httpx.AsyncClient, repository: RedisJobRepository, server: Nodes
 ) -> None:
     """It goes when its last job does; what a setting names stays, and what gets a job comes back."""
     waiting = 'ci_eventstore_queue_waiting_jobs{queue="odd"}'
@@ -152,7 +152,7 @@ async def test_a_job_that_comes_back_to_its_queue_brings_the_name_back(
 
 @pytest.mark.usefixtures("fresh")
 async def test_who_may_not_forget_a_queue_leaves_it(
-    client: httpx.AsyncClient, repository: RedisJobRepository, server: Server
+    client: httpx.AsyncClient, repository: RedisJobRepository, server: Nodes
 ) -> None:
     """Its name stays, it isn't shown, and the store is up."""
     await repository.create_job(Job(id="j", status="queued", queue="odd"))
@@ -169,18 +169,18 @@ async def test_who_may_not_forget_a_queue_leaves_it(
 
 
 async def test_many_queues_take_no_more_round_trips(
-    repository: RedisJobRepository, server: Server, monkeypatch: pytest.MonkeyPatch
+    repository: RedisJobRepository, server: Nodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each is asked about together with all others."""
     trips = 0
 
-    async def counted(self: Server, commands: list[tuple[str, ...]]) -> list[object]:
+    async def counted(self: Nodes, commands: list[tuple[str, ...]]) -> list[object]:
         nonlocal trips
         trips += bool(commands)
         return await read_many(self, commands)
 
-    read_many = Server.read_many
-    monkeypatch.setattr(Server, "read_many", counted)
+    read_many = Nodes.read_many
+    monkeypatch.setattr(Nodes, "read_many", counted)
     found = []
     for count in (3, 200):
         for number in range(count):

@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from ci_common.models import Job, JobEvent
-from ci_eventstore.connection import client as store_client
 from ci_eventstore.connection import connections
+from ci_eventstore.connection import node as store_node
 from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings
 from ci_eventstore.following import hub
 from ci_eventstore.repository import RedisJobRepository
@@ -75,7 +75,7 @@ async def test_an_outage_is_said_once_a_minute(
     """Streams, followers, requests and a controller with its jobs: no cause has a line more than once a minute."""
     if not is_patient:
         monkeypatch.setitem(connections.PINNED, "socket_timeout", 0.2)
-        monkeypatch.setattr(store_client, "PATIENCE_SECONDS", 0.3)
+        monkeypatch.setattr(store_node, "PATIENCE_SECONDS", 0.3)
         monkeypatch.setattr(hub, "WATCH_SECONDS", 0.1)
         monkeypatch.setattr(stream_response, "AWAY_SECONDS", 0.1)
     async with RedisJobRepository.from_url(own.url) as repository:

@@ -42,7 +42,7 @@ async def counted(repository: RedisJobRepository) -> AsyncIterator[Callable[[], 
     """Count the commands that the server is sent until this is left."""
 
     async def read() -> int:
-        return int((await repository.engine.server.info())["total_commands_processed"])
+        return int((await repository.engine.nodes.all[0].info())["total_commands_processed"])
 
     before = await read()
     found = -1

@@ -9,10 +9,10 @@ from typing import cast
 from redis import exceptions
 
 from ci_eventstore.connection.clock import ClockReading
+from ci_eventstore.connection.counters import Counters
 from ci_eventstore.connection.deployments import Deployment
 from ci_eventstore.connection.failures import outcome_of
 from ci_eventstore.connection.link import Link
-from ci_eventstore.connection.outage_log import Outages
 from ci_eventstore.connection.outcomes import Cause, Kind, Outcome, Patience, Renew
 from ci_eventstore.connection.pipeline import Pipeline
 from ci_eventstore.connection.replies import Reply, as_info, as_map, as_texts, checked_type, is_unicode
@@ -43,28 +43,25 @@ WRITES = frozenset({"SET", "DEL", "SADD", "SREM", "HSET", "HDEL", "ZREM"})
 REPLICATION_SECONDS = 2.0
 
 
-class Server:
+class Node:
     """A server of one deployment: a pool for commands, another for listening."""
 
-    def __init__(self, deployment: Deployment, replicas: int = 0, *, is_read_only: bool = False) -> None:
+    def __init__(
+        self, deployment: Deployment, counters: Counters, replicas: int = 0, *, is_read_only: bool = False
+    ) -> None:
         """Nothing is connected yet; with `is_read_only`, nothing is ever sent that writes."""
-        self.deployment = deployment
         self._is_read_only = is_read_only
         #: How many replicas must have a write before it is acknowledged.
         self.replicas = replicas
-        self.link = Link(deployment, _patience_of)
+        self.link = Link(deployment, _patience_of, counters)
         self._clock: ClockReading | None = None
         #: Whether it was last seen as a "master" or a "replica"; "" if it didn't say.
         self.role = ""
-        self.counters = self.link.counters
-        #: What keeps failing, for whoever uses the server.
-        self.outages = Outages()
 
-    def go_on_as(self, before: "Server") -> None:
-        """Know of the server, and count, what another one does that was used before in another event loop."""
+    def go_on_as(self, before: "Node") -> None:
+        """Know of the server what another one does that was used before in another event loop."""
         self.role = before.role
         self.link.was_reached = before.link.was_reached
-        self.counters = self.link.counters = before.counters
 
     async def close(self) -> None:
         """Close all connections; what is still waiting for an answer raises NotInitializedError."""
@@ -119,12 +116,6 @@ class Server:
         if not commands:
             return []
         return cast(list[Reply], await self.link.persist(Kind.READ, "pipeline", send))
-
-    async def scan(self, pattern: str) -> AsyncIterator[str]:
-        """Yield the keys that match a pattern. It walks all keys: for maintenance, never for a request."""
-        async for page in self.scan_pages("SCAN", "MATCH", pattern):
-            for key in page:
-                yield key
 
     async def scan_pages(self, command: str, *arguments: str) -> AsyncIterator[list[str]]:
         """Yield what `SCAN`, `SSCAN` or `HSCAN` finds, page by page; some of it may come twice.

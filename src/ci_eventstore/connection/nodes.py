@@ -1,0 +1,137 @@
+"""The nodes that hold a store: each command goes to the one that has its keys."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from typing import Any
+
+from ci_eventstore.connection.counters import Counters
+from ci_eventstore.connection.deployments import Deployment
+from ci_eventstore.connection.node import Node
+from ci_eventstore.connection.outage_log import Outages
+from ci_eventstore.connection.replies import Reply
+from ci_eventstore.connection.scripts import Script
+from ci_eventstore.connection.subscription import Subscription
+
+#: A command and its arguments.
+Command = Sequence[str | int | bytes]
+
+
+class Nodes:
+    """Routes each command by the hash tag of its first key, which is its partition's. One server is one node.
+
+    Errors are those of `Node`.
+    """
+
+    def __init__(
+        self,
+        deployment: Deployment,
+        replicas: int = 0,
+        *,
+        is_read_only: bool = False,
+        before: "Nodes | None" = None,
+    ) -> None:
+        """Nothing is connected yet; with `is_read_only`, nothing is ever sent that writes.
+
+        They know of the servers, and count, what those did `before` that were used in another event loop.
+        """
+        self.deployment = deployment
+        #: How many replicas must have a write before it is acknowledged.
+        self.replicas = replicas
+        self.counters: Counters = Counters() if before is None else before.counters
+        #: What keeps failing, for whoever uses the store.
+        self.outages = Outages()
+        self.all = [Node(deployment, self.counters, replicas, is_read_only=is_read_only)]
+        #: Returns the node of a hash tag; None: there is one node.
+        self._node_of_tag: Callable[[str], Node] | None = None
+        self._first = self.all[0]
+        for node, node_before in zip(self.all, before.all if before else (), strict=False):
+            node.go_on_as(node_before)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether no more commands are sent."""
+        return self._first.link.is_closed
+
+    async def close(self) -> None:
+        """Close all connections; what is still waiting for an answer raises NotInitializedError."""
+        for node in self.all:
+            await node.close()
+
+    def abandon(self) -> None:
+        """Let go of all connections, whose event loop was closed: nobody waits for their end."""
+        for node in self.all:
+            node.link.abandon()
+
+    def node_of(self, *words: str | int | bytes) -> Node:
+        """Return the node of the first of these words that has a hash tag; without one, the first node."""
+        if self._node_of_tag is None:
+            return self._first
+        tag = next(filter(None, map(_tag_in, words)), None)
+        return self._first if tag is None else self._node_of_tag(tag)
+
+    def run(
+        self,
+        script: Script,
+        keys: Sequence[str | bytes],
+        arguments: Iterable[str | int | bytes],
+        *,
+        patience_seconds: float | None = None,
+    ) -> Coroutine[Any, Any, Reply]:
+        """Run a script where its keys are, all of which have one tag; see `Node.run`."""
+        return self.node_of(*keys[:1]).run(script, keys, arguments, patience_seconds=patience_seconds)
+
+    def read(self, *command: str | int | bytes) -> Coroutine[Any, Any, Reply]:
+        """Send a command that changes nothing, or does no harm if it is done twice; StoreUnavailableError."""
+        return self.node_of(*command).read(*command)
+
+    def read_together(self, *command: str | int | bytes) -> Coroutine[Any, Any, Reply]:
+        """Send a read, together with others that are asked for at the same time; a cancelled one disturbs no other."""
+        return self.node_of(*command).read_together(*command)
+
+    def read_at_once(self, commands: Sequence[Command]) -> Coroutine[Any, Any, list[Reply]]:
+        """Send several reads of one tag as a transaction: nothing comes between them; WRONG_TYPE as in `read_many`."""
+        return self.node_of(*commands[0]).read_at_once(commands)
+
+    async def read_many(self, commands: Sequence[Command]) -> list[Reply]:
+        """Send several reads, to each node those that are its own, and return their replies in the commands' order.
+
+        Other clients' commands may come between them. WRONG_TYPE is the reply for a key of another type.
+        """
+        if self._node_of_tag is None:
+            return await self._first.read_many(commands)
+        places: dict[Node, list[int]] = {}
+        for place, command in enumerate(commands):
+            places.setdefault(self.node_of(*command), []).append(place)
+        found = await asyncio.gather(
+            *(node.read_many([commands[place] for place in its]) for node, its in places.items())
+        )
+        replies: list[Reply] = [None] * len(commands)
+        for its, node_replies in zip(places.values(), found, strict=True):
+            for place, reply in zip(its, node_replies, strict=True):
+                replies[place] = reply
+        return replies
+
+    async def scan(self, pattern: str) -> AsyncIterator[list[str]]:
+        """Yield the keys that match a pattern, page by page, node by node; some may come twice.
+
+        It walks all keys: for maintenance, never for a request.
+        """
+        for node in self.all:
+            async for page in node.scan_pages("SCAN", "MATCH", pattern):
+                yield page
+
+    def scan_members(self, command: str, key: str) -> AsyncIterator[list[str]]:
+        """Yield what `SSCAN`, `ZSCAN` or `HSCAN` finds in a key, page by page; some may come twice."""
+        return self.node_of(key).scan_pages(command, key)
+
+    def subscription(
+        self, on_message: Callable[[str, bytes], None], on_listening: Callable[[str], None]
+    ) -> Subscription:
+        """Return a subscription that has no channels yet; it ends with this."""
+        return self._first.subscription(on_message, on_listening)
+
+
+def _tag_in(word: str | int | bytes) -> str | None:
+    text = word.decode("utf-8", "replace") if isinstance(word, bytes) else str(word)
+    start, end = text.find("{"), text.find("}")
+    return text[start : end + 1] if 0 <= start < end else None
