@@ -1,8 +1,10 @@
 # Everything runs in .venv, which is made on first use and again whenever pyproject.toml changes.
 # Another interpreter: make test PYTHON=python3.12.  Arguments for pytest: make test ARGS="-k contract".
+# Against another commit: make bench AGAINST=HEAD~5 ARGS="--row append"; ARGS=--help says how long it takes.
 
 PYTHON ?= python3
 ARGS ?=
+AGAINST ?=
 
 venv := .venv
 python := $(venv)/bin/python
@@ -53,15 +55,15 @@ format: $(installed) ## put the code into the house format
 	@$(python) -m ruff format .
 	@$(python) -m ruff check --fix .
 
-bench: $(installed) ## measure the store beside plain redis-py
-	@$(python) -m benchmarks $(ARGS)
+bench: $(installed) ## measure the store beside plain redis-py; AGAINST=COMMIT: beside itself at that commit
+	@$(python) -m $(if $(AGAINST),benchmarks.against $(AGAINST),benchmarks) $(ARGS)
 
-bench-peers: $(installed) ## measure the controllers beside other queues, each in an environment of its own
-	@$(python) -m benchmarks.peers $(ARGS)
+bench-peers: $(installed) ## measure the controllers beside other queues, each in an environment of its own; AGAINST likewise
+	@$(python) -m $(if $(AGAINST),benchmarks.against $(AGAINST) --kind peers,benchmarks.peers) $(ARGS)
 
-bench-live: $(installed) ## measure how live jobs are followed beside a blocking XREAD and other SSE servers
-	@$(python) -m pip install --quiet --disable-pip-version-check -e '.[all,bench]'
-	@$(python) -m benchmarks.live --plots docs $(ARGS)
+bench-live: $(installed) ## measure how live jobs are followed beside a blocking XREAD and other SSE servers; AGAINST likewise
+	@$(if $(AGAINST),true,$(python) -m pip install --quiet --disable-pip-version-check -e '.[all,bench]')
+	@$(python) -m $(if $(AGAINST),benchmarks.against $(AGAINST) --kind live,benchmarks.live --plots docs) $(ARGS)
 
 docs: $(installed) ## write the documents that are made from the code
 	@$(python) -m tests.documents

@@ -27,8 +27,8 @@ class LogWriting:
         """Measure writing as fast as it goes: lines one by one, with and without a secret, and as a pipe gives them."""
         target = Target(500_000) if has_targets else None
         rounds = self._sides.scale.rounds
-        plain, masked = await take_turns(self._line_by_line(()), self._line_by_line(("s3cr3t-token",)), rounds)
-        pieces, _ = await take_turns(self._pieces, self._pieces, max(1, rounds // 3))
+        plain, masked = await take_turns(self.line_by_line(()), self.line_by_line(("s3cr3t-token",)), rounds)
+        pieces, _ = await take_turns(self.pieces, self.pieces, max(1, rounds // 3))
         name = "LogWriter, flat out, lines of 80 bytes"
         return [
             Row(f"{name}, one by one", "lines/s", plain, target=target),
@@ -46,7 +46,9 @@ class LogWriting:
             for pace in self._sides.scale.paces
         ]
 
-    def _line_by_line(self, secrets: Sequence[str]) -> Side:
+    def line_by_line(self, secrets: Sequence[str]) -> Side:
+        """Return a side that writes line after line."""
+
         async def side() -> Lap:
             job_id = await self._sides.new_job()
             with lap_of(len(self._lines)) as lap:
@@ -57,7 +59,8 @@ class LogWriting:
 
         return side
 
-    async def _pieces(self) -> Lap:
+    async def pieces(self) -> Lap:
+        """Write 64 KiB at a time."""
         job_id, raw = await self._sides.new_job(), "".join(self._lines).encode()
         with lap_of(len(self._lines)) as lap:
             async with self._sides.repository.log_writer(job_id) as writer:

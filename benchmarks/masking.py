@@ -5,7 +5,7 @@ import re
 import string
 import time
 import tracemalloc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from benchmarks.results import Row, Target
 from benchmarks.rounds import Lap, Side, lap_of, take_turns
@@ -52,7 +52,7 @@ class Masking:
         """Measure a `LogWriter` with the secrets beside itself without, and how long its calls take."""
         rows = []
         for size in PIECES:
-            with_, without = self._writing(sides, self._prepared, size), self._writing(sides, (), size)
+            with_, without = self.writing(sides, size), self.writing(sides, size, masked=False)
             ours, theirs = await take_turns(with_, without, self._scale.rounds)
             target = Target(0.8) if self._has_targets else None
             what = f"LogWriter with {self._scale.secrets:,} secrets, pieces of {size:,} bytes"
@@ -61,8 +61,8 @@ class Masking:
         calls = await self._longest_calls(sides)
         return [*rows, Row("LogWriter, longest call of write or add_secret", "ms", calls, target=target)]
 
-    async def _alone_row(self, size: int) -> Row:
-        """Measure as a writer does it: it joins pieces, and masks chunks."""
+    def alone(self, size: int) -> Side:
+        """Return a side that masks as a writer does: it joins pieces, and masks chunks."""
 
         async def side() -> Lap:
             masker, joined, length = Masker(self._prepared), list[str](), 0
@@ -77,6 +77,10 @@ class Masking:
                 masker.finish()
             return _megabytes(lap)
 
+        return side
+
+    async def _alone_row(self, size: int) -> Row:
+        side = self.alone(size)
         rates, _ = await take_turns(side, side, self._scale.rounds)
         target = Target(50) if self._has_targets else None
         return Row(f"mask {self._scale.secrets:,} secrets, pieces of {size:,} bytes", "MB/s", rates, target=target)
@@ -142,8 +146,9 @@ class Masking:
         target = Target(20, is_most=True) if self._has_targets else None
         return Row(f"add a secret of {LONGEST // 1000} kB, longest step", "ms", [max(steps)], target=target)
 
-    def _writing(self, sides: Sides, secrets: PreparedSecrets | Sequence[str], size: int) -> Side:
-        raw = self._text.encode()
+    def writing(self, sides: Sides, size: int, *, masked: bool = True) -> Side:
+        """Return a side that writes the text in pieces through a `LogWriter`, with the secrets or without any."""
+        raw, secrets = self._text.encode(), self._prepared if masked else ()
 
         async def side() -> Lap:
             job_id = await sides.new_job()

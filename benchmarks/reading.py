@@ -3,7 +3,7 @@
 from typing import Any
 
 from benchmarks.results import Row, Target
-from benchmarks.rounds import Lap, lap_of, take_turns
+from benchmarks.rounds import Lap, Side, lap_of, take_turns
 from benchmarks.scale import BATCH_EVENTS
 from benchmarks.sides import Sides, stream_of
 from benchmarks.texts import events
@@ -13,15 +13,7 @@ PAGE = 1000
 
 async def reading_rows(sides: Sides) -> list[Row]:
     """Fill a job, then read it from the beginning."""
-    job_id, size = await sides.new_job(), sides.scale.long_job
-    for _ in range(size // BATCH_EVENTS):
-        await sides.repository.add_events(job_id, events(BATCH_EVENTS))
-
-    async def ours() -> Lap:
-        with lap_of(size) as lap:
-            found = await sides.repository.get_events_since(job_id, 0)
-        assert len(found) == size
-        return lap
+    job_id, size = await fill(sides), sides.scale.long_job
 
     async def theirs() -> Lap:
         with lap_of(size) as lap:
@@ -29,8 +21,29 @@ async def reading_rows(sides: Sides) -> list[Row]:
         assert len(found) >= size
         return lap
 
-    rates = await take_turns(ours, theirs, sides.scale.rounds)
+    rates = await take_turns(reading(sides, job_id), theirs, sides.scale.rounds)
     return [Row(f"read {size:,} events", "events/s", rates[0], f"xrange, COUNT {PAGE}", rates[1], Target(0.4))]
+
+
+async def fill(sides: Sides) -> str:
+    """Return the id of a long job."""
+    job_id = await sides.new_job()
+    for _ in range(sides.scale.long_job // BATCH_EVENTS):
+        await sides.repository.add_events(job_id, events(BATCH_EVENTS))
+    return job_id
+
+
+def reading(sides: Sides, job_id: str) -> Side:
+    """Return a side that reads a long job at once."""
+
+    async def side() -> Lap:
+        size = sides.scale.long_job
+        with lap_of(size) as lap:
+            found = await sides.repository.get_events_since(job_id, 0)
+        assert len(found) == size
+        return lap
+
+    return side
 
 
 async def _read_entries(sides: Sides, key: str) -> list[Any]:

@@ -12,6 +12,7 @@ from benchmarks.compression import compression_lines
 from benchmarks.log_writing import LogWriting
 from benchmarks.masking import Masking
 from benchmarks.memory import memory_rows
+from benchmarks.partitions import partition_rows
 from benchmarks.reading import reading_rows
 from benchmarks.results import Report, Section
 from benchmarks.scale import QUICK, Scale
@@ -41,6 +42,7 @@ async def _on_server(binary: Path, file_setting: str, scale: Scale, masking: Mas
             if is_without_file:
                 rows += await reading_rows(sides) + await memory_rows(sides)
                 rows += await verifying_rows(sides, url, has_targets=scale != QUICK)
+                rows += await partition_rows(url, scale)
                 writing = LogWriting(sides)
                 rows += await writing.speed_rows(has_targets=scale != QUICK) + await writing.memory_rows()
                 rows += await masking.writer_rows(sides)

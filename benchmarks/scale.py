@@ -38,6 +38,13 @@ class Scale:
     measured_job: int = 10_000
     #: Jobs of the store that is verified.
     verified_jobs: int = 4_000
+    #: Partitions of the store that is measured beside one of a single partition.
+    partitions: int = 64
+    #: Jobs that are appended to, are listed or run through a controller there, in a lap.
+    partition_jobs: int = 1_000
+    #: Controllers whose commands are counted while there is nothing to do, and for how long.
+    idle_controllers: int = 8
+    idle_seconds: float = 10.0
     #: Lines that a `LogWriter` writes in a lap.
     written_lines: int = 200_000
     #: How many secrets are masked.
@@ -68,6 +75,10 @@ QUICK = Scale(
     long_job=2_000,
     measured_job=1_000,
     verified_jobs=50,
+    partitions=4,
+    partition_jobs=20,
+    idle_controllers=2,
+    idle_seconds=0.5,
     written_lines=2_000,
     secrets=20,
     measured_lines=100,

@@ -23,7 +23,7 @@ def render(report: Report, notes: str = _NOTES) -> str:
 def _lines(report: Report, notes: str) -> Iterator[str]:
     yield from (f"{name}: {value}" for name, value in report.setting.items())
     rows = [_HEADINGS] + [_cells(row) for section in report.sections for row in section.rows]
-    aligned = iter(_align(rows, right=(1, 3, 4, 5)))
+    aligned = iter(align(rows, right=(1, 3, 4, 5)))
     headings = next(aligned)
     for section in report.sections:
         yield ""
@@ -53,9 +53,9 @@ def _cells(row: Row) -> tuple[str, ...]:
     ratios = row.ratios
     return (
         f"  {row.what}",
-        _figure(row.ours, row.unit),
+        figure(row.ours, row.unit),
         row.peer,
-        _figure(row.theirs, row.unit),
+        figure(row.theirs, row.unit),
         f"{median(ratios):.2f}" if ratios else "",
         f"{min(ratios):.2f}..{max(ratios):.2f}" if len(ratios) > 1 else "",
         "" if row.target is None else str(row.target),
@@ -63,7 +63,8 @@ def _cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def _figure(values: Sequence[float], unit: str) -> str:
+def figure(values: Sequence[float], unit: str) -> str:
+    """Return the median of figures with its unit; "" for none."""
     if not values:
         return ""
     value = median(values)
@@ -85,10 +86,11 @@ def _compression(lines: Sequence[Compression]) -> list[str]:
             )
             for line in group
         ]
-    return [f"  {line}" for line in _align(rows, right=(1, 2, 3, 4, 5))]
+    return [f"  {line}" for line in align(rows, right=(1, 2, 3, 4, 5))]
 
 
-def _align(rows: Sequence[Sequence[str]], right: Sequence[int]) -> list[str]:
+def align(rows: Sequence[Sequence[str]], right: Sequence[int]) -> list[str]:
+    """Return rows as lines, their columns below each other; those at the places given end there."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(

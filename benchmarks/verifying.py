@@ -20,11 +20,16 @@ async def verifying_rows(sides: Sides, url: str, *, has_targets: bool) -> list[R
     """Fill a store of its own, then verify it in each round."""
     count = sides.scale.verified_jobs
     async with RedisJobRepository.from_url(url, prefix=PREFIX) as repository:
-        for start in range(0, count, TOGETHER):
-            await asyncio.gather(*(_job(repository, number) for number in range(start, min(start + TOGETHER, count))))
-        laps = [await _verify(repository, count) for _ in range(sides.scale.rounds + 1)]
+        await fill(repository, count)
+        laps = [await verify(repository, count) for _ in range(sides.scale.rounds + 1)]
     rates = [lap.count / lap.seconds for lap in laps[1:]]
     return [Row(f"verify {count:,} small jobs", "jobs/s", rates, target=Target(2000) if has_targets else None)]
+
+
+async def fill(repository: RedisJobRepository, count: int) -> None:
+    """Create small jobs, and end them."""
+    for start in range(0, count, TOGETHER):
+        await asyncio.gather(*(_job(repository, number) for number in range(start, min(start + TOGETHER, count))))
 
 
 async def _job(repository: RedisJobRepository, number: int) -> None:
@@ -34,7 +39,8 @@ async def _job(repository: RedisJobRepository, number: int) -> None:
     await repository.complete_job(job.id, success=True, end_time=utc_now())
 
 
-async def _verify(repository: RedisJobRepository, count: int) -> Lap:
+async def verify(repository: RedisJobRepository, count: int) -> Lap:
+    """Verify the whole store, in which so many jobs are."""
     with lap_of(count) as lap:
         assert await repository.verify() == []
     return lap

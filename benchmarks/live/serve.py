@@ -7,15 +7,17 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from importlib import import_module
 
 import uvicorn
 import uvloop
 from starlette.types import ASGIApp
 
-from benchmarks.live import fastapi_peer, sse_starlette_peer
 from benchmarks.live.processes import read_plan, say
 from ci_eventstore import RedisJobRepository
 from ci_eventstore.web import create_app, this_machine_sees_everything
+
+Open = Callable[[str], AbstractAsyncContextManager[ASGIApp]]
 
 
 @asynccontextmanager
@@ -25,11 +27,16 @@ async def open_ours(url: str) -> AsyncIterator[ASGIApp]:
         yield create_app(repository, authenticate=this_machine_sees_everything)
 
 
+def open_peer(module: str) -> Open:
+    """Return what opens a server of another library, which is imported only then: ours is measured without it, too."""
+    return lambda url: import_module(f"benchmarks.live.{module}").open_app(url)
+
+
 #: Each streams a job's events from the first one on, to the job's end, at `/jobs/<id>/stream?from_beginning=1`.
-SERVERS: dict[str, Callable[[str], AbstractAsyncContextManager[ASGIApp]]] = {
+SERVERS: dict[str, Open] = {
     "ours": open_ours,
-    "sse-starlette": sse_starlette_peer.open_app,
-    "FastAPI": fastapi_peer.open_app,
+    "sse-starlette": open_peer("sse_starlette_peer"),
+    "FastAPI": open_peer("fastapi_peer"),
 }
 
 

@@ -2,10 +2,12 @@
 
 import argparse
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -36,6 +38,16 @@ HEADINGS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A queue, and what its processes run in."""
+
+    peer: str
+    python: Path
+    #: Variables beside those of this process.
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
 def python_of(peer: str) -> Path | None:
     """Return the interpreter of a queue's environment, made if needed; None if the queue can't be installed."""
     python = ENVIRONMENTS / peer / "bin" / "python"
@@ -50,10 +62,12 @@ def python_of(peer: str) -> Path | None:
     return python
 
 
-def play(python: Path, peer: str, role: str, url: str, count: int) -> "subprocess.Popen[str]":
+def play(part: Part, role: str, url: str, count: int) -> "subprocess.Popen[str]":
     """Start a process that plays a role."""
-    command = [str(python), str(HERE / "harness.py"), peer, role, url, str(count)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=HERE)
+    command = [str(part.python), str(HERE / "harness.py"), part.peer, role, url, str(count)]
+    environment = {**os.environ, **part.environment}
+    pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
+    return subprocess.Popen(command, stdout=pipe, stderr=nothing, text=True, cwd=HERE, env=environment)
 
 
 def figures_of(process: "subprocess.Popen[str]") -> dict[str, Any]:
@@ -70,16 +84,16 @@ def server() -> Iterator[str]:
         yield url
 
 
-def measure(python: Path, peer: str, jobs: int, sent: int) -> dict[str, Any]:
+def measure(part: Part, jobs: int, sent: int) -> dict[str, Any]:
     """Measure one queue once."""
     with server() as url:
-        created = figures_of(play(python, peer, "create", url, jobs))
-        drained = figures_of(play(python, peer, "drain", url, jobs))
+        created = figures_of(play(part, "create", url, jobs))
+        drained = figures_of(play(part, "drain", url, jobs))
     with server() as url:
-        listener = play(python, peer, "listen", url, sent)
+        listener = play(part, "listen", url, sent)
         assert listener.stdout is not None
         listener.stdout.readline()
-        figures_of(play(python, peer, "send", url, sent))
+        figures_of(play(part, "send", url, sent))
         waited = figures_of(listener)
     return {**created, **drained, **waited}
 
@@ -97,7 +111,7 @@ def main() -> None:
     for number in range(options.rounds):
         for peer, python in pythons.items():
             print(f"round {number + 1} of {options.rounds}: {peer}", file=sys.stderr)
-            rounds[peer].append(measure(python, peer, options.jobs, options.sent))
+            rounds[peer].append(measure(Part(peer, python), options.jobs, options.sent))
     report(rounds)
 
 

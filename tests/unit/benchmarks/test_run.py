@@ -18,6 +18,13 @@ WITHOUT_FILE = [
     "memory, 80 bytes of text, all",
     "memory, 80 bytes of text, all",
     f"verify {QUICK.verified_jobs} small jobs",
+    f"append to many jobs, {QUICK.partitions} partitions",
+    f"create jobs that wait, {QUICK.partitions} partitions",
+    f"run no-op jobs, {QUICK.partitions} partitions",
+    f"first page of a listing, {QUICK.partitions} partitions",
+    f"verify {QUICK.verified_jobs} small jobs, {QUICK.partitions} partitions",
+    f"idle controller, {QUICK.partitions} partitions",
+    "idle controller, one partition",
 ]
 PACES = ["flat out" if pace.lines_per_second is None else f"{pace.lines_per_second:,} lines/s" for pace in QUICK.paces]
 WRITING = [
