@@ -62,7 +62,7 @@ class Options(TypedDict):
     multiple=True,
     default=("default",),
     show_default=True,
-    help="Take jobs from this queue; may be given several times.",
+    help="Take jobs from this queue. May be repeated.",
 )
 @click.option(
     "--concurrency",
@@ -78,10 +78,10 @@ class Options(TypedDict):
     callback=read_duration,
     default="30s",
     show_default=True,
-    help="A controller that doesn't renew its leases for this long loses its jobs to others.",
+    help="Let others take this controller's jobs if it stops renewing its leases for this long.",
 )
 @click.option(
-    "--time-limit", metavar="TIME", callback=read_duration, help="Stop a command that takes longer; the job fails."
+    "--time-limit", metavar="TIME", callback=read_duration, help="Stop a command that takes longer, and fail its job."
 )
 @click.option(
     "--grace",
@@ -89,16 +89,16 @@ class Options(TypedDict):
     callback=read_duration,
     default="30s",
     show_default=True,
-    help="How long running jobs may go on after a signal to stop.",
+    help="Let running jobs go on for this long after a signal to stop.",
 )
-@click.option("--name", metavar="NAME", help="What the controller is called; by default after its machine and process.")
+@click.option("--name", metavar="NAME", help="The controller's name.  [default: its machine and process]")
 @click.option(
     "--secret-env",
     "secrets",
     metavar="NAME",
     multiple=True,
     callback=read_secrets,
-    help="Store *** for the value of this environment variable, and keep it from commands; may be given several times.",
+    help="Store *** in place of this environment variable's value, and hide it from commands. May be repeated.",
 )
 @click.option(
     "--pass-env",
@@ -106,37 +106,36 @@ class Options(TypedDict):
     metavar="NAME",
     multiple=True,
     callback=check_set,
-    help="Let commands have this variable, though it holds a secret or begins with CI_EVENTSTORE_; may be given "
-    "several times.",
+    help="Pass this variable to commands, although it holds a secret or begins with CI_EVENTSTORE_. May be repeated.",
 )
 @unseen
 @uses_store
 async def controller(repository: RedisJobRepository, **options: Unpack[Options]) -> int:
     """Take jobs from queues and run them, until stopped.
 
-    Each job's command is a process in a new folder, with the job's project unpacked in it, and with this program's
-    environment, but for the variables that begin with CI_EVENTSTORE_ and those of --secret-env; its id is in
-    CI_EVENTSTORE_JOB_ID. What it prints is the job's log. The job is completed with the command's result; it fails if
-    there is no command, its project can't be unpacked, or its time is over, and instead of a sixth attempt.
+    Each job's command runs in a new folder with the job's project unpacked in it. It gets this program's environment,
+    without the variables that begin with CI_EVENTSTORE_ and those of --secret-env; CI_EVENTSTORE_JOB_ID has the job's
+    id. The command's output is the job's log, and its exit code the job's result. A job fails if it has no command, if
+    its project can't be unpacked, if its time is over, and in place of a sixth attempt.
 
-    A job that was cancelled, or lost, or has no time left, has its command stopped, with all that it started in its
-    process group: what is left after 10 seconds is killed. What a command leaves behind is killed as well, once it has
-    printed nothing for 2 seconds, or printed on for 30. So is everything if this program itself is killed; its jobs
-    then go to other controllers when their leases run out.
+    If a job is cancelled or lost, or its time is over, its command and everything in its process group are stopped;
+    processes that are left after 10 seconds are killed. Processes that a command leaves running are killed once they
+    have been silent for 2 seconds, or after 30 seconds. If this program is killed, they all are; other controllers take
+    its jobs when their leases have run out.
 
-    --secret-env masks a secret in the logs and in what this program says, in many spellings (docs/guarantees.md); a
-    line ::add-mask::VALUE that a command prints masks VALUE in the rest of the job's log, and isn't stored itself.
+    --secret-env masks a secret in logs and in this program's own messages, in many spellings (docs/guarantees.md). If a
+    command prints a line ::add-mask::VALUE, VALUE is masked in the rest of the log, and the line itself isn't stored.
 
-    Ctrl-C, SIGTERM and SIGHUP: no more jobs are taken, those that run have the time of --grace, and then go back into
-    their queue. A second signal kills and gives back at once, and ends this program within 5 seconds, whatever the
-    store does; if that doesn't know how a job has ended by then, the exit code is 4, and a file has what isn't stored.
+    At Ctrl-C, SIGTERM or SIGHUP this program takes no more jobs, lets running ones go on for --grace, and then returns
+    them to their queue. A second signal kills and returns them at once; this program then ends within 5 seconds,
+    whatever the store does. If the store didn't learn how a job ended, the exit code is 4, and a file keeps the rest.
 
-    A job that this machine can't run, for want of disk, memory or processes, goes back to its queue, at most ten times;
-    the controller takes no other job for a second, then for longer.
+    A job that this machine can't run for want of disk, memory or processes returns to its queue, at most ten times;
+    this controller takes no other job for a second at first, then for longer.
 
-    A TIME is written as 30s, 15m, 1h or 2d. Commands run with your rights, so whoever may submit jobs has them. They
-    don't see the store's URL and its password, neither in the environment nor in the list of processes, unless you are
-    root. docs/server.md says what controllers for several users need.
+    A TIME is written as 30s, 15m, 1h or 2d. Commands run with your rights, and so do those of everybody who may submit
+    jobs. They don't see the store's URL and password, neither in their environment nor in the list of processes, unless
+    you are root. docs/server.md describes controllers for several users.
     """
     settings = ControllerSettings(
         concurrency=options["concurrency"], lease_seconds=options["lease"], grace_seconds=options["grace"]

@@ -45,7 +45,7 @@ def jobs() -> None:
 @click.option("--user", metavar="USER", help="Only this user's jobs: an id or an email.")
 @click.option("--status", type=click.Choice([status.value for status in JobStatus]), help="Only jobs of this status.")
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Show at most N jobs.")
-@click.option("--before", metavar="JOB", help="Those created before this job: the next page.")
+@click.option("--before", metavar="JOB", help="Only jobs created before this one: the next page.")
 @json_option
 @uses_store
 async def list_jobs(
@@ -53,7 +53,7 @@ async def list_jobs(
 ) -> None:
     """List jobs, the newest first.
 
-    STATUS says where a job stands; RESULT what its command said: a completed job has passed or failed.
+    STATUS is where a job stands in its life, RESULT how its command ended: a completed job has passed or failed.
     """
     user_id = None if user is None else await _owner_id(repository, user)
     before_id = None if before is None else await find_job(repository, before)
@@ -95,9 +95,9 @@ async def show(repository: RedisJobRepository, job: str, as_json: bool) -> None:
 async def cancel(repository: RedisJobRepository, job: str, reason: str | None) -> None:
     """Cancel a job.
 
-    A `ci-eventstore run` or a controller that runs it stops its command; the job of a controller ends when the command
-    has. If the controller gives no sign of life, this waits until its lease has run out, and ends the job itself. A job
-    that is cancelled already stays as it is; one that ended otherwise can't be cancelled.
+    The controller or the `ci-eventstore run` that has the job stops its command; a controller's job ends when its
+    command has ended. If the controller doesn't respond, this waits for its lease to run out, and ends the job itself.
+    Cancelling a cancelled job does nothing; a job that ended otherwise can't be cancelled.
     """
     job_id = await find_job(repository, job)
     lost_jobs = repository.engine.lost_jobs

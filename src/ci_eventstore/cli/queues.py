@@ -21,14 +21,14 @@ CLEAR = "\033[H\033[2J"
 
 
 @click.command(epilog=examples("queues", "queues --watch", "queues --json"))
-@click.option("--watch", is_flag=True, help="Show it again every second, until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Refresh every second, until Ctrl-C.")
 @json_option
 @uses_store
 async def queues(repository: RedisJobRepository, watch: bool, as_json: bool) -> None:
     """Show all queues: how many jobs wait and run, and where.
 
-    OLDEST is how long the first of the waiting jobs has waited. CONTROLLERS are those that have taken a job and not
-    ended since, each with how many jobs it holds; a lost one is shown for an hour.
+    OLDEST is how long the first waiting job has waited. CONTROLLERS lists each controller that has taken a job and not
+    ended since, with the number of jobs that it holds; a lost controller stays listed for an hour.
     """
     if watch and as_json:
         raise click.UsageError("--watch and --json can't be used together")

@@ -11,12 +11,11 @@ from ci_eventstore.repository import RedisJobRepository
 @click.command(epilog=examples("restored"))
 @uses_store
 async def restored(repository: RedisJobRepository) -> None:
-    """Say that the store's data was restored from a backup.
+    """Tell the store that its data was restored from a backup.
 
-    Run it once the server has the older data, before clients come back. The store becomes another incarnation: a client
-    that comes back with a position and the incarnation that it belongs to is told to begin again, even if the log has
-    grown past that position since. After a failover that may have lost writes it does the same. Running it again does
-    no harm: clients begin again once more.
+    Run it when the server has the older data, before clients come back. It gives the store a new incarnation: a client
+    that comes back with a position and an older incarnation begins again, even if the log has grown past that position
+    since. Run it after a failover that may have lost writes, too. Running it twice does no harm: clients begin again.
     """
     incarnation = await repository.restored()
     say(f"the store has the incarnation {incarnation} now: clients that come back with another one begin again")

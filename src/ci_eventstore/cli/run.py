@@ -37,13 +37,15 @@ class Options(TypedDict):
         "run --id build-42 -- sh -c 'make && make install'",
     ),
 )
-@click.option("--name", metavar="TEXT", help="What the job is called.")
+@click.option("--name", metavar="TEXT", help="The job's name, for people.")
 @click.option(
-    "--user", metavar="USER", help="Whose job it is: an id or an email. Without it, no API key sees the job over HTTP."
+    "--user",
+    metavar="USER",
+    help="The user who owns the job: an id or an email. Without an owner, no API key sees the job over HTTP.",
 )
-@click.option("--id", "job_id", metavar="ID", help="The job's id; a random one if it is left out.")
+@click.option("--id", "job_id", metavar="ID", help="The job's id.  [default: a random one]")
 @click.option(
-    "--pty", is_flag=True, help="Run the command on a pseudo-terminal, so that it shows colours and progress."
+    "--pty", is_flag=True, help="Run the command on a pseudo-terminal, so that it prints colours and progress bars."
 )
 @click.option(
     "--secret-env",
@@ -51,7 +53,7 @@ class Options(TypedDict):
     metavar="NAME",
     multiple=True,
     callback=read_secrets,
-    help="Store *** for the value of this environment variable; may be given several times.",
+    help="Store *** in place of this environment variable's value. May be repeated.",
 )
 @click.option(
     "--lease",
@@ -59,37 +61,37 @@ class Options(TypedDict):
     callback=read_duration,
     default="30s",
     show_default=True,
-    help="If this program doesn't renew its lease for this long, its job fails.",
+    help="Fail the job if this program stops renewing its lease for this long.",
 )
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @uses_store
 async def run(repository: RedisJobRepository, **options: Unpack[Options]) -> int:
     """Run a command as a job.
 
-    What it prints goes to standard output and into the job's log, at once, byte for byte; its standard output and
-    error come together, in their order. The job's id is the first thing on standard error.
+    The command's output goes to standard output and into the job's log at once, byte for byte; its standard output and
+    standard error are merged, in order. The first line on standard error is the job's id.
 
-    Exits with the command's own code, 128 + N if signal N killed it, 127 if it wasn't found, 126 if it can't be
-    executed; with 4 if the command succeeded and the store failed.
+    Exits with the command's own code, with 128 + N if signal N killed it, with 127 if it wasn't found, with 126 if it
+    can't be executed; with 4 if the command succeeded but the store failed.
 
-    Ctrl-C, SIGTERM, SIGHUP, and `ci-eventstore jobs cancel` from elsewhere stop the command and all that it started
-    in its process group; what is left after 10 seconds, or at a second Ctrl-C, is killed. The job ends as cancelled,
-    when the command has ended. After a second Ctrl-C this program ends within 5 seconds, whatever the store does.
+    Ctrl-C, SIGTERM, SIGHUP and `ci-eventstore jobs cancel` stop the command and everything in its process group;
+    processes that are left after 10 seconds, or at a second Ctrl-C, are killed. The job then ends as cancelled. After a
+    second Ctrl-C this program ends within 5 seconds, whatever the store does.
 
-    When the command has ended, what it has left behind may still print: that is stored until nothing comes for 2
-    seconds, or 30 are over; then a line in the log says what could still have printed.
+    Processes that the command leaves running may still print. Their output is stored until they have been silent for 2
+    seconds, or for 30 seconds at most; a line in the log then names what could still have printed.
 
-    The job ends with this program: if that is killed, so is the command, and the job fails when the lease has run out
-    and a controller, `serve`, `tail` or `jobs` looks.
+    The job ends with this program. If this program is killed, so is the command, and the job fails as soon as its lease
+    has run out and a controller, `serve`, `tail` or `jobs` notices.
 
-    While the store is away, the command goes on, and its output and its end wait. What the store doesn't take within 10
-    minutes (5 seconds once the command was stopped) is kept in a local file, which a warning names. If the job was
-    ended meanwhile, as its lease had run out, this program says so, and exits with 4 if the command succeeded.
+    If the store is away, the command goes on, and its output waits. Whatever the store doesn't take within 10 minutes
+    (5 seconds once the command was stopped) is kept in a local file, which a warning names. If the job's lease ran out
+    meanwhile and the job was ended, this program says so, and exits with 4 if the command succeeded.
 
-    --secret-env masks a secret in all that is stored: in the log, however the secret is split, in the job's name and in
-    its command; in base64, URLs, JSON and other spellings too, and each line of several. It has four characters or
-    more. A line ::add-mask::VALUE that the command prints masks VALUE from then on, and isn't stored itself.
-    docs/guarantees.md says what is masked. Standard output stays as the command printed it.
+    --secret-env masks a secret in everything that is stored: in the log, however its output is split, in the job's name
+    and in its command; also in base64, URLs, JSON and other spellings, and line by line. A secret has at least four
+    characters. If the command prints a line ::add-mask::VALUE, VALUE is masked from then on, and the line itself isn't
+    stored. docs/guarantees.md lists what is masked. Standard output shows what the command printed, unmasked.
     """
     secrets, job_id, name, user = options["secrets"].texts, options["job_id"], options["name"], options["user"]
     mask = mask_standard_error(secrets)

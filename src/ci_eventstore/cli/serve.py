@@ -125,7 +125,7 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     metavar="NAME",
     multiple=True,
     default=("default",),
-    help="A queue that users may put jobs into; may be given several times; '*': any.  [default: default]",
+    help="A queue that users may submit to. May be repeated; '*' allows any.  [default: default]",
 )
 @click.option(
     "--keep-alive",
@@ -133,13 +133,13 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     type=click.IntRange(min=1),
     default=75,
     show_default=True,
-    help="How long a connection may be idle: longer than a proxy in front keeps it.",
+    help="Keep idle connections open for this long: longer than the proxy in front does.",
 )
 @click.option(
     "--uds",
     metavar="PATH",
     type=click.Path(path_type=Path),
-    help="Listen on this Unix socket instead of an address; whoever may enter its folder may connect.",
+    help="Listen on this Unix socket instead of an address. Everybody who may enter its folder may connect.",
 )
 @click.option(
     "--trusted-proxy",
@@ -147,29 +147,27 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     multiple=True,
     default=("127.0.0.1", "::1"),
     callback=checked_networks,
-    help="A proxy, or a network of some, that is believed who the client is and whether it came by https; may be given "
-    "several times. Whoever uses --uds is believed, too.  [default: 127.0.0.1, ::1]",
+    help="Trust this proxy, or this network of proxies, to name the client and its scheme. May be repeated. Clients of "
+    "--uds are trusted, too.  [default: 127.0.0.1, ::1]",
 )
 @click.option(
     "--cors-origin",
     metavar="ORIGIN",
     multiple=True,
-    help="Another site whose pages may ask with a key, as https://ci.example; may be given several times; '*': any.",
+    help="Let pages of this site send requests with a key: https://ci.example. May be repeated; '*' allows any.",
 )
-@click.option(
-    "--access-log", is_flag=True, help="Write a line of JSON to standard output for each request, when it has ended."
-)
+@click.option("--access-log", is_flag=True, help="Print a line of JSON for each request when it has ended.")
 @partial(uses_store_on, loop_factory=new_event_loop)
 async def serve(repository: RedisJobRepository, **options: Unpack[Options]) -> None:
     """Serve jobs over HTTP.
 
-    Users send their API keys (`key create`); browsers log in with one. A user sees their own jobs; jobs without a user
-    are seen by nobody. With --no-auth there are no users: everybody on this machine sees all jobs, and can run commands
-    if there is a controller; pages of other sites that are open in your browser can't.
+    Users authenticate with API keys (`key create`); browsers log in with one. Users see their own jobs; nobody sees
+    jobs without an owner. With --no-auth there are no users: everybody on this machine sees all jobs, and can run
+    commands if there is a controller. Pages of other sites that are open in your browser can't.
 
     At Ctrl-C and SIGTERM live streams end; their clients reconnect to the next server and lose nothing.
 
-    TLS is left to a proxy in front, such as nginx (docs/server.md).
+    For TLS, put a proxy such as nginx in front (docs/server.md).
     """
     try:
         from ci_eventstore.web import WebSettings, create_app, this_machine_sees_everything

@@ -87,7 +87,7 @@ _url_option = click.option(
     metavar="URL",
     expose_value=False,
     callback=_keep,
-    help="Where the store is: embedded://PATH, redis://, rediss://, valkey://, valkeys:// or unix://PATH.  "
+    help="The store's address: embedded://PATH, redis://, rediss://, valkey://, valkeys:// or unix://PATH.  "
     "[env: CI_EVENTSTORE_URL; default: embedded, in ~/.local/share/ci-eventstore]",
 )
 _url_file_option = click.option(
@@ -95,14 +95,14 @@ _url_file_option = click.option(
     metavar="FILE",
     expose_value=False,
     callback=_keep,
-    help="Read the URL from this file, so that it isn't seen in the list of processes.  [env: CI_EVENTSTORE_URL_FILE]",
+    help="Read the URL from this file, which keeps it out of the list of processes.  [env: CI_EVENTSTORE_URL_FILE]",
 )
 _prefix_option = click.option(
     "--prefix",
     metavar="NAME",
     expose_value=False,
     callback=_keep,
-    help="Which of the stores on that server.  [env: CI_EVENTSTORE_PREFIX; default: ci]",
+    help="The name of the store on that server.  [env: CI_EVENTSTORE_PREFIX; default: ci]",
 )
 
 

@@ -40,37 +40,41 @@ class Options(TypedDict):
         "submit --zip project.zip -- sh -c 'make && make install'",
     ),
 )
+@click.option("--queue", metavar="NAME", default="default", show_default=True, help="The queue that takes the job.")
+@click.option("--name", metavar="TEXT", help="The job's name, for people.")
 @click.option(
-    "--queue", metavar="NAME", default="default", show_default=True, help="The queue, whose controllers run the job."
+    "--user",
+    metavar="USER",
+    help="The user who owns the job: an id or an email. Without an owner, no API key sees the job over HTTP.",
 )
-@click.option("--name", metavar="TEXT", help="What the job is called.")
-@click.option(
-    "--user", metavar="USER", help="Whose job it is: an id or an email. Without it, no API key sees the job over HTTP."
-)
-@click.option("--id", "job_id", metavar="ID", help="The job's id; a random one if it is left out.")
+@click.option("--id", "job_id", metavar="ID", help="The job's id.  [default: a random one]")
 @click.option(
     "--dir",
     "folder",
     metavar="DIR",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Pack this folder; the command is run in a copy of it.",
+    help="Pack this folder, and run the command in a copy of it.",
 )
 @click.option(
-    "--zip", "zip_file", metavar="FILE", type=click.Path(path_type=Path), help="Use this zip file in the same way."
+    "--zip",
+    "zip_file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Run the command in a copy of this zip file's content.",
 )
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @uses_store
 async def submit(repository: RedisJobRepository, **options: Unpack[Options]) -> None:
     """Put a job into a queue, and print its id.
 
-    Controllers take the jobs of a queue: each user's in the order in which they were submitted, users in turn.
+    Users take turns; each user's jobs run in the order in which they were submitted.
 
-    With --dir, the folder's files are packed into a zip file in ~/.local/share/ci-eventstore/files ($XDG_DATA_HOME);
-    with --zip, yours is used. Controllers read it where it is, when the job begins, so it has to stay, and on several
-    machines to be in the same place; nothing removes it. Files stay executable. Links to files inside of the folder
-    become files; other links are refused.
+    --dir packs the folder's files into a zip file in ~/.local/share/ci-eventstore/files ($XDG_DATA_HOME); --zip uses a
+    zip file of yours. A controller reads the file at that path when the job begins, so the file must stay, and must be
+    at the same path on every machine that has a controller. Nothing removes it. Executable files stay executable. Links
+    to files inside the folder become files; other links are refused.
 
-    Neither the command nor the name are secret; a controller's --secret-env masks what the command prints.
+    The command and the name aren't secret. A controller's --secret-env masks what the command prints.
     """
     if options["folder"] is not None and options["zip_file"] is not None:
         raise click.UsageError("--dir and --zip can't be used together")

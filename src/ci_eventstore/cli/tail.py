@@ -37,21 +37,22 @@ NOTES: Mapping[str, str] = {
 @click.option(
     "--incarnation",
     metavar="TEXT",
-    help="What event N belongs to, as `jobs show --json` says: if the store has lost it since, the log begins again.",
+    help="The incarnation that event N belongs to, from `jobs show --json`. If the store has lost it since, print the "
+    "log from its beginning.",
 )
-@click.option("--no-follow", is_flag=True, help="Print what is there, and end.")
-@click.option("--timestamps", is_flag=True, help="Begin each line with the time at which it was printed.")
+@click.option("--no-follow", is_flag=True, help="Print the log as it is now, and exit.")
+@click.option("--timestamps", is_flag=True, help="Prefix each line with the time at which it was printed.")
 @uses_store
 async def tail(
     repository: RedisJobRepository, job: str, after: int, incarnation: str | None, no_follow: bool, timestamps: bool
 ) -> int:
     """Print a job's log, and follow it until the job ends.
 
-    The bytes are those that the command printed. Exits with 0 if the job passed, or hasn't ended (--no-follow); with 1
+    Prints the bytes that the command printed. Exits with 0 if the job passed, or hasn't ended yet (--no-follow); with 1
     if it failed or was cancelled.
 
-    A log keeps its beginning and its end (CI_EVENTSTORE_MAX_HEAD_BYTES). While a job runs whose log is longer, the end
-    changes: it is shown with --no-follow, after a line that says that it is provisional.
+    Of a log that is longer than CI_EVENTSTORE_MAX_HEAD_BYTES, the beginning and the end are kept. While such a job
+    runs, its end keeps changing: --no-follow prints it after a line that says that it is provisional.
     """
     job_id = await find_job(repository, job)
     terminal = StandardOutput()
