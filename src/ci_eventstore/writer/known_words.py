@@ -8,40 +8,45 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
-#: What `memoryview` and numpy call words, by their length in bytes, and what they are multiplied by for two hashes.
+#: What `memoryview` and numpy call words, by their length in bytes, and what they are multiplied by for a hash.
 _FORMATS: dict[int, tuple[Any, str]] = {8: ("Q", "uint64"), 4: ("I", "uint32")}
-_MULTIPLIERS = {8: (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F), 4: (0x9E3779B1, 0x85EBCA77)}
+_MULTIPLIERS = {8: 0x9E3779B97F4A7C15, 4: 0x9E3779B1}
 #: In a text of fewer words than this, numpy isn't quicker.
 _FEW_WORDS = 256
-#: The table has at least so many bits in its index, and so many places for each word.
+#: The table has at least 2 ** 16 places, and four to eight for each word: it should fit into a CPU's cache.
 _LEAST_BITS = 16
-_PLACES = 16
+_PLACES = 4
 
 
 class KnownWords:
-    """A set of words, and a table of those hashes that they have."""
+    """A set of words, and a table that knows nearly all others for unknown.
+
+    The upper bits of a word's hash are its place in the table, where all of its print, 16 other bits, are set.
+    """
 
     def __init__(self, width: int) -> None:
         """Know words of 4 or of 8 bytes."""
         self._width = width
-        self._known: set[int] = set()
-        #: Words that aren't in the table yet.
-        self._fresh: list[int] = []
+        #: A dict, since the garbage collector leaves one of numbers alone, but would look at each number of a set.
+        self._known: dict[int, None] = {}
+        #: The same, one after the other, and how many bytes of them are in the table.
+        self._words = bytearray()
+        self._in_table = 0
         self._table: Any = None
         self._bits = 0
 
     def add(self, text: bytes) -> None:
         """Know all words of a text."""
         words = self._words_of(text)
-        self._known.update(words)
-        self._fresh += words
+        self._known.update(dict.fromkeys(words))
+        self._words += words.cast("B")
 
     def places_in(self, text: bytes) -> list[int]:
         """Return where in a text known words stand, in order."""
         width, known, words = self._width, self._known, self._words_of(text)
         if len(words) >= _FEW_WORDS and (numpy := load_numpy()) is not None:
             return [number * width for number, word in self._candidates(numpy, words) if word in known]
-        if known.isdisjoint(words):
+        if known.keys().isdisjoint(words):
             return []
         return [number * width for number, word in enumerate(words) if word in known]
 
@@ -50,29 +55,35 @@ class KnownWords:
         return whole.cast(_FORMATS[self._width][0])
 
     def _candidates(self, numpy: Any, words: memoryview) -> Iterable[tuple[int, int]]:
-        """Return the numbers of words both of whose hashes are known, and the words."""
-        if self._fresh:
+        """Return the numbers of words whose print is in the table, and the words."""
+        if self._in_table < len(self._words):
             self._renew_table(numpy)
         values = numpy.frombuffer(words, dtype=_FORMATS[self._width][1])
-        first, second = _MULTIPLIERS[self._width]
-        found = numpy.flatnonzero(self._table.take(self._hashes(values, first)))
-        found = found[self._table.take(self._hashes(values.take(found), second))]
+        places, prints = self._hashes(values)
+        there = self._table.take(places)
+        there &= prints
+        found = numpy.flatnonzero(there == prints)
         return zip(found.tolist(), values.take(found).tolist(), strict=True)
 
     def _renew_table(self, numpy: Any) -> None:
         bits = max(_LEAST_BITS, (len(self._known) * _PLACES).bit_length())
         if bits > self._bits:
-            self._bits, self._table, self._fresh = bits, numpy.zeros(1 << bits, dtype=numpy.bool_), list(self._known)
-        values = numpy.array(self._fresh, dtype=_FORMATS[self._width][1])
-        for multiplier in _MULTIPLIERS[self._width]:
-            self._table[self._hashes(values, multiplier)] = True
-        self._fresh = []
+            self._bits, self._table, self._in_table = bits, numpy.zeros(1 << bits, dtype="uint16"), 0
+        fresh = numpy.frombuffer(bytes(self._words[self._in_table :]), dtype=_FORMATS[self._width][1])
+        self._in_table = len(self._words)
+        places, prints = self._hashes(fresh)
+        while places.size:
+            # Of words with the same place, one is set each time.
+            self._table[places] |= prints
+            is_missing = self._table.take(places) & prints != prints
+            places, prints = places[is_missing], prints[is_missing]
 
-    def _hashes(self, values: Any, multiplier: int) -> Any:
-        """Return the upper bits of the products, which depend on all bits of the words."""
-        hashes = values * values.dtype.type(multiplier)
+    def _hashes(self, values: Any) -> tuple[Any, Any]:
+        """Return the words' places in the table, and their prints, which are never 0."""
+        hashes = values * values.dtype.type(_MULTIPLIERS[self._width])
+        prints = hashes.view("uint16")[self._width // 4 - 1 :: self._width // 2] | 1
         hashes >>= values.dtype.type(8 * self._width - self._bits)
-        return hashes.view(f"int{8 * self._width}")
+        return hashes.view(f"int{8 * self._width}"), prints
 
 
 @cache

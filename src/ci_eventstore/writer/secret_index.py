@@ -13,8 +13,6 @@ _LONGEST_PERIOD = 512
 _SHORTEST_RUN = 64
 #: So many bytes that come again are taken for the beginning of a run.
 _ALIKE_BYTES = 16
-#: The URL-safe base64 alphabet is taken for the ordinary one, so that a spelling stands for both.
-_SAME = bytes.maketrans(b"-_", b"+/")
 
 Span = tuple[int, int]
 Starts = Callable[[int], int | None]
@@ -33,7 +31,7 @@ class SecretIndex:
 
     def add(self, spelling: bytes) -> None:
         """Let a spelling be found, of one byte or more."""
-        same = spelling.translate(_SAME)
+        same = _same(spelling)
         last = max(0, len(same) - PART_BYTES)
         for start in (*range(0, last, PART_BYTES - 1), last):
             part = same[start : start + PART_BYTES]
@@ -44,21 +42,21 @@ class SecretIndex:
 
         Spans that begin there or later may be missing.
         """
-        same, spans = text.translate(_SAME), list[Span]()
+        same, spans = _same(text), list[Span]()
         pending = [tier.find(same, spans, goes_on=goes_on) for tier in self._tiers if tier]
         return spans, min(pending, default=len(text)) if goes_on else len(text)
 
 
 class _Tier:
-    """Spellings of certain lengths, in lists by the bytes they begin with."""
+    """Spellings of certain lengths, by the bytes they begin with."""
 
     #: Of the spellings.
     shortest: int
 
     def __init__(self, width: int) -> None:
         self._width = width
-        #: A list is sorted.
-        self._spellings: dict[bytes, list[bytes]] = {}
+        #: Sorted. The garbage collector looks at a tuple of bytes once, but at a list each time: 10 ms for 50,000.
+        self._spellings: dict[bytes, tuple[bytes, ...]] = {}
         self._beginnings: list[bytes] | None = None
 
     def __bool__(self) -> bool:
@@ -66,11 +64,12 @@ class _Tier:
 
     def add(self, spelling: bytes) -> bool:
         """Let a spelling be found; return whether it is a new one."""
-        known = self._spellings.setdefault(spelling[: self._width], [])
+        head = spelling[: self._width]
+        known = self._spellings.get(head, ())
         place = bisect_left(known, spelling)
-        if known[place : place + 1] == [spelling]:
+        if known[place : place + 1] == (spelling,):
             return False
-        known.insert(place, spelling)
+        self._spellings[head] = (*known[:place], spelling, *known[place:])
         self._beginnings = None
         return True
 
@@ -220,7 +219,13 @@ class _Short(_Tier):
         return next_start
 
 
-def _expression(spellings: dict[bytes, list[bytes]]) -> re.Pattern[bytes]:
+def _same(text: bytes) -> bytes:
+    """Return a text with the ordinary base64 alphabet for the URL-safe one, so that a spelling stands for both."""
+    # Half the time of `translate`: these are rare.
+    return text.replace(b"-", b"+").replace(b"_", b"/")
+
+
+def _expression(spellings: dict[bytes, tuple[bytes, ...]]) -> re.Pattern[bytes]:
     """Return what matches the first byte wherever a spelling begins."""
     alternatives = (
         re.escape(head) + b"(?=" + b"|".join(re.escape(spelling[len(head) :]) for spelling in known) + b")"

@@ -185,11 +185,13 @@ def _wrapped_base64(raw: bytes) -> Iterator[bytes]:
 
 def _url(raw: bytes, *, is_long: bool) -> Iterator[bytes]:
     """Yield a secret with all but letters, digits and `-._~` as %XX, and what other encoders make of it."""
-    special = sorted(set(raw.translate(None, _UNRESERVED)))
+    special = set(raw.translate(None, _UNRESERVED))
     if not special:
         return
-    escapes = [b"%%%02X" % byte if byte in special else bytes([byte]) for byte in range(256)]
-    spelled = b"".join(map(escapes.__getitem__, raw))
+    # Half the time of a look at each byte, in a long text.
+    spelled = raw.replace(b"%", b"%25")
+    for byte in special - {ord("%")}:
+        spelled = spelled.replace(bytes([byte]), b"%%%02X" % byte)
     for kept in (b"", *_KEPT_IN_URLS[: 1 if is_long else None]):
         variant = spelled
         for byte in kept:
