@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 
 from ci_common.models import JobEvent
 from ci_eventstore.events.codec import encode, encode_event
-from ci_eventstore.events.records import Record
-from ci_eventstore.jobs.evolve import log_text, text_size
+from ci_eventstore.events.records import Record, log_text, text_size
 
 #: One script call takes at most so many log events, and so many bytes of their text unless one event alone has more.
 BATCH_EVENTS = 1000

@@ -8,8 +8,7 @@ stream: an index is right if each of its entries is, and if none lies too far fr
 from collections.abc import Iterable
 
 from ci_common.models import JobEvent
-from ci_eventstore.events.records import Record
-from ci_eventstore.jobs.evolve import log_text, text_size
+from ci_eventstore.events.records import Record, log_text, text_size
 
 INDEX_EVENTS = 1000
 INDEX_BYTES = 1024 * 1024

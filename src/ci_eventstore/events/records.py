@@ -69,3 +69,13 @@ class Place(NamedTuple):
         """Read a stream id."""
         position, part = stream_id.split(b"-")
         return cls(int(position), int(part))
+
+
+def log_text(record: Record) -> str:
+    """Return what a record adds to the job's log."""
+    return (record.data or "") if isinstance(record, JobEvent) and record.type == "log" else ""
+
+
+def text_size(text: str) -> tuple[int, int]:
+    """Return how many UTF-8 bytes and how many lines a text has."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogateescape")), text.count("\n")

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from ci_common.models import JobEvent, JobStatus, Outcome
 from ci_common.transitions import ENDED
-from ci_eventstore.events.records import Fact, FactType, Record
+from ci_eventstore.events.records import Fact, FactType, Record, log_text, text_size
 from ci_eventstore.jobs.state import JobState
 
 #: What a job has no more that no controller has.
@@ -38,16 +38,6 @@ def evolve_all(state: JobState | None, records: Iterable[Record]) -> JobState:
 
 def _is_log(record: Record) -> bool:
     return record.type == "log"
-
-
-def log_text(record: Record) -> str:
-    """Return what a record adds to the job's log."""
-    return (record.data or "") if isinstance(record, JobEvent) and record.type == "log" else ""
-
-
-def text_size(text: str) -> tuple[int, int]:
-    """Return how many UTF-8 bytes and how many lines a text has."""
-    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogateescape")), text.count("\n")
 
 
 def _count(state: JobState, events: Iterable[JobEvent]) -> JobState:

@@ -6,7 +6,7 @@ from typing import Any
 
 from ci_common.models import JobEvent, to_rfc3339
 from ci_eventstore.events.reader import Milestone
-from ci_eventstore.jobs.evolve import log_text, text_size
+from ci_eventstore.events.records import log_text, text_size
 from ci_eventstore.web.sse import readable
 
 

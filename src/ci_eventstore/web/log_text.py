@@ -7,8 +7,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from ci_common.models import JobEvent
 from ci_eventstore.events.log_lines import TimestampedLines, log_bytes
 from ci_eventstore.events.reader import EventReader, Extent, Milestone, next_page_entries
+from ci_eventstore.events.records import log_text, text_size
 from ci_eventstore.events.ring import Ring
-from ci_eventstore.jobs.evolve import log_text, text_size
 from ci_eventstore.jobs.state import JobState
 from ci_eventstore.keys import JobKeys
 
