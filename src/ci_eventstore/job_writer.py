@@ -54,7 +54,8 @@ class JobWriter:
         if accepted and all(event.type == "log" for event in accepted):
             jobs = engines.current.jobs
             jobs.log_times.note_events(self._job_id, accepted)
-            await jobs.flusher.append(self._job_id, encode_batches(accepted), self._claim)
+            for batch in encode_batches(accepted):
+                await jobs.flusher.lane(self._job_id, self._claim).put(batch)
         else:
             await self.execute(AppendEvents(tuple(accepted)))
 

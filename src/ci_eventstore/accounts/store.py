@@ -1,7 +1,6 @@
 """Users and API keys, as records on one server: the account half of `RedisJobRepository`."""
 
 import logging
-import secrets
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -39,6 +38,7 @@ from ci_eventstore.connection.replies import WRONG_TYPE, as_bytes, as_texts
 from ci_eventstore.connection.replies import as_text as to_text
 from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.errors import StoreFormatError
+from ci_eventstore.events.caller import new_token
 from ci_eventstore.keys import Keys
 
 logger = logging.getLogger("ci_eventstore.accounts")
@@ -163,7 +163,7 @@ async def create_record(
 ) -> bytes:
     """Store a record as `create_record.lua` says, and return its answer."""
     pairs = [text for pair in fields.items() for text in pair]
-    reply: bytes = await nodes.run(CREATE_RECORD, keys, [secrets.token_hex(8), record_id, unique, *pairs])
+    reply: bytes = await nodes.run(CREATE_RECORD, keys, [new_token(), record_id, unique, *pairs])
     return reply
 
 

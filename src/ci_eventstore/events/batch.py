@@ -21,10 +21,6 @@ class Batch:
     bytes: int = 0
     lines: int = 0
 
-    def has_room_for(self, other: "Batch") -> bool:
-        """Tell whether both fit into one script call."""
-        return len(self.payloads) + len(other.payloads) <= BATCH_EVENTS and self.bytes + other.bytes <= BATCH_BYTES
-
     def extend(self, other: "Batch") -> None:
         """Put another batch's log events behind this one's."""
         self.payloads += other.payloads

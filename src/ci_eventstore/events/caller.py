@@ -32,6 +32,11 @@ class Call(NamedTuple):
     #: Tokens and numbers of acknowledged calls that this one comes after, but for that of its own token.
     after: tuple[tuple[str, int], ...] = ()
 
+    @property
+    def name(self) -> str:
+        """Both as one text, for scripts that keep one call of each of their callers."""
+        return f"{self.token}-{self.number}"
+
 
 def as_argument(calls: Iterable[tuple[str, int]]) -> str:
     """Return calls as scripts read them."""
@@ -95,7 +100,25 @@ def _drop(calls: dict[str, tuple[int, float]], dropped: Iterable[tuple[str, int]
 
 
 class Caller:
-    """One writer of one job, which makes one call after the other.
+    """Whoever makes one call after the other: each has a token and a number, so that a repeated one is known.
+
+    The token lasts as long as the caller, for the server keeps the last number, and what that was answered.
+    """
+
+    __slots__ = ("number", "token")
+
+    def __init__(self) -> None:
+        self.token = new_token()
+        self.number = 0
+
+    def next_call(self) -> Call:
+        """Return the next call."""
+        self.number += 1
+        return Call(self.token, self.number)
+
+
+class JobCaller(Caller):
+    """One writer of one job.
 
     Ask for the next call, make it, as often as it takes, and say what became of it: `note_done`, `note_error`, or
     `note_unmade` if the store can't know of it. A token lasts as long as its calls succeed; after anything else the
@@ -109,8 +132,6 @@ class Caller:
         "_job_id",
         "_last",
         "_ledger",
-        "_number",
-        "_token",
         "_unknown",
         "used_at",
     )
@@ -120,8 +141,8 @@ class Caller:
         self._ledger = ledger
         self._clock = clock
         #: "" until the next call.
-        self._token = ""
-        self._number = 0
+        self.token = ""
+        self.number = 0
         #: Token and number of this writer's last acknowledged call.
         self._last: tuple[str, int] | None = None
         self._unknown: tuple[str, ...] = ()
@@ -132,7 +153,7 @@ class Caller:
     @property
     def is_new(self) -> bool:
         """Whether it has nothing to remember."""
-        return not (self._token or self._unknown or self._last)
+        return not (self.token or self._unknown or self._last)
 
     @property
     def has_unknown(self) -> bool:
@@ -141,21 +162,21 @@ class Caller:
 
     def begin(self) -> None:
         """Come after nothing: the job is created, perhaps after the store has lost one of that id."""
-        self._token, self._last = "", None
+        self.token, self._last = "", None
         self._ledger.close(self._job_id)
 
     def next_call(self) -> Call:
         """Return the next call, under a new token if the old one was long unused."""
         self.used_at = now = self._clock()
         if now - self._acknowledged_at > TOKEN_SECONDS:
-            self._token, self._last = "", None
-        if not self._token:
-            self._token, self._number = new_token(), 0
-        self._number += 1
-        before = self._ledger.last(self._job_id, now, self._token)
-        if self._last is not None and self._last[0] != self._token and self._last not in before:
+            self.token, self._last = "", None
+        if not self.token:
+            self.token, self.number = new_token(), 0
+        self.number += 1
+        before = self._ledger.last(self._job_id, now, self.token)
+        if self._last is not None and self._last[0] != self.token and self._last not in before:
             before.append(self._last)
-        return Call(self._token, self._number, self._unknown, tuple(before))
+        return Call(self.token, self.number, self._unknown, tuple(before))
 
     def last_call(self) -> tuple[str, int] | None:
         """Return token and number of this writer's last acknowledged call, None if the store may have let it go."""
@@ -169,11 +190,11 @@ class Caller:
 
     def note_unmade(self) -> None:
         """Begin anew after a call that the store knows nothing of."""
-        self._token = ""
+        self.token = ""
 
     def note_error(self, call: Call, error: BaseException) -> None:
         """Begin anew after a call that failed; remember it if it may still take effect."""
-        self._token = ""
+        self.token = ""
         if isinstance(error, AcknowledgedEventsLostError):
             self._forget(call.after)
         elif isinstance(error, OutcomeUnknownError | asyncio.CancelledError):
@@ -181,8 +202,8 @@ class Caller:
 
     def note_unknown(self) -> None:
         """Begin anew after a call of which nobody will hear, should there be one on its way."""
-        if self._token:
-            self._token, self._unknown = "", (*self._unknown, self._token)
+        if self.token:
+            self.token, self._unknown = "", (*self._unknown, self.token)
 
     def _forget(self, calls: tuple[tuple[str, int], ...]) -> None:
         """Come no longer after these calls, nor after this writer's last one."""

@@ -1,14 +1,11 @@
-"""Group commit: while one call of a job is on its way, what follows waits in order and goes out together."""
+"""The writes of a process to its jobs: each job's one after the other, those that wait together."""
 
-import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-from ci_eventstore.events.batch import Batch
-from ci_eventstore.events.caller import TOKEN_SECONDS, Call, Caller, Ledger, seconds_since_start
+from ci_eventstore.events.batch import BATCH_BYTES, BATCH_EVENTS, Batch
+from ci_eventstore.events.caller import TOKEN_SECONDS, Call, JobCaller, Ledger, seconds_since_start
+from ci_eventstore.events.gathering import Gathering
 
 #: How many jobs' lanes are kept before those that are idle are let go.
 LANES_KEPT = 1000
@@ -19,40 +16,61 @@ SendEvents = Callable[[str, Batch, Call, str], Awaitable[object]]
 LaneCommand = Callable[[Call], Awaitable[bool]]
 
 
-@dataclass(eq=False, slots=True)
-class _Waiting:
-    done: asyncio.Future[None]
-    work: Batch | LaneCommand
+class Lane(Gathering[Batch | LaneCommand, None]):
+    """The writes of one job under one claim: appends, of which many go out together, and commands.
 
+    A command that is cancelled on its way may still take effect, but not after a later write that succeeds.
+    """
 
-@dataclass(eq=False, slots=True)
-class _Lane:
-    """The writes of one job under one claim, one after the other."""
+    __slots__ = ("_send_events", "caller", "claim", "job_id")
 
-    job_id: str
-    claim: str
-    caller: Caller
-    waiting: deque[_Waiting] = field(default_factory=deque)
-    sender: asyncio.Task[None] | None = None
-    #: Whether a caller's own task runs a command.
-    is_held: bool = False
+    def __init__(self, job_id: str, claim: str, caller: JobCaller, send_events: SendEvents) -> None:
+        super().__init__()
+        self.job_id = job_id
+        self.claim = claim
+        self.caller = caller
+        self._send_events = send_events
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether something waits or is on its way."""
-        return self.sender is not None or self.is_held
-
-    def take_batch(self) -> tuple[Batch, list[asyncio.Future[None]]]:
-        """Take the appends at the head that go out together, without the cancelled ones, and who waits for them."""
-        batch, waiters = Batch(), list[asyncio.Future[None]]()
-        while self.waiting and isinstance(work := self.waiting[0].work, Batch):
-            if waiters and not batch.has_room_for(work):
-                break
-            done = self.waiting.popleft().done
+    def count_together(self) -> int:
+        """Return 1 for a command, else how many appends one script call takes."""
+        count = events = size = 0
+        for work, done in self.waiting:
+            if not isinstance(work, Batch):
+                return count or 1
             if not done.done():
-                batch.extend(work)
-                waiters.append(done)
-        return batch, waiters
+                events, size = events + len(work.payloads), size + work.bytes
+                if count and (events > BATCH_EVENTS or size > BATCH_BYTES):
+                    break
+            count += 1
+        return count
+
+    async def send(self, items: Sequence[Batch | LaneCommand]) -> Sequence[None]:
+        """Make the next call: run a command, or append all batches."""
+        caller, work = self.caller, items[0]
+        call = caller.next_call()
+        try:
+            if isinstance(work, Batch):
+                batch = work if len(items) == 1 else _joined(items)
+                await self._send_events(self.job_id, batch, call, self.claim)
+                is_known = True
+            else:
+                is_known = await work(call)
+        except BaseException as error:
+            caller.note_error(call, error)
+            raise
+        if is_known:
+            caller.note_done(call)
+        else:
+            caller.note_unmade()
+        return [None] * len(items)
+
+
+def _joined(batches: Iterable[Batch | LaneCommand]) -> Batch:
+    all_of_them = Batch()
+    for batch in batches:
+        if isinstance(batch, Batch):
+            all_of_them.extend(batch)
+    return all_of_them
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,61 +79,33 @@ class Callers:
 
     ledger: Ledger
     #: By job and claim, those whose last call may still take effect.
-    unsure: Mapping[tuple[str, str], Caller]
+    unsure: Mapping[tuple[str, str], JobCaller]
 
 
 class Flusher:
-    """Sends the writes of all jobs, each job's in the order in which they were given."""
+    """The lanes of all jobs that this process writes to."""
 
     def __init__(self, send_events: SendEvents, ledger: Ledger, before: Callers | None = None) -> None:
         """Go on as the callers of an event loop that has ended, if they are given."""
         self._send_events = send_events
         self._ledger = ledger
-        unsure = before.unsure if before else {}
-        self._lanes = {(job_id, claim): _Lane(job_id, claim, caller) for (job_id, claim), caller in unsure.items()}
+        self._lanes: dict[tuple[str, str], Lane] = {}
         self._lanes_kept = 0
-        self._senders: set[asyncio.Task[None]] = set()
-        #: How many commands run in their callers' tasks, and who waits for their end.
-        self._held = 0
-        self._drained: asyncio.Future[None] | None = None
+        for (job_id, claim), caller in (before.unsure if before else {}).items():
+            self._lanes[job_id, claim] = Lane(job_id, claim, caller, send_events)
 
-    async def append(self, job_id: str, batches: Iterable[Batch], claim: str = "") -> None:
-        """Append events behind what waits already, a batch after the other, and return when they are stored.
-
-        Cancelling takes out what hasn't left yet.
-        """
-        for batch in batches:
-            await self._enqueue(self._lane(job_id, claim), batch)
+    def lane(self, job_id: str, claim: str = "") -> Lane:
+        """Return the lane of a job under a claim: it is to be given something before anything else is awaited."""
+        return self._lanes.get((job_id, claim)) or self._new_lane(job_id, claim)
 
     async def create(self, job_id: str, command: LaneCommand) -> None:
-        """Run the command that creates a job, behind what waits already; its call comes after nothing."""
-        lane = self._lane(job_id, "")
+        """Run the command that creates a job, after what waits already; its call comes after nothing."""
+        lane = self.lane(job_id)
         lane.caller.begin()
-        await self.execute(job_id, command)
+        await lane.do(command)
         if lane.caller.is_new and not lane.is_busy:
             # Most jobs that were created here are never written to from here.
             self._lanes.pop((job_id, ""), None)
-
-    async def execute(self, job_id: str, command: LaneCommand, claim: str = "") -> None:
-        """Run a command behind what waits already.
-
-        One that is cancelled on its way may still take effect, but not behind a later write that succeeds.
-        """
-        lane = self._lane(job_id, claim)
-        if lane.is_busy:
-            await self._enqueue(lane, command)
-            return
-        # Nothing waits, as for most commands: a task of the lane's own would cost a tenth of a creation.
-        lane.is_held, self._held = True, self._held + 1
-        try:
-            await _call(lane.caller, command)
-        finally:
-            lane.is_held, self._held = False, self._held - 1
-            if lane.waiting:
-                self._start(lane)
-            if not self._held and self._drained is not None:
-                self._drained.set_result(None)
-                self._drained = None
 
     def callers(self) -> Callers:
         """Return who has made calls, for another flusher to go on after them."""
@@ -131,28 +121,11 @@ class Flusher:
 
     async def drain(self) -> None:
         """Wait until everything that waits has been sent."""
-        while self._senders or self._held:
-            if self._held:
-                self._drained = self._drained or asyncio.get_running_loop().create_future()
-                await asyncio.shield(self._drained)
-            if self._senders:
-                await asyncio.wait(self._senders)
+        while busy := [lane for lane in self._lanes.values() if lane.is_busy]:
+            for lane in busy:
+                await lane.drain()
 
-    def _enqueue(self, lane: _Lane, work: Batch | LaneCommand) -> asyncio.Future[None]:
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        lane.waiting.append(_Waiting(done, work))
-        if not lane.is_busy:
-            self._start(lane)
-        return done
-
-    def _start(self, lane: _Lane) -> None:
-        lane.sender = asyncio.create_task(self._send(lane))
-        self._senders.add(lane.sender)
-
-    def _lane(self, job_id: str, claim: str) -> _Lane:
-        return self._lanes.get((job_id, claim)) or self._new_lane(job_id, claim)
-
-    def _new_lane(self, job_id: str, claim: str) -> _Lane:
+    def _new_lane(self, job_id: str, claim: str) -> Lane:
         if len(self._lanes) >= max(LANES_KEPT, self._lanes_kept):
             # What has an unknown outcome has one or the other when its token would be renewed.
             old = seconds_since_start() - TOKEN_SECONDS
@@ -162,74 +135,6 @@ class Flusher:
                     del self._lanes[lane.job_id, lane.claim]
             # Where many can't be let go, the next look is far away.
             self._lanes_kept = 2 * len(self._lanes)
-        return self._lanes.setdefault((job_id, claim), _Lane(job_id, claim, Caller(job_id, self._ledger)))
-
-    async def _send(self, lane: _Lane) -> None:
-        try:
-            while lane.waiting:
-                waiters, command = self._take(lane)
-                if waiters:
-                    await _deliver(lane.caller, command, waiters)
-        except BaseException as error:
-            # Whatever ends this task, nobody waits for it in vain.
-            fail_all([waiting.done for waiting in lane.waiting], error)
-            lane.waiting.clear()
-            raise
-        finally:
-            if lane.sender is not None:
-                self._senders.discard(lane.sender)
-            lane.sender = None
-
-    def _take(self, lane: _Lane) -> tuple[list[asyncio.Future[None]], LaneCommand]:
-        """Take what goes out next, and who waits for it: a command, or appends."""
-        work = lane.waiting[0].work
-        if not isinstance(work, Batch):
-            done = lane.waiting.popleft().done
-            return ([] if done.done() else [done]), work
-        batch, waiters = lane.take_batch()
-
-        async def send(call: Call) -> bool:
-            await self._send_events(lane.job_id, batch, call, lane.claim)
-            return True
-
-        return waiters, send
-
-
-async def _call(caller: Caller, command: LaneCommand) -> None:
-    call = caller.next_call()
-    try:
-        is_known = await command(call)
-    except BaseException as error:
-        caller.note_error(call, error)
-        raise
-    if is_known:
-        caller.note_done(call)
-    else:
-        caller.note_unmade()
-
-
-async def _deliver(caller: Caller, command: LaneCommand, waiters: Sequence[asyncio.Future[None]]) -> None:
-    """Make a call, and tell those who wait; its error belongs to them, not to the sender."""
-    try:
-        await _call(caller, command)
-    except BaseException as error:
-        fail_all(waiters, error)
-        if not isinstance(error, Exception):
-            raise
-        return
-    for done in waiters:
-        if not done.done():
-            done.set_result(None)
-
-
-def fail_all(waiters: Iterable[asyncio.Future[Any]], error: BaseException) -> None:
-    """Tell those who still wait that it failed; that the sender was cancelled, by cancelling them."""
-    for done in waiters:
-        if done.done():
-            continue
-        # In an event loop that is closed nobody waits any more.
-        with suppress(RuntimeError):
-            if isinstance(error, Exception):
-                done.set_exception(error)
-            else:
-                done.cancel()
+        lane = Lane(job_id, claim, JobCaller(job_id, self._ledger), self._send_events)
+        self._lanes[job_id, claim] = lane
+        return lane

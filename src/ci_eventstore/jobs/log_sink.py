@@ -5,7 +5,7 @@ from dataclasses import replace
 from ci_common.models import JobEvent, utc_now
 from ci_common.validation import accept_events
 from ci_eventstore.events.batch import encode_logs
-from ci_eventstore.events.caller import Call, Caller
+from ci_eventstore.events.caller import Call, JobCaller
 from ci_eventstore.jobs.store import JobStore
 
 
@@ -13,7 +13,7 @@ class JobLogSink:
     """Appends one writer's events to a job, under a claim or ""."""
 
     def __init__(self, jobs: JobStore, job_id: str, claim: str) -> None:
-        self.caller = Caller(job_id, jobs.ledger)
+        self.caller = JobCaller(job_id, jobs.ledger)
         self.outages = jobs.outages
         self._time = jobs.log_times.of(job_id)
         self._jobs = jobs

@@ -137,7 +137,7 @@ class JobStore:
                 state = None
                 logger.debug("decided again", extra={"job_id": job_id})
 
-        await self.flusher.execute(job_id, attempts, claim)
+        await self.flusher.lane(job_id, claim).do(attempts)
 
     def _is_noted(self, queue: str) -> bool:
         return time.monotonic() - self._noted.get(queue, -math.inf) <= NOTE_QUEUE_SECONDS

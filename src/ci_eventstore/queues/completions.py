@@ -1,18 +1,15 @@
 """Complete claimed jobs, many in one step: the typed face of `complete.lua`."""
 
-import asyncio
-import secrets
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ci_common.models import JobEvent, JobStatus, Outcome
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.errors import OutcomeUnknownError
-from ci_eventstore.events.caller import Ledger
+from ci_eventstore.events.caller import Call, Caller, Ledger
 from ci_eventstore.events.codec import encode_event
-from ci_eventstore.events.flusher import fail_all
+from ci_eventstore.events.gathering import Gathering
 from ci_eventstore.events.log_index import INDEX_BYTES, INDEX_EVENTS
 from ci_eventstore.jobs.state import encode_field
 from ci_eventstore.keys import QueueKeys, jobs_key, keys_of_completion, listing_member
@@ -29,33 +26,34 @@ COMPLETE = load_script(
 COMPLETED_TOGETHER = 128
 
 
-@dataclass(eq=False, slots=True)
-class _Waiting:
+class _Completion(NamedTuple):
     claimed: Claimed
     event: JobEvent
     #: Tokens and numbers of this process's last calls to the job.
     after: str
-    done: asyncio.Future[bool]
 
 
-@dataclass(eq=False, slots=True)
-class _Line:
+class _Line(Gathering[_Completion, bool]):
     """The completions in one queue and partition: while some are on their way, others gather."""
 
-    keys: QueueKeys
-    waiting: deque[_Waiting] = field(default_factory=deque)
-    sender: asyncio.Task[None] | None = None
-    session: str = field(default_factory=lambda: secrets.token_hex(8))
-    number: int = 0
+    def __init__(self, nodes: Nodes, keys: QueueKeys) -> None:
+        super().__init__()
+        self._nodes = nodes
+        self._keys = keys
+        self.caller = Caller()
 
-    def take(self) -> list[_Waiting]:
-        """Take those that go out together, without the cancelled ones."""
-        batch: list[_Waiting] = []
-        while self.waiting and len(batch) < COMPLETED_TOGETHER:
-            one = self.waiting.popleft()
-            if not one.done.done():
-                batch.append(one)
-        return batch
+    def count_together(self) -> int:
+        """Return how many jobs one script call completes."""
+        return COMPLETED_TOGETHER
+
+    async def send(self, items: Sequence[_Completion]) -> list[bool]:
+        """Complete jobs; return of each whether it was."""
+        keys, arguments = _describe(self._keys, self.caller.next_call(), items)
+        reply: bytes = await self._nodes.run(COMPLETE, keys, arguments)
+        answers = reply.decode("ascii", "replace")
+        if len(answers) != len(items):
+            raise OutcomeUnknownError(COMPLETE.name)
+        return [answer == "y" for answer in answers]
 
 
 class Completions:
@@ -82,49 +80,16 @@ class Completions:
             return False
         after = self._ledger.argument(job_id)
         queue = claimed.queue
-        line = self._lines.get(queue) or self._lines.setdefault(queue, _Line(queue))
-        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        line.waiting.append(_Waiting(claimed, event, after, done))
-        if line.sender is None:
-            line.sender = asyncio.create_task(self._send_all(line))
-        is_completed = await done
+        line = self._lines.get(queue) or self._lines.setdefault(queue, _Line(self._nodes, queue))
+        is_completed = await line.put(_Completion(claimed, event, after))
         if is_completed:
             self._ledger.close(job_id)
         return is_completed
 
     async def drain(self) -> None:
         """Wait until everything that waits has been sent."""
-        while senders := {line.sender for line in self._lines.values() if line.sender is not None}:
-            await asyncio.wait(senders)
-
-    async def _send_all(self, line: _Line) -> None:
-        try:
-            while line.waiting:
-                if batch := line.take():
-                    await self._send(line, batch)
-        except BaseException as error:
-            fail_all([one.done for one in line.waiting], error)
-            line.waiting.clear()
-            raise
-        finally:
-            line.sender = None
-
-    async def _send(self, line: _Line, batch: Sequence[_Waiting]) -> None:
-        line.number += 1
-        try:
-            reply: bytes = await self._nodes.run(COMPLETE, *_describe(line, batch))
-            answers = reply.decode("ascii", "replace")
-            if len(answers) != len(batch):
-                raise OutcomeUnknownError(COMPLETE.name)
-        except BaseException as error:
-            fail_all([one.done for one in batch], error)
-            if not isinstance(error, Exception):
-                raise
-            # It belongs to those who wait, not to the sender.
-            return
-        for one, answer in zip(batch, answers, strict=True):
-            if not one.done.done():
-                one.done.set_result(answer == "y")
+        for line in self._lines.values():
+            await line.drain()
 
 
 def _outcome_field(outcome: Outcome | None) -> str:
@@ -134,14 +99,13 @@ def _outcome_field(outcome: Outcome | None) -> str:
     return f"exit_code {outcome.exit_code}" if outcome.signal is None else f"signal {outcome.signal}"
 
 
-def _describe(line: _Line, batch: Sequence[_Waiting]) -> tuple[list[str], list[str | int | bytes]]:
+def _describe(queue: QueueKeys, call: Call, batch: Sequence[_Completion]) -> tuple[list[str], list[str | int | bytes]]:
     """Return the keys and the arguments of a call."""
-    queue, owners = line.keys, dict[str, int]()
-    tag = queue.tag
+    tag, owners = queue.tag, dict[str, int]()
     running, completed = JobStatus.RUNNING, JobStatus.COMPLETED
-    keys = [queue.last_call(line.session), queue.dispatch, queue.leases]
+    keys = [queue.last_call(call.token), queue.dispatch, queue.leases]
     keys += [jobs_key(tag, status=running), jobs_key(tag, status=completed)]
-    arguments: list[str | int | bytes] = [line.number, len(batch)]
+    arguments: list[str | int | bytes] = [call.number, len(batch)]
     for one in batch:
         claimed, event = one.claimed, one.event
         job, claim = claimed.job, claimed.claim

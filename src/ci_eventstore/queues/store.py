@@ -1,6 +1,5 @@
 """Take jobs out of queues, and keep them: the typed face of `peek.lua`, `claim.lua` and `renew.lua`."""
 
-import itertools
 import logging
 import random
 import secrets
@@ -13,7 +12,7 @@ from ci_eventstore.connection.replies import Reply, as_text, as_texts
 from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.connection.subscription import Subscription
 from ci_eventstore.errors import ProjectionDamagedError, StoreError
-from ci_eventstore.events.caller import Ledger
+from ci_eventstore.events.caller import Caller, Ledger
 from ci_eventstore.events.codec import encode_time
 from ci_eventstore.jobs.state import CLAIMED_FIELDS, claimed_state, encode_field, from_hash
 from ci_eventstore.keys import Keys, QueueKeys, jobs_key, keys_of_claim, member_job_id
@@ -72,7 +71,7 @@ class ClaimStore:
         """
         self._nodes = nodes
         self._keys = keys
-        self._session, self._numbers = secrets.token_hex(8), itertools.count(1)
+        self._caller = Caller()
         #: Jobs that will be the next ones, if nobody else is faster.
         self._foreseen: dict[QueueKeys, list[_Candidate]] = {}
         #: Jobs of which it was said that they can't be read.
@@ -150,8 +149,7 @@ class ClaimStore:
     async def claim_expired(self, job_id: str, queue: str, controller: str, lease_seconds: float) -> Claimed | None:
         """Claim one job if its controller is gone."""
         keys = self._keys.job(job_id).queue(queue)
-        call = f"{secrets.token_hex(8)}-1"
-        found = await self._take(keys, controller, [_Candidate(job_id)], [], int(lease_seconds * 1000), call)
+        found = await self._take(keys, controller, [_Candidate(job_id)], [], int(lease_seconds * 1000), Caller().next_call().name)
         return found[0] if found else None
 
     async def renew(
@@ -284,7 +282,7 @@ class ClaimStore:
         all_keys = [keys.dispatch, keys.backlog, keys.tickets, keys.leases, keys.clock, keys.calls]
         all_keys += [jobs_key(tag, status=JobStatus.QUEUED), jobs_key(tag, status=JobStatus.RUNNING)]
         counts = [len(candidates), len(expired)]
-        call = call or f"{self._session}-{next(self._numbers)}"
+        call = call or self._caller.next_call().name
         arguments: list[Any] = [controller, call, lease_ms, *time, keys.channel, *counts]
         for place, (job_id, user_id, member) in enumerate(candidates):
             all_keys += keys_of_claim(tag, job_id)

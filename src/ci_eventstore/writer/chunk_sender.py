@@ -15,7 +15,7 @@ from ci_eventstore.errors import (
     StoreFullError,
     StoreUnavailableError,
 )
-from ci_eventstore.events.caller import Call, Caller
+from ci_eventstore.events.caller import Call, JobCaller
 from ci_eventstore.writer.chunks import Chunk
 
 logger = logging.getLogger("ci_eventstore.writer")
@@ -32,7 +32,7 @@ class LogSink(Protocol):
     """Where a `LogWriter` puts a job's log."""
 
     @property
-    def caller(self) -> Caller:
+    def caller(self) -> JobCaller:
         """Who makes the writer's calls."""
 
     @property

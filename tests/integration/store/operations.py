@@ -19,7 +19,7 @@ from ci_eventstore.keys import NO_QUEUE, Keys, listing_member
 from ci_eventstore.projection.jobs import JobProjections
 from ci_eventstore.projection.projections import Projections
 from ci_eventstore.queues.claimed import Claimed
-from ci_eventstore.queues.completions import COMPLETE, _describe, _Line, _Waiting
+from ci_eventstore.queues.completions import COMPLETE, _Completion, _describe
 from ci_eventstore.queues.holders import LOOK, Holders
 from ci_eventstore.queues.offers.offer import Offer
 from ci_eventstore.queues.store import _Candidate
@@ -173,9 +173,8 @@ async def both_are_claimed(scene: Scene) -> None:
 async def complete(scene: Scene) -> None:
     [partition] = claims(scene).partitions("default")
     end = JobEvent("complete", success=True, timestamp=NOW)
-    batch = [_Waiting(one, end, "", None) for one in scene.claimed]  # type: ignore[arg-type]
-    line = _Line(partition, session="e" * 16, number=1)
-    await scene.server.run(COMPLETE, *_describe(line, batch))
+    batch = [_Completion(one, end, "") for one in scene.claimed]
+    await scene.server.run(COMPLETE, *_describe(partition, Call("e" * 16), batch))
 
 
 async def both_are_completed(scene: Scene) -> None:

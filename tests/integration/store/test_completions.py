@@ -234,7 +234,7 @@ async def test_a_sender_that_is_cancelled_lets_nobody_wait(repository: RedisJobR
     claimed = await take(repository, "-1", "-2")
     completions = repository.claims.completions
     tasks = [asyncio.create_task(completions.complete(one, event())) for one in claimed]
-    await wait_until(lambda: any(line.number for line in completions._lines.values()))
+    await wait_until(lambda: any(line.caller.number for line in completions._lines.values()))
     [line] = completions._lines.values()
     assert line.sender is not None
     line.sender.cancel()

@@ -45,7 +45,7 @@ class PassTime:
         self._calls = keys.job("j").calls
         start = caller.seconds_since_start()
         # Callers are made after this, with this clock.
-        monkeypatch.setattr(caller.Caller.__init__, "__defaults__", (lambda: start + self._passed,))
+        monkeypatch.setattr(caller.JobCaller.__init__, "__defaults__", (lambda: start + self._passed,))
 
     async def __call__(self, seconds: float) -> None:
         self._passed += seconds

@@ -194,7 +194,7 @@ async def test_a_store_that_stays_away_is_told_and_the_rest_is_kept(
     async def write_all() -> None:
         async with behind.log_writer("j", settings=impatient) as writer:
             await writer.write(lines[0])
-            await wait_until(lambda: writer._chunks._caller._number == 1)
+            await wait_until(lambda: writer._chunks._caller.number == 1)
             proxy.plan = at(Fault.CUT_BEFORE, b"EVALSHA", times=1_000_000)
             for line in lines[1:]:
                 await writer.write(line)
@@ -221,7 +221,7 @@ async def test_a_cancelled_writer_keeps_the_rest_in_a_file(
     async def write_all() -> None:
         async with behind.log_writer("j", settings=patient) as writer:
             await writer.write("one\n")
-            await wait_until(lambda: writer._chunks._caller._number == 1)
+            await wait_until(lambda: writer._chunks._caller.number == 1)
             await writer.write(b"two\n\xe2\x82")
             is_written.set()
             await asyncio.Event().wait()
@@ -250,7 +250,7 @@ async def test_a_blocked_producer_is_told_that_the_store_stays_away(
         async with behind.log_writer("j", settings=impatient) as writer:
             for piece in pieces:
                 if len(handed_over) == 20:
-                    await wait_until(lambda: writer._chunks._caller._number > 0)
+                    await wait_until(lambda: writer._chunks._caller.number > 0)
                     proxy.plan = at(Fault.CUT_BEFORE, b"EVALSHA", times=1_000_000)
                 handed_over.append(piece)
                 await writer.write(piece)

@@ -13,7 +13,7 @@ from ci_common.errors import JobNotFoundError
 from ci_eventstore.cli.job_log import JobLog
 from ci_eventstore.connection.outage_log import Outages
 from ci_eventstore.errors import LogNotStoredError
-from ci_eventstore.events.caller import Call, Caller, Ledger
+from ci_eventstore.events.caller import Call, JobCaller, Ledger
 from ci_eventstore.writer.log_writer import LogWriter, WriterSettings
 from ci_eventstore.writer.losses import note_of
 from tests.waiting import wait_until
@@ -26,7 +26,7 @@ class SlowStore:
         self.texts: list[str] = []
         self.gate = asyncio.Semaphore(0)
         self.refuses = False
-        self.caller = Caller("it", Ledger())
+        self.caller = JobCaller("it", Ledger())
         self.outages = Outages()
 
     async def append(self, event: JobEvent, call: Call) -> None:

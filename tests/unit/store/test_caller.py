@@ -6,7 +6,7 @@ import pytest
 
 from ci_eventstore.errors import AcknowledgedEventsLostError, OutcomeUnknownError, StoreUnavailableError
 from ci_eventstore.events import caller as module
-from ci_eventstore.events.caller import TOKEN_SECONDS, Call, Caller, Ledger
+from ci_eventstore.events.caller import TOKEN_SECONDS, Call, JobCaller, Ledger
 
 
 class Clock:
@@ -30,18 +30,18 @@ def ledger() -> Ledger:
 
 
 @pytest.fixture
-def caller(ledger: Ledger, clock: Clock) -> Caller:
-    return Caller("j", ledger, clock)
+def caller(ledger: Ledger, clock: Clock) -> JobCaller:
+    return JobCaller("j", ledger, clock)
 
 
-def make(caller: Caller, count: int = 1) -> Call:
+def make(caller: JobCaller, count: int = 1) -> Call:
     """Make calls that are acknowledged, and return the last one."""
     call = caller.next_call()
     caller.note_done(call)
     return call if count == 1 else make(caller, count - 1)
 
 
-def test_calls_are_numbered_under_one_token(caller: Caller) -> None:
+def test_calls_are_numbered_under_one_token(caller: JobCaller) -> None:
     """As long as they succeed, the number alone says what came before."""
     calls = [make(caller) for _ in range(3)]
     assert calls == [Call(calls[0].token, number) for number in (1, 2, 3)]
@@ -49,11 +49,11 @@ def test_calls_are_numbered_under_one_token(caller: Caller) -> None:
 
 def test_writers_have_tokens_of_their_own(ledger: Ledger, clock: Clock) -> None:
     """Nobody's call is taken for that of another."""
-    tokens = {make(Caller("j", ledger, clock)).token for _ in range(100)}
+    tokens = {make(JobCaller("j", ledger, clock)).token for _ in range(100)}
     assert len(tokens) == 100
 
 
-def test_a_writer_that_was_silent_begins_anew(caller: Caller, clock: Clock) -> None:
+def test_a_writer_that_was_silent_begins_anew(caller: JobCaller, clock: Clock) -> None:
     """The server may have let go of the token: nothing says that it has to be there still."""
     first = make(caller, 2)
     clock.now += TOKEN_SECONDS
@@ -64,7 +64,7 @@ def test_a_writer_that_was_silent_begins_anew(caller: Caller, clock: Clock) -> N
     assert (call.token != first.token, call.number, call.after) == (True, 1, ())
 
 
-def test_calls_that_the_store_never_saw_keep_no_token_alive(caller: Caller, clock: Clock) -> None:
+def test_calls_that_the_store_never_saw_keep_no_token_alive(caller: JobCaller, clock: Clock) -> None:
     """Only what is acknowledged shows that the server knows the token."""
     make(caller)
     for _ in range(3):
@@ -75,7 +75,7 @@ def test_calls_that_the_store_never_saw_keep_no_token_alive(caller: Caller, cloc
 
 
 @pytest.mark.parametrize("error", [OutcomeUnknownError("append"), asyncio.CancelledError()])
-def test_an_unknown_outcome_is_closed_by_the_next_call_that_succeeds(caller: Caller, error: BaseException) -> None:
+def test_an_unknown_outcome_is_closed_by_the_next_call_that_succeeds(caller: JobCaller, error: BaseException) -> None:
     """Until then each call closes it, under a token of its own."""
     done = make(caller)
     first = caller.next_call()
@@ -89,7 +89,7 @@ def test_an_unknown_outcome_is_closed_by_the_next_call_that_succeeds(caller: Cal
     assert caller.next_call() == Call(third.token, 2)
 
 
-def test_a_refused_call_closes_nothing_and_forgets_nothing(caller: Caller) -> None:
+def test_a_refused_call_closes_nothing_and_forgets_nothing(caller: JobCaller) -> None:
     """Nothing was changed, so nothing can come late; the last acknowledged call has to be there all the same."""
     done = make(caller, 5)
     caller.note_error(caller.next_call(), StoreUnavailableError("away"))
@@ -98,7 +98,7 @@ def test_a_refused_call_closes_nothing_and_forgets_nothing(caller: Caller) -> No
     assert not caller.has_unknown
 
 
-def test_an_unmade_call_forgets_nothing(caller: Caller) -> None:
+def test_an_unmade_call_forgets_nothing(caller: JobCaller) -> None:
     """A command that decided to do nothing leaves no trace at the server."""
     done = make(caller)
     caller.next_call()
@@ -107,9 +107,9 @@ def test_an_unmade_call_forgets_nothing(caller: Caller) -> None:
     assert (call.number, call.after) == (1, ((done.token, 1),))
 
 
-def test_a_creation_comes_after_nothing(ledger: Ledger, caller: Caller) -> None:
+def test_a_creation_comes_after_nothing(ledger: Ledger, caller: JobCaller) -> None:
     """A job that was lost may be created again; an unknown outcome before that is closed all the same."""
-    make(Caller("j", ledger, lambda: 1000.0))
+    make(JobCaller("j", ledger, lambda: 1000.0))
     done = make(caller)
     unknown = caller.next_call()
     caller.note_error(unknown, OutcomeUnknownError("append"))
@@ -118,7 +118,7 @@ def test_a_creation_comes_after_nothing(ledger: Ledger, caller: Caller) -> None:
     assert (call.token != done.token, call.number, call.closes, call.after) == (True, 1, (unknown.token,), ())
 
 
-def test_a_loss_is_told_once(caller: Caller) -> None:
+def test_a_loss_is_told_once(caller: JobCaller) -> None:
     """After it the writer comes after nothing any more."""
     make(caller, 2)
     call = caller.next_call()
@@ -130,8 +130,8 @@ def test_a_loss_is_told_once(caller: Caller) -> None:
 
 def test_a_writer_comes_after_the_others_of_its_job(ledger: Ledger, clock: Clock) -> None:
     """What one of them has written last has to be there when another one goes on; then that alone tells of both."""
-    log, lane, third = (Caller("j", ledger, clock) for _ in range(3))
-    elsewhere = Caller("k", ledger, clock)
+    log, lane, third = (JobCaller("j", ledger, clock) for _ in range(3))
+    elsewhere = JobCaller("k", ledger, clock)
     written, _ = make(log, 3), make(elsewhere)
     first = lane.next_call()
     assert first.after == ((written.token, 3),)
@@ -143,7 +143,7 @@ def test_a_writer_comes_after_the_others_of_its_job(ledger: Ledger, clock: Clock
 
 def test_writers_that_write_at_once_are_both_come_after(ledger: Ledger, clock: Clock) -> None:
     """A call that was on its way when another one succeeded doesn't come after that one."""
-    log, lane, third = (Caller("j", ledger, clock) for _ in range(3))
+    log, lane, third = (JobCaller("j", ledger, clock) for _ in range(3))
     slow = lane.next_call()
     quick = make(log)
     lane.note_done(slow)
@@ -156,7 +156,7 @@ def test_writers_that_write_at_once_are_both_come_after(ledger: Ledger, clock: C
 
 def test_a_loss_that_another_writer_was_told_is_its_own_affair(ledger: Ledger, clock: Clock) -> None:
     """The writer whose call was lost hears of it from its own number, all others no more."""
-    log, lane, third = (Caller("j", ledger, clock) for _ in range(3))
+    log, lane, third = (JobCaller("j", ledger, clock) for _ in range(3))
     lost = make(log)
     lane.note_error(lane.next_call(), AcknowledgedEventsLostError("j"))
     assert third.next_call().after == ()
@@ -165,15 +165,15 @@ def test_a_loss_that_another_writer_was_told_is_its_own_affair(ledger: Ledger, c
 
 def test_what_is_old_is_not_come_after(ledger: Ledger, clock: Clock) -> None:
     """The server may have let go of another writer's token, too."""
-    make(Caller("j", ledger, clock))
+    make(JobCaller("j", ledger, clock))
     clock.now += TOKEN_SECONDS + 1
-    assert Caller("j", ledger, clock).next_call().after == ()
+    assert JobCaller("j", ledger, clock).next_call().after == ()
 
 
 def test_a_job_that_is_done_with_is_forgotten(ledger: Ledger, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """The ledger keeps the jobs written to last, and none that was closed."""
     monkeypatch.setattr(module, "JOBS_KEPT", 3)
-    callers = [Caller(f"job-{number}", ledger, clock) for number in range(4)]
+    callers = [JobCaller(f"job-{number}", ledger, clock) for number in range(4)]
     for caller in [*callers, callers[1]]:
         make(caller)
     kept = [number for number in range(4) if ledger.last(f"job-{number}", clock.now)]

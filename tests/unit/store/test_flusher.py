@@ -46,12 +46,22 @@ async def flusher(store: FakeStore) -> Flusher:
     return Flusher(store.send, Ledger())
 
 
+def cancel_senders(flusher: Flusher) -> None:
+    for lane in flusher._lanes.values():
+        if lane.sender is not None:
+            lane.sender.cancel()
+
+
+async def append(flusher: Flusher, job_id: str, batch: Batch) -> None:
+    await flusher.lane(job_id).put(batch)
+
+
 async def begin(store: FakeStore, flusher: Flusher, *data: str) -> list[asyncio.Task[None]]:
     """Hold the store with one append on its way, and let others wait behind it."""
     store.open.clear()
     tasks = []
     for text in ("first", *data):
-        tasks.append(asyncio.create_task(flusher.append("j", [logs(text)])))
+        tasks.append(asyncio.create_task(append(flusher, "j", logs(text))))
         await wait_until(lambda: bool(store.calls))
     return tasks
 
@@ -68,7 +78,7 @@ async def test_what_waits_goes_out_together_in_order(store: FakeStore, flusher: 
 async def test_jobs_dont_wait_for_each_other(store: FakeStore, flusher: Flusher) -> None:
     """A call of one job on its way keeps no other job back."""
     [first] = await begin(store, flusher)
-    other = asyncio.create_task(flusher.append("other", [logs("x")]))
+    other = asyncio.create_task(append(flusher, "other", logs("x")))
     await wait_until(lambda: len(store.calls) == 2)
     store.open.set()
     await asyncio.gather(first, other)
@@ -78,14 +88,13 @@ async def test_jobs_dont_wait_for_each_other(store: FakeStore, flusher: Flusher)
 async def test_a_batch_has_bounds(store: FakeStore, flusher: Flusher) -> None:
     """Neither many small events nor a few big ones make a call too big."""
     tasks = await begin(store, flusher)
-    tasks += [asyncio.create_task(flusher.append("j", [logs("x")])) for _ in range(BATCH_EVENTS + 1)]
-    half = BATCH_BYTES // 2 + 1
-    big = Batch([b"x"], [""], half, 1)
-    assert not big.has_room_for(big)
+    tasks += [asyncio.create_task(append(flusher, "j", logs("x"))) for _ in range(BATCH_EVENTS + 1)]
+    half = "y" * (BATCH_BYTES // 2 + 1)
+    tasks += [asyncio.create_task(append(flusher, "j", logs(half))) for _ in range(2)]
     await asyncio.sleep(0)
     store.open.set()
     await asyncio.gather(*tasks)
-    assert [len(batch) for batch in store.batches] == [1, BATCH_EVENTS, 1]
+    assert [len(batch) for batch in store.batches] == [1, BATCH_EVENTS, 2, 1]
 
 
 def test_many_events_are_several_batches() -> None:
@@ -116,9 +125,9 @@ async def test_a_command_stays_behind_earlier_lines(store: FakeStore, flusher: F
         return True
 
     tasks = await begin(store, flusher, "a")
-    tasks.append(asyncio.create_task(flusher.execute("j", command)))
+    tasks.append(asyncio.create_task(flusher.lane("j").do(command)))
     await asyncio.sleep(0)
-    tasks.append(asyncio.create_task(flusher.append("j", [logs("b")])))
+    tasks.append(asyncio.create_task(append(flusher, "j", logs("b"))))
     await asyncio.sleep(0)
     store.open.set()
     await asyncio.gather(*tasks)
@@ -143,9 +152,9 @@ async def test_an_unknown_outcome_is_closed_by_the_next_call(store: FakeStore, f
     store.errors = [OutcomeUnknownError("append"), OutcomeUnknownError("append")]
     for _ in range(2):
         with pytest.raises(OutcomeUnknownError):
-            await flusher.append("j", [logs("x")])
-    await flusher.append("j", [logs("y")])
-    await flusher.append("j", [logs("z")])
+            await append(flusher, "j", logs("x"))
+    await append(flusher, "j", logs("y"))
+    await append(flusher, "j", logs("z"))
     first, second, third, fourth = store.calls
     assert [second.closes, third.closes, fourth.closes] == [(first.token,), (first.token, second.token), ()]
 
@@ -162,9 +171,9 @@ async def test_a_commands_unknown_outcome_is_closed_too(store: FakeStore, flushe
         return False
 
     with pytest.raises(OutcomeUnknownError):
-        await flusher.execute("j", fail)
-    await flusher.execute("j", do_nothing)
-    await flusher.append("j", [logs("x")])
+        await flusher.lane("j").do(fail)
+    await flusher.lane("j").do(do_nothing)
+    await append(flusher, "j", logs("x"))
     assert store.calls[0].closes == (calls[0].token,)
 
 
@@ -183,7 +192,7 @@ async def test_idle_lanes_are_let_go(flusher: Flusher, monkeypatch: pytest.Monke
     """A process that writes to many jobs, one after the other, doesn't remember all of them."""
     monkeypatch.setattr("ci_eventstore.events.flusher.LANES_KEPT", 10)
     for number in range(100):
-        await flusher.append(f"job-{number}", [logs("x")])
+        await append(flusher, f"job-{number}", logs("x"))
     assert len(flusher._lanes) <= 10
 
 
@@ -204,12 +213,12 @@ async def test_what_comes_behind_a_command_waits_for_it(store: FakeStore, flushe
     """Though a command on a job to which nothing else is written runs in its caller's task."""
     command, second = HeldCommand(), HeldCommand()
     second.open.set()
-    tasks = [asyncio.create_task(flusher.execute("j", command))]
+    tasks = [asyncio.create_task(flusher.lane("j").do(command))]
     await wait_until(lambda: bool(command.calls))
     assert flusher.is_busy("j")
-    tasks.append(asyncio.create_task(flusher.append("j", [logs("a")])))
-    tasks.append(asyncio.create_task(flusher.execute("j", second)))
-    other = asyncio.create_task(flusher.append("other", [logs("b")]))
+    tasks.append(asyncio.create_task(append(flusher, "j", logs("a"))))
+    tasks.append(asyncio.create_task(flusher.lane("j").do(second)))
+    other = asyncio.create_task(append(flusher, "other", logs("b")))
     await other
     assert (store.batches, second.calls) == ([["b"]], [])
     command.open.set()
@@ -221,9 +230,9 @@ async def test_what_comes_behind_a_command_waits_for_it(store: FakeStore, flushe
 async def test_a_command_that_is_cancelled_on_its_way_comes_behind_nothing(store: FakeStore, flusher: Flusher) -> None:
     """It may still take effect, so its token is closed by what comes next, which doesn't wait for it."""
     command = HeldCommand()
-    task = asyncio.create_task(flusher.execute("j", command))
+    task = asyncio.create_task(flusher.lane("j").do(command))
     await wait_until(lambda: bool(command.calls))
-    behind = asyncio.create_task(flusher.append("j", [logs("a")]))
+    behind = asyncio.create_task(append(flusher, "j", logs("a")))
     await asyncio.sleep(0)
     task.cancel()
     await behind
@@ -234,9 +243,9 @@ async def test_a_command_that_is_cancelled_on_its_way_comes_behind_nothing(store
 async def test_draining_waits_for_commands(store: FakeStore, flusher: Flusher) -> None:
     """Several, and what has come behind them; whoever waits may be cancelled."""
     commands = [HeldCommand(), HeldCommand()]
-    tasks = [asyncio.create_task(flusher.execute(f"j{place}", command)) for place, command in enumerate(commands)]
+    tasks = [asyncio.create_task(flusher.lane(f"j{place}").do(command)) for place, command in enumerate(commands)]
     await wait_until(lambda: all(command.calls for command in commands))
-    tasks.append(asyncio.create_task(flusher.append("j0", [logs("a")])))
+    tasks.append(asyncio.create_task(append(flusher, "j0", logs("a"))))
     impatient, drained = (asyncio.create_task(flusher.drain()) for _ in range(2))
     await asyncio.sleep(0)
     impatient.cancel()
@@ -261,24 +270,23 @@ async def test_lanes_of_unknown_outcome_are_kept_for_a_while(
 
     for number in range(50):
         with pytest.raises(OutcomeUnknownError):
-            await flusher.execute(f"job-{number}", fail)
+            await flusher.lane(f"job-{number}").do(fail)
     assert len(flusher._lanes) == 50
     monkeypatch.setattr("ci_eventstore.events.flusher.TOKEN_SECONDS", -1.0)
     # They aren't all looked at for each new one.
     for number in range(31):
-        await flusher.append(f"new-{number}", [logs("x")])
+        await append(flusher, f"new-{number}", logs("x"))
     assert len(flusher._lanes) == 1
 
 
 async def test_a_sender_that_is_cancelled_lets_nobody_wait(store: FakeStore, flusher: Flusher) -> None:
     """As at the end of an event loop; who comes later has a new one, which closes what may be on its way."""
     tasks = await begin(store, flusher, "a", "b")
-    for sender in list(flusher._senders):
-        sender.cancel()
+    cancel_senders(flusher)
     done = await asyncio.gather(*tasks, return_exceptions=True)
     assert [type(result) for result in done] == [asyncio.CancelledError] * 3
     store.open.set()
-    await flusher.append("j", [logs("c")])
+    await append(flusher, "j", logs("c"))
     assert store.batches == [["c"]]
     assert store.calls[1].closes == (store.calls[0].token,)
 
@@ -287,14 +295,14 @@ async def test_an_error_that_nobody_thought_of_reaches_those_who_wait(store: Fak
     """It belongs to the callers of its batch, and the lane goes on."""
     store.errors = [ZeroDivisionError()]
     with pytest.raises(ZeroDivisionError):
-        await flusher.append("j", [logs("a")])
-    await flusher.append("j", [logs("b")])
+        await append(flusher, "j", logs("a"))
+    await append(flusher, "j", logs("b"))
     assert store.batches == [["b"]]
 
 
 async def test_a_creation_comes_after_nothing(store: FakeStore, flusher: Flusher) -> None:
     """What the store has lost of an earlier job of that id doesn't keep it from being created."""
-    await flusher.append("j", [logs("a")])
+    await append(flusher, "j", logs("a"))
     creation = HeldCommand()
     creation.open.set()
     await flusher.create("j", creation)
@@ -317,7 +325,7 @@ async def test_what_comes_behind_a_creation_waits_for_it(store: FakeStore, flush
     creation = HeldCommand()
     tasks = [asyncio.create_task(flusher.create("j", creation))]
     await wait_until(lambda: bool(creation.calls))
-    tasks.append(asyncio.create_task(flusher.append("j", [logs("a")])))
+    tasks.append(asyncio.create_task(append(flusher, "j", logs("a"))))
     await asyncio.sleep(0)
     assert (store.batches, flusher.is_busy("j")) == ([], True)
     creation.open.set()
@@ -328,22 +336,21 @@ async def test_what_comes_behind_a_creation_waits_for_it(store: FakeStore, flush
 @pytest.mark.parametrize("is_cancelled", [False, True])
 async def test_another_flusher_goes_on_after_this_one(store: FakeStore, flusher: Flusher, is_cancelled: bool) -> None:
     """A call whose event loop ended under it is closed by the next flusher's first call to that job."""
-    await flusher.append("done", [logs("a")])
+    await append(flusher, "done", logs("a"))
     [done] = store.calls
     store.open.clear()
-    task = asyncio.create_task(flusher.append("j", [logs("first")]))
+    task = asyncio.create_task(append(flusher, "j", logs("first")))
     await wait_until(lambda: len(store.calls) == 2)
     left = store.calls[1]
     if is_cancelled:
-        for sender in list(flusher._senders):
-            sender.cancel()
+        cancel_senders(flusher)
         await asyncio.wait({task})
     before, store = flusher.callers(), FakeStore()
     later = Flusher(store.send, before.ledger, before)
-    await later.append("j", [logs("b")])
+    await append(later, "j", logs("b"))
     assert store.calls[0].closes == (left.token,)
     assert store.calls[0].token != left.token
-    await later.append("done", [logs("c")])
+    await append(later, "done", logs("c"))
     assert store.calls[1].after == ((done.token, 1),)
     task.cancel()
     await asyncio.wait({task})

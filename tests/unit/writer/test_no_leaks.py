@@ -19,7 +19,7 @@ from ci_common.errors import JobNotFoundError
 from ci_common.models import JobEvent
 from ci_eventstore.connection.outage_log import Outages
 from ci_eventstore.errors import LogNotStoredError
-from ci_eventstore.events.caller import Call, Caller, Ledger
+from ci_eventstore.events.caller import Call, JobCaller, Ledger
 from ci_eventstore.writer.log_writer import LogWriter, WriterSettings
 from ci_eventstore.writer.masking import PreparedSecrets
 
@@ -61,7 +61,7 @@ class MemorySink:
 
     most: int
     stored: list[bytes] = field(default_factory=list)
-    caller: Caller = field(default_factory=lambda: Caller("j", Ledger()))
+    caller: JobCaller = field(default_factory=lambda: JobCaller("j", Ledger()))
     outages: Outages = field(default_factory=Outages)
 
     async def append(self, event: JobEvent, call: Call) -> None:

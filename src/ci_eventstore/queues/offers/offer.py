@@ -1,9 +1,8 @@
 """A controller that has nothing to do offers to take the next job, and is given it in the step that creates it."""
 
-import itertools
-import secrets
 from collections import defaultdict, deque
 
+from ci_eventstore.events.caller import Caller
 from ci_eventstore.events.codec import decode, mark_of
 from ci_eventstore.jobs.evolve import evolve
 from ci_eventstore.jobs.state import JobState, to_job
@@ -28,12 +27,15 @@ class Offer:
         self.stands_in: QueueKeys | None = None
         #: How many jobs it has brought.
         self.count = 0
-        #: By which the store knows this controller from others of its name.
-        self.session = secrets.token_hex(8)
-        self._numbers = itertools.count(1)
+        self._caller = Caller()
         self._question = ""
         #: Tokens of the last claims that it has brought in each partition.
         self._known = defaultdict[QueueKeys, deque[str]](lambda: deque(maxlen=KNOWN_CLAIMS))
+
+    @property
+    def session(self) -> str:
+        """By what the store knows this controller from others of its name."""
+        return self._caller.token
 
     def newest(self, partition: QueueKeys) -> str:
         """Return the token of the last claim that it has brought in a partition, "" if there is none."""
@@ -41,7 +43,7 @@ class Offer:
 
     def next_question(self) -> str:
         """Return what a question to the store is recognised by."""
-        self._question = f"{self.session}-{next(self._numbers)}"
+        self._question = self._caller.next_call().name
         return self._question
 
     def accept(self, partition: QueueKeys, token: str) -> bool:
