@@ -149,7 +149,9 @@ class ClaimStore:
     async def claim_expired(self, job_id: str, queue: str, controller: str, lease_seconds: float) -> Claimed | None:
         """Claim one job if its controller is gone."""
         keys = self._keys.job(job_id).queue(queue)
-        found = await self._take(keys, controller, [_Candidate(job_id)], [], int(lease_seconds * 1000), Caller().next_call().name)
+        found = await self._take(
+            keys, controller, [_Candidate(job_id)], [], int(lease_seconds * 1000), Caller().next_call().name
+        )
         return found[0] if found else None
 
     async def renew(

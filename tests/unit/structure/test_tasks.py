@@ -8,7 +8,6 @@ from tests.unit.structure.source import Module, source_modules
 #: Functions that start a task by themselves, with who sees the error that ends it. All others go through
 #: `server.background.begin`, which logs it, or are a `TaskGroup`'s.
 OWNERS: Mapping[str, str] = {
-    "ci_eventstore.queues.completions:complete": "those who wait for their completions",
     "ci_eventstore.queues.holders:watched": "nobody: the loop logs it, and goes on",
     "ci_eventstore.queues.lost_jobs:watch": "nobody: the loop logs it, and lets go of the job",
     "ci_eventstore.controllers.command_handler:__init__": "`is_over_within`, `raise_failure` and `_execute`",
@@ -16,7 +15,8 @@ OWNERS: Mapping[str, str] = {
     "ci_eventstore.controllers.handlers:_grace": "nobody: waiting for an event can't fail",
     "ci_eventstore.controllers.handlers:begin": "nobody: it logs what its handler and its job raise",
     "ci_eventstore.controllers.intake:ask_ahead": "nobody: it logs what the store says; the rest is `find`'s",
-    "ci_eventstore.events.flusher:_start": "those who wait for their writes",
+    "ci_eventstore.events.gathering:do": "those who wait for their answers",
+    "ci_eventstore.events.gathering:put": "those who wait for their answers",
     "ci_eventstore.following.hub:_open": "nobody: the loop logs it, and goes on",
     "ci_eventstore.following.job_reader:start": "the followers of its feed",
     "ci_eventstore.following.pages:read": "those who wait for the page",
