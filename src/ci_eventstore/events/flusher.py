@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ci_eventstore.events.batch import BATCH_BYTES, BATCH_EVENTS, Batch
 from ci_eventstore.events.caller import TOKEN_SECONDS, Call, JobCaller, Ledger, seconds_since_start
-from ci_eventstore.events.gathering import Gathering
+from ci_eventstore.events.gathering import Gathering, drain_all
 
 #: How many jobs' lanes are kept before those that are idle are let go.
 LANES_KEPT = 1000
@@ -121,9 +121,7 @@ class Flusher:
 
     async def drain(self) -> None:
         """Wait until everything that waits has been sent."""
-        while busy := [lane for lane in self._lanes.values() if lane.is_busy]:
-            for lane in busy:
-                await lane.drain()
+        await drain_all(self._lanes)
 
     def _new_lane(self, job_id: str, claim: str) -> Lane:
         if len(self._lanes) >= max(LANES_KEPT, self._lanes_kept):

@@ -3,7 +3,7 @@
 import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
@@ -108,6 +108,13 @@ class Gathering(ABC, Generic[Item, Answer]):
             # In an event loop that is closed nobody waits any more.
             with suppress(RuntimeError):
                 idle.set_result(None)
+
+
+async def drain_all(gatherings: Mapping[Any, Gathering[Any, Any]]) -> None:
+    """Wait until nothing waits in any of them, those too that come meanwhile."""
+    while busy := [gathering for gathering in gatherings.values() if gathering.is_busy]:
+        for gathering in busy:
+            await gathering.drain()
 
 
 def _fail_all(waiting: Iterable[asyncio.Future[Any]], error: BaseException) -> None:

@@ -9,7 +9,7 @@ from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.errors import OutcomeUnknownError
 from ci_eventstore.events.caller import Call, Caller, Ledger
 from ci_eventstore.events.codec import encode_event
-from ci_eventstore.events.gathering import Gathering
+from ci_eventstore.events.gathering import Gathering, drain_all
 from ci_eventstore.events.log_index import INDEX_BYTES, INDEX_EVENTS
 from ci_eventstore.jobs.state import encode_field
 from ci_eventstore.keys import QueueKeys, jobs_key, keys_of_completion, listing_member
@@ -88,8 +88,7 @@ class Completions:
 
     async def drain(self) -> None:
         """Wait until everything that waits has been sent."""
-        for line in self._lines.values():
-            await line.drain()
+        await drain_all(self._lines)
 
 
 def _outcome_field(outcome: Outcome | None) -> str:
