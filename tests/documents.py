@@ -6,8 +6,13 @@ from pathlib import Path
 import click
 
 from ci_eventstore.cli.program import program
+from tests.unit.structure.imports import all_imports
+from tests.unit.structure.rooms import graph_of, picture
+from tests.unit.structure.source import source_modules
 
-COMMANDS = Path(__file__).parents[1] / "docs" / "cli.md"
+DOCS = Path(__file__).parents[1] / "docs"
+COMMANDS = DOCS / "cli.md"
+ARCHITECTURE = DOCS / "architecture.md"
 INTRODUCTION = "# Commands\n\nWhat `--help` says of each; `make docs` writes this page.\n"
 
 
@@ -28,5 +33,28 @@ def _help(command: click.Command, path: str, parent: click.Context | None = None
                 yield from _help(child, f"{path} {name}", context)
 
 
+def render_rooms() -> str:
+    """Return the picture of the rooms, as the imports draw it."""
+    return picture(graph_of(all_imports(source_modules())))
+
+
+def documents() -> dict[Path, str]:
+    """Return the text that each document should have: pages, and pages with parts that are made."""
+    return {
+        COMMANDS: render_commands(),
+        ARCHITECTURE: with_part(ARCHITECTURE.read_text(), "rooms", render_rooms()),
+    }
+
+
+def with_part(page: str, name: str, text: str) -> str:
+    """Return a page with another text between the comments that name a part; ValueError if it lacks them."""
+    begin, end = f"<!-- {name}: made by make docs -->\n", f"<!-- end of {name} -->"
+    if page.count(begin) != 1 or page.count(end) != 1:
+        raise ValueError(f"the page has no part {name!r}")
+    head, _, rest = page.partition(begin)
+    return f"{head}{begin}\n{text}\n\n{end}{rest.partition(end)[2]}"
+
+
 if __name__ == "__main__":
-    COMMANDS.write_text(render_commands())
+    for path, text in documents().items():
+        path.write_text(text)

@@ -1,7 +1,7 @@
 """What a module imports, and from where in its code."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from tests.unit.structure.source import Module
@@ -26,6 +26,13 @@ class Import:
 
     def __str__(self) -> str:
         return f"{self.importer.where(self.statement)} imports {self.target}"
+
+
+def all_imports(modules: Iterable[Module]) -> list[Import]:
+    """Return the imports of all modules."""
+    modules = list(modules)
+    known = frozenset(module.name for module in modules)
+    return [found for module in modules for found in imports_of(module, known)]
 
 
 def imports_of(module: Module, known: frozenset[str]) -> Iterator[Import]:

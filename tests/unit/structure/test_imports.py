@@ -1,4 +1,4 @@
-"""Imports point one way: cli, web, controllers, history → repository → ci_common → standard library."""
+"""Imports point one way, from room to room: `rooms.py` has the layers, `docs/architecture.md` the picture."""
 
 import sys
 import tomllib
@@ -9,18 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.structure.imports import Import, imports_of
-from tests.unit.structure.source import PACKAGES, ROOT, Module, parse, source_modules
+from tests.documents import ARCHITECTURE
+from tests.unit.structure.imports import Import, all_imports
+from tests.unit.structure.rooms import PACKAGE, cycles, graph_of, is_downward, layer_of, picture, room_of
+from tests.unit.structure.source import PACKAGES, ROOT, SRC, parse, source_modules
 
-#: The parts of ci_eventstore that stand on the repository, each with those of them that it may import.
-TOP_LAYERS: Mapping[str, frozenset[str]] = {
-    "cli": frozenset({"web", "controllers", "history"}),
-    "web": frozenset(),
-    "controllers": frozenset(),
-    "history": frozenset(),
-}
 #: What a plain installation has.
 CORE_DEPENDENCIES = frozenset({"redis", "hiredis", "msgpack", "zstandard"})
+
+#: The rooms that may import redis-py; the embedded server's connection is a kind of its own.
+KNOW_REDIS = frozenset({"connection", "embedded"})
 
 
 @cache
@@ -31,19 +29,9 @@ def optional_packages() -> frozenset[str]:
     return frozenset(name.split(">")[0].replace("-", "_") for name in names if not name.startswith("ci-eventstore"))
 
 
-def all_imports(modules: Iterable[Module]) -> list[Import]:
-    """Return the imports of all modules."""
-    modules = list(modules)
-    known = frozenset(module.name for module in modules)
-    return [found for module in modules for found in imports_of(module, known)]
-
-
-def layer(name: str) -> str | None:
-    """Return which top layer a module is part of, if any."""
-    package, _, rest = name.partition(".")
-    part = rest.partition(".")[0]
-    part = "cli" if part == "__main__" else part
-    return part if package == "ci_eventstore" and part in TOP_LAYERS else None
+def stands_on_the_repository(module: str) -> bool:
+    """Return whether a module is in a room that only some installations use, such as `web`."""
+    return module.partition(".")[0] == PACKAGE and layer_of(room_of(module)) <= layer_of("web")
 
 
 def is_allowed(found: Import) -> bool:
@@ -55,20 +43,21 @@ def is_allowed(found: Import) -> bool:
         is_for_tests = importer == "ci_common.testing" or importer.startswith("ci_common.testing.")
         return root == "ci_common" or (is_for_tests and root in {"pytest", "hypothesis"})
     if root in PACKAGES:
-        target_layer, own_layer = layer(found.target), layer(importer)
-        return target_layer in {None, own_layer} or (own_layer is not None and target_layer in TOP_LAYERS[own_layer])
+        return is_downward(room_of(importer), room_of(found.target))
+    if root == "redis" and room_of(importer) not in KNOW_REDIS:
+        return False
     return root in CORE_DEPENDENCIES | optional_packages()
 
 
 def needs_an_extra(found: Import) -> bool:
     """Return whether a plain installation can't import this module; the command line is an extra itself."""
     is_inevitable = not found.in_function and not found.may_fail
-    return is_inevitable and found.root in optional_packages() and layer(found.importer.name) is None
+    return is_inevitable and found.root in optional_packages() and not stands_on_the_repository(found.importer.name)
 
 
 def is_late_without_need(found: Import) -> bool:
     """Return whether an import stands in a function although what it imports is always there; web needs its extra."""
-    return found.in_function and found.root not in optional_packages() and layer(found.target) != "web"
+    return found.in_function and found.root not in optional_packages() and room_of(found.target) != "web"
 
 
 def modules_run_by(found: Import) -> set[str]:
@@ -110,6 +99,18 @@ def test_there_are_no_import_cycles() -> None:
     assert " → ".join(find_cycle(all_imports(source_modules()))) == ""
 
 
+def test_no_folder_has_rooms_in_a_circle() -> None:
+    """Neither folders nor modules that stand beside each other import each other, though no module imports itself."""
+    assert list(cycles(all_imports(source_modules()))) == []
+
+
+def test_every_folder_has_its_role() -> None:
+    """The table below the picture names each folder of the store."""
+    folders = {path.parent.name for path in (SRC / PACKAGE).glob("*/__init__.py")}
+    text = ARCHITECTURE.read_text()
+    assert sorted(folder for folder in folders if f"| `{PACKAGE}/{folder}`" not in text) == []
+
+
 def lay(folder: Path, files: Mapping[str, str]) -> list[Import]:
     """Write files and return their imports."""
     for name, text in files.items():
@@ -128,7 +129,7 @@ def lay(folder: Path, files: Mapping[str, str]) -> list[Import]:
         ("ci_common/models.py", "from ci_eventstore import codec", False),
         ("ci_common/models.py", "import pytest", False),
         ("ci_common/testing/jobs.py", "import pytest, hypothesis", True),
-        ("ci_eventstore/hub.py", "import redis.asyncio", True),
+        ("ci_eventstore/hub.py", "import msgpack", True),
         ("ci_eventstore/hub.py", "import pytest", False),
         ("ci_eventstore/hub.py", "from ci_eventstore.cli import main", False),
         ("ci_eventstore/hub.py", "from .cli import main", False),
@@ -138,6 +139,21 @@ def lay(folder: Path, files: Mapping[str, str]) -> list[Import]:
         ("ci_eventstore/web/app.py", "from ci_eventstore.cli import main", False),
         ("ci_eventstore/web/app.py", "from ci_eventstore.history import replay", False),
         ("ci_eventstore/__main__.py", "from ci_eventstore.cli import main", True),
+        ("ci_eventstore/__init__.py", "from ci_eventstore.repository import RedisJobRepository", True),
+        ("ci_eventstore/cli/tail.py", "import ci_eventstore.repository, ci_eventstore.events.reader", True),
+        ("ci_eventstore/web/app.py", "from ci_eventstore.engine import Engine", True),
+        ("ci_eventstore/controllers/controller.py", "from ci_eventstore.web.app import create_app", False),
+        ("ci_eventstore/repository.py", "from ci_eventstore.engines import Engines", True),
+        ("ci_eventstore/engines.py", "from ci_eventstore.repository import RedisJobRepository", False),
+        ("ci_eventstore/jobs/store.py", "from ci_eventstore.engine import Engine", False),
+        ("ci_eventstore/jobs/store.py", "from ci_eventstore.queues import claims", True),
+        ("ci_eventstore/jobs/store.py", "from redis import Redis", False),
+        ("ci_eventstore/connection/node.py", "from redis import Redis", True),
+        ("ci_eventstore/connection/node.py", "from ci_eventstore.keys import Keys", True),
+        ("ci_eventstore/connection/node.py", "from ci_eventstore.jobs.state import JobState", False),
+        ("ci_eventstore/errors.py", "from ci_eventstore.connection import node", False),
+        ("ci_eventstore/keys.py", "from ci_common.models import Job", True),
+        ("ci_eventstore/zip_file.py", "import ci_eventstore", False),
     ],
 )
 def test_the_direction_of_one_import(tmp_path: Path, file: str, line: str, allowed: bool) -> None:
@@ -196,3 +212,58 @@ def test_the_place_of_one_import(tmp_path: Path, text: str, late: bool, inevitab
 def test_a_cycle_is_found(tmp_path: Path, files: Mapping[str, str], cycle: set[str]) -> None:
     """A cycle is named with all its modules; that modules stand in a package which imports them makes none."""
     assert set(find_cycle(lay(tmp_path, files))) == cycle
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        (
+            {
+                "ci_eventstore/jobs/state.py": "import json",
+                "ci_eventstore/jobs/store.py": "from ci_eventstore.events.reader import Reader",
+                "ci_eventstore/events/reader.py": "from ci_eventstore.jobs.state import State",
+            },
+            ["ci_eventstore"],
+        ),
+        (
+            {
+                "ci_eventstore/queues/claim.py": "from ci_eventstore.queues.offers.offer import Offer",
+                "ci_eventstore/queues/offers/offer.py": "from ci_eventstore.queues.claim import NAME",
+            },
+            ["ci_eventstore.queues"],
+        ),
+        (
+            {
+                "ci_eventstore/queues/claim.py": "from ci_eventstore.queues.offers.offer import Offer",
+                "ci_eventstore/queues/offers/offer.py": "from ci_eventstore.queues.claimed import Claimed",
+                "ci_eventstore/queues/claimed.py": "from ci_eventstore import keys",
+                "ci_eventstore/keys.py": "import json",
+            },
+            [],
+        ),
+    ],
+    ids=["two folders", "a folder and a module", "none"],
+)
+def test_a_circle_of_rooms_is_found(tmp_path: Path, files: Mapping[str, str], found: list[str]) -> None:
+    """The folder whose rooms import each other is named, even where no module imports itself."""
+    assert [cycle.partition(":")[0] for cycle in cycles(lay(tmp_path, files))] == found
+
+
+def test_the_picture_leaves_out_what_others_reach(tmp_path: Path) -> None:
+    """Each room has its line, from the top, with the nearest of those that it imports."""
+    files = {
+        "ci_common/models.py": "import json",
+        "ci_eventstore/__init__.py": "from ci_eventstore.repository import name",
+        "ci_eventstore/repository.py": "import ci_common.models, ci_eventstore.events.reader",
+        "ci_eventstore/events/reader.py": "import ci_common.models, redis",
+        "ci_eventstore/cli/main.py": "import ci_eventstore.repository, ci_eventstore.events.reader, ci_common.models",
+    }
+    assert picture(graph_of(lay(tmp_path, files))).splitlines() == [
+        "    cli        ──▶ repository",
+        "",
+        "    repository ──▶ events",
+        "",
+        "    events     ──▶ ci_common",
+        "",
+        "    ci_common  ──▶ standard library",
+    ]

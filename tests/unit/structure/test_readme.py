@@ -7,7 +7,7 @@ import pytest
 
 from ci_common import MemoryJobRepository
 from ci_eventstore import RedisJobRepository
-from tests.documents import COMMANDS, render_commands
+from tests.documents import documents
 
 ROOT = Path(__file__).parents[3]
 README = (ROOT / "README.md").read_text()
@@ -26,9 +26,10 @@ def test_links_lead_somewhere(document: Path) -> None:
     assert [target for target in targets if not (document.parent / target).exists()] == []
 
 
-def test_the_page_of_commands_is_what_they_say() -> None:
+@pytest.mark.parametrize("path", documents(), ids=lambda path: path.name)
+def test_documents_say_what_the_code_says(path: Path) -> None:
     """`make docs` would change nothing but line breaks, which depend on the version of click."""
-    assert COMMANDS.read_text().split() == render_commands().split()
+    assert path.read_text().split() == documents()[path].split(), "run `make docs`"
 
 
 def test_the_program_of_the_readme_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
