@@ -11,6 +11,7 @@ from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.errors import StoreFormatError
 from ci_eventstore.events.flusher import Callers
+from ci_eventstore.events.log_source import LogSource
 from ci_eventstore.events.reader import EventReader
 from ci_eventstore.following.hub import Hub
 from ci_eventstore.following.incarnation import StoreIncarnation, new_incarnation
@@ -83,10 +84,11 @@ class Engine:
         keys = settings.keys
         incarnation = StoreIncarnation(nodes, keys)
         incarnation.known = known
-        reader = EventReader(nodes)
+        source = LogSource(nodes)
+        reader = EventReader(nodes, source)
         jobs = JobStore(nodes, settings, incarnation.note_loss, before)
         claims = ClaimStore(nodes, keys, jobs.is_writing, jobs.ledger)
-        lost_jobs = LostJobs(nodes, keys, claims, jobs)
+        lost_jobs = LostJobs(nodes, keys, claims, jobs, source)
         is_read_only = settings.access == "read"
         return cls(
             keys=keys,
@@ -98,7 +100,7 @@ class Engine:
             incarnation=incarnation,
             # Who only reads leaves lost jobs to others.
             hub=Hub(nodes, reader, incarnation) if is_read_only else Hub(nodes, reader, incarnation, lost_jobs.watch),
-            projections=Projections(nodes, keys),
+            projections=Projections(nodes, keys, source),
             claims=claims,
             lost_jobs=lost_jobs,
             holders=Holders(nodes, keys, jobs, lost_jobs),

@@ -121,6 +121,11 @@ class JobKeys(NamedTuple):
         return f"{self.tag}:events:{self.job_id}"
 
     @property
+    def channel(self) -> str:
+        """Where followers listen for new entries."""
+        return self.stream
+
+    @property
     def calls(self) -> str:
         """The last call of each writer."""
         return f"{self.tag}:calls:{self.job_id}"
@@ -134,6 +139,10 @@ class JobKeys(NamedTuple):
     def ring(self) -> str:
         """The end of a log that has outgrown its budget."""
         return f"{self.tag}:ring:{self.job_id}"
+
+    def all(self) -> list[str]:
+        """Return all keys that are the job's alone."""
+        return [self.hash, self.stream, self.calls, self.log_index, self.ring]
 
     @property
     def ids(self) -> str:

@@ -23,7 +23,6 @@ from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.engine import Engine
 from ci_eventstore.engines import Engines
 from ci_eventstore.errors import AmbiguousPrefixError, StreamDamagedError
-from ci_eventstore.events.reader import Extent
 from ci_eventstore.following.follower import Follower
 from ci_eventstore.following.hub import FollowingStats
 from ci_eventstore.following.records import Followed, Notice, NoticeType
@@ -105,8 +104,7 @@ class RedisJobRepository(AccountStore, JobRepository):
         if state is None:
             return None
         keys = self._keys.job(job_id)
-        extent = Extent(state.position, state.end_position, state.bytes)
-        events = await self.engine.reader.read(keys, 0, extent)
+        events = await self.engine.reader.read(keys, 0, state.extent)
         return replace(to_job(job_id, state), events=events)
 
     async def get_job_summary(self, job_id: str, user_id: str | None = None) -> Job | None:

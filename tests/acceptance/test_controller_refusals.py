@@ -10,19 +10,19 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from ci_eventstore.events.records import Fact, FactType, Place, Record
+from ci_eventstore.events.records import Fact, FactType
 from ci_eventstore.repository import RedisJobRepository
 from tests.acceptance.command_line import CommandLine, Running
 from tests.acceptance.test_controller import start_controller, submit
 from tests.claim_history import ClaimHistory, Deed, Got, What, check_claims
 from tests.history import Outcome
 from tests.integration.store import refusals
+from tests.records import records_of
 from tests.servers import RealServer, wait_until
 
 #: Longer than the controllers' leases.
 REFUSAL_SECONDS = 3.0
 OUTAGE_SECONDS = 40.0
-END = Place(2**53)
 
 
 @contextlib.asynccontextmanager
@@ -99,14 +99,12 @@ async def findings(cli: CommandLine, jobs: dict[str, tuple[float, bool]]) -> lis
     async with RedisJobRepository.from_url(url, prefix=prefix) as repository:
         found = [str(difference) for difference in await repository.verify()]
         for job_id, (lasts, is_silent) in jobs.items():
-            pages = repository.engine.reader.records(repository.engine.keys.job(job_id), Place(0), END)
-            records: list[Record] = [record async for page in pages for _, record in page]
-            owners = [
-                one.fields["controller"] for one in records if isinstance(one, Fact) and one.type is FactType.CLAIMED
-            ]
+            records = await records_of(repository.engine.reader.source, repository.engine.keys.job(job_id))
+            facts = [record for _, record in records if isinstance(record, Fact)]
+            owners = [fact.fields["controller"] for fact in facts if fact.type is FactType.CLAIMED]
             lines = expected_log(lasts, is_silent=is_silent).splitlines()
             written = [Deed(owners[0], 1, What.LINE, line, "log", Outcome.ACKNOWLEDGED) for line in lines]
             ended = Deed(owners[0], 1, What.SUCCEED, outcome=Outcome.ACKNOWLEDGED)
             history = ClaimHistory([Got(owners[0], 1, 1)], [*written, ended])
-            found += [f"{job_id}: {one}" for one in check_claims(history, records, lost=())]
+            found += [f"{job_id}: {one}" for one in check_claims(history, [record for _, record in records], lost=())]
     return found

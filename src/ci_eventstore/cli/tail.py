@@ -102,15 +102,12 @@ async def _read(
                 yield [record]
         return
     # Not by following, which ends with the job, before late output.
-    ring, previous = None, None
-    if extent.end_position is None:
-        ring = await reader.ring(keys)
-        # If it has ended meanwhile, the stream has all.
-        extent = await reader.extent(keys)
+    extent, ring = await reader.head_and_ring(keys)
+    previous = None
     while page := await reader.read(keys, after, extent, PAGE_EVENTS, previous):
         yield page
         after, previous = after + len(page), page[-1]
-    if ring is not None and extent.end_position is None:
+    if ring is not None:
         say(PROVISIONAL)
         for page in ring.pages():
             yield page

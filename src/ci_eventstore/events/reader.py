@@ -1,42 +1,24 @@
-"""Read a job's stream in pages, and notice a hole."""
+"""Read a job's events in pages, and notice a hole."""
 
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from ci_common.errors import JobNotFoundError
 from ci_common.models import JobEvent
 from ci_eventstore.connection.nodes import Nodes
-from ci_eventstore.connection.replies import StreamEntry, as_entries, as_optional_texts, as_texts
-from ci_eventstore.errors import ProjectionDamagedError, ProjectionMissingError, StreamDamagedError
-from ci_eventstore.events.codec import decode, decode_event
-from ci_eventstore.events.records import Place, Record
+from ci_eventstore.connection.replies import as_optional_texts, as_texts
+from ci_eventstore.errors import ProjectionDamagedError, StreamDamagedError
+from ci_eventstore.events.codec import decode_event
+from ci_eventstore.events.extent import PAGE_BYTES, Extent
+from ci_eventstore.events.log_source import PAGE_ENTRIES, LogSource, StoredEntry
+from ci_eventstore.events.records import Place
 from ci_eventstore.events.ring import Ring, read_ring
+from ci_eventstore.events.standing import check_standing
 from ci_eventstore.keys import JobKeys
 
-PAGE_ENTRIES = 1000
-#: What a page is about to have at most; events of many mebibytes are read a few at a time.
-PAGE_BYTES = 8 * 1024 * 1024
 #: How many events are looked at together in search of the last text before a position.
 LAST_EVENTS = 16
-
-
-class Extent(NamedTuple):
-    """How far a job's log goes, and where its end is, as its hash said at one moment."""
-
-    position: int
-    end_position: int | None
-    #: Of all events' text.
-    bytes: int
-    #: How many facts stand after the last event.
-    part: int = 0
-    #: The job's, if it has one.
-    incarnation: str | None = None
-
-    @property
-    def page_entries(self) -> int:
-        """How many entries of this log a page may have, so that it stays near PAGE_BYTES."""
-        return max(10, min(PAGE_ENTRIES, PAGE_BYTES * self.position // max(self.bytes, 1)))
 
 
 class Milestone(NamedTuple):
@@ -51,26 +33,33 @@ START = Milestone(0, 0, 0)
 
 
 class EventReader:
-    """Reads the streams of one server."""
+    """Reads the logs of a store's jobs."""
 
-    def __init__(self, nodes: Nodes) -> None:
+    def __init__(self, nodes: Nodes, source: LogSource) -> None:
         self._nodes = nodes
+        self.source = source
 
     async def extent(self, keys: JobKeys, user_id: str | None = None) -> Extent:
         """Return how far the log goes.
 
         JobNotFoundError, also for another user's job, ProjectionMissingError, ProjectionDamagedError.
         """
-        fields = ("position", "end_position", "bytes", "part", "incarnation", "user_id")
-        reply = await self._nodes.read_together("HMGET", keys.hash, *fields)
-        position, end_position, size, part, incarnation, owner = as_optional_texts(reply)
+        reply = await self._nodes.read_together("HMGET", keys.hash, *Extent._fields, "user_id")
+        position, end_position, size, lines, part, truncated_at, incarnation, owner = as_optional_texts(reply)
         if position is None:
-            await raise_missing(self._nodes, keys)
+            await check_standing(self._nodes, keys)
         if position is None or user_id not in (None, owner):
             raise JobNotFoundError(keys.job_id)
         try:
-            end = None if end_position is None else int(end_position)
-            return Extent(int(position), end, int(size or 0), int(part or 0), incarnation)
+            return Extent(
+                position=int(position),
+                end_position=None if end_position is None else int(end_position),
+                bytes=int(size or 0),
+                lines=int(lines or 0),
+                part=int(part or 0),
+                truncated_at=None if truncated_at is None else int(truncated_at),
+                incarnation=incarnation,
+            )
         except ValueError as error:
             raise ProjectionDamagedError(keys.job_id, f"a position of its hash is {error}") from error
 
@@ -84,7 +73,7 @@ class EventReader:
         """
         events: list[JobEvent] = []
         last = extent.position if limit is None else min(extent.position, after + limit)
-        count = extent.page_entries
+        count = extent.page_entries()
         while after < last:
             entries = await self._page(keys, after, last, count, previous)
             known = len(events)
@@ -109,21 +98,28 @@ class EventReader:
             count = min(4 * count, PAGE_ENTRIES)
         return ""
 
-    async def ring(self, keys: JobKeys) -> Ring | None:
-        """Return the end so far of a log that has outgrown its budget; None if it hasn't, or if the job has ended."""
-        return await read_ring(self._nodes, keys)
+    async def head_and_ring(self, keys: JobKeys, user_id: str | None = None) -> tuple[Extent, Ring | None]:
+        """Return how far the log goes, and its end so far if it has outgrown its budget and the job runs.
+
+        JobNotFoundError, also for another user's job, ProjectionMissingError, ProjectionDamagedError.
+        """
+        extent = await self.extent(keys, user_id)
+        if not extent.is_outgrown:
+            return extent, None
+        ring = await read_ring(self._nodes, keys)
+        # If it has ended meanwhile, its log has all.
+        extent = await self.extent(keys, user_id)
+        return extent, ring if extent.is_outgrown else None
 
     async def _page(
         self, keys: JobKeys, after: int, last: int, count: int, previous: JobEvent | None
-    ) -> Sequence[StreamEntry]:
+    ) -> Sequence[StoredEntry]:
         """Return the entries after a position, of the history that has `previous` there."""
-        entries = as_entries(
-            await self._nodes.read("XRANGE", keys.stream, f"{after + 1}-0", f"{last}-0", "COUNT", count)
-        )
+        entries = await self.source.range(keys, Place(after + 1), Place(last), count)
         if previous is not None:
             # Asked last: if that is still what it was, so was all that was read before.
-            found = as_entries(await self._nodes.read("XRANGE", keys.stream, f"{after}-0", f"{after}-0"))
-            if [decode_event(entry[1][1], after) for entry in found] != [previous]:
+            found = await self.source.range(keys, Place(after), Place(after), 1)
+            if [decode_event(payload, after) for _, payload in found] != [previous]:
                 raise StreamDamagedError(keys.job_id, after, None)
         if not entries:
             raise StreamDamagedError(keys.job_id, after + 1, None)
@@ -147,23 +143,6 @@ class EventReader:
         except (ValueError, TypeError) as error:
             raise ProjectionDamagedError(keys.job_id, f"its sparse index can't be read: {error}") from error
 
-    async def records(self, keys: JobKeys, after: Place, until: Place) -> AsyncIterator[list[tuple[Place, Record]]]:
-        """Yield everything in a stream after one place up to another, facts too, a page at a time."""
-        async for page in self.entries(keys, after, until):
-            yield [(place, decode(payload, place.position, keys.job_id)) for place, payload in page]
-
-    async def entries(self, keys: JobKeys, after: Place, until: Place) -> AsyncIterator[list[tuple[Place, bytes]]]:
-        """Yield the places and payloads of everything in a stream after one place up to another, a page at a time."""
-        first = f"({after}"
-        while True:
-            reply = await self._nodes.read("XRANGE", keys.stream, first, str(until), "COUNT", PAGE_ENTRIES)
-            page = [(Place.parse(stream_id), fields[1]) for stream_id, fields in as_entries(reply)]
-            if page:
-                yield page
-                first = f"({page[-1][0]}"
-            if len(page) < PAGE_ENTRIES:
-                return
-
 
 def next_page_entries(count: int, page: Sequence[JobEvent], page_bytes: int) -> int:
     """Return how many entries the page after one of `count` may have, by the size of the events in that. Pure.
@@ -174,18 +153,12 @@ def next_page_entries(count: int, page: Sequence[JobEvent], page_bytes: int) -> 
     return max(10, min(PAGE_ENTRIES, 4 * count, page_bytes * len(page) // max(size, 1)))
 
 
-async def raise_missing(nodes: Nodes, keys: JobKeys) -> None:
-    """Raise ProjectionMissingError if the job has a stream, though it has no hash."""
-    if await nodes.read("EXISTS", keys.stream) and not await nodes.read("EXISTS", keys.hash):
-        raise ProjectionMissingError(keys.job_id)
-
-
-def _take_visible(job_id: str, entries: Sequence[StreamEntry], cursor: int, events: list[JobEvent]) -> int:
+def _take_visible(job_id: str, entries: Sequence[StoredEntry], cursor: int, events: list[JobEvent]) -> int:
     """Append the entries' visible events to `events`, and return the position of the last one."""
-    for stream_id, fields in entries:
+    for stream_id, payload in entries:
         if stream_id.endswith(b"-0"):
             cursor += 1
             if stream_id != b"%d-0" % cursor:
                 raise StreamDamagedError(job_id, cursor, Place.parse(stream_id).position)
-            events.append(decode_event(fields[1], cursor, job_id))
+            events.append(decode_event(payload, cursor, job_id))
     return cursor

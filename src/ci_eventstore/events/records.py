@@ -50,6 +50,9 @@ class Fact:
 
 Record = JobEvent | Fact
 
+#: The highest that a stream id may have.
+MAX_PART = 2**64 - 1
+
 
 class Place(NamedTuple):
     """Where a record stands in its stream; the stream id is `<position>-<part>`.
@@ -63,6 +66,16 @@ class Place(NamedTuple):
     def __str__(self) -> str:
         """Return the stream id."""
         return f"{self.position}-{self.part}"
+
+    @property
+    def next(self) -> "Place":
+        """The first place after this one."""
+        return Place(self.position, self.part + 1)
+
+    @classmethod
+    def last_at(cls, position: int) -> "Place":
+        """Return the last place that a record may have at a position."""
+        return cls(position, MAX_PART)
 
     @classmethod
     def parse(cls, stream_id: bytes) -> "Place":

@@ -11,7 +11,8 @@ from ci_eventstore.connection.node import PATIENCE_SECONDS
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import WRONG_TYPE, Reply, as_optional_texts
 from ci_eventstore.errors import NotInitializedError, StoreUnavailableError, StreamDamagedError
-from ci_eventstore.events.reader import EventReader, Extent
+from ci_eventstore.events.extent import Extent
+from ci_eventstore.events.reader import EventReader
 from ci_eventstore.events.records import Place
 from ci_eventstore.following import messages
 from ci_eventstore.following.feed import Cursor, Feed
@@ -76,9 +77,9 @@ class Hub:
         self._watch_lost = watch_lost
         self._reader = reader
         self._store_incarnation = store_incarnation
-        self._pages = Pages(nodes)
+        self._pages = Pages(reader.source)
         self._subscription = nodes.subscription(self._on_message, self._on_listening)
-        #: By channel, which is named as the job's stream.
+        #: By channel.
         self._live: dict[str, _Live] = {}
         self._watcher: asyncio.Task[None] | None = None
         self._ended_followers = self._past_entries = self._past_resets = 0
@@ -139,7 +140,7 @@ class Hub:
             feed.cursors.add(cursor)
             self._ended_followers += 1
             return feed, extent
-        live = self._live.get(keys.stream)
+        live = self._live.get(keys.channel)
         if live is None or live.feed.failure is not None:
             live = self._open(keys, extent)
         live.feed.cursors.add(cursor)
@@ -149,7 +150,7 @@ class Hub:
     def leave(self, feed: Feed, cursor: Cursor) -> None:
         """Take notice that a cursor has gone; a job that nobody follows any more isn't read any more."""
         feed.cursors.discard(cursor)
-        live = self._live.get(feed.keys.stream)
+        live = self._live.get(feed.keys.channel)
         if not feed.is_live:
             self._ended_followers -= 1
         elif live is not None and live.feed is feed and not feed.cursors:
@@ -160,14 +161,14 @@ class Hub:
         page = await self._pages.read(feed, place)
         if page is None and not feed.is_live and await self._reader.extent(feed.keys) == feed.extent:
             raise StreamDamagedError(feed.keys.job_id, place.position + 1, None)
-        live = self._live.get(feed.keys.stream)
+        live = self._live.get(feed.keys.channel)
         if page is None and live is not None and live.feed is feed:
             live.reader.start()
         return page
 
     async def compare(self, feed: Feed) -> None:
         """Compare what a feed has handed out with the store: its generation goes up if the history is another one."""
-        live = self._live.get(feed.keys.stream)
+        live = self._live.get(feed.keys.channel)
         if live is not None and live.feed is feed:
             await live.reader.compare()
         elif not feed.is_live:
@@ -176,9 +177,9 @@ class Hub:
 
     def _open(self, keys: JobKeys, extent: Extent) -> _Live:
         feed = Feed(keys, extent, is_live=True, incarnation=self._known(extent))
-        reader = JobReader(feed, self._nodes, self._store_incarnation, self._on_news, self._on_loss)
-        live = self._live[keys.stream] = _Live(feed, reader)
-        self._subscription.listen(keys.stream)
+        reader = JobReader(feed, self._reader, self._store_incarnation, self._on_news, self._on_loss)
+        live = self._live[keys.channel] = _Live(feed, reader)
+        self._subscription.listen(keys.channel)
         if self._watcher is None:
             self._watcher = asyncio.create_task(self._watch())
         return live
@@ -194,8 +195,8 @@ class Hub:
             raise
 
     def _close(self, live: _Live) -> None:
-        del self._live[live.feed.keys.stream]
-        self._subscription.ignore(live.feed.keys.stream)
+        del self._live[live.feed.keys.channel]
+        self._subscription.ignore(live.feed.keys.channel)
         if live.showing is not None:
             live.showing.cancel()
         self._past_entries += live.feed.taken
@@ -214,7 +215,7 @@ class Hub:
 
         If it is the same job, the store has lost what it had acknowledged, and becomes another incarnation itself.
         """
-        self._pages.forget(feed.keys.stream)
+        self._pages.forget(feed.keys)
         extent = await self._reader.extent(feed.keys)
         if extent.incarnation == feed.incarnation.job:
             await self._store_incarnation.renew_after_loss(feed.incarnation.store)
@@ -249,7 +250,7 @@ class Hub:
 
     def _on_news(self, feed: Feed) -> None:
         """Hand out what has come: at once, or together with what comes in the next moments."""
-        live = self._live.get(feed.keys.stream)
+        live = self._live.get(feed.keys.channel)
         if live is None or live.feed is not feed or live.showing is not None or feed.shown == feed.head:
             return
         loop = asyncio.get_running_loop()

@@ -1,14 +1,13 @@
-"""Keep one job's feed up with its stream."""
+"""Keep one job's feed up with its log."""
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from ci_common.errors import JobNotFoundError, RepositoryError
-from ci_eventstore.connection.nodes import Nodes
-from ci_eventstore.connection.replies import as_entries
+from ci_common.errors import RepositoryError
 from ci_eventstore.errors import StoreError, StreamDamagedError
-from ci_eventstore.events.reader import raise_missing
+from ci_eventstore.events.log_source import at_places
+from ci_eventstore.events.reader import EventReader
 from ci_eventstore.events.records import Place
 from ci_eventstore.following.feed import Feed
 from ci_eventstore.following.incarnation import Incarnation, StoreIncarnation
@@ -19,7 +18,7 @@ PAGE_ENTRIES = 200
 
 
 class JobReader:
-    """Reads a job's stream for its feed, one read at a time; a read that was begun is never cancelled.
+    """Reads a job's log for its feed, one read at a time; a read that was begun is never cancelled.
 
     Each read begins with the entry at the feed's head, and so finds out whether the store still has that one there.
     """
@@ -27,13 +26,13 @@ class JobReader:
     def __init__(
         self,
         feed: Feed,
-        nodes: Nodes,
+        reader: EventReader,
         store_incarnation: StoreIncarnation,
         on_news: Callable[[Feed], None],
         on_loss: Callable[[Feed], Awaitable[Incarnation]],
     ) -> None:
         self._feed = feed
-        self._nodes = nodes
+        self._reader = reader
         self._store_incarnation = store_incarnation
         self._on_news = on_news
         #: Is awaited before the feed begins again because the store has another history; returns its incarnation.
@@ -72,7 +71,7 @@ class JobReader:
             feed.begin(*await self._last())
             return
         head, payload, store = feed.head, feed.last_payload, self._store_incarnation.known
-        entries = await self._range(str(head), PAGE_ENTRIES + 1)
+        entries = await self._range(head, PAGE_ENTRIES + 1)
         self._is_asked = self._is_asked or len(entries) > PAGE_ENTRIES
         if not entries or entries[0] != (head, payload):
             await self._begin_again(head)
@@ -99,7 +98,7 @@ class JobReader:
 
     async def _begin_again(self, head: Place) -> None:
         """Find out why the entry at the head isn't what it was: the stream's beginning is gone, or its history."""
-        first = await self._range("-", PAGE_ENTRIES)
+        first = await self._range(Place(0), PAGE_ENTRIES)
         if not first or first[0][0] <= head:
             incarnation = await self._on_loss(self._feed)
             last = await self._last()
@@ -114,14 +113,10 @@ class JobReader:
     async def _last(self) -> tuple[Place, bytes]:
         """Return the last entry's place and payload; JobNotFoundError, ProjectionMissingError, StreamDamagedError."""
         keys = self._feed.keys
-        reply = await self._nodes.read_together("XREVRANGE", keys.stream, "+", "-", "COUNT", 1)
-        for entry in as_entries(reply):
-            return Place.parse(entry[0]), entry[1][1]
-        await raise_missing(self._nodes, keys)
-        if await self._nodes.read("EXISTS", keys.hash):
-            raise StreamDamagedError(keys.job_id, 1, None)
-        raise JobNotFoundError(keys.job_id)
+        for entry in at_places(await self._reader.source.last(keys, together=True)):
+            return entry
+        await self._reader.extent(keys)
+        raise StreamDamagedError(keys.job_id, 1, None)
 
-    async def _range(self, first: str, count: int) -> list[tuple[Place, bytes]]:
-        reply = await self._nodes.read_together("XRANGE", self._feed.keys.stream, first, "+", "COUNT", count)
-        return [(Place.parse(stream_id), fields[1]) for stream_id, fields in as_entries(reply)]
+    async def _range(self, first: Place, limit: int) -> list[tuple[Place, bytes]]:
+        return at_places(await self._reader.source.range(self._feed.keys, first, limit=limit, together=True))

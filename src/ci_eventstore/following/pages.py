@@ -1,11 +1,9 @@
-"""Read the stream after a place, once for all who ask at about the same time."""
+"""Read a log after a place, once for all who ask at about the same time."""
 
 import asyncio
 from functools import partial
 
-from ci_eventstore.connection.nodes import Nodes
-from ci_eventstore.connection.replies import as_entries
-from ci_eventstore.events.reader import Extent
+from ci_eventstore.events.log_source import LogSource, at_places
 from ci_eventstore.events.records import Place
 from ci_eventstore.following.feed import Feed
 from ci_eventstore.following.page import Page, page_of
@@ -19,8 +17,8 @@ PAGE_ENTRIES = 500
 KEPT_SECONDS = 2.0
 KEPT_PAGES = 64
 
-#: Stream, generation of its feed, place.
-_Key = tuple[str, int, Place]
+#: Job, generation of its feed, place.
+_Key = tuple[JobKeys, int, Place]
 
 
 class Pages:
@@ -30,8 +28,8 @@ class Pages:
     the end of the one before.
     """
 
-    def __init__(self, nodes: Nodes) -> None:
-        self._nodes = nodes
+    def __init__(self, source: LogSource) -> None:
+        self._source = source
         self._pages: dict[_Key, asyncio.Task[Page | None]] = {}
 
     async def read(self, feed: Feed, place: Place) -> Page | None:
@@ -39,25 +37,24 @@ class Pages:
 
         Pages end at common positions, so that those who begin at different ones soon share them.
         """
-        key = feed.keys.stream, feed.generation, place
+        key = feed.keys, feed.generation, place
         reading = self._pages.get(key)
         if reading is None:
             reading = self._pages[key] = asyncio.create_task(
-                self._fetch(feed.keys, place, entries_of_page(feed.extent))
+                self._fetch(feed.keys, place, feed.extent.page_entries(PAGE_BYTES, PAGE_ENTRIES, least=1))
             )
             reading.add_done_callback(partial(self._keep, key))
         return await asyncio.shield(reading)
 
-    def forget(self, stream: str) -> None:
-        """Let go of a stream's pages, since it has another history now."""
-        for key in [key for key in self._pages if key[0] == stream]:
+    def forget(self, keys: JobKeys) -> None:
+        """Let go of a job's pages, since it has another history now."""
+        for key in [key for key in self._pages if key[0] == keys]:
             del self._pages[key]
 
     async def _fetch(self, keys: JobKeys, place: Place, count: int) -> Page | None:
         last = (place.position // count + 1) * count
-        for until, limit in ((str(last), 2 * count + 1), ("+", 2)):
-            reply = await self._nodes.read_together("XRANGE", keys.stream, str(place), until, "COUNT", limit)
-            payloads = [(Place.parse(stream_id), fields[1]) for stream_id, fields in as_entries(reply)]
+        for until, limit in ((Place.last_at(last), 2 * count + 1), (None, 2)):
+            payloads = at_places(await self._source.range(keys, place, until, limit, together=True))
             before = payloads.pop(0)[1] if payloads and payloads[0][0] == place else None
             if payloads:
                 page = page_of(in_order(payloads, place.position, keys.job_id), *payloads[-1])
@@ -67,9 +64,9 @@ class Pages:
         return None
 
     async def _is_cut(self, keys: JobKeys, place: Place) -> bool:
-        """Tell whether the stream begins after a place."""
-        first = as_entries(await self._nodes.read_together("XRANGE", keys.stream, "-", "+", "COUNT", 1))
-        return bool(first) and Place.parse(first[0][0]) > place
+        """Tell whether the log begins after a place."""
+        first = at_places(await self._source.range(keys, Place(0), limit=1, together=True))
+        return bool(first) and first[0][0] > place
 
     def _keep(self, key: _Key, reading: asyncio.Task[Page | None]) -> None:
         if self._pages.get(key) is not reading:
@@ -82,8 +79,3 @@ class Pages:
     def _drop(self, key: _Key, reading: asyncio.Task[Page | None]) -> None:
         if self._pages.get(key) is reading:
             del self._pages[key]
-
-
-def entries_of_page(extent: Extent) -> int:
-    """Return how many entries of a log a page may have, so that it stays near PAGE_BYTES."""
-    return max(1, min(PAGE_ENTRIES, PAGE_BYTES * extent.position // max(extent.bytes, 1)))

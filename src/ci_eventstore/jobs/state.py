@@ -9,6 +9,7 @@ from typing import Any
 
 from ci_common.models import Job, JobStatus, as_utc
 from ci_eventstore.errors import ProjectionDamagedError
+from ci_eventstore.events.extent import Extent
 from ci_eventstore.keys import NO_QUEUE
 
 
@@ -34,6 +35,11 @@ class JobState:
     def lease_queue(self) -> str:
         """The queue whose leases have the job's: that without a name if the job ends with the process that has it."""
         return NO_QUEUE if self.ends_if_lost else self.queue
+
+    @property
+    def extent(self) -> Extent:
+        """How far the job's log goes."""
+        return Extent(**{name: self.__dict__[name] for name in Extent._fields})
 
     user_id: str | None = None
     #: What tells the job from another one that had its id before; None for older jobs.

@@ -11,13 +11,13 @@ from ci_common.models import Job, JobStatus, utc_now
 from ci_common.validation import accept_events
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import WRONG_TYPE
-from ci_eventstore.errors import AcknowledgedEventsLostError, ProjectionDamagedError
+from ci_eventstore.errors import AcknowledgedEventsLostError, ProjectionDamagedError, ProjectionMissingError
 from ci_eventstore.events.append import ANY_CLAIM, Change, QueueMove, append, has_call
 from ci_eventstore.events.batch import Batch, encode_records
 from ci_eventstore.events.caller import Call, Ledger
 from ci_eventstore.events.flusher import Callers, Flusher
-from ci_eventstore.events.reader import raise_missing
 from ci_eventstore.events.records import Fact, FactType, Record
+from ci_eventstore.events.standing import Standing, read_standing
 from ci_eventstore.jobs.commands import Cancel, Command
 from ci_eventstore.jobs.create import create_waiting, waiting_job
 from ci_eventstore.jobs.decide import decide, decide_creation
@@ -80,7 +80,8 @@ class JobStore:
         if reply is WRONG_TYPE:
             raise ProjectionDamagedError(job_id, "its hash is no hash")
         if not reply:
-            await raise_missing(self._nodes, keys)
+            if await read_standing(self._nodes, keys) is Standing.UNPROJECTED:
+                raise ProjectionMissingError(job_id)
             return None
         return from_hash(job_id, reply)
 

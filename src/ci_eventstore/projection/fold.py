@@ -6,7 +6,7 @@ from ci_common.models import JobStatus
 from ci_eventstore.errors import StoreFormatError
 from ci_eventstore.events.codec import decode, mark_of
 from ci_eventstore.events.log_index import LogIndex
-from ci_eventstore.events.reader import EventReader
+from ci_eventstore.events.log_source import LogSource
 from ci_eventstore.events.records import Place
 from ci_eventstore.jobs.evolve import evolve_all
 from ci_eventstore.jobs.state import JobState
@@ -29,9 +29,9 @@ class Fold:
         """Where the last record stands that was folded."""
         return Place(self.state.position, self.state.part) if self.state else Place(0)
 
-    async def advance(self, reader: EventReader, until: Place) -> None:
+    async def advance(self, source: LogSource, until: Place) -> None:
         """Fold the records after the last one, up to a place; StoreFormatError."""
-        async for page in reader.entries(self.keys, self.place, until):
+        async for page in source.pages(self.keys, self.place, until):
             self.take(page)
 
     def take(self, page: Sequence[tuple[Place, bytes]]) -> None:

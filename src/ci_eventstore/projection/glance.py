@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 from ci_common.models import JobStatus
 from ci_eventstore.connection.nodes import Nodes
-from ci_eventstore.connection.replies import WRONG_TYPE, Reply, as_entries, as_text_map
+from ci_eventstore.connection.replies import WRONG_TYPE, Reply, as_text_map
 from ci_eventstore.errors import StoreFormatError
+from ci_eventstore.events.log_source import at_places, entries_in, range_command
 from ci_eventstore.events.records import Place
 from ci_eventstore.jobs.state import part_of_state
 from ci_eventstore.keys import JobKeys, listing_member
@@ -59,7 +60,7 @@ def _plan(keys: JobKeys, reply: Reply) -> _Plan | None:
         return None
     member, queue = listing_member(state.created_at, keys.job_id), keys.queue(state.lease_queue)
     commands: list[tuple[str | int, ...]] = [
-        ("XRANGE", keys.stream, "-", "+", "COUNT", SMALL_ENTRIES),
+        range_command(keys, Place(0), None, SMALL_ENTRIES),
         ("HGETALL", keys.hash),
         ("EXISTS", keys.log_index, keys.ring),
         ("ZSCORE", keys.ids, keys.job_id),
@@ -94,7 +95,7 @@ def _is_right(plan: _Plan, replies: Sequence[Reply]) -> bool:
         return False
     fold = Fold(plan.keys)
     try:
-        fold.take([(Place.parse(stream_id), content[1]) for stream_id, content in as_entries(entries)])
+        fold.take(at_places(entries_in(entries)))
     except StoreFormatError:
         return False
     state = fold.state

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from ci_eventstore.connection.nodes import Nodes
-from ci_eventstore.connection.replies import WRONG_TYPE, Reply, as_entries, as_text_map, as_texts
+from ci_eventstore.connection.replies import WRONG_TYPE, Reply, as_text_map, as_texts
 from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.errors import StoreFormatError
 from ci_eventstore.events.log_index import LogIndex
-from ci_eventstore.events.reader import EventReader
+from ci_eventstore.events.log_source import LogSource, at_places, entries_in, last_command
 from ci_eventstore.events.records import Place
 from ci_eventstore.jobs.state import to_hash
 from ci_eventstore.keys import JobKeys
@@ -28,9 +28,9 @@ _FIRST = 6
 class JobProjections:
     """The projections of single jobs."""
 
-    def __init__(self, nodes: Nodes) -> None:
+    def __init__(self, nodes: Nodes, source: LogSource) -> None:
         self._nodes = nodes
-        self._reader = EventReader(nodes)
+        self._source = source
 
     async def verify(self, keys: JobKeys) -> list[Difference]:
         """Return where the job's hash, sparse index, ring and listings differ from its stream.
@@ -54,16 +54,16 @@ class JobProjections:
         found = as_text_map(hash_reply)
         if not last:
             return [Difference(subject, "stream", "events", None)] if hash_reply else []
-        place, end = _place_of(found), Place.parse(as_entries(last)[0][0])
+        place, end = _place_of(found), _place_of_last(last)
         if place is None:
             return [Difference(subject, "hash", "a projection", "another type" if hash_reply is WRONG_TYPE else None)]
         if place != end:
             # An entry that can't be read is worse.
-            await fold.advance(self._reader, end)
+            await fold.advance(self._source, end)
             return [Difference(subject, "hash at", str(end), str(place))]
         index = as_texts(index_reply)
         fold.index = LogIndex(index)
-        await fold.advance(self._reader, place)
+        await fold.advance(self._source, place)
         differences = compare_fields(subject, fold, found)
         differences += _compare_listings(subject, fold, in_ids, replies[_FIRST:])
         differences += _compare_index(subject, fold, index, is_list=index_reply is not WRONG_TYPE)
@@ -72,7 +72,7 @@ class JobProjections:
     async def _look(self, fold: Fold) -> list[Reply]:
         keys = fold.keys
         commands = [
-            ("XREVRANGE", keys.stream, "+", "-", "COUNT", 1),
+            last_command(keys),
             ("HGETALL", keys.hash),
             ("LRANGE", keys.log_index, 0, -1),
             ("HLEN", keys.ring),
@@ -98,24 +98,22 @@ class JobProjections:
     async def _begun_fold(self, keys: JobKeys) -> Fold:
         """Return the fold of the first record, which says who owns the job and when it was created."""
         fold = Fold(keys)
-        await fold.advance(self._reader, Place(0, 1))
+        await fold.advance(self._source, Place(0, 1))
         return fold
 
     async def _whole_fold(self, keys: JobKeys) -> Fold | None:
         """Return the fold of all records, with the sparse index that there is if that is right, else with a new one."""
-        last, index = await self._nodes.read_at_once(
-            [("XREVRANGE", keys.stream, "+", "-", "COUNT", 1), ("LRANGE", keys.log_index, 0, -1)]
-        )
+        last, index = await self._nodes.read_at_once([last_command(keys), ("LRANGE", keys.log_index, 0, -1)])
         if last is WRONG_TYPE or not last:
             return None
-        end, found = Place.parse(as_entries(last)[0][0]), as_texts(index)
+        end, found = _place_of_last(last), as_texts(index)
         fold = Fold(keys)
         fold.index = LogIndex(found)
         try:
-            await fold.advance(self._reader, end)
+            await fold.advance(self._source, end)
             if fold.index.entries != found or fold.index.gap_at is not None:
                 fold = Fold(keys)
-                await fold.advance(self._reader, end)
+                await fold.advance(self._source, end)
         except StoreFormatError:
             return None
         return fold
@@ -130,6 +128,11 @@ def compare_fields(subject: str, fold: Fold, found: dict[str, str]) -> list[Diff
             fields.pop(name, None)
             said.pop(name, None)
     return compare(subject, "field", said, fields)
+
+
+def _place_of_last(reply: Reply) -> Place:
+    [(place, _)] = at_places(entries_in(reply))
+    return place
 
 
 def _place_of(fields: dict[str, str]) -> Place | None:

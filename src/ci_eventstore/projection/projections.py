@@ -4,6 +4,8 @@ from collections.abc import AsyncIterator, Sequence
 
 from ci_common.errors import JobNotFoundError
 from ci_eventstore.connection.nodes import Nodes
+from ci_eventstore.events.log_source import LogSource
+from ci_eventstore.events.standing import Standing, read_standing
 from ci_eventstore.keys import JobKeys, Keys, all_keys_pattern, ids_key, queue_of_tickets
 from ci_eventstore.projection.accounts import AccountProjections
 from ci_eventstore.projection.differences import Difference, Progress
@@ -20,10 +22,10 @@ class Projections:
     It is walked page by page, in the order of the server's keys, whatever size the store has.
     """
 
-    def __init__(self, nodes: Nodes, keys: Keys) -> None:
+    def __init__(self, nodes: Nodes, keys: Keys, source: LogSource) -> None:
         self._nodes = nodes
         self._keys = keys
-        self._jobs = JobProjections(nodes)
+        self._jobs = JobProjections(nodes, source)
         self._strays = Strays(nodes, keys)
         self._tickets = Tickets(nodes)
         self._accounts = AccountProjections(nodes, keys)
@@ -107,6 +109,5 @@ class Projections:
                         yield difference
 
     async def _check_exists(self, job_id: str) -> None:
-        keys = self._keys.job(job_id)
-        if not await self._nodes.read("EXISTS", keys.stream, keys.hash):
+        if await read_standing(self._nodes, self._keys.job(job_id)) is Standing.MISSING:
             raise JobNotFoundError(job_id)

@@ -12,6 +12,7 @@ from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import as_text_map
 from ci_eventstore.errors import StoreFormatError
 from ci_eventstore.events.codec import decode
+from ci_eventstore.events.log_source import LogSource, at_places
 from ci_eventstore.events.records import Fact
 from ci_eventstore.jobs.commands import Cancel, Command, Fail
 from ci_eventstore.jobs.state import JobState
@@ -39,11 +40,12 @@ class LostJobs:
     clock on, so that leases run out, and ends the job when its own has.
     """
 
-    def __init__(self, nodes: Nodes, keys: Keys, claims: ClaimStore, jobs: JobStore) -> None:
+    def __init__(self, nodes: Nodes, keys: Keys, claims: ClaimStore, jobs: JobStore, source: LogSource) -> None:
         self._nodes = nodes
         self._keys = keys
         self._claims = claims
         self._jobs = jobs
+        self._source = source
         self._watched: dict[str, None] = {}
         self._watching: asyncio.Task[None] | None = None
 
@@ -81,11 +83,10 @@ class LostJobs:
 
     async def _ends_a_line(self, job_id: str) -> bool:
         """Tell whether what comes next begins a line of the log, as far as that can be seen."""
-        stream = self._keys.job(job_id).stream
-        for stream_id, fields in await self._nodes.read("XREVRANGE", stream, "+", "-", "COUNT", LAST_ENTRIES):
+        for place, payload in at_places(await self._source.last(self._keys.job(job_id), LAST_ENTRIES)):
             try:
-                record = decode(fields[1], int(stream_id.split(b"-")[0]))
-            except (StoreFormatError, ValueError, IndexError):
+                record = decode(payload, place.position)
+            except StoreFormatError:
                 return False
             if not isinstance(record, Fact):
                 return bool((record.data or "\n").endswith("\n"))

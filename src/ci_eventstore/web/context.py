@@ -8,6 +8,7 @@ from ci_common.errors import JobNotFoundError
 from ci_common.validation import check_id
 from ci_eventstore.accounts.sessions import SessionStore
 from ci_eventstore.engine import Engine
+from ci_eventstore.events.extent import Extent
 from ci_eventstore.events.reader import EventReader
 from ci_eventstore.following.incarnation import Incarnation
 from ci_eventstore.jobs.state import JobState
@@ -49,7 +50,7 @@ class Web:
 
     def log(self, job_id: str) -> tuple[EventReader, JobKeys]:
         """Return what reads a job's log, and where that is."""
-        return self.engine.reader, self.engine.keys.job(job_id)
+        return self.engine.reader, self.engine.keys.job(check_id("job id", job_id))
 
     async def ready(self) -> None:
         """Open the repository if need be, and write something that expires; RepositoryError."""
@@ -71,16 +72,16 @@ class Web:
             raise JobNotFoundError(job_id)
         return state
 
-    async def incarnation(self, state: JobState) -> str:
-        """Return the incarnation of a job in that state, and of its store, as clients are told them."""
-        return str(Incarnation(state.incarnation, await self.engine.incarnation.read()))
+    async def incarnation(self, job: JobState | Extent) -> str:
+        """Return the incarnation of a job, by what was read of it, and of its store, as clients are told them."""
+        return str(Incarnation(job.incarnation, await self.engine.incarnation.read()))
 
     async def incarnations(self, job_ids: Sequence[str]) -> list[str]:
         """Return the incarnations of several jobs."""
         return [str(found) for found in await self.engine.incarnation.read_all(job_ids)]
 
-    async def check_incarnation(self, state: JobState, known: str | None) -> None:
+    async def check_incarnation(self, job: JobState | Extent, known: str | None) -> None:
         """Refuse a client that has read another incarnation; WebError 409."""
-        if known and known != await self.incarnation(state):
+        if known and known != await self.incarnation(job):
             text = "the store has lost or replaced what you have read of this job: begin again with its first event"
             raise WebError(409, "reset", text)

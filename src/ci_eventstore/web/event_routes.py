@@ -6,7 +6,7 @@ from fastapi import Header, Query, Request, Response
 from pydantic import BeforeValidator, WithJsonSchema
 
 from ci_eventstore.errors import StoreUnavailableError
-from ci_eventstore.events.reader import Extent, Milestone
+from ci_eventstore.events.reader import Milestone
 from ci_eventstore.following.follower import Follower
 from ci_eventstore.jobs.state import JobState, to_job
 from ci_eventstore.web import sse
@@ -14,7 +14,6 @@ from ci_eventstore.web.added_end import AddedEnd, EndAdding
 from ci_eventstore.web.context import Web
 from ci_eventstore.web.document import POSITION_SCHEMA, JobId
 from ci_eventstore.web.event_page import Numbered, milestone_after, number, to_page
-from ci_eventstore.web.log_text import is_outgrown
 from ci_eventstore.web.resume import Answer, Asked, Start, decide_start, parse_asked
 from ci_eventstore.web.stream_response import HEADERS, Stream, StreamResponse
 
@@ -115,7 +114,7 @@ class EventRoutes:
         position = sse.parse_position(after)
         state = await self._web.state(job_id, caller.user_id)
         await self._web.check_incarnation(state, incarnation)
-        said = {"log_truncated": True} if is_outgrown(state) else {}
+        said = {"log_truncated": True} if state.extent.is_outgrown else {}
         if line is not None:
             numbered = await self._from_line(job_id, state, line, position, limit)
             return to_page(numbered, max(state.position, position)) | said
@@ -151,5 +150,4 @@ class EventRoutes:
 
     async def _read(self, job_id: str, state: JobState, start: Milestone, limit: int) -> list[Numbered]:
         reader, keys = self._web.log(job_id)
-        extent = Extent(state.position, state.end_position, state.bytes)
-        return number(await reader.read(keys, start.position, extent, limit), start)
+        return number(await reader.read(keys, start.position, state.extent, limit), start)

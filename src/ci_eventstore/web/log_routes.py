@@ -5,13 +5,11 @@ from typing import Annotated
 
 from fastapi import Query, Request, Response
 
-from ci_eventstore.events.ring import Ring
-from ci_eventstore.jobs.state import JobState
 from ci_eventstore.web.context import Web
 from ci_eventstore.web.document import JobId, headers
 from ci_eventstore.web.log_range import accepts_gzip, parse_range
 from ci_eventstore.web.log_response import LogResponse
-from ci_eventstore.web.log_text import LogText, gzipped, is_outgrown
+from ci_eventstore.web.log_text import LogText, gzipped
 
 HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache", "Vary": "Accept-Encoding, Authorization"}
 #: The header that says that a running job's log has outgrown its budget.
@@ -44,10 +42,11 @@ class LogRoutes:
     ) -> Response:
         """Send the log as it stands, byte for byte; `Range` and gzip as asked for, `Range` only without `tail`."""
         caller = await self._web.caller(request)
-        state, ring = await self._find(job_id, caller.user_id)
-        await self._web.check_incarnation(state, incarnation)
-        text = LogText(*self._web.log(job_id), state, ring if provisional else None)
-        headers = {OUTGROWN: "true"} if is_outgrown(state) else {}
+        reader, keys = self._web.log(job_id)
+        extent, ring = await reader.head_and_ring(keys, caller.user_id)
+        await self._web.check_incarnation(extent, incarnation)
+        text = LogText(reader, keys, extent, ring if provisional else None)
+        headers = {OUTGROWN: "true"} if extent.is_outgrown else {}
         # A client that has a condition for its range gets all: no version of a log has a name that it could know.
         is_whole = "if-range" in request.headers or request.method == "HEAD"
         asked = None if is_whole else request.headers.get("range")
@@ -55,24 +54,13 @@ class LogRoutes:
             pieces = text.lines(tail, with_times=timestamps)
             return _respond(request, pieces, {**headers, "Accept-Ranges": "none"})
         headers["Accept-Ranges"] = "bytes"
-        found = parse_range(asked, state.bytes)
+        found = parse_range(asked, extent.bytes)
         if found is None:
-            headers["Content-Length"] = str(state.bytes)
-            return _respond(request, text.between(0, state.bytes), headers)
+            headers["Content-Length"] = str(extent.bytes)
+            return _respond(request, text.between(0, extent.bytes), headers)
         first, end = found
-        headers |= {"Content-Range": f"bytes {first}-{end - 1}/{state.bytes}", "Content-Length": str(end - first)}
+        headers |= {"Content-Range": f"bytes {first}-{end - 1}/{extent.bytes}", "Content-Length": str(end - first)}
         return _send(text.between(first, end), headers, 206)
-
-    async def _find(self, job_id: str, user_id: str | None) -> tuple[JobState, Ring | None]:
-        """Return a job's state, and what its ring has if its log has outgrown its budget and it runs."""
-        state = await self._web.state(job_id, user_id)
-        if not is_outgrown(state):
-            return state, None
-        reader, keys = self._web.log(job_id)
-        ring = await reader.ring(keys)
-        # If it has ended meanwhile, its stream has all.
-        state = await self._web.state(job_id, user_id)
-        return state, ring if is_outgrown(state) else None
 
 
 def _respond(request: Request, pieces: AsyncGenerator[bytes], headers: dict[str, str]) -> Response:

@@ -5,11 +5,11 @@ import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 from ci_common.models import JobEvent
+from ci_eventstore.events.extent import Extent
 from ci_eventstore.events.log_lines import TimestampedLines, log_bytes
-from ci_eventstore.events.reader import EventReader, Extent, Milestone, next_page_entries
+from ci_eventstore.events.reader import EventReader, Milestone, next_page_entries
 from ci_eventstore.events.records import log_text, text_size
 from ci_eventstore.events.ring import Ring
-from ci_eventstore.jobs.state import JobState
 from ci_eventstore.keys import JobKeys
 
 #: So much of a log is in memory at once, about, and so many events at most.
@@ -22,14 +22,12 @@ PIECE_BYTES = 128 * 1024
 class LogText:
     """A job's log as it stands: what comes later isn't in it."""
 
-    def __init__(self, reader: EventReader, keys: JobKeys, state: JobState, ring: Ring | None = None) -> None:
-        """Show a log up to what a job's state says; and what a running job's ring has, if that is given."""
+    def __init__(self, reader: EventReader, keys: JobKeys, extent: Extent, ring: Ring | None = None) -> None:
+        """Show a log as far as it goes; and what a running job's ring has, if that is given."""
         self._ring = ring
         self._reader = reader
         self._keys = keys
-        self._state = state
-        self._extent = Extent(state.position, state.end_position, state.bytes)
-        self._page_events = max(10, min(PAGE_EVENTS, PAGE_BYTES * state.position // max(state.bytes, 1)))
+        self._extent = extent
 
     @property
     def has_ring(self) -> bool:
@@ -74,7 +72,7 @@ class LogText:
         StreamDamagedError if the log becomes another one meanwhile.
         """
         after, seen, previous = start.position, start.bytes, None
-        count = self._page_events
+        count = self._extent.page_entries(PAGE_BYTES, PAGE_EVENTS)
         while after < self._extent.position and seen < self._extent.bytes:
             events = await self._reader.read(self._keys, after, self._extent, count, previous)
             yield events
@@ -89,11 +87,11 @@ class LogText:
 
     async def _line_count(self) -> int:
         """Return how many lines the log has; what stands behind the last newline is one."""
-        lines = self._state.lines
+        lines = self._extent.lines
         if self._ring is not None:
             lines, last = lines + self._ring.mark.count("\n") + self._ring.lines, self._ring.last_text()
         else:
-            last = await self._reader.last_text(self._keys, self._state.position, self._extent)
+            last = await self._reader.last_text(self._keys, self._extent.position, self._extent)
         return lines + (last != "" and not last.endswith("\n"))
 
 
@@ -112,11 +110,6 @@ def _pieces(data: bytes) -> list[bytes]:
     if len(data) <= PIECE_BYTES:
         return [data] if data else []
     return [data[start : start + PIECE_BYTES] for start in range(0, len(data), PIECE_BYTES)]
-
-
-def is_outgrown(state: JobState) -> bool:
-    """Tell whether what can be read of a running job's log is its beginning only."""
-    return state.truncated_at is not None and state.end_position is None
 
 
 async def gzipped(pieces: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:

@@ -13,15 +13,15 @@ from pathlib import Path
 
 from ci_common.models import Job
 from ci_eventstore.errors import OutcomeUnknownError, StoreUnavailableError
-from ci_eventstore.events.records import Place, Record
+from ci_eventstore.events.records import Record
 from ci_eventstore.repository import RedisJobRepository
 from tests.claim_history import ClaimHistory, check_claims, read_journals
 from tests.integration.store.chaos_controller_program import Order
+from tests.records import records_of
 
 PROGRAM = Path(__file__).with_name("chaos_controller_program.py")
 ROOT = Path(__file__).parents[3]
 #: Behind every record.
-END = Place(2**53)
 #: How long a controller may take to end when it is asked to.
 STOP_SECONDS = 60.0
 
@@ -131,8 +131,7 @@ class Jobs:
     async def records(self, job_id: str) -> list[Record]:
         """Return everything in a job's stream."""
         keys = self.repository._keys.job(job_id)
-        pages = self.repository.engine.reader.records(keys, Place(0), END)
-        return [record async for page in pages for _, record in page]
+        return [record for _, record in await records_of(self.repository.engine.reader.source, keys)]
 
     async def findings(self, controllers: Controllers, *, pauses_only: bool = False) -> list[str]:
         """Return what is wrong with the jobs, now that all controllers have stopped.

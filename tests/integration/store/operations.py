@@ -10,6 +10,7 @@ from ci_eventstore.engine import check_format
 from ci_eventstore.events.append import append
 from ci_eventstore.events.batch import encode_logs, encode_records
 from ci_eventstore.events.caller import Call
+from ci_eventstore.events.log_source import LogSource
 from ci_eventstore.following.incarnation import StoreIncarnation
 from ci_eventstore.jobs.commands import Cancel, Command, Complete, UpdateStatus
 from ci_eventstore.jobs.create import create_waiting, waiting_job
@@ -216,7 +217,7 @@ async def damaged(scene: Scene) -> None:
 
 
 async def rebuild(scene: Scene) -> bool:
-    return await JobProjections(scene.server).rebuild(KEYS.job("a1"))
+    return await JobProjections(scene.server, LogSource(scene.server)).rebuild(KEYS.job("a1"))
 
 
 async def a1_is_running(scene: Scene) -> None:
@@ -321,7 +322,7 @@ async def there_is_an_incarnation(scene: Scene) -> None:
 
 
 async def mend(scene: Scene) -> None:
-    await Projections(scene.server, KEYS).rebuild()
+    await Projections(scene.server, KEYS, LogSource(scene.server)).rebuild()
 
 
 async def with_a_wrong_ticket(scene: Scene) -> None:

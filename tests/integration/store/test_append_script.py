@@ -15,8 +15,9 @@ from ci_eventstore.errors import AcknowledgedEventsLostError, LateOutputError, P
 from ci_eventstore.events.append import LATE_BYTES, append
 from ci_eventstore.events.batch import Batch, encode_batches, encode_logs, encode_records
 from ci_eventstore.events.caller import Call
+from ci_eventstore.events.log_source import LogSource
 from ci_eventstore.events.reader import EventReader
-from ci_eventstore.events.records import Fact, FactType, Place, Record
+from ci_eventstore.events.records import Fact, FactType, Record
 from ci_eventstore.jobs.commands import AppendEvents, Cancel, Command, Complete, UpdateStatus
 from ci_eventstore.jobs.decide import decide, decide_creation
 from ci_eventstore.jobs.evolve import evolve_all
@@ -25,6 +26,7 @@ from ci_eventstore.jobs.store import plan_change
 from ci_eventstore.keys import JobKeys, Keys
 from ci_eventstore.projection.jobs import JobProjections
 from tests.examples import examples
+from tests.records import records_of
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 #: What the log of an ended job says where it takes no more.
@@ -114,8 +116,9 @@ class Twin:
         assert self.state is not None
         found = as_text_map(await self.server.read("HGETALL", self.keys.hash))
         assert from_hash("job", [text.encode() for pair in found.items() for text in pair]).but(mark=None) == self.state
-        assert await JobProjections(self.server).verify(self.keys) == []
-        events = await EventReader(self.server).read(self.keys, 0, await EventReader(self.server).extent(self.keys))
+        assert await JobProjections(self.server, LogSource(self.server)).verify(self.keys) == []
+        reader = EventReader(self.server, LogSource(self.server))
+        events = await reader.read(self.keys, 0, await reader.extent(self.keys))
         assert [event.id for event in events] == list(range(1, self.state.position + 1))
 
 
@@ -155,7 +158,7 @@ async def send(server: Nodes, keys: JobKeys, data: str, call: Call) -> None:
 
 
 async def data_of(server: Nodes, keys: JobKeys) -> list[str | None]:
-    reader = EventReader(server)
+    reader = EventReader(server, LogSource(server))
     return [event.data for event in await reader.read(keys, 0, await reader.extent(keys))]
 
 
@@ -248,5 +251,5 @@ async def test_facts_stand_behind_the_event_that_they_follow(server: Nodes, keys
     await twin.do(UpdateStatus(JobStatus.RUNNING))
     await twin.do(AppendEvents((log("a"), log("b"))))
     await twin.do(complete(True, explicit=True))
-    places = [place async for page in EventReader(server).records(job, Place(0), Place(9)) for place, _ in page]
-    assert [str(place) for place in places] == ["0-1", "0-2", "1-0", "2-0", "2-1", "3-0"]
+    places = [str(place) for place, _ in await records_of(LogSource(server), job)]
+    assert places == ["0-1", "0-2", "1-0", "2-0", "2-1", "3-0"]

@@ -13,6 +13,7 @@ from ci_eventstore.events.append import RING_BYTES, append
 from ci_eventstore.events.batch import encode_logs, encode_records
 from ci_eventstore.events.caller import Call
 from ci_eventstore.events.codec import encode_event
+from ci_eventstore.events.log_source import LogSource
 from ci_eventstore.events.reader import EventReader
 from ci_eventstore.events.records import text_size
 from ci_eventstore.jobs.commands import Complete
@@ -68,7 +69,7 @@ def stored_bytes(text: str) -> int:
 
 
 async def read(server: Nodes, keys: JobKeys) -> list[str]:
-    reader = EventReader(server)
+    reader = EventReader(server, LogSource(server))
     events = await reader.read(keys, 0, await reader.extent(keys))
     return [event.data or "" for event in events if event.type == "log"]
 
@@ -90,11 +91,11 @@ async def test_head_and_ring_are_the_models(server: Nodes, keys: Keys, given: li
         for text in batch:
             model.add(text)
         assert await read(server, job) == model.head
-        assert await JobProjections(server).verify(job) == []
+        assert await JobProjections(server, LogSource(server)).verify(job) == []
     assert twin.state is not None
     records = decide("j", twin.state, Complete(JobEvent("complete", success=True, timestamp=NOW), False), NOW)
     change = plan_change(job, twin.state, records)
     assert await append(server, job, encode_records(records), call=Call("end"), change=change, head_bytes=head_bytes)
     assert await read(server, job) == model.texts()
-    assert await JobProjections(server).verify(job) == []
+    assert await JobProjections(server, LogSource(server)).verify(job) == []
     assert not await server.read("EXISTS", job.ring)

@@ -8,8 +8,9 @@ import httpx
 import pytest
 
 from ci_common.models import Job, JobEvent, utc_now
-from ci_eventstore.events.reader import EventReader
-from ci_eventstore.events.ring import Ring
+from ci_eventstore.connection.nodes import Nodes
+from ci_eventstore.events import reader
+from ci_eventstore.events.ring import Ring, read_ring
 from ci_eventstore.keys import JobKeys
 from ci_eventstore.repository import RedisJobRepository
 from tests.servers import RealServer
@@ -115,14 +116,13 @@ async def test_a_job_that_ends_meanwhile(
     client: httpx.AsyncClient, small: RedisJobRepository, monkeypatch: pytest.MonkeyPatch, is_before: bool
 ) -> None:
     """Between any two looks at it, it loses and doubles nothing."""
-    read = EventReader.ring
 
-    async def ring(self: EventReader, keys: JobKeys) -> Ring | None:
-        found = None if is_before else await read(self, keys)
+    async def ring(nodes: Nodes, keys: JobKeys) -> Ring | None:
+        found = None if is_before else await read_ring(nodes, keys)
         await small.complete_job("j", True, utc_now())
-        return await read(self, keys) if is_before else found
+        return await read_ring(nodes, keys) if is_before else found
 
-    monkeypatch.setattr(EventReader, "ring", ring)
+    monkeypatch.setattr(reader, "read_ring", ring)
     response = await client.get("/jobs/j/log")
     assert (response.content, "log-truncated" in response.headers) == (WHOLE.replace(MARK, b""), False)
 

@@ -1,0 +1,78 @@
+"""Where a job's log is read: the one way to its entries, for everyone who reads them.
+
+Today they all are in the job's stream. An entry is found by its place, and whoever asks for places doesn't know what
+holds them.
+"""
+
+from collections.abc import AsyncIterator, Iterable
+
+from ci_eventstore.connection.nodes import Nodes
+from ci_eventstore.connection.replies import Reply, as_entries
+from ci_eventstore.events.records import Place
+from ci_eventstore.keys import JobKeys
+
+PAGE_ENTRIES = 1000
+
+#: The stream id of an entry, which is its place as text, and its payload.
+StoredEntry = tuple[bytes, bytes]
+#: A command, to be sent with others.
+Command = tuple[str | int, ...]
+
+
+class LogSource:
+    """The logs of a store's jobs, as entries at places.
+
+    `together` sends a read with those that others ask for at the same time: for small ones, which many ask for. The
+    others have a connection of their own meanwhile. StoreUnavailableError.
+    """
+
+    def __init__(self, nodes: Nodes) -> None:
+        self._nodes = nodes
+
+    async def range(
+        self,
+        keys: JobKeys,
+        first: Place,
+        until: Place | None = None,
+        limit: int = PAGE_ENTRIES,
+        *,
+        together: bool = False,
+    ) -> list[StoredEntry]:
+        """Return the entries from one place to another, both included, or to the end: the first `limit` of them."""
+        read = self._nodes.read_together if together else self._nodes.read
+        return entries_in(await read(*range_command(keys, first, until, limit)))
+
+    async def last(self, keys: JobKeys, limit: int = 1, *, together: bool = False) -> list[StoredEntry]:
+        """Return the last entries, the newest first."""
+        read = self._nodes.read_together if together else self._nodes.read
+        return entries_in(await read(*last_command(keys, limit)))
+
+    async def pages(self, keys: JobKeys, after: Place, until: Place) -> AsyncIterator[list[tuple[Place, bytes]]]:
+        """Yield everything after one place up to another, a page at a time."""
+        while True:
+            page = at_places(await self.range(keys, after.next, until))
+            if page:
+                yield page
+                after = page[-1][0]
+            if len(page) < PAGE_ENTRIES:
+                return
+
+
+def range_command(keys: JobKeys, first: Place, until: Place | None, limit: int) -> Command:
+    """Return the command that reads what `LogSource.range` does, to be sent in a transaction with others."""
+    return "XRANGE", keys.stream, str(first), "+" if until is None else str(until), "COUNT", limit
+
+
+def last_command(keys: JobKeys, limit: int = 1) -> Command:
+    """Return the command that reads what `LogSource.last` does, to be sent in a transaction with others."""
+    return "XREVRANGE", keys.stream, "+", "-", "COUNT", limit
+
+
+def entries_in(reply: Reply) -> list[StoredEntry]:
+    """Return what such a command has read."""
+    return [(stream_id, fields[1]) for stream_id, fields in as_entries(reply)]
+
+
+def at_places(entries: Iterable[StoredEntry]) -> list[tuple[Place, bytes]]:
+    """Return entries with their places read."""
+    return [(Place.parse(stream_id), payload) for stream_id, payload in entries]
