@@ -223,6 +223,23 @@ def test_what_a_dead_loop_may_still_write_cant_come_later(shared: RedisJobReposi
     gc.collect()
 
 
+def test_a_job_writer_works_in_every_loop(shared: RedisJobRepository) -> None:
+    """What a handler is given to write with may be used in another thread's loop, and in a later one."""
+    writer = shared.writer("job")
+
+    async def write(text: str) -> None:
+        await writer.append([JobEvent("log", text)])
+
+    async def read() -> list[str | None]:
+        return [event.data for event in await shared.get_events_since("job", 0)]
+
+    asyncio.run(shared.create_job(Job(id="job", status="running")))
+    asyncio.run(write("one\n"))
+    in_thread(lambda: write("two\n"))
+    asyncio.run(write("three\n"))
+    assert asyncio.run(read()) == ["one\n", "two\n", "three\n"]
+
+
 def test_closed_is_closed_in_all_loops(shared: RedisJobRepository) -> None:
     """Whoever closes a repository closes it everywhere; other loops that run close what is theirs."""
     opened, closed = threading.Event(), threading.Event()
