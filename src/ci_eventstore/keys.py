@@ -92,8 +92,8 @@ class QueueKeys(NamedTuple):
 
     @property
     def channel(self) -> str:
-        """Where controllers listen for new tickets; one channel for all partitions."""
-        return f"{_prefix(self.tag)}:wake:{self.name}"
+        """Where controllers listen for new tickets of the partition."""
+        return f"{self.tag}:wake:{self.name}"
 
     @property
     def controllers_channel(self) -> str:
@@ -101,7 +101,7 @@ class QueueKeys(NamedTuple):
 
         Not its name: a controller that was killed must not be heard by the next one of its name.
         """
-        return f"{_prefix(self.tag)}:controller:"
+        return f"{self.tag}:controller:"
 
 
 class JobKeys(NamedTuple):
@@ -267,10 +267,6 @@ def all_keys_pattern(keys: Keys) -> str:
 def session_key(keys: Keys, token_hash: str) -> str:
     """Return the key of a browser's session, by its token's hash; it expires."""
     return f"{{{keys.prefix}:accounts}}:session:{token_hash}"
-
-
-def _prefix(tag: str) -> str:
-    return tag[1:].split(":", maxsplit=1)[0]
 
 
 def probe_key(keys: Keys) -> str:

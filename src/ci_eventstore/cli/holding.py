@@ -52,9 +52,8 @@ class Holding:
         self._keeper.start()
         self._keeper.hold(NO_QUEUE, self._claim)
         claims = self._repository.claims
-        self._subscription = claims.subscription(self._on_message, lambda channel: self._keeper.look())
-        for partition in claims.partitions(NO_QUEUE)[:1]:
-            self._subscription.listen(partition.channel)
+        self._subscription = claims.subscription(self._on_message, lambda channels: self._keeper.look())
+        self._subscription.listen(self._repository.engine.keys.job(self._claim.job_id).queue(NO_QUEUE).channel)
         return self
 
     async def __aexit__(

@@ -70,7 +70,7 @@ class Link:
             pool.abandon()
 
     def subscription(
-        self, on_message: Callable[[str, bytes], None], on_listening: Callable[[str], None]
+        self, on_message: Callable[[str, bytes], None], on_listening: Callable[[list[str]], None]
     ) -> Subscription:
         """Return a subscription that has no channels yet; it ends with this."""
         subscription = Subscription(self.listening.connection_pool, on_message, on_listening)

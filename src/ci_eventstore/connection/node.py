@@ -139,7 +139,7 @@ class Node:
         )
 
     def subscription(
-        self, on_message: Callable[[str, bytes], None], on_listening: Callable[[str], None]
+        self, on_message: Callable[[str, bytes], None], on_listening: Callable[[list[str]], None]
     ) -> Subscription:
         """Return a subscription that has no channels yet; it ends with this."""
         return self.link.subscription(on_message, on_listening)

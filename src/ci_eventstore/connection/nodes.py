@@ -125,7 +125,7 @@ class Nodes:
         return self.node_of(key).scan_pages(command, key)
 
     def subscription(
-        self, on_message: Callable[[str, bytes], None], on_listening: Callable[[str], None]
+        self, on_message: Callable[[str, bytes], None], on_listening: Callable[[list[str]], None]
     ) -> Subscription:
         """Return a subscription that has no channels yet; it ends with this."""
         return self._first.subscription(on_message, on_listening)

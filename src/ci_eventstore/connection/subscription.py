@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -17,8 +18,8 @@ logger = logging.getLogger("ci_eventstore.connection")
 
 #: After so long without a word the server is asked for one; after as long again the connection counts as dead.
 PING_SECONDS = 5.0
-#: How many channels one command names at most.
-COMMAND_CHANNELS = 500
+#: How many channels one command names at most; more would keep the server busy for milliseconds.
+COMMAND_CHANNELS = 5000
 #: A connection isn't given up for another one before it is so old.
 RENEW_SECONDS = 2.0
 
@@ -26,19 +27,23 @@ RENEW_SECONDS = 2.0
 class Subscription:
     """Channels that are listened to; `on_message` gets a channel and its message.
 
-    What is said while a channel isn't listened to is never heard. So `on_listening` gets a channel each time that the
-    server has confirmed it: what comes after is heard, what came before has to be read elsewhere.
+    What is said while a channel isn't listened to is never heard. So `on_listening` gets channels each time that the
+    server has confirmed them: what comes after is heard, what came before has to be read elsewhere. Channels that were
+    named together are confirmed together, also over another connection.
     """
 
     def __init__(
-        self, pool: ConnectionPool, on_message: Callable[[str, bytes], None], on_listening: Callable[[str], None]
+        self, pool: ConnectionPool, on_message: Callable[[str, bytes], None], on_listening: Callable[[list[str]], None]
     ) -> None:
         self._pool = pool
         self._on_message = on_message
         self._on_listening = on_listening
-        self._channels: set[str] = set()
+        #: In the order in which they were named.
+        self._channels: dict[str, None] = {}
         #: What isn't sent yet: channels to listen to, and to ignore.
         self._changes: dict[str, bool] = {}
+        #: What was sent and isn't confirmed yet: the channels of each command.
+        self._unconfirmed: deque[list[str]] = deque()
         self._pauses = pauses()
         self._connection: Any = None
         self._reader: asyncio.Task[None] | None = None
@@ -47,17 +52,17 @@ class Subscription:
         self._renewal: asyncio.TimerHandle | None = None
         self._outages = Outages()
 
-    def listen(self, channel: str) -> None:
-        """Begin to listen to a channel."""
-        self._channels.add(channel)
+    def listen(self, *channels: str) -> None:
+        """Begin to listen to some channels."""
+        self._channels.update(dict.fromkeys(channels))
         if self._reader is None:
             self._reader = asyncio.create_task(self._run())
-        self._changes[channel] = True
+        self._changes.update(dict.fromkeys(channels, True))
         self._start_sender()
 
     def ignore(self, channel: str) -> None:
         """Stop listening to a channel."""
-        self._channels.discard(channel)
+        self._channels.pop(channel, None)
         self._changes[channel] = False
         self._start_sender()
 
@@ -110,6 +115,7 @@ class Subscription:
         transport = transport_of(connection)
         stream = None if transport is None else _Stream(connection, transport, self._take)
         self._changes = dict.fromkeys(self._channels, True)
+        self._unconfirmed.clear()
         self._connection = connection
         self._connected_at = asyncio.get_running_loop().time()
         self._start_sender()
@@ -135,9 +141,10 @@ class Subscription:
         kind, channel, content = reply
         if kind == b"message":
             self._on_message(channel.decode(), content)
-        elif kind == b"subscribe":
+        elif kind == b"subscribe" and channel.decode() == self._unconfirmed[0][-1]:
+            # The last one of its command: replies come in the order of what was sent.
             self._pauses = pauses()
-            self._on_listening(channel.decode())
+            self._on_listening(self._unconfirmed.popleft())
 
     def _start_sender(self) -> None:
         if self._sender is None and self._connection is not None:
@@ -159,6 +166,8 @@ class Subscription:
         connection = self._connection
         if connection is None:
             return
+        if command == "SUBSCRIBE":
+            self._unconfirmed.append(channels)
         try:
             await connection.send_command(command, *channels)
         except Exception as error:  # noqa: BLE001 - it is logged; the channels are sent again

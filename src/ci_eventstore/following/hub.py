@@ -241,9 +241,8 @@ class Hub:
             live.feed.behind_since = live.feed.behind_since or asyncio.get_running_loop().time()
             live.reader.start()
 
-    def _on_listening(self, channel: str) -> None:
-        live = self._live.get(channel)
-        if live is not None:
+    def _on_listening(self, channels: Sequence[str]) -> None:
+        for live in filter(None, map(self._live.get, channels)):
             live.reader.start()
 
     # What followers are handed

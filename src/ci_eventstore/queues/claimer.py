@@ -52,11 +52,11 @@ class Claimer:
         self._lease_seconds = lease_seconds
         self._partitions = [partition for queue in queues for partition in store.partitions(queue)]
         self._offer = Offer(controller, int(offer_seconds * 1000))
-        #: Queues by channel, and the channel on which this controller is told of the jobs that it was given.
+        #: Queues by channel, and the channels on which this controller is told of the jobs that it was given.
         self._queues = {partition.channel: partition.name for partition in self._partitions}
-        self._own_channel = self._partitions[0].controllers_channel + self._offer.session
+        self._own_channels = {partition.controllers_channel + self._offer.session for partition in self._partitions}
         self._hear = hear
-        self._subscription = store.subscription(self._on_message, lambda channel: hear(Heard()))
+        self._subscription = store.subscription(self._on_message, lambda channels: hear(Heard()))
         self._outage = OutageLog(logger, "no jobs can be claimed: %s", "jobs can be claimed again")
         self._unreadable = OutageLog(logger, "a message can't be read: %s")
         #: Queues and jobs that messages told of.
@@ -64,8 +64,7 @@ class Claimer:
 
     def listen(self) -> None:
         """Begin to listen to messages."""
-        for channel in [*self._queues, self._own_channel]:
-            self._subscription.listen(channel)
+        self._subscription.listen(*self._queues, *self._own_channels)
 
     async def close(self) -> None:
         """Listen no more."""
@@ -113,7 +112,7 @@ class Claimer:
             self._hear(heard)
 
     def _read(self, channel: str, message: bytes) -> Heard:
-        if channel == self._own_channel:
+        if channel in self._own_channels:
             return Heard(given=self._store.read_given(self._offer, message))
         kind, _, what = message.decode().partition(" ")
         if kind == "cancel":

@@ -184,7 +184,7 @@ class ClaimStore:
             await self._nodes.run(TIDY, all_keys, [controller, GONE_MS])
 
     def subscription(
-        self, on_message: Callable[[str, bytes], None], on_listening: Callable[[str], None]
+        self, on_message: Callable[[str, bytes], None], on_listening: Callable[[list[str]], None]
     ) -> Subscription:
         """Return a subscription that has no channels yet.
 

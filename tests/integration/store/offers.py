@@ -37,7 +37,7 @@ class Waiter:
 
     async def listen(self) -> None:
         self.claimer.listen()
-        await wait_until(lambda: len(self.heard) >= 2)
+        await wait_until(lambda: len(self.heard) >= 1)
         self.heard.clear()
 
     async def ask(self) -> list[str]:

@@ -155,7 +155,7 @@ async def test_who_is_given_a_job_while_it_asks_takes_no_other(
     """The message comes before the answer to the question, which shows a job that waits: there is no room for it."""
     waiter = open_waiter("c1", *queues, through=remote)
     waiter.claimer.listen()
-    await wait_until(lambda: len(waiter.heard) == 1 + len(queues))
+    await wait_until(lambda: len(waiter.heard) == 1)
     assert await waiter.ask() == []
     offers = [await server.read("ZCARD", f"{{ci:0}}:offers:{queue}") for queue in queues]
     offered_in = queues[offers.index(1)]
@@ -164,7 +164,7 @@ async def test_who_is_given_a_job_while_it_asks_takes_no_other(
     subscription = server.subscription(
         lambda channel, data: messages.append((channel, data)), lambda channel: listening.set()
     )
-    subscription.listen(waiter.claimer._own_channel)
+    subscription.listen(*waiter.claimer._own_channels)
     await listening.wait()
     proxy.loses_messages = True
     await submit(repository, "a1", queue=offered_in)

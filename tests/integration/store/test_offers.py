@@ -156,7 +156,7 @@ async def test_there_is_one_offer_at_a_time(
     """Of a controller with several queues, in one of them; what comes in others it is told of."""
     waiter = open_waiter("c1", "a", "b", "c")
     waiter.claimer.listen()
-    await wait_until(lambda: len(waiter.heard) == 4)
+    await wait_until(lambda: len(waiter.heard) == 1)
     for number in range(20):
         assert await waiter.ask() == []
         offers = [await server.read("ZCARD", f"{{ci:0}}:offers:{queue}") for queue in "abc"]
@@ -200,7 +200,7 @@ async def test_a_message_that_cant_be_read_is_passed_over(
 ) -> None:
     """Whoever sent it."""
     for message in (b"", b"nonsense", b"x-1\n1\n2\n\xff\xff\xff", b"\xff\n\xff\n\xff\n"):
-        assert await server.read("PUBLISH", waiter.claimer._own_channel, message) == 1
+        assert await server.read("PUBLISH", *waiter.claimer._own_channels, message) == 1
     await submit(repository, "a1")
     await wait_until(lambda: bool(waiter.given))
     assert ids(waiter.given) == ["a1"]

@@ -201,7 +201,7 @@ async def test_all_that_is_missing_is_named_together(admin: Redis, guarded: Real
     with pytest.raises(MissingRightsError) as caught:
         await RedisJobRepository.from_url(f"redis://half:sesame@127.0.0.1:{guarded.port}").initialize()
     said = str(caught.value)
-    for missing in ("+xadd", "+zadd", "~{ci:0}:calls:*", "~{ci:0}:clock", "&{ci:0}:events:*", "&ci:wake:*"):
+    for missing in ("+xadd", "+zadd", "~{ci:0}:calls:*", "~{ci:0}:clock", "&{ci:0}:events:*", "&{ci:0}:wake:*"):
         assert f" {missing} " in said
     assert "+publish" not in said
     assert "+hset" not in said
