@@ -16,7 +16,7 @@ pytest := $(python) -m pytest -n 4 --dist load --maxschedchunk 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all soak check format bench bench-peers bench-live docs clean
+.PHONY: help setup demo test test-all soak check format bench bench-peers bench-live docs sizes clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ check: $(installed) ## check format, lint, types and the structure of the code
 	@$(python) -m ruff check .
 	@$(python) -m mypy
 	@$(python) -m pytest -q tests/unit/structure -m "not slow" $(ARGS)
+
+sizes: $(installed) ## count modules, lines, classes and cycles beside what is aimed at; AGAINST=COMMIT: and beside that commit's
+	@$(python) -m tests.sizes $(AGAINST)
 
 format: $(installed) ## put the code into the house format
 	@$(python) -m ruff format .

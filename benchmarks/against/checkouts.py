@@ -51,8 +51,7 @@ def both(commit: str) -> Iterator[tuple[Checkout, Checkout]]:
         here.mkdir()
         shutil.copytree(ROOT / "src", here / "src", ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "pyproject.toml", here)
-        with tarfile.open(fileobj=BytesIO(git("archive", "--format=tar", commit))) as archive:
-            archive.extractall(there, filter="data")
+        extract(commit, there)
         python = python_for(commit[:12], there, here)
         yield (
             Checkout(
@@ -60,6 +59,12 @@ def both(commit: str) -> Iterator[tuple[Checkout, Checkout]]:
             ),
             Checkout("there", title_of(commit), there / "src", python[0]),
         )
+
+
+def extract(commit: str, folder: Path) -> None:
+    """Write all files of a commit into a new folder."""
+    with tarfile.open(fileobj=BytesIO(git("archive", "--format=tar", commit))) as archive:
+        archive.extractall(folder, filter="data")
 
 
 def python_for(commit: str, there: Path, here: Path) -> tuple[Path, Path]:

@@ -40,6 +40,13 @@ def imports_of(module: Module, known: frozenset[str]) -> Iterator[Import]:
     yield from _imports_in(module.tree, module, known, in_function=False, may_fail=False)
 
 
+def modules_run_by(found: Import) -> set[str]:
+    """Return the target and its packages, whose `__init__.py` run first, but for those the importer is in itself."""
+    parts = found.target.split(".")
+    packages = {".".join(parts[:length]) for length in range(1, len(parts))}
+    return {found.target} | {name for name in packages if not f"{found.importer.name}.".startswith(f"{name}.")}
+
+
 def _imports_in(
     node: ast.AST, module: Module, known: frozenset[str], *, in_function: bool, may_fail: bool
 ) -> Iterator[Import]:

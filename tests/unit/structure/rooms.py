@@ -1,6 +1,6 @@
 """Rooms of the house: what stands in a folder, which of it imports which, and the picture of that."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from graphlib import CycleError, TopologicalSorter
 
 from tests.unit.structure.imports import Import
@@ -63,6 +63,15 @@ def graph_of(imports: Iterable[Import]) -> Graph:
 
 def cycles(imports: Iterable[Import]) -> Iterator[str]:
     """Yield one cycle for each folder whose rooms, be they modules or folders, import each other."""
+    for folder, graph in folders_of(imports).items():
+        try:
+            TopologicalSorter(graph).prepare()
+        except CycleError as error:
+            yield f"{folder}: {' → '.join(reversed(error.args[1]))}"
+
+
+def folders_of(imports: Iterable[Import]) -> Mapping[str, Mapping[str, set[str]]]:
+    """Return for each folder which of its rooms, be they modules or folders, import which others of them."""
     graphs: dict[str, dict[str, set[str]]] = {}
     for found in imports:
         parts = found.importer.name.split(".")
@@ -71,11 +80,17 @@ def cycles(imports: Iterable[Import]) -> Iterator[str]:
             importer, target = child_of(folder, found.importer.name), child_of(folder, found.target)
             if importer and target and importer != target:
                 graphs.setdefault(folder, {}).setdefault(importer, set()).add(target)
-    for folder, graph in graphs.items():
-        try:
-            TopologicalSorter(graph).prepare()
-        except CycleError as error:
-            yield f"{folder}: {' → '.join(reversed(error.args[1]))}"
+    return graphs
+
+
+def circles(graph: Mapping[str, Set[str]]) -> set[frozenset[str]]:
+    """Return the largest groups whose members all reach each other; what reaches nothing but itself is none."""
+    reached = {room: _reached(graph, room) for room in graph}
+    return {
+        frozenset(other for other in below if room in reached.get(other, frozenset()))
+        for room, below in reached.items()
+        if room in below
+    }
 
 
 def picture(graph: Graph) -> str:
@@ -99,7 +114,7 @@ def _nearest(graph: Graph, room: str) -> frozenset[str]:
     return graph[room] - frozenset().union(*(_reached(graph, target) for target in graph[room]))
 
 
-def _reached(graph: Graph, room: str) -> frozenset[str]:
+def _reached(graph: Mapping[str, Set[str]], room: str) -> frozenset[str]:
     """Return all rooms below one, through however many others."""
     found, waiting = set[str](), set(graph.get(room, ()))
     while waiting:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.documents import ARCHITECTURE
-from tests.unit.structure.imports import Import, all_imports
+from tests.unit.structure.imports import Import, all_imports, modules_run_by
 from tests.unit.structure.rooms import PACKAGE, cycles, graph_of, is_downward, layer_of, picture, room_of
 from tests.unit.structure.source import PACKAGES, ROOT, SRC, parse, source_modules
 
@@ -58,13 +58,6 @@ def needs_an_extra(found: Import) -> bool:
 def is_late_without_need(found: Import) -> bool:
     """Return whether an import stands in a function although what it imports is always there; web needs its extra."""
     return found.in_function and found.root not in optional_packages() and room_of(found.target) != "web"
-
-
-def modules_run_by(found: Import) -> set[str]:
-    """Return the target and its packages, whose `__init__.py` run first, but for those the importer is in itself."""
-    parts = found.target.split(".")
-    packages = {".".join(parts[:length]) for length in range(1, len(parts))}
-    return {found.target} | {name for name in packages if not f"{found.importer.name}.".startswith(f"{name}.")}
 
 
 def find_cycle(imports: Iterable[Import]) -> list[str]:
