@@ -1,4 +1,4 @@
-"""A store that the program at 3d243d1 wrote, with jobs of all kinds: later programs must keep it working.
+"""A store that the program at 3d243d1 wrote, with jobs of all kinds: later programs upgrade it and keep it working.
 
 `data/store_3d243d1.jsonl.gz` has a command a line, as JSON; each character of a text stands for a byte.
 The keys begin with `{ci:`; all ids and times are as they were, and what expires does so as long after loading.
@@ -10,6 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from redis.asyncio import Redis
+
+from ci_eventstore.connection.deployments import Deployment
+from ci_eventstore.upgrade.stages import Stage
+from ci_eventstore.upgrade.upgrade import Dialog, upgrade
 
 PATH = Path(__file__).with_name("data") / "store_3d243d1.jsonl.gz"
 #: Ids of its jobs, by what they are now.
@@ -37,3 +41,9 @@ async def load(client: Redis) -> None:
     for command in commands():
         pipeline.execute_command(*command)
     await pipeline.execute()
+
+
+async def upgraded(deployment: Deployment) -> Stage:
+    """Upgrade the store, whatever is in the way."""
+    dialog = Dialog(has_backup=lambda: True, waiting=lambda _: None)
+    return await upgrade(deployment, "ci", dialog, is_forced=True, access="write")

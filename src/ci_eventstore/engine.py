@@ -8,13 +8,11 @@ from ci_eventstore.accounts.sessions import SessionStore
 from ci_eventstore.connection.checks import check_server
 from ci_eventstore.connection.deployments import Deployment
 from ci_eventstore.connection.nodes import Nodes
-from ci_eventstore.connection.scripts import load_script
-from ci_eventstore.errors import StoreFormatError
 from ci_eventstore.events.flusher import Callers
 from ci_eventstore.events.log_source import LogSource
 from ci_eventstore.events.reader import EventReader
 from ci_eventstore.following.hub import Hub
-from ci_eventstore.following.incarnation import StoreIncarnation, new_incarnation
+from ci_eventstore.following.incarnation import StoreIncarnation
 from ci_eventstore.jobs.listings import Listings
 from ci_eventstore.jobs.store import JobStore
 from ci_eventstore.keys import Keys
@@ -24,16 +22,14 @@ from ci_eventstore.queues.lost_jobs import LostJobs
 from ci_eventstore.queues.store import ClaimStore
 from ci_eventstore.rights import check_rights_to_read, check_rights_to_write
 from ci_eventstore.settings import Settings
+from ci_eventstore.store_format import check_format
 from ci_eventstore.writer.time_limit import TimeLimit
 
 logger = logging.getLogger("ci_eventstore")
 
-#: Of keys, hashes and streams; another number means another layout.
-FORMAT_VERSION = 1
 #: How long the end of an event loop waits for what is on its way.
 END_SECONDS = 2.0
 UNSURE = "the store gave no answer to what was sent last: it may have taken effect or not"
-INITIALIZE = load_script("ci_eventstore", "initialize")
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,25 +144,3 @@ class Engine:
         """Let go of connections and of whoever waits: the event loop was closed, so nothing of it can be awaited."""
         self.hub.abandon()
         self.nodes.abandon()
-
-
-async def check_format(nodes: Nodes, keys: Keys, *, is_read_only: bool = False) -> str | None:
-    """Note what a new store is, and return the store's incarnation; StoreFormatError for another format or layout."""
-    if is_read_only:
-        reply = await nodes.read("HMGET", keys.store, "format", "partitions", "incarnation")
-        if reply[0] is None:
-            raise StoreFormatError(f"there is no store {keys.prefix!r} yet: open it once with access='write'")
-    else:
-        reply = await nodes.run(INITIALIZE, [keys.store], [FORMAT_VERSION, keys.partitions, new_incarnation()])
-    version, partitions = int(reply[0]), int(reply[1])
-    if version != FORMAT_VERSION:
-        raise StoreFormatError(
-            f"the store {keys.prefix!r} has format version {version}, this program reads {FORMAT_VERSION}: "
-            "use the program version that wrote it, or another prefix"
-        )
-    if partitions != keys.partitions:
-        raise StoreFormatError(
-            f"the store {keys.prefix!r} was made with {partitions} partitions, not {keys.partitions}: "
-            f"open it with partitions={partitions}, which never changes"
-        )
-    return None if reply[2] is None else str(reply[2].decode())

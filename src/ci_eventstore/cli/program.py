@@ -21,6 +21,7 @@ from ci_eventstore.cli.store import StoreAddress, store_options
 from ci_eventstore.cli.submit import submit
 from ci_eventstore.cli.tail import tail
 from ci_eventstore.cli.unseen import receive
+from ci_eventstore.cli.upgrade import upgrade
 from ci_eventstore.cli.users import users
 
 NAME = "ci-eventstore"
@@ -66,7 +67,7 @@ def program() -> None:
     """
 
 
-for command in (run, tail, submit, controller, serve, queues, jobs, users, keys, verify, rebuild, restored):
+for command in (run, tail, submit, controller, serve, queues, jobs, users, keys, verify, rebuild, restored, upgrade):
     program.add_command(command)
 
 

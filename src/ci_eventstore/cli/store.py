@@ -15,11 +15,11 @@ from ci_common.models import User
 from ci_eventstore.cli.exits import ExitCode
 from ci_eventstore.cli.messages import saying_warnings_of
 from ci_eventstore.cli.stdout import discard_output
-from ci_eventstore.connection.deployments import given_url, read_url
+from ci_eventstore.connection.deployments import Deployment, default_url, from_url, given_url, read_url
 from ci_eventstore.errors import ConfigurationError
 from ci_eventstore.events.append import HEAD_BYTES
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.settings import Access
+from ci_eventstore.settings import Access, GivenSettings
 
 PREFIX_VARIABLE = "CI_EVENTSTORE_PREFIX"
 ACCESS_VARIABLE = "CI_EVENTSTORE_ACCESS"
@@ -56,13 +56,19 @@ class StoreAddress:
             return read_url(Path(self.url_file))
         return self.url or given_url()
 
-    def repository(self) -> RedisJobRepository:
-        """Return the repository, not open yet; ConfigurationError."""
+    def deployment(self) -> Deployment:
+        """Return where the store is; ConfigurationError."""
+        return from_url(self.find_url() or default_url())
+
+    def settings(self) -> GivenSettings:
+        """Return how the store is to be opened; ConfigurationError."""
         prefix = self.prefix if self.prefix is not None else os.environ.get(PREFIX_VARIABLE) or DEFAULT_PREFIX
         access = cast(Access, os.environ.get(ACCESS_VARIABLE) or "write")
-        return RedisJobRepository.from_url(
-            self.find_url(), prefix=prefix, max_head_bytes=_max_head_bytes(), access=access
-        )
+        return GivenSettings(prefix=prefix, max_head_bytes=_max_head_bytes(), access=access)
+
+    def repository(self) -> RedisJobRepository:
+        """Return the repository, not open yet; ConfigurationError."""
+        return RedisJobRepository.from_url(self.find_url(), **self.settings())
 
 
 def _max_head_bytes() -> int:
@@ -124,16 +130,26 @@ def uses_store_on(
 ) -> Callable[P, int | None]:
     """Do what `uses_store` does, on an event loop of a certain kind."""
 
+    @wraps(function)
+    async def work(address: StoreAddress, /, *args: P.args, **kwargs: P.kwargs) -> int | None:
+        async with address.repository() as repository:
+            return await function(repository, *args, **kwargs)
+
+    return uses_address(work, loop_factory)
+
+
+def uses_address(
+    function: Callable[Concatenate[StoreAddress, P], Coroutine[Any, Any, int | None]],
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop,
+) -> Callable[P, int | None]:
+    """Make a command of a coroutine function that is told where the store is, and returns the exit code."""
+
     @pass_address
     @wraps(function)
     def call(address: StoreAddress, /, *args: P.args, **kwargs: P.kwargs) -> int | None:
-        async def work() -> int | None:
-            async with address.repository() as repository:
-                return await function(repository, *args, **kwargs)
-
         try:
             with saying_warnings_of("ci_eventstore.connection"), asyncio.Runner(loop_factory=loop_factory) as runner:
-                return runner.run(work())
+                return runner.run(function(address, *args, **kwargs))
         except KeyboardInterrupt:
             return ExitCode.INTERRUPTED
         except BrokenPipeError:

@@ -6,7 +6,6 @@ from typing import Any
 from ci_common.models import APIKey, Job, JobEvent, JobStatus, User
 from ci_eventstore.accounts.store import AccountStore
 from ci_eventstore.connection.nodes import Nodes
-from ci_eventstore.engine import check_format
 from ci_eventstore.events.append import append
 from ci_eventstore.events.batch import encode_logs, encode_records
 from ci_eventstore.events.caller import Call
@@ -24,6 +23,7 @@ from ci_eventstore.queues.completions import COMPLETE, _Completion, _describe
 from ci_eventstore.queues.holders import LOOK, Holders
 from ci_eventstore.queues.offers.offer import Offer
 from ci_eventstore.queues.store import _Candidate
+from ci_eventstore.store_format import check_format
 from tests.integration.store.scenes import (
     KEYS,
     LEASE,
@@ -230,7 +230,7 @@ async def initialize(scene: Scene) -> None:
 
 async def is_initialized(scene: Scene) -> None:
     found = await scene.server.read("HMGET", "{other:accounts}:store", "format", "partitions")
-    assert found == [b"1", b"1"]
+    assert found == [b"2", b"1"]
 
 
 USER = User(id="u1", name="Ada", email="ada@example.org", created_at=NOW)

@@ -130,9 +130,15 @@ async def test_a_store_of_another_format(other: RealServer) -> None:
     for partitions, says in [(1, "4 partitions, not 1"), (64, "partitions=4")]:
         with pytest.raises(StoreFormatError, match=says):
             await RedisJobRepository.from_url(other.url, prefix="old", partitions=partitions).initialize()
-    await plain.hset("{old:accounts}:store", "format", "2")
-    with pytest.raises(StoreFormatError, match="format version 2"):
-        await RedisJobRepository.from_url(other.url, prefix="old", partitions=4).initialize()
+    for version, says in [
+        (3, "program version that wrote it"),
+        (1, "`ci-eventstore upgrade` once"),
+        (0, "finishes it"),
+    ]:
+        await plain.hset("{old:accounts}:store", "format", version)
+        for access in ("write", "read"):
+            with pytest.raises(StoreFormatError, match=says):
+                await RedisJobRepository.from_url(other.url, prefix="old", partitions=4, access=access).initialize()
     assert await plain.keys("{old:*") == [b"{old:accounts}:store"]
     await plain.aclose()
 

@@ -1,4 +1,4 @@
-"""A store that an earlier program wrote: it verifies clean, reads, goes on, and verifies clean again."""
+"""A store of format version 1, upgraded: it verifies clean, reads, goes on, and verifies clean again."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
@@ -9,6 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from ci_common.models import Job, JobEvent, utc_now
+from ci_eventstore.connection.deployments import from_client, from_url
 from ci_eventstore.controllers.claimed_job import ClaimedJob
 from ci_eventstore.repository import RedisJobRepository
 from tests import old_store
@@ -18,18 +19,20 @@ from tests.servers import RealServer, find_redis7, find_valkey
 async def open_fake() -> Redis:
     client = fakeredis.FakeAsyncRedis(server=fakeredis.FakeServer(version=(7, 0)))
     await old_store.load(client)
+    await old_store.upgraded(from_client(client))
     return client
 
 
 async def load_into(server: RealServer) -> RedisJobRepository:
     async with Redis(unix_socket_path=str(server.socket_path)) as client:
         await old_store.load(client)
+    await old_store.upgraded(from_url(server.url))
     return RedisJobRepository.from_url(server.url)
 
 
 @pytest.fixture(params=[find_valkey, find_redis7, None], ids=["valkey", "redis7", "fake"])
 async def repository(request: pytest.FixtureRequest) -> AsyncIterator[RedisJobRepository]:
-    """The old store, opened by today's program; its projections must agree with its streams in the end."""
+    """The old store, upgraded and opened by today's program; its projections must agree with its streams in the end."""
     find: Callable[[], Path] | None = request.param
     if find is None:
         async with RedisJobRepository(await open_fake()) as opened:

@@ -13,7 +13,6 @@ from ci_common.models import Job, JobEvent
 from ci_eventstore.connection import node
 from ci_eventstore.connection.deployments import from_url
 from ci_eventstore.connection.nodes import Nodes
-from ci_eventstore.engine import INITIALIZE
 from ci_eventstore.errors import (
     AuthenticationError,
     MissingRightsError,
@@ -23,6 +22,7 @@ from ci_eventstore.errors import (
     UnsuitableServerError,
 )
 from ci_eventstore.repository import RedisJobRepository
+from ci_eventstore.store_format import INITIALIZE
 from tests.fault_proxy import Fault, FaultProxy, at
 from tests.integration.store.refusals import PASSING, State, setting, without_replicas
 from tests.servers import RealServer, find_redis7, find_valkey

@@ -1,0 +1,43 @@
+"""The layout of a store: which version this program writes, and the refusal of every other one."""
+
+from ci_eventstore.connection.nodes import Nodes
+from ci_eventstore.connection.replies import as_text
+from ci_eventstore.connection.scripts import load_script
+from ci_eventstore.errors import StoreFormatError
+from ci_eventstore.following.incarnation import new_incarnation
+from ci_eventstore.keys import Keys
+
+#: Of keys, hashes and streams; docs/format.md is its table. Another number means another layout.
+FORMAT_VERSION = 2
+#: Stands in place of the version while a store is upgraded, so that nobody opens it: version 1 expects a number.
+NO_VERSION = 0
+INITIALIZE = load_script("ci_eventstore", "initialize")
+
+
+async def check_format(nodes: Nodes, keys: Keys, *, is_read_only: bool = False) -> str | None:
+    """Note what a new store is, and return the store's incarnation; StoreFormatError for another format or layout."""
+    if is_read_only:
+        reply = await nodes.read("HMGET", keys.store, "format", "partitions", "incarnation")
+        if reply[0] is None:
+            raise StoreFormatError(f"there is no store {keys.prefix!r} yet: open it once with access='write'")
+    else:
+        reply = await nodes.run(INITIALIZE, [keys.store], [FORMAT_VERSION, keys.partitions, new_incarnation()])
+    version, partitions = (as_text(part or b"") for part in reply[:2])
+    if version != str(FORMAT_VERSION):
+        raise StoreFormatError(refusal(keys.prefix, version))
+    if partitions != str(keys.partitions):
+        raise StoreFormatError(
+            f"the store {keys.prefix!r} was made with {partitions} partitions, not {keys.partitions}: "
+            f"open it with partitions={partitions}, which never changes"
+        )
+    return None if reply[2] is None else as_text(reply[2])
+
+
+def refusal(prefix: str, version: str) -> str:
+    """Return the sentence for a store of another version, which says what to do. Pure."""
+    if version == str(NO_VERSION):
+        return f"the store {prefix!r} is being upgraded, or an upgrade broke off: `ci-eventstore upgrade` finishes it"
+    says = f"the store {prefix!r} has format version {version}, this program reads {FORMAT_VERSION}"
+    if version.isdecimal() and int(version) < FORMAT_VERSION:
+        return f"{says}: run `ci-eventstore upgrade` once, which asks for a backup first"
+    return f"{says}: use the program version that wrote it, or another prefix"

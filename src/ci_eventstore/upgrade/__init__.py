@@ -1,0 +1,1 @@
+"""Bring a store of an earlier format version over to this program's."""

@@ -1,0 +1,91 @@
+"""Upgrade a store: mark it, wait until nobody uses it, ask for a backup, convert it, and give it its new version."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+
+from ci_eventstore.connection.checks import check_server
+from ci_eventstore.connection.deployments import Deployment
+from ci_eventstore.connection.nodes import Nodes
+from ci_eventstore.errors import StoreFormatError
+from ci_eventstore.keys import Keys
+from ci_eventstore.projection.differences import Progress
+from ci_eventstore.settings import Access
+from ci_eventstore.upgrade.conversions import convert
+from ci_eventstore.upgrade.obstacles import CLIENT_NAME, find_obstacles
+from ci_eventstore.upgrade.stages import Stage, move
+
+#: Between two looks at what is in the way; longer on a store that takes long to be looked at.
+LOOK_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Dialog:
+    """What an upgrade asks and reports."""
+
+    #: Whether there is a backup, made while nobody wrote.
+    has_backup: Callable[[], bool]
+    #: Called whenever what is waited for has changed.
+    waiting: Callable[[Sequence[str]], None]
+    progress: Progress | None = None
+
+
+async def upgrade(deployment: Deployment, prefix: str, dialog: Dialog, *, is_forced: bool, access: Access) -> Stage:
+    """Bring a store over to this program's format version; it may be killed at any step, and begun again.
+
+    Return the stage that it ends in: DONE, or WAITING if there is no backup. Nobody opens the store from the first
+    step to the last. If it is forced, nothing is waited for. StoreFormatError.
+    """
+    async with _connected(deployment, access) as nodes:
+        stage, keys = await move(nodes, prefix, "begin")
+        if stage is Stage.WAITING:
+            if not is_forced:
+                await _wait_until_unused(nodes, keys, dialog.waiting)
+            if not dialog.has_backup():
+                return stage
+            stage, _ = await move(nodes, prefix, "convert")
+        if stage is Stage.CONVERTING:
+            await convert(nodes, keys, dialog.progress)
+            stage, _ = await move(nodes, prefix, "finish")
+        return stage
+
+
+async def cancel(deployment: Deployment, prefix: str, access: Access) -> None:
+    """Give a store back to programs of the old version, as long as nothing is converted; StoreFormatError."""
+    async with _connected(deployment, access) as nodes:
+        stage, _ = await move(nodes, prefix, "cancel")
+    if stage is Stage.CONVERTING:
+        raise StoreFormatError(
+            f"parts of the store {prefix!r} are converted already: finish the upgrade, or restore the backup"
+        )
+    if stage is Stage.DONE:
+        raise StoreFormatError(f"the store {prefix!r} is upgraded: only the backup leads back")
+
+
+@asynccontextmanager
+async def _connected(deployment: Deployment, access: Access) -> AsyncIterator[Nodes]:
+    options = {**deployment.connection_options, "client_name": CLIENT_NAME}
+    nodes = Nodes(replace(deployment, connection_options=options), is_read_only=access == "read")
+    try:
+        for node in nodes.all:
+            check_server(await node.info())
+        yield nodes
+    finally:
+        await nodes.close()
+        deployment.release()
+
+
+async def _wait_until_unused(nodes: Nodes, keys: Keys, waiting: Callable[[Sequence[str]], None]) -> None:
+    known, loop = list[str](), asyncio.get_running_loop()
+    while True:
+        begun = loop.time()
+        found = await find_obstacles(nodes, keys)
+        if not found:
+            return
+        # How long clients are idle changes all the time.
+        kinds = [obstacle.partition(" (")[0] for obstacle in found]
+        if kinds != known:
+            known = kinds
+            waiting(found)
+        await asyncio.sleep(max(LOOK_SECONDS, 5 * (loop.time() - begun)))

@@ -1,0 +1,229 @@
+"""`upgrade`: killed at any step and run again, what it waits for, who is refused meanwhile, and the way back."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import fakeredis
+import pytest
+from redis.asyncio import Redis
+from redis.driver_info import DriverInfo
+
+from ci_eventstore.connection.deployments import from_client, from_url
+from ci_eventstore.connection.node import Node
+from ci_eventstore.errors import ReadOnlyAccessError, StoreFormatError
+from ci_eventstore.keys import Keys
+from ci_eventstore.repository import RedisJobRepository
+from ci_eventstore.upgrade import upgrade as upgrading
+from ci_eventstore.upgrade.obstacles import CLIENT_NAME, UNSEEN, old_clients
+from ci_eventstore.upgrade.stages import MOVES, Stage
+from ci_eventstore.upgrade.upgrade import Dialog, cancel, upgrade
+from tests import old_store
+from tests.servers import BINARIES, RealServer
+from tests.waiting import wait_until
+
+STORE = Keys("ci").store
+#: What a client calls itself that isn't of the old version, for servers that show it.
+ANOTHER = DriverInfo("another")
+
+
+class KilledError(BaseException):
+    """Ends an upgrade where it is, as `kill -9` does."""
+
+
+@pytest.fixture(scope="module", params=BINARIES)
+def binary(request: pytest.FixtureRequest) -> Path:
+    found: Path = request.param()
+    return found
+
+
+@pytest.fixture
+def server(binary: Path) -> Iterator[RealServer]:
+    with RealServer(binary, "appendonly no", tcp=True) as started:
+        yield started
+
+
+@pytest.fixture
+async def client(server: RealServer) -> AsyncIterator[Redis]:
+    """The old store on a server, as a client sees it that has nothing to do with it."""
+    async with Redis(port=server.port) as loading:
+        await old_store.load(loading)
+    async with Redis(port=server.port, db=1) as elsewhere:
+        await elsewhere.ping()
+        async with Redis(port=server.port, decode_responses=True, driver_info=ANOTHER) as opened:
+            yield opened
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upgrading, "LOOK_SECONDS", 0.01)
+
+
+def killed_at(step: int, monkeypatch: pytest.MonkeyPatch, *, is_sent: bool) -> None:
+    """Have the upgrade killed at one of its commands, before it is sent or after."""
+    left = [step]
+
+    def dying(name: str) -> None:
+        method = getattr(Node, name)
+
+        async def send(self: Node, *args: Any, **options: Any) -> Any:
+            left[0] -= 1
+            if left[0] == 0 and not is_sent:
+                raise KilledError
+            try:
+                return await method(self, *args, **options)
+            finally:
+                if left[0] == 0:
+                    raise KilledError
+
+        monkeypatch.setattr(Node, name, send)
+
+    for name in ("read", "read_many", "run"):
+        dying(name)
+
+
+# A store is written, upgraded and verified for each of some twenty commands.
+@pytest.mark.slow
+@pytest.mark.parametrize("is_sent", [False, True], ids=["before", "after"])
+async def test_killed_at_any_command_it_goes_on(is_sent: bool) -> None:
+    """Wherever it ends, no program opens the store; run again it comes to its end, and all is as it should be."""
+    for step in range(1, 200):
+        client = fakeredis.FakeAsyncRedis(server=fakeredis.FakeServer(version=(7, 0)))
+        await old_store.load(client)
+        deployment = from_client(client)
+        with pytest.MonkeyPatch.context() as patch:
+            killed_at(step, patch, is_sent=is_sent)
+            try:
+                await old_store.upgraded(deployment)
+            except KilledError:
+                pass
+            else:
+                break
+        version = await client.hget(STORE, "format")
+        if version != b"2":
+            with pytest.raises(StoreFormatError, match="ci-eventstore upgrade"):
+                await RedisJobRepository(client).initialize()
+        assert await old_store.upgraded(deployment) is Stage.DONE
+        async with RedisJobRepository(client) as repository:
+            assert await repository.verify() == []
+    else:
+        pytest.fail("it never came to its end")
+    assert step > 5
+    assert await client.hgetall(STORE) == {b"format": b"2", b"partitions": b"1"}
+
+
+async def test_it_waits_until_nobody_uses_the_store(server: RealServer, client: Redis) -> None:
+    """Leases, offers, listeners and clients of the old version are named until they are gone."""
+    seen: list[str] = []
+    url = server.url
+    dialog = Dialog(has_backup=lambda: True, waiting=lambda found: seen.append("; ".join(found)))
+    async with (
+        Redis(port=server.port, decode_responses=True) as old,
+        old.pubsub() as listening,
+        asyncio.TaskGroup() as tasks,
+    ):
+        await listening.subscribe("ci:wake:work")
+        await old.zadd("{ci:0}:offers:work", {"controller-1": 7})
+        running = tasks.create_task(upgrade(from_url(url), "ci", dialog, is_forced=False, access="write"))
+        await _wait_for(seen, "4 claimed jobs; 1 idle controller; 1 channel that is listened to; client 127.0.0.1:")
+        assert await client.hget(STORE, "format") == "0"
+        await client.delete("{ci:0}:offers:work")
+        await _wait_for(seen, "4 claimed jobs; 1 channel that is listened to; client")
+        await client.delete("{ci:0}:leases:offers", "{ci:0}:leases:work")
+        await _wait_for(seen, "1 channel that is listened to; client")
+        await listening.aclose()
+        await _wait_for(seen, "client 127.0.0.1:")
+        await old.aclose()
+        if (await client.info())["redis_version"].startswith("7.0"):
+            # It doesn't show what clients call themselves: this one counts, too.
+            await client.aclose()
+        assert await running is Stage.DONE
+    async with RedisJobRepository.from_url(url) as repository:
+        # The leases that were taken away above.
+        assert len(await repository.rebuild()) == len(old_store.CLAIMED)
+        assert await repository.verify() == []
+
+
+async def _wait_for(seen: list[str], beginning: str) -> None:
+    await wait_until(lambda: bool(seen) and seen[-1].startswith(beginning))
+
+
+async def test_without_a_backup_nothing_is_converted(server: RealServer, client: Redis) -> None:
+    """The store stays marked; given back, it is what it was; once it is converted, there is no way back."""
+    before = {key: await client.dump(key) for key in await client.keys()}
+    deployment = from_url(server.url)
+    dialog = Dialog(has_backup=lambda: False, waiting=lambda _: None)
+    assert await upgrade(deployment, "ci", dialog, is_forced=True, access="write") is Stage.WAITING
+    with pytest.raises(StoreFormatError, match="is being upgraded"):
+        await RedisJobRepository.from_url(server.url).initialize()
+    await cancel(deployment, "ci", "write")
+    assert await client.hgetall(STORE) == {"format": "1", "partitions": "1"}
+    await cancel(deployment, "ci", "write")
+    assert {key: await client.dump(key) for key in await client.keys()} == before
+    await client.hset(STORE, mapping={"format": "0", "upgrading": "converting"})
+    with pytest.raises(StoreFormatError, match="restore the backup"):
+        await cancel(deployment, "ci", "write")
+    assert await upgrade(deployment, "ci", dialog, is_forced=False, access="write") is Stage.DONE
+    with pytest.raises(StoreFormatError, match="only the backup"):
+        await cancel(deployment, "ci", "write")
+
+
+async def test_what_cannot_be_upgraded(server: RealServer, client: Redis) -> None:
+    """No store, one of a later version, and one that may only be read: each is an error, and nothing is changed."""
+    with pytest.raises(StoreFormatError, match="there is no store 'other'"):
+        await upgrade(from_url(server.url), "other", _consent(), is_forced=True, access="write")
+    with pytest.raises(ReadOnlyAccessError):
+        await upgrade(from_url(server.url), "ci", _consent(), is_forced=True, access="read")
+    await client.hset(STORE, "format", "3")
+    with pytest.raises(StoreFormatError, match="has format version 3, this program reads 2"):
+        await upgrade(from_url(server.url), "ci", _consent(), is_forced=True, access="write")
+    assert await client.hgetall(STORE) == {"format": "3", "partitions": "1"}
+
+
+def _consent() -> Dialog:
+    return Dialog(has_backup=lambda: True, waiting=lambda _: None)
+
+
+async def test_clients_that_cannot_be_seen_are_in_the_way(server: RealServer, client: Redis) -> None:
+    """A user that may not list clients is told so, and only force leads on."""
+    await client.execute_command(
+        "ACL", "SETUSER", "blind", "on", ">sesame", "allkeys", "allchannels", "+@all", "-client|list"
+    )
+    await client.delete("{ci:0}:leases:offers", "{ci:0}:leases:work")
+    seen: list[str] = []
+    dialog = Dialog(has_backup=lambda: False, waiting=seen.extend)
+    blind = from_url(f"redis://blind:sesame@127.0.0.1:{server.port}")
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.5):
+            await upgrade(blind, "ci", dialog, is_forced=False, access="write")
+    assert seen == [UNSEEN]
+    assert await upgrade(blind, "ci", _consent(), is_forced=True, access="write") is Stage.DONE
+
+
+def test_clients_of_the_old_version_are_told_from_others() -> None:
+    """By what they call themselves, in the store's database; no replica, sentinel or program of today counts."""
+    lines = [
+        f"id=1 addr=own:1 name={CLIENT_NAME} db=2 flags=N cmd=client|list lib-name=redis-py(ci-eventstore_v0.1.0)",
+        "id=2 addr=old:1 name= db=2 flags=N cmd=evalsha lib-name=redis-py idle=3",
+        "id=3 addr=old:2 name= db=2 flags=P cmd=subscribe lib-name= idle=4",
+        "id=4 addr=new:1 name= db=2 flags=N cmd=evalsha lib-name=redis-py(ci-eventstore_v0.1.0) idle=0",
+        "id=5 addr=elsewhere:1 name= db=0 flags=N cmd=evalsha lib-name=redis-py idle=0",
+        "id=6 addr=replica:1 name= db=2 flags=S cmd=replconf lib-name= idle=0",
+        "id=7 addr=sentinel:1 name=sentinel-12345678-cmd db=2 flags=N cmd=ping lib-name= idle=0",
+        "id=8 addr=other:1 name= db=2 flags=N cmd=get lib-name=jedis idle=0",
+    ]
+    assert old_clients(lines) == [
+        "old:1 (last command evalsha, idle for 3 s)",
+        "old:2 (last command subscribe, idle for 4 s)",
+    ]
+    without_names = [line.partition(" lib-name")[0] for line in lines]
+    assert len(old_clients(without_names)) == 4
+
+
+def test_the_old_version_refuses_a_store_at_every_stage_but_the_first() -> None:
+    """Programs of version 1 read the format as a number, and open what has the number 1."""
+    for stage in Stage:
+        version, _ = stage.value
+        assert (int(version) == 1) == (stage is Stage.OLD)
+    assert [before for before, _ in MOVES.values()].count(Stage.OLD) == 1
