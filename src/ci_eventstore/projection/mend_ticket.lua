@@ -1,13 +1,9 @@
 -- Make a user's ticket in a queue what it has to be, if it is wrong: one atomic step.
 --
--- KEYS  1 dispatch, 2 backlog, 3 tickets
--- ARGV  1 user, 2 the queue's channel
---
 -- Returns "right" (nothing had to be changed) or "mended".
 
 -- Libraries: telling, standing, calls, tickets, queue, mending
 
-local dispatch, backlog, tickets, user, channel = KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2]
 must_be('stream', dispatch)
 must_be('zset', backlog)
 must_be('hash', tickets)

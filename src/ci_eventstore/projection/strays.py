@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple
 
+from ci_eventstore.connection.call_names import Key
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import WRONG_TYPE, Reply, as_bytes
 from ci_eventstore.connection.scripts import load_script
@@ -11,7 +12,6 @@ from ci_eventstore.jobs.state import JobState, part_of_state
 from ci_eventstore.keys import JobKeys, Keys, listing_member, member_job_id
 from ci_eventstore.projection.differences import Difference
 
-MEND_STRAY = load_script(__package__, "mend_stray")
 #: The fields that say where a job belongs.
 PLACING = ("status", "user_id", "created_at", "queue", "claim", "ends_if_lost")
 #: The kinds of sorted sets, by what their keys' names begin with.
@@ -19,6 +19,28 @@ KINDS = ("jobs", "owned", "ids", "backlog", "leases")
 PAGE_MEMBERS = 500
 #: How often one member is looked at again because its job was changing.
 LOOKS = 10
+
+
+class SeenField(NamedTuple):
+    """A field of a hash, as it was read; "" if there is none."""
+
+    name: str
+    value: bytes
+
+
+class StrayCall(NamedTuple):
+    """What `mend_stray.lua` is called with: the job's state is as it was read."""
+
+    listing: Key
+    hash: Key
+    stream: Key
+    member: bytes
+    has_stream: int
+    #: Those that say where the job belongs.
+    seen: Sequence[SeenField]
+
+
+MEND_STRAY = load_script(__package__, "mend_stray", call=StrayCall)
 
 
 class SortedSet(NamedTuple):
@@ -117,9 +139,9 @@ class Strays:
         self, index: SortedSet, keys: JobKeys, member: str, values: Sequence[bytes | None], has_stream: int
     ) -> bytes:
         """Remove a member by `mend_stray.lua`, and return its answer."""
-        seen = [word for name, value in zip(PLACING, values, strict=True) for word in (name, value or b"")]
-        all_keys: list[str | bytes] = [index.key, as_bytes(keys.hash), as_bytes(keys.stream)]
-        reply: bytes = await self._nodes.run(MEND_STRAY, all_keys, [as_bytes(member), has_stream, *seen])
+        seen = [SeenField(name, value or b"") for name, value in zip(PLACING, values, strict=True)]
+        call = StrayCall(index.key, as_bytes(keys.hash), as_bytes(keys.stream), as_bytes(member), has_stream, seen)
+        reply: bytes = await self._nodes.run(MEND_STRAY, *MEND_STRAY.order(call))
         return reply
 
 

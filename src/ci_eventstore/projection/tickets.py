@@ -1,8 +1,9 @@
 """Users' tickets in queues: each user with waiting jobs has one that nobody was handed yet."""
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+from ci_eventstore.connection.call_names import Key
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import as_bytes, as_text
 from ci_eventstore.connection.scripts import load_script
@@ -10,8 +11,20 @@ from ci_eventstore.events.records import Place
 from ci_eventstore.keys import QueueKeys
 from ci_eventstore.projection.differences import Difference
 
-MEND_TICKET = load_script(__package__, "mend_ticket")
 PAGE_USERS = 500
+
+
+class TicketCall(NamedTuple):
+    """What `mend_ticket.lua` is called with."""
+
+    dispatch: Key
+    backlog: Key
+    tickets: Key
+    user: bytes
+    channel: str
+
+
+MEND_TICKET = load_script(__package__, "mend_ticket", call=TicketCall)
 
 
 class Tickets:
@@ -37,8 +50,10 @@ class Tickets:
                 for user, ticket, what in still:
                     if (user, ticket, what) in suspects:
                         if mends:
-                            keys: list[str | bytes] = [queue.dispatch, queue.backlog, queue.tickets]
-                            await self._nodes.run(MEND_TICKET, keys, [as_bytes(user), queue.channel])
+                            call = TicketCall(
+                                queue.dispatch, queue.backlog, queue.tickets, as_bytes(user), queue.channel
+                            )
+                            await self._nodes.run(MEND_TICKET, *MEND_TICKET.order(call))
                         yield Difference("store", f"ticket of user {user!r} in {queue.tickets}", what, ticket)
 
     async def _ticket(self, queue: QueueKeys, user: str) -> str | None:

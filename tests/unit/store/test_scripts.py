@@ -1,15 +1,18 @@
 """What is sent to the server for each script: its libraries, as far as it uses them, and nothing that isn't there."""
 
+import pkgutil
 import re
 import struct
 from collections.abc import Iterator
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 from lupa import lua51  # type: ignore[import-untyped]
 
 import ci_eventstore
-from ci_eventstore.connection.scripts import load_libraries, load_script
+from ci_eventstore.connection.scripts import Script, load_libraries
 
 SRC = Path(ci_eventstore.__file__).parent
 SCRIPTS = sorted(path for path in SRC.rglob("*.lua") if path.parent.name != "lua" and path.name != "deadline.lua")
@@ -22,12 +25,17 @@ LIBRARY_NAMES = sorted(path.stem for path in (SRC / "lua").glob("*.lua"))
 GETGLOBAL, SETGLOBAL, STRING = 5, 7, 4
 
 
+@cache
+def scripts() -> dict[str, Script]:
+    """Return all scripts that the package's modules load, by their names."""
+    modules = [import_module(module.name) for module in pkgutil.walk_packages([str(SRC)], "ci_eventstore.")
+               if not module.name.endswith("__main__")]  # fmt: skip
+    return {found.name: found for module in modules for found in vars(module).values() if isinstance(found, Script)}
+
+
 def source_of(path: Path) -> str:
-    """Return what the server is sent, with all constants 1."""
-    package = ".".join(("ci_eventstore", *path.relative_to(SRC).parts[:-1]))
-    declared = re.search(r"^-- CONST ((?:.*,\n-- +)*.*)$", path.read_text(), re.MULTILINE)
-    names = re.findall(r"[A-Z_]{2,}", declared[1]) if declared else []
-    return load_script(package, path.stem, dict.fromkeys(names, 1)).source
+    """Return what the server is sent."""
+    return scripts()[path.stem].source
 
 
 def globals_of(source: str) -> set[str]:
@@ -106,3 +114,14 @@ def test_each_library_is_used(name: str) -> None:
     sources = {path: source_of(path) for path in SCRIPTS}
     for function in re.findall(r"^local function (\w+)", load_libraries(name), re.MULTILINE):
         assert any(f"local function {function}(" in source for source in sources.values()), function
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_a_script_uses_all_that_it_is_called_with(path: Path) -> None:
+    """What nobody reads isn't sent."""
+    names = scripts()[path.stem].names
+    text = re.sub("--.*", "", path.read_text())
+    for library in re.findall("-- Libraries: (.*)", path.read_text()):
+        text += load_libraries(library)
+    for name in names.fields if names else []:
+        assert re.search(rf"\b{re.escape(name)}\b", text) or f"{name.split('.')[0]}.places()" in text, name
