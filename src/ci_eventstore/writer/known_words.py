@@ -13,9 +13,9 @@ _FORMATS: dict[int, tuple[Any, str]] = {8: ("Q", "uint64"), 4: ("I", "uint32")}
 _MULTIPLIERS = {8: 0x9E3779B97F4A7C15, 4: 0x9E3779B1}
 #: In a text of fewer words than this, numpy isn't quicker.
 _FEW_WORDS = 256
-#: The table has at least 2 ** 16 places, and four to eight for each word: it should fit into a CPU's cache.
-_LEAST_BITS = 16
-_PLACES = 4
+#: The table has at least 2 ** 12 places, and two to four for each word: it has to fit into a cache of the CPU.
+_LEAST_BITS = 12
+_PLACES = 2
 
 
 class KnownWords:
