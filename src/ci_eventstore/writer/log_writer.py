@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
@@ -34,6 +35,8 @@ logger = logging.getLogger("ci_eventstore.writer")
 
 #: How long a cancelled task waits for the store to take a chunk.
 CANCELLED_SECONDS = 5.0
+#: In so many turns of the event loop, a chunk that is sent has left.
+SENDING_TURNS = 2
 #: What output may come as, besides text.
 BYTES = (bytes, bytearray, memoryview)
 CANCELLED = "the task that stores the log was cancelled"
@@ -163,7 +166,7 @@ class LogWriter:
 
     def add_secret(self, secret: str) -> None:
         """Mask a secret from now on, in what waits to be sent too; in all its spellings, as those given at first."""
-        self._chunker.masker.add(secret)
+        self._chunker.add_secret(secret)
         self._changed.set()
 
     def masked(self, text: str) -> str:
@@ -252,6 +255,7 @@ class LogWriter:
                 chunk, taken = await self._chunker.take_in_steps()
                 text = chunk.text
                 if text:
+                    self._mask_ahead()
                     async with self._limit.hold():
                         await self._chunks.send(chunk)
                 self._stored, is_sent, text = self._stored + taken, bool(text), ""
@@ -276,6 +280,11 @@ class LogWriter:
         """Give up for a sender that couldn't: it was cancelled before it had begun, or even giving up has failed."""
         if self._failure is None and (sender.cancelled() or sender.exception() is not None):
             self._give_up(StoreError(CANCELLED) if sender.cancelled() else sender.exception())
+
+    def _mask_ahead(self, turns: int = SENDING_TURNS) -> None:
+        """Mask the next chunk when the one before has left, while the store takes it."""
+        then = self._chunker.mask_ahead if turns == 1 else partial(self._mask_ahead, turns - 1)
+        asyncio.get_running_loop().call_soon(then)
 
     async def _pause(self) -> None:
         """Let text gather, unless there is enough for a chunk or no more comes."""

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from ci_common.validation import check_texts
 from ci_eventstore.writer.chunks import CHUNK_CHARACTERS
@@ -41,6 +42,14 @@ def prepared(secrets: SecretTexts) -> PreparedSecrets:
     return secrets if isinstance(secrets, PreparedSecrets) else PreparedSecrets(secrets)
 
 
+class Held(NamedTuple):
+    """What a masker holds of the text it was given."""
+
+    text: bytes
+    #: How much of that belongs to a secret that has its mask already.
+    covered: int
+
+
 class Masker:
     """Replaces every occurrence of a secret, however the text is split; overlapping ones by one mask.
 
@@ -55,14 +64,18 @@ class Masker:
             self._indexes.append(secrets.index)
         else:
             self._preparing = [_add(self._own, secret) for secret in check_texts("secrets", secrets)]
-        self._held = b""
-        #: How much of what is held belongs to a secret that has its mask already.
-        self._covered = 0
+        #: What may be the beginning of a secret.
+        self.held = Held(b"", 0)
 
     @property
     def is_holding(self) -> bool:
         """Whether some text may be the beginning of a secret."""
-        return bool(self._held)
+        return bool(self.held.text)
+
+    @property
+    def is_preparing(self) -> bool:
+        """Whether there are secrets whose spellings aren't all known."""
+        return bool(self._preparing)
 
     def add(self, secret: str) -> None:
         """Mask another secret from now on, also in what is held; a blank one is none."""
@@ -86,7 +99,7 @@ class Masker:
 
     def drop(self) -> None:
         """Forget what is held."""
-        self._held, self._covered = b"", 0
+        self.held = Held(b"", 0)
 
     def mask_all(self, text: str) -> str:
         """Return a text that is complete with its secrets masked."""
@@ -99,13 +112,14 @@ class Masker:
     def _mask(self, text: str, *, goes_on: bool) -> str:
         if not self._is_masking():
             return text
-        data = self._held + _as_bytes(text)
+        held, covered = self.held
+        data = held + _as_bytes(text)
         spans, certain = self._find(data, goes_on=goes_on)
-        if certain == len(text) == len(data) and not (spans or self._covered):
-            self._held = b""
+        if certain == len(text) == len(data) and not (spans or covered):
+            self.held = Held(b"", 0)
             return text
-        released, done = _replaced(data, spans, self._covered, certain)
-        self._held, self._covered = data[certain:], max(0, done - certain)
+        released, done = _replaced(data, spans, covered, certain)
+        self.held = Held(data[certain:], max(0, done - certain))
         return _as_text(released)
 
     def _is_masking(self) -> bool:
