@@ -60,12 +60,14 @@ if after ~= '' then
     return {'lost'}
   end
 end
-if expected == 'new' then
-  if state[1] or redis.call('EXISTS', stream) == 1 then
+if expected == 'new' or not state[1] then
+  -- Libraries: existence
+  local standing = standing_of(state[1], stream)
+  if expected ~= 'new' then
+    return {standing}
+  elseif standing ~= 'missing' then
     return {'exists'}
   end
-elseif not state[1] then
-  return {redis.call('EXISTS', stream) == 1 and 'unprojected' or 'missing'}
 elseif expected ~= 'any' and expected ~= state[1] then
   return {'conflict'}
 end

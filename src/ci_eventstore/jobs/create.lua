@@ -18,7 +18,7 @@ local created, member, user, channel = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local id = string.sub(member, 18)
 local BEFORE_LISTINGS, LISTINGS_EACH, QUEUED, RUNNING, BEFORE_FIELDS = 10, 3, 2, 3, 8
 
--- A key counts as often as it is named.
+-- A key counts as often as it is named. An id of which there is a hash or a stream isn't missing (`lua/existence.lua`).
 local found = redis.call('EXISTS', hash, stream, dispatch, dispatch, dispatch)
 if found % 3 > 0 then
   local first = redis.call('XRANGE', stream, '0-1', '0-1')[1]
