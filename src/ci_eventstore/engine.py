@@ -8,7 +8,6 @@ from ci_eventstore.accounts.sessions import SessionStore
 from ci_eventstore.connection.checks import check_server
 from ci_eventstore.connection.deployments import Deployment
 from ci_eventstore.connection.nodes import Nodes
-from ci_eventstore.events.flusher import Callers
 from ci_eventstore.events.log_source import LogSource
 from ci_eventstore.events.reader import EventReader
 from ci_eventstore.following.hub import Hub
@@ -72,18 +71,17 @@ class Engine:
         """
         is_read_only = settings.access == "read"
         nodes = Nodes(deployment, settings.replicas, is_read_only=is_read_only, before=self.nodes)
-        before = self.jobs.callers() if goes_on else None
-        return self._of(nodes, settings, self.incarnation.known, before)
+        return self._of(nodes, settings, self.incarnation.known, self.jobs if goes_on else None)
 
     @classmethod
-    def _of(cls, nodes: Nodes, settings: Settings, known: str | None, before: Callers | None = None) -> "Engine":
+    def _of(cls, nodes: Nodes, settings: Settings, known: str | None, before: JobStore | None = None) -> "Engine":
         keys = settings.keys
         incarnation = StoreIncarnation(nodes, keys)
         incarnation.known = known
         source = LogSource(nodes)
         reader = EventReader(nodes, source)
         jobs = JobStore(nodes, settings, incarnation.note_loss, before)
-        claims = ClaimStore(nodes, keys, jobs.is_writing, jobs.ledger)
+        claims = ClaimStore(nodes, keys, jobs.flusher.is_busy, jobs.flusher.ledger)
         lost_jobs = LostJobs(nodes, keys, claims, jobs, source)
         is_read_only = settings.access == "read"
         return cls(
@@ -134,7 +132,7 @@ class Engine:
     async def _drain(self) -> None:
         await self.lost_jobs.close()
         await self.claims.completions.drain()
-        await self.jobs.drain()
+        await self.jobs.flusher.drain()
 
     async def _disconnect(self) -> None:
         await self.hub.close()

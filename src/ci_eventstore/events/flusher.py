@@ -1,7 +1,7 @@
 """The writes of a process to its jobs: each job's one after the other, those that wait together."""
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Self
 
 from ci_eventstore.events.batch import BATCH_BYTES, BATCH_EVENTS, Batch
 from ci_eventstore.events.caller import TOKEN_SECONDS, Call, JobCaller, Ledger, seconds_since_start
@@ -73,26 +73,21 @@ def _joined(batches: Iterable[Batch | LaneCommand]) -> Batch:
     return all_of_them
 
 
-@dataclass(frozen=True, slots=True)
-class Callers:
-    """Who has made the calls of an event loop that has ended."""
-
-    ledger: Ledger
-    #: By job and claim, those whose last call may still take effect.
-    unsure: Mapping[tuple[str, str], JobCaller]
-
-
 class Flusher:
     """The lanes of all jobs that this process writes to."""
 
-    def __init__(self, send_events: SendEvents, ledger: Ledger, before: Callers | None = None) -> None:
-        """Go on as the callers of an event loop that has ended, if they are given."""
+    def __init__(self, send_events: SendEvents, before: Self | None = None) -> None:
+        """Go on after another one, if it is given: that of an event loop that has ended, which is used no more."""
         self._send_events = send_events
-        self._ledger = ledger
+        #: This process's last calls to each job.
+        self.ledger: Ledger = before.ledger if before else Ledger()
         self._lanes: dict[tuple[str, str], Lane] = {}
         self._lanes_kept = 0
-        for (job_id, claim), caller in (before.unsure if before else {}).items():
-            self._lanes[job_id, claim] = Lane(job_id, claim, caller, send_events)
+        for left in before._lanes.values() if before else ():
+            if left.is_busy:
+                left.caller.note_unknown()
+            if left.caller.has_unknown:
+                self._lanes[left.job_id, left.claim] = Lane(left.job_id, left.claim, left.caller, send_events)
 
     def lane(self, job_id: str, claim: str = "") -> Lane:
         """Return the lane of a job under a claim: it is to be given something before anything else is awaited."""
@@ -106,13 +101,6 @@ class Flusher:
         if lane.caller.is_new and not lane.is_busy:
             # Most jobs that were created here are never written to from here.
             self._lanes.pop((job_id, ""), None)
-
-    def callers(self) -> Callers:
-        """Return who has made calls, for another flusher to go on after them."""
-        for lane in self._lanes.values():
-            if lane.is_busy:
-                lane.caller.note_unknown()
-        return Callers(self._ledger, {key: lane.caller for key, lane in self._lanes.items() if lane.caller.has_unknown})
 
     def is_busy(self, job_id: str, claim: str = "") -> bool:
         """Tell whether something of a job's waits, is on its way, or has an outcome that isn't known."""
@@ -133,6 +121,6 @@ class Flusher:
                     del self._lanes[lane.job_id, lane.claim]
             # Where many can't be let go, the next look is far away.
             self._lanes_kept = 2 * len(self._lanes)
-        lane = Lane(job_id, claim, JobCaller(job_id, self._ledger), self._send_events)
+        lane = Lane(job_id, claim, JobCaller(job_id, self.ledger), self._send_events)
         self._lanes[job_id, claim] = lane
         return lane

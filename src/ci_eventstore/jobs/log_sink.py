@@ -13,7 +13,7 @@ class JobLogSink:
     """Appends one writer's events to a job, under a claim or ""."""
 
     def __init__(self, jobs: JobStore, job_id: str, claim: str) -> None:
-        self.caller = JobCaller(job_id, jobs.ledger)
+        self.caller = JobCaller(job_id, jobs.flusher.ledger)
         self.outages = jobs.outages
         self._time = jobs.log_times.of(job_id)
         self._jobs = jobs

@@ -4,7 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Literal
+from typing import Literal, Self
 
 from ci_common.errors import InvalidJobError, JobClaimedError, JobNotFoundError, LeaseLostError
 from ci_common.models import Job, JobStatus, utc_now
@@ -14,8 +14,8 @@ from ci_eventstore.connection.replies import WRONG_TYPE
 from ci_eventstore.errors import AcknowledgedEventsLostError, ProjectionDamagedError, ProjectionMissingError
 from ci_eventstore.events.append import ANY_CLAIM, Change, QueueMove, append, has_call
 from ci_eventstore.events.batch import Batch, encode_records
-from ci_eventstore.events.caller import Call, Ledger
-from ci_eventstore.events.flusher import Callers, Flusher
+from ci_eventstore.events.caller import Call
+from ci_eventstore.events.flusher import Flusher
 from ci_eventstore.events.records import Fact, FactType, Record
 from ci_eventstore.events.standing import Standing, read_standing
 from ci_eventstore.jobs.commands import Cancel, Command
@@ -44,9 +44,9 @@ class JobStore:
         nodes: Nodes,
         settings: Settings,
         on_loss: Callable[[], Awaitable[None]],
-        before: Callers | None = None,
+        before: Self | None = None,
     ) -> None:
-        """Write after what was written before by the given callers, those of an event loop that has ended."""
+        """Write after what was written by the one before, that of an event loop that has ended."""
         self._nodes = nodes
         #: Is awaited before a writer is told that what it had stored is gone.
         self._on_loss = on_loss
@@ -54,24 +54,12 @@ class JobStore:
         self.settings = settings
         #: What keeps failing, for all who write.
         self.outages = nodes.outages
-        #: This process's last calls to each job.
-        self.ledger = before.ledger if before else Ledger()
         #: Of the jobs whose logs this process writes.
         self.log_times = LogTimes()
         #: Sends the writes of each job in their order.
-        self.flusher = Flusher(self.write, self.ledger, before)
-        #: Tells whether a write to a job under a claim waits, is on its way, or has an outcome that isn't known.
-        self.is_writing = self.flusher.is_busy
+        self.flusher: Flusher = Flusher(self.write, before.flusher if before else None)
         #: When each queue's name was noted last, by the monotonic clock.
         self._noted: dict[str, float] = {}
-
-    async def drain(self) -> None:
-        """Wait until everything that waits has been sent."""
-        await self.flusher.drain()
-
-    def callers(self) -> Callers:
-        """Return who has made calls here, for another one to go on after them; nothing is written here any more."""
-        return self.flusher.callers()
 
     async def state(self, job_id: str) -> JobState | None:
         """Return a job's state, None if there is no such job; ProjectionMissingError."""

@@ -179,12 +179,12 @@ def test_writes_of_a_second_loop_come_after_those_of_the_first(shared: RedisJobR
     async def first() -> list[tuple[str, int]]:
         await shared.create_job(Job(id="job", status="running"))
         await write("one\n")
-        return shared.engine.jobs.ledger.last("job", 0.0)
+        return shared.engine.jobs.flusher.ledger.last("job", 0.0)
 
     calls = asyncio.run(first())
 
     async def second() -> None:
-        assert shared.engine.jobs.ledger.last("job", 0.0) == calls
+        assert shared.engine.jobs.flusher.ledger.last("job", 0.0) == calls
         await write("two\n")
         assert [event.data for event in await shared.get_events_since("job", 0)] == ["one\n", "two\n"]
 
@@ -212,7 +212,7 @@ def test_what_a_dead_loop_may_still_write_cant_come_later(shared: RedisJobReposi
 
     async def second() -> None:
         await shared.add_event("job", JobEvent("log", "two\n"))
-        assert not shared.engine.jobs.is_writing("job")
+        assert not shared.engine.jobs.flusher.is_busy("job")
         found = [event.data for event in await shared.get_events_since("job", 0)]
         assert found in (["one\n", "two\n"], ["two\n"])
 

@@ -207,7 +207,7 @@ async def test_a_completion_goes_in_one_step_with_others_after_its_log(
     [answer] = [await server.read("GET", key) async for page in server.scan("{ci:0}:ends:*") for key in page]
     assert answer == b"1 y"
     assert await texts(repository) == ["stored\n"]
-    assert repository.engine.jobs.ledger.last("j", 0.0) == []
+    assert repository.engine.jobs.flusher.ledger.last("j", 0.0) == []
 
 
 @dataclass

@@ -7,7 +7,7 @@ import pytest
 from ci_common.models import JobEvent, utc_now
 from ci_eventstore.errors import OutcomeUnknownError, StoreUnavailableError
 from ci_eventstore.events.batch import BATCH_BYTES, BATCH_EVENTS, Batch, encode_batches, encode_logs
-from ci_eventstore.events.caller import Call, Ledger
+from ci_eventstore.events.caller import Call
 from ci_eventstore.events.codec import decode_event
 from ci_eventstore.events.flusher import Flusher
 from tests.waiting import wait_until
@@ -43,7 +43,7 @@ async def store() -> FakeStore:
 
 @pytest.fixture
 async def flusher(store: FakeStore) -> Flusher:
-    return Flusher(store.send, Ledger())
+    return Flusher(store.send)
 
 
 def cancel_senders(flusher: Flusher) -> None:
@@ -345,8 +345,8 @@ async def test_another_flusher_goes_on_after_this_one(store: FakeStore, flusher:
     if is_cancelled:
         cancel_senders(flusher)
         await asyncio.wait({task})
-    before, store = flusher.callers(), FakeStore()
-    later = Flusher(store.send, before.ledger, before)
+    store = FakeStore()
+    later = Flusher(store.send, flusher)
     await append(later, "j", logs("b"))
     assert store.calls[0].closes == (left.token,)
     assert store.calls[0].token != left.token
