@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,15 @@ from redis.driver_info import DriverInfo
 
 from ci_eventstore.connection.deployments import from_client, from_url
 from ci_eventstore.connection.node import Node
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.errors import ReadOnlyAccessError, StoreFormatError
+from ci_eventstore.events.codec import decode_event
+from ci_eventstore.events.log_source import LogSource
+from ci_eventstore.events.records import Place
 from ci_eventstore.keys import Keys
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.upgrade import upgrade as upgrading
+from ci_eventstore.upgrade.conversions import add_times, milliseconds_of, separate_backlog
 from ci_eventstore.upgrade.obstacles import CLIENT_NAME, UNSEEN, old_clients
 from ci_eventstore.upgrade.stages import MOVES, Stage
 from ci_eventstore.upgrade.upgrade import Dialog, cancel, upgrade
@@ -111,6 +117,50 @@ async def test_killed_at_any_command_it_goes_on(is_sent: bool) -> None:
         pytest.fail("it never came to its end")
     assert step > 5
     assert await client.hgetall(STORE) == {b"format": b"2", b"partitions": b"1"}
+
+
+async def test_what_version_2_has_in_another_form_is_converted() -> None:
+    """Backlogs have a NUL before the id, sparse indexes a time; what is converted is left alone."""
+    client = fakeredis.FakeAsyncRedis(server=fakeredis.FakeServer(version=(7, 0)))
+    await old_store.load(client)
+    nodes, keys = Nodes(from_client(client)), Keys("ci")
+    for _ in range(2):
+        await separate_backlog(nodes, keys, "{ci:0}:backlog:builds", "builds")
+        await separate_backlog(nodes, keys, "{ci:0}:backlog:default", "default")
+        await add_times(nodes, keys, keys.job("long").log_index, "long")
+        await add_times(nodes, keys, keys.job("truncated-ended").log_index, "truncated-ended")
+    assert await client.zrange("{ci:0}:backlog:builds", 0, -1) == ["Zoë\x0000e321179039f240\0waiting-zip".encode()]
+    waiting = await client.zrange("{ci:0}:backlog:default", 0, -1)
+    assert waiting[:3] == [
+        b"\x0000e32117902c9240\0waiting-nobody",
+        b"ada\x0000e32117902c9240\0waiting-1",
+        b"ada\x0000e32117903bd480\0waiting-2",
+    ]
+    assert (len(waiting), any(b":" in member for member in waiting)) == (5, False)
+    index = await client.lrange(keys.job("long").log_index, 0, -1)
+    assert [entry.split()[:3] for entry in index] == [[b"1000", b"1000", b"5780"], [b"2000", b"2000", b"11560"]]
+    source = LogSource(nodes)
+    for entry in [*index, *await client.lrange(keys.job("truncated-ended").log_index, 0, -1)]:
+        position, _, _, time = map(int, entry.split())
+        job = "long" if entry in index else "truncated-ended"
+        [(_, payload)] = await source.range(keys.job(job), Place(position), Place(position), 1)
+        event = decode_event(payload, position)
+        assert event.timestamp is not None
+        assert abs(event.timestamp.timestamp() * 1000 - time) < 1
+    await nodes.close()
+
+
+@pytest.mark.parametrize(
+    ("time", "expected"),
+    [
+        (datetime(1970, 1, 1, 0, 0, 1, 1999, tzinfo=UTC), 1001),
+        (datetime(1970, 1, 1, 1, tzinfo=timezone(timedelta(hours=1))), 0),
+        (datetime(2026, 1, 1), 0),
+    ],
+)
+def test_milliseconds_of_a_time(time: datetime, expected: int) -> None:
+    """They count from 1970, UTC; a time without a zone has none."""
+    assert milliseconds_of(time) == expected
 
 
 async def test_it_waits_until_nobody_uses_the_store(server: RealServer, client: Redis) -> None:
