@@ -5,7 +5,11 @@ from pathlib import Path
 
 import click
 
+import ci_common.errors
+import ci_eventstore.errors
+from ci_eventstore import keys
 from ci_eventstore.cli.program import program
+from tests import error_tree, key_table
 from tests.unit.structure.imports import all_imports
 from tests.unit.structure.rooms import graph_of, picture
 from tests.unit.structure.source import source_modules
@@ -13,6 +17,9 @@ from tests.unit.structure.source import source_modules
 DOCS = Path(__file__).parents[1] / "docs"
 COMMANDS = DOCS / "cli.md"
 ARCHITECTURE = DOCS / "architecture.md"
+ERRORS = DOCS / "errors.md"
+FORMAT = DOCS / "format.md"
+MODULES_OF_ERRORS = (ci_common.errors, ci_eventstore.errors)
 INTRODUCTION = "# Commands\n\nWhat `--help` says of each; `make docs` writes this page.\n"
 
 
@@ -43,7 +50,15 @@ def documents() -> dict[Path, str]:
     return {
         COMMANDS: render_commands(),
         ARCHITECTURE: with_part(ARCHITECTURE.read_text(), "rooms", render_rooms()),
+        FORMAT: with_part(FORMAT.read_text(), "keys", key_table.table(keys.__doc__ or "")),
+        ERRORS: error_tree.page(MODULES_OF_ERRORS),
+        **{path: error_tree.with_tree(path.read_text(), kinds) for path, kinds in _errors()},
     }
+
+
+def _errors() -> Iterator[tuple[Path, list[error_tree.Kind]]]:
+    for module in MODULES_OF_ERRORS:
+        yield Path(module.__file__ or ""), error_tree.defined_in(module)
 
 
 def with_part(page: str, name: str, text: str) -> str:

@@ -27,7 +27,7 @@
         ├── JobClaimedError
         └── LeaseLostError
 
-What an error is about stands in its attributes as well as in its message.
+What an error is about stands in its attributes as well as in its message. `make docs` draws the tree.
 """
 
 

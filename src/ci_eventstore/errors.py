@@ -1,34 +1,33 @@
 """What can go wrong between the store and its server, below `ci_common.errors.RepositoryError`.
 
-RepositoryError
-└── StoreError
-    ├── NotInitializedError
-    ├── OtherEventLoopError
-    ├── AmbiguousPrefixError
-    ├── ConfigurationError (also a ValueError)
-    ├── StoreUnavailableError
-    │   ├── StoreFullError
-    │   ├── AuthenticationError
-    │   │   └── MissingRightsError
-    │   └── EmbeddedServerError
-    ├── UnsuitableServerError
-    ├── ReadOnlyAccessError
-    ├── StoreFormatError
-    │   └── ProjectionDamagedError
-    ├── OutcomeUnknownError
-    ├── NotReplicatedError
-    ├── LogNotStoredError
-    ├── LogWriterClosedError
-    ├── LateOutputError
-    ├── AcknowledgedEventsLostError
-    ├── ProjectionMissingError
-    └── StreamDamagedError
+    RepositoryError
+    ├── StoreError
+    │   ├── NotInitializedError
+    │   ├── OtherEventLoopError
+    │   ├── AmbiguousPrefixError
+    │   ├── ConfigurationError (also a ValueError)
+    │   ├── StoreUnavailableError
+    │   │   ├── StoreFullError
+    │   │   ├── AuthenticationError
+    │   │   │   └── MissingRightsError
+    │   │   └── EmbeddedServerError
+    │   ├── UnsuitableServerError
+    │   ├── ReadOnlyAccessError
+    │   ├── StoreFormatError
+    │   │   └── ProjectionDamagedError
+    │   ├── OutcomeUnknownError
+    │   ├── NotReplicatedError
+    │   ├── LogNotStoredError
+    │   ├── LogWriterClosedError
+    │   ├── LateOutputError
+    │   ├── AcknowledgedEventsLostError
+    │   ├── ProjectionMissingError
+    │   └── StreamDamagedError (also an EventsLostError)
+    ├── InvalidInputError (also a ValueError)
+    │   └── ProjectError
+    └── MachineError
 
-RepositoryError
-└── MachineError
-
-InvalidInputError
-└── ProjectError
+What an error is about stands in its attributes as well as in its message. `make docs` draws the tree.
 """
 
 from ci_common.errors import EventsLostError, InvalidInputError, RepositoryError

@@ -1,4 +1,4 @@
-"""Errors: one root, a tree that its module draws, messages that say what to do, facts as attributes."""
+"""Errors: one root, messages that say what to do, facts as attributes."""
 
 import inspect
 import re
@@ -45,18 +45,6 @@ def test_every_error_has_the_root(kind: type[Exception]) -> None:
     """Whoever catches RepositoryError catches them all, and each says when it is raised."""
     assert issubclass(kind, RepositoryError)
     assert re.match("Raised when |Root of ", inspect.getdoc(kind) or "")
-
-
-def test_the_tree_is_drawn_as_it_is() -> None:
-    """Every error stands in the drawing, below its parent."""
-    drawn: list[tuple[str, str]] = []
-    path: list[str] = []
-    for line in (errors.__doc__ or "").splitlines():
-        if match := re.match(r"    ([│ ├└─]*)(\w+Error)\b", line):
-            depth = len(match[1]) // 4
-            path[depth:] = [match[2]]
-            drawn.append((match[2], path[depth - 1] if depth else "Exception"))
-    assert sorted(drawn) == sorted((kind.__name__, kind.__bases__[0].__name__) for kind in CLASSES)
 
 
 @pytest.mark.parametrize(("error", "message", "attributes"), MESSAGES, ids=lambda value: type(value).__name__)

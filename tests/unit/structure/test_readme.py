@@ -7,7 +7,6 @@ import pytest
 
 from ci_common import MemoryJobRepository
 from ci_eventstore import RedisJobRepository
-from tests.documents import documents
 
 ROOT = Path(__file__).parents[3]
 README = (ROOT / "README.md").read_text()
@@ -24,12 +23,6 @@ def test_links_lead_somewhere(document: Path) -> None:
     """Every relative link names a file that is there."""
     targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text())
     assert [target for target in targets if not (document.parent / target).exists()] == []
-
-
-@pytest.mark.parametrize("path", documents(), ids=lambda path: path.name)
-def test_documents_say_what_the_code_says(path: Path) -> None:
-    """`make docs` would change nothing but line breaks, which depend on the version of click."""
-    assert path.read_text().split() == documents()[path].split(), "run `make docs`"
 
 
 def test_the_program_of_the_readme_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
