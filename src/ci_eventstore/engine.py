@@ -16,9 +16,9 @@ from ci_eventstore.jobs.listings import Listings
 from ci_eventstore.jobs.store import JobStore
 from ci_eventstore.keys import Keys
 from ci_eventstore.projection.projections import Projections
+from ci_eventstore.queues.completions import Completions
 from ci_eventstore.queues.holders import Holders
 from ci_eventstore.queues.lost_jobs import LostJobs
-from ci_eventstore.queues.store import ClaimStore
 from ci_eventstore.rights import check_rights_to_read, check_rights_to_write
 from ci_eventstore.settings import Settings
 from ci_eventstore.store_format import check_format
@@ -44,7 +44,7 @@ class Engine:
     incarnation: StoreIncarnation
     hub: Hub
     projections: Projections
-    claims: ClaimStore
+    completions: Completions
     lost_jobs: LostJobs
     holders: Holders
     _closing: TimeLimit = field(default_factory=TimeLimit)
@@ -81,8 +81,7 @@ class Engine:
         source = LogSource(nodes)
         reader = EventReader(nodes, source)
         jobs = JobStore(nodes, settings, incarnation.note_loss, before)
-        claims = ClaimStore(nodes, keys, jobs.flusher.is_busy, jobs.flusher.ledger)
-        lost_jobs = LostJobs(nodes, keys, claims, jobs, source)
+        lost_jobs = LostJobs(nodes, keys, jobs, source)
         is_read_only = settings.access == "read"
         return cls(
             keys=keys,
@@ -95,7 +94,7 @@ class Engine:
             # Who only reads leaves lost jobs to others.
             hub=Hub(nodes, reader, incarnation) if is_read_only else Hub(nodes, reader, incarnation, lost_jobs.watch),
             projections=Projections(nodes, keys, source),
-            claims=claims,
+            completions=Completions(nodes, jobs.flusher.is_busy, jobs.flusher.ledger),
             lost_jobs=lost_jobs,
             holders=Holders(nodes, keys, jobs, lost_jobs),
         )
@@ -131,7 +130,7 @@ class Engine:
 
     async def _drain(self) -> None:
         await self.lost_jobs.close()
-        await self.claims.completions.drain()
+        await self.completions.drain()
         await self.jobs.flusher.drain()
 
     async def _disconnect(self) -> None:

@@ -80,7 +80,7 @@ class JobWriter:
 
     async def end(self, event: JobEvent) -> None:
         """End the job with a `complete` event: in one step with the ends of other claimed jobs, if that can be done."""
-        completions = self._engines.current.claims.completions
+        completions = self._engines.current.completions
         if self._claimed is None or not await completions.complete(self._claimed, event):
             await self.append([event])
 

@@ -254,6 +254,11 @@ def queue_of_tickets(keys: Keys, key: str) -> QueueKeys | None:
     return QueueKeys(name, tag) if separator and tag in keys.tags else None
 
 
+def queue_everywhere(keys: Keys, name: str) -> list[QueueKeys]:
+    """Return the keys of a queue in all partitions."""
+    return [QueueKeys(name, tag) for tag in keys.tags]
+
+
 def queues_key(keys: Keys) -> str:
     """Return the key of the set of the queues' names."""
     return f"{keys.tag(0)}:queues"
@@ -286,6 +291,23 @@ def listing_member(created_at: datetime, job_id: str) -> str:
     Sixteen hex digits of microseconds since year 1, a colon, the id.
     """
     return f"{(as_utc(created_at) - _YEAR_ONE) // _MICROSECOND:016x}:{job_id}"
+
+
+def sort_key(time: datetime) -> str:
+    """Return a time so that texts sort by it: sixteen hex digits of microseconds since year 1."""
+    return f"{(as_utc(time) - _YEAR_ONE) // _MICROSECOND:016x}"
+
+
+def backlog_member(user_id: str | None, created_at: datetime, job_id: str) -> str:
+    """Return a waiting job's member in its queue's backlog, which sorts by user, then by creation."""
+    return f"{user_id or ''}\0{listing_member(created_at, job_id)}"
+
+
+def read_backlog_member(text: str) -> tuple[str, str, str]:
+    """Return the user, "" for none, the sort key and the job id of a backlog's member; ValueError."""
+    user_id, member = text.split("\0")
+    key, job_id = member.split(":", maxsplit=1)
+    return user_id, key, job_id
 
 
 def member_time(member: str) -> datetime:

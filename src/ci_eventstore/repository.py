@@ -31,7 +31,6 @@ from ci_eventstore.jobs.state import JobState, to_job
 from ci_eventstore.projection.differences import Difference, Progress
 from ci_eventstore.queues.claimed import Claim, Claimed
 from ci_eventstore.queues.lease_keeper import LeaseKeeper, Notify
-from ci_eventstore.queues.store import ClaimStore
 from ci_eventstore.settings import GivenSettings, Settings
 from ci_eventstore.writer.log_writer import LogWriter, WriterSettings
 from ci_eventstore.writer.masking import SecretTexts
@@ -276,11 +275,6 @@ class RedisJobRepository(AccountStore, JobRepository):
         return await self.engine.incarnation.renew()
 
     # Claims
-
-    @property
-    def claims(self) -> ClaimStore:
-        """Take jobs out of queues; what a `Controller` is built on."""
-        return self.engine.claims
 
     def writer(self, job_id: str, claim: Claim | None = None, claimed: Claimed | None = None) -> JobWriter:
         """Return what writes to one job: under a claim, for who has claimed it, or under none."""

@@ -51,9 +51,9 @@ class Holding:
         self._keeper = self._repository.keep_leases(self._lease_seconds, notify)
         self._keeper.start()
         self._keeper.hold(NO_QUEUE, self._claim)
-        claims = self._repository.claims
-        self._subscription = claims.subscription(self._on_message, lambda channels: self._keeper.look())
-        self._subscription.listen(self._repository.engine.keys.job(self._claim.job_id).queue(NO_QUEUE).channel)
+        engine = self._repository.engine
+        self._subscription = engine.nodes.subscription(self._on_message, lambda channels: self._keeper.look())
+        self._subscription.listen(engine.keys.job(self._claim.job_id).queue(NO_QUEUE).channel)
         return self
 
     async def __aexit__(

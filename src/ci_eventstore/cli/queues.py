@@ -12,7 +12,8 @@ from ci_eventstore.cli.display import NOTHING, duration, echo_json, json_option,
 from ci_eventstore.cli.help import examples
 from ci_eventstore.cli.messages import say
 from ci_eventstore.cli.store import uses_store
-from ci_eventstore.queues.overview import QueueOverview
+from ci_eventstore.queues.overview import QueueOverview, read_overviews
+from ci_eventstore.queues.queue_names import queue_names
 from ci_eventstore.repository import RedisJobRepository
 
 WATCH_SECONDS = 1.0
@@ -49,7 +50,8 @@ async def queues(repository: RedisJobRepository, watch: bool, as_json: bool) -> 
 
 async def _overviews(repository: RedisJobRepository, *, watch: bool) -> AsyncIterator[list[QueueOverview]]:
     while True:
-        yield await repository.claims.overviews()
+        engine = repository.engine
+        yield await read_overviews(engine.nodes, engine.keys, await queue_names(engine.nodes, engine.keys))
         if not watch:
             return
         await asyncio.sleep(WATCH_SECONDS)

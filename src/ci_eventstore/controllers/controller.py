@@ -115,8 +115,8 @@ class Controller:
         """Begin to renew leases and to listen for new jobs."""
         tell = asyncio.get_running_loop().call_soon_threadsafe
         lease_seconds, offer_seconds = self.settings.lease_seconds, OFFER_POLLS * self.settings.poll_seconds
-        claims = self._repository.claims
-        claimer = Claimer(claims, self.name, self._queues, lease_seconds, offer_seconds, self._hear)
+        engine = self._repository.engine
+        claimer = Claimer(engine.nodes, engine.keys, self.name, self._queues, lease_seconds, offer_seconds, self._hear)
         self._intake = Intake(claimer, self._take_over)
         self._keeper = self._repository.keep_leases(lease_seconds, lambda *answer: tell(self._interrupt, *answer))
         self._keeper.start()

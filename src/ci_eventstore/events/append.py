@@ -30,7 +30,7 @@ LATE_BYTES = 1024 * 1024
 APPEND = load_script(
     __package__,
     "append",
-    {
+    constants={
         "INDEX_EVENTS": INDEX_EVENTS,
         "INDEX_BYTES": INDEX_BYTES,
         "LOG": ord("l"),

@@ -20,7 +20,7 @@ REBUILT_LEASE_MS = 30_000
 LATER_FIELDS = ("mark", "incarnation", "hand_backs")
 #: Of a ring's fields, those that aren't entries.
 RING_COUNTERS = 5
-REBUILD = load_script(__package__, "rebuild", {"REBUILT_LEASE_MS": REBUILT_LEASE_MS})
+REBUILD = load_script(__package__, "rebuild", constants={"REBUILT_LEASE_MS": REBUILT_LEASE_MS})
 #: What `read_at_once` gives of a job before its listings and its queue.
 _FIRST = 6
 

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from ci_common.models import Job
-from ci_eventstore.jobs.state import JobState
+from ci_eventstore.jobs.state import JobState, to_job
 from ci_eventstore.keys import QueueKeys
 
 #: Who claims a job for a moment, in order to end it.
@@ -44,3 +44,10 @@ class Claimed(NamedTuple):
     def is_cancelled(self) -> bool:
         """Whether someone wants it cancelled."""
         return self.state.cancel_line is not None
+
+
+def as_claimed(queue: QueueKeys, job_id: str, state: JobState, lost_by: str | None = None) -> Claimed:
+    """Return a job of a queue that is claimed, by its state."""
+    assert state.claim is not None
+    claim = Claim(job_id, state.epoch, state.claim.partition(" ")[2])
+    return Claimed(claim, to_job(job_id, state), state, lost_by, queue)

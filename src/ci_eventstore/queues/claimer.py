@@ -8,12 +8,18 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from ci_common.errors import RepositoryError
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.outage_log import OutageLog
-from ci_eventstore.errors import StoreError
-from ci_eventstore.keys import QueueKeys
-from ci_eventstore.queues.claimed import Claimed
+from ci_eventstore.errors import ProjectionDamagedError, StoreError
+from ci_eventstore.events.caller import Caller
+from ci_eventstore.jobs.state import from_hash
+from ci_eventstore.keys import Keys, QueueKeys, queue_everywhere, read_backlog_member
+from ci_eventstore.queues.claim import CLAIM_JOBS, claim
+from ci_eventstore.queues.claimed import Claimed, as_claimed
+from ci_eventstore.queues.damage import name_damage
 from ci_eventstore.queues.offers.offer import Offer
-from ci_eventstore.queues.store import CLAIM_JOBS, ClaimStore
+from ci_eventstore.queues.peek import Peeked, Waiting, peek
+from ci_eventstore.queues.tidy import tidy
 
 logger = logging.getLogger("ci_eventstore.controllers")
 
@@ -21,6 +27,8 @@ logger = logging.getLogger("ci_eventstore.controllers")
 SIGN_OFF_SECONDS = 5.0
 #: So many jobs that messages tell of are remembered: who claims more at once asks.
 TOLD_KEPT = 256
+#: How often a controller looks again when others were faster, before it waits for a message.
+RACES = 10
 
 
 class Heard(NamedTuple):
@@ -35,11 +43,12 @@ Take = Callable[[Sequence[Claimed]], None]
 
 
 class Claimer:
-    """Claims jobs of some queues for one controller."""
+    """Claims jobs of some queues for one controller: first those of lost controllers, then each user's in turn."""
 
     def __init__(
         self,
-        store: ClaimStore,
+        nodes: Nodes,
+        keys: Keys,
         controller: str,
         queues: Sequence[str],
         lease_seconds: float,
@@ -47,24 +56,28 @@ class Claimer:
         hear: Callable[[Heard], None],
     ) -> None:
         """Make offers that stand for so many seconds, so the controller has to ask more often; pass on messages."""
-        self._store = store
+        self._nodes = nodes
+        self._keys = keys
         self._controller = controller
-        self._lease_seconds = lease_seconds
-        self._partitions = [partition for queue in queues for partition in store.partitions(queue)]
+        self._lease_ms = int(lease_seconds * 1000)
+        self._partitions = [partition for queue in queues for partition in queue_everywhere(keys, queue)]
         self._offer = Offer(controller, int(offer_seconds * 1000))
-        #: Queues by channel, and the channels on which this controller is told of the jobs that it was given.
-        self._queues = {partition.channel: partition.name for partition in self._partitions}
+        #: Partitions by channel, and the channels on which this controller is told of jobs that it was given.
+        self._channels = {partition.channel: partition for partition in self._partitions}
         self._own_channels = {partition.controllers_channel + self._offer.session for partition in self._partitions}
         self._hear = hear
-        self._subscription = store.subscription(self._on_message, lambda channels: hear(Heard()))
+        self._subscription = nodes.subscription(self._on_message, lambda channels: hear(Heard()))
         self._outage = OutageLog(logger, "no jobs can be claimed: %s", "jobs can be claimed again")
         self._unreadable = OutageLog(logger, "a message can't be read: %s")
-        #: Queues and jobs that messages told of.
-        self._told: list[tuple[str, str]] = []
+        #: Jobs that messages told of, with their queues.
+        self._told: list[tuple[QueueKeys, Waiting]] = []
+        #: Jobs that will be the next ones, if nobody else is faster.
+        self._foreseen: dict[QueueKeys, list[Waiting]] = {}
+        self._caller = Caller()
 
     def listen(self) -> None:
         """Begin to listen to messages."""
-        self._subscription.listen(*self._queues, *self._own_channels)
+        self._subscription.listen(*self._channels, *self._own_channels)
 
     async def close(self) -> None:
         """Listen no more."""
@@ -75,31 +88,46 @@ class Claimer:
 
         `take` is given them as soon as they are claimed: who is cancelled here has lost none of them.
         """
+        found: list[Claimed] = []
+
+        def note(claimed: Sequence[Claimed]) -> None:
+            take(claimed)
+            found.extend(claimed)
+
         told, self._told = self._told[:count], []
         # What an offer may bring has to be known before anything else is claimed.
-        if told and self._offer.stands_in is None and (found := await self._claim_told(told, take)):
-            return found
-        return await self._claim_asking(count, take, is_idle)
+        if told and self._offer.place is None:
+            await self._claim_told(told, note)
+        partitions, brought_before = [] if found else self._in_turn(), self._offer.count
+        for partition in partitions:
+            wanted = min(count - len(found), CLAIM_JOBS)
+            if wanted < 1 or self._offer.count > brought_before:
+                break
+            with self._reporting(partition.name):
+                makes_offer = is_idle and not found and partition is partitions[-1]
+                await self._claim_in(partition, wanted, note, makes_offer=makes_offer)
+        return found
 
     async def withdraw(self, seconds: float = SIGN_OFF_SECONDS) -> list[Claimed]:
         """Take the offer back; return what it has brought and isn't known yet. It has so many seconds for that."""
-        partition = self._offer.stands_in
+        partition = self._offer.place
         if partition is None:
             return []
         try:
             async with asyncio.timeout(seconds):
-                return await self._store.withdraw(partition, self._offer, self._lease_seconds)
+                asked = self._offer.ask(partition, makes_offer=False)
+                return await self._learn(partition, await peek(self._nodes, partition, 0, self._lease_ms, asked))
         except (StoreError, TimeoutError) as error:
             logger.warning("an offer couldn't be taken back: %s", str(error) or "the store gave no answer")
-            self._offer.stands_in = None
+            self._offer.abandon()
             return []
 
     async def sign_off(self, seconds: float = SIGN_OFF_SECONDS) -> None:
         """Be forgotten in all queues, if the store does so in time; it would be forgotten anyway."""
         try:
             async with asyncio.timeout(seconds):
-                for queue in dict.fromkeys(partition.name for partition in self._partitions):
-                    await self._store.sign_off(queue, self._controller)
+                for partition in self._partitions:
+                    await tidy(self._nodes, partition, self._controller)
         except (StoreError, TimeoutError) as failure:
             logger.warning("the controller couldn't sign off: %s", str(failure) or "the store gave no answer")
 
@@ -113,47 +141,76 @@ class Claimer:
 
     def _read(self, channel: str, message: bytes) -> Heard:
         if channel in self._own_channels:
-            return Heard(given=self._store.read_given(self._offer, message))
+            return Heard(given=self._offer.read(self._keys, message))
         kind, _, what = message.decode().partition(" ")
         if kind == "cancel":
             return Heard(cancelled=what)
         if what and len(self._told) < TOLD_KEPT:
-            self._told.append((self._queues[channel], what))
+            self._told.append((self._channels[channel], Waiting(*read_backlog_member(what))))
         return Heard()
 
-    async def _claim_told(self, told: Sequence[tuple[str, str]], take: Take) -> list[Claimed]:
-        found: list[Claimed] = []
-        for queue in dict.fromkeys(queue for queue, _ in told):
-            waiting = [job for its_queue, job in told if its_queue == queue]
-            with self._reporting(queue):
-                claimed = await self._store.claim_waiting(queue, self._controller, waiting, self._lease_seconds)
-                take(claimed)
-                found += claimed
-        return found
-
-    async def _claim_asking(self, count: int, take: Take, is_idle: bool) -> list[Claimed]:
-        found: list[Claimed] = []
-        partitions, count_before = self._in_turn(), self._offer.count
-        for partition in partitions:
-            wanted = min(count - len(found), CLAIM_JOBS)
-            if wanted < 1 or self._offer.count > count_before:
-                break
-            makes_offer = is_idle and not found and partition is partitions[-1]
-            # None is made while one may stand elsewhere: that partition may not have answered.
-            is_its_place = partition == self._offer.stands_in or (makes_offer and self._offer.stands_in is None)
-            offer = self._offer if is_its_place else None
+    async def _claim_told(self, told: Sequence[tuple[QueueKeys, Waiting]], take: Take) -> None:
+        """Claim jobs that messages told of, as far as it is their turn: a question less."""
+        for partition in dict.fromkeys(partition for partition, _ in told):
+            waiting = [job for its_partition, job in told if its_partition == partition]
             with self._reporting(partition.name):
-                claimed = await self._store.claim_in(
-                    partition, self._controller, wanted, self._lease_seconds, offer, makes_offer=makes_offer
-                )
-                take(claimed)
-                found += claimed
-        return found
+                call = self._caller.next_call().name
+                take(await claim(self._nodes, partition, self._controller, self._lease_ms, call=call, waiting=waiting))
+
+    async def _claim_in(self, partition: QueueKeys, count: int, take: Take, *, makes_offer: bool) -> None:
+        """Claim up to so many jobs of one partition, or learn what the offer has brought that stands there; StoreError.
+
+        First come those that the last question has shown beyond what was wanted then. If others were faster, ask again.
+        """
+        offer, expired, waiting = self._offer, list[str](), list[Waiting]()
+        # None is made while one may stand elsewhere: that partition may not have answered.
+        is_its_place = partition == offer.place or (makes_offer and offer.place is None)
+        if offer.place != partition:
+            waiting = self._foreseen.pop(partition, [])
+        is_asked, brought_before, missing = False, offer.count, count
+        for _ in range(RACES):
+            if not waiting:
+                is_asked, can_offer = True, makes_offer and missing == count
+                asked = [offer.ask(partition, makes_offer=can_offer)] if is_its_place else []
+                peeked = await peek(self._nodes, partition, missing, self._lease_ms, *asked)
+                if is_its_place:
+                    take(await self._learn(partition, peeked))
+                if offer.count > brought_before:
+                    # By this answer or by a message that came meanwhile: there may be no room for more.
+                    return
+                expired, waiting = peeked.expired, peeked.waiting
+            if not expired and not waiting:
+                return
+            size = max(missing - len(expired), 0)
+            now, later, call = waiting[:size], waiting[size:], self._caller.next_call().name
+            lease_ms, controller = self._lease_ms, self._controller
+            found = await claim(self._nodes, partition, controller, lease_ms, call=call, expired=expired, waiting=now)
+            take(found)
+            missing -= len(found)
+            if missing < 1 and later:
+                self._foreseen[partition] = later
+            if missing < 1 or (is_asked and found):
+                return
+            expired, waiting = [], []
+
+    async def _learn(self, partition: QueueKeys, peeked: Peeked) -> list[Claimed]:
+        """Return the job that the offer has brought if no message told of it and it is still the controller's."""
+        missed = self._offer.missed(partition, peeked.given)
+        reply = missed and await self._nodes.read("HGETALL", self._keys.job(missed.job_id).hash)
+        is_news = self._offer.answered(partition, peeked.given, is_made=peeked.is_offer_made)
+        if missed is None or not reply or not is_news:
+            return []
+        try:
+            state = from_hash(missed.job_id, reply)
+        except ProjectionDamagedError as error:
+            name_damage(self._nodes, missed.job_id, error)
+            return []
+        return [as_claimed(partition, missed.job_id, state)] if state.claim == str(missed) else []
 
     def _in_turn(self) -> list[QueueKeys]:
         """Return the queues' partitions, the one where the offer stands first, the others as they come."""
         partitions = random.sample(self._partitions, len(self._partitions))
-        partitions.sort(key=lambda partition: partition != self._offer.stands_in)
+        partitions.sort(key=lambda partition: partition != self._offer.place)
         return partitions
 
     @contextmanager

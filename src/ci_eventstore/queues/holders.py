@@ -15,11 +15,12 @@ from ci_common.errors import JobAlreadyExistsError, RepositoryError
 from ci_common.models import Job, utc_now
 from ci_common.validation import check_job
 from ci_eventstore.connection.nodes import Nodes
-from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.events.records import Fact, FactType
 from ci_eventstore.jobs.store import JobStore
-from ci_eventstore.keys import NO_QUEUE, JobKeys, Keys
+from ci_eventstore.keys import NO_QUEUE, Keys, QueueKeys
 from ci_eventstore.queues.claimed import Claim
+from ci_eventstore.queues.hold import hold
+from ci_eventstore.queues.look import look
 from ci_eventstore.queues.lost_jobs import LostJobs
 
 logger = logging.getLogger("ci_eventstore.queues")
@@ -27,8 +28,6 @@ logger = logging.getLogger("ci_eventstore.queues")
 #: The part of the shortest lease after which to look again, and how often to look while no job is held.
 LOOK_PART = 0.25
 IDLE_SECONDS = 5.0
-HOLD = load_script(__package__, "hold")
-LOOK = load_script(__package__, "look", {"LOOKED_JOBS": 100, "DEFAULT_LEASE_MS": 30_000})
 
 
 class Holders:
@@ -49,8 +48,7 @@ class Holders:
         check_job(job)
         if await self._jobs.state(job.id) is not None:
             raise JobAlreadyExistsError(job.id)
-        keys = self._keys.job(job.id).queue(NO_QUEUE)
-        await self._nodes.run(HOLD, [keys.clock, keys.leases], [job.id, int(lease_seconds * 1000)])
+        await hold(self._nodes, self._keys.job(job.id).queue(NO_QUEUE), job.id, lease_seconds)
         claim = Claim(job.id, 1, secrets.token_hex(8))
         fields = {
             "epoch": 1,
@@ -70,12 +68,11 @@ class Holders:
         """
         shortest: float | None = None
         for tag in self._keys.tags:
-            keys = JobKeys("", tag).queue(NO_QUEUE)
-            lease_ms, found = await self._nodes.run(LOOK, [keys.clock, keys.leases], [])
-            if lease_ms:
-                shortest = min(shortest or lease_ms / 1000, lease_ms / 1000)
+            lease_seconds, found = await look(self._nodes, QueueKeys(NO_QUEUE, tag))
+            if lease_seconds:
+                shortest = min(shortest or lease_seconds, lease_seconds)
             for job_id in found:
-                await self._end(job_id.decode())
+                await self._end(job_id)
         return shortest
 
     @asynccontextmanager

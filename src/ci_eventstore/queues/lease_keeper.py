@@ -13,7 +13,7 @@ from ci_eventstore.connection.outage_log import OutageLog
 from ci_eventstore.errors import OutcomeUnknownError, StoreError, StoreUnavailableError
 from ci_eventstore.keys import Keys
 from ci_eventstore.queues.claimed import Claim
-from ci_eventstore.queues.store import ClaimStore
+from ci_eventstore.queues.renew import renew
 
 logger = logging.getLogger("ci_eventstore.controllers")
 
@@ -127,9 +127,8 @@ class LeaseKeeper:
         """Renew until that fails: another connection may lead to a server that answers. TimeoutError."""
         nodes = Nodes(self._deployment)
         try:
-            claims = ClaimStore(nodes, self._keys)
             while not self._is_stopped:
-                if not await self._renew_all(claims):
+                if not await self._renew_all(nodes):
                     await self._pause(RETRY_SECONDS)
                     return
                 await self._pause(self._lease_seconds / 3)
@@ -145,35 +144,35 @@ class LeaseKeeper:
             pass
         self._wake.clear()
 
-    async def _renew_all(self, claims: ClaimStore) -> bool:
+    async def _renew_all(self, nodes: Nodes) -> bool:
         is_answered = True
         with self._lock:
             held = dict(self._held)
         for queue in {queue for queue, _ in held.values()}:
             group = [claim for claim, (its_queue, _) in held.items() if its_queue == queue]
             try:
-                self._note(queue, await self._renew(claims, queue, group))
+                self._note(queue, await self._renew(nodes, queue, group))
             except (StoreUnavailableError, OutcomeUnknownError) as error:
                 self._note_failure("no answer" if isinstance(error, OutcomeUnknownError) else error)
                 is_answered = False
             except StoreError as error:
                 self._note_failure(error)
-                await self._renew_one_by_one(claims, queue, group)
+                await self._renew_one_by_one(nodes, queue, group)
         if is_answered and held:
             self._outage.worked()
         return is_answered
 
-    async def _renew(self, claims: ClaimStore, queue: str, group: Sequence[Claim]) -> dict[Claim, str]:
+    async def _renew(self, nodes: Nodes, queue: str, group: Sequence[Claim]) -> dict[Claim, str]:
         """Renew leases, trying for a part of their time; StoreError, TimeoutError if not even a refusal comes."""
         seconds = self._lease_seconds * PATIENCE_PART
         async with asyncio.timeout(2 * seconds):
-            return await claims.renew(queue, group, self._lease_seconds, patience_seconds=seconds)
+            return await renew(nodes, self._keys, queue, group, self._lease_seconds, patience_seconds=seconds)
 
-    async def _renew_one_by_one(self, claims: ClaimStore, queue: str, group: Sequence[Claim]) -> None:
+    async def _renew_one_by_one(self, nodes: Nodes, queue: str, group: Sequence[Claim]) -> None:
         """Renew what can be: one damaged job must not take others along."""
         for claim in group:
             try:
-                self._note(queue, await self._renew(claims, queue, [claim]))
+                self._note(queue, await self._renew(nodes, queue, [claim]))
             except StoreError as error:
                 logger.debug("a lease can't be renewed: %s", error, extra={"job_id": claim.job_id})
         self._give_up_late_ones()

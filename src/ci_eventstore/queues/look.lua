@@ -1,13 +1,12 @@
 -- Move the clock, and say which jobs' holders have given no sign of life for their leases: whoever reads may look.
 --
--- KEYS  1 clock, 2 leases of the queue without a name
+-- `look.py` names its keys, those of the queue without a name.
 -- CONST LOOKED_JOBS, DEFAULT_LEASE_MS
 --
 -- Returns {milliseconds of the shortest lease in use, ids of jobs}; {0, {}} where there is no lease, and nothing to wait for.
 
 -- Libraries: standing, clock
 
-local clock, leases = KEYS[1], KEYS[2]
 if redis.call('ZCARD', leases) == 0 then
   return {0, {}}
 end

@@ -11,6 +11,7 @@ from ci_common.errors import RepositoryError
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import as_text_map
 from ci_eventstore.errors import StoreFormatError
+from ci_eventstore.events.caller import Caller
 from ci_eventstore.events.codec import decode
 from ci_eventstore.events.log_source import LogSource, at_places
 from ci_eventstore.events.records import Fact
@@ -18,13 +19,13 @@ from ci_eventstore.jobs.commands import Cancel, Command, Fail
 from ci_eventstore.jobs.state import JobState
 from ci_eventstore.jobs.store import JobStore
 from ci_eventstore.keys import Keys
+from ci_eventstore.queues.claim import claim
 from ci_eventstore.queues.claimed import CANCELLER, Claimed
-from ci_eventstore.queues.store import ClaimStore
 
 logger = logging.getLogger("ci_eventstore.jobs")
 
 #: How long a job is claimed that is only to be ended.
-LEASE_SECONDS = 30.0
+LEASE_MS = 30_000
 #: The part of the shortest lease in use after which a job is looked at again, and the limits of that.
 LOOK_PART = 0.25
 SHORTEST_SECONDS = 0.1
@@ -40,10 +41,9 @@ class LostJobs:
     clock on, so that leases run out, and ends the job when its own has.
     """
 
-    def __init__(self, nodes: Nodes, keys: Keys, claims: ClaimStore, jobs: JobStore, source: LogSource) -> None:
+    def __init__(self, nodes: Nodes, keys: Keys, jobs: JobStore, source: LogSource) -> None:
         self._nodes = nodes
         self._keys = keys
-        self._claims = claims
         self._jobs = jobs
         self._source = source
         self._watched: dict[str, None] = {}
@@ -66,9 +66,11 @@ class LostJobs:
         state = await self._jobs.state(job_id)
         if state is None or not is_to_be_ended(state):
             return True
-        claimed = await self._claims.claim_expired(job_id, state.lease_queue, CANCELLER, LEASE_SECONDS)
-        if claimed is None:
+        queue, call = self._keys.job(job_id).queue(state.lease_queue), Caller().next_call().name
+        found = await claim(self._nodes, queue, CANCELLER, LEASE_MS, call=call, expired=[job_id])
+        if not found:
             return False
+        [claimed] = found
         command = await self._last_word(job_id, claimed)
         await self._jobs.execute(job_id, command, str(claimed.claim), claimed.state)
         return True

@@ -1,12 +1,9 @@
 -- Remove a controller that signs off from a queue's consumer group, and those that were gone for long; none that holds tickets.
 --
--- KEYS  1 dispatch, 2 controllers' last calls, 3 offers, 4 offered, 5 clock
--- ARGV  1 controller, or "", 2 milliseconds without a sign of life after which one is gone
+-- `tidy.py` names its keys and arguments.
 
 -- Libraries: standing, tickets
 
-local dispatch, calls, controller, gone_ms = KEYS[1], KEYS[2], ARGV[1], tonumber(ARGV[2])
-local offers, offered, clock = KEYS[3], KEYS[4], KEYS[5]
 local removed = 0
 
 local function forget_offers()

@@ -12,6 +12,7 @@ from asgiref.sync import async_to_sync
 from ci_common.models import APIKey, Job, JobEvent, User, utc_now
 from ci_eventstore.queues.claimed import Claim
 from ci_eventstore.repository import RedisJobRepository
+from tests import claims
 
 Work = Callable[[], Coroutine[Any, Any, None]]
 Step = Callable[[RedisJobRepository, str], Awaitable[object]]
@@ -121,7 +122,7 @@ async def _log_writer(repository: RedisJobRepository, job: str) -> None:
 
 async def _claim(repository: RedisJobRepository, job: str) -> None:
     await repository.create_job(Job(id=f"{job}-queued", status="queued", queue=job))
-    [claimed] = await repository.claims.claim(job, "controller", 1, 30)
+    [claimed] = await claims.claim(repository, job, "controller", 1, 30)
     writer = repository.writer(f"{job}-queued", claimed.claim, claimed)
     await writer.append([JobEvent("log", "claimed\n")])
     await writer.complete(True, utc_now())

@@ -11,7 +11,7 @@ from ci_eventstore.connection.scripts import Script
 from ci_eventstore.jobs.create import CREATE
 from ci_eventstore.queues.claimed import Claimed
 from ci_eventstore.queues.claimer import Claimer, Heard
-from ci_eventstore.queues.store import PEEK
+from ci_eventstore.queues.peek import PEEK
 from ci_eventstore.repository import RedisJobRepository
 from tests.fault_proxy import Fault, FaultProxy, Plan
 from tests.servers import RealServer
@@ -29,7 +29,9 @@ class Waiter:
     def __init__(self, repository: RedisJobRepository, name: str, *queues: str) -> None:
         self.heard: list[Heard] = []
         queues = queues or ("default",)
-        self.claimer = Claimer(repository.claims, name, queues, LEASE, 60.0, self.heard.append)
+        self.claimer = Claimer(
+            repository.engine.nodes, repository.engine.keys, name, queues, LEASE, 60.0, self.heard.append
+        )
 
     @property
     def given(self) -> list[Claimed]:

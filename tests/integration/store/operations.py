@@ -15,22 +15,28 @@ from ci_eventstore.jobs.commands import Cancel, Command, Complete, UpdateStatus
 from ci_eventstore.jobs.create import create_waiting, waiting_job
 from ci_eventstore.jobs.decide import decide, decide_creation
 from ci_eventstore.jobs.store import plan_change
-from ci_eventstore.keys import NO_QUEUE, Keys, listing_member
+from ci_eventstore.keys import NO_QUEUE, Keys, listing_member, queue_everywhere, sort_key
 from ci_eventstore.projection.jobs import JobProjections
 from ci_eventstore.projection.projections import Projections
+from ci_eventstore.queues.claim import claim as claim_jobs
 from ci_eventstore.queues.claimed import Claimed
-from ci_eventstore.queues.completions import COMPLETE, _Completion, _describe
-from ci_eventstore.queues.holders import LOOK, Holders
+from ci_eventstore.queues.complete import Completion
+from ci_eventstore.queues.complete import complete as complete_jobs
+from ci_eventstore.queues.holders import Holders
+from ci_eventstore.queues.look import look as look_once
 from ci_eventstore.queues.offers.offer import Offer
-from ci_eventstore.queues.store import _Candidate
+from ci_eventstore.queues.peek import Waiting
+from ci_eventstore.queues.peek import peek as ask
+from ci_eventstore.queues.renew import renew as renew_leases
+from ci_eventstore.queues.tidy import tidy as forget
 from ci_eventstore.store_format import check_format
+from tests import claims
 from tests.integration.store.scenes import (
     KEYS,
     LEASE,
     NOW,
     Operation,
     Scene,
-    claims,
     create,
     log,
     running,
@@ -39,6 +45,8 @@ from tests.integration.store.scenes import (
     text_of,
     waiting,
 )
+
+[QUEUE] = queue_everywhere(KEYS, "default")
 
 
 async def append_logs(scene: Scene) -> bool:
@@ -73,7 +81,7 @@ def commanding(command: Command, job_id: str = "a1") -> Callable[[Scene], Awaita
 
 async def claimed_one(scene: Scene) -> None:
     await create(scene, "a1", "a2", "b1")
-    scene.claimed = await scene.repository.claims.claim("default", "c1", 2, LEASE)
+    scene.claimed = await claims.claim(scene.repository, "default", "c1", 2, LEASE)
 
 
 async def a1_is_cancelled(scene: Scene) -> None:
@@ -82,7 +90,7 @@ async def a1_is_cancelled(scene: Scene) -> None:
 
 async def a1_is_queued(scene: Scene) -> None:
     assert await status_of(scene, "a1") == "queued"
-    await scene.repository.claims.claim("default", "c9", 9, LEASE)
+    await claims.claim(scene.repository, "default", "c9", 9, LEASE)
     assert await status_of(scene, "a1") == "running"
 
 
@@ -99,7 +107,7 @@ async def a1_has_ended(scene: Scene) -> None:
 
 async def nothing(scene: Scene) -> None:
     await create(scene, "b1")
-    await scene.repository.claims.claim("default", "c1", 1, LEASE)
+    await claims.claim(scene.repository, "default", "c1", 1, LEASE)
 
 
 async def create_ended(scene: Scene) -> bool:
@@ -124,8 +132,8 @@ async def offering(scene: Scene) -> None:
     """A controller has nothing to do, offers to take a job, and listens."""
     await nothing(scene)
     offer = Offer("c2", 10_000)
-    [partition] = scene.repository.claims.partitions("default")
-    await scene.repository.claims.claim_in(partition, "c2", 1, LEASE, offer, makes_offer=True)
+    [partition] = queue_everywhere(scene.repository.engine.keys, "default")
+    await ask(scene.repository.engine.nodes, partition, 1, 30_000, offer.ask(partition, makes_offer=True))
     subscription = scene.repository.engine.nodes.subscription(lambda *_: None, lambda *_: None)
     channel = partition.controllers_channel + offer.session
     subscription.listen(channel)
@@ -143,8 +151,7 @@ async def a1_is_given_or_waits(scene: Scene) -> None:
 
 
 async def peek(scene: Scene) -> Any:
-    [partition] = claims(scene).partitions("default")
-    return await claims(scene)._peek(partition, 2, 30_000, Offer("c2", 10_000), True)
+    return await ask(scene.server, QUEUE, 2, 30_000, Offer("c2", 10_000).ask(QUEUE, makes_offer=True))
 
 
 async def lapsed(scene: Scene) -> None:
@@ -156,15 +163,14 @@ async def lapsed(scene: Scene) -> None:
 
 
 async def claim(scene: Scene) -> list[Claimed]:
-    [partition] = claims(scene).partitions("default")
-    members = [(job_id, "a", listing_member(NOW, job_id)) for job_id in ("a2", "a3")]
-    waiting = [_Candidate(*member) for member in members]
-    return await claims(scene)._take(partition, "c2", [_Candidate("a1")], waiting, 30_000, "abcd-1")
+    waiting = [Waiting("a", sort_key(NOW), job_id) for job_id in ("a2", "a3")]
+    call = "abcd-1"
+    return await claim_jobs(scene.server, QUEUE, "c2", 30_000, call=call, expired=["a1"], waiting=waiting)
 
 
 async def both_are_claimed(scene: Scene) -> None:
     await scene.server.read("HINCRBY", "{ci:0}:clock", "now", 31_000)
-    await scene.repository.claims.claim("default", "c3", 9, LEASE)
+    await claims.claim(scene.repository, "default", "c3", 9, LEASE)
     for job_id in ("a1", "a2"):
         state = await state_of(scene, job_id)
         assert (state.controller, state.epoch) == ("c3", state.attempts)
@@ -172,10 +178,9 @@ async def both_are_claimed(scene: Scene) -> None:
 
 
 async def complete(scene: Scene) -> None:
-    [partition] = claims(scene).partitions("default")
     end = JobEvent("complete", success=True, timestamp=NOW)
-    batch = [_Completion(one, end, "") for one in scene.claimed]
-    await scene.server.run(COMPLETE, *_describe(partition, Call("e" * 16), batch))
+    batch = [Completion(one, end, "") for one in scene.claimed]
+    await complete_jobs(scene.server, QUEUE, Call("e" * 16), batch)
 
 
 async def both_are_completed(scene: Scene) -> None:
@@ -187,7 +192,7 @@ async def both_are_completed(scene: Scene) -> None:
 
 
 async def renew(scene: Scene) -> Any:
-    return await claims(scene).renew("default", [one.claim for one in scene.claimed], LEASE)
+    return await renew_leases(scene.server, KEYS, "default", [one.claim for one in scene.claimed], LEASE)
 
 
 async def leases_are_held(scene: Scene) -> None:
@@ -197,13 +202,12 @@ async def leases_are_held(scene: Scene) -> None:
 
 async def idle(scene: Scene) -> None:
     await nothing(scene)
-    await claims(scene).claim("default", "c2", 1, LEASE)
-    [partition] = claims(scene).partitions("default")
-    await claims(scene)._peek(partition, 1, 30_000, Offer("c2", 10_000), True)
+    await claims.claim(scene.repository, "default", "c2", 1, LEASE)
+    await ask(scene.server, QUEUE, 1, 30_000, Offer("c2", 10_000).ask(QUEUE, makes_offer=True))
 
 
 async def tidy(scene: Scene) -> None:
-    await claims(scene).sign_off("default", "c2")
+    await forget(scene.server, QUEUE, "c2")
 
 
 async def c2_is_forgotten(scene: Scene) -> None:
@@ -293,7 +297,7 @@ async def held_one(scene: Scene) -> None:
 
 
 async def look(scene: Scene) -> None:
-    await scene.server.run(LOOK, nameless_queue(), [])
+    await look_once(scene.server, KEYS.job("a1").queue(NO_QUEUE))
 
 
 async def a1_is_held(scene: Scene) -> None:

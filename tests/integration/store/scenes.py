@@ -9,7 +9,6 @@ from ci_common.models import Job, JobEvent, JobStatus
 from ci_eventstore.jobs.state import JobState
 from ci_eventstore.keys import Keys
 from ci_eventstore.queues.claimed import Claimed
-from ci_eventstore.queues.store import ClaimStore
 from ci_eventstore.repository import RedisJobRepository
 from tests.integration.store.refusing_server import RefusingServer
 
@@ -74,7 +73,3 @@ async def running(scene: Scene) -> None:
 
 async def waiting(scene: Scene) -> None:
     await create(scene, "a1", "a2")
-
-
-def claims(scene: Scene) -> ClaimStore:
-    return ClaimStore(scene.server, KEYS)

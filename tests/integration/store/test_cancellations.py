@@ -12,6 +12,7 @@ from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings
 from ci_eventstore.errors import MachineError
 from ci_eventstore.repository import RedisJobRepository
+from tests import claims
 from tests.cancelling import cancel_at_each_step
 from tests.waiting import wait_until
 
@@ -155,9 +156,9 @@ async def test_a_claimed_job_that_is_cancelled_is_given_back_or_ended(scene: Sce
     async def prepare() -> None:
         await scene.submit(1)
         if how == "cancel":
-            await scene.repository.claims.claim("default", "it", 1, 30.0)
+            await claims.claim(scene.repository, "default", "it", 1, 30.0)
             await scene.server.read("HINCRBY", "{ci:0}:clock", "now", 60_000)
-        [claimed] = await scene.repository.claims.claim("default", "it", 1, 30.0)
+        [claimed] = await claims.claim(scene.repository, "default", "it", 1, 30.0)
         jobs.append(ClaimedJob(scene.repository, claimed))
         if how == "cancel":
             await scene.repository.cancel_job(scene.jobs[0], "as planned")

@@ -12,9 +12,12 @@ from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.scripts import Script
 from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings
 from ci_eventstore.events.append import APPEND
+from ci_eventstore.queues.claim import CLAIM
 from ci_eventstore.queues.claimed import Claim, Claimed
-from ci_eventstore.queues.store import CLAIM, PEEK, RENEW
+from ci_eventstore.queues.peek import PEEK
+from ci_eventstore.queues.renew import RENEW
 from ci_eventstore.repository import RedisJobRepository
+from tests import claims
 from tests.fault_proxy import Fault, FaultProxy, Plan
 from tests.servers import RealServer
 from tests.waiting import wait_until
@@ -60,7 +63,7 @@ async def submit(repository: RedisJobRepository, *jobs: str) -> None:
 
 
 async def take(repository: RedisJobRepository, count: int = 1, controller: str = "c1") -> list[Claimed]:
-    return await repository.claims.claim("default", controller, count, LEASE)
+    return await claims.claim(repository, "default", controller, count, LEASE)
 
 
 async def expire(server: Nodes, job_id: str) -> None:
@@ -84,7 +87,7 @@ async def test_a_claim_whose_reply_is_lost_gives_the_same_jobs(
     claimed = await take(remote, 3)
     assert proxy.faults == 1
     assert told(claimed) == [("a1", 2, 2, "gone"), ("b1", 1, 1, None), ("x1", 1, 1, None)]
-    assert (await repository.claims.overview("default")).running == 3
+    assert (await claims.overview(repository, "default")).running == 3
     assert await server.read("PTTL", "{ci:0}:claims:default") > 0
     for one in claimed:
         await remote.writer(one.job.id, one.claim).complete(True, utc_now())
@@ -100,7 +103,7 @@ async def test_a_claim_that_comes_late_takes_nothing(
     assert told(await take(remote)) == [("a1", 1, 1, None)]
     assert told(await take(remote)) == [("a2", 1, 1, None)]
     await proxy.delivered()
-    assert (await repository.claims.overview("default")).running == 2
+    assert (await claims.overview(repository, "default")).running == 2
     assert told(await take(repository, 2)) == [("a3", 1, 1, None), ("a4", 1, 1, None)]
 
 
@@ -141,7 +144,7 @@ async def test_a_renewal_whose_reply_is_lost_renews(
     [claimed] = await take(remote)
     await server.read("HINCRBY", CLOCK, "now", 20_000)
     proxy.plan = at_script(RENEW, fault)
-    assert await remote.claims.renew("default", [claimed.claim], LEASE) == {claimed.claim: "held"}
+    assert await claims.renew(remote, "default", [claimed.claim], LEASE) == {claimed.claim: "held"}
     assert proxy.faults == 1
     await server.read("HINCRBY", CLOCK, "now", 20_000)
     assert await take(repository, 1, "c2") == []
@@ -155,7 +158,7 @@ async def test_a_renewal_that_comes_late_revives_nothing(
     await submit(repository, "a1")
     [claimed] = await take(remote)
     proxy.plan = at_script(RENEW, Fault.LATE)
-    assert await remote.claims.renew("default", [claimed.claim], LEASE) == {claimed.claim: "held"}
+    assert await claims.renew(remote, "default", [claimed.claim], LEASE) == {claimed.claim: "held"}
     if becomes == "completed":
         await repository.writer("a1", claimed.claim).complete(True, utc_now())
     elif becomes == "queued":
@@ -197,7 +200,7 @@ async def test_an_end_whose_reply_is_lost_is_there_once(
     job = await repository.get_job("a1")
     assert job is not None
     assert (job.status, [event.type for event in job.events].count("complete")) == (ENDS[how], int(how != "release"))
-    assert (await repository.claims.overview("default")).running == 0
+    assert (await claims.overview(repository, "default")).running == 0
     assert told(await take(repository)) == ([("a1", 1, 2, None)] if how == "release" else [])
 
 
@@ -231,9 +234,9 @@ async def test_an_outage_ends_no_lease_whoever_comes_first_afterwards(
     """A controller of long leases, and one of short ones, let the clock go on by half of the shortest lease."""
     await submit(repository, "a1")
     [claimed] = await take(repository)
-    assert await repository.claims.claim("default", "c2", 1, 2.0) == []
+    assert await claims.claim(repository, "default", "c2", 1, 2.0) == []
     await server.read("HINCRBY", CLOCK, "seen", -HOUR_MS)
-    assert await repository.claims.claim("default", "c2", 1, lease_seconds) == []
+    assert await claims.claim(repository, "default", "c2", 1, lease_seconds) == []
     await repository.writer("a1", claimed.claim).complete(True, utc_now())
 
 
@@ -242,13 +245,13 @@ async def test_a_cancel_after_an_outage_takes_no_job_from_its_controller(
 ) -> None:
     """The controller is asked to stop it, as always: the time for which the server was away isn't the controller's."""
     await submit(repository, "a1")
-    [claimed] = await repository.claims.claim("default", "c1", 1, 2.0)
+    [claimed] = await claims.claim(repository, "default", "c1", 1, 2.0)
     await server.read("HINCRBY", CLOCK, "seen", -HOUR_MS)
     await repository.cancel_job("a1")
     job = await repository.get_job_summary("a1")
     assert job is not None
     assert job.status == "running"
-    assert await repository.claims.renew("default", [claimed.claim], 2.0) == {claimed.claim: "cancel"}
+    assert await claims.renew(repository, "default", [claimed.claim], 2.0) == {claimed.claim: "cancel"}
 
 
 async def test_jobs_behind_tickets_that_were_forgotten_are_served(

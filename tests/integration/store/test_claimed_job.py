@@ -12,8 +12,9 @@ from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings
 from ci_eventstore.errors import LogWriterClosedError, OutcomeUnknownError
 from ci_eventstore.queues import lease_keeper
 from ci_eventstore.queues.completions import Completions
-from ci_eventstore.queues.store import RENEW
+from ci_eventstore.queues.renew import RENEW
 from ci_eventstore.repository import RedisJobRepository
+from tests import claims
 from tests.fault_proxy import Fault, FaultProxy, always
 from tests.integration.store.chaos_controller_program import Order
 from tests.integration.store.fleet import open_fleet
@@ -33,7 +34,7 @@ async def clock(server: Nodes) -> int:
 async def take(repository: RedisJobRepository, job_id: str = "j") -> ClaimedJob:
     """Submit a job and claim it."""
     await repository.create_job(Job(id=job_id, status="queued"))
-    [claimed] = await repository.claims.claim("default", "c1", 1, 30.0)
+    [claimed] = await claims.claim(repository, "default", "c1", 1, 30.0)
     return ClaimedJob(repository, claimed)
 
 

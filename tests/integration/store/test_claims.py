@@ -11,6 +11,7 @@ from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.keys import Keys
 from ci_eventstore.queues.claimed import Claim, Claimed
 from ci_eventstore.repository import RedisJobRepository
+from tests import claims
 from tests.servers import RealServer
 
 LEASE = 30.0
@@ -23,7 +24,7 @@ async def submit(repository: RedisJobRepository, *jobs: str) -> None:
 
 
 async def take(repository: RedisJobRepository, count: int = 1, controller: str = "c1") -> list[Claimed]:
-    return await repository.claims.claim("default", controller, count, LEASE)
+    return await claims.claim(repository, "default", controller, count, LEASE)
 
 
 async def take_one(repository: RedisJobRepository, controller: str = "c1") -> Claimed:
@@ -151,7 +152,7 @@ async def test_a_zombie_writes_nothing(
     with pytest.raises(LeaseLostError if which in zombies else JobClaimedError):
         await WRITES[what](zombie)
     if which in zombies:
-        assert await repository.claims.renew("default", [zombies[which]], LEASE) == {zombies[which]: "lost"}
+        assert await claims.renew(repository, "default", [zombies[which]], LEASE) == {zombies[which]: "lost"}
     assert await repository.get_job("a1") == before
 
 
@@ -162,7 +163,7 @@ async def test_a_renewed_lease_lasts(repository: RedisJobRepository, server: Nod
     for _ in range(10):
         await pass_time(server, LEASE * 0.9)
         assert await take(repository, 9, "c2") == []
-        assert await repository.claims.renew("default", [claimed.claim], LEASE) == {claimed.claim: "held"}
+        assert await claims.renew(repository, "default", [claimed.claim], LEASE) == {claimed.claim: "held"}
     await pass_time(server, LEASE)
     assert ids(await take(repository, 9, "c2")) == ["a1"]
 
@@ -183,7 +184,7 @@ async def test_a_running_job_is_cancelled_by_its_controller(repository: RedisJob
     await repository.cancel_job("a1", "no longer needed")
     await repository.cancel_job("a1", "another reason")
     assert (await repository.get_job_summary("a1")).status == "running"  # type: ignore[union-attr]
-    assert await repository.claims.renew("default", [claimed.claim], LEASE) == {claimed.claim: "cancel"}
+    assert await claims.renew(repository, "default", [claimed.claim], LEASE) == {claimed.claim: "cancel"}
     await repository.writer("a1", claimed.claim).append([JobEvent("log", "stopping\n")])
     await repository.writer("a1", claimed.claim).cancel()
     job = await repository.get_job("a1")
@@ -245,8 +246,8 @@ async def test_no_partition_is_served_before_the_others(valkey: RealServer, serv
         assert len(tags) > 1
         rest = await take(repository, 200)
         assert len({*ids(firsts), *ids(rest)}) == 120
-        assert set((await repository.claims.renew("default", [one.claim for one in rest], LEASE)).values()) == {"held"}
+        assert set((await claims.renew(repository, "default", [one.claim for one in rest], LEASE)).values()) == {"held"}
         for one in [*firsts, *rest]:
             await repository.writer(one.job.id, one.claim).complete(True, utc_now())
         assert await repository.verify() == []
-        assert (await repository.claims.overview("default")).running == 0
+        assert (await claims.overview(repository, "default")).running == 0

@@ -17,6 +17,7 @@ from ci_eventstore.controllers import ClaimedJob, CommandHandler, WorkFolder
 from ci_eventstore.errors import MachineError
 from ci_eventstore.processes import last_output
 from ci_eventstore.repository import RedisJobRepository
+from tests import claims
 from tests.acceptance.command_line import is_alive
 from tests.cancelling import cancel_at_each_step
 from tests.leftovers import children, descriptors, nothing_is_left
@@ -41,7 +42,7 @@ def take(repository: RedisJobRepository) -> Callable[..., Awaitable[ClaimedJob]]
         count += 1
         path = None if zip_file_path is None else str(zip_file_path)
         await repository.create_job(Job(id=f"j{count}", status="queued", command=command, zip_file_path=path))
-        [claimed] = await repository.claims.claim("default", "c", 1, 60.0)
+        [claimed] = await claims.claim(repository, "default", "c", 1, 60.0)
         return ClaimedJob(repository, claimed)
 
     return take

@@ -12,8 +12,9 @@ from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.controllers import ClaimedJob
 from ci_eventstore.events.log_index import INDEX_EVENTS
 from ci_eventstore.queues.claimed import Claimed
-from ci_eventstore.queues.completions import COMPLETE
+from ci_eventstore.queues.complete import COMPLETE
 from ci_eventstore.repository import RedisJobRepository
+from tests import claims
 from tests.fault_proxy import Fault, FaultProxy, Plan
 from tests.servers import RealServer
 from tests.waiting import wait_until
@@ -47,7 +48,7 @@ async def take(repository: RedisJobRepository, *jobs: str) -> list[Claimed]:
     for job_id in jobs:
         user_id = None if job_id[0] == "-" else job_id[0]
         await repository.create_job(Job(id=job_id, status="queued", user_id=user_id))
-    claimed = await repository.claims.claim("default", "c1", len(jobs), LEASE)
+    claimed = await claims.claim(repository, "default", "c1", len(jobs), LEASE)
     assert len(claimed) == len(jobs)
     return claimed
 
@@ -58,7 +59,7 @@ def event() -> JobEvent:
 
 async def complete(repository: RedisJobRepository, claimed: Sequence[Claimed]) -> list[bool]:
     """Complete jobs at the same time."""
-    completions = repository.claims.completions
+    completions = repository.engine.completions
     return list(await asyncio.gather(*(completions.complete(one, event()) for one in claimed)))
 
 
@@ -95,7 +96,7 @@ async def test_one_that_is_refused_leaves_the_others_alone(repository: RedisJobR
     """Its claim has become another controller's, which keeps it."""
     claimed = await take(repository, "a1", "b1", "c1")
     await server.read("ZADD", "{ci:0}:leases:default", 0, "b1")
-    [taken] = await repository.claims.claim("default", "c2", 1, LEASE)
+    [taken] = await claims.claim(repository, "default", "c2", 1, LEASE)
     jobs = [ClaimedJob(repository, one) for one in claimed]
     results = await asyncio.gather(*(job.complete() for job in jobs), return_exceptions=True)
     assert [type(result) for result in results] == [type(None), LeaseLostError, type(None)]
@@ -140,7 +141,7 @@ async def test_a_call_that_comes_late_does_nothing(repository: RedisJobRepositor
 async def test_who_is_cancelled_before_it_leaves_takes_only_its_own_out(repository: RedisJobRepository) -> None:
     """The others are completed, its job stays claimed."""
     claimed = await take(repository, "a1", "b1", "c1")
-    completions = repository.claims.completions
+    completions = repository.engine.completions
     tasks = [asyncio.create_task(completions.complete(one, event())) for one in claimed]
     await asyncio.sleep(0)
     tasks[1].cancel()
@@ -223,7 +224,7 @@ async def test_an_error_that_nobody_thought_of_reaches_those_who_wait(
         raise ZeroDivisionError
 
     with monkeypatch.context() as broken:
-        broken.setattr("ci_eventstore.queues.completions.encode_event", break_down)
+        broken.setattr("ci_eventstore.queues.complete.encode_event", break_down)
         with pytest.raises(ZeroDivisionError):
             await complete(repository, claimed)
     assert await complete(repository, claimed) == [True, True]
@@ -232,7 +233,7 @@ async def test_an_error_that_nobody_thought_of_reaches_those_who_wait(
 async def test_a_sender_that_is_cancelled_lets_nobody_wait(repository: RedisJobRepository) -> None:
     """As at the end of an event loop; those that come later go out all the same."""
     claimed = await take(repository, "-1", "-2")
-    completions = repository.claims.completions
+    completions = repository.engine.completions
     tasks = [asyncio.create_task(completions.complete(one, event())) for one in claimed]
     await wait_until(lambda: any(line.caller.number for line in completions._lines.values()))
     [line] = completions._lines.values()

@@ -12,6 +12,7 @@ from ci_common.models import Job
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings
 from ci_eventstore.repository import RedisJobRepository
+from tests import claims
 from tests.waiting import wait_until
 
 QUICK = ControllerSettings(lease_seconds=1.0, poll_seconds=0.2, grace_seconds=0.2, concurrency=4, max_attempts=3)
@@ -207,7 +208,7 @@ async def test_a_job_that_kills_its_controllers_is_given_up(repository: RedisJob
     """After so many attempts it fails, and its log says why."""
     await submit(repository, "poison")
     for number in range(1, 4):
-        [claimed] = await repository.claims.claim("default", f"victim-{number}", 1, 1.0)
+        [claimed] = await claims.claim(repository, "default", f"victim-{number}", 1, 1.0)
         assert claimed.attempts == number
         await server.read("HINCRBY", "{ci:0}:clock", "now", 10_000)
 
@@ -222,7 +223,7 @@ async def test_a_job_that_kills_its_controllers_is_given_up(repository: RedisJob
 async def test_a_cancel_ends_a_job_whose_controller_is_gone(repository: RedisJobRepository, server: Nodes) -> None:
     """At once if its lease has run out, though no controller is there."""
     await submit(repository, "j")
-    await repository.claims.claim("default", "gone", 1, 1.0)
+    await claims.claim(repository, "default", "gone", 1, 1.0)
     await server.read("HINCRBY", "{ci:0}:clock", "now", 10_000)
     await repository.cancel_job("j", "first")
     assert await log_of(repository, "j") == ("cancelled", False, "[cancelled: first]\n")
@@ -270,7 +271,7 @@ def repository_client(repository: RedisJobRepository) -> object:
 async def test_consumers_that_are_gone_are_removed(repository: RedisJobRepository, server: Nodes) -> None:
     """A controller that has signed off isn't in the group any more; one that holds a job stays."""
     await submit(repository, "a", "b")
-    await repository.claims.claim("default", "holder", 1, 30.0)
+    await claims.claim(repository, "default", "holder", 1, 30.0)
 
     async def handler(job: ClaimedJob) -> None:
         pass
@@ -291,7 +292,7 @@ async def test_a_name_that_cant_be_is_refused(repository: RedisJobRepository, na
 async def test_a_job_that_is_lost_before_it_is_entered(repository: RedisJobRepository) -> None:
     """Its handler is stopped at its first pause."""
     await submit(repository, "j")
-    [claimed] = await repository.claims.claim("default", "it", 1, 30.0)
+    [claimed] = await claims.claim(repository, "default", "it", 1, 30.0)
     job = ClaimedJob(repository, claimed)
     job.interrupt(lost=True)
     async with asyncio.timeout(5), job:
@@ -303,9 +304,9 @@ async def test_a_job_that_is_lost_before_it_is_entered(repository: RedisJobRepos
 async def test_a_cancel_while_a_job_is_entered(repository: RedisJobRepository, server: Nodes) -> None:
     """The line of the attempt is written, and the job ends as cancelled."""
     await submit(repository, "j")
-    await repository.claims.claim("default", "first", 1, 1.0)
+    await claims.claim(repository, "default", "first", 1, 1.0)
     await server.read("HINCRBY", "{ci:0}:clock", "now", 10_000)
-    [claimed] = await repository.claims.claim("default", "second", 1, 30.0)
+    [claimed] = await claims.claim(repository, "default", "second", 1, 30.0)
     await repository.cancel_job("j", "now")
     job = ClaimedJob(repository, claimed)
     asyncio.get_running_loop().call_soon(lambda: job.interrupt(cancelled=True))

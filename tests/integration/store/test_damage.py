@@ -12,8 +12,9 @@ from ci_common.models import JobEvent, utc_now
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.errors import StoreError
 from ci_eventstore.jobs.state import JobState
+from ci_eventstore.queues.queue_names import UsedQueues
 from ci_eventstore.repository import RedisJobRepository
-from tests import old_store
+from tests import claims, old_store
 from tests.servers import RealServer
 
 GARBAGE = [b"", b"garbage", b"\xff\xfe", b"-1", b"9" * 400, b'{"a": [']
@@ -34,7 +35,6 @@ async def store(repository: RedisJobRepository, valkey: RealServer) -> RedisJobR
 
 def everything(repository: RedisJobRepository, job_id: str) -> list[Callable[[], Awaitable[object]]]:
     """Return all that a program may ask of a store, about one job and about all."""
-    claims = repository.claims
     return [
         lambda: repository.get_job(job_id),
         lambda: repository.get_job_summary(job_id),
@@ -48,8 +48,11 @@ def everything(repository: RedisJobRepository, job_id: str) -> list[Callable[[],
         lambda: repository.cancel_job(job_id),
         lambda: repository.complete_job(job_id, True, utc_now()),
         lambda: first_page(repository, job_id),
-        *(lambda queue=queue: claims.overview(queue) for queue in ("default", "work", "other")),
-        *(lambda queue=queue: claims.claim(queue, "new", 3, 30.0) for queue in ("default", "work", "other")),
+        *(lambda queue=queue: claims.overview(repository, queue) for queue in ("default", "work", "other")),
+        *(
+            lambda queue=queue: claims.claim(repository, queue, "new", 3, 30.0)
+            for queue in ("default", "work", "other")
+        ),
     ]
 
 
@@ -218,18 +221,22 @@ async def test_damage_of_an_index_is_mended(
     """Whatever is asked meanwhile ends with a result or an error of ours, and rebuild makes the index right."""
     await server.read(*damage)
     assert await store.verify() != [] or damage[0] == "XGROUP"
-    for call in (store.list_jobs, store.list_users, store.list_api_keys, store.claims.overviews):
+
+    async def used() -> object:
+        return await UsedQueues(store.engine.nodes, store.engine.keys).read()
+
+    for call in (store.list_jobs, store.list_users, store.list_api_keys, used):
         try:
             await call()
         except StoreError as error:
             assert "WRONGTYPE" in str(error)  # noqa: PT017
     for queue in ("default", "work"):
-        await store.claims.overview(queue)
+        await claims.overview(store, queue)
     await store.rebuild()
     assert await store.verify() == []
     assert {job.id for job in await store.list_jobs()} == old_store.ALL
     assert {user.id for user in await store.list_users()} == {"ada", "bob", "Zoë", "naive"}
-    claimed = await store.claims.claim("default", "new", 20, 30.0)
+    claimed = await claims.claim(store, "default", "new", 20, 30.0)
     assert {one.job.id for one in claimed} == old_store.QUEUED - {"waiting-zip", "requeued"}
 
 

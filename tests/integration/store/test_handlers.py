@@ -13,9 +13,10 @@ from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings, handlers, health
 from ci_eventstore.errors import ConfigurationError, MachineError
 from ci_eventstore.queues import lease_keeper
-from ci_eventstore.queues.store import ClaimStore
+from ci_eventstore.queues.renew import renew as renew_leases
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.writer.log_writer import WriterSettings
+from tests import claims
 from tests.integration.store.test_controller import log_of, run_until, submit
 from tests.waiting import wait_until
 
@@ -75,7 +76,7 @@ async def test_what_ends_a_program_ends_a_job(
 async def test_a_real_ctrl_c_isnt_the_jobs(repository: RedisJobRepository, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where Python's own handler raises it, it goes on to the program; the job waits for another controller."""
     await submit(repository, "j")
-    [claimed] = await repository.claims.claim("default", "it", 1, 30.0)
+    [claimed] = await claims.claim(repository, "default", "it", 1, 30.0)
     monkeypatch.setattr(signal, "getsignal", lambda number: signal.default_int_handler)
     with pytest.raises(KeyboardInterrupt):
         async with ClaimedJob(repository, claimed):
@@ -236,15 +237,15 @@ async def test_the_lease_keeper_goes_on_after_any_error(
     repository: RedisJobRepository, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What nobody thought of is logged, and the leases are renewed again."""
-    renew, failures = ClaimStore.renew, [0]
+    failures = [0]
 
-    async def fail_at_times(self: ClaimStore, *args: object, **more: object) -> object:
+    async def fail_at_times(*args: object, **more: object) -> object:
         failures[0] += 1
         if failures[0] in (1, 2):
             raise AssertionError("nobody thought of this")
-        return await renew(self, *args, **more)  # type: ignore[arg-type]
+        return await renew_leases(*args, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(ClaimStore, "renew", fail_at_times)
+    monkeypatch.setattr(lease_keeper, "renew", fail_at_times)
     await submit(repository, "j")
 
     async def handler(job: ClaimedJob) -> None:
@@ -317,12 +318,12 @@ async def test_a_controller_cant_be_named_as_who_ends_lost_jobs(repository: Redi
 async def test_a_job_that_is_begun_again_says_why(repository: RedisJobRepository, server: Nodes) -> None:
     """A loss is an attempt, a give-back isn't, and each line names what has happened."""
     await repository.create_job(Job(id="j", status="queued"))
-    [claimed] = await repository.claims.claim("default", "a", 1, 1.0)
+    [claimed] = await claims.claim(repository, "default", "a", 1, 1.0)
     await server.read("HINCRBY", "{ci:0}:clock", "now", 10_000)
-    [claimed] = await repository.claims.claim("default", "b", 1, 30.0)
+    [claimed] = await claims.claim(repository, "default", "b", 1, 30.0)
     async with ClaimedJob(repository, claimed) as job:
         await job.release()
-    [claimed] = await repository.claims.claim("default", "c", 1, 30.0)
+    [claimed] = await claims.claim(repository, "default", "c", 1, 30.0)
     async with ClaimedJob(repository, claimed) as job:
         assert job.attempts == 2
     lines = "[attempt 2: controller a was lost]\n[begun again: it was given back]\n"

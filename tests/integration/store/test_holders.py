@@ -8,11 +8,12 @@ import pytest
 from ci_common.errors import JobAlreadyExistsError, JobClaimedError, LeaseLostError
 from ci_common.models import Job, JobEvent
 from ci_eventstore.controllers import ClaimedJob, Controller
-from ci_eventstore.keys import NO_QUEUE
+from ci_eventstore.keys import NO_QUEUE, queue_everywhere
 from ci_eventstore.queues.claimed import CANCELLER, Claim
-from ci_eventstore.queues.holders import HOLD
+from ci_eventstore.queues.hold import hold as begin_lease
 from ci_eventstore.queues.lease_keeper import LeaseKeeper
 from ci_eventstore.repository import RedisJobRepository
+from tests import claims
 
 LEASE = 1.0
 LOST = "[ci-eventstore run was lost (run-1): what its command printed last may be missing]\n"
@@ -49,8 +50,8 @@ async def test_a_held_job_is_its_holders(repository: RedisJobRepository) -> None
         await repository.update_job_status("j", "failed")
     with pytest.raises(JobAlreadyExistsError):
         await hold(repository)
-    assert (await repository.claims.overview("default")).running == 0
-    assert await repository.claims.claim("default", "c", 10, LEASE) == []
+    assert (await claims.overview(repository, "default")).running == 0
+    assert await claims.claim(repository, "default", "c", 10, LEASE) == []
     assert await repository.verify() == []
     await repository.writer("j", claim).append([JobEvent("log", "x\n"), JobEvent("complete", success=True)])
     assert await repository.engine.holders.end_lost() is None
@@ -66,7 +67,7 @@ async def test_the_job_of_a_dead_holder_fails(repository: RedisJobRepository) ->
     assert await log_of(repository) == f"unfinished\n{LOST}"
     with pytest.raises(LeaseLostError):
         await repository.writer("j", claim).append([JobEvent("log", "x")])
-    assert await repository.claims.claim("default", "c", 10, LEASE) == []
+    assert await claims.claim(repository, "default", "c", 10, LEASE) == []
     assert await repository.verify() == []
 
 
@@ -130,9 +131,9 @@ async def test_who_dies_while_ending_it_leaves_that_to_others(repository: RedisJ
     async with asyncio.timeout(20 * LEASE):
         while claimed is None:
             await asyncio.sleep(LEASE / 4)
-            [keys] = repository.claims.partitions(NO_QUEUE)
-            await repository.engine.nodes.run(HOLD, [keys.clock, keys.leases], ["j", 1000])
-            claimed = await repository.claims.claim_expired("j", NO_QUEUE, CANCELLER, LEASE)
+            [keys] = queue_everywhere(repository.engine.keys, NO_QUEUE)
+            await begin_lease(repository.engine.nodes, keys, "j", 1.0)
+            claimed = await claims.claim_expired(repository, "j", NO_QUEUE, CANCELLER, LEASE)
     await look_until(repository, lambda status: status == "failed")
     assert "ci-eventstore run was lost: what" in await log_of(repository)
     assert await holders.end_lost() is None
@@ -140,11 +141,11 @@ async def test_who_dies_while_ending_it_leaves_that_to_others(repository: RedisJ
 
 async def test_a_lease_without_a_job_is_removed(repository: RedisJobRepository) -> None:
     """As one that died between both leaves it, and one that stands for another's job; that one is left alone."""
-    [keys] = repository.claims.partitions(NO_QUEUE)
+    [keys] = queue_everywhere(repository.engine.keys, NO_QUEUE)
     await repository.create_job(Job(id="other", status="queued"))
-    [other] = await repository.claims.claim("default", "c", 1, 60.0)
+    [other] = await claims.claim(repository, "default", "c", 1, 60.0)
     for job_id in ("never", "other"):
-        await repository.engine.nodes.run(HOLD, [keys.clock, keys.leases], [job_id, 1000])
+        await begin_lease(repository.engine.nodes, keys, job_id, 1.0)
     async with asyncio.timeout(20 * LEASE):
         while await repository.engine.holders.end_lost() is not None:  # noqa: ASYNC110 - to look is what ends it
             await asyncio.sleep(LEASE / 4)
@@ -155,7 +156,7 @@ async def test_a_lease_without_a_job_is_removed(repository: RedisJobRepository) 
 async def test_leases_are_made_again_by_rebuild(repository: RedisJobRepository) -> None:
     """A lost set of leases is a difference; afterwards the job of a dead holder ends as before."""
     await hold(repository)
-    [keys] = repository.claims.partitions(NO_QUEUE)
+    [keys] = queue_everywhere(repository.engine.keys, NO_QUEUE)
     await repository.engine.nodes.read("DEL", keys.leases)
     assert [difference.place for difference in await repository.verify()] == ["queue lease"]
     await repository.rebuild()

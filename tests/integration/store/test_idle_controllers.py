@@ -14,6 +14,7 @@ from ci_eventstore.controllers.controller import SMALL_WAVE
 from ci_eventstore.queues.claimed import Claimed
 from ci_eventstore.queues.claimer import Heard
 from ci_eventstore.repository import RedisJobRepository
+from tests import claims
 from tests.waiting import wait_until
 
 OFFERS = "{ci:0}:offers:default"
@@ -87,7 +88,7 @@ async def test_what_is_given_while_a_cancelled_run_ends_is_given_back(
 
 async def claim_one(repository: RedisJobRepository) -> list[Claimed]:
     await repository.create_job(Job(id="b", status="queued"))
-    return await repository.claims.claim("default", "c1", 1, 30.0)
+    return await claims.claim(repository, "default", "c1", 1, 30.0)
 
 
 @pytest.mark.parametrize("settings", [PATIENT, RESTLESS], ids=["patient", "restless"])
@@ -192,7 +193,7 @@ async def test_what_is_given_to_one_that_stops_is_given_back(repository: RedisJo
         job = await repository.get_job_summary("j")
         assert job is not None
         assert job.status == "queued"
-    [claimed] = await repository.claims.claim("default", "next", 1, 30.0)
+    [claimed] = await claims.claim(repository, "default", "next", 1, 30.0)
     assert (claimed.attempts, claimed.claim.epoch, claimed.lost_by) == (1, 2, None)
 
 

@@ -17,6 +17,7 @@ from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.writer import chunk_sender, log_writer
 from ci_eventstore.writer.chunk_sender import LOST_LINE
 from ci_eventstore.writer.log_writer import WriterSettings
+from tests import claims
 from tests.servers import RealServer, find_valkey
 from tests.waiting import wait_until
 
@@ -168,7 +169,7 @@ async def test_half_a_character_is_replaced(repository: RedisJobRepository, job:
 async def test_a_handler_that_raises_half_a_character_fails(repository: RedisJobRepository) -> None:
     """Its text is in the log, with U+FFFD; the job isn't run again for it."""
     await repository.create_job(Job(id="j", status="queued"))
-    [claimed] = await repository.claims.claim("default", "c1", 1, 30.0)
+    [claimed] = await claims.claim(repository, "default", "c1", 1, 30.0)
     async with ClaimedJob(repository, claimed):
         raise ValueError("\ud83d")
     assert "ValueError: \ufffd\n" in await stored(repository)
@@ -277,7 +278,7 @@ async def test_a_job_whose_log_is_broken_fails_once(
 
     monkeypatch.setattr(chunk_sender.ChunkSender, "send", break_down)
     await repository.create_job(Job(id="j", status="queued"))
-    [claimed] = await repository.claims.claim("default", "c1", 1, 30.0)
+    [claimed] = await claims.claim(repository, "default", "c1", 1, 30.0)
     async with ClaimedJob(repository, claimed) as running:
         await running.write("one\n")
         raise ValueError("the handler's own")

@@ -11,6 +11,7 @@ from ci_eventstore.controllers.claimed_job import ClaimedJob
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.writer.chunks import CHUNK_SECONDS
 from ci_eventstore.writer.log_writer import WriterSettings
+from tests import claims
 from tests.servers import RealServer
 
 
@@ -56,7 +57,7 @@ async def test_lines_keep_their_times_while_the_store_is_away(own: RealServer, a
 async def test_a_job_ended_when_its_log_did(own: RealServer, away: RedisJobRepository) -> None:
     """Not when the store is back."""
     await away.create_job(Job(id="j", status="queued"))
-    [claimed] = await away.claims.claim("default", "c1", 1, 30.0)
+    [claimed] = await claims.claim(away, "default", "c1", 1, 30.0)
     async with ClaimedJob(away, claimed) as job:
         await job.write("line\n")
         await job.log.flush()

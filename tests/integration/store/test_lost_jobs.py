@@ -9,8 +9,9 @@ from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings
 from ci_eventstore.errors import StoreFullError
 from ci_eventstore.following import hub
-from ci_eventstore.queues.store import ClaimStore
+from ci_eventstore.queues import lost_jobs
 from ci_eventstore.repository import RedisJobRepository
+from tests import claims
 from tests.integration.store.test_controller import log_of
 from tests.servers import RealServer
 
@@ -19,7 +20,7 @@ LEASE = 0.8
 
 async def take(repository: RedisJobRepository, lease_seconds: float = LEASE) -> ClaimedJob:
     await repository.create_job(Job(id="j", status="queued"))
-    [claimed] = await repository.claims.claim("default", "gone", 1, lease_seconds)
+    [claimed] = await claims.claim(repository, "default", "gone", 1, lease_seconds)
     return ClaimedJob(repository, claimed)
 
 
@@ -87,12 +88,12 @@ async def test_a_request_that_is_stored_succeeds(
 ) -> None:
     """Though the store is full when it is looked whether the controller is gone."""
 
-    async def refuse(self: ClaimStore, *arguments: object) -> None:
+    async def refuse(*arguments: object, **more: object) -> None:
         raise StoreFullError("out of memory")
 
     job = await take(repository, 30.0)
     with monkeypatch.context() as patched:
-        patched.setattr(ClaimStore, "claim_expired", refuse)
+        patched.setattr(lost_jobs, "claim", refuse)
         await repository.cancel_job("j", "stored")
     await job.cancel()
     assert await log_of(repository, "j") == ("cancelled", False, "[cancelled: stored]\n")

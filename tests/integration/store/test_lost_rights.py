@@ -10,6 +10,7 @@ from ci_common.models import Job, JobEvent, utc_now
 from ci_eventstore.errors import MissingRightsError
 from ci_eventstore.queues.claimed import Claimed
 from ci_eventstore.repository import RedisJobRepository
+from tests import claims
 from tests.servers import RealServer, find_redis7, find_valkey
 
 #: What scripts write with, and what they tell with.
@@ -58,7 +59,7 @@ class Life:
         await self.repository.add_event("r1", JobEvent("log", "line\n"))
 
     async def claim(self) -> None:
-        self.claimed += await self.repository.claims.claim("default", "c1", 1, 30)
+        self.claimed += await claims.claim(self.repository, "default", "c1", 1, 30)
 
     async def complete(self) -> None:
         await self.repository.complete_job("r2", True, utc_now())

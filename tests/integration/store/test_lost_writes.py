@@ -16,6 +16,7 @@ from ci_eventstore.errors import AcknowledgedEventsLostError
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.writer.chunk_sender import LOST_LINE
 from ci_eventstore.writer.log_writer import LogWriter, WriterSettings
+from tests import claims
 from tests.examples import examples
 from tests.forgetting import forget, remember
 from tests.servers import RealServer
@@ -164,7 +165,7 @@ async def test_a_job_that_another_process_made_again_tells(
 async def take(repository: RedisJobRepository) -> ClaimedJob:
     """Submit a job and claim it."""
     await repository.create_job(Job(id="j", status="queued"))
-    [claimed] = await repository.claims.claim("default", "c1", 1, 30.0)
+    [claimed] = await claims.claim(repository, "default", "c1", 1, 30.0)
     return ClaimedJob(repository, claimed)
 
 

@@ -16,6 +16,7 @@ from ci_eventstore.events.codec import mark_of
 from ci_eventstore.keys import Keys
 from ci_eventstore.queues.claimed import Claimed
 from ci_eventstore.repository import RedisJobRepository
+from tests import claims
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 #: Of the log event "hi" at that time.
@@ -32,7 +33,7 @@ async def mark(server: Nodes, job_id: str = "a1") -> bytes:
 
 async def take(repository: RedisJobRepository, job_id: str = "a1") -> Claimed:
     await repository.create_job(Job(id=job_id, status="queued", user_id="a", created_at=NOW))
-    [claimed] = await repository.claims.claim("default", "c1", 1, 30)
+    [claimed] = await claims.claim(repository, "default", "c1", 1, 30)
     return claimed
 
 
@@ -67,7 +68,7 @@ async def test_each_script_moves_the_mark(repository: RedisJobRepository, server
     marks.append(await mark(server))
     assert len(set(marks)) == len(marks)
     other = await take(repository, "b1")
-    assert await repository.claims.completions.complete(other, JobEvent("complete", success=True, timestamp=NOW))
+    assert await repository.engine.completions.complete(other, JobEvent("complete", success=True, timestamp=NOW))
     await mark(server, "b1")
     await repository.create_job(Job(id="c1", status="running", events=[JobEvent("log", "x")]))
     await mark(server, "c1")
@@ -79,7 +80,7 @@ async def test_followers_are_given_the_mark_before(
     """Behind the payloads, or as a third word where they aren't in the message."""
     await repository.create_job(Job(id="a1", status="queued", user_id="a", created_at=NOW))
     before = await mark(server)
-    [claimed] = await repository.claims.claim("default", "c1", 1, 30)
+    [claimed] = await claims.claim(repository, "default", "c1", 1, 30)
     head, _, body = (await told.get()).partition(b"\n")
     assert head == b"0-1 0-2:%d" % (len(body) - 8)
     assert body[-8:] == before
@@ -91,7 +92,7 @@ async def test_followers_are_given_the_mark_before(
     await mine.append([JobEvent("log", f"{n}\n") for n in range(100)])
     assert await told.get() == b"2-0 102-0 " + before
     before = await mark(server)
-    assert await repository.claims.completions.complete(claimed, JobEvent("complete", success=True, timestamp=NOW))
+    assert await repository.engine.completions.complete(claimed, JobEvent("complete", success=True, timestamp=NOW))
     message = await told.get()
     assert message.startswith(b"102-0 103-0:")
     assert message[-8:] == before

@@ -9,8 +9,11 @@ import pytest
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.errors import StoreUnavailableError
 from ci_eventstore.jobs.create import CREATE
-from ci_eventstore.queues.store import PEEK
+from ci_eventstore.queues import claimer
+from ci_eventstore.queues.peek import PEEK
+from ci_eventstore.queues.peek import peek as ask_whose_turn
 from ci_eventstore.repository import RedisJobRepository
+from tests import claims
 from tests.fault_proxy import Fault, FaultProxy
 from tests.integration.store.offers import (
     FAULTS,
@@ -64,7 +67,7 @@ async def test_a_job_that_is_over_isnt_told_of(
     proxy.loses_messages = True
     await submit(repository, "a1")
     await server.read("ZADD", "{ci:0}:leases:default", 0, "a1")
-    [taken] = await repository.claims.claim("default", "c2", 1, LEASE)
+    [taken] = await claims.claim(repository, "default", "c2", 1, LEASE)
     assert taken.lost_by == "c1"
     assert await waiter.ask() == []
 
@@ -143,7 +146,7 @@ async def test_what_an_offer_has_brought_comes_before_all_else(
     assert await waiter.ask() == []
     proxy.loses_messages = True
     await submit(repository, "a1", "a2", "a3", "a4")
-    assert ids(await remote.claims.claim("default", "c2", 2, LEASE)) == ["a2", "a3"]
+    assert ids(await claims.claim(remote, "default", "c2", 2, LEASE)) == ["a2", "a3"]
     assert [await waiter.ask(), await waiter.ask()] == [["a1"], ["a4"]]
 
 
@@ -170,14 +173,13 @@ async def test_who_is_given_a_job_while_it_asks_takes_no_other(
     await submit(repository, "a1", queue=offered_in)
     await submit(repository, "a2", queue=queues[-1 if offered_in == queues[0] else 0])
     await wait_until(lambda: bool(messages))
-    peek = remote.claims._peek
 
     async def slow_peek(*arguments: Any) -> Any:
-        answer = await peek(*arguments)
+        answer = await ask_whose_turn(*arguments)
         waiter.claimer._on_message(*messages[0])
         return answer
 
-    monkeypatch.setattr(remote.claims, "_peek", slow_peek)
+    monkeypatch.setattr(claimer, "peek", slow_peek)
     assert await waiter.ask() == []
     assert ids(waiter.given) == ["a1"]
     assert await status_of(repository, "a2") == "queued"
@@ -194,7 +196,7 @@ async def test_another_ones_sign_off_takes_nothing_away(
     assert await waiter.ask() == []
     proxy.loses_messages = True
     await submit(repository, "a1")
-    await repository.claims.sign_off("default", "c2")
+    await claims.sign_off(repository, "default", "c2")
     assert await waiter.ask() == ["a1"]
 
 

@@ -11,8 +11,9 @@ from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.scripts import Script
 from ci_eventstore.errors import StoreUnavailableError
 from ci_eventstore.queues.claimer import Heard
-from ci_eventstore.queues.store import PEEK
+from ci_eventstore.queues.peek import PEEK
 from ci_eventstore.repository import RedisJobRepository
+from tests import claims
 from tests.integration.store.offers import (
     CLOCK,
     DISPATCH,
@@ -37,7 +38,7 @@ async def test_a_new_job_goes_to_whoever_waits(repository: RedisJobRepository, s
     await submit(repository, "a1")
     await wait_until(lambda: bool(waiter.given))
     [claimed] = waiter.given
-    assert waiter.claimer._offer.stands_in is None
+    assert waiter.claimer._offer.place is None
     assert (claimed.job.id, claimed.job.user_id, claimed.attempts, claimed.lost_by) == ("a1", "a", 1, None)
     job = await repository.get_job("a1")
     assert job is not None
@@ -184,12 +185,12 @@ async def test_who_finds_a_job_makes_no_offer(
 
 async def test_who_signs_off_offers_nothing(repository: RedisJobRepository, server: Nodes, waiter: Waiter) -> None:
     """Nor is anything kept of it, nor of one that was gone for an hour; of one that was there lately it is."""
-    await repository.claims.sign_off("default", "somebody")
+    await claims.sign_off(repository, "default", "somebody")
     assert await server.read("EXISTS", OFFERS, OFFERED) == 2
     await server.read("HSET", OFFERED, "gone", "abc-1 30000 0\na b")
     await server.read("HINCRBY", CLOCK, "now", 3_600_001)
     assert await waiter.ask() == []
-    await repository.claims.sign_off("default", "somebody")
+    await claims.sign_off(repository, "default", "somebody")
     assert await server.read("HKEYS", OFFERED) == [b"c1"]
     await waiter.claimer.sign_off()
     assert await server.read("EXISTS", OFFERS, OFFERED) == 0
@@ -249,7 +250,7 @@ async def test_a_lost_job_comes_before_a_new_one(repository: RedisJobRepository,
     """Whoever offers is told to ask, and gets the job whose lease has run out."""
     await server.read("ZREM", OFFERS, "c1")
     await submit(repository, "a1")
-    assert ids(await repository.claims.claim("default", "dead", 1, LEASE)) == ["a1"]
+    assert ids(await claims.claim(repository, "default", "dead", 1, LEASE)) == ["a1"]
     assert await waiter.ask() == []
     await server.read("HINCRBY", CLOCK, "now", 31_000)
     await submit(repository, "a2")
@@ -263,7 +264,7 @@ async def test_a_second_offer_waits_for_the_first_ones_end(
     """Where the partition in which that stands doesn't answer."""
     waiter = open_waiter("c1", "a", "b")
     assert await waiter.ask() == []
-    stands_in = waiter.claimer._offer.stands_in
+    stands_in = waiter.claimer._offer.place
     assert stands_in is not None
     run = Nodes.run
 

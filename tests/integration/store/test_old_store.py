@@ -12,7 +12,7 @@ from ci_common.models import Job, JobEvent, utc_now
 from ci_eventstore.connection.deployments import from_client, from_url
 from ci_eventstore.controllers.claimed_job import ClaimedJob
 from ci_eventstore.repository import RedisJobRepository
-from tests import old_store
+from tests import claims, old_store
 from tests.servers import RealServer, find_redis7, find_valkey
 
 
@@ -93,13 +93,13 @@ async def test_its_jobs_go_on(repository: RedisJobRepository) -> None:
 
 async def test_its_queues_go_on(repository: RedisJobRepository) -> None:
     """The lost job is taken over first, waiting ones come in turn, and all of them can be ended."""
-    claimed = await repository.claims.claim("work", "controller-new", 5, 30.0)
+    claimed = await claims.claim(repository, "work", "controller-new", 5, 30.0)
     assert [(one.job.id, one.lost_by) for one in claimed] == [("lost", "controller-dead")]
-    waiting = await repository.claims.claim("default", "controller-new", 10, 30.0)
+    waiting = await claims.claim(repository, "default", "controller-new", 10, 30.0)
     assert {one.job.id for one in waiting} == old_store.QUEUED - {"waiting-zip", "requeued"}
-    builds = await repository.claims.claim("builds", "controller-new", 1, 30.0)
+    builds = await claims.claim(repository, "builds", "controller-new", 1, 30.0)
     assert [(one.job.id, one.attempts) for one in builds] == [("waiting-zip", 1)]
-    again = await repository.claims.claim("other", "controller-new", 1, 30.0)
+    again = await claims.claim(repository, "other", "controller-new", 1, 30.0)
     assert [one.job.id for one in again] == ["requeued"]
     for one in [*claimed, *waiting, *builds, *again]:
         async with ClaimedJob(repository, one) as job:

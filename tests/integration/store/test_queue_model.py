@@ -12,6 +12,7 @@ from ci_eventstore.connection.deployments import from_url
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.queues.claimed import Claim
 from ci_eventstore.repository import RedisJobRepository
+from tests import claims
 from tests.examples import examples
 from tests.servers import RealServer
 
@@ -105,7 +106,7 @@ class Queue:
     async def claim(self, number: int) -> None:
         """Let one of the controllers claim a few jobs: they are those that the model gives."""
         controller, count = f"c{number % 3}", 1 + number // 3 % 5
-        claimed = await self._repository.claims.claim("default", controller, count, LEASE)
+        claimed = await claims.claim(self._repository, "default", controller, count, LEASE)
         for one in claimed:
             self._claims[one.job.id] = one.claim
         found = [Given(one.job.id, one.attempts, one.lost_by, one.is_cancelled) for one in claimed]
@@ -147,12 +148,12 @@ class Queue:
 
     async def check(self) -> None:
         """Compare how much there is, then what is left, one by one."""
-        depth = await self._repository.claims.overview("default")
+        depth = await claims.overview(self._repository, "default")
         assert (depth.waiting, depth.running) == (len(self.model.waiting()), len(self.model.running))
         assert await self._repository.verify() == []
         while self.model.tickets or self.model.expired:
             await self.claim(0)
-        assert await self._repository.claims.claim("default", "c0", 5, LEASE) == []
+        assert await claims.claim(self._repository, "default", "c0", 5, LEASE) == []
 
     def _one_of(self, number: int, jobs: list[str]) -> list[str]:
         return [jobs[number % len(jobs)]] if jobs else []
@@ -188,6 +189,6 @@ async def test_a_thousand_jobs_keep_nobody_waiting(repository: RedisJobRepositor
     for job_id in jobs:
         await repository.create_job(Job(id=job_id, status="queued", user_id=job_id[0]))
     order: list[str] = []
-    while claimed := await repository.claims.claim("default", "c1", 1 + len(order) % 7, LEASE):
+    while claimed := await claims.claim(repository, "default", "c1", 1 + len(order) % 7, LEASE):
         order += [one.job.id for one in claimed]
     assert order == sorted(jobs, key=lambda job_id: (job_id[1:], job_id[0]))

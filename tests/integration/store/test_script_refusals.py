@@ -13,6 +13,7 @@ from ci_common.errors import RepositoryError
 from ci_common.models import Job, JobEvent, utc_now
 from ci_eventstore.errors import ProjectionDamagedError, StoreFormatError
 from ci_eventstore.repository import RedisJobRepository
+from tests import claims
 from tests.integration.store.operations import MENDING, OPERATIONS
 from tests.integration.store.refusing_server import RefusingServer, dump
 from tests.integration.store.scenes import Operation, Scene
@@ -55,7 +56,7 @@ async def somebody_else(repository: RedisJobRepository) -> None:
     """A whole life of another user's job, beside what was refused."""
     await repository.create_job(Job(id="z1", status="queued", user_id="z"))
     claimed = []
-    while found := await repository.claims.claim("default", "c9", 9, 30):
+    while found := await claims.claim(repository, "default", "c9", 9, 30):
         claimed += found
     [mine] = [one for one in claimed if one.job.id == "z1"]
     await repository.writer("z1", mine.claim).append([JobEvent("log", "mine")])

@@ -14,6 +14,7 @@ from ci_common.models import Job, JobEvent, utc_now
 from ci_eventstore import zip_file as zip_module
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.web import WebSettings, create_app
+from tests import claims
 from tests.integration.web.files import content_of, names_in
 from tests.integration.web.serving import Account, serve
 
@@ -60,7 +61,7 @@ async def test_a_job_is_submitted(client: httpx.AsyncClient, repository: RedisJo
     stored = await repository.get_job_summary(job_id, "ada")
     assert stored is not None
     assert (stored.status, stored.command, stored.queue, stored.name) == ("queued", ["make", "test"], "slow", "nightly")
-    assert (await repository.claims.overview("slow")).waiting == 1
+    assert (await claims.overview(repository, "slow")).waiting == 1
 
 
 @pytest.mark.parametrize(
@@ -204,7 +205,7 @@ async def test_health_and_metrics_need_no_key(client: httpx.AsyncClient, reposit
 async def test_a_refused_stale_write_is_counted(client: httpx.AsyncClient, repository: RedisJobRepository) -> None:
     """So is each kind of it: of a line, and of an end."""
     await repository.create_job(Job(id="j", status="queued"))
-    [claimed] = await repository.claims.claim("default", "c", 1, 30.0)
+    [claimed] = await claims.claim(repository, "default", "c", 1, 30.0)
     mine = repository.writer("j", claimed.claim)
     await mine.update_status("queued")
     for write in (mine.append([JobEvent("log", "a")]), mine.complete(True, utc_now())):

@@ -13,6 +13,7 @@ from ci_eventstore.queues import queue_names
 from ci_eventstore.queues.queue_names import UsedQueues
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.web import WebSettings, create_app, metrics
+from tests import claims
 from tests.integration.store.conftest import find_server, own
 from tests.integration.web.serving import Account, Served, create_account, serve
 from tests.servers import RealServer
@@ -128,11 +129,11 @@ async def test_a_queue_with_a_job_or_a_controller_stays(
     """Whether the job waits or runs, and as long as a controller looks for jobs there."""
     leased = 'ci_eventstore_queue_leased_jobs{queue="odd"}'
     await repository.create_job(Job(id="j", status="queued", queue="odd"))
-    [claimed] = await repository.claims.claim("odd", "c", 1, 30.0)
+    [claimed] = await claims.claim(repository, "odd", "c", 1, 30.0)
     assert (await scraped(client))[leased] == 1
     await repository.writer("j", claimed.claim).complete(True, utc_now())
     assert (await scraped(client))[leased] == 0
-    await repository.claims.sign_off("odd", "c")
+    await claims.sign_off(repository, "odd", "c")
     assert leased not in await scraped(client)
 
 
@@ -185,7 +186,7 @@ async def test_many_queues_take_no_more_round_trips(
     for count in (3, 200):
         for number in range(count):
             await repository.create_job(Job(id=f"{count}-{number}", status="queued", queue=f"q{number}"))
-        await repository.claims.claim("q0", "c", 1, 30.0)
+        await claims.claim(repository, "q0", "c", 1, 30.0)
         trips = 0
         queues = await UsedQueues(server, repository.engine.keys).read()
         assert len(queues) == count

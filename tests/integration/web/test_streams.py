@@ -12,6 +12,7 @@ from ci_common.models import Job, JobEvent, utc_now
 from ci_eventstore.following.records import Followed
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.web import sse
+from tests import claims
 from tests.integration.web.serving import Account, Served, create_ended_job, read_lines
 from tests.waiting import wait_until
 
@@ -226,7 +227,7 @@ async def test_headers_of_a_stream(client: httpx.AsyncClient, repository: RedisJ
 async def test_facts_are_told(client: httpx.AsyncClient, repository: RedisJobRepository) -> None:
     """Beside its events a job's stream says what happens to it, by name; nothing that is a secret."""
     await repository.create_job(Job(id="j", user_id="ada", status="queued"))
-    [claimed] = await repository.claims.claim("default", "c", 1, 30.0)
+    [claimed] = await claims.claim(repository, "default", "c", 1, 30.0)
     await repository.writer("j", claimed.claim).complete(True, utc_now())
     text = (await client.get("/jobs/j/stream?from_beginning=true")).text
     assert "event: claimed\n" in text

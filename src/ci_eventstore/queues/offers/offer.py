@@ -1,16 +1,11 @@
 """A controller that has nothing to do offers to take the next job, and is given it in the step that creates it."""
 
-from collections import defaultdict, deque
-
 from ci_eventstore.events.caller import Caller
 from ci_eventstore.events.codec import decode, mark_of
 from ci_eventstore.jobs.evolve import evolve
-from ci_eventstore.jobs.state import JobState, to_job
 from ci_eventstore.keys import Keys, QueueKeys
-from ci_eventstore.queues.claimed import Claim, Claimed
-
-#: Of so many claims a controller remembers that it was told of them: a message may come after an answer.
-KNOWN_CLAIMS = 8
+from ci_eventstore.queues.claimed import Claim, Claimed, as_claimed
+from ci_eventstore.queues.offers.standing import Abandoned, Answered, Asked, Happening, Standing, Told, after
 
 
 class Offer:
@@ -23,47 +18,41 @@ class Offer:
     def __init__(self, controller: str, milliseconds: int) -> None:
         self.controller = controller
         self.milliseconds = milliseconds
-        #: The queue and partition in which it stands, or may stand.
-        self.stands_in: QueueKeys | None = None
-        #: How many jobs it has brought.
-        self.count = 0
+        self.standing = Standing()
         self._caller = Caller()
-        self._question = ""
-        #: Tokens of the last claims that it has brought in each partition.
-        self._known = defaultdict[QueueKeys, deque[str]](lambda: deque(maxlen=KNOWN_CLAIMS))
 
     @property
     def session(self) -> str:
         """By what the store knows this controller from others of its name."""
         return self._caller.token
 
-    def newest(self, partition: QueueKeys) -> str:
-        """Return the token of the last claim that it has brought in a partition, "" if there is none."""
-        return self._known[partition][-1] if self._known[partition] else ""
+    @property
+    def place(self) -> QueueKeys | None:
+        """The queue and partition in which it stands, or may stand."""
+        return self.standing.place
 
-    def next_question(self) -> str:
-        """Return what a question to the store is recognised by."""
-        self._question = self._caller.next_call().name
-        return self._question
+    @property
+    def count(self) -> int:
+        """How many jobs it has brought."""
+        return self.standing.total
 
-    def accept(self, partition: QueueKeys, token: str) -> bool:
-        """Note a claim; False: it was noted before."""
-        is_new = token not in self._known[partition]
-        if is_new:
-            self._known[partition].append(token)
-            self.count += 1
-        return is_new
+    def ask(self, partition: QueueKeys, *, makes_offer: bool) -> tuple[str, str, int, str]:
+        """Note that a question leaves; return whose it is, its name, how long it offers, the newest claim."""
+        question = self._caller.next_call().name
+        self._happened(Asked(partition, question))
+        return self.controller, question, self.milliseconds if makes_offer else 0, self.standing.newest(partition)
 
-    def missed(self, partition: QueueKeys, told: str) -> Claim | None:
-        """Return the claim of which no message came, from what the store answers: "", or "<token> <job id>"."""
-        token, _, job_id = told.partition(" ")
-        known = self._known[partition]
-        if token in known:
-            # Another one may be the last, if the store has lost its last moments.
-            known.remove(token)
-            known.append(token)
-            return None
-        return Claim(job_id, 1, token) if token else None
+    def missed(self, partition: QueueKeys, given: str) -> Claim | None:
+        """Return the claim that no message told of, by what an answer says: "", or "<token> <job id>"."""
+        token, _, job_id = given.partition(" ")
+        return Claim(job_id, 1, token) if self.standing.is_news(partition, token) else None
+
+    def answered(self, partition: QueueKeys, given: str, *, is_made: bool) -> bool:
+        """Note an answer, when what it brought is known; return whether no message has told of that meanwhile.
+
+        Whoever fails or stops before this has to ask there again.
+        """
+        return self._happened(Answered(partition, given.partition(" ")[0], is_made))
 
     def read(self, keys: Keys, message: bytes) -> Claimed | None:
         """Return the job of which a message tells; None if it is known."""
@@ -72,13 +61,13 @@ class Offer:
         state = evolve(evolve(None, decode(created, 0)), decode(claimed, 0)).but(mark=mark_of(claimed))
         given_id = job_id.decode()
         given = as_claimed(keys.job(given_id).queue(state.queue), given_id, state)
-        if question.decode() == self._question:
-            self.stands_in = None
-        return given if self.accept(given.queue, given.claim.token) else None
+        return given if self._happened(Told(given.queue, question.decode(), given.claim.token)) else None
 
+    def abandon(self) -> None:
+        """Ask no more where it may stand."""
+        self._happened(Abandoned())
 
-def as_claimed(queue: QueueKeys, job_id: str, state: JobState, lost_by: str | None = None) -> Claimed:
-    """Return a job of a queue that is claimed, by its state."""
-    assert state.claim is not None
-    claim = Claim(job_id, state.epoch, state.claim.partition(" ")[2])
-    return Claimed(claim, to_job(job_id, state), state, lost_by, queue)
+    def _happened(self, what: Happening) -> bool:
+        """Note it; return whether it has brought a job."""
+        before, self.standing = self.standing, after(self.standing, what)
+        return self.standing.total > before.total

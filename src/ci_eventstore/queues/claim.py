@@ -1,0 +1,146 @@
+"""Claim jobs: the typed face of `claim.lua`."""
+
+import secrets
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from ci_common.models import JobStatus, utc_now
+from ci_eventstore.connection.call_names import Key
+from ci_eventstore.connection.nodes import Nodes
+from ci_eventstore.connection.replies import Reply, as_text, as_texts
+from ci_eventstore.connection.scripts import load_script
+from ci_eventstore.errors import ProjectionDamagedError
+from ci_eventstore.events.codec import encode_time
+from ci_eventstore.jobs.state import CLAIMED_FIELDS, claimed_state, encode_field
+from ci_eventstore.keys import QueueKeys, jobs_key, keys_of_claim
+from ci_eventstore.queues.claimed import Claimed, as_claimed
+from ci_eventstore.queues.damage import name_damage
+from ci_eventstore.queues.peek import Waiting
+
+#: One script call gives at most so many jobs.
+CLAIM_JOBS = 256
+
+
+class JobOfClaim(NamedTuple):
+    """A job that a claim may give; one whose lease has run out has neither sort key nor owner."""
+
+    hash: Key
+    stream: Key
+    id: str
+    sort_key: str
+    #: Of the claim, should it be given.
+    token: str
+    #: The place of its user among those of the call; 0: none.
+    owner: int
+
+
+class OwnedListings(NamedTuple):
+    """The listings of a user's jobs."""
+
+    queued: Key
+    running: Key
+
+
+class ClaimCall(NamedTuple):
+    """What `claim.lua` is called with."""
+
+    dispatch: Key
+    backlog: Key
+    tickets: Key
+    leases: Key
+    clock: Key
+    #: The controllers' last calls.
+    calls: Key
+    #: Listings of all jobs.
+    queued: Key
+    running: Key
+    controller: str
+    #: "<session>-<number>", a session's numbers go up.
+    call: str
+    lease_ms: int
+    #: The time that it is, as the hash has it, and as msgpack.
+    time: str
+    packed_time: bytes
+    #: The queue's.
+    channel: str
+    #: How many jobs, the first ones, have leases that have run out.
+    expired: int
+    jobs: Sequence[JobOfClaim]
+    owned: Sequence[OwnedListings]
+    users: Sequence[str]
+
+
+CLAIM = load_script(
+    __package__,
+    "claim",
+    call=ClaimCall,
+    constants={"CALLS_TTL_MS": 86_400_000, "CLAIMED_FIELDS": CLAIMED_FIELDS.split()},
+)
+
+
+async def claim(
+    nodes: Nodes,
+    keys: QueueKeys,
+    controller: str,
+    lease_ms: int,
+    *,
+    call: str,
+    expired: Sequence[str] = (),
+    waiting: Sequence[Waiting] = (),
+) -> list[Claimed]:
+    """Claim jobs of one partition for a controller, as far as it is their turn; StoreError.
+
+    First come those whose leases have run out. A call that lost its answer gives the same jobs when it is repeated.
+    """
+    tag, now = keys.tag, utc_now()
+    jobs, users = _candidates(tag, expired, waiting)
+    queued, running = JobStatus.QUEUED, JobStatus.RUNNING
+    all_of_it = ClaimCall(
+        keys.dispatch,
+        keys.backlog,
+        keys.tickets,
+        keys.leases,
+        keys.clock,
+        keys.calls,
+        jobs_key(tag, status=queued),
+        jobs_key(tag, status=running),
+        controller,
+        call,
+        lease_ms,
+        encode_field(now) or "",
+        encode_time(now),
+        keys.channel,
+        len(expired),
+        jobs,
+        [OwnedListings(jobs_key(tag, user, queued), jobs_key(tag, user, running)) for user in users],
+        users,
+    )
+    found, damaged = await nodes.run(CLAIM, *CLAIM.order(all_of_it))
+    for job_id, what in map(as_texts, damaged):
+        name_damage(nodes, job_id, what)
+    return list(_read_claimed(nodes, keys, found))
+
+
+def _candidates(tag: str, expired: Sequence[str], waiting: Sequence[Waiting]) -> tuple[list[JobOfClaim], list[str]]:
+    """Return the jobs of a call, each with a token, and the users whom they belong to."""
+    users = dict[str, int]()
+    tokens = secrets.token_hex(8 * (len(expired) + len(waiting)))
+    jobs = [
+        JobOfClaim(*keys_of_claim(tag, job_id), job_id, "", tokens[16 * place : 16 * place + 16], 0)
+        for place, job_id in enumerate(expired)
+    ]
+    for place, (user_id, sort_key, job_id) in enumerate(waiting, len(expired)):
+        owner = users.setdefault(user_id, len(users) + 1) if user_id else 0
+        token = tokens[16 * place : 16 * place + 16]
+        jobs.append(JobOfClaim(*keys_of_claim(tag, job_id), job_id, sort_key, token, owner))
+    return jobs, list(users)
+
+
+def _read_claimed(nodes: Nodes, queue: QueueKeys, found: Reply) -> Iterator[Claimed]:
+    """Yield the jobs that a claim was given, as far as they can be read."""
+    for raw_id, lost_by, values in found:
+        job_id = as_text(raw_id)
+        try:
+            yield as_claimed(queue, job_id, claimed_state(job_id, values), as_text(lost_by) or None)
+        except ProjectionDamagedError as error:
+            name_damage(nodes, job_id, error)
