@@ -3,7 +3,7 @@
     {ci:0}:job:<id>                 hash: the job's projection
     {ci:0}:events:<id>              stream: everything that happened to the job
     {ci:0}:calls:<id>               hash: the last call of each writer, so that a repeated one is known; expires
-    {ci:0}:index:<id>               list: sparse index of the log, "position lines bytes"
+    {ci:0}:index:<id>               list: sparse index of the log, "position lines bytes time"
     {ci:0}:dispatch:<queue>         stream with a consumer group: one ticket for each user with waiting jobs
     {ci:0}:backlog:<queue>          sorted set: jobs that wait, by user, then by creation
     {ci:0}:tickets:<queue>          hash: the ticket of each user that no controller has taken yet

@@ -100,7 +100,7 @@ if kinds == '' and is_whole and not is_full and moves == '' and ARGV[18] == '0' 
     -- Libraries: standing, indexing
     local indexed_position, indexed_bytes, error = newest_indexed(index)
     if position - indexed_position >= INDEX_EVENTS or bytes - indexed_bytes >= INDEX_BYTES then
-      index_entry = string.format('%d %d %d', position, lines, bytes)
+      index_entry = index_entry_of(position, lines, bytes, ARGV[20 + count])
       error = error or forbidden('RPUSH', index, '')
     end
     if error then
@@ -188,7 +188,7 @@ local function append_event(payload, size, newlines)
     end
     if position - indexed_position >= INDEX_EVENTS or bytes - indexed_bytes >= INDEX_BYTES then
       indexed_position, indexed_bytes = position, bytes
-      index_entries[#index_entries + 1] = string.format('%d %d %d', position, lines, bytes)
+      index_entries[#index_entries + 1] = index_entry_of(position, lines, bytes, payload)
     end
   end
 end

@@ -1,4 +1,4 @@
-"""The sparse index of a job's log: which line and byte stand at which position.
+"""The sparse index of a job's log: which line and byte stand at which position, and when that was.
 
 The append script adds an entry behind a call with which the last one is INDEX_EVENTS or INDEX_BYTES behind. A call
 takes as much again at most, so that is how far two entries may lie apart. Where calls began and ended isn't in the
@@ -6,12 +6,19 @@ stream: an index is right if each of its entries is, and if none lies too far fr
 """
 
 from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 
 from ci_common.models import JobEvent
 from ci_eventstore.events.records import Record, log_text, text_size
 
 INDEX_EVENTS = 1000
 INDEX_BYTES = 1024 * 1024
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def milliseconds_of(time: datetime | None) -> int:
+    """Return a time as milliseconds since 1970; 0 for one without a zone, which is no point in time."""
+    return 0 if time is None or time.tzinfo is None else (time - _EPOCH) // timedelta(milliseconds=1)
 
 
 class LogIndex:
@@ -39,7 +46,8 @@ class LogIndex:
         self._position, self._bytes, self._lines = self._position + 1, self._bytes + size, self._lines + lines
         if self._is_entry():
             self._indexed_position, self._indexed_bytes = self._position, self._bytes
-            self.entries.append(f"{self._position} {self._lines} {self._bytes}")
+            time = milliseconds_of(record.timestamp)
+            self.entries.append(f"{self._position} {self._lines} {self._bytes} {time}")
 
     def _is_entry(self) -> bool:
         if self._positions is not None:

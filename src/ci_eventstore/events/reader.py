@@ -22,11 +22,13 @@ LAST_EVENTS = 16
 
 
 class Milestone(NamedTuple):
-    """An entry of the sparse index: how many lines and bytes of text a log has up to a position."""
+    """An entry of the sparse index: how many lines and bytes of text a log has up to a position, and when."""
 
     position: int
     lines: int
     bytes: int
+    #: In milliseconds since 1970; 0 if the event has no zone, or there is none.
+    time: int = 0
 
 
 START = Milestone(0, 0, 0)
@@ -139,7 +141,8 @@ class EventReader:
     async def _index(self, keys: JobKeys) -> list[Milestone]:
         texts = as_texts(await self._nodes.read("LRANGE", keys.log_index, 0, -1))
         try:
-            return [Milestone(*map(int, text.split(" "))) for text in texts]
+            found = [[int(number) for number in text.split(" ")] for text in texts]
+            return [Milestone(position, lines, size, time) for position, lines, size, time in found]
         except (ValueError, TypeError) as error:
             raise ProjectionDamagedError(keys.job_id, f"its sparse index can't be read: {error}") from error
 

@@ -5,7 +5,6 @@ leaves what is in the new form alone, and so may be killed and repeated at will.
 """
 
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from ci_eventstore.connection.nodes import Nodes
@@ -13,6 +12,7 @@ from ci_eventstore.connection.replies import Reply, as_bytes, as_texts
 from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.errors import StoreFormatError
 from ci_eventstore.events.codec import decode_event
+from ci_eventstore.events.log_index import milliseconds_of
 from ci_eventstore.events.log_source import at_places, entries_in, range_command
 from ci_eventstore.events.records import Place
 from ci_eventstore.keys import Keys, all_keys_pattern
@@ -74,15 +74,8 @@ def _time_in(reply: Reply) -> int:
         return 0
 
 
-def milliseconds_of(time: datetime | None) -> int:
-    """Return a time as milliseconds since 1970, 0 for one without a zone. Pure."""
-    if time is None or time.tzinfo is None:
-        return 0
-    return (time - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
-
-
 #: All that version 2 has in another form than version 1.
-CONVERSIONS: tuple[Conversion, ...] = ()
+CONVERSIONS: tuple[Conversion, ...] = (Conversion("index", add_times),)
 
 
 async def convert(nodes: Nodes, keys: Keys, progress: Progress | None) -> None:

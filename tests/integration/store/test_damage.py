@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 
 from ci_common.errors import RepositoryError
 from ci_common.models import JobEvent, utc_now
+from ci_eventstore.connection.deployments import from_url
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.errors import StoreError
 from ci_eventstore.jobs.state import JobState
@@ -30,6 +31,7 @@ async def store(repository: RedisJobRepository, valkey: RealServer) -> RedisJobR
     async with Redis(unix_socket_path=str(valkey.socket_path)) as client:
         await client.flushall()
         await old_store.load(client)
+    await old_store.upgraded(from_url(valkey.url))
     return repository
 
 
@@ -135,6 +137,7 @@ async def ask_with_damaged_fields(
         for field in fields:
             await client.flushall()
             await old_store.load(client)
+            await old_store.upgraded(from_url(valkey.url))
             await client.hset(f"{{ci:0}}:job:{job_id}", field, garbage)
             await ask_everything(repository, job_id)
             await repository.list_jobs()

@@ -87,7 +87,7 @@ async def test_everything_derived_can_be_deleted_and_comes_back(repository: Redi
         ("HINCRBY", "{ci:0}:job:job-1", "bytes", "1"),
         ("HDEL", "{ci:0}:job:job-3", "success"),
         ("HSET", "{ci:0}:job:job-3", "unheard_of", "1"),
-        ("RPUSH", "{ci:0}:index:job-1", "1 1 1"),
+        ("RPUSH", "{ci:0}:index:job-1", "1 1 1 1"),
         ("DEL", "{ci:0}:index:job-1"),
         ("RPOP", "{ci:0}:index:job-1", "2"),
         ("ZADD", "{ci:0}:jobs:running", "0", "0000000000000000:ghost"),

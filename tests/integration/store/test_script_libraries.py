@@ -8,9 +8,11 @@ from typing import Any
 import msgpack
 import pytest
 
+from ci_common.models import JobEvent
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.scripts import Script, load_libraries
-from ci_eventstore.events.codec import decode
+from ci_eventstore.events.codec import decode, encode_event
+from ci_eventstore.events.log_index import milliseconds_of
 from ci_eventstore.events.records import Fact, FactType
 
 JOB, LEASES = "{ci:0}:job:a", "{ci:0}:leases:q"
@@ -131,6 +133,28 @@ async def test_ring(server: Nodes) -> None:
     source = f"table.remove(ARGV)\n{with_constants}{load_libraries('standing, ring')}\n{body}"
     script = Script("test", source, hashlib.sha1(source.encode()).hexdigest())
     assert await server.run(script, [JOB], []) == [3, 4, 8, [4, 1, b"abc3"], [0, 0]]
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        datetime(2026, 11, 22, 12, tzinfo=UTC),
+        datetime(2026, 11, 22, 12, 0, 1, 999_999, tzinfo=UTC),
+        datetime(2026, 11, 22, 12),
+        datetime(1969, 12, 31, 23, 59, 59, 999_500, tzinfo=UTC),
+        datetime(1, 1, 1, tzinfo=UTC),
+        datetime(2200, 1, 1, 0, 0, 0, 1000, tzinfo=UTC),
+        datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC),
+    ],
+)
+async def test_indexing(server: Nodes, time: datetime) -> None:
+    """An entry has the time of its event as Python has it, in all three forms of msgpack's."""
+    for event in (JobEvent("log", "x", timestamp=time), JobEvent("complete", "x" * 900, success=True, timestamp=time)):
+        payload: Any = encode_event(event)
+        entry = await run(server, "standing, indexing", "return index_entry_of(7, 8, 9, ARGV[1])", payload)
+        assert entry == f"7 8 9 {milliseconds_of(time)}".encode()
+        await server.read("RPUSH", JOB, entry)
+        assert await run(server, "standing, indexing", "return {newest_indexed(KEYS[1])}", keys=(JOB,)) == [7, 9]
 
 
 BACKLOG, DISPATCH, TICKETS = "{ci:0}:backlog:q", "{ci:0}:dispatch:q", "{ci:0}:tickets:q"

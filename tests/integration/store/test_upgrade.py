@@ -16,12 +16,13 @@ from ci_eventstore.connection.node import Node
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.errors import ReadOnlyAccessError, StoreFormatError
 from ci_eventstore.events.codec import decode_event
+from ci_eventstore.events.log_index import milliseconds_of
 from ci_eventstore.events.log_source import LogSource
 from ci_eventstore.events.records import Place
 from ci_eventstore.keys import Keys
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.upgrade import upgrade as upgrading
-from ci_eventstore.upgrade.conversions import add_times, milliseconds_of, separate_backlog
+from ci_eventstore.upgrade.conversions import add_times, separate_backlog
 from ci_eventstore.upgrade.obstacles import CLIENT_NAME, UNSEEN, old_clients
 from ci_eventstore.upgrade.stages import MOVES, Stage
 from ci_eventstore.upgrade.upgrade import Dialog, cancel, upgrade
