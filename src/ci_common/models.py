@@ -182,15 +182,10 @@ class JobEvent:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
-    """A CI job, as it stands at one moment. Two jobs are equal if all their fields are; they hash by id."""
+class JobFields:
+    """What a job is created with or ends with, beside its id, status and events."""
 
-    id: str
     user_id: str | None = None
-    #: Given as text or as `JobStatus`; UnknownStatusError for anything else.
-    status: JobStatus | str
-    #: Visible events 1 … k. Filled by `get_job`, empty in lists.
-    events: Sequence[JobEvent] = field(default_factory=list)
     #: True: passed, False: failed, None: not ended.
     success: bool | None = None
     start_time: datetime | None = None
@@ -206,6 +201,17 @@ class Job:
     #: How the command of a completed job ended, where that is known: its exit code, or the signal that killed it.
     exit_code: int | None = None
     signal: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job(JobFields):
+    """A CI job, as it stands at one moment. Two jobs are equal if all their fields are; they hash by id."""
+
+    id: str
+    #: Given as text or as `JobStatus`; UnknownStatusError for anything else.
+    status: JobStatus | str
+    #: Visible events 1 … k. Filled by `get_job`, empty in lists.
+    events: Sequence[JobEvent] = field(default_factory=list)
     #: Whether its log has outgrown its budget: while the job runs, `events` are the log's beginning only, and when it
     #: has ended, a line among them says what is left out. Said by the store; no part of equality.
     log_truncated: bool = field(default=False, compare=False)

@@ -6,11 +6,10 @@ import shutil
 import sys
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
 
 import click
 
-from ci_common.models import Job, Outcome, as_utc, to_rfc3339
+from ci_common.models import Job, Outcome, as_utc
 
 NOTHING = "-"
 
@@ -20,23 +19,6 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 def echo_json(value: object) -> None:
     """Print a value as JSON, in ASCII, whatever the terminal's encoding."""
     click.echo(json.dumps(value, indent=2))
-
-
-def job_dict(job: Job) -> dict[str, Any]:
-    """Return a job ready for JSON: its summary, and all else but its events."""
-    return {
-        **job.to_summary_dict(),
-        "user_id": job.user_id,
-        "name": job.name,
-        "queue": job.queue,
-        "command": job.command,
-        "zip_file_path": job.zip_file_path,
-        "container_id": job.container_id,
-        "created_at": to_rfc3339(job.created_at),
-        "exit_code": job.exit_code,
-        "signal": job.signal,
-        "log_truncated": job.log_truncated,
-    }
 
 
 def local_time(time: datetime | None) -> str:

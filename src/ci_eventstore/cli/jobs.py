@@ -1,6 +1,7 @@
 """`jobs`: list, show and cancel jobs."""
 
 from collections.abc import Sequence
+from datetime import datetime
 
 import click
 
@@ -12,7 +13,6 @@ from ci_eventstore.cli.display import (
     command_line,
     duration,
     echo_json,
-    job_dict,
     json_option,
     local_time,
     properties,
@@ -23,8 +23,14 @@ from ci_eventstore.cli.display import (
 from ci_eventstore.cli.help import examples
 from ci_eventstore.cli.messages import say
 from ci_eventstore.cli.store import find_job, find_user, uses_store
+from ci_eventstore.job_fields import JOB_FIELDS, job_json
 from ci_eventstore.repository import RedisJobRepository
 
+#: What `jobs show` begins with, in this order.
+FIRST = (
+    "job", "name", "command", "status", "result", "user", "queue", "project", "created", "started", "ended", "took",
+    "container",
+)  # fmt: skip
 #: What is said of a long log.
 OUTGROWN = "it has outgrown its budget: a line in it says what is left out"
 OUTGROWN_SO_FAR = (
@@ -61,7 +67,7 @@ async def list_jobs(
     found = await repository.page_jobs(user_id, status, limit + 1, before_id)
     page = found[:limit]
     if as_json:
-        echo_json([job_dict(job) for job in page])
+        echo_json([job_json(job) for job in page])
         return
     _echo_table(page)
     if len(found) > limit:
@@ -83,7 +89,7 @@ async def show(repository: RedisJobRepository, job: str, as_json: bool) -> None:
     if silence is not None:
         say(f"{silence[0]} has this job, but hasn't renewed its lease, which ran out {silence[1]:.0f}s ago")
     if as_json:
-        echo_json({**job_dict(found), "incarnation": await repository.incarnation(job_id)})
+        echo_json({**job_json(found), "incarnation": await repository.incarnation(job_id)})
     else:
         click.echo(properties(_properties(found)))
 
@@ -145,19 +151,20 @@ def _took(job: Job) -> str:
 
 
 def _properties(job: Job) -> list[tuple[str, str]]:
-    return [
-        ("job", job.id),
-        ("name", job.name or NOTHING),
-        ("command", command_line(job.command)),
-        ("status", str(job.status)),
-        ("result", result_in_full(job)),
-        ("user", job.user_id or NOTHING),
-        ("queue", job.queue),
-        ("project", job.zip_file_path or NOTHING),
-        ("created", local_time(job.created_at)),
-        ("started", local_time(job.start_time)),
-        ("ended", local_time(job.end_time)),
-        ("took", _took(job)),
-        ("container", job.container_id or NOTHING),
-        *([("log", OUTGROWN if job.status in ENDED else OUTGROWN_SO_FAR)] if job.log_truncated else []),
-    ]
+    outgrown = OUTGROWN if job.status in ENDED else OUTGROWN_SO_FAR
+    known = {
+        **{field.label: _shown(getattr(job, name)) for name, field in JOB_FIELDS.items() if field.label},
+        "job": job.id,
+        "status": str(job.status),
+        "result": result_in_full(job),
+        "took": _took(job),
+        **({"log": outgrown} if job.log_truncated else {}),
+    }
+    return [(label, known.pop(label)) for label in FIRST] + list(known.items())
+
+
+def _shown(value: object) -> str:
+    """Return the value of a field for people."""
+    if isinstance(value, datetime):
+        return local_time(value)
+    return command_line(value) if isinstance(value, list) else NOTHING if value is None else str(value)

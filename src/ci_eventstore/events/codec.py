@@ -26,6 +26,7 @@ import zstandard
 from ci_common.models import JobEvent, Outcome
 from ci_eventstore.errors import StoreFormatError
 from ci_eventstore.events.records import Fact, FactType, Record
+from ci_eventstore.job_fields import JOB_FIELDS
 
 VERSION = 1
 #: Shorter texts would shrink to a third or a half as well, but take ten times as long to encode (`benchmarks/`).
@@ -185,12 +186,9 @@ def _decode_text(data: bytes | msgpack.ExtType) -> str:
 
 #: What the fields of facts hold that a job's state is made of; later programs may add others.
 _FIELD_TYPES: dict[str, type] = {
-    **dict.fromkeys(("created_at", "start_time", "end_time"), datetime),
-    **dict.fromkeys(("user_id", "name", "queue", "status", "zip_file_path", "container_id"), str),
-    **dict.fromkeys(("controller", "claim", "ticket", "cancel_line"), str),
+    **{name: field.type for name, field in JOB_FIELDS.items()},
+    **dict.fromkeys(("status", "controller", "claim", "ticket", "cancel_line"), str),
     **dict.fromkeys(("epoch", "attempts"), int),
-    "success": bool,
-    "command": list,
 }
 
 

@@ -12,15 +12,11 @@ from ci_common.errors import InvalidTransitionError, JobNotFoundError, ResultCon
 from ci_common.models import Job, JobEvent, JobStatus
 from ci_common.transitions import ENDED, check_move
 from ci_eventstore.events.records import Fact, FactType, Record
+from ci_eventstore.job_fields import JOB_FIELD_NAMES
 from ci_eventstore.jobs.commands import AppendEvents, Cancel, Command, Complete, Fail, HandBack, UpdateStatus
 from ci_eventstore.jobs.evolve import evolve_all
 from ci_eventstore.jobs.state import JobState
 
-#: Fields of `Job` that the `created` fact holds.
-CREATED_FIELDS = (
-    "user_id", "created_at", "name", "queue", "command", "zip_file_path", "success",
-    "start_time", "end_time", "container_id", "exit_code", "signal",
-)  # fmt: skip
 #: A job that can't be run fails at its tenth hand-back, or that by a third controller.
 MAX_HAND_BACKS = 10
 MAX_UNFIT_CONTROLLERS = 3
@@ -40,7 +36,7 @@ def decide_creation(
     With a fact that says by whom it is claimed, the job ends with whoever has it.
     """
     known = vars(job)
-    fields = {name: value for name in CREATED_FIELDS if (value := known[name]) is not None}
+    fields = {name: value for name in JOB_FIELD_NAMES if (value := known[name]) is not None}
     fields["status"] = str(job.status)
     if held is not None:
         fields["ends_if_lost"] = True

@@ -7,15 +7,16 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from ci_common.models import Job, JobStatus, as_utc
+from ci_common.models import Job, JobFields, JobStatus, as_utc
 from ci_eventstore.errors import ProjectionDamagedError
 from ci_eventstore.events.extent import Extent
+from ci_eventstore.job_fields import JOB_FIELDS
 from ci_eventstore.keys import NO_QUEUE
 
 
 @dataclass(frozen=True, kw_only=True)
-class JobState:
-    """What the fold of a job's stream says: decided fields, then counters."""
+class JobState(JobFields):
+    """What the fold of a job's stream says: the job's own fields, others that are decided, then counters."""
 
     @staticmethod
     def of(**known: Any) -> "JobState":
@@ -41,24 +42,13 @@ class JobState:
         """How far the job's log goes."""
         return Extent(**{name: self.__dict__[name] for name in Extent._fields})
 
-    user_id: str | None = None
     #: What tells the job from another one that had its id before; None for older jobs.
     incarnation: str | None = None
     created_at: datetime
-    name: str | None = None
-    queue: str = "default"
     command: tuple[str, ...] | None = None
-    zip_file_path: str | None = None
     status: JobStatus
-    success: bool | None = None
-    #: How the command ended, where that is known: its exit code, or the signal that killed it.
-    exit_code: int | None = None
-    signal: str | None = None
-    start_time: datetime | None = None
-    end_time: datetime | None = None
     #: Whether `end_time` came from an event, so that an explicit one may replace it.
     end_time_from_event: bool = False
-    container_id: str | None = None
     #: How often the job was given to a controller, and how often it was tried.
     epoch: int = 0
     attempts: int = 0
@@ -127,23 +117,26 @@ def _decode_words(text: str) -> tuple[str, ...]:
 
 
 Decode = Callable[[str], Any]
+_BY_TYPE: dict[type, Decode] = {
+    str: str,
+    datetime: datetime.fromisoformat,
+    bool: _decode_flag,
+    int: _decode_number,
+    list: _decode_words,
+}
 _DECODERS: dict[str, Decode] = {
-    "created_at": datetime.fromisoformat,
-    "start_time": datetime.fromisoformat,
-    "end_time": datetime.fromisoformat,
+    **{name: _BY_TYPE[field.type] for name, field in JOB_FIELDS.items()},
     "status": _decode_status,
-    **dict.fromkeys(("success", "end_time_from_event", "has_complete", "ends_if_lost"), _decode_flag),
-    "command": _decode_words,
-    **dict.fromkeys(("exit_code", "epoch", "attempts", "hand_backs", "version", *_NUMBERS), _decode_number),
+    **dict.fromkeys(("end_time_from_event", "has_complete", "ends_if_lost"), _decode_flag),
+    **dict.fromkeys(("epoch", "attempts", "hand_backs", "version", *_NUMBERS), _decode_number),
     "mark": lambda text: text or None,
 }
 _NAMES = tuple(field.name for field in fields(JobState))
 _RAW_NAMES = tuple(name.encode() for name in _NAMES)
 _NEEDED = tuple((name, _DECODERS.get(name, str)) for name in _NAMES)
 #: Only jobs that have ended have these.
-_OF_ENDED = frozenset(
-    {"success", "exit_code", "signal", "end_time", "end_time_from_event", "has_complete", "end_position", "end_bytes"}
-)
+_OF_ENDED = {name for name, field in JOB_FIELDS.items() if field.is_result}
+_OF_ENDED |= {"end_time_from_event", "has_complete", "end_position", "end_bytes"}
 _NEEDED_OF_CLAIMED = tuple((name, decode) for name, decode in _NEEDED if name not in _OF_ENDED)
 #: Fields of a claimed job's hash, for scripts that return their values in this order.
 CLAIMED_FIELDS = " ".join(name for name, _ in _NEEDED_OF_CLAIMED)

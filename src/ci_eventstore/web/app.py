@@ -18,6 +18,7 @@ from ci_eventstore.web.document import (
     STREAM_TEXT,
     HealthAnswer,
     JobAnswer,
+    JobsAnswer,
     Kind,
     PageAnswer,
     Responses,
@@ -84,7 +85,7 @@ def create_router(
     router = JobsRouter(web)
     add = partial(_add, router, [Security(bearer), Security(session)] if web.keys is not None else [])
     jobs, events, log, health = JobRoutes(web), EventRoutes(web), LogRoutes(web), HealthRoutes(web)
-    add("GET", "/jobs", jobs.list_jobs, "list_jobs", answers(list[JobAnswer], *ASKED, 404))
+    add("GET", "/jobs", jobs.list_jobs, "list_jobs", answers(JobsAnswer, *ASKED, 404))
     created: Responses = {
         200: {"model": JobAnswer, "description": "The same request came before: its job as it stands"}
     }

@@ -4,17 +4,20 @@ The shapes are for the document alone: answers are made as they are, without a d
 """
 
 from collections.abc import Mapping
+from dataclasses import fields
 from datetime import datetime
 from enum import StrEnum
 from http import HTTPStatus
+from types import GenericAlias
 from typing import Annotated, Any, Final
 
 from fastapi import Path
 from fastapi.security import APIKeyCookie, HTTPBearer
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, create_model
 
-from ci_common.models import EventType, JobStatus
+from ci_common.models import EventType, JobFields, JobStatus
 from ci_common.validation import MAX_ID_LENGTH
+from ci_eventstore.job_fields import JOB_FIELDS, JobField
 from ci_eventstore.web.sse import MAX_POSITION
 
 COOKIE = "ci_session"
@@ -36,22 +39,29 @@ session = APIKeyCookie(
 )
 
 
-class JobAnswer(BaseModel):
-    """A job; more keys may follow."""
+def _answer_of(name: str, field: JobField) -> Any:
+    kind = list[str] if field.type is list else field.type
+    shape: Any = kind | None if name in _OPTIONAL else kind
+    return Annotated[shape, Field(description=field.about)] if field.about else shape
 
-    job_id: str
-    status: JobStatus
-    success: Annotated[bool | None, Field(description="null until the job has ended")]
-    start_time: datetime | None
-    end_time: datetime | None
-    name: str | None
-    queue: str
-    command: list[str] | None
-    created_at: datetime
-    exit_code: Annotated[int | None, Field(description="of the job's command, where it is known")]
-    signal: Annotated[str | None, Field(description="that ended the job's command, where it is known")]
-    log_truncated: Annotated[bool, Field(description="the log has outgrown its budget: its middle isn't kept")]
-    incarnation: Annotated[str, Field(description="which life of the job and its store a position belongs to")]
+
+_OPTIONAL = {field.name for field in fields(JobFields) if field.default is None}
+#: In answers, the fields of a job's summary come first.
+_SUMMARY = ("success", "start_time", "end_time")
+_PUBLIC = {name: _answer_of(name, field) for name, field in JOB_FIELDS.items() if field.is_public}
+_TRUNCATED = Annotated[bool, Field(description="the log has outgrown its budget: its middle isn't kept")]
+_INCARNATION = Annotated[str, Field(description="which life of the job and its store a position belongs to")]
+_ANSWER: dict[str, Any] = {
+    "job_id": str,
+    "status": JobStatus,
+    **{name: _PUBLIC[name] for name in _SUMMARY},
+    **_PUBLIC,
+    "log_truncated": _TRUNCATED,
+    "incarnation": _INCARNATION,
+}
+JobAnswer: type[BaseModel] = create_model("JobAnswer", __doc__="A job; more keys may follow.", **_ANSWER)
+#: Several jobs.
+JobsAnswer = GenericAlias(list, (JobAnswer,))
 
 
 class EventAnswer(BaseModel):

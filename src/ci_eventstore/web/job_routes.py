@@ -9,8 +9,9 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, WithJsonSchema
 
 from ci_common.errors import JobAlreadyExistsError
-from ci_common.models import Job, JobStatus, to_rfc3339
+from ci_common.models import Job, JobStatus
 from ci_eventstore.errors import OutcomeUnknownError
+from ci_eventstore.job_fields import job_json
 from ci_eventstore.jobs.state import to_job
 from ci_eventstore.web.context import Web
 from ci_eventstore.web.document import ID_SCHEMA, JobId, body
@@ -20,17 +21,7 @@ from ci_eventstore.web.submission import Arguments, Submission, job_id_for, keep
 
 def summary(job: Job, incarnation: str) -> dict[str, Any]:
     """Return a job as clients are shown it."""
-    return {
-        **job.to_summary_dict(),
-        "name": job.name,
-        "queue": job.queue,
-        "command": job.command,
-        "created_at": to_rfc3339(job.created_at),
-        "exit_code": job.exit_code,
-        "signal": job.signal,
-        "log_truncated": job.log_truncated,
-        "incarnation": incarnation,
-    }
+    return {**job_json(job, is_public=True), "incarnation": incarnation}
 
 
 class CancelRequest(BaseModel):
