@@ -23,7 +23,7 @@ from ci_eventstore.writer.log_writer import WriterSettings
 #: None of these is what any argument takes.
 ODD: list[Any] = [object(), 5.5, b"\xff", {"a": 1}]
 #: Built on, rather than called: `Controller` and `LeaseKeeper` are what is used.
-INTERNAL = {"claims", "writer", "keep_leases", "engine", "close", "initialize", "following_stats", "restored"}
+INTERNAL = {"writer", "keep_leases", "engine", "close", "initialize", "following_stats", "restored"}
 #: Arguments that are called or handed on, not looked at.
 CALLED = {"self", "progress", "settings"}
 SETTINGS = [Settings, ControllerSettings, WriterSettings, WebSettings]
