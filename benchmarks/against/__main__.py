@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from benchmarks.against.checkouts import Checkout, both, commit_of
-from benchmarks.against.figures import KINDS, chosen
+from benchmarks.against.figures import KINDS, STORE, chosen
 from benchmarks.against.judging import FEWEST_ROUNDS, Verdict, interval_of_median
 from benchmarks.against.turns import Found, in_processes, running_jobs, take_turns
 from benchmarks.run import machine_setting
@@ -25,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     kind = KINDS[options.kind]
+    if options.cpu and kind is not STORE:
+        parser.error("--cpu is for the figures of the store; bench-live has its own of the CPU")
     try:
         figures, commit = chosen(kind, options.row), commit_of(options.commit)
     except LookupError as error:
@@ -32,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     minutes = 2 * options.rounds * kind.seconds * len(figures) / len(kind.figures) / 60
     print(f"about {minutes:.0f} minutes for {len(figures)} figures", file=sys.stderr)
     with both(commit) as sides:
-        opening = running_jobs if options.kind == "peers" else in_processes(options.kind)
+        opening = running_jobs if options.kind == "peers" else in_processes("cpu" if options.cpu else options.kind)
         found = take_turns(sides, figures, opening, options.rounds)
     print("\n".join(lines(sides, found, options.rounds)))
     return exit_code(found)
@@ -49,6 +51,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("commit", help="what to compare with: anything that git takes for a commit")
     parser.add_argument("--kind", choices=KINDS, default="store", help="which figures (default: store)")
     parser.add_argument("--rounds", type=_rounds, default=ROUNDS, help=f"{FEWEST_ROUNDS} or more (default: {ROUNDS})")
+    parser.add_argument(
+        "--cpu",
+        action="store_true",
+        help="take rates of the store by CPU time, its process's and the server's together: for busy machines; "
+        "what waits costs nothing then",
+    )
     parser.add_argument(
         "--row", action="append", default=[], metavar="PART", help="only figures with this in their name"
     )

@@ -46,7 +46,7 @@ STORE = Kind(
         _less("idle controller, one partition", "commands/s"),
         _less("idle controller, 64 partitions", "commands/s"),
     ),
-    seconds=35,
+    seconds=40,
 )
 LIVE = Kind(
     (
@@ -69,7 +69,7 @@ PEERS = Kind(
         _less("start, median", "ms"),
         _less("start, p99", "ms"),
     ),
-    seconds=15,
+    seconds=20,
 )
 KINDS = {"store": STORE, "live": LIVE, "peers": PEERS}
 

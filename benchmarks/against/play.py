@@ -34,7 +34,7 @@ def _taker(kind: str) -> Callable[[str, str], float]:
         return live_side.take
     from benchmarks.against import store_side
 
-    return store_side.take
+    return store_side.take_by_cpu if kind == "cpu" else store_side.take
 
 
 if __name__ == "__main__":

@@ -8,10 +8,10 @@ import gc
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
-from benchmarks.rounds import Lap, Side
+from benchmarks.rounds import SERVERS, Lap, Side
 from benchmarks.scale import FULL, Scale
 from benchmarks.sides import Sides, open_sides
 
@@ -28,21 +28,22 @@ Take = Callable[["Stage"], Awaitable[float]]
 class Stage:
     """A server with both sides connected to it."""
 
-    def __init__(self, url: str, sides: Sides, seconds: float) -> None:
+    def __init__(self, url: str, sides: Sides, seconds: float, *, is_by_cpu: bool) -> None:
         self.url = url
         self.sides = sides
         self.scale = sides.scale
         self._seconds = seconds
+        self._is_by_cpu = is_by_cpu
 
     async def rate(self, side: Side) -> float:
-        """Return how many things a side does in a second, over as many laps as it takes."""
+        """Return how many things a side does in a second, or in one of CPU time, over as many laps as it takes."""
         await side()
         gc.collect()
         whole = Lap(0)
         while whole.seconds < self._seconds:
             lap = await side()
             whole.count += lap.count
-            whole.seconds += lap.seconds
+            whole.seconds += lap.cpu_seconds if self._is_by_cpu else lap.seconds
         return whole.count / whole.seconds
 
 
@@ -146,11 +147,15 @@ TAKES: dict[str, Take] = {
 }
 
 
-def take(url: str, name: str, scale: Scale = SCALE, seconds: float = LAPS_SECONDS) -> float:
-    """Take one figure."""
+def take(url: str, name: str, scale: Scale = SCALE, seconds: float = LAPS_SECONDS, *, is_by_cpu: bool = False) -> float:
+    """Take one figure; a rate in seconds of the CPU, if asked for: this process's and the server's together."""
 
     async def taken() -> float:
         async with open_sides(url, scale) as sides:
-            return await TAKES[name](Stage(url, sides, seconds))
+            SERVERS[:] = [int((await sides.info("server"))["process_id"])] if is_by_cpu else []
+            return await TAKES[name](Stage(url, sides, seconds, is_by_cpu=is_by_cpu))
 
     return asyncio.run(taken())
+
+
+take_by_cpu = partial(take, is_by_cpu=True)

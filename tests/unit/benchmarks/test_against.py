@@ -1,5 +1,6 @@
 """`make bench AGAINST=…`: what an interval says, what is compared, and a quick comparison of a checkout with itself."""
 
+import asyncio
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -14,8 +15,10 @@ from benchmarks.against.figures import KINDS, LIVE, PEERS, STORE, Figure, chosen
 from benchmarks.against.judging import Comparison, Interval, Verdict, confidence_of, interval_of_median, judge
 from benchmarks.against.turns import PEER_NAMES, Found, Take, in_processes, take_turns
 from benchmarks.peers.__main__ import FIGURES
+from benchmarks.rounds import SERVERS, lap_of
 from benchmarks.scale import QUICK
 from benchmarks.servers import FILE_SETTINGS, running, server_binaries
+from benchmarks.sides import open_sides
 
 SOURCE = Path(__file__).parents[3] / "src"
 
@@ -170,7 +173,7 @@ def test_what_is_no_commit_is_refused(capsys: pytest.CaptureFixture[str]) -> Non
     """So are too few rounds, before anything is measured."""
     with pytest.raises(LookupError, match="'no-such-commit' is no commit"):
         commit_of("no-such-commit")
-    for arguments in (["no-such-commit"], ["HEAD", "--rounds", "4"]):
+    for arguments in (["no-such-commit"], ["HEAD", "--kind", "live", "--cpu"], ["HEAD", "--rounds", "4"]):
         with pytest.raises(SystemExit):
             main(arguments)
     assert "an interval needs 5 rounds or more" in capsys.readouterr().err
@@ -214,3 +217,20 @@ def test_every_figure_of_the_store_can_be_taken() -> None:
     """A quick one of each, in this process."""
     with running(server_binaries()[0], next(iter(FILE_SETTINGS)), tcp=False) as url:
         assert [name for name in store_side.TAKES if store_side.take(url, name, QUICK, 0.001) < 0] == []
+        assert store_side.take_by_cpu(url, "append, one task", QUICK, 0.001) > 0
+
+
+async def test_a_lap_counts_the_cpu_of_both_sides() -> None:
+    """A process that only waits takes nearly none, and what its server does in the meantime counts."""
+    with running(server_binaries()[0], next(iter(FILE_SETTINGS)), tcp=False) as url:
+        async with open_sides(url, QUICK) as sides:
+            SERVERS[:] = [int((await sides.info("server"))["process_id"])]
+            try:
+                with lap_of(1) as asleep:
+                    await asyncio.sleep(0.2)
+                with lap_of(1) as busy:
+                    await sides.client.eval("for n = 1, 2000000 do local _ = {n} end", 0)
+            finally:
+                SERVERS.clear()
+    assert asleep.cpu_seconds < 0.1
+    assert busy.cpu_seconds > 3 * asleep.cpu_seconds
