@@ -27,7 +27,7 @@ import re
 import zlib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from ci_common.models import JobStatus, as_utc
 from ci_common.validation import is_number
@@ -248,15 +248,27 @@ def keys_of_completion(tag: str, job_id: str) -> tuple[str, str, str]:
     return f"{tag}:job:{job_id}", f"{tag}:events:{job_id}", f"{tag}:calls:{job_id}"
 
 
-def queue_of_tickets(keys: Keys, key: str) -> QueueKeys | None:
-    """Return the queue whose users' tickets a key holds; None for a key of another kind."""
-    tag, separator, name = key.partition(":tickets:")
+def queue_of(keys: Keys, kind: Literal["tickets", "dispatch"], key: str) -> QueueKeys | None:
+    """Return the queue that a key of that kind belongs to; None for a key of another kind."""
+    tag, separator, name = key.partition(f":{kind}:")
     return QueueKeys(name, tag) if separator and tag in keys.tags else None
 
 
 def queue_everywhere(keys: Keys, name: str) -> list[QueueKeys]:
     """Return the keys of a queue in all partitions."""
     return [QueueKeys(name, tag) for tag in keys.tags]
+
+
+def named_indexes(keys: Keys, queue: str | None = None) -> list[str]:
+    """Return the indexes whose names are known: of all partitions' jobs, or what belongs to a queue."""
+    if queue is not None:
+        its_keys = queue_everywhere(keys, queue)
+        return [key for its in its_keys for key in (its.backlog, its.leases, its.tickets)]
+    found = []
+    for tag in keys.tags:
+        found += [ids_key(tag), jobs_key(tag), QueueKeys(NO_QUEUE, tag).leases]
+        found += [jobs_key(tag, status=status) for status in JobStatus]
+    return found
 
 
 def queues_key(keys: Keys) -> str:

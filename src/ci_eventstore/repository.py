@@ -258,13 +258,20 @@ class RedisJobRepository(AccountStore, JobRepository):
 
     # Projection
 
-    async def verify(self, job_id: str | None = None, *, progress: Progress | None = None) -> list[Difference]:
-        """Return where hashes and indexes differ from what the streams say: of one job, or of the whole store."""
-        return await self.engine.projections.verify(optional_id("job id", job_id), progress)
+    async def verify(
+        self, job_id: str | None = None, *, progress: Progress | None = None, fast: bool = False
+    ) -> list[Difference]:
+        """Return where hashes and indexes differ from what the streams say: of one job, or of the whole store.
 
-    async def rebuild(self, job_id: str | None = None, *, progress: Progress | None = None) -> list[Difference]:
+        With `fast`, not all keys of the server are walked, so what stands in no index isn't found.
+        """
+        return await self.engine.projections.verify(optional_id("job id", job_id), progress, is_fast=fast)
+
+    async def rebuild(
+        self, job_id: str | None = None, *, progress: Progress | None = None, fast: bool = False
+    ) -> list[Difference]:
         """Mend what `verify` reports, while the store is in use, and return what was found."""
-        return await self.engine.projections.rebuild(optional_id("job id", job_id), progress)
+        return await self.engine.projections.rebuild(optional_id("job id", job_id), progress, is_fast=fast)
 
     async def restored(self) -> str:
         """Give the store another incarnation, since its data was restored from a backup; return it.

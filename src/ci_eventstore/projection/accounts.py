@@ -49,39 +49,47 @@ class AccountProjections:
         self._keys = keys
         self._indexes = AccountIndexes(keys)
 
-    async def verify(self, *, mends: bool = False) -> AsyncIterator[Difference]:
-        """Yield where records can't be read or indexes differ from them; mend the indexes, if asked to.
+    async def verify_records(self, page: Sequence[str], *, mends: bool) -> AsyncIterator[Difference]:
+        """Yield where the records among some keys can't be read, lack an entry, or have one too many of their own.
 
-        Each entry is mended by a script that looks at it and its record again and changes only what is still wrong.
+        Entries are mended, if asked to, each by a script that looks at it and its record again and changes only what is
+        still wrong.
         """
-        for kind in ("user", "key"):
-            async for page in self._records(kind):
-                for unreadable in await self._unreadable(kind, page):
+        kinds: tuple[Literal["user", "key"], ...] = ("user", "key")
+        for kind in kinds:
+            ids = _ids_in(page, self._keys.user("") if kind == "user" else self._keys.api_key(""))
+            if ids:
+                for unreadable in await self._unreadable(kind, ids):
                     yield unreadable
-        async for suspects in self._suspects():
-            for entry in suspects:
-                difference = await self._judge(entry, mends=mends)
-                if difference is not None:
+                async for difference in self._judge_all(await self._missing(kind, ids), mends=mends):
+                    yield difference
+        owners = _ids_in(page, self._keys.user_api_keys(""))
+        if owners:
+            async for entries in self._owned_entries(owners):
+                async for difference in self._judge_all(await self._unfounded(entries), mends=mends):
                     yield difference
 
-    async def _suspects(self) -> AsyncIterator[list[Entry]]:
-        """Yield entries that may be wrong: first those that records should have, then those that indexes have."""
-        for kind in ("user", "key"):
-            async for ids in self._records(kind):
-                yield await self._missing(kind, ids)
+    async def verify_indexes(self, *, mends: bool) -> AsyncIterator[Difference]:
+        """Yield the entries of the indexes of all users and keys that no record has; remove them, if asked to."""
         for index in self._indexes.fixed:
             async for entries in self._entries(index):
-                yield await self._unfounded(entries)
-        async for entries in self._owned_entries():
-            yield await self._unfounded(entries)
+                async for difference in self._judge_all(await self._unfounded(entries), mends=mends):
+                    yield difference
 
-    async def _records(self, kind: Literal["user", "key"]) -> AsyncIterator[list[str]]:
-        """Yield the ids of all records of a kind, page by page."""
-        beginning = self._keys.user("") if kind == "user" else self._keys.api_key("")
-        async for page in self._nodes.scan(f"{beginning}*"):
-            ids = [key.removeprefix(beginning) for key in page]
-            for start in range(0, len(ids), PAGE_RECORDS):
-                yield ids[start : start + PAGE_RECORDS]
+    async def named_records(self) -> AsyncIterator[list[str]]:
+        """Yield the keys of the records that the indexes name, page by page."""
+        for index in (self._indexes.users, self._indexes.api_keys):
+            async for entries in self._entries(index):
+                keys = [entry.record_key for entry in entries]
+                if index.records == "user":
+                    keys += [self._keys.user_api_keys(entry.name) for entry in entries]
+                yield [*filter(is_unicode, keys)]
+
+    async def _judge_all(self, suspects: Sequence[Entry], *, mends: bool) -> AsyncIterator[Difference]:
+        for entry in suspects:
+            difference = await self._judge(entry, mends=mends)
+            if difference is not None:
+                yield difference
 
     async def _unreadable(self, kind: Literal["user", "key"], ids: Sequence[str]) -> list[Difference]:
         """Return which records can't be read. Nothing else says what they were, so that can't be mended."""
@@ -122,19 +130,17 @@ class AccountProjections:
             for start in range(0, len(pairs), PAGE_RECORDS):
                 yield [self._indexes.entry(index, *pair) for pair in pairs[start : start + PAGE_RECORDS]]
 
-    async def _owned_entries(self) -> AsyncIterator[list[Entry]]:
-        """Yield what the sets of the users' API keys hold, for many users at a time."""
-        beginning = self._keys.user_api_keys("")
-        async for page in self._nodes.scan(f"{beginning}*"):
-            owned = [self._indexes.owned(key.removeprefix(beginning)) for key in page]
-            replies = await self._nodes.read_many([("SMEMBERS", index.key) for index in owned])
-            entries = [
-                self._indexes.entry(index, key_id, key_id)
-                for index, reply in zip(owned, replies, strict=True)
-                for key_id in as_texts(reply)
-            ]
-            for start in range(0, len(entries), PAGE_RECORDS):
-                yield entries[start : start + PAGE_RECORDS]
+    async def _owned_entries(self, users: Sequence[str]) -> AsyncIterator[list[Entry]]:
+        """Yield what the sets of some users' API keys hold."""
+        owned = [self._indexes.owned(user) for user in users]
+        replies = await self._nodes.read_many([("SMEMBERS", index.key) for index in owned])
+        entries = [
+            self._indexes.entry(index, key_id, key_id)
+            for index, reply in zip(owned, replies, strict=True)
+            for key_id in as_texts(reply)
+        ]
+        for start in range(0, len(entries), PAGE_RECORDS):
+            yield entries[start : start + PAGE_RECORDS]
 
     async def _judge(self, entry: Entry, *, mends: bool) -> Difference | None:
         """Return what is wrong with an entry, if it is; mend it, unless another record has the same right to it."""
@@ -177,6 +183,11 @@ class AccountProjections:
     async def _read_records(self, kind: Literal["user", "key"], ids: Sequence[str]) -> list[Reply]:
         key_of = self._keys.user if kind == "user" else self._keys.api_key
         return await self._nodes.read_many([("HGETALL", key_of(record_id)) for record_id in ids])
+
+
+def _ids_in(page: Sequence[str], beginning: str) -> list[str]:
+    """Return what follows the beginning of those keys that begin so."""
+    return [key.removeprefix(beginning) for key in page if key.startswith(beginning)]
 
 
 def _fields(reply: Reply) -> dict[str, str] | None:

@@ -1,5 +1,6 @@
 """Tell of many small jobs at a time which of them are plainly as their streams say."""
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -19,6 +20,8 @@ from ci_eventstore.projection.jobs import compare_fields
 PLANNED = ("status", "user_id", "created_at", "queue", "claim", "ends_if_lost", "position", "bytes", "truncated_at")
 #: Jobs of one partition that are read in one transaction.
 TOGETHER = 50
+#: While one transaction is compared, the server answers others.
+AT_A_TIME = 4
 #: A job with more than this is read by itself.
 SMALL_ENTRIES = 400
 SMALL_BYTES = 64 * 1024
@@ -43,9 +46,14 @@ async def doubtful(nodes: Nodes, jobs: Sequence[JobKeys]) -> list[JobKeys]:
             left.append(keys)
         else:
             plans[keys.tag].append(plan)
-    for of_partition in plans.values():
-        for start in range(0, len(of_partition), TOGETHER):
-            left += await _look(nodes, of_partition[start : start + TOGETHER])
+    looks = [
+        of_partition[start : start + TOGETHER]
+        for of_partition in plans.values()
+        for start in range(0, len(of_partition), TOGETHER)
+    ]
+    for start in range(0, len(looks), AT_A_TIME):
+        for found in await asyncio.gather(*(_look(nodes, look) for look in looks[start : start + AT_A_TIME])):
+            left += found
     return left
 
 

@@ -1,25 +1,52 @@
 """Verify and rebuild the whole store, or one job of it."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
 
 from ci_common.errors import JobNotFoundError
 from ci_eventstore.connection.nodes import Nodes
+from ci_eventstore.connection.replies import WRONG_TYPE, as_bytes, is_unicode
 from ci_eventstore.events.log_source import LogSource
 from ci_eventstore.events.standing import Standing, read_standing
-from ci_eventstore.keys import JobKeys, Keys, all_keys_pattern, ids_key, queue_of_tickets
+from ci_eventstore.keys import JobKeys, Keys, all_keys_pattern, ids_key, named_indexes, queue_of
 from ci_eventstore.projection.accounts import AccountProjections
 from ci_eventstore.projection.differences import Difference, Progress
 from ci_eventstore.projection.glance import doubtful
 from ci_eventstore.projection.jobs import JobProjections
 from ci_eventstore.projection.strays import Strays, sorted_set
 from ci_eventstore.projection.tickets import Tickets
-from ci_eventstore.queues.queue_names import rebuild_queue_names
+from ci_eventstore.queues.queue_names import add_queue_names, queue_names
+
+#: Jobs that are read one by one are read so many at the same time.
+TOGETHER = 16
+
+
+@dataclass(slots=True)
+class _Walk:
+    """One walk through the store."""
+
+    progress: Progress | None
+    mends: bool
+    #: How many jobs the indexes name, and how many were looked at.
+    total: int = 0
+    done: int = 0
+    #: Whether jobs were mended that stand in no index, so that others may have been compared with what they were.
+    is_to_repeat: bool = False
+    known: set[Difference] = field(default_factory=set)
+
+    def note(self, jobs: int) -> None:
+        """Count jobs that were looked at."""
+        self.done += jobs
+        if self.progress is not None and jobs:
+            self.progress(self.done, max(self.done, self.total))
 
 
 class Projections:
     """All that is derived from streams and records.
 
-    It is walked page by page, in the order of the server's keys, whatever size the store has.
+    Jobs are found by the partitions' ids, page by page, whatever size the store has. What stands in no index is found
+    by a walk through all keys, one of each node.
     """
 
     def __init__(self, nodes: Nodes, keys: Keys, source: LogSource) -> None:
@@ -30,83 +57,128 @@ class Projections:
         self._tickets = Tickets(nodes)
         self._accounts = AccountProjections(nodes, keys)
 
-    async def verify(self, job_id: str | None = None, progress: Progress | None = None) -> list[Difference]:
-        """Return where derived data differs from its source; JobNotFoundError if the one job isn't there."""
+    async def verify(
+        self, job_id: str | None = None, progress: Progress | None = None, *, is_fast: bool = False
+    ) -> list[Difference]:
+        """Return where derived data differs from its source; JobNotFoundError if the one job isn't there.
+
+        If it is to be fast, what stands in no index isn't looked for.
+        """
         if job_id is not None:
             await self._check_exists(job_id)
             return await self._jobs.verify(self._keys.job(job_id))
-        return [difference async for difference in self._walk(progress, mends=False)]
+        return [difference async for difference in self._walk(_Walk(progress, mends=False), is_fast=is_fast)]
 
-    async def rebuild(self, job_id: str | None = None, progress: Progress | None = None) -> list[Difference]:
+    async def rebuild(
+        self, job_id: str | None = None, progress: Progress | None = None, *, is_fast: bool = False
+    ) -> list[Difference]:
         """Mend what `verify` reports and return it; a hash or listing whose stream is gone is left as it is."""
         if job_id is not None:
             differences = await self.verify(job_id)
             if differences:
                 await self._jobs.rebuild(self._keys.job(job_id))
             return differences
-        differences = [difference async for difference in self._walk(progress, mends=True)]
-        await rebuild_queue_names(self._nodes, self._keys)
-        return differences
+        return [difference async for difference in self._walk(_Walk(progress, mends=True), is_fast=is_fast)]
 
-    async def _walk(self, progress: Progress | None, *, mends: bool) -> AsyncIterator[Difference]:
+    async def _walk(self, walk: _Walk, *, is_fast: bool) -> AsyncIterator[Difference]:
         """Yield what differs, each once, and mend it, if asked to: jobs first, since others are compared with these."""
-        known = set[Difference]()
-        for part in (
-            self._walk_jobs(progress, mends=mends),
-            self._walk_indexes(mends=mends),
-            self._accounts.verify(mends=mends),
-        ):
+        parts = [self._walk_ids(walk), self._accounts.verify_indexes(mends=walk.mends)]
+        parts.append(self._walk_named(walk) if is_fast else self._walk_keys(walk))
+        for part in parts:
             async for difference in part:
-                if difference not in known:
-                    known.add(difference)
+                if difference not in walk.known:
+                    walk.known.add(difference)
                     yield difference
 
-    async def _walk_jobs(self, progress: Progress | None, *, mends: bool) -> AsyncIterator[Difference]:
-        done, total = (
-            0,
-            sum(
-                score if isinstance(score, int) else 0
-                for score in await self._nodes.read_many([("ZCARD", ids_key(tag)) for tag in self._keys.tags])
-            ),
-        )
+    async def _walk_ids(self, walk: _Walk) -> AsyncIterator[Difference]:
+        """Look at the jobs that stand in the partitions' ids."""
+        sizes = await self._nodes.read_many([("ZCARD", ids_key(tag)) for tag in self._keys.tags])
+        walk.total = sum(size for size in sizes if size is not WRONG_TYPE)
+        for tag, size in zip(self._keys.tags, sizes, strict=True):
+            if size is WRONG_TYPE:
+                continue
+            async for page in self._nodes.scan_members("ZSCAN", ids_key(tag)):
+                # What can't be a job here is a stray of the ids.
+                jobs = [keys for keys in map(self._keys.job, filter(is_unicode, page[::2])) if keys.tag == tag]
+                for difference in await self._look_at(jobs, walk):
+                    yield difference
+
+    async def _walk_keys(self, walk: _Walk) -> AsyncIterator[Difference]:
+        """Look at all keys: at jobs that stand in no ids, and at what stands in indexes and doesn't belong there."""
         async for page in self._nodes.scan(all_keys_pattern(self._keys)):
-            jobs = [*self._jobs_in(page, "events"), *await self._without_stream(self._jobs_in(page, "job"))]
-            for keys in await doubtful(self._nodes, jobs):
-                differences = await self._jobs.verify(keys)
-                if differences and mends:
-                    await self._jobs.rebuild(keys)
-                for difference in differences:
+            jobs = await self._unlisted(page)
+            walk.is_to_repeat |= bool(jobs) and walk.mends
+            for difference in await self._look_at(jobs, walk):
+                yield difference
+            async for difference in self._look_at_indexes(page, walk):
+                yield difference
+            async for difference in self._accounts.verify_records(page, mends=walk.mends):
+                yield difference
+            if walk.mends:
+                await add_queue_names(self._nodes, self._keys, page)
+        if walk.is_to_repeat:
+            async for page in self._nodes.scan(all_keys_pattern(self._keys)):
+                async for difference in self._look_at_indexes(page, walk):
                     yield difference
-            done += len(jobs)
-            if progress is not None:
-                progress(done, max(done, total))
 
-    def _jobs_in(self, page: Sequence[str], kind: str) -> list[JobKeys]:
-        """Return the jobs whose streams or hashes are among some keys, but not those in a wrong partition."""
-        found = []
-        for key in page:
-            tag, separator, job_id = key.partition(f":{kind}:")
-            if separator and tag in self._keys.tags:
-                keys = self._keys.job(job_id)
-                if keys.tag == tag:
-                    found.append(keys)
+    async def _walk_named(self, walk: _Walk) -> AsyncIterator[Difference]:
+        """Look at what is known by name: the listings of all jobs, the queues, the records that indexes name."""
+        for queue in await queue_names(self._nodes, self._keys):
+            async for difference in self._look_at_indexes(named_indexes(self._keys, queue), walk):
+                yield difference
+        async for difference in self._look_at_indexes(named_indexes(self._keys), walk):
+            yield difference
+        async for page in self._accounts.named_records():
+            async for difference in self._accounts.verify_records(page, mends=walk.mends):
+                yield difference
+
+    async def _look_at(self, jobs: Sequence[JobKeys], walk: _Walk) -> list[Difference]:
+        doubted = await doubtful(self._nodes, jobs)
+        found: list[Difference] = []
+        for start in range(0, len(doubted), TOGETHER):
+            looks = (self._look_at_one(keys, walk) for keys in doubted[start : start + TOGETHER])
+            found += [difference for differences in await asyncio.gather(*looks) for difference in differences]
+        walk.note(len(jobs))
         return found
 
-    async def _without_stream(self, jobs: Sequence[JobKeys]) -> list[JobKeys]:
-        replies = await self._nodes.read_many([("EXISTS", keys.stream) for keys in jobs])
-        return [keys for keys, exists in zip(jobs, replies, strict=True) if not exists]
+    async def _look_at_one(self, keys: JobKeys, walk: _Walk) -> list[Difference]:
+        differences = await self._jobs.verify(keys)
+        if differences and walk.mends:
+            await self._jobs.rebuild(keys)
+        return differences
 
-    async def _walk_indexes(self, *, mends: bool) -> AsyncIterator[Difference]:
-        async for page in self._nodes.scan(all_keys_pattern(self._keys)):
-            for key in page:
-                index = sorted_set(self._keys, key)
-                if index is not None:
-                    async for difference in self._strays.verify(index, mends=mends):
-                        yield difference
-                queue = queue_of_tickets(self._keys, key)
-                if queue is not None:
-                    async for difference in self._tickets.verify(queue, mends=mends):
-                        yield difference
+    async def _unlisted(self, page: Sequence[str]) -> list[JobKeys]:
+        """Return the jobs whose streams or hashes are among some keys and that stand in no ids.
+
+        A key in a wrong partition is no job's.
+        """
+        jobs: dict[str, set[str]] = {}
+        for key in page:
+            tag, _, rest = key.partition("}:")
+            kind, _, job_id = rest.partition(":")
+            if kind in ("events", "job") and self._keys.job(job_id).tag == f"{tag}}}":
+                jobs.setdefault(f"{tag}}}", set()).add(job_id)
+        asked = {tag: sorted(ids) for tag, ids in jobs.items()}
+        replies = await self._nodes.read_many(
+            [("ZMSCORE", ids_key(tag), *map(as_bytes, ids)) for tag, ids in asked.items()]
+        )
+        return [
+            JobKeys(job_id, tag)
+            for (tag, ids), scores in zip(asked.items(), replies, strict=True)
+            for job_id, score in zip(ids, [None] * len(ids) if scores is WRONG_TYPE else scores, strict=True)
+            if score is None
+        ]
+
+    async def _look_at_indexes(self, page: Sequence[str], walk: _Walk) -> AsyncIterator[Difference]:
+        for key in page:
+            index = sorted_set(self._keys, key)
+            if index is not None:
+                async for difference in self._strays.verify(index, mends=walk.mends):
+                    yield difference
+            queue = queue_of(self._keys, "tickets", key)
+            if queue is not None:
+                async for difference in self._tickets.verify(queue, mends=walk.mends):
+                    yield difference
 
     async def _check_exists(self, job_id: str) -> None:
         if await read_standing(self._nodes, self._keys.job(job_id)) is Standing.MISSING:

@@ -2,12 +2,13 @@
 
 import math
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import as_texts
 from ci_eventstore.errors import MissingRightsError, ReadOnlyAccessError
-from ci_eventstore.keys import Keys, QueueKeys, queues_key
+from ci_eventstore.keys import Keys, queue_of, queues_key
 from ci_eventstore.queues.overview import QueueOverview, read_overviews
 
 #: A queue whose name was forgotten is looked at for so long: a process that noted the name shortly before may still put
@@ -20,12 +21,9 @@ async def queue_names(nodes: Nodes, keys: Keys) -> list[str]:
     return sorted(as_texts(await nodes.read("SMEMBERS", queues_key(keys))))
 
 
-async def rebuild_queue_names(nodes: Nodes, keys: Keys) -> None:
-    """Add the names of all queues that there are. It walks all keys of all nodes."""
-    beginnings = [QueueKeys("", tag).dispatch for tag in keys.tags]
-    names: set[str] = set()
-    async for page in nodes.scan(keys.pattern("dispatch")):
-        names.update(key.removeprefix(start) for key in page for start in beginnings if key.startswith(start))
+async def add_queue_names(nodes: Nodes, keys: Keys, found: Sequence[str]) -> None:
+    """Add the names of the queues whose tickets are among some keys."""
+    names = {queue.name for key in found if (queue := queue_of(keys, "dispatch", key)) is not None}
     if names:
         await nodes.read("SADD", queues_key(keys), *names)
 

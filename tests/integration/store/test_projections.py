@@ -9,6 +9,7 @@ import pytest
 from ci_common.errors import JobNotFoundError
 from ci_common.models import APIKey, Job, JobEvent, User
 from ci_eventstore.connection.nodes import Nodes
+from ci_eventstore.connection.replies import as_info
 from ci_eventstore.errors import NotInitializedError, ProjectionMissingError, StreamDamagedError
 from ci_eventstore.repository import RedisJobRepository
 from tests.examples import is_thorough
@@ -190,3 +191,60 @@ async def test_one_job_is_verified_alone(repository: RedisJobRepository, server:
     assert await repository.verify("job-1") == []
     with pytest.raises(JobNotFoundError):
         await repository.verify("none")
+
+
+async def test_lost_indexes_hide_nothing(valkey: RealServer, server: Nodes) -> None:
+    """Without the sets that name all jobs, users and keys, each is still found, but by a fast walk."""
+    async with RedisJobRepository.from_url(valkey.url, partitions=4) as repository:
+        await fill(repository)
+        before = await dump(server)
+        await server.read("HSET", repository.engine.keys.job("job-3").hash, "success", "")
+        await delete(server, "ids", "users", "keys")
+        found = await repository.verify()
+        jobs = {*(f"job job-{number}" for number in range(5)), "job made"}
+        assert {difference.subject for difference in found} == {*jobs, "accounts"}
+        lost = {difference.place.split()[-1] for difference in found if difference.subject == "accounts"}
+        assert lost == {"u", "v", "key-u", "key-v"}
+        assert await repository.verify(fast=True) == await repository.rebuild(fast=True) == []
+        assert set(await repository.rebuild()) == set(found)
+        assert await repository.verify() == []
+        await server.read("HSET", repository.engine.keys.job("job-3").hash, "success", "")
+        assert {difference.subject for difference in await repository.rebuild(fast=True)} == {"job job-3"}
+    assert await dump(server) == before
+
+
+async def test_what_stands_in_no_index_is_found_by_one_walk(valkey: RealServer, server: Nodes) -> None:
+    """Whatever there is, a node's keys are walked once; by a fast one not at all."""
+    async with RedisJobRepository.from_url(valkey.url, partitions=4) as repository:
+        await fill(repository)
+        for fast, walks in ((False, 1), (True, 0)):
+            await server.read("CONFIG", "RESETSTAT")
+            assert await repository.verify(fast=fast) == await repository.rebuild(fast=fast) == []
+            calls = as_info(await server.read("INFO", "commandstats")).get("cmdstat_scan", "calls=0,")
+            assert calls.startswith(f"calls={2 * walks},")
+
+
+@pytest.mark.parametrize(
+    "stray",
+    [
+        ("ZADD", "{ci:0}:jobs:running", "0", "0000000000000000:ghost"),
+        ("ZADD", "{ci:0}:leases:", "0", "ghost"),
+        ("ZADD", "{ci:0}:ids", "0", "ghost"),
+        ("SADD", "{ci:accounts}:user-keys:u", "key-v"),
+        ("HSET", "{ci:accounts}:emails", "w@x.org", "u"),
+        ("SREM", "{ci:accounts}:keys", "key-u"),
+    ],
+    ids=" ".join,
+)
+async def test_a_fast_walk_looks_at_what_is_known_by_name(
+    repository: RedisJobRepository, server: Nodes, stray: tuple[str, ...]
+) -> None:
+    """What doesn't belong into such an index is found without a walk through all keys; a nameless record isn't."""
+    await fill(repository)
+    before = await dump(server)
+    await server.read(*stray)
+    is_hidden = stray[0] == "SREM"
+    assert (await repository.verify(fast=True) == []) == is_hidden
+    await repository.rebuild(fast=not is_hidden)
+    assert await repository.verify() == []
+    assert await dump(server) == before

@@ -17,7 +17,6 @@ NAMES_STREAMS: Mapping[str, str] = {
     "ci_eventstore.jobs.create": "hands it to a script",
     "ci_eventstore.projection.jobs": "hands it to a script that mends",
     "ci_eventstore.projection.strays": "hands it to a script that mends",
-    "ci_eventstore.projection.projections": "asks whether it is there",
     "ci_eventstore.rights": "asks for rights to it",
     "ci_eventstore.web.app": "has a route of that name",
 }
