@@ -21,6 +21,7 @@ from ci_eventstore.events.log_source import LogSource
 from ci_eventstore.events.records import Place
 from ci_eventstore.keys import Keys
 from ci_eventstore.repository import RedisJobRepository
+from ci_eventstore.upgrade import conversions
 from ci_eventstore.upgrade import upgrade as upgrading
 from ci_eventstore.upgrade.conversions import add_times, separate_backlog
 from ci_eventstore.upgrade.obstacles import CLIENT_NAME, UNSEEN, old_clients
@@ -120,8 +121,9 @@ async def test_killed_at_any_command_it_goes_on(is_sent: bool) -> None:
     assert await client.hgetall(STORE) == {b"format": b"2", b"partitions": b"1"}
 
 
-async def test_what_version_2_has_in_another_form_is_converted() -> None:
-    """Backlogs have a NUL before the id, sparse indexes a time; what is converted is left alone."""
+async def test_what_version_2_has_in_another_form_is_converted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Backlogs have a NUL before the id, sparse indexes a time, page by page; what is converted is left alone."""
+    monkeypatch.setattr(conversions, "PAGE_ENTRIES", 1)
     client = fakeredis.FakeAsyncRedis(server=fakeredis.FakeServer(version=(7, 0)))
     await old_store.load(client)
     nodes, keys = Nodes(from_client(client)), Keys("ci")
@@ -162,6 +164,17 @@ async def test_what_version_2_has_in_another_form_is_converted() -> None:
 def test_milliseconds_of_a_time(time: datetime, expected: int) -> None:
     """They count from 1970, UTC; a time without a zone has none."""
     assert milliseconds_of(time) == expected
+
+
+async def test_progress_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After each page of keys, up to all that the server has."""
+    monkeypatch.setattr(conversions, "PAGE_KEYS", 50)
+    client = fakeredis.FakeAsyncRedis(server=fakeredis.FakeServer(version=(7, 0)))
+    await client.mset({f"{{ci:0}}:other:{number}": "" for number in range(2500)})
+    nodes, seen = Nodes(from_client(client)), list[tuple[int, int]]()
+    await conversions.convert(nodes, Keys("ci"), lambda done, total: seen.append((done, total)))
+    assert seen == [(50, 2500), (100, 2500), (150, 2500)]
+    await nodes.close()
 
 
 async def test_it_waits_until_nobody_uses_the_store(server: RealServer, client: Redis) -> None:
