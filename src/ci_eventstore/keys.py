@@ -5,7 +5,7 @@
     {ci:0}:calls:<id>               hash: the last call of each writer, so that a repeated one is known; expires
     {ci:0}:index:<id>               list: sparse index of the log, "position lines bytes time"
     {ci:0}:dispatch:<queue>         stream with a consumer group: one ticket for each user with waiting jobs
-    {ci:0}:backlog:<queue>          sorted set: jobs that wait, by user, then by creation
+    {ci:0}:backlog:<queue>          sorted set: jobs that wait, "user NUL time of creation NUL id"
     {ci:0}:tickets:<queue>          hash: the ticket of each user that no controller has taken yet
     {ci:0}:leases:<queue>           sorted set: claimed jobs by when their lease runs out; no name: those of `run`
     {ci:0}:claims:<queue>           hash: the last call of each controller, so that a repeated one is known; expires
@@ -302,7 +302,7 @@ def listing_member(created_at: datetime, job_id: str) -> str:
 
     Sixteen hex digits of microseconds since year 1, a colon, the id.
     """
-    return f"{(as_utc(created_at) - _YEAR_ONE) // _MICROSECOND:016x}:{job_id}"
+    return f"{sort_key(created_at)}:{job_id}"
 
 
 def sort_key(time: datetime) -> str:
@@ -312,13 +312,13 @@ def sort_key(time: datetime) -> str:
 
 def backlog_member(user_id: str | None, created_at: datetime, job_id: str) -> str:
     """Return a waiting job's member in its queue's backlog, which sorts by user, then by creation."""
-    return f"{user_id or ''}\0{listing_member(created_at, job_id)}"
+    return f"{user_id or ''}\0{sort_key(created_at)}\0{job_id}"
 
 
 def read_backlog_member(text: str) -> tuple[str, str, str]:
-    """Return the user, "" for none, the sort key and the job id of a backlog's member; ValueError."""
-    user_id, member = text.split("\0")
-    key, job_id = member.split(":", maxsplit=1)
+    """Return the user, "" for none, the sort key and the job id of a backlog's member."""
+    user_id, _, rest = text.partition("\0")
+    key, _, job_id = rest.rpartition("\0")
     return user_id, key, job_id
 
 

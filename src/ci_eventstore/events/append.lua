@@ -164,6 +164,7 @@ end
 -- Libraries: telling, standing, indexing
 
 local ids, ring, user, ticket, channel, member = KEYS[5], KEYS[6], ARGV[13], ARGV[14], ARGV[15], ARGV[16]
+local id, waiting = string.sub(member, 18), user .. '\0' .. string.sub(member, 1, 16) .. '\0' .. string.sub(member, 18)
 local ends_at, leaving, setting, removing = ARGV[5] + 0, ARGV[17] + 0, ARGV[18] + 0, ARGV[19] + 0
 local before_records = 20 + 2 * setting + removing
 local before_listings, part, error = moves == '' and 6 or 10, (state[3] or 0) + 0, nil
@@ -325,7 +326,7 @@ end)
 local new_ticket
 error = is_saved and not is_full and attempt(function()
   if expected == 'new' then
-    redis.call('ZADD', ids, 0, string.sub(member, 18))
+    redis.call('ZADD', ids, 0, id)
   end
   for i = before_listings + 1, #KEYS do
     if i <= before_listings + leaving then
@@ -339,13 +340,13 @@ if is_saved and moves ~= '' then
   -- Libraries: tickets, queue
   error = attempt(function()
     if steps.drop then
-      drop_lease(KEYS[7], KEYS[10], string.sub(member, 18), ticket)
+      drop_lease(KEYS[7], KEYS[10], id, ticket)
     end
     if steps.leave then
-      leave_queue(KEYS[7], KEYS[8], KEYS[9], user, member)
+      leave_queue(KEYS[7], KEYS[8], KEYS[9], user, waiting)
     end
     if steps.enter then
-      new_ticket = enter_queue(KEYS[7], KEYS[8], KEYS[9], user, member)
+      new_ticket = enter_queue(KEYS[7], KEYS[8], KEYS[9], user, waiting)
     end
   end) or error
 end
@@ -389,6 +390,6 @@ if new_ticket then
   tell(channel, new_ticket)
 end
 if steps.cancel then
-  tell(channel, 'cancel ' .. string.sub(member, 18))
+  tell(channel, 'cancel ' .. id)
 end
 return is_full and {'full'} or {'ok', position, error and error.err}

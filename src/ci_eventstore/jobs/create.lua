@@ -3,9 +3,9 @@
 --
 -- KEYS  1 hash, 2 stream, 3 ids, 4 dispatch, 5 backlog, 6 tickets, 7 leases, 8 clock, 9 offers, 10 offered,
 --       11.. listings: all jobs, queued ones, running ones; then the same of the job's owner, if it has one
--- ARGV  1 payload of `created`, 2 member of the listings, 3 user, 4 channel of the queue,
+-- ARGV  1 payload of `created`, 2 sort key of the creation, 3 user, 4 channel of the queue,
 --       5 token that no other call has: it is in the payload, too, and in a controller's claim, 6 the time, as text, 7 the time,
---       as msgpack, 8 what controllers' own channels begin with; then the hash's fields, as names and values, but for those
+--       as msgpack, 8 what controllers' own channels begin with, 9 id; then the hash's fields, as names and values, but for those
 --       that all jobs have that wait
 --
 -- Returns "ok", also when it is repeated; or "exists" and changes nothing. A write that is refused is an error, and what came before
@@ -14,9 +14,9 @@
 -- Libraries: telling
 
 local hash, stream, ids, dispatch, backlog, tickets = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local created, member, user, channel = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local id = string.sub(member, 18)
-local BEFORE_LISTINGS, LISTINGS_EACH, QUEUED, RUNNING, BEFORE_FIELDS = 10, 3, 2, 3, 8
+local created, user, channel, id = ARGV[1], ARGV[3], ARGV[4], ARGV[9]
+local member, waiting = ARGV[2] .. ':' .. id, user .. '\0' .. ARGV[2] .. '\0' .. id
+local BEFORE_LISTINGS, LISTINGS_EACH, QUEUED, RUNNING, BEFORE_FIELDS = 10, 3, 2, 3, 9
 
 -- A key counts as often as it is named. An id of which there is a hash or a stream isn't missing (`lua/existence.lua`).
 local found = redis.call('EXISTS', hash, stream, dispatch, dispatch, dispatch)
@@ -44,7 +44,7 @@ local function wait()
     redis.call('ZADD', KEYS[first + 1], '0', member)
     redis.call('ZADD', KEYS[first + QUEUED], '0', member)
   end
-  redis.call('ZADD', backlog, '0', user .. '\0' .. member)
+  redis.call('ZADD', backlog, '0', waiting)
   if found == 0 or not known_ticket or not string.find(known_ticket, '^%d+%-%d+$') then
     -- Libraries: tickets
     new_ticket = add_ticket(dispatch, tickets, user)
@@ -108,7 +108,7 @@ else
 end
 if is_done then
   if new_ticket then
-    tell(channel, 'ticket ' .. user .. '\0' .. member)
+    tell(channel, 'ticket ' .. waiting)
   end
   return 'ok'
 end
@@ -125,7 +125,7 @@ end
 redis.pcall('DEL', hash)
 redis.pcall('DEL', stream)
 attempt(function()
-  redis.call('ZREM', backlog, user .. '\0' .. member)
+  redis.call('ZREM', backlog, waiting)
   if new_ticket and #jobs_of(backlog, user, 1) == 0 then
     redis.call('HDEL', tickets, user)
     remove_ticket(dispatch, new_ticket)

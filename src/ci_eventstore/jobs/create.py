@@ -10,7 +10,7 @@ from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.events.codec import encode, encode_time
 from ci_eventstore.events.records import Fact, Record
 from ci_eventstore.jobs.state import created_fields, encode_field
-from ci_eventstore.keys import JobKeys, QueueKeys, jobs_key, listing_member
+from ci_eventstore.keys import JobKeys, QueueKeys, jobs_key, sort_key
 
 CREATE = load_script(__package__, "create")
 #: What the script itself gives to each job that waits.
@@ -42,13 +42,14 @@ async def create_waiting(nodes: Nodes, keys: JobKeys, created: Fact) -> None:
     shared_keys, channel, controllers_channel = _shared_keys(keys.tag, known["queue"], user_id)
     arguments: list[str | bytes] = [
         encode(created),
-        listing_member(known["created_at"], keys.job_id),
+        sort_key(known["created_at"]),
         user_id or "",
         channel,
         created.token or "",
         encode_field(time) or "",
         encode_time(time),
         controllers_channel,
+        keys.job_id,
     ]
     for name, value in created_fields({**known, "incarnation": created.token}).items():
         if _SAME_FIELDS.get(name) != value:

@@ -14,8 +14,8 @@ local function unready(steps, dispatch, backlog, tickets, leases)
   return error or nil
 end
 
-local function leave_queue(dispatch, backlog, tickets, user, member)
-  redis.call('ZREM', backlog, user .. '\0' .. member)
+local function leave_queue(dispatch, backlog, tickets, user, waiting)
+  redis.call('ZREM', backlog, waiting)
   local ticket = redis.call('HGET', tickets, user)
   if ticket and #jobs_of(backlog, user, 1) == 0 then
     redis.call('HDEL', tickets, user)

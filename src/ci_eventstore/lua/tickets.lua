@@ -1,6 +1,6 @@
 -- Tickets of a queue in one partition:
 --
---   backlog   sorted set of all jobs that wait, "<user>\0<member of the listings>": each user's in the order of creation
+--   backlog   sorted set of all jobs that wait, "<user>\0<time of creation>\0<id>": each user's in that order
 --   tickets   hash: for each user with waiting jobs, the one ticket that no controller has taken yet
 --   dispatch  stream of tickets with a consumer group; a ticket stays pending with its controller while the job is claimed
 --   offers    sorted set of controllers that have nothing to do and take the next job, by when the offer ends on the clock
@@ -40,13 +40,13 @@ local function jobs_of(backlog, user, count)
 end
 
 -- Returns the message for controllers if there is a new ticket.
-local function enter_queue(dispatch, backlog, tickets, user, member)
-  redis.call('ZADD', backlog, 0, user .. '\0' .. member)
+local function enter_queue(dispatch, backlog, tickets, user, waiting)
+  redis.call('ZADD', backlog, 0, waiting)
   if ticket_of(tickets, user) and redis.call('EXISTS', dispatch) == 1 then
     return nil
   end
   redis.call('HSET', tickets, user, add_ticket(dispatch, tickets, user))
-  return 'ticket ' .. user .. '\0' .. member
+  return 'ticket ' .. waiting
 end
 
 -- The id of the ticket that was handed out last. The group is made again if it is gone, from the beginning.

@@ -10,7 +10,7 @@ end
 
 -- Note that a job may be given.
 local function declare(turns, job)
-  turns.jobs[job.user .. '\0' .. job.sort_key .. ':' .. job.id] = job
+  turns.jobs[job.waiting] = job
   turns.wanted[job.user] = (turns.wanted[job.user] or 0) + 1
 end
 

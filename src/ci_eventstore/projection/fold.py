@@ -10,7 +10,7 @@ from ci_eventstore.events.log_source import LogSource
 from ci_eventstore.events.records import Place
 from ci_eventstore.jobs.evolve import evolve_all
 from ci_eventstore.jobs.state import JobState
-from ci_eventstore.keys import JobKeys, jobs_key, listing_member
+from ci_eventstore.keys import JobKeys, backlog_member, jobs_key, listing_member
 
 
 class Fold:
@@ -70,7 +70,7 @@ class Fold:
             return {}
         keys, user_id = self.keys.queue(self.state.lease_queue), self.state.user_id or ""
         return {
-            "backlog": ("ZSCORE", keys.backlog, f"{user_id}\0{self.member()}"),
+            "backlog": ("ZSCORE", keys.backlog, backlog_member(user_id, self.state.created_at, self.keys.job_id)),
             "lease": ("ZSCORE", keys.leases, self.keys.job_id),
             "ticket": ("HGET", keys.tickets, user_id),
             "dispatch": ("XLEN", keys.dispatch),

@@ -12,7 +12,7 @@ from ci_eventstore.errors import StoreFormatError
 from ci_eventstore.events.log_source import at_places, entries_in, range_command
 from ci_eventstore.events.records import Place
 from ci_eventstore.jobs.state import part_of_state
-from ci_eventstore.keys import JobKeys, listing_member
+from ci_eventstore.keys import JobKeys, backlog_member, listing_member
 from ci_eventstore.projection.fold import Fold
 from ci_eventstore.projection.jobs import compare_fields
 
@@ -75,8 +75,8 @@ def _plan(keys: JobKeys, reply: Reply) -> _Plan | None:
         *(("ZSCORE", listing, member) for listing in keys.listings(state.user_id, state.status)),
     ]
     if state.status is JobStatus.QUEUED:
-        user_id = state.user_id or ""
-        commands += [("ZSCORE", queue.backlog, f"{user_id}\0{member}"), ("HGET", queue.tickets, user_id)]
+        waiting = backlog_member(state.user_id, state.created_at, keys.job_id)
+        commands += [("ZSCORE", queue.backlog, waiting), ("HGET", queue.tickets, state.user_id or "")]
         commands.append(("XLEN", queue.dispatch))
     if state.claim is not None:
         commands.append(("ZSCORE", queue.leases, keys.job_id))

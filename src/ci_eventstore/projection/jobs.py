@@ -10,7 +10,7 @@ from ci_eventstore.events.log_index import LogIndex
 from ci_eventstore.events.log_source import LogSource, at_places, entries_in, last_command
 from ci_eventstore.events.records import Place
 from ci_eventstore.jobs.state import to_hash
-from ci_eventstore.keys import JobKeys
+from ci_eventstore.keys import JobKeys, sort_key
 from ci_eventstore.projection.differences import Difference, compare
 from ci_eventstore.projection.fold import Fold
 
@@ -192,7 +192,7 @@ async def rebuild(nodes: Nodes, fold: Fold) -> bytes:
     queue, in_queue = keys.queue(fold.state.lease_queue), fold.belongs_in_queue()
     all_keys = [keys.hash, keys.stream, keys.log_index, keys.ring, keys.ids]
     all_keys += [queue.dispatch, queue.backlog, queue.tickets, queue.leases, queue.clock, *leaves, *joins]
-    head: list[str | int] = [str(fold.place), keys.job_id, fold.member(), fold.state.user_id or ""]
+    head: list[str | int] = [str(fold.place), keys.job_id, sort_key(fold.state.created_at), fold.state.user_id or ""]
     head += [int(in_queue["backlog"]), int(in_queue["lease"]), int(fold.has_ring), queue.channel]
     arguments = [*head, len(leaves), len(fields), *pairs, *fold.index.entries]
     reply: bytes = await nodes.run(REBUILD, all_keys, arguments)

@@ -3,7 +3,7 @@
 --
 -- KEYS  1 hash, 2 stream, 3 sparse index, 4 ring, 5 ids, 6 dispatch, 7 backlog, 8 tickets, 9 leases, 10 clock,
 --       11.. listings: first those to leave, then those to join
--- ARGV  1 the stream's last id that was folded, 2 job id, 3 member of the listings, 4 user, 5 whether it is queued, 6 whether
+-- ARGV  1 the stream's last id that was folded, 2 job id, 3 sort key of its creation, 4 user, 5 whether it is queued, 6 whether
 --       it is claimed, 7 whether it may have a ring, 8 the queue's channel, 9 how many listings to leave, 10 how many fields;
 --       then these, as names and values; then the sparse index's entries
 -- CONST REBUILT_LEASE_MS
@@ -14,7 +14,7 @@
 
 local hash, stream, index, ring, ids = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local dispatch, backlog, tickets, leases, clock = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
-local job_id, member, user, is_queued, is_claimed = ARGV[2], ARGV[3], ARGV[4], ARGV[5] == '1', ARGV[6] == '1'
+local job_id, user, is_queued, is_claimed = ARGV[2], ARGV[4], ARGV[5] == '1', ARGV[6] == '1'
 local has_ring, channel, leaving, fields = ARGV[7] == '1', ARGV[8], tonumber(ARGV[9]), tonumber(ARGV[10])
 local BEFORE_LISTINGS, BEFORE_FIELDS = 10, 10
 
@@ -68,19 +68,19 @@ end
 
 stand_in(ids, job_id, true)
 for i = BEFORE_LISTINGS + 1, #KEYS do
-  stand_in(KEYS[i], member, i > BEFORE_LISTINGS + leaving)
+  stand_in(KEYS[i], ARGV[3] .. ':' .. job_id, i > BEFORE_LISTINGS + leaving)
 end
 
-local waiting, message = user .. '\0' .. member, nil
+local waiting, message = user .. '\0' .. ARGV[3] .. '\0' .. job_id, nil
 if is_queued then
   stand_in(backlog, waiting, true)
   if not is_waiting(dispatch, ticket_of(tickets, user)) then
     mend('HDEL', tickets, user)
-    message = enter_queue(dispatch, backlog, tickets, user, member)
+    message = enter_queue(dispatch, backlog, tickets, user, waiting)
   end
 elseif redis.call('ZSCORE', backlog, waiting) then
   answer = 'mended'
-  leave_queue(dispatch, backlog, tickets, user, member)
+  leave_queue(dispatch, backlog, tickets, user, waiting)
 end
 local deadline = redis.call('ZSCORE', leases, job_id)
 if is_claimed and not deadline then

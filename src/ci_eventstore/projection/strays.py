@@ -9,7 +9,7 @@ from ci_eventstore.connection.replies import WRONG_TYPE, Reply, as_bytes
 from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.errors import ProjectionDamagedError
 from ci_eventstore.jobs.state import JobState, part_of_state
-from ci_eventstore.keys import JobKeys, Keys, listing_member, member_job_id
+from ci_eventstore.keys import JobKeys, Keys, backlog_member, listing_member, member_job_id, read_backlog_member
 from ci_eventstore.projection.differences import Difference
 
 #: The fields that say where a job belongs.
@@ -56,7 +56,7 @@ class SortedSet(NamedTuple):
         """Return the id of the job that a member stands for."""
         if self.kind in ("ids", "leases"):
             return member
-        return member_job_id(member.partition("\0")[2] if self.kind == "backlog" else member)
+        return read_backlog_member(member)[2] if self.kind == "backlog" else member_job_id(member)
 
     def has(self, member: str, keys: JobKeys, state: JobState) -> bool:
         """Tell whether a job in that state has a place here, as that member."""
@@ -64,10 +64,10 @@ class SortedSet(NamedTuple):
             return True
         if self.kind == "leases":
             return state.claim is not None and state.lease_queue == self.name
-        place = listing_member(state.created_at, keys.job_id)
         if self.kind == "backlog":
             is_waiting = state.status == "queued" and state.queue == self.name
-            return is_waiting and member == f"{state.user_id or ''}\0{place}"
+            return is_waiting and member == backlog_member(state.user_id, state.created_at, keys.job_id)
+        place = listing_member(state.created_at, keys.job_id)
         return member == place and self.key in keys.listings(state.user_id, state.status)
 
 

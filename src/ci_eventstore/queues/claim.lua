@@ -12,7 +12,7 @@
 local TYPES, candidates, given, dropped, damages = {'stream', 'zset', 'hash', 'zset', 'hash', 'hash'}, {}, {}, {}, {}
 for place = 1, #jobs do
   local owner = jobs.owner(place)
-  candidates[place] = {place = place, id = jobs.id(place), sort_key = jobs.sort_key(place), token = jobs.token(place),
+  candidates[place] = {place = place, id = jobs.id(place), waiting = jobs.waiting(place), token = jobs.token(place),
     hash = jobs.hash(place), stream = jobs.stream(place), owner = owner, user = owner > 0 and users(owner) or ''}
 end
 
@@ -70,7 +70,7 @@ local function write(job, entries)
     messages[#messages + 1], messages[#messages + 2] = job.stream, message
     leased[#leased + 1], leased[#leased + 2] = deadline, job.id
     if job.turn then
-      note_move(moves, job.owner, job.sort_key .. ':' .. job.id)
+      note_move(moves, job.owner, jobs.member(job.place))
     end
   else
     damages[#damages + 1] = {job.id, refused}

@@ -22,12 +22,14 @@ CLAIM_JOBS = 256
 
 
 class JobOfClaim(NamedTuple):
-    """A job that a claim may give; one whose lease has run out has neither sort key nor owner."""
+    """A job that a claim may give; one whose lease has run out has neither members nor owner."""
 
     hash: Key
     stream: Key
     id: str
-    sort_key: str
+    #: Its members of the backlog and of the listings.
+    waiting: str
+    member: str
     #: Of the claim, should it be given.
     token: str
     #: The place of its user among those of the call; 0: none.
@@ -126,13 +128,13 @@ def _candidates(tag: str, expired: Sequence[str], waiting: Sequence[Waiting]) ->
     users = dict[str, int]()
     tokens = secrets.token_hex(8 * (len(expired) + len(waiting)))
     jobs = [
-        JobOfClaim(*keys_of_claim(tag, job_id), job_id, "", tokens[16 * place : 16 * place + 16], 0)
+        JobOfClaim(*keys_of_claim(tag, job_id), job_id, "", "", tokens[16 * place : 16 * place + 16], 0)
         for place, job_id in enumerate(expired)
     ]
-    for place, (user_id, sort_key, job_id) in enumerate(waiting, len(expired)):
+    for place, (user_id, sort_key, job_id, text) in enumerate(waiting, len(expired)):
         owner = users.setdefault(user_id, len(users) + 1) if user_id else 0
         token = tokens[16 * place : 16 * place + 16]
-        jobs.append(JobOfClaim(*keys_of_claim(tag, job_id), job_id, sort_key, token, owner))
+        jobs.append(JobOfClaim(*keys_of_claim(tag, job_id), job_id, text, f"{sort_key}:{job_id}", token, owner))
     return jobs, list(users)
 
 

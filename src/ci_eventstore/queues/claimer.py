@@ -13,7 +13,7 @@ from ci_eventstore.connection.outage_log import OutageLog
 from ci_eventstore.errors import ProjectionDamagedError, StoreError
 from ci_eventstore.events.caller import Caller
 from ci_eventstore.jobs.state import from_hash
-from ci_eventstore.keys import Keys, QueueKeys, queue_everywhere, read_backlog_member
+from ci_eventstore.keys import Keys, QueueKeys, queue_everywhere
 from ci_eventstore.queues.claim import CLAIM_JOBS, claim
 from ci_eventstore.queues.claimed import Claimed, as_claimed
 from ci_eventstore.queues.damage import name_damage
@@ -146,7 +146,7 @@ class Claimer:
         if kind == "cancel":
             return Heard(cancelled=what)
         if what and len(self._told) < TOLD_KEPT:
-            self._told.append((self._channels[channel], Waiting(*read_backlog_member(what))))
+            self._told.append((self._channels[channel], Waiting.of(what)))
         return Heard()
 
     async def _claim_told(self, told: Sequence[tuple[QueueKeys, Waiting]], take: Take) -> None:

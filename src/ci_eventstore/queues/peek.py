@@ -43,6 +43,13 @@ class Waiting(NamedTuple):
     user_id: str
     sort_key: str
     job_id: str
+    #: Its member of the backlog.
+    text: str
+
+    @classmethod
+    def of(cls, text: str) -> "Waiting":
+        """Return the job that a member of a backlog stands for."""
+        return cls(*read_backlog_member(text), text)
 
 
 class Peeked(NamedTuple):
@@ -77,5 +84,5 @@ async def peek(
         *offer,
     )
     expired, waiting, given, is_made = await nodes.run(PEEK, *PEEK.order(call))
-    jobs = [Waiting(*read_backlog_member(text)) for text in as_texts(waiting)]
+    jobs = [Waiting.of(text) for text in as_texts(waiting)]
     return Peeked(as_texts(expired), jobs, given.decode(), bool(is_made))

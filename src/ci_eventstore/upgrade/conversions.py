@@ -75,7 +75,7 @@ def _time_in(reply: Reply) -> int:
 
 
 #: All that version 2 has in another form than version 1.
-CONVERSIONS: tuple[Conversion, ...] = (Conversion("index", add_times),)
+CONVERSIONS: tuple[Conversion, ...] = (Conversion("index", add_times), Conversion("backlog", separate_backlog))
 
 
 async def convert(nodes: Nodes, keys: Keys, progress: Progress | None) -> None:

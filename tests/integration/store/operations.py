@@ -15,7 +15,7 @@ from ci_eventstore.jobs.commands import Cancel, Command, Complete, UpdateStatus
 from ci_eventstore.jobs.create import create_waiting, waiting_job
 from ci_eventstore.jobs.decide import decide, decide_creation
 from ci_eventstore.jobs.store import plan_change
-from ci_eventstore.keys import NO_QUEUE, Keys, listing_member, queue_everywhere, sort_key
+from ci_eventstore.keys import NO_QUEUE, Keys, backlog_member, listing_member, queue_everywhere
 from ci_eventstore.projection.jobs import JobProjections
 from ci_eventstore.projection.projections import Projections
 from ci_eventstore.queues.claim import claim as claim_jobs
@@ -163,7 +163,7 @@ async def lapsed(scene: Scene) -> None:
 
 
 async def claim(scene: Scene) -> list[Claimed]:
-    waiting = [Waiting("a", sort_key(NOW), job_id) for job_id in ("a2", "a3")]
+    waiting = [Waiting.of(backlog_member("a", NOW, job_id)) for job_id in ("a2", "a3")]
     call = "abcd-1"
     return await claim_jobs(scene.server, QUEUE, "c2", 30_000, call=call, expired=["a1"], waiting=waiting)
 

@@ -10,13 +10,14 @@ from tests.integration.store.test_script_libraries import run
 
 DISPATCH, BACKLOG, TICKETS, LEASES = (f"{{ci:0}}:{name}:q" for name in ("dispatch", "backlog", "tickets", "leases"))
 HASH, STREAM = "{ci:0}:job:a", "{ci:0}:events:a"
+WAITING_OF = "local function waiting_of(id) return string.sub(id, 1, 1) .. '\\0' .. '1' .. '\\0' .. id end\n"
 CLAIMING = "standing, telling, payloads, claiming, lapsed, claim_answers"
 
 
 async def waiting(server: Nodes, *jobs: str) -> None:
     """Let jobs wait, each the next one of the user that its first letter names, with a ticket for each user."""
-    enter = "for _, id in ipairs(ARGV) do\n"
-    enter += "  enter_queue(KEYS[1], KEYS[2], KEYS[3], string.sub(id, 1, 1), string.format('%016d:', 1) .. id)\nend"
+    enter = WAITING_OF + "for _, id in ipairs(ARGV) do\n"
+    enter += "  enter_queue(KEYS[1], KEYS[2], KEYS[3], string.sub(id, 1, 1), waiting_of(id))\nend"
     await run(server, "tickets", enter, *jobs, keys=(DISPATCH, BACKLOG, TICKETS))
 
 
@@ -42,7 +43,7 @@ async def test_turns(server: Nodes, jobs: list[str], declared: list[str], expect
       return {'', 0, 0}
     end
     for _, id in ipairs(ARGV) do
-      declare(turns, {id = id, user = string.sub(id, 1, 1), sort_key = string.format('%016d', 1)})
+      declare(turns, {id = id, user = string.sub(id, 1, 1), waiting = waiting_of(id)})
     end
     local has_more, ids = take_turns(turns), {}
     for i, one in ipairs(turns.taken) do
@@ -51,21 +52,21 @@ async def test_turns(server: Nodes, jobs: list[str], declared: list[str], expect
     local entries = ids[1] and fetch_tickets(turns, 'c1') or {}
     return {table.concat(ids, ' '), has_more and 1 or 0, #entries}
     """
-    found = await run(server, "tickets, turns", body, *declared, keys=(DISPATCH, BACKLOG, TICKETS))
+    found = await run(server, "tickets, turns", WAITING_OF + body, *declared, keys=(DISPATCH, BACKLOG, TICKETS))
     assert found == [expected.encode(), more, len(expected.split())]
 
 
 async def test_tickets_of_nobody_are_taken_along(server: Nodes) -> None:
     """A ticket whose user has no job any more is taken, and is for no job."""
     await waiting(server, "a1", "b1")
-    await server.read("ZREM", BACKLOG, f"a\0{1:016d}:a1")
+    await server.read("ZREM", BACKLOG, "a\0001\0a1")
     body = """
     local turns = turns_of(KEYS[1], KEYS[2], KEYS[3], 1)
-    declare(turns, {id = 'b1', user = 'b', sort_key = string.format('%016d', 1)})
+    declare(turns, {id = 'b1', user = 'b', waiting = waiting_of('b1')})
     take_turns(turns)
     return {#turns.taken, turns.taken[1].job and 1 or 0, turns.taken[2].job.id, #fetch_tickets(turns, 'c1')}
     """
-    assert await run(server, "tickets, turns", body, keys=(DISPATCH, BACKLOG, TICKETS)) == [2, 0, b"b1", 2]
+    assert await run(server, "tickets, turns", WAITING_OF + body, keys=(DISPATCH, BACKLOG, TICKETS)) == [2, 0, b"b1", 2]
     assert await server.read("HLEN", TICKETS) == 0
 
 

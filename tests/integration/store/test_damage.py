@@ -169,7 +169,7 @@ INDEX_DAMAGE: list[tuple[Any, ...]] = [
     ("ZADD", "{ci:0}:leases:work", "5", "ghost"),
     ("ZADD", "{ci:0}:leases:work", "5", "running"),
     ("ZADD", "{ci:0}:leases:default", "5", "claimed"),
-    ("ZADD", "{ci:0}:backlog:default", "0", "ada\0" + "0000000000000000:ghost"),
+    ("ZADD", "{ci:0}:backlog:default", "0", "ada\0" + "0000000000000000\0ghost"),
     ("ZADD", "{ci:0}:backlog:default", "0", "garbage"),
     ("ZADD", "{ci:0}:backlog:work", "0", b"\xff\0garbage"),
     ("ZADD", "{ci:0}:ids", "0", "ghost"),

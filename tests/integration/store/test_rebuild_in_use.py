@@ -99,7 +99,7 @@ class Town:
                     commands.append(("ZLEXCOUNT", listing, f"[{member}", f"[{member}"))
             if status is JobStatus.QUEUED:
                 queue = keys.queue(job.queue)
-                backlog_member = f"{job.user_id}\0{member}"
+                backlog_member = f"{job.user_id}\0{member[:16]}\0{job.id}"
                 commands.append(("ZLEXCOUNT", queue.backlog, f"[{backlog_member}", f"[{backlog_member}"))
                 commands.append(("HEXISTS", queue.tickets, job.user_id or ""))
         replies = await self.server.read_many(commands) if commands else []

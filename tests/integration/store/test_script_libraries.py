@@ -170,11 +170,12 @@ async def in_queue(server: Nodes, body: str, *values: str) -> Any:
 async def test_queue(server: Nodes) -> None:
     """A user has one ticket while a job waits; the last one that leaves takes it along, and so does a lease."""
     enter = "return enter_queue(dispatch, backlog, tickets, 'ada', ARGV[1]) or ''"
-    assert [await in_queue(server, enter, member) for member in ("1:a", "2:b")] == [b"ticket ada\x001:a", b""]
+    members = ("ada\x001\x00a", "ada\x002\x00b")
+    assert [await in_queue(server, enter, member) for member in members] == [b"ticket ada\x001\x00a", b""]
     leave = "leave_queue(dispatch, backlog, tickets, 'ada', ARGV[1]) return redis.call('XLEN', dispatch)"
-    assert [await in_queue(server, leave, member) for member in ("1:a", "2:b")] == [1, 0]
+    assert [await in_queue(server, leave, member) for member in ("ada\x001\0a", "ada\x002\0b")] == [1, 0]
     assert await server.read("EXISTS", BACKLOG, TICKETS) == 0
-    await in_queue(server, enter, "3:c")
+    await in_queue(server, enter, "ada\x003\0c")
     ticket = (await server.read("HGET", TICKETS, "ada")).decode()
     await server.read("ZADD", LEASES, 1, "c")
     await in_queue(server, "drop_lease(dispatch, leases, 'c', ARGV[1])", ticket)
