@@ -17,7 +17,7 @@ from redis.maint_notifications import MaintNotificationsConfig
 
 from ci_eventstore.connection.deployments import Deployment
 from ci_eventstore.connection.failures import note_reply, note_unreached, reply_of
-from ci_eventstore.connection.reply_stream import transport_of
+from ci_eventstore.connection.redis_py import RedisPy
 
 #: Set on every connection, whatever the URL or the given client says.
 PINNED: dict[str, Any] = {
@@ -63,9 +63,9 @@ class RenewablePool(BlockingConnectionPool):
 
     def abandon(self) -> None:
         """Let go of all connections, whose event loop was closed: they can't be closed as usual."""
-        for connection in [*self._available_connections, *self._in_use_connections]:
-            transport = transport_of(connection)
-            connection._reader = connection._writer = None
+        for connection in RedisPy.connections_of(self):
+            transport = RedisPy.transport_of(connection)
+            RedisPy.forget_streams(connection)
             # Its transport would have the loop close the socket. uvloop has closed it already, and hands out none.
             opened = None if transport is None else transport.get_extra_info("socket")
             if (inner := getattr(opened, "_sock", None)) is not None:

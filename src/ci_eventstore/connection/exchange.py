@@ -7,8 +7,9 @@ from typing import Any, Protocol
 
 from redis import exceptions
 
+from ci_eventstore.connection.redis_py import RedisPy
 from ci_eventstore.connection.replies import Reply
-from ci_eventstore.connection.reply_stream import ReplyStream, transport_of
+from ci_eventstore.connection.reply_stream import ReplyStream
 
 #: A command as the server reads it, and who waits for its reply.
 Waiting = tuple[bytes, asyncio.Future[Reply]]
@@ -34,7 +35,7 @@ class Exchange(Protocol):
 
 def exchange_on(connection: Any) -> Exchange:
     """Return an exchange on a connection that is connected and has nothing to read."""
-    transport = transport_of(connection)
+    transport = RedisPy.transport_of(connection)
     return TurnExchange(connection) if transport is None else StreamExchange(connection, transport)
 
 

@@ -7,16 +7,11 @@ from typing import Any
 from hiredis import Reader
 from redis import exceptions
 
+from ci_eventstore.connection.redis_py import RedisPy
 from ci_eventstore.connection.replies import Reply
 
 #: What a reader says until a reply is complete.
 _INCOMPLETE = object()
-
-
-def transport_of(connection: Any) -> asyncio.WriteTransport | None:
-    """Return the transport of a connected connection; None if it isn't a stream's, as those of `fakeredis`."""
-    writer = getattr(connection, "_writer", None)
-    return writer.transport if isinstance(writer, asyncio.StreamWriter) else None
 
 
 class ReplyStream(asyncio.Protocol):
@@ -26,7 +21,7 @@ class ReplyStream(asyncio.Protocol):
         """Read from now on what comes."""
         self.connection = connection
         self._transport = transport
-        parse_error = connection._parser.parse_error
+        parse_error = RedisPy.error_parser_of(connection)
         self._reader = Reader(
             protocolError=exceptions.InvalidResponse, replyError=parse_error, notEnoughData=_INCOMPLETE
         )

@@ -10,8 +10,9 @@ from redis import exceptions
 from redis.asyncio.connection import ConnectionPool
 
 from ci_eventstore.connection.outage_log import Outages
+from ci_eventstore.connection.redis_py import RedisPy
 from ci_eventstore.connection.replies import Reply
-from ci_eventstore.connection.reply_stream import ReplyStream, transport_of
+from ci_eventstore.connection.reply_stream import ReplyStream
 from ci_eventstore.connection.retry import pauses
 
 logger = logging.getLogger("ci_eventstore.connection")
@@ -74,7 +75,7 @@ class Subscription:
 
     def _drop(self) -> None:
         self._renewal = None
-        transport = None if self._connection is None else transport_of(self._connection)
+        transport = None if self._connection is None else RedisPy.transport_of(self._connection)
         if transport is not None:
             # The reader notices, and begins again.
             transport.abort()
@@ -112,7 +113,7 @@ class Subscription:
 
     async def _read(self, connection: Any) -> None:
         """Pass on what comes over a new connection, until it fails; a redis-py error."""
-        transport = transport_of(connection)
+        transport = RedisPy.transport_of(connection)
         stream = None if transport is None else _Stream(connection, transport, self._take)
         self._changes = dict.fromkeys(self._channels, True)
         self._unconfirmed.clear()
