@@ -153,7 +153,10 @@ def take(url: str, name: str, scale: Scale = SCALE, seconds: float = LAPS_SECOND
     async def taken() -> float:
         async with open_sides(url, scale) as sides:
             SERVERS[:] = [int((await sides.info("server"))["process_id"])] if is_by_cpu else []
-            return await TAKES[name](Stage(url, sides, seconds, is_by_cpu=is_by_cpu))
+            try:
+                return await TAKES[name](Stage(url, sides, seconds, is_by_cpu=is_by_cpu))
+            finally:
+                SERVERS.clear()
 
     return asyncio.run(taken())
 
