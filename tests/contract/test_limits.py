@@ -14,7 +14,7 @@ from ci_eventstore import RedisJobRepository
 from ci_eventstore.connection.scripts import Script
 from ci_eventstore.errors import LateOutputError
 from ci_eventstore.events import append
-from ci_eventstore.events.append import LATE_BYTES, RING_BYTES
+from ci_eventstore.events.appending import LATE_BYTES, RING_BYTES
 from ci_eventstore.events.records import FactType
 from ci_eventstore.following.records import Followed
 from tests.contract.deployments import SERVERS, MakeRepository, new_prefix
@@ -55,7 +55,8 @@ def with_limits(script: Script, ring_bytes: int, late_bytes: int) -> Script:
     for old, new in [(f"RING_BYTES = {RING_BYTES}\n", ring_bytes), (f"LATE_BYTES = {LATE_BYTES}\n", late_bytes)]:
         assert source.count(old) == 1
         source = source.replace(old, f"{old.partition(' ')[0]} = {new}\n")
-    return Script(script.name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
+    sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+    return Script(script.name, source, sha, script.names)
 
 
 @pytest.fixture

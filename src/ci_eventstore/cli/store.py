@@ -17,7 +17,7 @@ from ci_eventstore.cli.messages import saying_warnings_of
 from ci_eventstore.cli.stdout import discard_output
 from ci_eventstore.connection.deployments import Deployment, default_url, from_url, given_url, read_url
 from ci_eventstore.errors import ConfigurationError
-from ci_eventstore.events.append import HEAD_BYTES
+from ci_eventstore.events.appending import HEAD_BYTES
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.settings import Access, GivenSettings
 

@@ -1,52 +1,100 @@
-"""Append records to a job's stream: the typed face of `append.lua`."""
+"""Append records of any kind to a job's stream: the typed face of `append.lua`."""
 
-import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from ci_common.errors import JobAlreadyExistsError, JobClaimedError, JobNotFoundError, LeaseLostError
-from ci_eventstore.connection.counters import Counters
+from ci_eventstore.connection.call_names import Key
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.scripts import load_script
-from ci_eventstore.errors import AcknowledgedEventsLostError, LateOutputError, ProjectionMissingError
+from ci_eventstore.events.append_logs import append_logs
+from ci_eventstore.events.appending import CONSTANTS, HEAD_BYTES, LATE_BYTES, RING_BYTES, check_answer
 from ci_eventstore.events.batch import Batch
 from ci_eventstore.events.caller import Call, as_argument
-from ci_eventstore.events.log_index import INDEX_BYTES, INDEX_EVENTS
 from ci_eventstore.keys import JobKeys, QueueKeys
-
-logger = logging.getLogger("ci_eventstore.events")
 
 #: The number of a token that was closed.
 CLOSED = -1
-#: Instead of a claim: this may be written whoever has claimed the job.
-ANY_CLAIM = "*"
-#: A log keeps so many bytes of text from its beginning, unless a setting says otherwise, then so many bytes from its
-#: end, as they are stored, then so many bytes of text that come after the job's end.
-HEAD_BYTES = 64 * 1024 * 1024
-RING_BYTES = 1024 * 1024
-LATE_BYTES = 1024 * 1024
+
+
+class QueuePlace(NamedTuple):
+    """Where a job moves in its queue."""
+
+    dispatch: Key
+    backlog: Key
+    tickets: Key
+    leases: Key
+    #: "drop" (a lease), "leave", "enter", "cancel" (tell it), joined by spaces.
+    steps: str
+    user: str
+    #: The job's member of the backlog.
+    waiting: str
+    #: That of the lease.
+    ticket: str
+    channel: str
+
+
+class Field(NamedTuple):
+    """A field that the hash is given."""
+
+    name: str
+    value: str
+
+
+class AppendCall(NamedTuple):
+    """What `append.lua` is called with."""
+
+    hash: Key
+    stream: Key
+    calls: Key
+    log_index: Key
+    ids: Key
+    ring: Key
+    id: str
+    #: Of the writer or of the call, and its number: 1, 2, 3 ..
+    token: str
+    number: int
+    #: "any" (the job is there), "new" (it isn't), or the version that the records were decided on.
+    expected: int | str
+    #: Tokens, joined by spaces: calls under them that are still on their way are refused.
+    closed: str
+    #: How many of the records end the job when they are in: 0, or the place of the last of them.
+    ends_at: int
+    #: A letter each record, l(og), c(omplete) or f(act).
+    kinds: str
+    #: Of all texts together; then "bytes lines" of each, joined by spaces.
+    added_bytes: int
+    sizes: str
+    #: How many bytes of text the log's head may have.
+    head_bytes: int
+    #: The claim under which this is written, "*" if it needs none though there is one.
+    claim: str
+    #: The job's member of the listings.
+    member: str
+    #: Tokens and numbers of calls that this one comes after, joined by spaces.
+    after: str
+    #: One, if the job's place changes there.
+    queue: Sequence[QueuePlace]
+    leaves: Sequence[Key]
+    joins: Sequence[Key]
+    given: Sequence[Field]
+    lost: Sequence[str]
+    payloads: Sequence[bytes]
+
 
 APPEND = load_script(
     __package__,
     "append",
-    constants={
-        "INDEX_EVENTS": INDEX_EVENTS,
-        "INDEX_BYTES": INDEX_BYTES,
+    {
+        **CONSTANTS,
         "LOG": ord("l"),
         "FACT": ord("f"),
         "RING_BYTES": RING_BYTES,
         # What a hash's field takes beside its value, about.
         "RING_ENTRY_BYTES": 64,
         "LATE_BYTES": LATE_BYTES,
-        # Entries ride in the message to followers if they have at most so many bytes together, and are so few.
-        "TOLD_BYTES": 16384,
-        "TOLD_ENTRIES": 64,
-        # A writer that was idle for an hour may be forgotten, once there are as many as this.
-        "CALLS_KEPT": 64,
-        "CALLS_AGE_MS": 3_600_000,
-        "CALLS_TTL_MS": 86_400_000,
     },
+    call=AppendCall,
 )
 
 
@@ -57,6 +105,8 @@ class QueueMove:
     keys: QueueKeys
     steps: Sequence[Literal["drop", "leave", "enter", "cancel"]]
     user_id: str | None
+    #: The job's member of the backlog.
+    waiting: str
     ticket: str | None
 
 
@@ -70,7 +120,7 @@ class Change:
     ends_at: int = 0
     #: A letter for each record, l(og), c(omplete) or f(act).
     kinds: str = ""
-    given: dict[str, str] = field(default_factory=dict)
+    given: Mapping[str, str] = field(default_factory=dict)
     lost: Sequence[str] = ()
     #: The job's member in the listings, and the listings that it leaves and joins.
     member: str = ""
@@ -100,27 +150,39 @@ async def append(
     JobAlreadyExistsError, ProjectionMissingError, AcknowledgedEventsLostError, LateOutputError, JobClaimedError,
     LeaseLostError, StoreError.
     """
-    change = change or LOGS
-    listings = [*change.leaves, *change.joins]
-    given = [text for pair in change.given.items() for text in pair]
-    counts: list[str | int] = [change.member, len(change.leaves), len(change.given), len(change.lost)]
-    after = as_argument(call.after)
-    queue_keys, queue = _queue_arguments(change.queue)
-    all_keys = [keys.hash, keys.stream, keys.calls, keys.log_index, keys.ids, keys.ring, *queue_keys, *listings]
-    sizes = " ".join(batch.sizes()) if change.kinds else ""
-    while True:
-        head = [change.expected, " ".join(call.closes), change.ends_at, change.kinds, batch.bytes, batch.lines, sizes]
-        fixed = [call.token, call.number, *head, head_bytes, claim, *queue]
-        arguments = [*fixed, *counts, after, *given, *change.lost, *batch.payloads]
-        reply = await nodes.run(APPEND, all_keys, arguments)
-        if reply[0] != b"sizes":
-            if _is_done(reply[0], keys.job_id, nodes.counters):
-                if len(reply) > 2:
-                    logger.warning("job %s: %s; run `ci-eventstore rebuild`", keys.job_id, reply[2].decode())
-                nodes.counters.appended_records += len(batch.payloads)
-                return True
-            return False
-        sizes = " ".join(batch.sizes())
+    if change is None:
+        if await append_logs(nodes, keys, batch, call=call, claim=claim, head_bytes=head_bytes):
+            return True
+        change = LOGS
+    values = AppendCall(
+        hash=keys.hash,
+        stream=keys.stream,
+        calls=keys.calls,
+        log_index=keys.log_index,
+        ids=keys.ids,
+        ring=keys.ring,
+        id=keys.job_id,
+        token=call.token,
+        number=call.number,
+        expected=change.expected,
+        closed=" ".join(call.closes),
+        ends_at=change.ends_at,
+        kinds=change.kinds or "l" * len(batch.payloads),
+        added_bytes=batch.bytes,
+        sizes=" ".join(batch.sizes()),
+        head_bytes=head_bytes,
+        claim=claim,
+        member=change.member,
+        after=as_argument(call.after),
+        queue=_queue_places(change.queue),
+        leaves=change.leaves,
+        joins=change.joins,
+        given=[Field(name, value) for name, value in change.given.items()],
+        lost=change.lost,
+        payloads=batch.payloads,
+    )
+    reply = await nodes.run(APPEND, *APPEND.order(values))
+    return check_answer(reply, keys.job_id, len(batch.payloads), nodes.counters)
 
 
 async def has_call(nodes: Nodes, keys: JobKeys, token: str, number: int) -> bool:
@@ -130,34 +192,9 @@ async def has_call(nodes: Nodes, keys: JobKeys, token: str, number: int) -> bool
     return last == CLOSED or last >= number
 
 
-def _queue_arguments(move: QueueMove | None) -> tuple[list[str], list[str]]:
-    """Return a queue's keys, and what is to be done in it."""
+def _queue_places(move: QueueMove | None) -> Sequence[QueuePlace]:
     if move is None:
-        return [], ["", "", "", ""]
-    keys = move.keys
-    arguments = [" ".join(move.steps), move.user_id or "", move.ticket or "", keys.channel]
-    return [keys.dispatch, keys.backlog, keys.tickets, keys.leases], arguments
-
-
-def _is_done(outcome: bytes, job_id: str, counters: Counters) -> bool:
-    match outcome:
-        case b"ok" | b"repeated":
-            return True
-        case b"conflict":
-            return False
-        case b"exists":
-            raise JobAlreadyExistsError(job_id)
-        case b"missing":
-            raise JobNotFoundError(job_id)
-        case b"unprojected":
-            raise ProjectionMissingError(job_id)
-        case b"claimed":
-            raise JobClaimedError(job_id)
-        case b"fenced":
-            counters.refused_stale_writes += 1
-            raise LeaseLostError(job_id)
-        case b"full":
-            raise LateOutputError(job_id, LATE_BYTES)
-        case b"lost":
-            raise AcknowledgedEventsLostError(job_id)
-    raise AssertionError(f"append.lua answered {outcome!r}")
+        return ()
+    keys, steps = move.keys, " ".join(move.steps)
+    who = (move.user_id or "", move.waiting, move.ticket or "")
+    return (QueuePlace(keys.dispatch, keys.backlog, keys.tickets, keys.leases, steps, *who, keys.channel),)

@@ -12,7 +12,8 @@ from ci_common.validation import accept_events
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import WRONG_TYPE
 from ci_eventstore.errors import AcknowledgedEventsLostError, ProjectionDamagedError, ProjectionMissingError
-from ci_eventstore.events.append import ANY_CLAIM, Change, QueueMove, append, has_call
+from ci_eventstore.events.append import Change, QueueMove, append, has_call
+from ci_eventstore.events.appending import ANY_CLAIM
 from ci_eventstore.events.batch import Batch, encode_records
 from ci_eventstore.events.caller import Call
 from ci_eventstore.events.flusher import Flusher
@@ -24,7 +25,7 @@ from ci_eventstore.jobs.decide import decide, decide_creation
 from ci_eventstore.jobs.evolve import evolve_all
 from ci_eventstore.jobs.log_times import LogTimes
 from ci_eventstore.jobs.state import JobState, decided_changes, from_hash
-from ci_eventstore.keys import JobKeys, listing_member, queues_key
+from ci_eventstore.keys import JobKeys, backlog_member, listing_member, queues_key
 from ci_eventstore.settings import Settings
 
 logger = logging.getLogger("ci_eventstore.jobs")
@@ -211,7 +212,8 @@ def _plan_queue_move(keys: JobKeys, before: JobState | None, after: JobState) ->
     if after.cancel_line is not None and (before is None or before.cancel_line is None):
         steps.append("cancel")
     ticket = None if before is None else before.ticket
-    return QueueMove(keys.queue(after.lease_queue), steps, after.user_id, ticket) if steps else None
+    waiting = backlog_member(after.user_id, after.created_at, keys.job_id)
+    return QueueMove(keys.queue(after.lease_queue), steps, after.user_id, waiting, ticket) if steps else None
 
 
 def _is_end(record: Record) -> bool:

@@ -31,6 +31,17 @@ local function is_before(position, part, other, other_part)
   return position < other or position == other and (tonumber(part or 0) or 0) < (tonumber(other_part or 0) or 0)
 end
 
+-- Returns what a call to a job is answered that was here, or is none of those that may come next; nothing if it is to go on:
+-- one whose place the hash hasn't reached was stopped after its first write.
+local function answer_of_known(last_call, number, position, part)
+  local standing, answer = recall(last_call, number)
+  local reached, reached_part = string.match(answer or '', '^(%d+)%-?(%d*)')
+  if standing == 'repeated' and not is_before(position, part, reached, reached_part) then
+    return {'repeated', tonumber(reached)}
+  end
+  return standing ~= 'repeated' and standing ~= 'next' and {'lost'} or nil
+end
+
 -- Forget tokens that nobody has used for long: what is kept of one ends with the time of its last use.
 local function forget_calls(calls, before_ms)
   local known = redis.call('HGETALL', calls)
@@ -52,4 +63,19 @@ local function are_gone(calls, after)
     end
   end
   return false
+end
+
+-- Note a job's call with what it comes to, and that others are closed.
+local function note_call(calls, token, reached, closed, used)
+  redis.call('HSET', calls, token, reached .. used)
+  for closing in string.gmatch(closed, '%S+') do
+    redis.call('HSET', calls, closing, '-1 0' .. used)
+  end
+end
+
+local function keep_calls(calls, has_new)
+  if has_new and redis.call('HLEN', calls) > CALLS_KEPT then
+    forget_calls(calls, now_ms - CALLS_AGE_MS)
+  end
+  redis.call('PEXPIRE', calls, CALLS_TTL_MS)
 end

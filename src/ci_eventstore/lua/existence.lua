@@ -7,3 +7,17 @@ local function standing_of(has_hash, stream)
   end
   return redis.call('EXISTS', stream) == 1 and 'unprojected' or 'missing'
 end
+
+-- Returns what a write is answered that a job doesn't allow as it is: `expected` is "new", "any", or the version that the write was
+-- decided on, `claim` the one that it is made under, "*" if it needs none though there is one. Nothing if it may go on.
+local function refusal(version, held, stream, expected, claim)
+  local standing = (expected == 'new' or not version) and standing_of(version, stream)
+  if standing and expected ~= 'new' then
+    return {standing}
+  elseif standing and standing ~= 'missing' then
+    return {'exists'}
+  elseif not standing and expected ~= 'any' and expected ~= version then
+    return {'conflict'}
+  end
+  return claim ~= '*' and claim ~= (held or '') and {claim == '' and 'claimed' or 'fenced'} or nil
+end

@@ -360,7 +360,7 @@ COMPLETE_COMMAND = Complete(JobEvent("complete", success=True, timestamp=NOW), T
 
 
 OPERATIONS: dict[str, Operation] = {
-    "logs": Operation(script="append", prepare=running, act=append_logs, check=logs_are_there),
+    "logs": Operation(script="append_logs", prepare=running, act=append_logs, check=logs_are_there),
     "ring": Operation(script="append", prepare=running, act=append_to_ring, check=ring_is_there),
     "end of a ring": Operation(script="append", prepare=overfull, act=commanding(COMPLETE_COMMAND), check=a1_has_ended),
     "cancel": Operation(script="append", prepare=waiting, act=commanding(CANCEL), check=a1_is_cancelled),

@@ -12,6 +12,7 @@ from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.scripts import Script
 from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings
 from ci_eventstore.events.append import APPEND
+from ci_eventstore.events.append_logs import APPEND_LOGS
 from ci_eventstore.queues.claim import CLAIM
 from ci_eventstore.queues.claimed import Claim, Claimed
 from ci_eventstore.queues.peek import PEEK
@@ -44,7 +45,7 @@ def at_script(script: Script, fault: Fault) -> Plan:
 async def proxy(valkey: RealServer, server: Nodes, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FaultProxy]:
     """A proxy whose clients are impatient, before a server that knows the scripts."""
     monkeypatch.setitem(connections.PINNED, "socket_timeout", 0.2)
-    for script in (APPEND, CLAIM, PEEK, RENEW):
+    for script in (APPEND, APPEND_LOGS, CLAIM, PEEK, RENEW):
         await server.read("SCRIPT", "LOAD", script.source)
     async with FaultProxy(valkey.socket_path) as opened:
         yield opened

@@ -11,6 +11,7 @@ from ci_eventstore.connection import node
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.errors import OutcomeUnknownError, StoreUnavailableError
 from ci_eventstore.events.append import APPEND
+from ci_eventstore.events.append_logs import APPEND_LOGS
 from ci_eventstore.jobs.create import CREATE
 from ci_eventstore.repository import RedisJobRepository
 from tests.fault_proxy import Fault, FaultProxy, at
@@ -57,7 +58,7 @@ async def behind_proxy(
     await repository.create_user(User(id="ada", name="A", email="a@x.org", created_at=NOW))
     await repository.create_api_key(APIKey(id="k1", user_id="ada", key_hash="hash-1", created_at=NOW))
     await repository.create_job(Job(id="job", status="running", created_at=NOW, events=[log("a\n")]))
-    for script in (APPEND, CREATE, CREATE_RECORD, UPDATE_RECORD):
+    for script in (APPEND, APPEND_LOGS, CREATE, CREATE_RECORD, UPDATE_RECORD):
         # A ghost whose script isn't known to the server would do nothing for that reason alone.
         await server.read("SCRIPT", "LOAD", script.source)
     async with RedisJobRepository.from_url(proxy.url) as opened:

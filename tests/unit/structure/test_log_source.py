@@ -14,6 +14,7 @@ NAMES_STREAMS: Mapping[str, str] = {
     "ci_eventstore.events.log_source": "reads it",
     "ci_eventstore.events.standing": "asks whether it is there",
     "ci_eventstore.events.append": "hands it to a script",
+    "ci_eventstore.events.append_logs": "hands it to a script",
     "ci_eventstore.jobs.create": "hands it to a script",
     "ci_eventstore.projection.jobs": "hands it to a script that mends",
     "ci_eventstore.projection.strays": "hands it to a script that mends",
