@@ -78,7 +78,9 @@ class Nodes:
         patience_seconds: float | None = None,
     ) -> Coroutine[Any, Any, Reply]:
         """Run a script where its keys are, all of which have one tag; see `Node.run`."""
-        return self.node_of(*keys[:1]).run(script, keys, arguments, patience_seconds=patience_seconds)
+        # Asked for here, since a call of a function with the keys costs most of what this does.
+        node = self._first if self._node_of_tag is None else self.node_of(*keys[:1])
+        return node.run(script, keys, arguments, patience_seconds=patience_seconds)
 
     def read(self, *command: str | int | bytes) -> Coroutine[Any, Any, Reply]:
         """Send a command that changes nothing, or does no harm if it is done twice; StoreUnavailableError."""
