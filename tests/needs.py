@@ -59,14 +59,6 @@ def _find_mount_namespaces() -> None:
         raise LookupError("no process may have mounts of its own here") from error
 
 
-def _find_history() -> None:
-    command = ["git", "cat-file", "-e", "3d243d1^{commit}"]
-    try:
-        subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, check=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise LookupError("the programs of the past are looked for in the history, which isn't here") from error
-
-
 #: What may be missing, and the function that raises LookupError if it is.
 NEEDS: dict[str, Callable[[], object]] = {
     "redis7": find_redis7,
@@ -74,7 +66,6 @@ NEEDS: dict[str, Callable[[], object]] = {
     "chromium": find_chromium,
     "curl": find_curl,
     "/proc": _find_processes,
-    "history": _find_history,
     "mount namespaces": _find_mount_namespaces,
 }
 
