@@ -9,6 +9,7 @@ from ci_common.errors import JobNotFoundError
 from ci_common.models import Job, JobEvent, JobStatus
 from ci_common.repository import JobRepository
 from ci_common.validation import (
+    check_flag,
     check_id,
     check_job,
     check_position,
@@ -265,13 +266,15 @@ class RedisJobRepository(AccountStore, JobRepository):
 
         With `fast`, not all keys of the server are walked, so what stands in no index isn't found.
         """
-        return await self.engine.projections.verify(optional_id("job id", job_id), progress, is_fast=fast)
+        is_fast = check_flag("fast", fast)
+        return await self.engine.projections.verify(optional_id("job id", job_id), progress, is_fast=is_fast)
 
     async def rebuild(
         self, job_id: str | None = None, *, progress: Progress | None = None, fast: bool = False
     ) -> list[Difference]:
         """Mend what `verify` reports, while the store is in use, and return what was found."""
-        return await self.engine.projections.rebuild(optional_id("job id", job_id), progress, is_fast=fast)
+        is_fast = check_flag("fast", fast)
+        return await self.engine.projections.rebuild(optional_id("job id", job_id), progress, is_fast=is_fast)
 
     async def restored(self) -> str:
         """Give the store another incarnation, since its data was restored from a backup; return it.

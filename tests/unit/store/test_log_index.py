@@ -12,7 +12,7 @@ NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 LINES: list[Record] = [JobEvent("log", "ü\n", timestamp=NOW)] * 4999  # it ends as a call did
 
 
-MS = 1_795_435_200_000  # that is `NOW`
+MS = 1_795_348_800_000  # that is `NOW`
 
 
 def with_times(entries: list[str]) -> list[str]:

@@ -43,6 +43,18 @@ def all_of(*happenings: Happening) -> Standing:
             1,
             "t",
         ),
+        # The answer that made the offer comes after the message, and knows the job before: that isn't the newest.
+        (
+            [
+                Told(HERE, "s-1", "t"),
+                Asked(HERE, "s-2"),
+                Told(HERE, "s-2", "u"),
+                Answered(HERE, "t", is_made=True),
+            ],
+            None,
+            2,
+            "u",
+        ),
         # One of an earlier offer says nothing of the one that stands.
         ([Asked(HERE, "s-1"), Asked(THERE, "s-2"), Told(HERE, "s-1", "t")], THERE, 1, "t"),
         # The store has lost its last moments, and knows an earlier one.

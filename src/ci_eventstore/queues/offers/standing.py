@@ -21,8 +21,9 @@ class Standing(NamedTuple):
 
     #: The queue and partition in which it stands, or may stand.
     place: QueueKeys | None = None
-    #: The last question, by which the store knows the offer.
+    #: The last question, by which the store knows the offer, and whether the offer that it made has brought its job.
     question: str = ""
+    has_brought: bool = False
     #: Tokens of the last claims that it has brought in each partition, the newest last.
     known: Mapping[QueueKeys, tuple[str, ...]] = {}
     #: How many jobs it has brought.
@@ -71,14 +72,15 @@ def after(standing: Standing, what: Happening) -> Standing:
     """Return what is known after something has happened."""
     match what:
         case Asked(partition, question):
-            return standing._replace(place=partition, question=question)
+            return standing._replace(place=partition, question=question, has_brought=False)
         case Answered(partition, token, is_made):
-            # The token of the answer becomes the newest: a store that lost its last moments knows an earlier one.
-            brought = _brought(standing, partition, token, is_newest=True)
+            # The token of the answer becomes the newest: a store that lost its last moments knows an earlier one. But
+            # an answer that a message has overtaken is older than what the message brought.
+            brought = _brought(standing, partition, token, is_newest=not standing.has_brought)
             return brought if is_made else brought._replace(place=None)
         case Told(partition, question, token):
             brought = _brought(standing, partition, token)
-            return brought._replace(place=None) if question == standing.question else brought
+            return brought._replace(place=None, has_brought=True) if question == standing.question else brought
         case Abandoned():
             return standing._replace(place=None)
 
