@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.servers import RealServer, find_valkey
 
-#: By the name that the table shows; the lines stand behind those of `tests.servers`.
+#: By the name that the table shows; the lines stand after those of `tests.servers`.
 FILE_SETTINGS = {
     "append-only file off": ["appendonly no"],
     "append-only file everysec": ["appendonly yes", "appendfsync everysec", "auto-aof-rewrite-percentage 0"],

@@ -23,7 +23,7 @@ import pytest
 
 pytest.register_assert_rewrite(*(f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__)))
 
-# Only what is imported behind that line explains its failed assertions.
+# Only what is imported after that line explains its failed assertions.
 from ci_common.testing.contract import JobRepositoryContract  # noqa: E402
 
 __all__ = ["JobRepositoryContract"]

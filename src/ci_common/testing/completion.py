@@ -144,7 +144,7 @@ class CompletionContract:
 
     @pytest.mark.parametrize("status", ["completed", "failed", "cancelled"])
     async def test_a_job_created_ended_gets_its_complete_event(self, repository: JobRepository, status: str) -> None:
-        """`complete_job` appends it behind the log, keeps the status and stores the end time, once."""
+        """`complete_job` appends it after the log, keeps the status and stores the end time, once."""
         job_id = await create(repository, *lines(2), status=status)
         await repository.complete_job(job_id, False, at(5))
         await repository.complete_job(job_id, False, at(6))
@@ -179,7 +179,7 @@ class CompletionContract:
         assert (job.status, len(completions(job.events))) == (status, 1)
 
     async def test_late_output_is_accepted(self, repository: JobRepository) -> None:
-        """Log events come behind `complete`, numbered on, and change nothing about the job's end."""
+        """Log events come after `complete`, numbered on, and change nothing about the job's end."""
         job_id = await create(repository, *lines(1))
         await repository.complete_job(job_id, True, at(1))
         before = await fetch(repository, job_id)

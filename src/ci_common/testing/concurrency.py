@@ -81,7 +81,7 @@ class ConcurrencyContract:
             assert [event for event in events if (event.data or "").startswith(f"{batch} ")] == lines(700, f"{batch}")
 
     async def test_a_completion_beside_busy_writers(self, repository: JobRepository) -> None:
-        """All that was acknowledged before the completion began stands before `complete`, the rest behind or before."""
+        """All that was acknowledged before the completion began stands before `complete`, the rest after or before."""
         job_id = await create(repository)
         acknowledged: list[str] = []
         busy = asyncio.Event()

@@ -96,7 +96,7 @@ class AppendingContract:
     async def test_several_events_at_once(
         self, repository: JobRepository, kind: Callable[[list[JobEvent]], Iterable[JobEvent]]
     ) -> None:
-        """They come in their order, from any iterable, behind what is there."""
+        """They come in their order, from any iterable, after what is there."""
         job_id = await create(repository, log("before\n", timestamp=at(0)))
         await repository.add_events(job_id, kind(lines(5)))
         stored = await repository.get_events_since(job_id, 0)
@@ -198,7 +198,7 @@ class AppendingContract:
 
 
 class ReadingContract:
-    """Reading events: everything behind what the caller has seen."""
+    """Reading events: everything after what the caller has seen."""
 
     @pytest.mark.parametrize("read", READS.values(), ids=READS)
     async def test_events_of_a_missing_job_are_an_error(

@@ -46,7 +46,7 @@ class FollowingContract:
     """Following: from any position, every event once and in order, until the job ends."""
 
     async def test_an_ended_job_is_followed_from_each_position(self, repository: JobRepository) -> None:
-        """What comes behind the position is there, with ids, and the follower ends."""
+        """What comes after the position is there, with ids, and the follower ends."""
         job_id = await create(repository, *lines(4))
         await repository.complete_job(job_id, True, at(9))
         everything = [*lines(4), complete(True, timestamp=at(9))]
@@ -103,7 +103,7 @@ class FollowingContract:
         assert ids(await follow(repository, job_id, 1)) == [2]
 
     async def test_late_output_is_for_those_who_have_seen_the_end(self, repository: JobRepository) -> None:
-        """A follower that starts at the complete event, or behind it, gets what is there and ends."""
+        """A follower that starts at the complete event, or after it, gets what is there and ends."""
         job_id = await create(repository, *lines(1))
         await repository.complete_job(job_id, True, at(9))
         await repository.add_events(job_id, lines(2, "late"))
@@ -121,7 +121,7 @@ class FollowingContract:
         assert await follow(repository, silent) == []
 
     async def test_a_job_created_ended_may_get_a_complete_event(self, repository: JobRepository) -> None:
-        """Then followers end behind it as with any job."""
+        """Then followers end after it as with any job."""
         job_id = await create(repository, *lines(2), status="completed")
         await repository.complete_job(job_id, True, at(9))
         await repository.add_event(job_id, log("late\n"))

@@ -134,7 +134,7 @@ class ListingContract:
         assert names(await repository.page_jobs("nobody")) == []
 
     async def test_a_page_behind_a_missing_job_is_an_error(self, repository: JobRepository) -> None:
-        """So is one behind another user's job."""
+        """So is one after another user's job."""
         await create_row(repository)
         for user_id, before in [(None, "none"), ("ada", "twin-a"), ("ada", "middle")]:
             with pytest.raises(JobNotFoundError) as caught:

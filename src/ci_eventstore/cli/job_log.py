@@ -44,7 +44,7 @@ class JobLog:
         await self._pass_on(self._lines.take(piece))
 
     def hurry(self, seconds: float) -> None:
-        """From now on, wait so many seconds at most for the store to take a chunk."""
+        """From now on, wait at most `seconds` for the store to take a chunk."""
         self._is_hurried = True
         self._writer.hurry(seconds)
 

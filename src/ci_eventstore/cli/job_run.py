@@ -190,7 +190,7 @@ class JobRun:
         return code
 
     def _last_steps(self, success: bool, stop: Stop | None, log: JobLog) -> list[Step]:
-        """Return what ends the job, behind a line about what its log lacks."""
+        """Return what ends the job, after a line about what its log lacks."""
         writer, steps = self._writer, list[Step]()
         if log.failure is not None:
             note = JobEvent("log", self._masker.mask_all(note_of(log.failure)), timestamp=self._ended_at)

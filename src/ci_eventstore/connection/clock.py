@@ -25,7 +25,7 @@ class ClockReading:
         return now - self.answered_at <= READING_SECONDS
 
     def deadline_ms(self, now: float, seconds: float) -> int:
-        """Return the server's time at which so many seconds have passed here for certain."""
+        """Return the server's time at which `seconds` have passed here for certain."""
         return self.server_ms + int((now - self.asked_at + seconds) * (1 + DRIFT) * 1000)
 
     def seconds_until_past(self, deadline_ms: int, now: float) -> float:

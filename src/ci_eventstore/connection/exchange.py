@@ -56,7 +56,7 @@ class StreamExchange(ReplyStream):
         return not self._waiting and self.is_usable()
 
     def send(self, waiting: Sequence[Waiting]) -> None:
-        """Send commands behind those that were sent before."""
+        """Send commands after those that were sent before."""
         if not self._waiting:
             self._moved_at = self._loop.time()
         self._waiting.extend([reply for _, reply in waiting])
@@ -118,7 +118,7 @@ class TurnExchange:
         return not self._is_lost and (self._last is None or self._last.done())
 
     def send(self, waiting: Sequence[Waiting]) -> None:
-        """Send commands behind those that were sent before."""
+        """Send commands after those that were sent before."""
         self._last = asyncio.create_task(self._send(waiting, self._last))
 
     async def drained(self) -> None:

@@ -25,7 +25,7 @@ logger = logging.getLogger("ci_eventstore.connection")
 
 COMMAND_CONNECTIONS = 32
 LISTENING_CONNECTIONS = 1000
-#: A refusal that lasts so long is mentioned in the log.
+#: A refusal that lasts this long is mentioned in the log.
 MENTIONED_SECONDS = 1.0
 
 #: Returns how long a command that failed so is tried; it is told whether the server has ever answered.

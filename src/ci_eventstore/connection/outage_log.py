@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 #: How often a failure that lasts is logged again.
 AGAIN_SECONDS = 60.0
-#: So many kinds of failures are kept apart at once.
+#: How many kinds of failures are kept apart at once.
 MOST_KINDS = 1000
 
 

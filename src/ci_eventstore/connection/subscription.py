@@ -17,7 +17,7 @@ from ci_eventstore.connection.retry import pauses
 
 logger = logging.getLogger("ci_eventstore.connection")
 
-#: After so long without a word the server is asked for one; after as long again the connection counts as dead.
+#: After this long without a message the server is asked for one; after as long again the connection counts as dead.
 PING_SECONDS = 5.0
 #: How many channels one command names at most; more would keep the server busy for milliseconds.
 COMMAND_CHANNELS = 5000

@@ -100,7 +100,7 @@ class ClaimedJob:
         await self.log.write(data)
 
     async def complete(self, success: bool = True, outcome: Outcome | None = None) -> None:
-        """End the job as completed, behind everything written to its log; LeaseLostError."""
+        """End the job as completed, after everything written to its log; LeaseLostError."""
         end = "success" if success else "no success"
         await self._end(lambda: self.storage.persist(lambda: self._complete(success, outcome), end))
 
@@ -145,7 +145,7 @@ class ClaimedJob:
         self.body.send()
 
     def hurry(self, seconds: float) -> None:
-        """From now on, wait for the store for so many seconds in all."""
+        """From now on, wait for the store for at most `seconds` in all."""
         self.storage.deadline.shorten(seconds)
         if self._log is not None:
             self._log.hurry(seconds)

@@ -29,13 +29,13 @@ from ci_eventstore.writer.masking import SecretTexts, prepared
 
 logger = logging.getLogger("ci_eventstore.controllers")
 
-#: For so many times of the poll an offer stands: a controller that hangs is given no job after that.
+#: An offer stands for this many polls: a controller that hangs gets no job after that.
 OFFER_POLLS = 2.0
 
-#: A controller that has many jobs claims them in so many parts, none smaller than this: while some run, others come.
+#: A controller with many jobs claims them in this many parts, none below SMALL_WAVE: while some run, others come.
 WAVES = 4
 SMALL_WAVE = 16
-#: After so many turns of the event loop a task's request has left.
+#: A task's request has left after this many turns of the event loop.
 TURNS_TO_LEAVE = 3
 
 #: A poll of less would keep the server busy; a week is longer than anything here should wait.
@@ -53,7 +53,7 @@ class ControllerSettings:
     concurrency: int = 1
     #: How long a job stays its own without a sign of life; it gives one three times as often.
     lease_seconds: float = 30.0
-    #: A job that was claimed so often already fails instead of being run once more.
+    #: A job that was claimed this many times fails instead of being run once more.
     max_attempts: int = 5
     #: How long running jobs may go on when the controller is stopped, before they are given back.
     grace_seconds: float = 30.0

@@ -12,7 +12,7 @@ class Deadline:
         self._current: asyncio.Timeout | None = None
 
     def shorten(self, seconds: float) -> None:
-        """Let nothing take longer than so many seconds from now, what is under way included."""
+        """Let nothing take longer than `seconds` from now, including what is under way."""
         at = asyncio.get_running_loop().time() + seconds
         self._at = at if self._at is None else min(at, self._at)
         if self._current is not None and not self._current.expired():

@@ -30,7 +30,7 @@ class MachineHealth:
         return max(self._until - now, 0.0)
 
     def allowed(self, count: int, now: float) -> int:
-        """Return how many of so many jobs may be taken: one, to see whether it can be run, after a failure."""
+        """Return how many of `count` jobs may be taken: after a failure one, to see whether it can be run."""
         if not self._failures:
             return count
         return 0 if self.pause(now) else min(count, 1)

@@ -55,7 +55,7 @@ class Intake:
             self._asking = asyncio.create_task(self._ask(count, is_idle))
 
     async def find(self, count: int, *, is_idle: bool) -> list[ClaimedJob]:
-        """Return what was asked for ahead, what an offer has brought, or else up to so many jobs that are claimed now.
+        """Return what was asked for ahead, what an offer has brought, or else claim at most `count` jobs.
 
         Nothing, if the answer takes long after a stop.
         """

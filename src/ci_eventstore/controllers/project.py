@@ -18,7 +18,7 @@ from ci_eventstore.errors import ProjectError
 
 #: What a project may have, unpacked.
 MAX_BYTES = 10 * 1024**3
-#: A project of more than FREE_BYTES may be so many times as big as its zip file, no more.
+#: A project of more than FREE_BYTES may be at most this many times as big as its zip file.
 MAX_RATIO = 200
 FREE_BYTES = 100 * 1024**2
 PIECE_BYTES = 1024 * 1024

@@ -21,7 +21,7 @@ def open_log(directory: Path) -> BufferedWriter:
 
 
 def end_of_log(directory: Path, start: int) -> str:
-    """Return the last lines that were written behind a position, to be shown in an error."""
+    """Return the last lines that were written after a position, to be shown in an error."""
     try:
         with (directory / NAME).open("rb") as log:
             size = log.seek(0, 2)

@@ -7,7 +7,7 @@ from ci_common.models import JobEvent
 from ci_eventstore.events.codec import encode, encode_event
 from ci_eventstore.events.records import Record, log_text, text_size
 
-#: One script call takes at most so many log events, and so many bytes of their text unless one event alone has more.
+#: One script call takes at most this many log events, and this much text unless one event alone has more bytes.
 BATCH_EVENTS = 1000
 BATCH_BYTES = 1024 * 1024
 
@@ -22,7 +22,7 @@ class Batch:
     lines: int = 0
 
     def extend(self, other: "Batch") -> None:
-        """Put another batch's log events behind this one's."""
+        """Put another batch's log events after this one's."""
         self.payloads += other.payloads
         self.texts += other.texts
         self.bytes += other.bytes

@@ -1,6 +1,6 @@
 """The sparse index of a job's log: which line and byte stand at which position, and when that was.
 
-The append script adds an entry behind a call with which the last one is INDEX_EVENTS or INDEX_BYTES behind. A call
+The append script adds an entry after a call with which the last one is INDEX_EVENTS or INDEX_BYTES back. A call
 takes as much again at most, so that is how far two entries may lie apart. Where calls began and ended isn't in the
 stream: an index is right if each of its entries is, and if none lies too far from the next. Pure.
 """
@@ -55,6 +55,6 @@ class LogIndex:
         return self._is_behind(1)
 
     def _is_behind(self, steps: int) -> bool:
-        """Tell whether the last entry is so many steps behind."""
+        """Tell whether the last entry is `steps` steps back."""
         events, size = self._position - self._indexed_position, self._bytes - self._indexed_bytes
         return events >= steps * INDEX_EVENTS or size >= steps * INDEX_BYTES

@@ -36,7 +36,7 @@ class TimestampedLines:
 
 
 def _lines(data: bytes) -> list[bytes]:
-    """Split behind each newline; a carriage return alone ends no line."""
+    """Split after each newline; a carriage return alone ends no line."""
     lines = [line + b"\n" for line in data.split(b"\n")]
     lines[-1] = lines[-1][:-1]
     return lines if lines[-1] else lines[:-1]

@@ -94,7 +94,7 @@ class EventReader:
                     return event.data
             until = after
             if count == LAST_EVENTS:
-                # There is no text behind the first entry of the sparse index that has all of it.
+                # There is no text after the first entry of the sparse index that has all of it.
                 index = await self._index(keys)
                 until = min(until, next((entry.position for entry in index if entry.bytes >= extent.bytes), until))
             count = min(4 * count, PAGE_ENTRIES)
@@ -128,12 +128,12 @@ class EventReader:
         return entries
 
     async def position_of_line(self, keys: JobKeys, line: int) -> int:
-        """Return the position of the last event in the sparse index behind which the line begins; 0 for none."""
-        # The line before has to end behind it: an entry may stand in the middle of a line.
+        """Return the position of the last event in the sparse index after which the line begins; 0 for none."""
+        # The line before has to end after it: an entry may stand in the middle of a line.
         return (await self.milestone(keys, "lines", line - 2)).position
 
     async def milestone(self, keys: JobKeys, what: Literal["position", "lines", "bytes"], limit: int) -> Milestone:
-        """Return the last entry of the sparse index with at most so many positions, lines or bytes before it."""
+        """Return the last entry of the sparse index with at most `limit` positions, lines or bytes before it."""
         entries = await self._index(keys)
         place = bisect_right(entries, limit, key=lambda entry: int(getattr(entry, what)))
         return entries[place - 1] if place else START

@@ -57,7 +57,7 @@ MAX_PART = 2**64 - 1
 class Place(NamedTuple):
     """Where a record stands in its stream; the stream id is `<position>-<part>`.
 
-    Visible events have part 0 and dense positions; facts have parts 1, 2 … behind the event that they follow.
+    Visible events have part 0 and dense positions; facts have parts 1, 2 … after the event that they follow.
     """
 
     position: int

@@ -16,7 +16,7 @@ from ci_eventstore.keys import JobKeys
 
 #: How much is kept, as stored, for followers that haven't taken it yet; those that are further back read the stream.
 KEPT_BYTES = 256 * 1024
-#: So many entries may be there before it is looked which of them nobody needs any more.
+#: How many entries may be there before those are dropped that nobody needs.
 KEPT_ENTRIES = 32
 #: What an entry takes beside its payload, about.
 ENTRY_BYTES = 500

@@ -29,7 +29,7 @@ UNREADABLE = "a message can't be read: %s"
 #: How often it is looked whether a job has got further without a message saying so.
 WATCH_SECONDS = 5.0
 WATCHED_AT_ONCE = 500
-#: Under load, events are gathered so that a job's followers are woken so often together, …
+#: Under load, events are gathered so that a job's followers are woken this often together, …
 WAKES_PER_SECOND = 4_000
 #: … but not for longer than this.
 GATHER_SECONDS = 0.05

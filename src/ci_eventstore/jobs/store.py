@@ -32,7 +32,7 @@ logger = logging.getLogger("ci_eventstore.jobs")
 
 #: A new job's events go in with it in one step, which takes no more than this.
 MAX_CREATION_EVENTS = 100_000
-#: The name of a queue that gets jobs is noted so often.
+#: How often the name of a queue that gets jobs is noted.
 NOTE_QUEUE_SECONDS = 60.0
 QUEUES_NOTED = 1000
 
@@ -103,7 +103,7 @@ class JobStore:
         return await has_call(self._nodes, self._keys.job(job_id), token, number)
 
     async def execute(self, job_id: str, command: Command, claim: str = "", known: JobState | None = None) -> None:
-        """Let the job do what the command says, behind what this process is writing to it already.
+        """Let the job do what the command says, after what this process is writing to it already.
 
         `known` is its state as far as the caller knows: if it is of another version, it is read again.
 

@@ -25,7 +25,7 @@ local function put_in_ring(ring, payload, size, newlines)
   end
 end
 
--- Put the new entries behind those that the counters know, before the counters move.
+-- Put the new entries after those that the counters know, before the counters move.
 local function put_new(ring)
   for place, entry in pairs(ring.new) do
     if place >= ring.first and not ring.is_emptied then

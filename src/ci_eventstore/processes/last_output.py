@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ci_eventstore.processes.command import CommandOutput
 
-#: The output ends when nothing has come for so long, and when it has been waited for so long in all.
+#: The output ends when nothing has come for QUIET_SECONDS, and after ALL_SECONDS in any case.
 QUIET_SECONDS = 2.0
 ALL_SECONDS = 30.0
 #: The same in all when the command was stopped, and everything it started with it.

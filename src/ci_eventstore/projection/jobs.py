@@ -14,7 +14,7 @@ from ci_eventstore.keys import JobKeys, sort_key
 from ci_eventstore.projection.differences import Difference, compare
 from ci_eventstore.projection.fold import Fold
 
-#: A lease that is found missing counts from now, for so long.
+#: A lease that is found missing begins now, and lasts this long.
 REBUILT_LEASE_MS = 30_000
 #: Fields that the hashes of jobs lack that older programs wrote.
 LATER_FIELDS = ("mark", "incarnation", "hand_backs")

@@ -18,7 +18,7 @@ from ci_eventstore.projection.strays import Strays, sorted_set
 from ci_eventstore.projection.tickets import Tickets
 from ci_eventstore.queues.queue_names import add_queue_names, queue_names
 
-#: Jobs that are read one by one are read so many at the same time.
+#: Of the jobs that are read one by one, this many are read at the same time.
 TOGETHER = 16
 
 

@@ -17,7 +17,7 @@ from ci_eventstore.queues.claimed import Claimed, as_claimed
 from ci_eventstore.queues.damage import name_damage
 from ci_eventstore.queues.peek import Waiting
 
-#: One script call gives at most so many jobs.
+#: One script call gives at most this many jobs.
 CLAIM_JOBS = 256
 
 

@@ -8,7 +8,7 @@ from ci_eventstore.keys import QueueKeys
 
 #: Who claims a job for a moment, in order to end it.
 CANCELLER = "cancel"
-#: A controller that hasn't looked for jobs for so long and has none is gone.
+#: A controller that has no jobs, and hasn't looked for any for this long, is gone.
 GONE_MS = 3_600_000
 
 

@@ -25,7 +25,7 @@ logger = logging.getLogger("ci_eventstore.controllers")
 
 #: How long the store is waited for, unless a controller has less time, to take back an offer, and to be forgotten.
 SIGN_OFF_SECONDS = 5.0
-#: So many jobs that messages tell of are remembered: who claims more at once asks.
+#: How many jobs of messages are remembered: a controller that claims more at once asks.
 TOLD_KEPT = 256
 #: How often a controller looks again when others were faster, before it waits for a message.
 RACES = 10
@@ -55,7 +55,7 @@ class Claimer:
         offer_seconds: float,
         hear: Callable[[Heard], None],
     ) -> None:
-        """Make offers that stand for so many seconds, so the controller has to ask more often; pass on messages."""
+        """Make offers that stand for `offer_seconds`, so the controller has to ask more often; pass on messages."""
         self._nodes = nodes
         self._keys = keys
         self._controller = controller
@@ -84,7 +84,7 @@ class Claimer:
         await self._subscription.close()
 
     async def claim(self, count: int, *, is_idle: bool, take: Take = lambda found: None) -> list[Claimed]:
-        """Claim up to so many jobs, of all queues in turn; one that is idle and finds none offers to take the next.
+        """Claim at most `count` jobs, of all queues in turn; an idle controller that finds none makes an offer.
 
         `take` is given them as soon as they are claimed: who is cancelled here has lost none of them.
         """
@@ -109,7 +109,7 @@ class Claimer:
         return found
 
     async def withdraw(self, seconds: float = SIGN_OFF_SECONDS) -> list[Claimed]:
-        """Take the offer back; return what it has brought and isn't known yet. It has so many seconds for that."""
+        """Take the offer back; return what it has brought and isn't known yet. It has `seconds` for that."""
         partition = self._offer.place
         if partition is None:
             return []
@@ -158,7 +158,7 @@ class Claimer:
                 take(await claim(self._nodes, partition, self._controller, self._lease_ms, call=call, waiting=waiting))
 
     async def _claim_in(self, partition: QueueKeys, count: int, take: Take, *, makes_offer: bool) -> None:
-        """Claim up to so many jobs of one partition, or learn what the offer has brought that stands there; StoreError.
+        """Claim at most `count` jobs of one partition, or learn what the offer there has brought; StoreError.
 
         First come those that the last question has shown beyond what was wanted then. If others were faster, ask again.
         """

@@ -10,7 +10,7 @@ from ci_eventstore.keys import QueueKeys
 from ci_eventstore.queues.claimed import Claimed
 from ci_eventstore.queues.complete import Completion, complete
 
-#: One script call completes at most so many jobs.
+#: One script call completes at most this many jobs.
 COMPLETED_TOGETHER = 128
 
 

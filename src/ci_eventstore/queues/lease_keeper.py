@@ -17,7 +17,7 @@ from ci_eventstore.queues.renew import renew
 
 logger = logging.getLogger("ci_eventstore.controllers")
 
-#: A claim that couldn't be renewed for so many leases, and for so long, is given up: an outage alone ends no lease.
+#: A claim that couldn't be renewed for this many leases, and for this long, is given up: an outage alone ends no lease.
 PATIENCE_LEASES = 5
 PATIENCE_SECONDS = 90.0
 #: How soon leases are renewed again after that failed: those of few seconds have no time to lose.

@@ -11,7 +11,7 @@ from ci_eventstore.connection.replies import WRONG_TYPE, Reply, as_bytes, as_cou
 from ci_eventstore.keys import Keys, QueueKeys, member_time
 from ci_eventstore.queues.claimed import CANCELLER, GONE_MS
 
-#: So many commands are sent together.
+#: How many commands are sent together.
 COMMANDS_TOGETHER = 10_000
 
 Command = tuple[str | int | bytes, ...]

@@ -11,7 +11,7 @@ from ci_eventstore.errors import MissingRightsError, ReadOnlyAccessError
 from ci_eventstore.keys import Keys, queue_of, queues_key
 from ci_eventstore.queues.overview import QueueOverview, read_overviews
 
-#: A queue whose name was forgotten is looked at for so long: a process that noted the name shortly before may still put
+#: How long a queue is looked at whose name was forgotten: a process that noted the name shortly before may still put
 #: jobs into it without noting it again.
 WATCH_SECONDS = 300.0
 

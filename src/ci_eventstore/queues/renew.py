@@ -41,7 +41,7 @@ async def renew(
     *,
     patience_seconds: float | None = None,
 ) -> dict[Claim, str]:
-    """Renew the leases of a controller's jobs in all partitions, trying for so many seconds; StoreError.
+    """Renew the leases of a controller's jobs in all partitions, trying for `patience_seconds`; StoreError.
 
     Return for each "held", "cancel" (held, and someone wants it cancelled) or "lost".
     """

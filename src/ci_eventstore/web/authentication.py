@@ -24,10 +24,10 @@ from ci_eventstore.web.origin import is_loopback, is_safe, is_same_origin
 
 logger = logging.getLogger("ci_eventstore.web")
 
-#: A key that was good is taken for good so long, without asking the store: so late does a revoked one end.
+#: How long a good key is accepted without asking the store again, and so how late a revoked one ends.
 TRUST_SECONDS = 5.0
 TRUSTED_KEYS = 10_000
-#: The last use of a key is noted so often at most.
+#: The last use of a key is noted at most this often.
 NOTE_EVERY = timedelta(minutes=1)
 
 

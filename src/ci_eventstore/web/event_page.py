@@ -41,7 +41,7 @@ def milestone_after(events: Sequence[Numbered], start: Milestone) -> Milestone:
 
 
 def to_page(events: Sequence[Numbered], after: int) -> dict[str, Any]:
-    """Return the page, and the position behind which the next one begins."""
+    """Return the page, and the position after which the next one begins."""
     shown = [_to_dict(numbered) for numbered in events]
     return {"events": shown, "next": (events[-1].event.id or after) if events else after}
 

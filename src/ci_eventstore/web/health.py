@@ -12,7 +12,7 @@ from ci_eventstore.web.errors import WebError
 
 #: How long the store may take to answer.
 PATIENCE_SECONDS = 2.0
-#: An answer is given again for so long, however often it is asked for.
+#: An answer is repeated for this long, however many ask for it.
 TRUST_SECONDS = 1.0
 
 

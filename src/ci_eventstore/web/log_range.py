@@ -8,7 +8,7 @@ _RANGE = re.compile(r"bytes=(?:(\d{1,18})-(\d{0,18})|-(\d{1,18}))", re.IGNORECAS
 
 
 def parse_range(header: str | None, size: int) -> tuple[int, int] | None:
-    """Return the first byte of a `Range` and the one behind its last, None for all; WebError 416.
+    """Return the first byte of a `Range` and the one after its last, None for all; WebError 416.
 
     Several ranges, other units and what can't be read are ignored, as RFC 9110 allows or says.
     """

@@ -31,7 +31,7 @@ class LogRoutes:
         self,
         request: Request,
         job_id: JobId,
-        tail: Annotated[int | None, Query(ge=0, description="only so many lines from the end")] = None,
+        tail: Annotated[int | None, Query(ge=0, description="at most this many lines, from the end")] = None,
         timestamps: Annotated[
             bool, Query(description="each line begins with the time at which it was printed")
         ] = False,

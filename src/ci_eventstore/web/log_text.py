@@ -12,7 +12,7 @@ from ci_eventstore.events.records import log_text, text_size
 from ci_eventstore.events.ring import Ring
 from ci_eventstore.keys import JobKeys
 
-#: So much of a log is in memory at once, about, and so many events at most.
+#: About how much of a log is in memory at once, and at most how many events.
 PAGE_BYTES = 1024 * 1024
 PAGE_EVENTS = 1000
 #: So much is handed to the connection at once.
@@ -86,7 +86,7 @@ class LogText:
                     after, previous = further.position, None
 
     async def _line_count(self) -> int:
-        """Return how many lines the log has; what stands behind the last newline is one."""
+        """Return how many lines the log has; what stands after the last newline is one."""
         lines = self._extent.lines
         if self._ring is not None:
             lines, last = lines + self._ring.mark.count("\n") + self._ring.lines, self._ring.last_text()
@@ -96,7 +96,7 @@ class LogText:
 
 
 def _skip(data: bytes, lines: int) -> tuple[int, int]:
-    """Return where so many lines have ended, and how many are still to be skipped behind the data."""
+    """Return where `lines` lines have ended, and how many are still to be skipped after the data."""
     start = 0
     while lines:
         end = data.find(b"\n", start)

@@ -25,7 +25,7 @@ from ci_eventstore.web.context import Web
 
 logger = logging.getLogger("ci_eventstore.web")
 
-#: What queues hold is read so often at most, and so long is taken for it.
+#: What queues hold is read at most this often, and for at most this long.
 QUEUES_SECONDS = 5.0
 PATIENCE_SECONDS = 0.5
 #: A store that gave no answer is asked again after this.

@@ -11,7 +11,7 @@ from ci_eventstore.web.sse import parse_position
 class Answer(Enum):
     """What a request for a job's stream is answered with."""
 
-    #: Events behind a position, as they come.
+    #: Events after a position, as they come.
     FOLLOW = auto()
     #: The job's `complete` alone: it has ended, and only what is new was asked for.
     COMPLETE = auto()

@@ -27,9 +27,9 @@ class WebSettings:
     queues: frozenset[str] | None = frozenset({"default"})
     #: Other sites whose pages may ask with a key, such as https://ci.example, or "*"; sessions are for own pages.
     cors_origins: tuple[str, ...] = ()
-    #: So many streams may one user have open at once in this process.
+    #: One user may have at most this many streams open in this process.
     max_streams_per_user: int = 100
-    #: A stream with nothing to send sends a comment so often; as often, it is looked at whether it may go on.
+    #: How often a stream with nothing to send sends a comment, and the server looks whether it may go on.
     heartbeat_seconds: float = 15.0
 
     def __post_init__(self) -> None:

@@ -50,7 +50,7 @@ class ChunkSender:
     """Sends one writer's chunks; where the server has lost some that it had taken, the log gets a line that says so."""
 
     def __init__(self, job_id: str, sink: LogSink, patience_seconds: float) -> None:
-        """Give up on a chunk after so many seconds without an answer."""
+        """Give up on a chunk after `patience_seconds` without an answer."""
         self._job_id = job_id
         self._sink = sink
         self._caller = sink.caller

@@ -6,7 +6,7 @@ from collections import deque
 from itertools import pairwise
 from typing import NamedTuple
 
-#: A chunk has at most so many characters.
+#: A chunk has at most this many characters.
 CHUNK_CHARACTERS = 64 * 1024
 #: A line that comes later than this after a chunk's first text begins another chunk, however long that one waits.
 CHUNK_SECONDS = 0.25
@@ -29,7 +29,7 @@ class Chunker:
     """
 
     def __init__(self, chunk_seconds: float = CHUNK_SECONDS) -> None:
-        """Let lines share a chunk that come within so many seconds."""
+        """Let lines share a chunk that come within `chunk_seconds`."""
         self._chunk_seconds = chunk_seconds
         #: Chunks that take no more text.
         self.full: deque[Chunk] = deque()

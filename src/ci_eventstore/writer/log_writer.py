@@ -35,7 +35,7 @@ logger = logging.getLogger("ci_eventstore.writer")
 
 #: How long a cancelled task waits for the store to take a chunk.
 CANCELLED_SECONDS = 5.0
-#: In so many turns of the event loop, a chunk that is sent has left.
+#: A chunk that is sent has left after this many turns of the event loop.
 SENDING_TURNS = 2
 #: What output may come as, besides text.
 BYTES = (bytes, bytearray, memoryview)
@@ -46,11 +46,11 @@ CANCELLED = "the task that stores the log was cancelled"
 class WriterSettings:
     """How a `LogWriter` paces itself; ConfigurationError for what can't be."""
 
-    #: After the first text, what comes within so many seconds goes out together.
+    #: Text that comes within this many seconds of the first goes out together with it.
     pause_seconds: float = 0.1
-    #: So many characters may wait for the store; then `write` waits.
+    #: At most this many characters wait for the store; then `write` waits.
     spool_characters: int = 16 * 1024 * 1024
-    #: For so long the writer tries without any answer before it gives up.
+    #: The writer gives up after this long without any answer.
     patience_seconds: float = 600.0
     #: Where the rest of a log is kept that couldn't be stored; the system's temporary folder if None.
     rescue_directory: Path | None = None
@@ -179,7 +179,7 @@ class LogWriter:
         return self._is_closing
 
     def hurry(self, seconds: float) -> None:
-        """From now on, give up when the store hasn't taken a chunk within so many seconds."""
+        """From now on, give up when the store hasn't taken a chunk within `seconds`."""
         self._limit.shorten(seconds)
 
     async def until_over(self) -> LogNotStoredError | None:

@@ -6,7 +6,7 @@ from ci_eventstore.writer.spellings import SECRET_CHARACTERS
 
 #: A line that begins so names a secret, as in GitHub's workflows.
 MARKER = b"::add-mask::"
-#: So many secrets may be named by one command, of together so many characters: each takes memory, and time.
+#: One command may name at most this many secrets, of at most this many characters together: each takes memory and time.
 MOST_SECRETS = 1000
 MOST_CHARACTERS = 100_000
 #: A line that is longer than this names none.

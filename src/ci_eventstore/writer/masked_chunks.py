@@ -6,7 +6,7 @@ import time
 from ci_eventstore.writer.chunks import Chunk, Chunker
 from ci_eventstore.writer.masking import Held, Masker, SecretTexts
 
-#: At most so many characters are masked at once; fewer where that takes so long, as in a text that is full of secrets.
+#: At most this many characters are masked at once, fewer where that takes long, as in a text that is full of secrets.
 STEP_CHARACTERS = 64 * 1024
 STEP_SECONDS = 0.005
 
@@ -18,7 +18,7 @@ class MaskedChunks(Chunker):
     """
 
     def __init__(self, secrets: SecretTexts, chunk_seconds: float) -> None:
-        """Let lines share a chunk that come within so many seconds."""
+        """Let lines share a chunk that come within `chunk_seconds`."""
         super().__init__(chunk_seconds)
         self.masker = Masker(secrets)
         self._is_ended = False

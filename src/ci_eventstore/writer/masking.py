@@ -14,7 +14,7 @@ from ci_eventstore.writer.surrogates import without_halves
 logger = logging.getLogger("ci_eventstore.writer")
 
 MASK = "***"
-#: In steps of about so many bytes of spellings, a secret is prepared; each takes some milliseconds at most.
+#: A secret is prepared in steps of about this many bytes of spellings; each takes some milliseconds at most.
 _STEP_BYTES = 32 * 1024
 #: What a spelling costs beside its bytes, in the same unit.
 _SPELLING_BYTES = 64

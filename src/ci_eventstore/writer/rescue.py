@@ -24,7 +24,7 @@ class RescueFile:
         self._is_broken = False
 
     def add(self, text: str) -> None:
-        """Keep text behind what is kept already; after a first failure nothing more is kept, and `path` is None."""
+        """Keep text after what is kept already; after a first failure nothing more is kept, and `path` is None."""
         data = without_halves(text).encode("utf-8", "surrogateescape")
         self.size_bytes += len(data)
         if self._is_broken or not data:

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 
 from ci_eventstore.writer.known_words import KnownWords
 
-#: Longer spellings are looked for in parts of so many bytes, each of which overlaps the next one.
+#: Longer spellings are looked for in parts of this many bytes, each of which overlaps the next one.
 PART_BYTES = 4096
-#: Where a text repeats itself within so many bytes, whole runs of it are looked at, not each place.
+#: Where a text repeats itself within this many bytes, whole runs of it are looked at, not each place.
 _LONGEST_PERIOD = 512
 _SHORTEST_RUN = 64
-#: So many bytes that come again are taken for the beginning of a run.
+#: This many bytes that come again are taken for the beginning of a run.
 _ALIKE_BYTES = 16
 
 Span = tuple[int, int]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from ci_eventstore.writer.surrogates import without_halves
 
-#: A secret has at least so many characters: fewer are found in any text.
+#: A secret has at least this many characters: fewer are found in any text.
 SECRET_CHARACTERS = 4
 #: So does a text that is derived from a secret, such as one of its lines, and it has a letter or digit.
 DERIVED_CHARACTERS = 8

@@ -11,7 +11,7 @@ from ci_eventstore.queues.offers.standing import Abandoned, Answered, Asked, Hap
 class Offer:
     """What one controller offers: to take one job, of one queue in one partition.
 
-    It stands until the controller asks there again, or for so many milliseconds of the partition's clock. A message
+    It stands until the controller asks there again, or for `milliseconds` of the partition's clock. A message
     tells of the job that it brings; should that be lost, the answer to the next question does.
     """
 

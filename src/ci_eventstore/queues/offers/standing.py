@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ci_eventstore.keys import QueueKeys
 
-#: Of so many claims a controller remembers that it was told of them: a message may come after an answer.
+#: A controller remembers that it was told of this many claims: a message may come after an answer.
 KNOWN_CLAIMS = 8
 
 
