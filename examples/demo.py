@@ -15,12 +15,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from ci_eventstore.connection.client import Server
 from demo_controllers import show_controllers
 from demo_steps import TOOL, expect, title, tool
 
 from ci_eventstore import RedisJobRepository
 from ci_eventstore.connection.deployments import from_url
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.embedded import EmbeddedServer
 from ci_eventstore.events.codec import decode
 from ci_eventstore.events.records import Place
@@ -62,35 +62,35 @@ def run_and_follow(job_id: str, copy: Path) -> tuple[bytes, bytes]:
 
 async def show_raw(url: str, job_id: str) -> None:
     """Show a few entries of the job's stream, and its hash."""
-    server, keys = Server(from_url(url)), Keys("ci").job(job_id)
-    entries = await server.read("XRANGE", keys.stream, "-", "+")
+    nodes, keys = Nodes(from_url(url)), Keys("ci").job(job_id)
+    entries = await nodes.read("XRANGE", keys.stream, "-", "+")
     print(f"   {keys.stream}: {len(entries)} entries")
     for stream_id, (_, payload) in [*entries[:5], *entries[-3:]]:
         record = decode(payload, Place.parse(stream_id).position)
         print(f"   {stream_id.decode():>6}  {record.type:<12} {len(payload):>5} bytes  {str(record)[:70]}…")
     print(f"   {keys.hash}:")
-    flat = await server.read("HGETALL", keys.hash)
+    flat = await nodes.read("HGETALL", keys.hash)
     for name, value in zip(flat[::2], flat[1::2], strict=True):
         print(f"   {name.decode():>20} = {value.decode()[:70].splitlines()[0] if value else ''}")
-    await server.close()
+    await nodes.close()
 
 
 async def kill_server(url: str) -> int:
     """End the server as `kill -9` does, and return its process id."""
-    server = Server(from_url(url))
-    pid = int((await server.info())["process_id"])
+    nodes = Nodes(from_url(url))
+    pid = int((await nodes.all[0].info())["process_id"])
     os.kill(pid, signal.SIGKILL)
-    await server.close()
+    await nodes.close()
     return pid
 
 
 async def delete_projections(url: str) -> int:
     """Delete every job hash and every index, and return how many keys that were."""
-    server, deleted = Server(from_url(url)), 0
+    nodes, deleted = Nodes(from_url(url)), 0
     for kind in ("job:", "jobs:", "owned:", "ids", "index:"):
-        for key in [key async for key in server.scan(f"{{ci:0}}:{kind}*")]:
-            deleted += await server.read("DEL", key)
-    await server.close()
+        for page in [page async for page in nodes.scan(f"{{ci:0}}:{kind}*")]:
+            deleted += await nodes.read("DEL", *page) if page else 0
+    await nodes.close()
     return deleted
 
 

@@ -59,7 +59,9 @@ _ANSWER: dict[str, Any] = {
     "log_truncated": _TRUNCATED,
     "incarnation": _INCARNATION,
 }
-JobAnswer: type[BaseModel] = create_model("JobAnswer", __doc__="A job; more keys may follow.", **_ANSWER)
+#: A type alone is no field to pydantic 2.9.
+_FIELDS: dict[str, Any] = {name: (shape, ...) for name, shape in _ANSWER.items()}
+JobAnswer: type[BaseModel] = create_model("JobAnswer", __doc__="A job; more keys may follow.", **_FIELDS)
 #: Several jobs.
 JobsAnswer = GenericAlias(list, (JobAnswer,))
 
