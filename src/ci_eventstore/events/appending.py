@@ -12,15 +12,15 @@ logger = logging.getLogger("ci_eventstore.events")
 
 #: Instead of a claim: this may be written whoever has claimed the job.
 ANY_CLAIM = "*"
-#: A log keeps so many bytes of text from its beginning, unless a setting says otherwise, then so many bytes from its
-#: end, as they are stored, then so many bytes of text that come after the job's end.
+#: Of a log are kept: bytes of text from its beginning, unless a setting says otherwise; bytes from its end, as they are
+#: stored; and bytes of text that come after the job's end.
 HEAD_BYTES = 64 * 1024 * 1024
 RING_BYTES = 1024 * 1024
 LATE_BYTES = 1024 * 1024
 CONSTANTS = {
     "INDEX_EVENTS": INDEX_EVENTS,
     "INDEX_BYTES": INDEX_BYTES,
-    # Entries ride in the message to followers if they have at most so many bytes together, and are so few.
+    # Entries ride in the message to followers if they have at most this many bytes together, and are at most this many.
     "TOLD_BYTES": 16384,
     "TOLD_ENTRIES": 64,
     # A writer that was idle for an hour may be forgotten, once there are as many as this.

@@ -9,7 +9,7 @@ from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import WRONG_TYPE, as_bytes, is_unicode
 from ci_eventstore.events.log_source import LogSource
 from ci_eventstore.events.standing import Standing, read_standing
-from ci_eventstore.keys import JobKeys, Keys, all_keys_pattern, ids_key, named_indexes, queue_of
+from ci_eventstore.keys import JobKeys, Keys, QueueKeys, all_keys_pattern, ids_key, named_indexes, queue_of
 from ci_eventstore.projection.accounts import AccountProjections
 from ci_eventstore.projection.differences import Difference, Progress
 from ci_eventstore.projection.glance import doubtful
@@ -34,6 +34,8 @@ class _Walk:
     #: Whether jobs were mended that stand in no index, so that others may have been compared with what they were.
     is_to_repeat: bool = False
     known: set[Difference] = field(default_factory=set)
+    #: The queues whose tickets were found.
+    queues: set[QueueKeys] = field(default_factory=set)
 
     def note(self, jobs: int) -> None:
         """Count jobs that were looked at."""
@@ -84,6 +86,7 @@ class Projections:
         """Yield what differs, each once, and mend it, if asked to: jobs first, since others are compared with these."""
         parts = [self._walk_ids(walk), self._accounts.verify_indexes(mends=walk.mends)]
         parts.append(self._walk_named(walk) if is_fast else self._walk_keys(walk))
+        parts.append(self._walk_tickets(walk))
         for part in parts:
             async for difference in part:
                 if difference not in walk.known:
@@ -177,8 +180,13 @@ class Projections:
                     yield difference
             queue = queue_of(self._keys, "tickets", key)
             if queue is not None:
-                async for difference in self._tickets.verify(queue, mends=walk.mends):
-                    yield difference
+                walk.queues.add(queue)
+
+    async def _walk_tickets(self, walk: _Walk) -> AsyncIterator[Difference]:
+        """Look at the tickets of the queues that were found, last, since they are compared with the backlogs."""
+        for queue in sorted(walk.queues):
+            async for difference in self._tickets.verify(queue, mends=walk.mends):
+                yield difference
 
     async def _check_exists(self, job_id: str) -> None:
         if await read_standing(self._nodes, self._keys.job(job_id)) is Standing.MISSING:

@@ -16,13 +16,12 @@ UNSEEN = "the server doesn't show its clients: end all programs of the old versi
 
 async def find_obstacles(nodes: Nodes, keys: Keys) -> list[str]:
     """Return what is in the way, each in some words; nothing if no program of the old version is seen."""
-    found = list[str]()
-    for kind, names in AT_WORK.items():
-        count = 0
-        async for page in nodes.scan(all_keys_pattern(keys)):
-            commands = [("ZCARD", key) for key in page if f"}}:{kind}:" in key]
-            count += sum(map(as_count, await nodes.read_many(commands)))
-        found += _counted(count, *names)
+    counts = dict.fromkeys(AT_WORK, 0)
+    async for page in nodes.scan(all_keys_pattern(keys)):
+        sets = [(kind, key) for key in page if (kind := key.partition("}:")[2].partition(":")[0]) in AT_WORK]
+        for (kind, _), size in zip(sets, await nodes.read_many([("ZCARD", key) for _, key in sets]), strict=True):
+            counts[kind] += as_count(size)
+    found = [text for kind, names in AT_WORK.items() for text in _counted(counts[kind], *names)]
     for node in nodes.all:
         channels = set[bytes]()
         for pattern in (f"{{{keys.prefix}:*", f"{keys.prefix}:*"):

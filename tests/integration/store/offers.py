@@ -113,3 +113,12 @@ async def remote(repository: RedisJobRepository, proxy: FaultProxy) -> AsyncIter
     """A repository that talks through the proxy to the server of `repository`."""
     async with RedisJobRepository.from_url(proxy.url) as opened:
         yield opened
+
+
+@pytest.fixture
+async def far_waiter(open_waiter: Callable[..., Waiter], remote: RedisJobRepository) -> Waiter:
+    """A `waiter` on the other side of the proxy."""
+    found: Waiter = open_waiter("c1", through=remote)
+    await found.listen()
+    assert await found.ask() == []
+    return found

@@ -115,6 +115,16 @@ async def test_each_damage_is_found_and_mended(
     assert await dump(server) == before
 
 
+async def test_one_rebuild_mends_what_hangs_together(repository: RedisJobRepository, server: Nodes) -> None:
+    """A ticket that stands for nothing but a stray of its backlog goes with it, whichever of their keys comes first."""
+    for number in range(20):
+        queue = f"queue-{number}"
+        await repository.create_job(Job(id=f"j{number}", status="queued", queue=queue))
+        await server.read("DEL", f"{{ci:0}}:job:j{number}", f"{{ci:0}}:events:j{number}")
+    assert await repository.rebuild() != []
+    assert await repository.verify() == []
+
+
 async def test_verify_and_rebuild_while_the_store_is_in_use(repository: RedisJobRepository) -> None:
     """Writers in full swing make no difference, and a rebuild beside them loses nothing."""
     await repository.create_job(Job(id="busy", status="running", user_id="u"))
