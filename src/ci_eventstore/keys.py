@@ -18,6 +18,10 @@
     {ci:0}:ids                      sorted set: job ids, for look-up by prefix
     {ci:0}:jobs:<status>            sorted set: jobs of a status by creation; "all" for all of them
     {ci:0}:owned:<status>:<user>    sorted set: the same for one user's jobs
+    {ci:0}:unsealed                 sorted set: ended jobs whose logs are in their streams, by their last writes
+    {ci:0}:ended                    sorted set: ended jobs by when they ended, "time of the end:id"
+    {ci:0}:facts                    stream: facts of all jobs of the partition, while a group reads them
+    {ci:0}:groups                   hash: how far each group has read the facts, and who reads for it
     {ci:accounts}:...               users, API keys, their indexes, the store's format, sessions (they expire)
 
 What stands in braces decides the cluster slot: all keys of a partition are on one node, so one script may write them.
