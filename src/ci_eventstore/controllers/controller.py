@@ -16,8 +16,8 @@ from ci_common.errors import RepositoryError
 from ci_common.validation import check_id, check_texts
 from ci_eventstore.controllers.claimed_job import ClaimedJob
 from ci_eventstore.controllers.handlers import STORE_SECONDS, Handler, Handlers, give_up_in_time
-from ci_eventstore.controllers.health import MachineHealth
 from ci_eventstore.controllers.intake import Intake
+from ci_eventstore.controllers.machine import MachineHealth
 from ci_eventstore.errors import ConfigurationError
 from ci_eventstore.processes.finishing import finish
 from ci_eventstore.queues.claimed import CANCELLER, Claim, Claimed

@@ -10,7 +10,7 @@ import pytest
 
 from ci_common.models import Job
 from ci_eventstore.connection.nodes import Nodes
-from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings, handlers, health
+from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings, handlers, machine
 from ci_eventstore.errors import ConfigurationError, MachineError
 from ci_eventstore.queues import lease_keeper
 from ci_eventstore.queues.renew import renew as renew_leases
@@ -184,7 +184,7 @@ async def test_a_job_that_no_machine_can_run_fails(
     repository: RedisJobRepository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may be the one that fills the disks: a third controller that can't run it ends it, with the reason."""
-    monkeypatch.setattr(health, "FIRST_PAUSE_SECONDS", 60.0)
+    monkeypatch.setattr(machine, "FIRST_PAUSE_SECONDS", 60.0)
     await submit(repository, "j")
 
     async def full(job: ClaimedJob) -> None:

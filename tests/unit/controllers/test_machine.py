@@ -1,6 +1,6 @@
 """How long a machine takes no jobs that can't run them."""
 
-from ci_eventstore.controllers.health import FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS, MachineHealth
+from ci_eventstore.controllers.machine import FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS, MachineHealth
 from ci_eventstore.errors import MachineError
 
 ERROR = MachineError("no room")
