@@ -12,8 +12,7 @@ from pathlib import Path
 from redis.asyncio import Redis
 
 from ci_eventstore.connection.deployments import Deployment
-from ci_eventstore.upgrade.stages import Stage
-from ci_eventstore.upgrade.upgrade import Dialog, upgrade
+from ci_eventstore.upgrade.upgrade import Dialog, Stage, upgrade
 
 PATH = Path(__file__).with_name("data") / "store_3d243d1.jsonl.gz"
 #: Ids of its jobs, by what they are now.

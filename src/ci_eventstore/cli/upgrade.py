@@ -12,8 +12,7 @@ from ci_eventstore.cli.messages import say, showing_progress
 from ci_eventstore.cli.store import StoreAddress, uses_address
 from ci_eventstore.settings import Settings
 from ci_eventstore.store_format import FORMAT_VERSION
-from ci_eventstore.upgrade.stages import Stage
-from ci_eventstore.upgrade.upgrade import Dialog, cancel
+from ci_eventstore.upgrade.upgrade import Dialog, Stage, cancel
 from ci_eventstore.upgrade.upgrade import upgrade as upgrade_store
 
 MARKED = (

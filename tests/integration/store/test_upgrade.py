@@ -25,8 +25,7 @@ from ci_eventstore.upgrade import conversions
 from ci_eventstore.upgrade import upgrade as upgrading
 from ci_eventstore.upgrade.conversions import add_times, separate_backlog
 from ci_eventstore.upgrade.obstacles import CLIENT_NAME, UNSEEN, old_clients
-from ci_eventstore.upgrade.stages import MOVES, Stage
-from ci_eventstore.upgrade.upgrade import Dialog, cancel, upgrade
+from ci_eventstore.upgrade.upgrade import MOVES, Dialog, Stage, cancel, upgrade
 from tests import old_store
 from tests.servers import BINARIES, RealServer
 from tests.waiting import wait_until
