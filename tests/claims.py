@@ -7,11 +7,11 @@ from weakref import WeakKeyDictionary
 from ci_eventstore.events.caller import Caller
 from ci_eventstore.keys import QueueKeys, queue_everywhere
 from ci_eventstore.queues.claim import claim as claim_jobs
+from ci_eventstore.queues.claim import peek
 from ci_eventstore.queues.claimed import Claim, Claimed
+from ci_eventstore.queues.claimer import tidy
+from ci_eventstore.queues.lease_keeper import renew as renew_leases
 from ci_eventstore.queues.overview import QueueOverview, read_overviews
-from ci_eventstore.queues.peek import peek
-from ci_eventstore.queues.renew import renew as renew_leases
-from ci_eventstore.queues.tidy import tidy
 from ci_eventstore.repository import RedisJobRepository
 
 #: How often it is asked again when others were faster.

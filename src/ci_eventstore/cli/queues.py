@@ -12,8 +12,7 @@ from ci_eventstore.cli.display import NOTHING, duration, echo_json, json_option,
 from ci_eventstore.cli.help import examples
 from ci_eventstore.cli.messages import say
 from ci_eventstore.cli.store import uses_store
-from ci_eventstore.queues.overview import QueueOverview, read_overviews
-from ci_eventstore.queues.queue_names import queue_names
+from ci_eventstore.queues.overview import QueueOverview, queue_names, read_overviews
 from ci_eventstore.repository import RedisJobRepository
 
 WATCH_SECONDS = 1.0

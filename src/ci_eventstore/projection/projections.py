@@ -16,7 +16,7 @@ from ci_eventstore.projection.glance import doubtful
 from ci_eventstore.projection.jobs import JobProjections
 from ci_eventstore.projection.strays import Strays, sorted_set
 from ci_eventstore.projection.tickets import Tickets
-from ci_eventstore.queues.queue_names import add_queue_names, queue_names
+from ci_eventstore.queues.overview import add_queue_names, queue_names
 
 #: Of the jobs that are read one by one, this many are read at the same time.
 TOGETHER = 16

@@ -1,10 +1,15 @@
-"""What a controller has when it has claimed a job."""
+"""What a controller has when it has claimed a job, and how it reports one that can't be read."""
 
+import logging
 from typing import NamedTuple
 
 from ci_common.models import Job
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.jobs.state import JobState, to_job
 from ci_eventstore.keys import QueueKeys
+
+logger = logging.getLogger("ci_eventstore.queues")
+
 
 #: Who claims a job for a moment, in order to end it.
 CANCELLER = "cancel"
@@ -51,3 +56,10 @@ def as_claimed(queue: QueueKeys, job_id: str, state: JobState, lost_by: str | No
     assert state.claim is not None
     claim = Claim(job_id, state.epoch, state.claim.partition(" ")[2])
     return Claimed(claim, to_job(job_id, state), state, lost_by, queue)
+
+
+def name_damage(nodes: Nodes, job_id: str, what: object) -> None:
+    """Say of a job, once a minute, that it is left alone; without an id, that not all of a queue could be written."""
+    subject = f"job {job_id} can't be read" if job_id else "not all could be written"
+    outage = nodes.outages.of(logger, "%s: run `ci-eventstore rebuild`", kind=job_id)
+    outage.failed(f"{subject} ({what})", {"job_id": job_id})

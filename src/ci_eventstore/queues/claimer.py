@@ -1,4 +1,4 @@
-"""Claim jobs for one controller: those that its offers bring, that messages tell of, and that it asks for."""
+"""Claim jobs for one controller: those that its offers bring, that messages name, and that it asks for."""
 
 import asyncio
 import logging
@@ -8,20 +8,44 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from ci_common.errors import RepositoryError
+from ci_eventstore.connection.call_names import Key
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.outage_log import OutageLog
+from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.errors import ProjectionDamagedError, StoreError
 from ci_eventstore.events.caller import Caller
 from ci_eventstore.jobs.state import from_hash
 from ci_eventstore.keys import Keys, QueueKeys, queue_everywhere
-from ci_eventstore.queues.claim import CLAIM_JOBS, claim
-from ci_eventstore.queues.claimed import Claimed, as_claimed
-from ci_eventstore.queues.damage import name_damage
-from ci_eventstore.queues.offers.offer import Offer
-from ci_eventstore.queues.peek import Peeked, Waiting, peek
-from ci_eventstore.queues.tidy import tidy
+from ci_eventstore.queues.claim import CLAIM_JOBS, Peeked, Waiting, claim, peek
+from ci_eventstore.queues.claimed import GONE_MS, Claimed, as_claimed, name_damage
+from ci_eventstore.queues.offers import Offer
 
 logger = logging.getLogger("ci_eventstore.controllers")
+
+
+class TidyCall(NamedTuple):
+    """What `tidy.lua` is called with."""
+
+    dispatch: Key
+    #: The controllers' last calls.
+    calls: Key
+    offers: Key
+    offered: Key
+    clock: Key
+    #: The one that signs off; "": none does.
+    controller: str
+    #: How long one gives no sign of life that is gone.
+    gone_ms: int
+
+
+TIDY = load_script(__package__, "tidy", call=TidyCall)
+
+
+async def tidy(nodes: Nodes, keys: QueueKeys, controller: str = "") -> None:
+    """Forget a controller that has no jobs in one partition, and those that are long gone. StoreError."""
+    call = TidyCall(keys.dispatch, keys.calls, keys.offers, keys.offered, keys.clock, controller, GONE_MS)
+    await nodes.run(TIDY, *TIDY.order(call))
+
 
 #: How long the store is waited for, unless a controller has less time, to take back an offer, and to be forgotten.
 SIGN_OFF_SECONDS = 5.0

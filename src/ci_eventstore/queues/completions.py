@@ -1,14 +1,132 @@
-"""Complete claimed jobs: while some are on their way, others gather and go out together."""
+"""Complete claimed jobs: while some are on their way, others gather and go out together by `complete.lua`."""
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-from ci_common.models import JobEvent
+from ci_common.models import JobEvent, JobStatus, Outcome
+from ci_eventstore.connection.call_names import Key
 from ci_eventstore.connection.nodes import Nodes
-from ci_eventstore.events.caller import Caller, Ledger
+from ci_eventstore.connection.scripts import load_script
+from ci_eventstore.errors import OutcomeUnknownError
+from ci_eventstore.events.caller import Call, Caller, Ledger
+from ci_eventstore.events.codec import encode_event
 from ci_eventstore.events.gathering import Gathering, drain_all
-from ci_eventstore.keys import QueueKeys
+from ci_eventstore.events.log_index import INDEX_BYTES, INDEX_EVENTS
+from ci_eventstore.jobs.state import encode_field
+from ci_eventstore.keys import QueueKeys, jobs_key, keys_of_completion, listing_member
 from ci_eventstore.queues.claimed import Claimed
-from ci_eventstore.queues.complete import Completion, complete
+
+#: Longer than a call may take effect, or be repeated, after its first try.
+LAST_CALL_MS = 3_600_000
+
+
+class JobOfCompletion(NamedTuple):
+    """A job that is completed."""
+
+    hash: Key
+    stream: Key
+    #: Its writers' last calls.
+    calls: Key
+    id: str
+    claim: str
+    ticket: str
+    #: Its member of the listings.
+    member: str
+    #: The place of its user among those of the call; 0: none.
+    owner: int
+    #: "1" or "0".
+    success: str
+    #: The time of its end, as the hash has it.
+    time: str
+    #: Its `complete` event.
+    payload: bytes
+    #: Tokens and numbers of calls that it comes after.
+    after: str
+    #: "exit_code 3", "signal SIGTERM" or "".
+    outcome: str
+
+
+class OwnedListings(NamedTuple):
+    """The listings of a user's jobs."""
+
+    running: Key
+    completed: Key
+
+
+class CompleteCall(NamedTuple):
+    """What `complete.lua` is called with."""
+
+    #: The last call of whoever completes.
+    last_call: Key
+    dispatch: Key
+    leases: Key
+    #: Listings of all jobs.
+    running: Key
+    completed: Key
+    #: Of the call: they go up.
+    number: int
+    jobs: Sequence[JobOfCompletion]
+    owned: Sequence[OwnedListings]
+
+
+COMPLETE = load_script(
+    __package__,
+    "complete",
+    call=CompleteCall,
+    constants={"INDEX_EVENTS": INDEX_EVENTS, "INDEX_BYTES": INDEX_BYTES, "LAST_CALL_MS": LAST_CALL_MS},
+)
+
+
+class Completion(NamedTuple):
+    """A claimed job, and its accepted `complete` event."""
+
+    claimed: Claimed
+    event: JobEvent
+    #: Tokens and numbers of this process's last calls to the job.
+    after: str
+
+
+async def complete(nodes: Nodes, queue: QueueKeys, call: Call, completions: Sequence[Completion]) -> list[bool]:
+    """Complete jobs of a queue and partition, each under its claim; return of each whether that was done.
+
+    Of those of which it wasn't nothing was changed. OutcomeUnknownError, StoreUnavailableError.
+    """
+    tag, owners = queue.tag, dict[str, int]()
+    running, completed = JobStatus.RUNNING, JobStatus.COMPLETED
+    jobs = []
+    for (claim, job, state, _, _), event, after in completions:
+        owner = 0 if job.user_id is None else owners.setdefault(job.user_id, len(owners) + 1)
+        jobs.append(
+            JobOfCompletion(
+                *keys_of_completion(tag, claim.job_id),
+                claim.job_id,
+                str(claim),
+                state.ticket or "",
+                listing_member(job.created_at, claim.job_id),
+                owner,
+                "1" if event.success else "0",
+                encode_field(event.timestamp) or "",
+                encode_event(event),
+                after,
+                _outcome_field(event.outcome),
+            )
+        )
+    owned = [OwnedListings(jobs_key(tag, user, running), jobs_key(tag, user, completed)) for user in owners]
+    last_call, of_all = queue.last_call(call.token), (jobs_key(tag, status=running), jobs_key(tag, status=completed))
+    all_of_it = CompleteCall(last_call, queue.dispatch, queue.leases, *of_all, call.number, jobs, owned)
+    reply: bytes = await nodes.run(COMPLETE, *COMPLETE.order(all_of_it))
+    answers = reply.decode("ascii", "replace")
+    if len(answers) != len(completions):
+        raise OutcomeUnknownError(COMPLETE.name)
+    return [answer == "y" for answer in answers]
+
+
+def _outcome_field(outcome: Outcome | None) -> str:
+    """Return the field that the job's hash gets for an outcome, with its value."""
+    if outcome is None:
+        return ""
+    return f"exit_code {outcome.exit_code}" if outcome.signal is None else f"signal {outcome.signal}"
+
 
 #: One script call completes at most this many jobs.
 COMPLETED_TOGETHER = 128

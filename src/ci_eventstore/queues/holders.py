@@ -10,20 +10,59 @@ import logging
 import secrets
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import NamedTuple
 
 from ci_common.errors import JobAlreadyExistsError, RepositoryError
 from ci_common.models import Job, utc_now
 from ci_common.validation import check_job
+from ci_eventstore.connection.call_names import Key
 from ci_eventstore.connection.nodes import Nodes
+from ci_eventstore.connection.replies import as_texts
+from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.events.records import Fact, FactType
 from ci_eventstore.jobs.store import JobStore
 from ci_eventstore.keys import NO_QUEUE, Keys, QueueKeys
 from ci_eventstore.queues.claimed import Claim
-from ci_eventstore.queues.hold import hold
-from ci_eventstore.queues.look import look
 from ci_eventstore.queues.lost_jobs import LostJobs
 
 logger = logging.getLogger("ci_eventstore.queues")
+
+
+class HoldCall(NamedTuple):
+    """What `hold.lua` is called with."""
+
+    clock: Key
+    leases: Key
+    job_id: str
+    lease_ms: int
+
+
+HOLD = load_script(__package__, "hold", call=HoldCall)
+
+
+async def hold(nodes: Nodes, keys: QueueKeys, job_id: str, lease_seconds: float) -> None:
+    """Begin a lease in a queue without a name, unless there is one already. StoreError."""
+    await nodes.run(HOLD, *HOLD.order(HoldCall(keys.clock, keys.leases, job_id, int(lease_seconds * 1000))))
+
+
+class LookCall(NamedTuple):
+    """What `look.lua` is called with."""
+
+    clock: Key
+    leases: Key
+
+
+LOOK = load_script(__package__, "look", call=LookCall, constants={"LOOKED_JOBS": 100, "DEFAULT_LEASE_MS": 30_000})
+
+
+async def look(nodes: Nodes, keys: QueueKeys) -> tuple[float, list[str]]:
+    """Move a partition's clock; return the shortest lease in use, in seconds, and jobs whose lease has run out.
+
+    StoreError.
+    """
+    lease_ms, found = await nodes.run(LOOK, *LOOK.order(LookCall(keys.clock, keys.leases)))
+    return lease_ms / 1000, as_texts(found)
+
 
 #: The part of the shortest lease after which to look again, and how often to look while no job is held.
 LOOK_PART = 0.25

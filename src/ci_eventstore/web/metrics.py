@@ -19,8 +19,7 @@ from ci_eventstore.connection.counters import Counters
 from ci_eventstore.errors import MissingRightsError, NotInitializedError
 from ci_eventstore.following.hub import FollowingStats
 from ci_eventstore.loop_locks import LoopLocks
-from ci_eventstore.queues.overview import QueueOverview, idle_queue
-from ci_eventstore.queues.queue_names import UsedQueues
+from ci_eventstore.queues.overview import QueueOverview, UsedQueues, idle_queue
 from ci_eventstore.web.context import Web
 
 logger = logging.getLogger("ci_eventstore.web")

@@ -9,9 +9,9 @@ from ci_eventstore.connection import connections
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.scripts import Script
 from ci_eventstore.jobs.create import CREATE
+from ci_eventstore.queues.claim import PEEK
 from ci_eventstore.queues.claimed import Claimed
 from ci_eventstore.queues.claimer import Claimer, Heard
-from ci_eventstore.queues.peek import PEEK
 from ci_eventstore.repository import RedisJobRepository
 from tests.fault_proxy import Fault, FaultProxy, Plan
 from tests.servers import RealServer

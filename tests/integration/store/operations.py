@@ -18,17 +18,17 @@ from ci_eventstore.jobs.store import plan_change
 from ci_eventstore.keys import NO_QUEUE, Keys, backlog_member, listing_member, queue_everywhere
 from ci_eventstore.projection.jobs import JobProjections
 from ci_eventstore.projection.projections import Projections
+from ci_eventstore.queues.claim import Waiting
 from ci_eventstore.queues.claim import claim as claim_jobs
+from ci_eventstore.queues.claim import peek as ask
 from ci_eventstore.queues.claimed import Claimed
-from ci_eventstore.queues.complete import Completion
-from ci_eventstore.queues.complete import complete as complete_jobs
+from ci_eventstore.queues.claimer import tidy as forget
+from ci_eventstore.queues.completions import Completion
+from ci_eventstore.queues.completions import complete as complete_jobs
 from ci_eventstore.queues.holders import Holders
-from ci_eventstore.queues.look import look as look_once
-from ci_eventstore.queues.offers.offer import Offer
-from ci_eventstore.queues.peek import Waiting
-from ci_eventstore.queues.peek import peek as ask
-from ci_eventstore.queues.renew import renew as renew_leases
-from ci_eventstore.queues.tidy import tidy as forget
+from ci_eventstore.queues.holders import look as look_once
+from ci_eventstore.queues.lease_keeper import renew as renew_leases
+from ci_eventstore.queues.offers import Offer
 from ci_eventstore.store_format import check_format
 from tests import claims
 from tests.integration.store.scenes import (

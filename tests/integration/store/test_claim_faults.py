@@ -13,10 +13,9 @@ from ci_eventstore.connection.scripts import Script
 from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings
 from ci_eventstore.events.append import APPEND
 from ci_eventstore.events.append_logs import APPEND_LOGS
-from ci_eventstore.queues.claim import CLAIM
+from ci_eventstore.queues.claim import CLAIM, PEEK
 from ci_eventstore.queues.claimed import Claim, Claimed
-from ci_eventstore.queues.peek import PEEK
-from ci_eventstore.queues.renew import RENEW
+from ci_eventstore.queues.lease_keeper import RENEW
 from ci_eventstore.repository import RedisJobRepository
 from tests import claims
 from tests.fault_proxy import Fault, FaultProxy, Plan

@@ -12,7 +12,7 @@ from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings
 from ci_eventstore.errors import LogWriterClosedError, OutcomeUnknownError
 from ci_eventstore.queues import lease_keeper
 from ci_eventstore.queues.completions import Completions
-from ci_eventstore.queues.renew import RENEW
+from ci_eventstore.queues.lease_keeper import RENEW
 from ci_eventstore.repository import RedisJobRepository
 from tests import claims
 from tests.fault_proxy import Fault, FaultProxy, always

@@ -12,7 +12,7 @@ from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.controllers import ClaimedJob
 from ci_eventstore.events.log_index import INDEX_EVENTS
 from ci_eventstore.queues.claimed import Claimed
-from ci_eventstore.queues.complete import COMPLETE
+from ci_eventstore.queues.completions import COMPLETE
 from ci_eventstore.repository import RedisJobRepository
 from tests import claims
 from tests.fault_proxy import Fault, FaultProxy, Plan
@@ -224,7 +224,7 @@ async def test_an_error_that_nobody_thought_of_reaches_those_who_wait(
         raise ZeroDivisionError
 
     with monkeypatch.context() as broken:
-        broken.setattr("ci_eventstore.queues.complete.encode_event", break_down)
+        broken.setattr("ci_eventstore.queues.completions.encode_event", break_down)
         with pytest.raises(ZeroDivisionError):
             await complete(repository, claimed)
     assert await complete(repository, claimed) == [True, True]

@@ -13,7 +13,7 @@ from ci_eventstore.connection.deployments import from_url
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.errors import StoreError
 from ci_eventstore.jobs.state import JobState
-from ci_eventstore.queues.queue_names import UsedQueues
+from ci_eventstore.queues.overview import UsedQueues
 from ci_eventstore.repository import RedisJobRepository
 from tests import claims, old_store
 from tests.servers import RealServer

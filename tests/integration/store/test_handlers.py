@@ -13,7 +13,7 @@ from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings, handlers, machine
 from ci_eventstore.errors import ConfigurationError, MachineError
 from ci_eventstore.queues import lease_keeper
-from ci_eventstore.queues.renew import renew as renew_leases
+from ci_eventstore.queues.lease_keeper import renew as renew_leases
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.writer.log_writer import WriterSettings
 from tests import claims

@@ -10,7 +10,7 @@ from ci_common.models import Job, JobEvent
 from ci_eventstore.controllers import ClaimedJob, Controller
 from ci_eventstore.keys import NO_QUEUE, queue_everywhere
 from ci_eventstore.queues.claimed import CANCELLER, Claim
-from ci_eventstore.queues.hold import hold as begin_lease
+from ci_eventstore.queues.holders import hold as begin_lease
 from ci_eventstore.queues.lease_keeper import LeaseKeeper
 from ci_eventstore.repository import RedisJobRepository
 from tests import claims

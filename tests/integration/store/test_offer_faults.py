@@ -10,8 +10,8 @@ from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.errors import StoreUnavailableError
 from ci_eventstore.jobs.create import CREATE
 from ci_eventstore.queues import claimer
-from ci_eventstore.queues.peek import PEEK
-from ci_eventstore.queues.peek import peek as ask_whose_turn
+from ci_eventstore.queues.claim import PEEK
+from ci_eventstore.queues.claim import peek as ask_whose_turn
 from ci_eventstore.repository import RedisJobRepository
 from tests import claims
 from tests.fault_proxy import Fault, FaultProxy

@@ -10,8 +10,8 @@ from ci_common.models import Job, utc_now
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.scripts import Script
 from ci_eventstore.errors import StoreUnavailableError
+from ci_eventstore.queues.claim import PEEK
 from ci_eventstore.queues.claimer import Heard
-from ci_eventstore.queues.peek import PEEK
 from ci_eventstore.repository import RedisJobRepository
 from tests import claims
 from tests.integration.store.offers import (

@@ -9,8 +9,8 @@ import pytest
 
 from ci_common.models import Job, utc_now
 from ci_eventstore.connection.nodes import Nodes
-from ci_eventstore.queues import queue_names
-from ci_eventstore.queues.queue_names import UsedQueues
+from ci_eventstore.queues import overview
+from ci_eventstore.queues.overview import UsedQueues
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.web import WebSettings, create_app, metrics
 from tests import claims
@@ -143,7 +143,7 @@ async def test_a_job_that_comes_back_to_its_queue_brings_the_name_back(
 ) -> None:
     """Long after the name was forgotten, too."""
     await repository.create_job(Job(id="j", status="running", queue="odd"))
-    monkeypatch.setattr(queue_names, "WATCH_SECONDS", 0.0)
+    monkeypatch.setattr(overview, "WATCH_SECONDS", 0.0)
     monkeypatch.setattr("ci_eventstore.jobs.store.NOTE_QUEUE_SECONDS", 0.0)
     waiting = 'ci_eventstore_queue_waiting_jobs{queue="odd"}'
     assert waiting not in await scraped(client)

@@ -3,7 +3,7 @@
 import pytest
 
 from ci_eventstore.keys import QueueKeys
-from ci_eventstore.queues.offers.standing import (
+from ci_eventstore.queues.offers import (
     KNOWN_CLAIMS,
     Abandoned,
     Answered,

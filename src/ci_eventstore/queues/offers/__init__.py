@@ -1,1 +1,0 @@
-"""Offers of controllers that have nothing to do to take the next job."""
