@@ -2,7 +2,7 @@
 
 from ci_eventstore.web.app import JobsRouter, create_app, create_router
 from ci_eventstore.web.authentication import EVERYTHING, Authenticate, this_machine_sees_everything
-from ci_eventstore.web.settings import WebSettings
+from ci_eventstore.web.context import WebSettings
 
 __all__ = [
     "EVERYTHING",

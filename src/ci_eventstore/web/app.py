@@ -1,18 +1,21 @@
 """All routes together: as a router for applications that exist, and as an application of their own."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI, Request, Response, Security
+from fastapi.responses import PlainTextResponse
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import BaseRoute
 
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.web.authentication import Authenticate
-from ci_eventstore.web.context import Web
+from ci_eventstore.web.context import Web, WebSettings
 from ci_eventstore.web.document import (
     ASKED,
     STREAM_TEXT,
@@ -28,21 +31,44 @@ from ci_eventstore.web.document import (
 )
 from ci_eventstore.web.errors import WebError, error_response
 from ci_eventstore.web.event_routes import EventRoutes
-from ci_eventstore.web.health import HealthRoutes
-from ci_eventstore.web.index import IndexRoute
 from ci_eventstore.web.job_routes import JobRoutes
 from ci_eventstore.web.log_routes import LogRoutes
-from ci_eventstore.web.metrics import MetricsRoutes
+from ci_eventstore.web.monitoring import HealthRoutes, MetricsRoutes
 from ci_eventstore.web.route import route_class
 from ci_eventstore.web.session_routes import MAX_LOGIN_BYTES, SessionRoutes
-from ci_eventstore.web.settings import WebSettings
 from ci_eventstore.web.submission import MAX_FIELDS_BYTES
 
+INTRODUCTION = """\
+ci_eventstore: jobs and their live logs.
+
+Send an API key with each request: curl -H "Authorization: Bearer $KEY" …
+Each key sees the jobs of its user; jobs that are nobody's are seen by no key.
+"""
 #: What pages of other sites may send and see, beside what all may.
 CORS_HEADERS: Final[dict[str, Any]] = {
     "allow_headers": ["Authorization", "Content-Type", "Idempotency-Key", "If-Range", "Last-Event-ID", "Range"],
     "expose_headers": ["Accept-Ranges", "Content-Range", "Location", "Log-Truncated", "Retry-After"],
 }
+
+
+class IndexRoute:
+    """The page that lists the other routes."""
+
+    def __init__(self, routes: Iterable[BaseRoute]) -> None:
+        self._routes = [route for route in routes if isinstance(route, APIRoute) and route.include_in_schema]
+
+    async def index(self, request: Request) -> Response:
+        """List the endpoints, each with what it does."""
+        root = request.scope.get("root_path", "").rstrip("/")
+        rows = [(*sorted(route.methods or ()), root + route.path, _first_line(route)) for route in self._routes]
+        rows.append(("GET", f"{root}/openapi.json", "Describe all of this for programs."))
+        width = max(len(path) for _, path, _ in rows)
+        lines = [f"{method:4} {path:{width}}  {text}".rstrip() for method, path, text in rows]
+        return PlainTextResponse(INTRODUCTION + "\n" + "\n".join(lines) + "\n")
+
+
+def _first_line(route: APIRoute) -> str:
+    return (route.description or "").split("\n", maxsplit=1)[0]
 
 
 class JobsRouter(APIRouter):

@@ -3,11 +3,12 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
 from typing import Final
+from urllib.parse import urlsplit
 
 from fastapi import Request
 
@@ -20,15 +21,49 @@ from ci_eventstore.connection.outage_log import OutageLog
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.web.document import COOKIE
 from ci_eventstore.web.errors import WebError
-from ci_eventstore.web.origin import is_loopback, is_safe, is_same_origin
 
 logger = logging.getLogger("ci_eventstore.web")
+
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 #: How long a good key is accepted without asking the store again, and so how late a revoked one ends.
 TRUST_SECONDS = 5.0
 TRUSTED_KEYS = 10_000
 #: The last use of a key is noted at most this often.
 NOTE_EVERY = timedelta(minutes=1)
+
+
+def is_safe(method: str) -> bool:
+    """Tell whether a method changes nothing."""
+    return method in _SAFE
+
+
+def is_same_origin(headers: Mapping[str, str], *, required: bool) -> bool:
+    """Tell whether a request's `Origin` is the host that it was sent to.
+
+    Browsers send one with all that may change something. Without one, the answer is no if it is `required`.
+    """
+    origin = headers.get("origin")
+    if origin is None:
+        return not required
+    try:
+        parts = urlsplit(origin)
+    except ValueError:
+        return False
+    port = _DEFAULT_PORTS.get(parts.scheme, "")
+    host = headers.get("host", "").lower()
+    return bool(host) and host.removesuffix(f":{port}") == parts.netloc.lower().removesuffix(f":{port}")
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a `Host` header names the machine that the client is on."""
+    try:
+        name = urlsplit(f"//{host}").hostname
+    except ValueError:
+        return False
+    return name in LOOPBACK
 
 
 class Everything(Enum):

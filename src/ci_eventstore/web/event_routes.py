@@ -1,20 +1,23 @@
 """Routes of a job's events: as a live stream, and in pages."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import Header, Query, Request, Response
 from pydantic import BeforeValidator, WithJsonSchema
 
+from ci_common.models import JobEvent, to_rfc3339
 from ci_eventstore.errors import StoreUnavailableError
 from ci_eventstore.events.reader import Milestone
+from ci_eventstore.events.records import log_text, text_size
 from ci_eventstore.following.follower import Follower
 from ci_eventstore.jobs.state import JobState, to_job
 from ci_eventstore.web import sse
-from ci_eventstore.web.added_end import AddedEnd, EndAdding
 from ci_eventstore.web.context import Web
 from ci_eventstore.web.document import POSITION_SCHEMA, JobId
-from ci_eventstore.web.event_page import Numbered, milestone_after, number, to_page
-from ci_eventstore.web.resume import Answer, Asked, Start, decide_start, parse_asked
+from ci_eventstore.web.resume import AddedEnd, Answer, Asked, EndAdding, Start, decide_start, parse_asked
+from ci_eventstore.web.sse import readable
 from ci_eventstore.web.stream_response import HEADERS, Stream, StreamResponse
 
 PAGE_EVENTS = 1000
@@ -24,6 +27,52 @@ POSITION = WithJsonSchema(dict(POSITION_SCHEMA))
 POSITION_OR_BLANK = WithJsonSchema({"anyOf": [POSITION_SCHEMA, {"type": "string", "pattern": r"^\s*$"}]})
 #: Those of a stream that is sent as a whole.
 PLAIN_HEADERS = {name.decode(): value.decode() for name, value in HEADERS}
+
+
+@dataclass(frozen=True, slots=True)
+class Numbered:
+    """An event, and the line of the log that its text begins in, counted from 1."""
+
+    event: JobEvent
+    line: int
+    #: The line that it gets as far as: that of its last character.
+    last_line: int
+
+
+def number(events: Sequence[JobEvent], start: Milestone) -> list[Numbered]:
+    """Return events with their lines; they follow what the milestone stands for."""
+    lines, numbered = start.lines, []
+    for event in events:
+        text = event.data or "" if event.type == "log" else ""
+        before, lines = lines, lines + text.count("\n")
+        numbered.append(Numbered(event, before + 1, lines if text.endswith("\n") else lines + bool(text)))
+    return numbered
+
+
+def milestone_after(events: Sequence[Numbered], start: Milestone) -> Milestone:
+    """Return how many lines and bytes there are up to the last of these events, which follow a milestone."""
+    sizes = [text_size(log_text(numbered.event)) for numbered in events]
+    return Milestone(
+        events[-1].event.id or start.position,
+        start.lines + sum(lines for _, lines in sizes),
+        start.bytes + sum(size for size, _ in sizes),
+    )
+
+
+def to_page(events: Sequence[Numbered], after: int) -> dict[str, Any]:
+    """Return the page, and the position after which the next one begins."""
+    shown = [_to_dict(numbered) for numbered in events]
+    return {"events": shown, "next": (events[-1].event.id or after) if events else after}
+
+
+def _to_dict(numbered: Numbered) -> dict[str, Any]:
+    event = numbered.event
+    shown = {"id": event.id, **event.to_dict(), "time": to_rfc3339(event.timestamp)}
+    if event.data is not None:
+        shown["data"] = readable(event.data)
+    if event.type == "log":
+        shown["line"] = numbered.line
+    return shown
 
 
 def _unless_blank(value: object) -> object:

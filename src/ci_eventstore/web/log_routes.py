@@ -1,19 +1,109 @@
-"""`GET /jobs/{id}/log`: a job's log as text."""
+"""`GET /jobs/{id}/log`: a job's log as text, whole or in ranges."""
 
-from collections.abc import AsyncGenerator
-from typing import Annotated
+import re
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from typing import Annotated, Any, NoReturn
 
 from fastapi import Query, Request, Response
+from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from ci_eventstore.web.context import Web
 from ci_eventstore.web.document import JobId, headers
-from ci_eventstore.web.log_range import accepts_gzip, parse_range
-from ci_eventstore.web.log_response import LogResponse
+from ci_eventstore.web.errors import ANSWERED, ResponseCutError, WebError, error_response
 from ci_eventstore.web.log_text import LogText, gzipped
 
+_RANGE = re.compile(r"bytes=(?:(\d{1,18})-(\d{0,18})|-(\d{1,18}))", re.IGNORECASE)
+MEDIA_TYPE = "text/plain; charset=utf-8"
 HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache", "Vary": "Accept-Encoding, Authorization"}
 #: The header that says that a running job's log has outgrown its budget.
 OUTGROWN = "Log-Truncated"
+
+
+def parse_range(header: str | None, size: int) -> tuple[int, int] | None:
+    """Return the first byte of a `Range` and the one after its last, None for all; WebError 416.
+
+    Several ranges, other units and what can't be read are ignored, as RFC 9110 allows or says.
+    """
+    found = _RANGE.fullmatch(header.replace(" ", "")) if header else None
+    if not found:
+        return None
+    first_text, last_text, suffix = found.groups()
+    if suffix is not None:
+        first, end = max(size - int(suffix), 0), size
+    else:
+        first, end = int(first_text), min(int(last_text) + 1, size) if last_text else size
+        if last_text and int(last_text) < first:
+            return None
+    if first >= size:
+        raise WebError(
+            416, "range", f"the log has {size} bytes", {"Content-Range": f"bytes */{size}", "Accept-Ranges": "bytes"}
+        )
+    return first, end
+
+
+def accepts_gzip(header: str | None) -> bool:
+    """Tell whether a client takes gzip, by its `Accept-Encoding`."""
+    weights = {}
+    for part in (header or "").lower().split(","):
+        name, _, parameters = part.partition(";")
+        weight = parameters.replace(" ", "")
+        weights[name.strip()] = not re.fullmatch(r"q=0(\.0{0,3})?", weight)
+    return weights.get("gzip", weights.get("*", False))
+
+
+class LogResponse(StreamingResponse):
+    """Sends pieces of a log; an error if not even the first can be had, and no regular end if a later one can't."""
+
+    def __init__(self, pieces: AsyncGenerator[bytes], status_code: int, headers: Mapping[str, str]) -> None:
+        super().__init__(pieces, status_code, headers, MEDIA_TYPE)
+        self._pieces = pieces
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the response, or the answer to what went wrong before its first byte."""
+        try:
+            first = await anext(self._pieces, b"")
+        except ANSWERED as error:
+            await error_response(error)(scope, receive, send)
+            return
+        async with aclosing(self._pieces), aclosing(self._all(first)) as self.body_iterator:
+            await super().__call__(scope, receive, send)
+
+    async def _all(self, first: bytes) -> AsyncGenerator[Any]:
+        try:
+            if first:
+                yield first
+            async for piece in self._pieces:
+                yield piece
+        except ANSWERED as error:
+            cut = ResponseCutError(f"a log was cut off: {error}")
+            cut.__cause__ = error
+            yield _Broken(cut)
+            raise cut from error
+
+
+class _Broken(bytes):
+    """A piece of a body that can't be sent: whoever tries raises the error.
+
+    Middleware such as Starlette's `BaseHTTPMiddleware` runs the application in a task, and ends the response regularly
+    when that fails. A body reaches the code that sends it.
+    """
+
+    def __new__(cls, error: Exception) -> "_Broken":
+        """Return one that isn't empty."""
+        return super().__new__(cls, b"?")
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def __len__(self) -> NoReturn:
+        """Raise the error."""
+        raise self._error
+
+    def __bool__(self) -> NoReturn:
+        """Raise the error."""
+        raise self._error
 
 
 class LogRoutes:

@@ -8,11 +8,10 @@ from pydantic import BaseModel, Field
 
 from ci_common.api_keys import hash_api_key
 from ci_eventstore.accounts.sessions import SESSION_SECONDS
-from ci_eventstore.web.authentication import KeyAuthentication, unauthorized
+from ci_eventstore.web.authentication import KeyAuthentication, is_same_origin, unauthorized
 from ci_eventstore.web.context import Web
 from ci_eventstore.web.document import COOKIE, body
 from ci_eventstore.web.errors import WebError
-from ci_eventstore.web.origin import is_same_origin
 
 #: An API key in JSON or a form has less.
 MAX_LOGIN_BYTES = 4096

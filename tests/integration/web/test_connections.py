@@ -16,7 +16,7 @@ from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoin
 from ci_common.models import Job, JobEvent, utc_now
 from ci_eventstore.connection.outage_log import Outages
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.web import connections, create_app, log_text
+from ci_eventstore.web import create_app, log_text, server
 from ci_eventstore.web.server import Service, server_config
 from tests.integration.store.conftest import find_server, own
 from tests.integration.web.serving import Account, Served, create_account, serve, serve_as_cli
@@ -149,7 +149,7 @@ async def test_a_log_that_breaks_off_leaves_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It says which job it was, and what was the matter; once a minute, however often somebody asks."""
-    monkeypatch.setattr(connections, "_OUTAGES", Outages())
+    monkeypatch.setattr(server, "_OUTAGES", Outages())
     async with serve_as_cli(create_app(own_repository)) as served:
         for _ in range(3):
             with pytest.raises(ConnectionResetError):

@@ -12,7 +12,7 @@ from httpx_sse import aconnect_sse
 from ci_common.models import Job, JobEvent, utc_now
 from ci_eventstore.following import hub
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.web import WebSettings, create_app, create_router, health, sse, stream_response
+from ci_eventstore.web import WebSettings, create_app, create_router, monitoring, sse, stream_response
 from tests.integration.store.conftest import find_server, own
 from tests.integration.web.serving import Account, Served, create_account, read_lines, serve
 from tests.servers import RealServer
@@ -140,7 +140,7 @@ async def test_a_repository_is_opened_by_the_first_request(repository: RedisJobR
 @pytest.mark.usefixtures("impatient")
 async def test_without_its_store_a_server_says_so(own: RealServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """It lives, it isn't ready, and it asks for patience; it tells nothing of the store's address."""
-    monkeypatch.setattr(health, "TRUST_SECONDS", 0.0)
+    monkeypatch.setattr(monitoring, "TRUST_SECONDS", 0.0)
     async with RedisJobRepository.from_url(own.url) as repository:
         account = await create_account(repository, "ada")
         await repository.create_job(Job(id="j", user_id="ada", status="running"))

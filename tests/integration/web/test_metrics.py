@@ -12,7 +12,7 @@ from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.queues import overview
 from ci_eventstore.queues.overview import UsedQueues
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.web import WebSettings, create_app, metrics
+from ci_eventstore.web import WebSettings, create_app, monitoring
 from tests import claims
 from tests.integration.store.conftest import find_server, own
 from tests.integration.web.serving import Account, Served, create_account, serve
@@ -29,7 +29,7 @@ def settings() -> WebSettings:
 @pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """Queues are read for each request."""
-    monkeypatch.setattr(metrics, "QUEUES_SECONDS", -1.0)
+    monkeypatch.setattr(monitoring, "QUEUES_SECONDS", -1.0)
 
 
 async def scraped(client: httpx.AsyncClient) -> dict[str, float]:

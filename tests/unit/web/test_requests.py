@@ -6,9 +6,9 @@ from ci_common import errors as common_errors
 from ci_common.errors import JobNotFoundError, RepositoryError
 from ci_eventstore import errors
 from ci_eventstore.errors import OutcomeUnknownError, StoreUnavailableError
+from ci_eventstore.web.authentication import is_same_origin
 from ci_eventstore.web.errors import WebError, failure_of
-from ci_eventstore.web.log_range import accepts_gzip, parse_range
-from ci_eventstore.web.origin import is_same_origin
+from ci_eventstore.web.log_routes import accepts_gzip, parse_range
 from ci_eventstore.web.submission import job_id_for
 
 

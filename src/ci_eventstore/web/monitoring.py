@@ -1,4 +1,4 @@
-"""`GET /metrics`: what Prometheus collects."""
+"""What a server's surroundings ask: load balancers whether it is ready, Prometheus for its numbers."""
 
 import asyncio
 import logging
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from fastapi import Response
+from fastapi.responses import JSONResponse
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -21,15 +22,56 @@ from ci_eventstore.following.hub import FollowingStats
 from ci_eventstore.loop_locks import LoopLocks
 from ci_eventstore.queues.overview import QueueOverview, UsedQueues, idle_queue
 from ci_eventstore.web.context import Web
+from ci_eventstore.web.errors import WebError
 
 logger = logging.getLogger("ci_eventstore.web")
 
+#: How long the store may take to answer whether it is ready.
+READY_SECONDS = 2.0
+#: An answer is repeated for this long, however many ask for it.
+TRUST_SECONDS = 1.0
 #: What queues hold is read at most this often, and for at most this long.
 QUEUES_SECONDS = 5.0
 PATIENCE_SECONDS = 0.5
 #: A store that gave no answer is asked again after this.
 AWAY_SECONDS = 1.0
 PREFIX = "ci_eventstore"
+
+
+class HealthRoutes:
+    """The routes that load balancers ask; they need no key."""
+
+    def __init__(self, web: Web) -> None:
+        self._web = web
+        self._asking = LoopLocks()
+        self._asked_at: float | None = None
+        self._problem: str | None = None
+
+    async def health(self) -> dict[str, str]:
+        """Say that the server lives."""
+        return {"status": "ok"}
+
+    async def ready(self) -> JSONResponse:
+        """Say whether Redis can be reached and takes writes."""
+        async with self._asking.current:
+            now = time.monotonic()
+            if self._asked_at is None or now - self._asked_at > TRUST_SECONDS:
+                self._problem = await self._ask()
+                self._asked_at = time.monotonic()
+        if self._problem is not None:
+            raise WebError(503, "unavailable", self._problem, {"Retry-After": "2"})
+        return JSONResponse({"status": "ready"})
+
+    async def _ask(self) -> str | None:
+        """Return what is the matter."""
+        try:
+            async with asyncio.timeout(READY_SECONDS):
+                await self._web.ready()
+        except TimeoutError:
+            return "the store gives no answer"
+        except RepositoryError:
+            return "the store can't be reached, or takes no writes"
+        return None
 
 
 @dataclass(frozen=True, slots=True)
