@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime
 
 from ci_common.models import JobEvent, JobStatus, utc_now
@@ -16,14 +17,38 @@ from ci_common.validation import (
 )
 from ci_eventstore.engines import Engines
 from ci_eventstore.errors import StoreError
-from ci_eventstore.events.batch import encode_batches
-from ci_eventstore.jobs.commands import AppendEvents, Cancel, Command, Complete, UpdateStatus
-from ci_eventstore.jobs.log_sink import JobLogSink
+from ci_eventstore.events.batch import encode_batches, encode_logs
+from ci_eventstore.events.caller import Call, JobCaller
+from ci_eventstore.jobs.decide import AppendEvents, Cancel, Command, Complete, UpdateStatus
+from ci_eventstore.jobs.store import JobStore
 from ci_eventstore.queues.claimed import Claim, Claimed
 from ci_eventstore.writer.log_writer import LogWriter, WriterSettings
 from ci_eventstore.writer.masking import SecretTexts
 
 logger = logging.getLogger("ci_eventstore.jobs")
+
+
+class JobLogSink:
+    """Appends one writer's events to a job, under a claim or ""."""
+
+    def __init__(self, jobs: JobStore, job_id: str, claim: str) -> None:
+        self.caller = JobCaller(job_id, jobs.flusher.ledger)
+        self.outages = jobs.outages
+        self._time = jobs.log_times.of(job_id)
+        self._jobs = jobs
+        self._job_id = job_id
+        self._claim = claim
+
+    async def append(self, event: JobEvent, call: Call) -> None:
+        """Append an event, with a time that is in order; the same call again has its effect once. StoreError."""
+        now = utc_now()
+        in_order = replace(event, timestamp=self._time.in_order(event.timestamp, now))
+        [accepted] = accept_events([in_order], now, self._jobs.settings.max_event_bytes)
+        await self._jobs.write(self._job_id, encode_logs([accepted]), call, self._claim)
+
+    async def has_call(self, token: str, number: int) -> bool:
+        """Tell whether a call that was acknowledged is there still; StoreUnavailableError."""
+        return await self._jobs.has_call(self._job_id, token, number)
 
 
 class JobWriter:

@@ -13,8 +13,7 @@ from ci_common.models import Job, JobEvent, JobStatus, Outcome, utc_now
 from ci_eventstore.controllers.interrupt import Cause, Interrupt
 from ci_eventstore.controllers.storing import EndStorage
 from ci_eventstore.errors import LogWriterClosedError, MachineError
-from ci_eventstore.jobs.commands import HandBack
-from ci_eventstore.jobs.decide import is_handed_back_too_often
+from ci_eventstore.jobs.decide import HandBack, is_handed_back_too_often
 from ci_eventstore.processes.finishing import finish
 from ci_eventstore.queues.claimed import Claim, Claimed
 from ci_eventstore.repository import RedisJobRepository

@@ -12,10 +12,8 @@ from ci_eventstore.events.standing import Standing, read_standing
 from ci_eventstore.keys import JobKeys, Keys, QueueKeys, all_keys_pattern, ids_key, named_indexes, queue_of
 from ci_eventstore.projection.accounts import AccountProjections
 from ci_eventstore.projection.differences import Difference, Progress
-from ci_eventstore.projection.glance import doubtful
-from ci_eventstore.projection.jobs import JobProjections
-from ci_eventstore.projection.strays import Strays, sorted_set
-from ci_eventstore.projection.tickets import Tickets
+from ci_eventstore.projection.indexes import Strays, Tickets, sorted_set
+from ci_eventstore.projection.jobs import JobProjections, doubtful
 from ci_eventstore.queues.overview import add_queue_names, queue_names
 
 #: Of the jobs that are read one by one, this many are read at the same time.

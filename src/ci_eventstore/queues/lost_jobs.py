@@ -15,7 +15,7 @@ from ci_eventstore.events.caller import Caller
 from ci_eventstore.events.codec import decode
 from ci_eventstore.events.log_source import LogSource, at_places
 from ci_eventstore.events.records import Fact
-from ci_eventstore.jobs.commands import Cancel, Command, Fail
+from ci_eventstore.jobs.decide import Cancel, Command, Fail
 from ci_eventstore.jobs.state import JobState
 from ci_eventstore.jobs.store import JobStore
 from ci_eventstore.keys import Keys

@@ -19,8 +19,7 @@ from ci_eventstore.events.caller import Call
 from ci_eventstore.events.log_source import LogSource
 from ci_eventstore.events.reader import EventReader
 from ci_eventstore.events.records import Fact, FactType, Record
-from ci_eventstore.jobs.commands import AppendEvents, Cancel, Command, Complete, UpdateStatus
-from ci_eventstore.jobs.decide import decide, decide_creation
+from ci_eventstore.jobs.decide import AppendEvents, Cancel, Command, Complete, UpdateStatus, decide, decide_creation
 from ci_eventstore.jobs.evolve import evolve_all
 from ci_eventstore.jobs.state import JobState, from_hash
 from ci_eventstore.jobs.store import plan_change

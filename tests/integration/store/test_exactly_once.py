@@ -12,7 +12,7 @@ from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.errors import OutcomeUnknownError, StoreUnavailableError
 from ci_eventstore.events.append import APPEND
 from ci_eventstore.events.append_logs import APPEND_LOGS
-from ci_eventstore.jobs.create import CREATE
+from ci_eventstore.jobs.store import CREATE
 from ci_eventstore.repository import RedisJobRepository
 from tests.fault_proxy import Fault, FaultProxy, at
 from tests.servers import RealServer

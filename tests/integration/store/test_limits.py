@@ -17,8 +17,7 @@ from ci_eventstore.events.codec import encode_event
 from ci_eventstore.events.log_source import LogSource
 from ci_eventstore.events.reader import EventReader
 from ci_eventstore.events.records import text_size
-from ci_eventstore.jobs.commands import Complete
-from ci_eventstore.jobs.decide import decide
+from ci_eventstore.jobs.decide import Complete, decide
 from ci_eventstore.jobs.store import plan_change
 from ci_eventstore.keys import JobKeys, Keys
 from ci_eventstore.projection.jobs import JobProjections

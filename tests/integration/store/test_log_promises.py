@@ -207,7 +207,7 @@ async def test_whatever_breaks_the_sender_is_told(
 @pytest.mark.parametrize(
     ("place", "is_kept"),
     [
-        ("ci_eventstore.jobs.log_sink.JobLogSink.append", True),
+        ("ci_eventstore.job_writer.JobLogSink.append", True),
         ("ci_eventstore.writer.chunk_sender.ChunkSender.send", True),
         ("ci_eventstore.writer.time_limit.TimeLimit.hold", True),
         ("ci_eventstore.writer.log_writer.LogWriter._pause", True),

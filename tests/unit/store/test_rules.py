@@ -7,8 +7,18 @@ import pytest
 from ci_common.errors import InvalidTransitionError, JobNotFoundError, ResultConflictError
 from ci_common.models import Job, JobEvent, JobStatus
 from ci_eventstore.events.records import Fact, FactType, Record
-from ci_eventstore.jobs.commands import AppendEvents, Cancel, Command, Complete, HandBack, UpdateStatus
-from ci_eventstore.jobs.decide import MAX_HAND_BACKS, decide, decide_creation, is_handed_back_too_often
+from ci_eventstore.jobs.decide import (
+    MAX_HAND_BACKS,
+    AppendEvents,
+    Cancel,
+    Command,
+    Complete,
+    HandBack,
+    UpdateStatus,
+    decide,
+    decide_creation,
+    is_handed_back_too_often,
+)
 from ci_eventstore.jobs.evolve import evolve_all
 from ci_eventstore.jobs.state import JobState, decided_changes, from_hash, to_hash
 

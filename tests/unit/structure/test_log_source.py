@@ -15,16 +15,16 @@ NAMES_STREAMS: Mapping[str, str] = {
     "ci_eventstore.events.standing": "asks whether it is there",
     "ci_eventstore.events.append": "hands it to a script",
     "ci_eventstore.events.append_logs": "hands it to a script",
-    "ci_eventstore.jobs.create": "hands it to a script",
+    "ci_eventstore.jobs.store": "hands it to a script",
     "ci_eventstore.projection.jobs": "hands it to a script that mends",
-    "ci_eventstore.projection.strays": "hands it to a script that mends",
+    "ci_eventstore.projection.indexes": "hands it to a script that mends",
     "ci_eventstore.rights": "asks for rights to it",
     "ci_eventstore.web.app": "has a route of that name",
 }
 #: Who may read streams.
 READS_STREAMS: Mapping[str, str] = {
     "ci_eventstore.events.log_source": "a job's log",
-    "ci_eventstore.projection.tickets": "a queue's tickets",
+    "ci_eventstore.projection.indexes": "a queue's tickets",
 }
 COMMANDS = {"XRANGE", "XREVRANGE", "XREAD"}
 
