@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from ci_eventstore.cli.unseen import shown_arguments
+from ci_eventstore.cli.secrecy import shown_arguments
 from tests.acceptance.command_line import PROGRAM, CommandLine, Running
 from tests.acceptance.conftest import make_command_line
 from tests.servers import RealServer, find_valkey

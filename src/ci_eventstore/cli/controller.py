@@ -10,19 +10,17 @@ from typing import TypedDict, Unpack
 
 import click
 
-from ci_eventstore.cli.durations import read_duration
-from ci_eventstore.cli.exits import ExitCode
-from ci_eventstore.cli.help import examples
-from ci_eventstore.cli.messages import say, saying_warnings_of
-from ci_eventstore.cli.secret_variables import (
+from ci_eventstore.cli.output import say, saying_warnings_of
+from ci_eventstore.cli.secrecy import (
     Secrets,
     check_holds_none,
     check_set,
     mask_standard_error,
     read_secrets,
+    unseen,
 )
 from ci_eventstore.cli.store import uses_store
-from ci_eventstore.cli.unseen import unseen
+from ci_eventstore.cli.usage import ExitCode, examples, read_duration
 from ci_eventstore.controllers import CommandHandler, Controller, ControllerSettings, WorkFolder
 from ci_eventstore.controllers.durations import format_duration
 from ci_eventstore.processes.environment import without_own

@@ -9,13 +9,10 @@ from datetime import datetime
 
 from ci_common.errors import ConflictError, RepositoryError
 from ci_common.models import Job, JobEvent, JobStatus, Outcome, utc_now
-from ci_eventstore.cli.exits import ExitCode, exit_code_of_process
-from ci_eventstore.cli.holding import Holding, new_holder
-from ci_eventstore.cli.job_end import JobEnd, Step
-from ci_eventstore.cli.job_log import JobLog
-from ci_eventstore.cli.messages import say, saying_warnings_of
-from ci_eventstore.cli.stdout import StandardOutput
+from ci_eventstore.cli.held_job import Holding, JobEnd, JobLog, Step, new_holder
+from ci_eventstore.cli.output import StandardOutput, say, saying_warnings_of
 from ci_eventstore.cli.stopping import Stop, Stopper
+from ci_eventstore.cli.usage import ExitCode, exit_code_of_process
 from ci_eventstore.processes.command import Command, CommandOutput
 from ci_eventstore.processes.guard import LeaderGuard
 from ci_eventstore.processes.last_output import Holder, cut_line, find_holders, wait_for_rest

@@ -8,7 +8,7 @@ import click
 from ci_common.errors import JobNotFoundError, RepositoryError, UserNotFoundError
 from ci_common.models import Job, JobStatus, utc_now
 from ci_common.transitions import ENDED
-from ci_eventstore.cli.display import (
+from ci_eventstore.cli.output import (
     NOTHING,
     command_line,
     duration,
@@ -18,11 +18,11 @@ from ci_eventstore.cli.display import (
     properties,
     result,
     result_in_full,
+    say,
     table,
 )
-from ci_eventstore.cli.help import examples
-from ci_eventstore.cli.messages import say
 from ci_eventstore.cli.store import find_job, find_user, uses_store
+from ci_eventstore.cli.usage import examples
 from ci_eventstore.job_fields import JOB_FIELDS, job_json
 from ci_eventstore.repository import RedisJobRepository
 

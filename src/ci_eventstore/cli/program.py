@@ -5,24 +5,19 @@ import sys
 import click
 
 from ci_common.errors import RepositoryError
+from ci_eventstore.cli.accounts import keys, users
 from ci_eventstore.cli.controller import controller
-from ci_eventstore.cli.exits import MEANINGS, ExitCode, exit_code_of
-from ci_eventstore.cli.help import literally
 from ci_eventstore.cli.jobs import jobs
-from ci_eventstore.cli.keys import keys
-from ci_eventstore.cli.messages import say
-from ci_eventstore.cli.projection import rebuild, verify
+from ci_eventstore.cli.maintenance import rebuild, restored, upgrade, verify
+from ci_eventstore.cli.output import discard_output, open_missing_streams, say
 from ci_eventstore.cli.queues import queues
-from ci_eventstore.cli.restored import restored
 from ci_eventstore.cli.run import run
+from ci_eventstore.cli.secrecy import receive
 from ci_eventstore.cli.serve import serve
-from ci_eventstore.cli.stdout import discard_output, open_missing_streams
 from ci_eventstore.cli.store import StoreAddress, store_options
 from ci_eventstore.cli.submit import submit
 from ci_eventstore.cli.tail import tail
-from ci_eventstore.cli.unseen import receive
-from ci_eventstore.cli.upgrade import upgrade
-from ci_eventstore.cli.users import users
+from ci_eventstore.cli.usage import MEANINGS, ExitCode, exit_code_of, literally
 
 NAME = "ci-eventstore"
 

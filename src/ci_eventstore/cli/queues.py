@@ -8,10 +8,9 @@ from typing import Any
 import click
 
 from ci_common.models import to_rfc3339, utc_now
-from ci_eventstore.cli.display import NOTHING, duration, echo_json, json_option, table
-from ci_eventstore.cli.help import examples
-from ci_eventstore.cli.messages import say
+from ci_eventstore.cli.output import NOTHING, duration, echo_json, json_option, say, table
 from ci_eventstore.cli.store import uses_store
+from ci_eventstore.cli.usage import examples
 from ci_eventstore.queues.overview import QueueOverview, queue_names, read_overviews
 from ci_eventstore.repository import RedisJobRepository
 

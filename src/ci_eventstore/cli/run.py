@@ -7,11 +7,10 @@ from typing import TypedDict, Unpack
 import click
 
 from ci_common.models import Job, JobStatus, utc_now
-from ci_eventstore.cli.durations import read_duration
-from ci_eventstore.cli.help import examples
 from ci_eventstore.cli.job_run import JobRun
-from ci_eventstore.cli.secret_variables import Secrets, check_holds_none, mask_standard_error, read_secrets
+from ci_eventstore.cli.secrecy import Secrets, check_holds_none, mask_standard_error, read_secrets
 from ci_eventstore.cli.store import find_user, uses_store
+from ci_eventstore.cli.usage import examples, read_duration
 from ci_eventstore.repository import RedisJobRepository
 
 

@@ -14,10 +14,10 @@ from typing import TypedDict, Unpack
 
 import click
 
-from ci_eventstore.cli.help import examples
-from ci_eventstore.cli.messages import say
+from ci_eventstore.cli.output import say
 from ci_eventstore.cli.store import uses_store_on
 from ci_eventstore.cli.submit import data_folder
+from ci_eventstore.cli.usage import examples
 from ci_eventstore.repository import RedisJobRepository
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ci_eventstore.cli.messages import say
+from ci_eventstore.cli.output import say
 from ci_eventstore.processes.command import Command
 from ci_eventstore.processes.last_output import STOPPED_SECONDS
 

@@ -12,9 +12,8 @@ import click
 
 from ci_common.errors import JobNotFoundError, UserNotFoundError
 from ci_common.models import User
-from ci_eventstore.cli.exits import ExitCode
-from ci_eventstore.cli.messages import saying_warnings_of
-from ci_eventstore.cli.stdout import discard_output
+from ci_eventstore.cli.output import discard_output, saying_warnings_of
+from ci_eventstore.cli.usage import ExitCode
 from ci_eventstore.connection.deployments import Deployment, default_url, from_url, given_url, read_url
 from ci_eventstore.errors import ConfigurationError
 from ci_eventstore.events.appending import HEAD_BYTES

@@ -13,8 +13,8 @@ import click
 from ci_common.errors import JobAlreadyExistsError
 from ci_common.models import Job, JobStatus
 from ci_common.validation import check_id
-from ci_eventstore.cli.help import examples
 from ci_eventstore.cli.store import find_user, uses_store
+from ci_eventstore.cli.usage import examples
 from ci_eventstore.controllers.project import check_zip, pack
 from ci_eventstore.errors import OutcomeUnknownError
 from ci_eventstore.repository import RedisJobRepository

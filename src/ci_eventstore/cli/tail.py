@@ -7,11 +7,9 @@ from functools import partial
 import click
 
 from ci_common.models import JobEvent
-from ci_eventstore.cli.exits import ExitCode
-from ci_eventstore.cli.help import examples
-from ci_eventstore.cli.messages import say
-from ci_eventstore.cli.stdout import StandardOutput
+from ci_eventstore.cli.output import StandardOutput, say
 from ci_eventstore.cli.store import find_job, uses_store
+from ci_eventstore.cli.usage import ExitCode, examples
 from ci_eventstore.errors import StreamDamagedError
 from ci_eventstore.events.log_lines import TimestampedLines, log_bytes
 from ci_eventstore.events.records import FactType

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ci_common import JobEvent
-from ci_eventstore.cli import display
+from ci_eventstore.cli import output
 from ci_eventstore.events.log_lines import TimestampedLines
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -30,12 +30,12 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 )
 def test_durations_are_short(seconds: float, text: str) -> None:
     """Two units at most; never negative."""
-    assert display.duration(START, START + timedelta(seconds=seconds)) == text
+    assert output.duration(START, START + timedelta(seconds=seconds)) == text
 
 
 def test_a_naive_time_counts_as_utc() -> None:
     """Beside an aware one, too."""
-    assert display.duration(START.replace(tzinfo=None), START + timedelta(seconds=20)) == "20s"
+    assert output.duration(START.replace(tzinfo=None), START + timedelta(seconds=20)) == "20s"
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_a_time_says_its_zone(monkeypatch: pytest.MonkeyPatch, zone: str, text: 
     monkeypatch.setenv("TZ", zone)
     time.tzset()
     try:
-        assert display.local_time(START) == display.local_time(START.replace(tzinfo=None)) == text
+        assert output.local_time(START) == output.local_time(START.replace(tzinfo=None)) == text
     finally:
         monkeypatch.undo()
         time.tzset()
@@ -59,16 +59,16 @@ def test_a_time_says_its_zone(monkeypatch: pytest.MonkeyPatch, zone: str, text: 
 
 def test_text_stays_in_its_line() -> None:
     """What would move the cursor is written out; letters of all scripts stay."""
-    assert display.printable("né\n\x1b[2J\x00日本\u202e") == "né\\n\\x1b[2J\\x00日本\\u202e"
+    assert output.printable("né\n\x1b[2J\x00日本\u202e") == "né\\n\\x1b[2J\\x00日本\\u202e"
 
 
 def test_a_table_is_cut_to_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a terminal a row takes one line; into a pipe it goes whole."""
     rows = [("1", "x" * 100)]
-    assert max(map(len, display.table(("ID", "NAME"), rows).splitlines())) == 104
+    assert max(map(len, output.table(("ID", "NAME"), rows).splitlines())) == 104
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "50")
-    assert display.table(("ID", "NAME"), rows).splitlines()[1] == "1   " + "x" * 45 + "…"
+    assert output.table(("ID", "NAME"), rows).splitlines()[1] == "1   " + "x" * 45 + "…"
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import pytest
 from ci_common import errors as common_errors
 from ci_common.errors import RepositoryError
 from ci_eventstore import errors
-from ci_eventstore.cli.exits import MEANINGS, ExitCode, exit_code_of
 from ci_eventstore.cli.program import EPILOG, program
+from ci_eventstore.cli.usage import MEANINGS, ExitCode, exit_code_of
 
 
 def commands(command: click.Command, path: str) -> Iterator[tuple[str, click.Command]]:

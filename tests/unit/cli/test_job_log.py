@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ci_common import JobEvent
 from ci_common.errors import JobNotFoundError
-from ci_eventstore.cli.job_log import JobLog
+from ci_eventstore.cli.held_job import JobLog
 from ci_eventstore.connection.outage_log import Outages
 from ci_eventstore.errors import LogNotStoredError
 from ci_eventstore.events.caller import Call, JobCaller, Ledger

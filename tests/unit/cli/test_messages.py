@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from ci_eventstore.cli.messages import saying_warnings_of
+from ci_eventstore.cli.output import saying_warnings_of
 
 
 def test_warnings_are_said_while_something_runs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,8 +7,8 @@ import pytest
 
 PROGRAM = """
 import logging
-from ci_eventstore.cli.messages import say
-from ci_eventstore.cli.secret_variables import mask_standard_error
+from ci_eventstore.cli.output import say
+from ci_eventstore.cli.secrecy import mask_standard_error
 mask_standard_error(["hunter2-0815", "one line of\\ntwo lines"])
 say("a hunter2-0815 in a message")
 logging.getLogger("ci_eventstore.writer").warning("one of %s in a log", "hunter2-0815")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ci_eventstore.cli.stdout import StandardOutput
+from ci_eventstore.cli.output import StandardOutput
 from tests.waiting import wait_until
 
 #: More than a pipe holds.

@@ -1,8 +1,11 @@
-"""What the exit codes mean, and which error ends with which. Pure."""
+"""What commands have in common on the command line: exit codes, examples, durations."""
 
 from enum import IntEnum
 
+import click
+
 from ci_common.errors import AlreadyExistsError, ConflictError, InvalidInputError, NotFoundError, RepositoryError
+from ci_eventstore.controllers.durations import parse_duration
 from ci_eventstore.errors import AmbiguousPrefixError, ConfigurationError
 
 
@@ -48,3 +51,21 @@ def exit_code_of(error: RepositoryError) -> ExitCode:
 def exit_code_of_process(returncode: int) -> int:
     """Return a process's exit code as a shell would: 128 and its number for one that a signal killed."""
     return returncode if returncode >= 0 else ExitCode.SIGNAL - returncode
+
+
+def literally(*lines: str) -> str:
+    """Return a paragraph whose lines click doesn't join."""
+    return "\n".join(("\b", *lines))
+
+
+def examples(*commands: str) -> str:
+    """Return the examples that end a command's help."""
+    return literally("Examples:", *(f"  ci-eventstore {command}" for command in commands))
+
+
+def read_duration(context: click.Context, parameter: click.Parameter, text: str | None) -> float | None:
+    """Return a duration on the command line in seconds; click.BadParameter."""
+    try:
+        return None if text is None else parse_duration(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error), context, parameter) from None

@@ -1,0 +1,142 @@
+"""`user` and `key`: accounts, and the API keys by which their users are known."""
+
+import secrets
+
+import click
+
+from ci_common.api_keys import generate_api_key, hash_api_key
+from ci_common.models import APIKey, User, utc_now
+from ci_eventstore.cli.output import NOTHING, echo_json, json_option, local_time, say, table
+from ci_eventstore.cli.store import find_user, uses_store
+from ci_eventstore.cli.usage import examples
+from ci_eventstore.repository import RedisJobRepository
+
+
+@click.group("user", epilog=examples("user create 'Ada Lovelace' ada@example.com", "user list"))
+def users() -> None:
+    """Create, list, activate and deactivate users."""
+
+
+@users.command(
+    "create", epilog=examples("user create 'Ada Lovelace' ada@example.com", "user create Ada ada@example.com --id ada")
+)
+@click.argument("name")
+@click.argument("email")
+@click.option("--id", "user_id", metavar="ID", help="The user's id; a random one if it is left out.")
+@json_option
+@uses_store
+async def create_user(
+    repository: RedisJobRepository, name: str, email: str, user_id: str | None, as_json: bool
+) -> None:
+    """Create a user, and print the id."""
+    new_id = secrets.token_hex(8) if user_id is None else user_id
+    user = User(id=new_id, name=name, email=email, created_at=utc_now())
+    await repository.create_user(user)
+    if as_json:
+        echo_json(user.to_dict())
+    else:
+        click.echo(user.id)
+
+
+@users.command("list", epilog=examples("user list", "user list --json"))
+@json_option
+@uses_store
+async def list_users(repository: RedisJobRepository, as_json: bool) -> None:
+    """List users, the oldest first."""
+    found = await repository.list_users()
+    if as_json:
+        echo_json([user.to_dict() for user in found])
+    elif not found:
+        say("there are no users yet")
+    else:
+        rows = [_user_row(user) for user in found]
+        click.echo(table(("ID", "NAME", "EMAIL", "ACTIVE", "CREATED"), rows))
+
+
+@users.command(epilog=examples("user activate ada@example.com"))
+@click.argument("user")
+@uses_store
+async def activate(repository: RedisJobRepository, user: str) -> None:
+    """Let a user, given by id or email, authenticate again."""
+    await _set_active(repository, user, True)
+
+
+@users.command(epilog=examples("user deactivate ada@example.com"))
+@click.argument("user")
+@uses_store
+async def deactivate(repository: RedisJobRepository, user: str) -> None:
+    """Keep a user, given by id or email, from authenticating.
+
+    Jobs and keys stay.
+    """
+    await _set_active(repository, user, False)
+
+
+async def _set_active(repository: RedisJobRepository, id_or_email: str, is_active: bool) -> None:
+    user = await find_user(repository, id_or_email)
+    await repository.update_user_active(user.id, is_active)
+    click.echo(f"user {user.id} ({user.email}) is {'active' if is_active else 'inactive'}")
+
+
+def _user_row(user: User) -> tuple[str, ...]:
+    return (user.id, user.name, user.email, "yes" if user.is_active else "no", local_time(user.created_at))
+
+
+@click.group(
+    "key", epilog=examples("key create ada@example.com --name laptop", "key list", "key revoke 9d41c0ffee15aa07")
+)
+def keys() -> None:
+    """Create, list and revoke users' API keys."""
+
+
+@keys.command("create", epilog=examples("key create ada@example.com --name laptop", "key create ada --json"))
+@click.argument("user")
+@click.option("--name", metavar="TEXT", help="What the key is for.")
+@json_option
+@uses_store
+async def create_key(repository: RedisJobRepository, user: str, name: str | None, as_json: bool) -> None:
+    """Create a key for a user, and print it.
+
+    The user is given by id or email. The key can't be shown again, because only its hash is stored.
+    """
+    owner = await find_user(repository, user)
+    plaintext = generate_api_key()
+    api_key = APIKey(id=secrets.token_hex(8), user_id=owner.id, name=name, key_hash=hash_api_key(plaintext))
+    await repository.create_api_key(api_key)
+    if as_json:
+        echo_json({**api_key.to_dict(), "key": plaintext})
+    else:
+        click.echo(plaintext)
+        say(f"this is the key {api_key.id} of {owner.email}; keep it, it can't be shown again")
+
+
+@keys.command("list", epilog=examples("key list", "key list --user ada@example.com", "key list --json"))
+@click.option("--user", metavar="USER", help="Only this user's keys: an id or an email.")
+@json_option
+@uses_store
+async def list_keys(repository: RedisJobRepository, user: str | None, as_json: bool) -> None:
+    """List keys, the oldest first."""
+    user_id = None if user is None else (await find_user(repository, user)).id
+    found = await repository.list_api_keys(user_id)
+    if as_json:
+        echo_json([api_key.to_dict() for api_key in found])
+    elif not found:
+        say("there are no such keys")
+    else:
+        rows = [_key_row(api_key) for api_key in found]
+        click.echo(table(("ID", "USER", "NAME", "ACTIVE", "CREATED", "LAST USED"), rows))
+
+
+@keys.command(epilog=examples("key revoke 9d41c0ffee15aa07"))
+@click.argument("key_id", metavar="ID")
+@uses_store
+async def revoke(repository: RedisJobRepository, key_id: str) -> None:
+    """Make a key useless, for good."""
+    await repository.revoke_api_key(key_id)
+    click.echo(f"key {key_id} is revoked")
+
+
+def _key_row(api_key: APIKey) -> tuple[str, ...]:
+    active = "yes" if api_key.is_active else "no"
+    times = (local_time(api_key.created_at), local_time(api_key.last_used_at))
+    return (api_key.id, api_key.user_id, api_key.name or NOTHING, active, *times)

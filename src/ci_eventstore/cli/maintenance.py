@@ -1,0 +1,140 @@
+"""`verify`, `rebuild`, `restored` and `upgrade`: look after the whole store."""
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import click
+
+from ci_eventstore.cli.output import echo_json, json_option, say, showing_progress
+from ci_eventstore.cli.store import StoreAddress, find_job, uses_address, uses_store
+from ci_eventstore.cli.usage import ExitCode, examples
+from ci_eventstore.projection.differences import Difference
+from ci_eventstore.repository import RedisJobRepository
+from ci_eventstore.settings import Settings
+from ci_eventstore.store_format import FORMAT_VERSION
+from ci_eventstore.upgrade.upgrade import Dialog, Stage, cancel
+from ci_eventstore.upgrade.upgrade import upgrade as upgrade_store
+
+fast_option = click.option(
+    "--fast", is_flag=True, help="Don't walk through all keys of the server: what stands in no index isn't found."
+)
+MARKED = (
+    "the store stays marked, and no program opens it: run `ci-eventstore upgrade` again to go on; with --cancel it "
+    "goes back to the old version, if nothing is converted yet"
+)
+
+
+@click.command(epilog=examples("verify", "verify 3f9c", "verify --json"))
+@click.argument("job", required=False)
+@fast_option
+@json_option
+@uses_store
+async def verify(repository: RedisJobRepository, job: str | None, as_json: bool, fast: bool) -> int:
+    """Compare hashes and indexes with their streams.
+
+    Those of one job, or of the whole store. Prints each difference in a line, and exits with 1 if there are any. The
+    store may be in use. On a terminal it shows how many jobs it has looked at.
+    """
+    job_id = None if job is None else await find_job(repository, job)
+    with showing_progress("jobs verified") as progress:
+        differences = await repository.verify(job_id, progress=progress, fast=fast)
+    _echo(differences, as_json)
+    if differences:
+        say(f"{_count(differences)}: `ci-eventstore rebuild` mends what can be mended")
+        return ExitCode.FAILED
+    say("no differences")
+    return ExitCode.SUCCESS
+
+
+@click.command(epilog=examples("rebuild", "rebuild 3f9c"))
+@click.argument("job", required=False)
+@fast_option
+@json_option
+@uses_store
+async def rebuild(repository: RedisJobRepository, job: str | None, as_json: bool, fast: bool) -> int:
+    """Mend hashes and indexes that differ from their streams.
+
+    Those of one job, or of the whole store. Prints what was mended, and exits with 1 if something couldn't be, such as
+    a job whose stream is gone. The store may be in use.
+    """
+    job_id = None if job is None else await find_job(repository, job)
+    with showing_progress("jobs looked at") as progress:
+        found = await repository.rebuild(job_id, progress=progress, fast=fast)
+    left = set(await repository.verify(job_id, fast=fast) if found else ())
+    mended = [difference for difference in found if difference not in left]
+    _echo(mended, as_json)
+    say(f"mended {_count(mended)}" if found else "there was nothing to mend")
+    for difference in sorted(left, key=str):
+        say(f"can't be mended: {difference}")
+    return ExitCode.FAILED if left else ExitCode.SUCCESS
+
+
+def _echo(differences: Sequence[Difference], as_json: bool) -> None:
+    if as_json:
+        echo_json([asdict(difference) for difference in differences])
+    for difference in () if as_json else differences:
+        click.echo(str(difference))
+
+
+def _count(differences: Sequence[Difference]) -> str:
+    return "1 difference" if len(differences) == 1 else f"{len(differences)} differences"
+
+
+@click.command(epilog=examples("restored"))
+@uses_store
+async def restored(repository: RedisJobRepository) -> None:
+    """Tell the store that its data was restored from a backup.
+
+    Run it when the server has the older data, before clients come back. It gives the store a new incarnation: a client
+    that comes back with a position and an older incarnation begins again, even if the log has grown past that position
+    since. Run it after a failover that may have lost writes, too. Running it twice does no harm: clients begin again.
+    """
+    incarnation = await repository.restored()
+    say(f"the store has the incarnation {incarnation} now: clients that come back with another one begin again")
+
+
+@click.command(epilog=examples("upgrade", "upgrade --yes", "upgrade --cancel"))
+@click.option("--yes", is_flag=True, help="Don't ask whether there is a backup.")
+@click.option("--force", is_flag=True, help="Don't wait: no program of the old version is running.")
+@click.option("--cancel", "is_cancelled", is_flag=True, help="Give the store back, if nothing is converted yet.")
+@uses_address
+async def upgrade(address: StoreAddress, yes: bool, force: bool, is_cancelled: bool) -> int:
+    """Bring a store of an earlier format version over to this one.
+
+    First the store is marked, so that no program opens it. Then it waits until programs of the old version are gone,
+    asks for a backup, and converts the store. It may be interrupted at any time: run it again. Once it has begun to
+    convert, there is no way back but the backup.
+    """
+    deployment, settings = address.deployment(), Settings(**address.settings())
+    if is_cancelled:
+        await cancel(deployment, settings.prefix, settings.access)
+        say("the store isn't marked any more: programs of the old version open it again")
+        return ExitCode.SUCCESS
+    if not yes and not sys.stdin.isatty():
+        raise click.UsageError("nobody can be asked whether there is a backup: make one, then give --yes")
+    with showing_progress("keys looked at") as progress:
+        dialog = Dialog(lambda: yes or _has_backup(), _say_waiting, progress)
+        try:
+            stage = await upgrade_store(deployment, settings.prefix, dialog, is_forced=force, access=settings.access)
+        except (asyncio.CancelledError, click.Abort):
+            say(MARKED)
+            raise
+    if stage is Stage.DONE:
+        say(f"the store has format version {FORMAT_VERSION}")
+        return ExitCode.SUCCESS
+    say(f"nothing was converted; {MARKED}")
+    return ExitCode.FAILED
+
+
+def _has_backup() -> bool:
+    return click.confirm(
+        "Is there a backup of the server's data, made since the store is marked? Without it there is no way back",
+        err=True,
+    )
+
+
+def _say_waiting(obstacles: Sequence[str]) -> None:
+    shown = ", ".join(obstacles[:5]) + (f" and {len(obstacles) - 5} more" if len(obstacles) > 5 else "")
+    say(f"waiting until these are gone (--force: go on without): {shown}")
