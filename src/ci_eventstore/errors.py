@@ -110,6 +110,16 @@ class ProjectionDamagedError(StoreFormatError):
         self.job_id = job_id
 
 
+class SegmentDamagedError(StoreFormatError):
+    """Raised when a segment of a sealed log is missing, is another one, or has bytes that nobody wrote."""
+
+    def __init__(self, segment: str, what: str, block: int | None = None) -> None:
+        where = "" if block is None else f", block {block}"
+        super().__init__(f"segment {segment or 'without a name'}{where}: {what}")
+        self.segment = segment
+        self.block = block
+
+
 class OutcomeUnknownError(StoreError):
     """Raised when a write got no answer: it took effect once, or it never will."""
 

@@ -1,0 +1,1 @@
+"""Segments: what becomes of an ended job's stream. docs/format.md has their bytes."""

@@ -1,0 +1,122 @@
+"""Pack the entries of a block, and unpack them: msgpack in a Zstandard frame. Pure.
+
+The content of a block is an array of four: entries that don't come right after the one before them, as number and
+place; numbers of those that are facts; the payloads; the state of the job at the segment's end, or nothing.
+"""
+
+import threading
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgpack
+import zstandard
+
+from ci_eventstore.errors import SegmentDamagedError
+from ci_eventstore.segments.tail import Block
+
+#: Codecs, which the tail names: plain Zstandard, and Zstandard with the dictionary below, for logs of a few lines.
+PLAIN = 0
+WITH_WORDS = 1
+LEVEL = 3
+#: What takes a moment for a few kilobytes, and an eternity for many.
+SMALL_LEVEL = 19
+#: What small blocks have in common. Segments are read with it for as long as there are any: it never changes.
+WORDS = b"".join(
+    (
+        b"\xa6signal\xc0\xa8hand_backs\xc0\xa6failed\xa9cancelled\xa4name\xa5build\xa4test\xa6deploy\xa7default",
+        b"\xa6python\xa2-m\xa6pytest\xa2-c\xa4bash\xa2sh\xa4make\xa3npm\xa3run\xa6docker\xa7running\xa6queued",
+        b"\n+ cd /\n+ git clone https://\nINFO \nDEBUG \nWARNING \nERROR \nCollecting \nDownloading \nInstalling ",
+        b"\npassed in \n[  1%] [ 50%] [100%] Building Running tests...\n PASSED\n FAILED\n ok\n... OK\n---> ",
+        b"\x95\x01\xa3log\xd7\xff\x94\x01\xa3log\xd7\xff\x94\x01\xa7started\xd7\xff\x81\xaastart_time\x81\xa4time\xd7\xff",
+        b"\x94\x01\xaccancel_requested\xd7\xff\x81\xabcancel_line\x94\x01\xa8requeued\xd7\xff\x81\xa8attempts\x00",
+        b"\x94\x01\xaeend_time_set\xd7\xff\x81\xa8end_time\x81\xa4time\xd7\xff",
+        b"\x95\x01\xa7created\xd7\xff\x86\xa7user_id\xaacreated_at\x81\xa4time\xd7\xff\xa4name\xa5queue\xa7default",
+        b"\xa7command\x93\xa2sh\xa2-c\xa8zip_file_path\xaccontainer_id\xa6status\xa6queued\xb0",
+        b"\x94\x01\xa7claimed\xd7\xff\x85\xda\x00\x05epoch\xce\x00\x00\x00\x01\xda\x00\x08attempts\xce\x00\x00\x00\x01",
+        b"\xda\x00\ncontroller\xda\x00\x05claim\xda\x00\x121 \xda\x00\x06ticket\xda\x00\x0f-0",
+        b"\x97\x01\xa8complete\xd7\xff\xc0\xc3\x00\xc0\x95\x01\xa8complete\xd7\xff\xc0\xc3",
+        b"\x8f\xa7user_id\xaacreated_at\xa4time\xa5queue\xa7default\xa7command\xa7success\xc3\xaastart_time\x81\xa4time\xd7\xff",
+        b"\xa8end_time\x81\xa4time\xd7\xff\xa9exit_code\x00\xa6status\xa9completed\xb3end_time_from_event\xc3",
+        b"\xa5epoch\x01\xa8attempts\x01\xachas_complete\xc3\xa7version\x04\xabincarnation\xb0",
+    )
+)
+
+
+class Entry(NamedTuple):
+    """An entry of a job's stream, at its place."""
+
+    position: int
+    part: int
+    payload: bytes
+
+
+class Content(NamedTuple):
+    """What a block holds: entries by their stream ids, and the state if the block is the last one."""
+
+    entries: Sequence[tuple[bytes, bytes]]
+    state: bytes
+
+
+class _Zstandard(threading.local):
+    """What each thread packs with, which takes longer to make than to use."""
+
+    def __init__(self) -> None:
+        words = zstandard.ZstdCompressionDict(WORDS, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+        self.compress = {
+            PLAIN: zstandard.ZstdCompressor(level=LEVEL).compress,
+            WITH_WORDS: zstandard.ZstdCompressor(level=SMALL_LEVEL, dict_data=words).compress,
+        }
+        self.decompress = {
+            PLAIN: zstandard.ZstdDecompressor().decompress,
+            WITH_WORDS: zstandard.ZstdDecompressor(dict_data=words).decompress,
+        }
+
+
+_zstandard = _Zstandard()
+
+
+def pack(entries: Sequence[Entry], state: bytes, codec: int) -> tuple[bytes, int]:
+    """Return a block as it is stored, and how many bytes it has unpacked."""
+    jumps, facts = [], []
+    for number, (position, part, _) in enumerate(entries):
+        before = entries[number - 1] if number else None
+        if before is None:
+            continue
+        if part == 0 and position == before.position + 1:
+            continue
+        if part and (position, part) == (before.position, before.part + 1):
+            facts.append(number)
+        else:
+            jumps.append((number, position, part))
+    content: bytes = msgpack.packb((jumps, facts, [entry.payload for entry in entries], state))
+    return _zstandard.compress[codec](content), len(content)
+
+
+def unpack(data: bytes, block: Block, codec: int, name: str, number: int) -> Content:
+    """Return what a block holds, whose bytes were found right; SegmentDamagedError."""
+    try:
+        content = _zstandard.decompress[codec](data)
+        jumps, facts, payloads, state = msgpack.unpackb(content)
+        if (len(content), len(payloads)) != (block.raw_size, block.entries):
+            raise ValueError(f"it has {len(payloads)} entries in {len(content)} bytes, and should have {block.entries}")
+        return Content(list(zip(_ids(block, jumps, facts), payloads, strict=True)), state)
+    except (KeyError, ValueError, TypeError, zstandard.ZstdError, msgpack.UnpackException) as error:
+        raise SegmentDamagedError(name, f"it can't be read: {error}", number) from error
+
+
+def _ids(block: Block, jumps: Sequence[Sequence[int]], facts: Sequence[int]) -> list[bytes]:
+    """Return the stream ids of a block's entries."""
+    position, part = block.position, block.part
+    if not (jumps or facts or part):
+        return [b"%d-0" % place for place in range(position, position + block.entries)]
+    elsewhere = {number: (position, part) for number, position, part in jumps}
+    of_facts, ids = set(facts), list[bytes]()
+    for number in range(block.entries):
+        if number in elsewhere:
+            position, part = elsewhere[number]
+        elif number in of_facts:
+            part += 1
+        elif number:
+            position, part = position + 1, 0
+        ids.append(b"%d-%d" % (position, part))
+    return ids

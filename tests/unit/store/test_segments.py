@@ -1,0 +1,196 @@
+"""Segments hold what was put in, give it back by any part, and show each byte that isn't as it was written."""
+
+import hashlib
+import io
+from collections.abc import Sequence
+from itertools import pairwise
+
+import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ci_eventstore.errors import SegmentDamagedError
+from ci_eventstore.segments.packing import WORDS
+from ci_eventstore.segments.segment import BLOCK_BYTES, Origin, Segment, SegmentReader, SegmentWriter, segments_of
+from ci_eventstore.segments.tail import bytes_of_tail
+
+ORIGIN = Origin("ci", "job-1", "0123456789abcdef")
+Place = tuple[int, int]
+Log = Sequence[tuple[Place, bytes]]
+
+
+#: How an entry comes after the one before it, as an event, a fact or an event after a hole, and how big it is.
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["event", "event", "fact", "hole"]), st.sampled_from([0, 4, 160, BLOCK_BYTES // 3])),
+    min_size=1,
+    max_size=60,
+)
+
+
+def log_of(steps: Sequence[tuple[str, int]]) -> Log:
+    """Return entries at places as streams have them, each with bytes of its own."""
+    position, part, log = 0, 0, []
+    for number, (kind, size) in enumerate(steps):
+        if kind == "fact":
+            part += 1
+        else:
+            position, part = position + (1 if kind == "event" else 7), 0
+        log.append(((position, part), (b"%04d" % number * (size // 4))[:size]))
+    return log
+
+
+def written(log: Log, state: bytes = b"state", origin: Origin = ORIGIN) -> Segment:
+    """Return the segment of a log in which each entry is a line of as many bytes as its payload has."""
+    writer = SegmentWriter(origin)
+    for (position, part), payload in log:
+        writer.add(position, part, payload, (len(payload), 1), 1_764_000_000_000 + position)
+    return writer.finish(state, "89abcdef", ["1000 900 80000 1764000000000"])
+
+
+def reader_of(segment: Segment) -> SegmentReader:
+    """Return the reader of a segment, of which it is given no more than the tail."""
+    size = bytes_of_tail(segment.data[-40:])
+    return SegmentReader.of(segment.data[-size:], len(segment.data), segment.name, segment.root)
+
+
+def entries_of(segment: Segment, first: Place = (0, 0), until: Place | None = None) -> Log:
+    """Return what the blocks have that may have entries from one place to another."""
+    reader, found = reader_of(segment), []
+    for number in reader.blocks(first, until):
+        offset, size = reader.span(number)
+        for stream_id, payload in reader.read(number, segment.data[offset : offset + size]).entries:
+            position, part = stream_id.split(b"-")
+            found.append(((int(position), int(part)), payload))
+    return [(place, payload) for place, payload in found if place >= first and (until is None or place <= until)]
+
+
+def small_log(lines: int) -> Log:
+    """Return as many short lines as a small job prints, as events."""
+    return [((n, 0), b"\x94\x01\xa3log\xd6\xffT3!\x00\xb0step %2d ... ok\n" % n) for n in range(1, lines + 1)]
+
+
+@settings(deadline=None, max_examples=60)
+@given(steps=STEPS, ends=st.tuples(st.integers(0, 59), st.integers(0, 59)))
+def test_any_part_of_a_log_comes_back(steps: Sequence[tuple[str, int]], ends: tuple[int, int]) -> None:
+    """All of it, and what lies between any two places, whatever the blocks are."""
+    log = log_of(steps)
+    segment = written(log)
+    assert entries_of(segment) == list(log)
+    first, until = sorted(log[end % len(log)][0] for end in ends)
+    assert entries_of(segment, first, until) == [entry for entry in log if first <= entry[0] <= until]
+
+
+@settings(deadline=None, max_examples=30)
+@given(steps=STEPS, cuts=st.sets(st.integers(1, 59)))
+def test_a_log_may_be_cut_anywhere(steps: Sequence[tuple[str, int]], cuts: set[int]) -> None:
+    """Segments of any parts of a log, one after the other in a file, are that log; each names the one before."""
+    log = log_of(steps)
+    edges = [0, *sorted(cut for cut in cuts if cut < len(log)), len(log)]
+    segments: list[Segment] = []
+    for start, end in pairwise(edges):
+        previous = segments[-1].root if segments else b""
+        segments.append(written(log[start:end], origin=ORIGIN._replace(previous=previous)))
+    assert [entry for segment in segments for entry in entries_of(segment)] == list(log)
+    file = io.BytesIO(b"".join(segment.data for segment in segments))
+    assert [found.root for found in segments_of(file, segments[-1].root)] == [one.root for one in reversed(segments)]
+
+
+@pytest.mark.parametrize("count", [1, 30, 4000])
+def test_its_end_says_all_but_the_entries(count: int) -> None:
+    """The tail has whose the log is, what it holds, where the blocks lie; the state is in the last block."""
+    log = [((n, 0), b"%d" % n * 40) for n in range(1, count + 1)]
+    segment = written(log, b"the state")
+    reader = reader_of(segment)
+    tail = reader.tail
+    assert (tail.store, tail.job_id, tail.incarnation, tail.mark) == ("ci", "job-1", "0123456789abcdef", "89abcdef")
+    assert (tail.first, tail.last, tail.events, tail.lines) == ((1, 0), (count, 0), count, count)
+    assert tail.text_bytes == sum(len(payload) for _, payload in log)
+    assert tail.milestones == ["1000 900 80000 1764000000000"]
+    assert segment.name == f"1.0-{count}.0-{segment.root.hex()[:16]}"
+    offset, size = reader.span(len(tail.blocks) - 1)
+    assert reader.read(len(tail.blocks) - 1, segment.data[offset : offset + size]).state == b"the state"
+    block = tail.blocks[len(tail.blocks) // 2]
+    before = [payload for (position, _), payload in log if position < block.position]
+    assert (block.lines, block.text_bytes) == (len(before), sum(map(len, before)))
+
+
+def test_a_range_needs_few_blocks() -> None:
+    """A line of a long log is in one block, and so is its end."""
+    log = [((n, 0), bytes([n % 251]) * 100) for n in range(1, 20_001)]
+    reader = reader_of(written(log))
+    assert len(reader.tail.blocks) > 10
+    assert len(reader.blocks((777, 0), (777, 0))) == 1
+    assert len(reader.blocks((19_999, 0), None)) <= 2
+
+
+@pytest.mark.parametrize("lines", [1, 30])
+def test_every_flipped_bit_is_told(lines: int) -> None:
+    """There is no bit of a segment that may be another one."""
+    segment = written(small_log(lines))
+    for place in range(len(segment.data)):
+        for bit in range(8):
+            data = bytearray(segment.data)
+            data[place] ^= 1 << bit
+            with pytest.raises(SegmentDamagedError):
+                list(segments_of(io.BytesIO(bytes(data))))
+
+
+def test_every_truncation_is_told() -> None:
+    """Neither the end of a segment nor its beginning may be missing; nor may there be more."""
+    data = written(small_log(30)).data
+    for size in range(len(data)):
+        with pytest.raises(SegmentDamagedError):
+            list(segments_of(io.BytesIO(data[:size])))
+    for start in range(1, len(data)):
+        with pytest.raises(SegmentDamagedError):
+            list(segments_of(io.BytesIO(data[start:])))
+    for more in (b"x" + data, data + b"x", data + data):
+        with pytest.raises(SegmentDamagedError):
+            list(segments_of(io.BytesIO(more)))
+
+
+def test_the_block_that_is_damaged_is_named() -> None:
+    """Others are right; the root doesn't say which one it is, the digests do."""
+    segment = written([((n, 0), bytes([n % 251]) * 1000) for n in range(1, 1000)])
+    reader = reader_of(segment)
+    data = bytearray(segment.data)
+    data[reader.span(3)[0] + 5] ^= 1
+    with pytest.raises(SegmentDamagedError, match="block 3") as caught:
+        list(segments_of(io.BytesIO(bytes(data))))
+    assert (caught.value.segment, caught.value.block) == (segment.name, 3)
+
+
+def test_another_segment_is_not_the_one_with_the_root() -> None:
+    """A file that is consistent and not what was sealed is refused if the root is known."""
+    one, other = written(small_log(3)), written(small_log(4))
+    with pytest.raises(SegmentDamagedError, match=one.root.hex()):
+        list(segments_of(io.BytesIO(other.data), one.root))
+
+
+def test_a_missing_segment_is_told() -> None:
+    """A file that has the last segment only lacks the one before."""
+    first = written(small_log(3))
+    last = written([((4, 0), b"x")], origin=ORIGIN._replace(previous=first.root))
+    with pytest.raises(SegmentDamagedError, match="the segment before it is missing"):
+        list(segments_of(io.BytesIO(last.data)))
+
+
+def test_anyone_unpacks_a_long_log() -> None:
+    """What has more than a few lines is plain frames: whoever unpacks Zstandard passes over the tail."""
+    segment = written([((n, 0), b"line %d\n" % n) for n in range(1, 2000)])
+    unpacked = zstandard.ZstdDecompressor().stream_reader(io.BytesIO(segment.data), read_across_frames=True).read()
+    assert b"line 1\n" in unpacked
+    assert b"line 1999\n" in unpacked
+
+
+def test_a_small_job_is_small() -> None:
+    """Thirty lines take no more than what they are packed, and a hundred bytes and some."""
+    log = small_log(30)
+    plain = len(zstandard.ZstdCompressor(level=19).compress(b"".join(payload for _, payload in log)))
+    assert len(written(log).data) < plain + 160
+
+
+def test_the_words_never_change() -> None:
+    """Segments that were written with them are read with them."""
+    assert hashlib.sha256(WORDS).hexdigest() == "c2effced41209337d0c50850290f69350a27f0d6bc66c7f9e798674aa3dfaae2"
