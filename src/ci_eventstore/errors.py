@@ -14,7 +14,8 @@
     │   ├── UnsuitableServerError
     │   ├── ReadOnlyAccessError
     │   ├── StoreFormatError
-    │   │   └── ProjectionDamagedError
+    │   │   ├── ProjectionDamagedError
+    │   │   └── SegmentDamagedError
     │   ├── OutcomeUnknownError
     │   ├── NotReplicatedError
     │   ├── LogNotStoredError
