@@ -17,8 +17,8 @@ from ci_common.validation import (
 )
 from ci_eventstore.engines import Engines
 from ci_eventstore.errors import StoreError
-from ci_eventstore.events.batch import encode_batches, encode_logs
 from ci_eventstore.events.caller import Call, JobCaller
+from ci_eventstore.events.codec import encode_batches, encode_logs
 from ci_eventstore.jobs.decide import AppendEvents, Cancel, Command, Complete, UpdateStatus
 from ci_eventstore.jobs.store import JobStore
 from ci_eventstore.queues.claimed import Claim, Claimed

@@ -5,7 +5,7 @@ from typing import Literal, TypedDict
 
 from ci_common.validation import MAX_EVENT_BYTES
 from ci_eventstore.errors import ConfigurationError
-from ci_eventstore.events.appending import HEAD_BYTES
+from ci_eventstore.events.append import HEAD_BYTES
 from ci_eventstore.keys import Keys
 from ci_eventstore.setting_checks import check_number
 

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from ci_common import Job
 from ci_eventstore import RedisJobRepository
-from ci_eventstore.events.log_lines import log_bytes
+from ci_eventstore.events.records import log_bytes
 from tests.acceptance.warm_start import WarmProcess, WarmProgram
 from tests.servers import wait_until
 

@@ -14,7 +14,7 @@ from ci_eventstore import RedisJobRepository
 from ci_eventstore.connection.scripts import Script
 from ci_eventstore.errors import LateOutputError
 from ci_eventstore.events import append
-from ci_eventstore.events.appending import LATE_BYTES, RING_BYTES
+from ci_eventstore.events.append import LATE_BYTES, RING_BYTES
 from ci_eventstore.events.records import FactType
 from ci_eventstore.following.records import Followed
 from tests.contract.deployments import SERVERS, MakeRepository, new_prefix

@@ -16,7 +16,7 @@ from ci_eventstore.cli.output import discard_output, saying_warnings_of
 from ci_eventstore.cli.usage import ExitCode
 from ci_eventstore.connection.deployments import Deployment, default_url, from_url, given_url, read_url
 from ci_eventstore.errors import ConfigurationError
-from ci_eventstore.events.appending import HEAD_BYTES
+from ci_eventstore.events.append import HEAD_BYTES
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.settings import Access, GivenSettings
 

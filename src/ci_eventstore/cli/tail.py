@@ -11,8 +11,7 @@ from ci_eventstore.cli.output import StandardOutput, say
 from ci_eventstore.cli.store import find_job, uses_store
 from ci_eventstore.cli.usage import ExitCode, examples
 from ci_eventstore.errors import StreamDamagedError
-from ci_eventstore.events.log_lines import TimestampedLines, log_bytes
-from ci_eventstore.events.records import FactType
+from ci_eventstore.events.records import FactType, TimestampedLines, log_bytes
 from ci_eventstore.following.records import Followed, Notice, NoticeType
 from ci_eventstore.repository import RedisJobRepository
 

@@ -1,17 +1,128 @@
-"""Append records of any kind to a job's stream: the typed face of `append.lua`."""
+"""Append records to a job's stream: the typed faces of `append_logs.lua` (lines within the budget) and `append.lua`."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from ci_common.errors import JobAlreadyExistsError, JobClaimedError, JobNotFoundError, LeaseLostError
 from ci_eventstore.connection.call_names import Key
+from ci_eventstore.connection.counters import Counters
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.scripts import load_script
-from ci_eventstore.events.append_logs import append_logs
-from ci_eventstore.events.appending import CONSTANTS, HEAD_BYTES, LATE_BYTES, RING_BYTES, check_answer
-from ci_eventstore.events.batch import Batch
+from ci_eventstore.errors import AcknowledgedEventsLostError, LateOutputError, ProjectionMissingError
 from ci_eventstore.events.caller import Call, as_argument
+from ci_eventstore.events.codec import Batch
+from ci_eventstore.events.log_index import INDEX_BYTES, INDEX_EVENTS
 from ci_eventstore.keys import JobKeys, QueueKeys
+
+logger = logging.getLogger("ci_eventstore.events")
+
+
+#: Instead of a claim: this may be written whoever has claimed the job.
+ANY_CLAIM = "*"
+#: Of a log are kept: bytes of text from its beginning, unless a setting says otherwise; bytes from its end, as they are
+#: stored; and bytes of text that come after the job's end.
+HEAD_BYTES = 64 * 1024 * 1024
+RING_BYTES = 1024 * 1024
+LATE_BYTES = 1024 * 1024
+CONSTANTS = {
+    "INDEX_EVENTS": INDEX_EVENTS,
+    "INDEX_BYTES": INDEX_BYTES,
+    # Entries ride in the message to followers if they have at most this many bytes together, and are at most this many.
+    "TOLD_BYTES": 16384,
+    "TOLD_ENTRIES": 64,
+    # A writer that was idle for an hour may be forgotten, once there are as many as this.
+    "CALLS_KEPT": 64,
+    "CALLS_AGE_MS": 3_600_000,
+    "CALLS_TTL_MS": 86_400_000,
+}
+
+
+def check_answer(reply: Sequence[bytes], job_id: str, records: int, counters: Counters) -> bool:
+    """Tell whether a script has appended its records, and count them; False: it leaves that to another call.
+
+    JobNotFoundError, JobAlreadyExistsError, ProjectionMissingError, AcknowledgedEventsLostError, LateOutputError,
+    JobClaimedError, LeaseLostError.
+    """
+    match reply[0]:
+        case b"ok" | b"repeated":
+            if len(reply) > 2:
+                logger.warning("job %s: %s; run `ci-eventstore rebuild`", job_id, reply[2].decode())
+            counters.appended_records += records
+            return True
+        case b"conflict" | b"limited":
+            return False
+        case b"exists":
+            raise JobAlreadyExistsError(job_id)
+        case b"missing":
+            raise JobNotFoundError(job_id)
+        case b"unprojected":
+            raise ProjectionMissingError(job_id)
+        case b"claimed":
+            raise JobClaimedError(job_id)
+        case b"fenced":
+            counters.refused_stale_writes += 1
+            raise LeaseLostError(job_id)
+        case b"full":
+            raise LateOutputError(job_id, LATE_BYTES)
+        case b"lost":
+            raise AcknowledgedEventsLostError(job_id)
+    raise AssertionError(f"an append was answered {reply[0]!r}")
+
+
+class LogsCall(NamedTuple):
+    """What `append_logs.lua` is called with."""
+
+    hash: Key
+    stream: Key
+    calls: Key
+    log_index: Key
+    #: Of the writer, and the number of its call: 1, 2, 3 ..
+    token: str
+    number: int
+    #: Tokens, joined by spaces: calls under them that are still on their way are refused.
+    closed: str
+    #: Of all texts together.
+    added_bytes: int
+    added_lines: int
+    #: How many bytes of text the log's head may have.
+    head_bytes: int
+    #: The claim under which this is written, "*" if it needs none though there is one.
+    claim: str
+    #: Tokens and numbers of calls that this one comes after, joined by spaces.
+    after: str
+    payloads: Sequence[bytes]
+
+
+APPEND_LOGS = load_script(__package__, "append_logs", CONSTANTS, call=LogsCall)
+
+
+async def append_logs(
+    nodes: Nodes, keys: JobKeys, batch: Batch, *, call: Call, claim: str = "", head_bytes: int = HEAD_BYTES
+) -> bool:
+    """Append lines in one step; False: nothing was changed, as the log is over its budget or has ended.
+
+    JobNotFoundError, ProjectionMissingError, AcknowledgedEventsLostError, JobClaimedError, LeaseLostError, StoreError.
+    """
+    values = LogsCall(
+        keys.hash,
+        keys.stream,
+        keys.calls,
+        keys.log_index,
+        call.token,
+        call.number,
+        " ".join(call.closes),
+        batch.bytes,
+        batch.lines,
+        head_bytes,
+        claim,
+        as_argument(call.after),
+        batch.payloads,
+    )
+    reply = await nodes.run(APPEND_LOGS, *APPEND_LOGS.order(values))
+    return check_answer(reply, keys.job_id, len(batch.payloads), nodes.counters)
+
 
 #: The number of a token that was closed.
 CLOSED = -1

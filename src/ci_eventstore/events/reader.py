@@ -1,7 +1,11 @@
-"""Read a job's events in pages, and notice a hole."""
+"""Read a job's log: how far it goes, its events in pages without a hole, and the ring of one over its budget.
+
+Nothing in the ring has a position, and what is read of it may be left out by the time the job ends.
+"""
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from ci_common.errors import JobNotFoundError
@@ -10,12 +14,93 @@ from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import as_optional_texts, as_texts
 from ci_eventstore.errors import ProjectionDamagedError, StreamDamagedError
 from ci_eventstore.events.codec import decode_event
-from ci_eventstore.events.extent import PAGE_BYTES, Extent
-from ci_eventstore.events.log_source import PAGE_ENTRIES, LogSource, StoredEntry
+from ci_eventstore.events.log_source import PAGE_ENTRIES, LogSource, StoredEntry, check_standing
 from ci_eventstore.events.records import Place
-from ci_eventstore.events.ring import Ring, read_ring
-from ci_eventstore.events.standing import check_standing
 from ci_eventstore.keys import JobKeys
+
+#: What a page is about to have at most; events of many mebibytes are read a few at a time.
+PAGE_BYTES = 8 * 1024 * 1024
+
+
+class Extent(NamedTuple):
+    """How far a job's log goes, and where its end is, as its hash said at one moment."""
+
+    position: int
+    end_position: int | None
+    #: Of all events' text: bytes and newlines.
+    bytes: int
+    lines: int = 0
+    #: How many facts stand after the last event.
+    part: int = 0
+    #: Where the log last outgrew its budget.
+    truncated_at: int | None = None
+    #: The job's, if it has one.
+    incarnation: str | None = None
+
+    @property
+    def is_outgrown(self) -> bool:
+        """Whether the job runs and what its log has is its beginning only."""
+        return self.truncated_at is not None and self.end_position is None
+
+    def page_entries(self, page_bytes: int = PAGE_BYTES, limit: int = PAGE_ENTRIES, least: int = 10) -> int:
+        """Return how many entries of this log a page may have, so that it stays near a size."""
+        return max(least, min(limit, page_bytes * self.position // max(self.bytes, 1)))
+
+
+#: How many events of a ring are handed out together.
+RING_PAGE_EVENTS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Ring:
+    """What the ring of one job held at one moment."""
+
+    job_id: str
+    #: What was left out before it, by then.
+    lost_bytes: int
+    lost_lines: int
+    #: Of its own text: how many lines end in it.
+    lines: int
+    _payloads: Sequence[bytes]
+
+    @property
+    def mark(self) -> str:
+        """The line that says that what follows isn't final; like the one of an ended log, it begins a line."""
+        lost = f"; {self.lost_bytes} bytes in {self.lost_lines} lines are left out so far" if self.lost_bytes else ""
+        return f"\n[provisional from here on, until the job ends{lost}]\n"
+
+    def pages(self) -> Iterator[list[JobEvent]]:
+        """Yield the mark and the events, without ids, some at a time. StoreFormatError."""
+        for start in range(0, max(len(self._payloads), 1), RING_PAGE_EVENTS):
+            payloads = self._payloads[start : start + RING_PAGE_EVENTS]
+            page = [replace(decode_event(payload, 0, self.job_id), id=None) for payload in payloads]
+            if start == 0:
+                page.insert(0, JobEvent("log", self.mark, timestamp=page[0].timestamp if page else None))
+            yield page
+
+    def last_text(self) -> str:
+        """Return the text of the last event that has any, the mark before the first one included. StoreFormatError."""
+        for payload in reversed(self._payloads):
+            if text := decode_event(payload, 0, self.job_id).data:
+                return text
+        return self.mark
+
+
+async def read_ring(nodes: Nodes, keys: JobKeys) -> Ring | None:
+    """Return what a job's ring holds; None if there is none. ProjectionDamagedError."""
+    reply: Sequence[bytes] = await nodes.read("HGETALL", keys.ring)
+    if not reply:
+        return None
+    fields = dict(zip(reply[::2], reply[1::2], strict=True))
+    try:
+        first, last = int(fields[b"first"]), int(fields[b"last"])
+        entries = [fields[b"%d" % place].split(b" ", 2) for place in range(first, last + 1)]
+        lines = sum(int(newlines) for _, newlines, _ in entries)
+        lost_bytes, lost_lines = int(fields[b"lost_bytes"]), int(fields[b"lost_lines"])
+    except (KeyError, ValueError) as error:
+        raise ProjectionDamagedError(keys.job_id, f"its ring can't be read: {error!r}") from error
+    return Ring(keys.job_id, lost_bytes, lost_lines, lines, [payload for _, _, payload in entries])
+
 
 #: How many events are looked at together in search of the last text before a position.
 LAST_EVENTS = 16

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from ci_common.errors import RepositoryError
 from ci_eventstore.events.codec import mark_of
-from ci_eventstore.events.extent import Extent
+from ci_eventstore.events.reader import Extent
 from ci_eventstore.events.records import Place
 from ci_eventstore.following.incarnation import Incarnation
 from ci_eventstore.following.messages import Message

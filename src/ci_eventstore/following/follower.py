@@ -4,7 +4,7 @@ import asyncio
 from typing import Protocol
 
 from ci_eventstore.errors import OtherEventLoopError
-from ci_eventstore.events.extent import Extent
+from ci_eventstore.events.reader import Extent
 from ci_eventstore.events.records import Place
 from ci_eventstore.following.feed import Cursor, Feed
 from ci_eventstore.following.incarnation import Incarnation

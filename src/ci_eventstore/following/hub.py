@@ -11,8 +11,7 @@ from ci_eventstore.connection.node import PATIENCE_SECONDS
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import WRONG_TYPE, Reply, as_optional_texts
 from ci_eventstore.errors import NotInitializedError, StoreUnavailableError, StreamDamagedError
-from ci_eventstore.events.extent import Extent
-from ci_eventstore.events.reader import EventReader
+from ci_eventstore.events.reader import EventReader, Extent
 from ci_eventstore.events.records import Place
 from ci_eventstore.following import messages
 from ci_eventstore.following.feed import Cursor, Feed

@@ -9,7 +9,7 @@ from typing import Any
 
 from ci_common.models import Job, JobFields, JobStatus, as_utc
 from ci_eventstore.errors import ProjectionDamagedError
-from ci_eventstore.events.extent import Extent
+from ci_eventstore.events.reader import Extent
 from ci_eventstore.job_fields import JOB_FIELDS
 from ci_eventstore.keys import NO_QUEUE
 

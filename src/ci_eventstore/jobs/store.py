@@ -17,14 +17,12 @@ from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import WRONG_TYPE
 from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.errors import AcknowledgedEventsLostError, ProjectionDamagedError, ProjectionMissingError
-from ci_eventstore.events.append import Change, QueueMove, append, has_call
-from ci_eventstore.events.appending import ANY_CLAIM
-from ci_eventstore.events.batch import Batch, encode_records
+from ci_eventstore.events.append import ANY_CLAIM, Change, QueueMove, append, has_call
 from ci_eventstore.events.caller import Call
-from ci_eventstore.events.codec import encode, encode_time
-from ci_eventstore.events.flusher import Flusher
+from ci_eventstore.events.codec import Batch, encode, encode_records, encode_time
+from ci_eventstore.events.lanes import Flusher
+from ci_eventstore.events.log_source import Standing, read_standing
 from ci_eventstore.events.records import Fact, FactType, Record
-from ci_eventstore.events.standing import Standing, read_standing
 from ci_eventstore.jobs.decide import Cancel, Command, decide, decide_creation
 from ci_eventstore.jobs.evolve import evolve_all
 from ci_eventstore.jobs.log_times import LogTimes

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from ci_common.errors import JobNotFoundError
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import WRONG_TYPE, as_bytes, is_unicode
-from ci_eventstore.events.log_source import LogSource
-from ci_eventstore.events.standing import Standing, read_standing
+from ci_eventstore.events.log_source import LogSource, Standing, read_standing
 from ci_eventstore.keys import JobKeys, Keys, QueueKeys, all_keys_pattern, ids_key, named_indexes, queue_of
 from ci_eventstore.projection.accounts import AccountProjections
 from ci_eventstore.projection.differences import Difference, Progress

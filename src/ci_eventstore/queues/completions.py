@@ -10,7 +10,7 @@ from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.errors import OutcomeUnknownError
 from ci_eventstore.events.caller import Call, Caller, Ledger
 from ci_eventstore.events.codec import encode_event
-from ci_eventstore.events.gathering import Gathering, drain_all
+from ci_eventstore.events.lanes import Gathering, drain_all
 from ci_eventstore.events.log_index import INDEX_BYTES, INDEX_EVENTS
 from ci_eventstore.jobs.state import encode_field
 from ci_eventstore.keys import QueueKeys, jobs_key, keys_of_completion, listing_member

@@ -12,8 +12,7 @@ from ci_common.validation import check_id, check_texts
 from ci_eventstore.accounts.sessions import SessionStore
 from ci_eventstore.engine import Engine
 from ci_eventstore.errors import ConfigurationError
-from ci_eventstore.events.extent import Extent
-from ci_eventstore.events.reader import EventReader
+from ci_eventstore.events.reader import EventReader, Extent
 from ci_eventstore.following.incarnation import Incarnation
 from ci_eventstore.jobs.state import JobState
 from ci_eventstore.keys import JobKeys, probe_key

@@ -5,11 +5,8 @@ import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 from ci_common.models import JobEvent
-from ci_eventstore.events.extent import Extent
-from ci_eventstore.events.log_lines import TimestampedLines, log_bytes
-from ci_eventstore.events.reader import EventReader, Milestone, next_page_entries
-from ci_eventstore.events.records import log_text, text_size
-from ci_eventstore.events.ring import Ring
+from ci_eventstore.events.reader import EventReader, Extent, Milestone, Ring, next_page_entries
+from ci_eventstore.events.records import TimestampedLines, log_bytes, log_text, text_size
 from ci_eventstore.keys import JobKeys
 
 #: About how much of a log is in memory at once, and at most how many events.

@@ -7,8 +7,8 @@ from ci_common.models import APIKey, Job, JobEvent, JobStatus, User
 from ci_eventstore.accounts.store import AccountStore
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.events.append import append
-from ci_eventstore.events.batch import encode_logs, encode_records
 from ci_eventstore.events.caller import Call
+from ci_eventstore.events.codec import encode_logs, encode_records
 from ci_eventstore.events.log_source import LogSource
 from ci_eventstore.following.incarnation import StoreIncarnation
 from ci_eventstore.jobs.decide import Cancel, Command, Complete, UpdateStatus, decide, decide_creation

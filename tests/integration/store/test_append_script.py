@@ -12,10 +12,9 @@ from ci_common.models import Job, JobEvent, JobStatus
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import as_text_map
 from ci_eventstore.errors import AcknowledgedEventsLostError, LateOutputError, ProjectionMissingError
-from ci_eventstore.events.append import append
-from ci_eventstore.events.appending import LATE_BYTES
-from ci_eventstore.events.batch import Batch, encode_batches, encode_logs, encode_records
+from ci_eventstore.events.append import LATE_BYTES, append
 from ci_eventstore.events.caller import Call
+from ci_eventstore.events.codec import Batch, encode_batches, encode_logs, encode_records
 from ci_eventstore.events.log_source import LogSource
 from ci_eventstore.events.reader import EventReader
 from ci_eventstore.events.records import Fact, FactType, Record

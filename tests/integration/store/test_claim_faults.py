@@ -11,8 +11,7 @@ from ci_eventstore.connection import connections
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.scripts import Script
 from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings
-from ci_eventstore.events.append import APPEND
-from ci_eventstore.events.append_logs import APPEND_LOGS
+from ci_eventstore.events.append import APPEND, APPEND_LOGS
 from ci_eventstore.queues.claim import CLAIM, PEEK
 from ci_eventstore.queues.claimed import Claim, Claimed
 from ci_eventstore.queues.lease_keeper import RENEW

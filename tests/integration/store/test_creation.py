@@ -9,9 +9,8 @@ from ci_common.models import Job, JobEvent
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import as_text_map, as_texts
 from ci_eventstore.events.append import append
-from ci_eventstore.events.batch import encode_records
 from ci_eventstore.events.caller import Call
-from ci_eventstore.events.codec import decode
+from ci_eventstore.events.codec import decode, encode_records
 from ci_eventstore.events.records import Fact
 from ci_eventstore.jobs.decide import decide_creation
 from ci_eventstore.jobs.evolve import evolve

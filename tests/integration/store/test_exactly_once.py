@@ -10,8 +10,7 @@ from ci_eventstore.accounts.store import CREATE_RECORD, UPDATE_RECORD
 from ci_eventstore.connection import node
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.errors import OutcomeUnknownError, StoreUnavailableError
-from ci_eventstore.events.append import APPEND
-from ci_eventstore.events.append_logs import APPEND_LOGS
+from ci_eventstore.events.append import APPEND, APPEND_LOGS
 from ci_eventstore.jobs.store import CREATE
 from ci_eventstore.repository import RedisJobRepository
 from tests.fault_proxy import Fault, FaultProxy, at

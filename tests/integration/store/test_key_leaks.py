@@ -10,7 +10,7 @@ from ci_common.models import Job, JobEvent, utc_now
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings
 from ci_eventstore.errors import LateOutputError
-from ci_eventstore.events.appending import LATE_BYTES
+from ci_eventstore.events.append import LATE_BYTES
 from ci_eventstore.keys import Keys
 from ci_eventstore.repository import RedisJobRepository
 from tests.servers import RealServer

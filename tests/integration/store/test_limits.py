@@ -9,11 +9,9 @@ from hypothesis import strategies as st
 
 from ci_common.models import Job, JobEvent
 from ci_eventstore.connection.nodes import Nodes
-from ci_eventstore.events.append import append
-from ci_eventstore.events.appending import RING_BYTES
-from ci_eventstore.events.batch import encode_logs, encode_records
+from ci_eventstore.events.append import RING_BYTES, append
 from ci_eventstore.events.caller import Call
-from ci_eventstore.events.codec import encode_event
+from ci_eventstore.events.codec import encode_event, encode_logs, encode_records
 from ci_eventstore.events.log_source import LogSource
 from ci_eventstore.events.reader import EventReader
 from ci_eventstore.events.records import text_size

@@ -10,9 +10,8 @@ import pytest
 from ci_common.models import Job, JobEvent
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.events.append import append
-from ci_eventstore.events.batch import encode_logs
 from ci_eventstore.events.caller import Call
-from ci_eventstore.events.codec import mark_of
+from ci_eventstore.events.codec import encode_logs, mark_of
 from ci_eventstore.keys import Keys
 from ci_eventstore.queues.claimed import Claimed
 from ci_eventstore.repository import RedisJobRepository

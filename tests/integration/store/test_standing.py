@@ -8,7 +8,7 @@ from ci_common.errors import JobAlreadyExistsError, JobNotFoundError, Repository
 from ci_common.models import Job, JobEvent, utc_now
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.errors import ProjectionMissingError, StreamDamagedError
-from ci_eventstore.events.standing import Standing, read_standing
+from ci_eventstore.events.log_source import Standing, read_standing
 from ci_eventstore.keys import Keys
 from ci_eventstore.repository import RedisJobRepository
 from tests.integration.store.test_script_libraries import run

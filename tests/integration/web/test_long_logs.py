@@ -10,7 +10,7 @@ import pytest
 from ci_common.models import Job, JobEvent, utc_now
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.events import reader
-from ci_eventstore.events.ring import Ring, read_ring
+from ci_eventstore.events.reader import Ring, read_ring
 from ci_eventstore.keys import JobKeys
 from ci_eventstore.repository import RedisJobRepository
 from tests.servers import RealServer

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ci_common import JobEvent
 from ci_eventstore.cli import output
-from ci_eventstore.events.log_lines import TimestampedLines
+from ci_eventstore.events.records import TimestampedLines
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

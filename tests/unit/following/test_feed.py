@@ -6,7 +6,7 @@ import pytest
 
 from ci_common.models import JobEvent
 from ci_eventstore.events.codec import encode, mark_of
-from ci_eventstore.events.extent import Extent
+from ci_eventstore.events.reader import Extent
 from ci_eventstore.events.records import Fact, FactType, Place
 from ci_eventstore.following.feed import KEPT_BYTES, KEPT_ENTRIES, Cursor, Feed
 from ci_eventstore.following.messages import Message

@@ -6,10 +6,9 @@ import pytest
 
 from ci_common.models import JobEvent, utc_now
 from ci_eventstore.errors import OutcomeUnknownError, StoreUnavailableError
-from ci_eventstore.events.batch import BATCH_BYTES, BATCH_EVENTS, Batch, encode_batches, encode_logs
 from ci_eventstore.events.caller import Call
-from ci_eventstore.events.codec import decode_event
-from ci_eventstore.events.flusher import Flusher
+from ci_eventstore.events.codec import BATCH_BYTES, BATCH_EVENTS, Batch, decode_event, encode_batches, encode_logs
+from ci_eventstore.events.lanes import Flusher
 from tests.waiting import wait_until
 
 
@@ -190,7 +189,7 @@ async def test_draining_waits_for_what_waits(store: FakeStore, flusher: Flusher)
 
 async def test_idle_lanes_are_let_go(flusher: Flusher, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that writes to many jobs, one after the other, doesn't remember all of them."""
-    monkeypatch.setattr("ci_eventstore.events.flusher.LANES_KEPT", 10)
+    monkeypatch.setattr("ci_eventstore.events.lanes.LANES_KEPT", 10)
     for number in range(100):
         await append(flusher, f"job-{number}", logs("x"))
     assert len(flusher._lanes) <= 10
@@ -263,7 +262,7 @@ async def test_lanes_of_unknown_outcome_are_kept_for_a_while(
     store: FakeStore, flusher: Flusher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not for ever: a server whose clients go away while their jobs are created would remember all of these."""
-    monkeypatch.setattr("ci_eventstore.events.flusher.LANES_KEPT", 10)
+    monkeypatch.setattr("ci_eventstore.events.lanes.LANES_KEPT", 10)
 
     async def fail(call: Call) -> bool:
         raise OutcomeUnknownError("create")
@@ -272,7 +271,7 @@ async def test_lanes_of_unknown_outcome_are_kept_for_a_while(
         with pytest.raises(OutcomeUnknownError):
             await flusher.lane(f"job-{number}").do(fail)
     assert len(flusher._lanes) == 50
-    monkeypatch.setattr("ci_eventstore.events.flusher.TOKEN_SECONDS", -1.0)
+    monkeypatch.setattr("ci_eventstore.events.lanes.TOKEN_SECONDS", -1.0)
     # They aren't all looked at for each new one.
     for number in range(31):
         await append(flusher, f"new-{number}", logs("x"))

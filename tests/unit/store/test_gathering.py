@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from ci_eventstore.events.gathering import Gathering, drain_all
+from ci_eventstore.events.lanes import Gathering, drain_all
 from tests.waiting import wait_until
 
 

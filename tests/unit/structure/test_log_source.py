@@ -11,10 +11,8 @@ from tests.unit.structure.source import Module, parse, source_modules
 #: Who may name a job's stream, and for what.
 NAMES_STREAMS: Mapping[str, str] = {
     "ci_eventstore.keys": "names it",
-    "ci_eventstore.events.log_source": "reads it",
-    "ci_eventstore.events.standing": "asks whether it is there",
+    "ci_eventstore.events.log_source": "reads it, asks whether it is there",
     "ci_eventstore.events.append": "hands it to a script",
-    "ci_eventstore.events.append_logs": "hands it to a script",
     "ci_eventstore.jobs.store": "hands it to a script",
     "ci_eventstore.projection.jobs": "hands it to a script that mends",
     "ci_eventstore.projection.indexes": "hands it to a script that mends",
