@@ -4,7 +4,7 @@ import hashlib
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -13,7 +13,25 @@ from ci_eventstore.connection.call_names import CallNames, Value
 
 _LIBRARIES = re.compile("^( *)-- Libraries: (.*)$", re.MULTILINE)
 _FUNCTION = re.compile(r"^local function (\w+)\(.*?^end\n", re.MULTILINE | re.DOTALL)
-_COMMENT, _NAME = re.compile("--.*"), re.compile(r"\w+")
+_COMMENT, _NAME, _CODE_NAME = re.compile("--.*"), re.compile(r"\w+"), re.compile(r"--.*|\b[A-Z_]+\b")
+
+
+Constants = Mapping[str, int | Sequence[str]]
+
+
+class Expression(str):
+    """Lua that stands in a list in place of a text that only the script knows."""
+
+    __slots__ = ()
+
+
+def placed(fields: Mapping[str, str], **expressions: str) -> list[str]:
+    """Return names and values by turns, as a list for a script; in place of some values stands Lua that has them."""
+    unknown = expressions.keys() - fields.keys()
+    if unknown:
+        raise ValueError(f"there is no field {', '.join(unknown)}")
+    known = {name: Expression(lua) for name, lua in expressions.items()}
+    return [text for name, value in fields.items() for text in (name, known.get(name, value))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +42,7 @@ class Script:
     source: str
     sha: str
     names: CallNames | None = None
+    constants: Constants = field(default_factory=dict, compare=False)
 
     def order(self, call: tuple[Any, ...]) -> tuple[list[str | bytes], list[Value]]:
         """Return the keys and the arguments of a call, which is of the tuple that the script was loaded with."""
@@ -34,41 +53,49 @@ class Script:
 def load_script(
     package: str,
     name: str,
-    constants: Mapping[str, int | Sequence[str]] | None = None,
+    constants: Constants | None = None,
     *,
     call: type[tuple[Any, ...]] | None = None,
 ) -> Script:
     """Return the script `<name>.lua` of a package, after the check of its deadline, its constants and its arguments.
 
-    `call` is a NamedTuple of its keys and arguments: `call_names.py` says how Lua has them.
+    `call` is a NamedTuple of its keys and arguments: `call_names.py` says how Lua has them. A constant is a number, or
+    a list of texts, which stand where it is named: `{FIELDS}` is a table of them, `call('HSET', hash, FIELDS)` has them
+    as arguments.
 
     Where it says "-- Libraries: telling, standing", the functions of `ci_eventstore/lua/telling.lua` and `standing.lua`
     stand instead, as far as the script uses them. A server makes a script's functions anew for each call: a script has
     them no earlier than it needs, if need be in the block alone that the line is in.
     """
     names = CallNames(call) if call else None
-    head = "".join(f"local {constant} = {_as_lua(value)}\n" for constant, value in (constants or {}).items())
-    script = _read(package, f"{name}.lua")
+    known = constants or {}
+    head = "".join(f"local {constant} = {value}\n" for constant, value in known.items() if isinstance(value, int))
+    script = with_lists(_read(package, f"{name}.lua"), known)
     if names:
         script = names.expand(script)
     for line in reversed(list(_LIBRARIES.finditer(script))):
         indent, after = line[1], script[line.end() :]
         end = re.search(rf"^ {{0,{len(indent) - 1}}}\S", after, re.MULTILINE) if indent else None
-        library = _without_unused(load_libraries(line[2]), after[: end.start()] if end else after)
+        library = _without_unused(with_lists(load_libraries(line[2]), known), after[: end.start()] if end else after)
         script = script[: line.start()] + textwrap.indent(library, indent) + after
     head += names.head(script) if names else ""
     source = _read("ci_eventstore.connection", "deadline.lua") + head + script
-    return Script(name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest(), names)
+    return Script(name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest(), names, known)
+
+
+def with_lists(lua: str, constants: Constants) -> str:
+    """Return a text of Lua in which lists stand in place of their names."""
+    lists = {
+        constant: ", ".join(text if isinstance(text, Expression) else f"'{text}'" for text in value)
+        for constant, value in constants.items()
+        if not isinstance(value, int)
+    }
+    return _CODE_NAME.sub(lambda found: lists.get(found[0], found[0]), lua) if lists else lua
 
 
 def load_libraries(names: str) -> str:
     """Return the text of libraries, whose names are joined by ", "."""
     return "".join(_read("ci_eventstore", f"lua/{name}.lua") for name in names.split(", "))
-
-
-def _as_lua(constant: int | Sequence[str]) -> str:
-    """Return a number, or a list of names, as Lua has them."""
-    return str(constant) if isinstance(constant, int) else "{" + ", ".join(f"'{name}'" for name in constant) + "}"
 
 
 def _without_unused(library: str, script: str) -> str:

@@ -1,14 +1,16 @@
 """The fold: a job's state after each record of its stream."""
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any, cast
 
 from ci_common.models import JobEvent, JobStatus, Outcome
 from ci_common.transitions import ENDED
 from ci_eventstore.events.records import Fact, FactType, Record, log_text, text_size
-from ci_eventstore.jobs.state import JobState
+from ci_eventstore.jobs.state import JobState, created_fields, decided_changes
 
+_ANY_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 #: What a job has no more that no controller has.
 UNCLAIMED: dict[str, Any] = dict.fromkeys(("controller", "claim", "ticket", "cancel_line"))
 
@@ -104,3 +106,16 @@ def _fact(state: JobState, fact: Fact) -> JobState:
     if fact.type is FactType.ENDED:
         changes |= {"end_position": state.position, "end_bytes": state.bytes}
     return state.but(part=state.part + 1, version=state.version + 1, **changes)
+
+
+#: What the fold says of transitions that scripts make by themselves: fields that a hash is given, and those that it
+#: loses. Scripts have them when they are loaded, with Lua in place of the values that are each job's own.
+_QUEUED = JobState.of(created_at=_ANY_TIME, status=JobStatus.QUEUED, part=1, version=1)
+_CLAIM = {"epoch": 1, "attempts": 1, "controller": "any", "claim": "any", "ticket": "any"}
+_CLAIMED = evolve(_QUEUED, Fact(FactType.CLAIMED, _ANY_TIME, _CLAIM))
+_COMPLETE = JobEvent("complete", success=True, timestamp=_ANY_TIME)
+#: Of a job that waits from now on; of one that is claimed for the first time; of a claimed one that is completed.
+#: Servers look for a field from a hash's beginning: what is asked for at each write comes first.
+QUEUED_FIELDS = {"version": "", "status": ""} | created_fields({"status": JobStatus.QUEUED})
+CLAIM_FIELDS, _ = decided_changes(_QUEUED, _CLAIMED)
+COMPLETED_FIELDS, _ = decided_changes(_CLAIMED, evolve(_CLAIMED, _COMPLETE))

@@ -1,96 +1,32 @@
-"""Keep jobs: decide in Python on the state that was read, write under its version, repeat on conflict.
-
-Jobs that wait in their queues, as most do, are created by `create.lua`; all else is written by the scripts that append.
-"""
+"""Keep jobs: decide in Python on the state that was read, write under its version, repeat on conflict."""
 
 import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from functools import lru_cache
 from typing import Literal, Self
 
-from ci_common.errors import InvalidJobError, JobAlreadyExistsError, JobClaimedError, JobNotFoundError, LeaseLostError
+from ci_common.errors import InvalidJobError, JobClaimedError, JobNotFoundError, LeaseLostError
 from ci_common.models import Job, JobStatus, utc_now
 from ci_common.validation import accept_events
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import WRONG_TYPE
-from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.errors import AcknowledgedEventsLostError, ProjectionDamagedError, ProjectionMissingError
 from ci_eventstore.events.append import ANY_CLAIM, Change, QueueMove, append, has_call
 from ci_eventstore.events.caller import Call
-from ci_eventstore.events.codec import Batch, encode, encode_records, encode_time
+from ci_eventstore.events.codec import Batch, encode_records
 from ci_eventstore.events.lanes import Flusher
 from ci_eventstore.events.log_source import Standing, read_standing
 from ci_eventstore.events.records import Fact, FactType, Record
+from ci_eventstore.jobs.create import create_waiting, waiting_job
 from ci_eventstore.jobs.decide import Cancel, Command, decide, decide_creation
 from ci_eventstore.jobs.evolve import evolve_all
 from ci_eventstore.jobs.log_times import LogTimes
-from ci_eventstore.jobs.state import JobState, created_fields, decided_changes, encode_field, from_hash
-from ci_eventstore.keys import JobKeys, QueueKeys, backlog_member, jobs_key, listing_member, queues_key, sort_key
+from ci_eventstore.jobs.state import JobState, decided_changes, from_hash
+from ci_eventstore.keys import JobKeys, backlog_member, listing_member, queues_key
 from ci_eventstore.settings import Settings
 
 logger = logging.getLogger("ci_eventstore.jobs")
-
-
-CREATE = load_script(__package__, "create")
-#: What the script itself gives to each job that waits.
-_SAME_FIELDS = {
-    "status": JobStatus.QUEUED.value,
-    "version": "1",
-    "epoch": "0",
-    "attempts": "0",
-    "has_complete": "0",
-    "end_time_from_event": "0",
-}
-
-
-def waiting_job(records: Sequence[Record]) -> Fact | None:
-    """Return the only record of a new job that waits in its queue and has no events; None for other jobs."""
-    [first, *others] = records
-    if isinstance(first, Fact) and not others and first.fields["status"] == JobStatus.QUEUED:
-        return first
-    return None
-
-
-async def create_waiting(nodes: Nodes, keys: JobKeys, created: Fact) -> None:
-    """Store a job that waits, under the fact's token, which no other call has; JobAlreadyExistsError, StoreError.
-
-    If a controller is given the job at once, that is the token of its claim, too.
-    """
-    known, time = created.fields, created.time
-    user_id = known.get("user_id")
-    shared_keys, channel, controllers_channel = _shared_keys(keys.tag, known["queue"], user_id)
-    arguments: list[str | bytes] = [
-        encode(created),
-        sort_key(known["created_at"]),
-        user_id or "",
-        channel,
-        created.token or "",
-        encode_field(time) or "",
-        encode_time(time),
-        controllers_channel,
-        keys.job_id,
-    ]
-    for name, value in created_fields({**known, "incarnation": created.token}).items():
-        if _SAME_FIELDS.get(name) != value:
-            arguments += (name, value)
-    all_keys = [keys.hash, keys.stream, *shared_keys]
-    if await nodes.run(CREATE, all_keys, arguments) != b"ok":
-        raise JobAlreadyExistsError(keys.job_id)
-    nodes.counters.appended_records += 1
-
-
-@lru_cache(maxsize=1000)
-def _shared_keys(tag: str, queue_name: str, user_id: str | None) -> tuple[list[str], str, str]:
-    """Return the keys that jobs of a partition, queue and owner have in common, and the queue's channels."""
-    queue = QueueKeys(queue_name, tag)
-    keys = [JobKeys("", tag).ids, queue.dispatch, queue.backlog, queue.tickets, queue.leases]
-    keys += [queue.clock, queue.offers, queue.offered]
-    for owner in (None,) if user_id is None else (None, user_id):
-        keys += [jobs_key(tag, owner, status) for status in (None, JobStatus.QUEUED, JobStatus.RUNNING)]
-    return keys, queue.channel, queue.controllers_channel
-
 
 #: A new job's events go in with it in one step, which takes no more than this.
 MAX_CREATION_EVENTS = 100_000

@@ -43,8 +43,7 @@ local function claims_of(controller, time, packed_time)
     local written = redis.pcall('XADD', job.stream, 'NOMKSTREAM', entry, 'e', payload)
     if written and not written.err then
       epoch, attempts = text_of(epoch), text_of(attempts)
-      written = redis.pcall('HSET', job.hash, 'part', part, 'version', version, 'status', 'running', 'epoch', epoch, 'attempts',
-        attempts, 'controller', controller, 'claim', claim, 'ticket', ticket, 'start_time', started_at, 'mark', mark)
+      written = redis.pcall('HSET', job.hash, 'part', part, 'mark', mark, CLAIM_FIELDS)
     end
     if type(written) ~= 'number' then
       state.claim = nil

@@ -12,8 +12,8 @@ local function listens(channel)
   return not found.err and tonumber(found[2]) > 0 and not forbidden('PUBLISH', channel, '')
 end
 
--- The last offer of all whose controller listens, if it isn't too old: controller, what it said, milliseconds of its lease, the time
--- on the clock. Earlier ones are taken back, and those that have lost their record.
+-- Returns the last offer of all whose controller listens, if it isn't too old: who made it, what it asked, milliseconds of its lease,
+-- the time on the clock. Earlier ones are taken back, and those that have lost their record.
 local function next_offer(channels)
   while may_give() do
     local controller, ends_at = unpack(redis.call('ZPOPMAX', offers))
@@ -21,20 +21,26 @@ local function next_offer(channels)
       return nil
     end
     local record = redis.call('HGET', offered, controller) or ''
-    local session, lease_ms = string.match(record, '^(%x+)%-%d+ (%d+)')
+    local question, session, lease_ms = string.match(record, '^((%x+)%-%d+) (%d+)')
     if lease_ms then
-      local now = advance_clock(clock, tonumber(lease_ms))
-      if tonumber(ends_at) <= now or redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, 1)[1] then
+      local now = advance_clock(clock, lease_ms + 0)
+      if ends_at + 0 <= now or redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, 1)[1] then
         -- All others are older; or a lost job comes first, for which they have to ask.
         redis.call('DEL', offers)
         return nil
       end
       if listens(channels .. session) then
-        return controller, record, tonumber(lease_ms), now
+        return {controller = controller, record = record, question = question, channel = channels .. session, now = now,
+          lease_ms = lease_ms}
       end
     end
   end
   return nil
+end
+
+-- Note what an offer has brought. What earlier ones have is known to the controller, or it would have made none.
+local function note_given(taker, token, id)
+  redis.call('HSET', offered, taker.controller, string.match(taker.record, '^[^\n]+') .. '\n' .. token .. ' ' .. id)
 end
 
 -- Hand a ticket to a controller through the group. Others that are handed out by this are for nobody, as no user waits.

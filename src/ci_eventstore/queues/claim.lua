@@ -1,7 +1,7 @@
 -- Give a controller the jobs whose keys it declares, as far as they are still to be had: one atomic step.
 --
 -- `claim.py` names its keys and arguments. Of the jobs, the leases of the first `expired` ones have run out; the others wait.
--- CONST CALLS_TTL_MS, CLAIMED_FIELDS: names of the hash's fields that are to be told
+-- CONST CALLS_TTL_MS; CLAIMED_FIELDS: names of the hash's fields that are to be told; CLAIM_FIELDS: what the fold says
 --
 -- Returns {claimed, damaged}: a list of {job id, the controller that lost it or "", its hash's fields}, and a list of
 -- {job id, what is wrong}: a job that can't be read loses its place in the queue, or its lease, until it is mended.
@@ -117,4 +117,4 @@ if has_more then
   -- For others: this controller has all that it wanted.
   tell(channel, 'ticket')
 end
-return {answered(given, CLAIMED_FIELDS), damages}
+return {answered(given, {CLAIMED_FIELDS}), damages}

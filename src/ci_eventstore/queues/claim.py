@@ -8,9 +8,10 @@ from ci_common.models import JobStatus, utc_now
 from ci_eventstore.connection.call_names import Key
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import Reply, as_text, as_texts
-from ci_eventstore.connection.scripts import load_script
+from ci_eventstore.connection.scripts import Constants, load_script, placed
 from ci_eventstore.errors import ProjectionDamagedError
 from ci_eventstore.events.codec import encode_time
+from ci_eventstore.jobs.evolve import CLAIM_FIELDS
 from ci_eventstore.jobs.state import CLAIMED_FIELDS, claimed_state, encode_field
 from ci_eventstore.keys import QueueKeys, jobs_key, keys_of_claim, read_backlog_member
 from ci_eventstore.queues.claimed import Claimed, as_claimed, name_damage
@@ -150,12 +151,21 @@ class ClaimCall(NamedTuple):
     users: Sequence[str]
 
 
-CLAIM = load_script(
-    __package__,
-    "claim",
-    call=ClaimCall,
-    constants={"CALLS_TTL_MS": 86_400_000, "CLAIMED_FIELDS": CLAIMED_FIELDS.split()},
-)
+CONSTANTS: Constants = {
+    "CALLS_TTL_MS": 86_400_000,
+    "CLAIMED_FIELDS": CLAIMED_FIELDS.split(),
+    "CLAIM_FIELDS": placed(
+        CLAIM_FIELDS,
+        version="version",
+        epoch="epoch",
+        attempts="attempts",
+        controller="controller",
+        claim="claim",
+        ticket="ticket",
+        start_time="started_at",
+    ),
+}
+CLAIM = load_script(__package__, "claim", CONSTANTS, call=ClaimCall)
 
 
 async def claim(

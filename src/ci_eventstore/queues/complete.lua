@@ -1,7 +1,7 @@
 -- Complete claimed jobs of one queue and partition, each under its own claim: one atomic step.
 --
--- `complete.py` names its keys and arguments.
--- CONST INDEX_EVENTS, INDEX_BYTES, LAST_CALL_MS
+-- `completions.py` names its keys and arguments.
+-- CONST INDEX_EVENTS, INDEX_BYTES, LAST_CALL_MS; COMPLETED_FIELDS, UNCLAIMED_FIELDS: what the fold says
 --
 -- Returns a letter for each job: "y", it is completed, or "n": nothing was changed in it, `append.lua` has to be asked. So it is
 -- where the claim isn't the job's any more, where calls are lost that it comes after, where its hash can't be read, where the log has
@@ -53,17 +53,15 @@ for i = 1, #jobs do
   if added and not added.err then
     local outcome = jobs.outcome(i)
     outcome = outcome == '' and NO_OUTCOME or {string.match(outcome, '^(%S+) (%S+)$')}
-    written = redis.pcall('HSET', hash, 'status', 'completed', 'success', jobs.success(i), 'end_time', jobs.time(i),
-      'end_time_from_event', '1', 'has_complete', '1', 'position', position, 'part', '0', 'end_position', position,
-      'end_bytes', state[3], 'version', state[4] + 1, 'mark', mark_of(payload),
-      unpack(outcome))
+    written = redis.pcall('HSET', hash, 'position', position, 'part', '0', 'end_position', position, 'end_bytes', state[3],
+      'mark', mark_of(payload), COMPLETED_FIELDS, unpack(outcome))
   end
   if type(written) ~= 'number' then
     -- The stream is ahead of the hash, or is none.
     answers[i] = 'n'
   else
     local ticket = jobs.ticket(i)
-    redis.pcall('HDEL', hash, 'controller', 'claim', 'ticket', 'cancel_line')
+    redis.pcall('HDEL', hash, UNCLAIMED_FIELDS)
     messages[#messages + 1], messages[#messages + 2] = stream,
       string.format('%s-%s %d-0:%d\n', state[2], state[6], position, #payload) .. payload .. (state[7] or '')
     ids[#ids + 1] = jobs.id(i)

@@ -6,12 +6,13 @@ from typing import NamedTuple
 from ci_common.models import JobEvent, JobStatus, Outcome
 from ci_eventstore.connection.call_names import Key
 from ci_eventstore.connection.nodes import Nodes
-from ci_eventstore.connection.scripts import load_script
+from ci_eventstore.connection.scripts import load_script, placed
 from ci_eventstore.errors import OutcomeUnknownError
 from ci_eventstore.events.caller import Call, Caller, Ledger
 from ci_eventstore.events.codec import encode_event
 from ci_eventstore.events.lanes import Gathering, drain_all
 from ci_eventstore.events.log_index import INDEX_BYTES, INDEX_EVENTS
+from ci_eventstore.jobs.evolve import COMPLETED_FIELDS, UNCLAIMED
 from ci_eventstore.jobs.state import encode_field
 from ci_eventstore.keys import QueueKeys, jobs_key, keys_of_completion, listing_member
 from ci_eventstore.queues.claimed import Claimed
@@ -73,7 +74,15 @@ COMPLETE = load_script(
     __package__,
     "complete",
     call=CompleteCall,
-    constants={"INDEX_EVENTS": INDEX_EVENTS, "INDEX_BYTES": INDEX_BYTES, "LAST_CALL_MS": LAST_CALL_MS},
+    constants={
+        "INDEX_EVENTS": INDEX_EVENTS,
+        "INDEX_BYTES": INDEX_BYTES,
+        "LAST_CALL_MS": LAST_CALL_MS,
+        "COMPLETED_FIELDS": placed(
+            COMPLETED_FIELDS, success="jobs.success(i)", end_time="jobs.time(i)", version="state[4] + 1"
+        ),
+        "UNCLAIMED_FIELDS": list(UNCLAIMED),
+    },
 )
 
 

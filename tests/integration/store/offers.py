@@ -8,7 +8,7 @@ from ci_common.models import Job
 from ci_eventstore.connection import connections
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.scripts import Script
-from ci_eventstore.jobs.store import CREATE
+from ci_eventstore.jobs.create import CREATE
 from ci_eventstore.queues.claim import PEEK
 from ci_eventstore.queues.claimed import Claimed
 from ci_eventstore.queues.claimer import Claimer, Heard

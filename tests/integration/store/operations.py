@@ -11,8 +11,9 @@ from ci_eventstore.events.caller import Call
 from ci_eventstore.events.codec import encode_logs, encode_records
 from ci_eventstore.events.log_source import LogSource
 from ci_eventstore.following.incarnation import StoreIncarnation
+from ci_eventstore.jobs.create import create_waiting, waiting_job
 from ci_eventstore.jobs.decide import Cancel, Command, Complete, UpdateStatus, decide, decide_creation
-from ci_eventstore.jobs.store import create_waiting, plan_change, waiting_job
+from ci_eventstore.jobs.store import plan_change
 from ci_eventstore.keys import NO_QUEUE, Keys, backlog_member, listing_member, queue_everywhere
 from ci_eventstore.projection.jobs import JobProjections
 from ci_eventstore.projection.projections import Projections

@@ -12,10 +12,11 @@ from ci_eventstore.events.append import append
 from ci_eventstore.events.caller import Call
 from ci_eventstore.events.codec import decode, encode_records
 from ci_eventstore.events.records import Fact
+from ci_eventstore.jobs.create import create_waiting, waiting_job
 from ci_eventstore.jobs.decide import decide_creation
 from ci_eventstore.jobs.evolve import evolve
 from ci_eventstore.jobs.state import created_fields, decided_changes
-from ci_eventstore.jobs.store import create_waiting, plan_change, waiting_job
+from ci_eventstore.jobs.store import plan_change
 from ci_eventstore.keys import Keys
 from ci_eventstore.repository import RedisJobRepository
 

@@ -11,7 +11,7 @@ from ci_eventstore.connection import node
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.errors import OutcomeUnknownError, StoreUnavailableError
 from ci_eventstore.events.append import APPEND, APPEND_LOGS
-from ci_eventstore.jobs.store import CREATE
+from ci_eventstore.jobs.create import CREATE
 from ci_eventstore.repository import RedisJobRepository
 from tests.fault_proxy import Fault, FaultProxy, at
 from tests.servers import RealServer

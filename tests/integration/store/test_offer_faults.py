@@ -8,7 +8,7 @@ import pytest
 
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.errors import StoreUnavailableError
-from ci_eventstore.jobs.store import CREATE
+from ci_eventstore.jobs.create import CREATE
 from ci_eventstore.queues import claimer
 from ci_eventstore.queues.claim import PEEK
 from ci_eventstore.queues.claim import peek as ask_whose_turn

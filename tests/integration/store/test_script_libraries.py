@@ -10,17 +10,19 @@ import pytest
 
 from ci_common.models import JobEvent
 from ci_eventstore.connection.nodes import Nodes
-from ci_eventstore.connection.scripts import Script, load_libraries
+from ci_eventstore.connection.scripts import Script, load_libraries, with_lists
 from ci_eventstore.events.codec import decode, encode_event
 from ci_eventstore.events.log_index import milliseconds_of
 from ci_eventstore.events.records import Fact, FactType
+from ci_eventstore.queues.claim import CONSTANTS as CLAIM_CONSTANTS
 
 JOB, LEASES = "{ci:0}:job:a", "{ci:0}:leases:q"
 
 
 async def run(server: Nodes, libraries: str, body: str, *values: str, keys: tuple[str, ...] = ()) -> Any:
     """Run Lua after some libraries, at the time 1,000,000."""
-    source = f"local now_ms = 1000000 table.remove(ARGV)\n{load_libraries(libraries)}\n{body}"
+    found = with_lists(load_libraries(libraries), CLAIM_CONSTANTS)
+    source = f"local now_ms = 1000000 table.remove(ARGV)\n{found}\n{body}"
     script = Script("test", source, hashlib.sha1(source.encode()).hexdigest())
     return await server.run(script, keys, values)
 
@@ -232,7 +234,7 @@ async def test_offers(server: Nodes, ends_at: str, listens: bool, expected: byte
                 await asyncio.sleep(0.01)
     names = "local dispatch, leases, clock, offers, offered = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]\n"
     source = f"local now_ms = 1000000 ARGV[#ARGV] = nil\n{names}{load_libraries('standing, clock, tickets, offers')}\n"
-    source += "return (next_offer('offers:')) or ''"
+    source += "return (next_offer('offers:') or {}).controller or ''"
     script = Script("test", source, hashlib.sha1(source.encode()).hexdigest())
     assert await server.run(script, [DISPATCH, LEASES, clock, offers, offered], []) == expected
     assert await server.read("EXISTS", offers) == 0

@@ -12,7 +12,7 @@ import pytest
 from lupa import lua51  # type: ignore[import-untyped]
 
 import ci_eventstore
-from ci_eventstore.connection.scripts import Script, load_libraries
+from ci_eventstore.connection.scripts import Script, load_libraries, with_lists
 
 SRC = Path(ci_eventstore.__file__).parent
 SCRIPTS = sorted(path for path in SRC.rglob("*.lua") if path.parent.name != "lua" and path.name != "deadline.lua")
@@ -123,5 +123,6 @@ def test_a_script_uses_all_that_it_is_called_with(path: Path) -> None:
     text = re.sub("--.*", "", path.read_text())
     for library in re.findall("-- Libraries: (.*)", path.read_text()):
         text += load_libraries(library)
+    text = with_lists(text, scripts()[path.stem].constants)
     for name in names.fields if names else []:
         assert re.search(rf"\b{re.escape(name)}\b", text) or f"{name.split('.')[0]}.places()" in text, name
