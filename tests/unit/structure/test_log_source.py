@@ -13,7 +13,7 @@ NAMES_STREAMS: Mapping[str, str] = {
     "ci_eventstore.keys": "names it",
     "ci_eventstore.events.log_source": "reads it, asks whether it is there",
     "ci_eventstore.events.append": "hands it to a script",
-    "ci_eventstore.jobs.store": "hands it to a script",
+    "ci_eventstore.jobs.create": "hands it to a script",
     "ci_eventstore.projection.jobs": "hands it to a script that mends",
     "ci_eventstore.projection.indexes": "hands it to a script that mends",
     "ci_eventstore.rights": "asks for rights to it",
