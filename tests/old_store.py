@@ -1,6 +1,7 @@
-"""A store that the program at 3d243d1 wrote, with jobs of all kinds: later programs upgrade it and keep it working.
+"""Stores that earlier programs wrote, with jobs of all kinds: later programs upgrade them and keep them working.
 
-`data/store_3d243d1.jsonl.gz` has a command a line, as JSON; each character of a text stands for a byte.
+`data/store_3d243d1.jsonl.gz`, of version 1, has a command a line, as JSON; each character of a text stands for a byte.
+`data/store_30c7b8e.jsonl.gz` is the same store upgraded to version 2, with more jobs, whose ids begin with "2-".
 The keys begin with `{ci:`; all ids and times are as they were, and what expires does so as long after loading.
 """
 
@@ -14,7 +15,9 @@ from redis.asyncio import Redis
 from ci_eventstore.connection.deployments import Deployment
 from ci_eventstore.upgrade.upgrade import Dialog, Stage, upgrade
 
-PATH = Path(__file__).with_name("data") / "store_3d243d1.jsonl.gz"
+DATA = Path(__file__).with_name("data")
+#: By version.
+PATHS = {1: DATA / "store_3d243d1.jsonl.gz", 2: DATA / "store_30c7b8e.jsonl.gz"}
 #: Ids of its jobs, by what they are now.
 QUEUED = {"waiting-1", "waiting-2", "waiting-nobody", "waiting-zip", "waiting-events", "requeued", "requeued-plain"}
 CLAIMED = {"claimed", "cancel-asked", "lost", "offered"}
@@ -27,17 +30,17 @@ ENDED = {
 ALL = QUEUED | CLAIMED | RUNNING | ENDED
 
 
-def commands() -> Iterator[list[bytes]]:
-    """Yield the commands that write the store."""
-    with gzip.open(PATH, "rt", encoding="utf-8") as lines:
+def commands(version: int) -> Iterator[list[bytes]]:
+    """Yield the commands that write a store of that version."""
+    with gzip.open(PATHS[version], "rt", encoding="utf-8") as lines:
         for line in lines:
             yield [word.encode("latin-1") for word in json.loads(line)]
 
 
-async def load(client: Redis) -> None:
-    """Write the store to an empty server."""
+async def load(client: Redis, version: int = 1) -> None:
+    """Write a store of that version to an empty server."""
     pipeline = client.pipeline(transaction=False)
-    for command in commands():
+    for command in commands(version):
         pipeline.execute_command(*command)
     await pipeline.execute()
 

@@ -153,6 +153,16 @@ class JobKeys(NamedTuple):
         """The partition's job ids."""
         return f"{self.tag}:ids"
 
+    @property
+    def ended(self) -> str:
+        """The partition's ended jobs, by when they ended."""
+        return ended_key(self.tag)
+
+    @property
+    def unsealed(self) -> str:
+        """The partition's ended jobs whose logs are in their streams."""
+        return unsealed_key(self.tag)
+
     def queue(self, name: str) -> QueueKeys:
         """Return the keys of a queue, in the job's partition."""
         return QueueKeys(name, self.tag)
@@ -242,6 +252,16 @@ def ids_key(tag: str) -> str:
     return f"{tag}:ids"
 
 
+def ended_key(tag: str) -> str:
+    """Return the key of a partition's ended jobs, by when they ended."""
+    return f"{tag}:ended"
+
+
+def unsealed_key(tag: str) -> str:
+    """Return the key of a partition's ended jobs whose logs are in their streams, by their last writes."""
+    return f"{tag}:unsealed"
+
+
 def keys_of_claim(tag: str, job_id: str) -> tuple[str, str]:
     """Return the keys of a job that is claimed: its hash and its stream."""
     return f"{tag}:job:{job_id}", f"{tag}:events:{job_id}"
@@ -270,7 +290,7 @@ def named_indexes(keys: Keys, queue: str | None = None) -> list[str]:
         return [key for its in its_keys for key in (its.backlog, its.leases, its.tickets)]
     found = []
     for tag in keys.tags:
-        found += [ids_key(tag), jobs_key(tag), QueueKeys(NO_QUEUE, tag).leases]
+        found += [ids_key(tag), jobs_key(tag), QueueKeys(NO_QUEUE, tag).leases, ended_key(tag), unsealed_key(tag)]
         found += [jobs_key(tag, status=status) for status in JobStatus]
     return found
 

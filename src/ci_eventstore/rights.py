@@ -44,6 +44,8 @@ WRITING = """
     EVALSHA s 1 {ring} | HGET {ring} f | HMGET {ring} f | HSET {ring} f v | HDEL {ring} f | HLEN {ring}
     DEL {ring}
     EVALSHA s 1 {ids} | ZADD {ids} 0 m | ZREM {ids} m | ZSCORE {ids} m | ZCARD {ids}
+    EVALSHA s 1 {ended} | ZADD {ended} 0 m | ZREM {ended} m | ZSCORE {ended} m | ZCARD {ended}
+    EVALSHA s 1 {unsealed} | ZADD {unsealed} 0 m | ZREM {unsealed} m | ZSCORE {unsealed} m | ZCARD {unsealed}
     EVALSHA s 1 {jobs} | ZADD {jobs} 0 m | ZREM {jobs} m | ZCARD {jobs}
     EVALSHA s 1 {owned} | ZADD {owned} 0 m | ZREM {owned} m | ZCARD {owned}
     TYPE {job} | TYPE {jobs} | TYPE {owned} | TYPE {leases} | TYPE {dispatch} | TYPE {backlog} | TYPE {tickets}
@@ -93,6 +95,8 @@ def names_of(keys: Keys, partition: int) -> dict[str, str]:
         "index": job.log_index,
         "ring": job.ring,
         "ids": job.ids,
+        "ended": job.ended,
+        "unsealed": job.unsealed,
         "jobs": jobs_key(tag, status=JobStatus.RUNNING),
         "owned": jobs_key(tag, "*", JobStatus.RUNNING),
         "backlog": queue.backlog,

@@ -8,7 +8,7 @@ from ci_eventstore.following.incarnation import new_incarnation
 from ci_eventstore.keys import Keys
 
 #: Of keys, hashes and streams; docs/format.md is its table. Another number means another layout.
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 #: Stands in place of the version while a store is upgraded, so that nobody opens it: version 1 expects a number.
 NO_VERSION = 0
 INITIALIZE = load_script("ci_eventstore", "initialize")

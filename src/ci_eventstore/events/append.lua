@@ -75,6 +75,7 @@ local is_ring_used, steps = kept and (kept.is_emptied or next(kept.new)), {}
 local error = log.error or forbidden('HSET', hash, '', '') or #lost > 0 and forbidden('HDEL', hash, '')
   or log.index_entries[1] and forbidden('RPUSH', log_index, '')
   or is_ring_used and (unreadable('XLEN', stream) or forbidden('HDEL', ring, '') or forbidden('DEL', ring))
+  or (has_end or ended ~= '') and (unreadable('ZCARD', ended_jobs, unsealed) or forbidden('ZADD', unsealed, '0', ''))
   or #leaves + #joins > 0 and (unreadable('ZCARD', ids, unpack(KEYS, leaves.places()))
     or unreadable('ZCARD', unpack(KEYS, joins.places())) or forbidden('ZADD', ids, '0', '') or forbidden('ZREM', ids, ''))
 if #queue > 0 and not error then
@@ -131,6 +132,12 @@ error = not is_full and attempt(function()
     redis.call('ZADD', joins(i), 0, member)
   end
 end) or error
+if has_end or ended ~= '' then
+  -- Libraries: ends
+  error = attempt(function()
+    note_end(ended_jobs, unsealed, id, is_full and '' or ended, is_full and '' or had_ended)
+  end) or error
+end
 if #queue > 0 then
   -- Libraries: tickets, queue
   error = attempt(function()

@@ -161,6 +161,9 @@ class AppendCall(NamedTuple):
     log_index: Key
     ids: Key
     ring: Key
+    #: The partition's ended jobs, and those of them whose logs are in their streams.
+    ended_jobs: Key
+    unsealed: Key
     id: str
     #: Of the writer or of the call, and its number: 1, 2, 3 ..
     token: str
@@ -182,6 +185,9 @@ class AppendCall(NamedTuple):
     claim: str
     #: The job's member of the listings.
     member: str
+    #: The members of the ended that it gets and loses, "" for none.
+    ended: str
+    had_ended: str
     #: Tokens and numbers of calls that this one comes after, joined by spaces.
     after: str
     #: One, if the job's place changes there.
@@ -237,6 +243,9 @@ class Change:
     member: str = ""
     leaves: Sequence[str] = ()
     joins: Sequence[str] = ()
+    #: The members of the ended that the job gets and loses: it ends, or its end moves.
+    ended: str = ""
+    had_ended: str = ""
     queue: QueueMove | None = None
 
 
@@ -272,6 +281,8 @@ async def append(
         log_index=keys.log_index,
         ids=keys.ids,
         ring=keys.ring,
+        ended_jobs=keys.ended,
+        unsealed=keys.unsealed,
         id=keys.job_id,
         token=call.token,
         number=call.number,
@@ -284,6 +295,8 @@ async def append(
         head_bytes=head_bytes,
         claim=claim,
         member=change.member,
+        ended=change.ended,
+        had_ended=change.had_ended,
         after=as_argument(call.after),
         queue=_queue_places(change.queue),
         leaves=change.leaves,

@@ -8,10 +8,11 @@ from functools import lru_cache
 from typing import Any
 
 from ci_common.models import Job, JobFields, JobStatus, as_utc
+from ci_common.transitions import ENDED
 from ci_eventstore.errors import ProjectionDamagedError
 from ci_eventstore.events.reader import Extent
 from ci_eventstore.job_fields import JOB_FIELDS
-from ci_eventstore.keys import NO_QUEUE
+from ci_eventstore.keys import NO_QUEUE, listing_member
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,10 @@ class JobState(JobFields):
     def lease_queue(self) -> str:
         """The queue whose leases have the job's: that without a name if the job ends with the process that has it."""
         return NO_QUEUE if self.ends_if_lost else self.queue
+
+    def ended_member(self, job_id: str) -> str:
+        """Return the job's member of the ended, which sort by their ends; "" if it hasn't ended."""
+        return listing_member(self.end_time or self.created_at, job_id) if self.status in ENDED else ""
 
     @property
     def extent(self) -> Extent:

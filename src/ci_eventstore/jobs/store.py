@@ -185,6 +185,7 @@ def plan_change(keys: JobKeys, before: JobState | None, records: Sequence[Record
     given, lost = decided_changes(before, after)
     joins = keys.listings(after.user_id, after.status)
     leaves = [] if before is None else keys.listings(before.user_id, before.status)
+    ended, had_ended = after.ended_member(keys.job_id), "" if before is None else before.ended_member(keys.job_id)
     ends = [place for place, record in enumerate(records, start=1) if _is_end(record)]
     return Change(
         expected="new" if before is None else before.version,
@@ -195,6 +196,8 @@ def plan_change(keys: JobKeys, before: JobState | None, records: Sequence[Record
         member=listing_member(after.created_at, keys.job_id),
         leaves=[listing for listing in leaves if listing not in joins],
         joins=[listing for listing in joins if listing not in leaves],
+        ended=ended if ended != had_ended else "",
+        had_ended=had_ended if ended != had_ended else "",
         queue=_plan_queue_move(keys, before, after),
     )
 

@@ -84,6 +84,10 @@ class Fold:
         places = {"backlog": is_queued, "lease": self.state.claim is not None}
         return {**places, "ticket": True, "dispatch": True} if is_queued else places
 
+    def ended_member(self) -> str:
+        """Return the job's member of the ended; "" if it hasn't ended."""
+        return self.state.ended_member(self.keys.job_id) if self.state else ""
+
     def member(self) -> str:
         """Return the job's member in the listings; nothing if there is no stream."""
         if self.state is None:

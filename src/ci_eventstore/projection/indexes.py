@@ -22,9 +22,9 @@ from ci_eventstore.keys import (
 from ci_eventstore.projection.differences import Difference
 
 #: The fields that say where a job belongs.
-PLACING = ("status", "user_id", "created_at", "queue", "claim", "ends_if_lost")
+PLACING = ("status", "user_id", "created_at", "end_time", "queue", "claim", "ends_if_lost")
 #: The kinds of sorted sets, by what their keys' names begin with.
-KINDS = ("jobs", "owned", "ids", "backlog", "leases")
+KINDS = ("jobs", "owned", "ids", "backlog", "leases", "ended", "unsealed")
 PAGE_MEMBERS = 500
 #: How often one member is looked at again because its job was changing.
 LOOKS = 10
@@ -63,7 +63,7 @@ class SortedSet(NamedTuple):
 
     def job_id(self, member: str) -> str:
         """Return the id of the job that a member stands for."""
-        if self.kind in ("ids", "leases"):
+        if self.kind in ("ids", "leases", "unsealed"):
             return member
         return read_backlog_member(member)[2] if self.kind == "backlog" else member_job_id(member)
 
@@ -71,6 +71,9 @@ class SortedSet(NamedTuple):
         """Tell whether a job in that state has a place here, as that member."""
         if self.kind == "ids":
             return True
+        if self.kind in ("ended", "unsealed"):
+            ended = state.ended_member(keys.job_id)
+            return bool(ended) and member == (ended if self.kind == "ended" else keys.job_id)
         if self.kind == "leases":
             return state.claim is not None and state.lease_queue == self.name
         if self.kind == "backlog":

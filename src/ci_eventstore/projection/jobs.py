@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 from ci_common.models import JobStatus
 from ci_eventstore.connection.nodes import Nodes
-from ci_eventstore.connection.replies import WRONG_TYPE, Reply, as_text_map, as_texts
+from ci_eventstore.connection.replies import WRONG_TYPE, Reply, as_bytes, as_text_map, as_texts
 from ci_eventstore.connection.scripts import load_script
-from ci_eventstore.errors import StoreFormatError
+from ci_eventstore.errors import ProjectionDamagedError, StoreFormatError
 from ci_eventstore.events.log_index import LogIndex
 from ci_eventstore.events.log_source import LogSource, at_places, entries_in, last_command, range_command
 from ci_eventstore.events.records import Place
-from ci_eventstore.jobs.state import part_of_state, to_hash
+from ci_eventstore.jobs.state import JobState, part_of_state, to_hash
 from ci_eventstore.keys import JobKeys, backlog_member, listing_member, sort_key
 from ci_eventstore.projection.differences import Difference, compare
 from ci_eventstore.projection.fold import Fold
@@ -29,7 +29,9 @@ LATER_FIELDS = ("mark", "incarnation", "hand_backs")
 RING_COUNTERS = 5
 REBUILD = load_script(__package__, "rebuild", constants={"REBUILT_LEASE_MS": REBUILT_LEASE_MS})
 #: What `read_at_once` gives of a job before its listings and its queue.
-_FIRST = 6
+_FIRST = 8
+#: The fields that say when a job has ended.
+ENDING = ("status", "created_at", "end_time")
 
 
 class JobProjections:
@@ -52,12 +54,13 @@ class JobProjections:
             return [Difference(subject, "stream", "entries that can be read", str(error))]
 
     async def _compare(self, subject: str, keys: JobKeys) -> list[Difference]:
-        [stream_type] = await self._nodes.read_many([("TYPE", keys.stream)])
+        stream_type, ending = await self._nodes.read_many([("TYPE", keys.stream), ("HMGET", keys.hash, *ENDING)])
         if stream_type not in (b"stream", b"none"):
             return [Difference(subject, "stream", "a stream", stream_type.decode())]
         fold = await self._begun_fold(keys)
-        replies = await self._look(fold)
-        last, hash_reply, index_reply, ring_length, ring_ends, in_ids = replies[:_FIRST]
+        ended = ended_member(keys, ending)
+        replies = await self._look(fold, ended)
+        last, hash_reply, index_reply, ring_length, ring_ends, in_ids, in_unsealed, in_ended = replies[:_FIRST]
         found = as_text_map(hash_reply)
         if not last:
             return [Difference(subject, "stream", "events", None)] if hash_reply else []
@@ -71,12 +74,17 @@ class JobProjections:
         index = as_texts(index_reply)
         fold.index = LogIndex(index)
         await fold.advance(self._source, place)
+        expected, said = fold.ended_member(), ended_member(keys, _values_of(found, ENDING))
+        if said != ended:
+            # Between two looks it has ended, or its end has moved.
+            return await self._compare(subject, keys)
         differences = compare_fields(subject, fold, found)
+        differences += _compare_ended(subject, fold, in_unsealed, in_ended if said == expected else expected)
         differences += _compare_listings(subject, fold, in_ids, replies[_FIRST:])
         differences += _compare_index(subject, fold, index, is_list=index_reply is not WRONG_TYPE)
         return differences + _compare_ring(subject, fold, ring_length, ring_ends)
 
-    async def _look(self, fold: Fold) -> list[Reply]:
+    async def _look(self, fold: Fold, ended: str) -> list[Reply]:
         keys = fold.keys
         commands = [
             last_command(keys),
@@ -85,6 +93,8 @@ class JobProjections:
             ("HLEN", keys.ring),
             ("HMGET", keys.ring, "first", "last"),
             ("ZSCORE", keys.ids, keys.job_id),
+            ("ZSCORE", keys.unsealed, keys.job_id),
+            ("ZSCORE", keys.ended, ended),
             *(("ZSCORE", key, fold.member()) for key in fold.listings()),
             *fold.queue_places().values(),
         ]
@@ -160,6 +170,25 @@ def _compare_listings(subject: str, fold: Fold, in_ids: Reply, replies: Sequence
     return differences + compare(subject, "queue", places, dict.fromkeys(queued, "an entry"))
 
 
+def _values_of(fields: dict[str, str], names: Sequence[str]) -> list[bytes | None]:
+    return [as_bytes(fields[name]) if name in fields else None for name in names]
+
+
+def ended_member(keys: JobKeys, reply: Reply) -> str:
+    """Return what a hash, of which these are the fields of `ENDING`, says is the job's member of the ended."""
+    try:
+        return "" if reply is WRONG_TYPE else part_of_state(keys.job_id, ENDING, reply).ended_member(keys.job_id)
+    except ProjectionDamagedError:
+        return ""
+
+
+def _compare_ended(subject: str, fold: Fold, in_unsealed: Reply, in_ended: Reply) -> list[Difference]:
+    """Return what is wrong with the indexes of ended jobs; another end than the stream's is a field's difference."""
+    places = (fold.keys.unsealed, in_unsealed), (fold.keys.ended, in_ended)
+    expected = {key: "member" for key, _ in places if fold.ended_member()}
+    return compare(subject, "listing", expected, {key: "member" for key, reply in places if _is_there(reply)})
+
+
 def _is_there(reply: Reply) -> bool:
     return reply is not WRONG_TYPE and reply not in (None, 0)
 
@@ -198,16 +227,21 @@ async def rebuild(nodes: Nodes, fold: Fold) -> bytes:
     keys = fold.keys
     queue, in_queue = keys.queue(fold.state.lease_queue), fold.belongs_in_queue()
     all_keys = [keys.hash, keys.stream, keys.log_index, keys.ring, keys.ids]
-    all_keys += [queue.dispatch, queue.backlog, queue.tickets, queue.leases, queue.clock, *leaves, *joins]
+    all_keys += [queue.dispatch, queue.backlog, queue.tickets, queue.leases, queue.clock]
+    all_keys += [keys.ended, keys.unsealed, *leaves, *joins]
     head: list[str | int] = [str(fold.place), keys.job_id, sort_key(fold.state.created_at), fold.state.user_id or ""]
     head += [int(in_queue["backlog"]), int(in_queue["lease"]), int(fold.has_ring), queue.channel]
-    arguments = [*head, len(leaves), len(fields), *pairs, *fold.index.entries]
+    ended = fold.state.ended_member(keys.job_id)
+    arguments = [*head, len(leaves), len(fields), ended, *pairs, *fold.index.entries]
     reply: bytes = await nodes.run(REBUILD, all_keys, arguments)
     return reply
 
 
 #: The fields that say what there has to be of a job, and how much.
-PLANNED = ("status", "user_id", "created_at", "queue", "claim", "ends_if_lost", "position", "bytes", "truncated_at")
+PLANNED = (
+    *("status", "user_id", "created_at", "end_time", "queue", "claim", "ends_if_lost"),
+    *("position", "bytes", "truncated_at"),
+)
 #: Jobs of one partition that are read in one transaction.
 TOGETHER = 50
 #: While one transaction is compared, the server answers others.
@@ -264,14 +298,21 @@ def _plan(keys: JobKeys, reply: Reply) -> _Plan | None:
         ("ZSCORE", keys.ids, keys.job_id),
         *(("ZSCORE", listing, member) for listing in keys.listings(state.user_id, state.status)),
     ]
+    ended = state.ended_member(keys.job_id)
+    if ended:
+        commands += [("ZSCORE", keys.unsealed, keys.job_id), ("ZSCORE", keys.ended, ended)]
     if state.status is JobStatus.QUEUED:
         waiting = backlog_member(state.user_id, state.created_at, keys.job_id)
         commands += [("ZSCORE", queue.backlog, waiting), ("HGET", queue.tickets, state.user_id or "")]
         commands.append(("XLEN", queue.dispatch))
     if state.claim is not None:
         commands.append(("ZSCORE", queue.leases, keys.job_id))
-    identity = (state.user_id, state.status, state.created_at, state.lease_queue, state.claim)
-    return _Plan(keys, identity, commands)
+    return _Plan(keys, _identity(state), commands)
+
+
+def _identity(state: JobState) -> tuple[object, ...]:
+    """Return what says where a job has to stand."""
+    return (state.user_id, state.status, state.created_at, state.end_time, state.lease_queue, state.claim)
 
 
 async def _look(nodes: Nodes, plans: Sequence[_Plan]) -> list[JobKeys]:
@@ -297,9 +338,6 @@ def _is_right(plan: _Plan, replies: Sequence[Reply]) -> bool:
     except StoreFormatError:
         return False
     state = fold.state
-    if (
-        state is None
-        or (state.user_id, state.status, state.created_at, state.lease_queue, state.claim) != plan.identity
-    ):
+    if state is None or _identity(state) != plan.identity:
         return False
     return not compare_fields("", fold, as_text_map(fields))

@@ -12,7 +12,7 @@
 
 local kept = redis.pcall('GET', last_call)
 local tickets_there = redis.pcall('XLEN', dispatch)
-local error = failed(kept, last_call) or unreadable('ZCARD', leases, running, completed, unpack(KEYS, owned.places()))
+local error = failed(kept, last_call) or unreadable('ZCARD', leases, running, completed, ended_jobs, unsealed, unpack(KEYS, owned.places()))
   or failed(tickets_there, dispatch)
 if error then
   return error
@@ -44,7 +44,7 @@ if error then
   return error
 end
 
-local ids, tickets, moves, messages, NO_OUTCOME = {}, {}, {}, {}, {}
+local ids, tickets, moves, messages, ends, writes, NO_OUTCOME = {}, {}, {}, {}, {}, {}, {}
 for i = 1, #jobs do
   local state, hash, stream, payload = found[i], jobs.hash(i), jobs.stream(i), jobs.payload(i)
   local position, written = answers[i] == 'y' and state[2] + 1, nil
@@ -67,6 +67,8 @@ for i = 1, #jobs do
     ids[#ids + 1] = jobs.id(i)
     tickets[#tickets + 1] = string.find(ticket, '^%d+%-%d+$') and ticket or nil
     note_move(moves, jobs.owner(i), jobs.member(i))
+    ends[#ends + 1], ends[#ends + 2] = '0', jobs.ended(i)
+    writes[#writes + 1], writes[#writes + 2] = now_ms, jobs.id(i)
   end
 end
 
@@ -75,6 +77,8 @@ pcall(function()
   for whose, one in pairs(moves) do
     carry_out(one, whose > 0 and owned.running(whose) or running, whose > 0 and owned.completed(whose) or completed)
   end
+  call_with('ZADD', ended_jobs, ends)
+  call_with('ZADD', unsealed, writes)
   call_with('ZREM', leases, ids)
   if has_tickets then
     remove_tickets(dispatch, tickets)

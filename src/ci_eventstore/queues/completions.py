@@ -14,7 +14,7 @@ from ci_eventstore.events.lanes import Gathering, drain_all
 from ci_eventstore.events.log_index import INDEX_BYTES, INDEX_EVENTS
 from ci_eventstore.jobs.evolve import COMPLETED_FIELDS, UNCLAIMED
 from ci_eventstore.jobs.state import encode_field
-from ci_eventstore.keys import QueueKeys, jobs_key, keys_of_completion, listing_member
+from ci_eventstore.keys import QueueKeys, ended_key, jobs_key, keys_of_completion, listing_member, unsealed_key
 from ci_eventstore.queues.claimed import Claimed
 
 #: Longer than a call may take effect, or be repeated, after its first try.
@@ -31,8 +31,9 @@ class JobOfCompletion(NamedTuple):
     id: str
     claim: str
     ticket: str
-    #: Its member of the listings.
+    #: Its members of the listings and of the ended.
     member: str
+    ended: str
     #: The place of its user among those of the call; 0: none.
     owner: int
     #: "1" or "0".
@@ -64,6 +65,8 @@ class CompleteCall(NamedTuple):
     #: Listings of all jobs.
     running: Key
     completed: Key
+    ended_jobs: Key
+    unsealed: Key
     #: Of the call: they go up.
     number: int
     jobs: Sequence[JobOfCompletion]
@@ -112,6 +115,7 @@ async def complete(nodes: Nodes, queue: QueueKeys, call: Call, completions: Sequ
                 str(claim),
                 state.ticket or "",
                 listing_member(job.created_at, claim.job_id),
+                listing_member(event.timestamp or job.created_at, claim.job_id),
                 owner,
                 "1" if event.success else "0",
                 encode_field(event.timestamp) or "",
@@ -122,7 +126,8 @@ async def complete(nodes: Nodes, queue: QueueKeys, call: Call, completions: Sequ
         )
     owned = [OwnedListings(jobs_key(tag, user, running), jobs_key(tag, user, completed)) for user in owners]
     last_call, of_all = queue.last_call(call.token), (jobs_key(tag, status=running), jobs_key(tag, status=completed))
-    all_of_it = CompleteCall(last_call, queue.dispatch, queue.leases, *of_all, call.number, jobs, owned)
+    of_ended = ended_key(tag), unsealed_key(tag)
+    all_of_it = CompleteCall(last_call, queue.dispatch, queue.leases, *of_all, *of_ended, call.number, jobs, owned)
     reply: bytes = await nodes.run(COMPLETE, *COMPLETE.order(all_of_it))
     answers = reply.decode("ascii", "replace")
     if len(answers) != len(completions):

@@ -1,22 +1,24 @@
 """What differs between the format versions: kinds of keys, and how what they hold is converted.
 
-Whoever changes what a kind of key holds adds its conversion to the table. A conversion goes through a key page by page,
-leaves what is in the new form alone, and so may be killed and repeated at will.
+Whoever changes what a kind of key holds adds its conversion to the table. A conversion gets all keys of its kind in a
+page, leaves what is in the new form alone, and so may be killed and repeated at will.
 """
 
-from collections.abc import Awaitable, Callable
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 
 from ci_eventstore.connection.nodes import Nodes
-from ci_eventstore.connection.replies import Reply, as_bytes, as_texts
+from ci_eventstore.connection.replies import Reply, as_bytes, as_texts, is_unicode
 from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.errors import StoreFormatError
 from ci_eventstore.events.codec import decode_event
 from ci_eventstore.events.log_index import milliseconds_of
 from ci_eventstore.events.log_source import at_places, entries_in, range_command
 from ci_eventstore.events.records import Place
-from ci_eventstore.keys import Keys, all_keys_pattern
+from ci_eventstore.keys import JobKeys, Keys, all_keys_pattern
 from ci_eventstore.projection.differences import Progress
+from ci_eventstore.projection.jobs import ENDING, ended_member
 
 MOVE_MEMBERS = load_script(__package__, "move_members")
 SET_ENTRIES = load_script(__package__, "set_entries")
@@ -33,26 +35,32 @@ class Conversion(NamedTuple):
 
     #: What follows the tag in the names of these keys.
     kind: str
-    #: Called with a key and the rest of its name.
-    convert: Callable[[Nodes, Keys, str, str], Awaitable[None]]
+    #: Called with keys, each with the rest of its name.
+    convert: Callable[[Nodes, Keys, Mapping[str, str]], Awaitable[None]]
 
 
-async def separate_backlog(nodes: Nodes, keys: Keys, backlog: str, queue: str) -> None:
-    """Put a NUL between sort key and id of a backlog's members, where version 1 has a colon."""
-    async for page in nodes.scan_members("ZSCAN", backlog):
-        arguments = list[str | int | bytes]()
-        for member in page[::2]:
-            user, _, rest = member.partition("\0")
-            if rest[SORT_KEY : SORT_KEY + 1] == ":":
-                named = f"{user}\0{rest[:SORT_KEY]}\0{rest[SORT_KEY + 1 :]}"
-                arguments += [as_bytes(member), as_bytes(named)]
-        if arguments:
-            await nodes.run(MOVE_MEMBERS, [backlog], arguments)
+async def separate_backlogs(nodes: Nodes, keys: Keys, backlogs: Mapping[str, str]) -> None:
+    """Put a NUL between sort key and id of backlogs' members, where version 1 has a colon."""
+    for backlog in backlogs:
+        async for page in nodes.scan_members("ZSCAN", backlog):
+            arguments = list[str | int | bytes]()
+            for member in page[::2]:
+                user, _, rest = member.partition("\0")
+                if rest[SORT_KEY : SORT_KEY + 1] == ":":
+                    named = f"{user}\0{rest[:SORT_KEY]}\0{rest[SORT_KEY + 1 :]}"
+                    arguments += [as_bytes(member), as_bytes(named)]
+            if arguments:
+                await nodes.run(MOVE_MEMBERS, [backlog], arguments)
 
 
-async def add_times(nodes: Nodes, keys: Keys, index: str, job_id: str) -> None:
-    """Add the time of the event to each entry of a sparse index, which version 1 doesn't have."""
-    job, start = keys.job(job_id), 0
+async def add_times(nodes: Nodes, keys: Keys, indexes: Mapping[str, str]) -> None:
+    """Add the time of the event to each entry of sparse indexes, which version 1 doesn't have."""
+    for index, job_id in indexes.items():
+        await _add_times(nodes, keys.job(job_id), index)
+
+
+async def _add_times(nodes: Nodes, job: JobKeys, index: str) -> None:
+    start = 0
     while entries := as_texts(await nodes.read("LRANGE", index, start, start + PAGE_ENTRIES - 1)):
         old = [(start + place, entry) for place, entry in enumerate(entries) if entry.count(" ") == 2]
         places = [Place(int(entry.partition(" ")[0])) for _, entry in old]
@@ -74,8 +82,27 @@ def _time_in(reply: Reply) -> int:
         return 0
 
 
-#: All that version 2 has in another form than version 1.
-CONVERSIONS: tuple[Conversion, ...] = (Conversion("index", add_times), Conversion("backlog", separate_backlog))
+async def index_ended(nodes: Nodes, keys: Keys, hashes: Mapping[str, str]) -> None:
+    """Put ended jobs into the indexes of version 3: their logs count as written to at this moment."""
+    jobs = [job for key, job_id in hashes.items() if is_unicode(job_id) and (job := keys.job(job_id)).hash == key]
+    replies = await nodes.read_many([("HMGET", job.hash, *ENDING) for job in jobs])
+    commands, now_ms = list[tuple[str | int, ...]](), 0
+    for job, reply in zip(jobs, replies, strict=True):
+        ended = ended_member(job, reply)
+        if ended:
+            # A page is of one node.
+            now_ms = now_ms or int((await nodes.node_of(job.hash).read("TIME"))[0]) * 1000
+            commands.append(("ZADD", job.ended, "NX", 0, ended))
+            commands.append(("ZADD", job.unsealed, "NX", now_ms, job.job_id))
+    await nodes.read_many(commands)
+
+
+#: All that versions 2 and 3 have in another form than the version before.
+CONVERSIONS: tuple[Conversion, ...] = (
+    Conversion("index", add_times),
+    Conversion("backlog", separate_backlogs),
+    Conversion("job", index_ended),
+)
 
 
 async def convert(nodes: Nodes, keys: Keys, progress: Progress | None) -> None:
@@ -84,11 +111,14 @@ async def convert(nodes: Nodes, keys: Keys, progress: Progress | None) -> None:
     total = sum([await node.read("DBSIZE") for node in nodes.all])
     done = 0
     async for page in nodes.scan(all_keys_pattern(keys)):
+        found = defaultdict[str, dict[str, str]](dict)
         for key in page:
             tag, _, rest = key.partition("}")
             kind, _, name = rest[1:].partition(":")
             if kind in conversions and f"{tag}}}" in keys.tags:
-                await conversions[kind](nodes, keys, key, name)
+                found[kind][key] = name
+        for kind, its in found.items():
+            await conversions[kind](nodes, keys, its)
         done = min(done + PAGE_KEYS, total)
         if progress is not None:
             progress(done, total)

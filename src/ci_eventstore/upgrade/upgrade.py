@@ -28,19 +28,37 @@ MOVE_STAGE = load_script(__package__, "move_stage")
 class Stage(Enum):
     """How far an upgrade has come: the store's fields `format` and `upgrading`. No program opens a store in between."""
 
-    OLD = (str(FORMAT_VERSION - 1), "")
+    OLD_1 = ("1", "")
+    OLD_2 = ("2", "")
     #: Nothing is converted: the store can still be given back to programs of the old version.
-    WAITING = (str(NO_VERSION), "waiting")
-    CONVERTING = (str(NO_VERSION), "converting")
+    WAITING_1 = (str(NO_VERSION), "waiting")
+    WAITING_2 = (str(NO_VERSION), "waiting 2")
+    #: By a program that upgrades to version 2: it must not go on, as it doesn't know what else there is to convert.
+    CONVERTING_TO_2 = (str(NO_VERSION), "converting")
+    CONVERTING = (str(NO_VERSION), "converting 3")
     DONE = (str(FORMAT_VERSION), "")
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the store is marked, and nothing is converted."""
+        return self in (Stage.WAITING_1, Stage.WAITING_2)
 
-#: The moves there are, each by its name.
+    @property
+    def is_converting(self) -> bool:
+        """Whether parts of the store are converted."""
+        return self in (Stage.CONVERTING_TO_2, Stage.CONVERTING)
+
+
+#: The moves there are, each by its name: from one stage or another.
 MOVES = {
-    "begin": (Stage.OLD, Stage.WAITING),
-    "cancel": (Stage.WAITING, Stage.OLD),
-    "convert": (Stage.WAITING, Stage.CONVERTING),
-    "finish": (Stage.CONVERTING, Stage.DONE),
+    "begin": (
+        (Stage.OLD_1, Stage.WAITING_1),
+        (Stage.OLD_2, Stage.WAITING_2),
+        (Stage.CONVERTING_TO_2, Stage.CONVERTING),
+    ),
+    "cancel": ((Stage.WAITING_1, Stage.OLD_1), (Stage.WAITING_2, Stage.OLD_2)),
+    "convert": ((Stage.WAITING_1, Stage.CONVERTING), (Stage.WAITING_2, Stage.CONVERTING)),
+    "finish": ((Stage.CONVERTING, Stage.DONE),),
 }
 
 
@@ -49,10 +67,12 @@ async def move(nodes: Nodes, prefix: str, name: str) -> tuple[Stage, Keys]:
 
     StoreFormatError if there is no such store, or one of another version.
     """
-    store = Keys(prefix).store
-    before, after = (stage.value for stage in MOVES[name])
-    reply = await nodes.run(MOVE_STAGE, [store], [*before, *after])
-    version, mark, partitions = (as_text(part or b"") for part in reply)
+    store, version, mark, partitions = Keys(prefix).store, "", "", ""
+    for before, after in MOVES[name]:
+        reply = await nodes.run(MOVE_STAGE, [store], [*before.value, *after.value])
+        version, mark, partitions = (as_text(part or b"") for part in reply)
+        if (version, mark) == after.value:
+            break
     if not version:
         raise StoreFormatError(f"there is no store {prefix!r}")
     stage = next((stage for stage in Stage if stage.value == (version, mark)), None)
@@ -79,12 +99,12 @@ class Dialog:
 async def upgrade(deployment: Deployment, prefix: str, dialog: Dialog, *, is_forced: bool, access: Access) -> Stage:
     """Bring a store over to this program's format version; it may be killed at any step, and begun again.
 
-    Return the stage that it ends in: DONE, or WAITING if there is no backup. Nobody opens the store from the first
-    step to the last. If it is forced, nothing is waited for. StoreFormatError.
+    Return the stage that it ends in: DONE, or a waiting one if there is no backup. Nobody opens the store from the
+    first step to the last. If it is forced, nothing is waited for. StoreFormatError.
     """
     async with _connected(deployment, access) as nodes:
         stage, keys = await move(nodes, prefix, "begin")
-        if stage is Stage.WAITING:
+        if stage.is_waiting:
             if not is_forced:
                 await _wait_until_unused(nodes, keys, dialog.waiting)
             if not dialog.has_backup():
@@ -100,7 +120,7 @@ async def cancel(deployment: Deployment, prefix: str, access: Access) -> None:
     """Give a store back to programs of the old version, as long as nothing is converted; StoreFormatError."""
     async with _connected(deployment, access) as nodes:
         stage, _ = await move(nodes, prefix, "cancel")
-    if stage is Stage.CONVERTING:
+    if stage.is_converting:
         raise StoreFormatError(
             f"parts of the store {prefix!r} are converted already: finish the upgrade, or restore the backup"
         )

@@ -14,6 +14,7 @@ from redis.driver_info import DriverInfo
 from ci_eventstore.connection.deployments import from_client, from_url
 from ci_eventstore.connection.node import Node
 from ci_eventstore.connection.nodes import Nodes
+from ci_eventstore.connection.replies import as_texts
 from ci_eventstore.errors import ReadOnlyAccessError, StoreFormatError
 from ci_eventstore.events.codec import decode_event
 from ci_eventstore.events.log_index import milliseconds_of
@@ -23,7 +24,7 @@ from ci_eventstore.keys import Keys
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.upgrade import conversions
 from ci_eventstore.upgrade import upgrade as upgrading
-from ci_eventstore.upgrade.conversions import add_times, separate_backlog
+from ci_eventstore.upgrade.conversions import add_times, index_ended, separate_backlogs
 from ci_eventstore.upgrade.obstacles import CLIENT_NAME, UNSEEN, old_clients
 from ci_eventstore.upgrade.upgrade import MOVES, Dialog, Stage, cancel, upgrade
 from tests import old_store
@@ -92,12 +93,13 @@ def killed_at(step: int, monkeypatch: pytest.MonkeyPatch, *, is_sent: bool) -> N
 
 # A store is written, upgraded and verified for each of some twenty commands.
 @pytest.mark.slow
+@pytest.mark.parametrize("version", old_store.PATHS)
 @pytest.mark.parametrize("is_sent", [False, True], ids=["before", "after"])
-async def test_killed_at_any_command_it_goes_on(is_sent: bool) -> None:
+async def test_killed_at_any_command_it_goes_on(is_sent: bool, version: int) -> None:
     """Wherever it ends, no program opens the store; run again it comes to its end, and all is as it should be."""
     for step in range(1, 200):
         client = fakeredis.FakeAsyncRedis(server=fakeredis.FakeServer(version=(7, 0)))
-        await old_store.load(client)
+        await old_store.load(client, version)
         deployment = from_client(client)
         with pytest.MonkeyPatch.context() as patch:
             killed_at(step, patch, is_sent=is_sent)
@@ -107,8 +109,7 @@ async def test_killed_at_any_command_it_goes_on(is_sent: bool) -> None:
                 pass
             else:
                 break
-        version = await client.hget(STORE, "format")
-        if version != b"2":
+        if await client.hget(STORE, "format") != b"3":
             with pytest.raises(StoreFormatError, match="ci-eventstore upgrade"):
                 await RedisJobRepository(client).initialize()
         assert await old_store.upgraded(deployment) is Stage.DONE
@@ -117,7 +118,8 @@ async def test_killed_at_any_command_it_goes_on(is_sent: bool) -> None:
     else:
         pytest.fail("it never came to its end")
     assert step > 5
-    assert await client.hgetall(STORE) == {b"format": b"2", b"partitions": b"1"}
+    found = await client.hgetall(STORE)
+    assert (found[b"format"], found[b"partitions"], b"upgrading" in found) == (b"3", b"1", False)
 
 
 async def test_what_version_2_has_in_another_form_is_converted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,10 +129,9 @@ async def test_what_version_2_has_in_another_form_is_converted(monkeypatch: pyte
     await old_store.load(client)
     nodes, keys = Nodes(from_client(client)), Keys("ci")
     for _ in range(2):
-        await separate_backlog(nodes, keys, "{ci:0}:backlog:builds", "builds")
-        await separate_backlog(nodes, keys, "{ci:0}:backlog:default", "default")
-        await add_times(nodes, keys, keys.job("long").log_index, "long")
-        await add_times(nodes, keys, keys.job("truncated-ended").log_index, "truncated-ended")
+        backlogs = {f"{{ci:0}}:backlog:{queue}": queue for queue in ("builds", "default")}
+        await separate_backlogs(nodes, keys, backlogs)
+        await add_times(nodes, keys, {keys.job(name).log_index: name for name in ("long", "truncated-ended")})
     assert await client.zrange("{ci:0}:backlog:builds", 0, -1) == ["Zoë\x0000e321179039f240\0waiting-zip".encode()]
     waiting = await client.zrange("{ci:0}:backlog:default", 0, -1)
     assert waiting[:3] == [
@@ -150,6 +151,39 @@ async def test_what_version_2_has_in_another_form_is_converted(monkeypatch: pyte
         assert event.timestamp is not None
         assert abs(event.timestamp.timestamp() * 1000 - time) < 1
     await nodes.close()
+
+
+async def test_ended_jobs_are_indexed() -> None:
+    """All of them, by their ends; their logs count as written to now, also when it is done again."""
+    client = fakeredis.FakeAsyncRedis(server=fakeredis.FakeServer(version=(7, 0)))
+    await old_store.load(client, 2)
+    nodes, keys = Nodes(from_client(client)), Keys("ci")
+    hashes = {key: key.partition(":job:")[2] for key in as_texts(await nodes.read("KEYS", "{ci:0}:job:*"))}
+    begun, job = int((await nodes.read("TIME"))[0]) * 1000, keys.job("")
+    await index_ended(nodes, keys, hashes)
+    found = as_texts(await nodes.read("ZRANGE", job.unsealed, 0, -1))
+    assert set(found) >= old_store.ENDED
+    assert await nodes.read("ZCOUNT", job.unsealed, begun, "+inf") == len(found)
+    members = as_texts(await nodes.read("ZRANGE", job.ended, 0, -1))
+    # Both have ends that were given: 2024 and 2025.
+    assert [member[17:] for member in members[:2]] == ["2-failed-made", "2-completed-moved"]
+    assert {member[17:] for member in members} == set(found)
+    await nodes.read("ZADD", job.unsealed, 7, found[0])
+    await index_ended(nodes, keys, hashes)
+    assert float(await nodes.read("ZSCORE", job.unsealed, found[0])) == 7
+    assert as_texts(await nodes.read("ZRANGE", job.ended, 0, -1)) == members
+    await nodes.close()
+
+
+async def test_a_store_of_version_2_is_given_back_as_one(server: RealServer) -> None:
+    """Until anything is converted."""
+    async with Redis(port=server.port, decode_responses=True) as client:
+        await old_store.load(client, 2)
+        dialog = Dialog(has_backup=lambda: False, waiting=lambda _: None)
+        assert await upgrade(from_url(server.url), "ci", dialog, is_forced=True, access="write") is Stage.WAITING_2
+        await cancel(from_url(server.url), "ci", "write")
+        found = await client.hgetall(STORE)
+        assert (found["format"], "upgrading" in found) == ("2", False)
 
 
 @pytest.mark.parametrize(
@@ -217,7 +251,7 @@ async def test_without_a_backup_nothing_is_converted(server: RealServer, client:
     before = {key: await client.dump(key) for key in await client.keys()}
     deployment = from_url(server.url)
     dialog = Dialog(has_backup=lambda: False, waiting=lambda _: None)
-    assert await upgrade(deployment, "ci", dialog, is_forced=True, access="write") is Stage.WAITING
+    assert await upgrade(deployment, "ci", dialog, is_forced=True, access="write") is Stage.WAITING_1
     with pytest.raises(StoreFormatError, match="is being upgraded"):
         await RedisJobRepository.from_url(server.url).initialize()
     await cancel(deployment, "ci", "write")
@@ -238,10 +272,10 @@ async def test_what_cannot_be_upgraded(server: RealServer, client: Redis) -> Non
         await upgrade(from_url(server.url), "other", _consent(), is_forced=True, access="write")
     with pytest.raises(ReadOnlyAccessError):
         await upgrade(from_url(server.url), "ci", _consent(), is_forced=True, access="read")
-    await client.hset(STORE, "format", "3")
-    with pytest.raises(StoreFormatError, match="has format version 3, this program reads 2"):
+    await client.hset(STORE, "format", "4")
+    with pytest.raises(StoreFormatError, match="has format version 4, this program reads 3"):
         await upgrade(from_url(server.url), "ci", _consent(), is_forced=True, access="write")
-    assert await client.hgetall(STORE) == {"format": "3", "partitions": "1"}
+    assert await client.hgetall(STORE) == {"format": "4", "partitions": "1"}
 
 
 def _consent() -> Dialog:
@@ -285,8 +319,14 @@ def test_clients_of_the_old_version_are_told_from_others() -> None:
 
 
 def test_the_old_version_refuses_a_store_at_every_stage_but_the_first() -> None:
-    """Programs of version 1 read the format as a number, and open what has the number 1."""
-    for stage in Stage:
-        version, _ = stage.value
-        assert (int(version) == 1) == (stage is Stage.OLD)
-    assert [before for before, _ in MOVES.values()].count(Stage.OLD) == 1
+    """Programs of version 1 read the format as a number, and open what has theirs; those of version 2 likewise."""
+    for number, old in ((1, Stage.OLD_1), (2, Stage.OLD_2)):
+        assert [stage for stage in Stage if int(stage.value[0]) == number] == [old]
+        assert [before for moves in MOVES.values() for before, _ in moves].count(old) == 1
+
+
+def test_an_upgrade_to_an_earlier_version_does_not_finish_one_to_a_later() -> None:
+    """It knows no stage that one to this version is in once it converts; this one goes on where that broke off."""
+    of_version_2 = [("1", ""), ("0", "waiting"), ("0", "converting"), ("2", "")]
+    assert Stage.CONVERTING.value not in of_version_2
+    assert (Stage.CONVERTING_TO_2, Stage.CONVERTING) in MOVES["begin"]
