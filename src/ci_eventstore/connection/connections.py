@@ -150,13 +150,17 @@ class _Parser:
         return error
 
 
+#: What connections call themselves beside "redis-py": by the format's number an upgrade tells programs apart.
+DRIVER = "ci-eventstore-f3"
+
+
 @cache
 def _driver_info() -> DriverInfo:
-    """Return what connections say of themselves, by which an upgrade tells them from those of format version 1.
+    """Return what connections say of themselves.
 
     Made once: each connection would look up versions in the file system, for a millisecond.
     """
-    return DriverInfo().add_upstream_driver("ci-eventstore", version("ci-eventstore"))
+    return DriverInfo().add_upstream_driver(DRIVER, version("ci-eventstore"))
 
 
 @lru_cache

@@ -40,8 +40,8 @@ async def find_obstacles(nodes: Nodes, keys: Keys) -> list[str]:
 def old_clients(lines: Sequence[str]) -> list[str]:
     """Return the clients that may be programs of the old version, from the lines of `CLIENT LIST`. Pure.
 
-    Programs of the old version call themselves "redis-py", as others may that have nothing to do with the store;
-    servers older than 7.2 don't say. Programs of this version add their own name to it.
+    Programs of version 1 call themselves "redis-py", as others may that have nothing to do with the store; those of
+    version 2 add "ci-eventstore" to it, later ones that and their version. Servers older than 7.2 don't say.
     """
     clients = [dict(word.partition("=")[::2] for word in line.split(" ")) for line in lines]
     own = next((client.get("db") for client in clients if client.get("name") == CLIENT_NAME), None)
@@ -56,7 +56,8 @@ def _may_be_old(client: dict[str, str]) -> bool:
     name = client.get("name", "")
     if name == CLIENT_NAME or name.startswith("sentinel-") or not set("SM").isdisjoint(client.get("flags", "")):
         return False
-    return client.get("lib-name", "") in ("", "redis-py")
+    library = client.get("lib-name", "")
+    return library in ("", "redis-py") or "(ci-eventstore_" in library
 
 
 def _counted(count: int, one: str, several: str) -> Iterable[str]:

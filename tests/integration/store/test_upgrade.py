@@ -11,6 +11,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.driver_info import DriverInfo
 
+from ci_eventstore.connection.connections import DRIVER
 from ci_eventstore.connection.deployments import from_client, from_url
 from ci_eventstore.connection.node import Node
 from ci_eventstore.connection.nodes import Nodes
@@ -22,6 +23,7 @@ from ci_eventstore.events.log_source import LogSource
 from ci_eventstore.events.records import Place
 from ci_eventstore.keys import Keys
 from ci_eventstore.repository import RedisJobRepository
+from ci_eventstore.store_format import FORMAT_VERSION
 from ci_eventstore.upgrade import conversions
 from ci_eventstore.upgrade import upgrade as upgrading
 from ci_eventstore.upgrade.conversions import add_times, index_ended, separate_backlogs
@@ -301,21 +303,24 @@ async def test_clients_that_cannot_be_seen_are_in_the_way(server: RealServer, cl
 def test_clients_of_the_old_version_are_told_from_others() -> None:
     """By what they call themselves, in the store's database; no replica, sentinel or program of today counts."""
     lines = [
-        f"id=1 addr=own:1 name={CLIENT_NAME} db=2 flags=N cmd=client|list lib-name=redis-py(ci-eventstore_v0.1.0)",
+        f"id=1 addr=own:1 name={CLIENT_NAME} db=2 flags=N cmd=client|list lib-name=redis-py({DRIVER}_v0.1.0)",
         "id=2 addr=old:1 name= db=2 flags=N cmd=evalsha lib-name=redis-py idle=3",
         "id=3 addr=old:2 name= db=2 flags=P cmd=subscribe lib-name= idle=4",
-        "id=4 addr=new:1 name= db=2 flags=N cmd=evalsha lib-name=redis-py(ci-eventstore_v0.1.0) idle=0",
+        f"id=4 addr=new:1 name= db=2 flags=N cmd=evalsha lib-name=redis-py({DRIVER}_v0.1.0) idle=0",
         "id=5 addr=elsewhere:1 name= db=0 flags=N cmd=evalsha lib-name=redis-py idle=0",
         "id=6 addr=replica:1 name= db=2 flags=S cmd=replconf lib-name= idle=0",
         "id=7 addr=sentinel:1 name=sentinel-12345678-cmd db=2 flags=N cmd=ping lib-name= idle=0",
         "id=8 addr=other:1 name= db=2 flags=N cmd=get lib-name=jedis idle=0",
+        "id=9 addr=old:3 name= db=2 flags=N cmd=evalsha lib-name=redis-py(ci-eventstore_v0.1.0) idle=5",
     ]
+    assert f"ci-eventstore-f{FORMAT_VERSION}" == DRIVER
     assert old_clients(lines) == [
         "old:1 (last command evalsha, idle for 3 s)",
         "old:2 (last command subscribe, idle for 4 s)",
+        "old:3 (last command evalsha, idle for 5 s)",
     ]
     without_names = [line.partition(" lib-name")[0] for line in lines]
-    assert len(old_clients(without_names)) == 4
+    assert len(old_clients(without_names)) == 5
 
 
 def test_the_old_version_refuses_a_store_at_every_stage_but_the_first() -> None:
