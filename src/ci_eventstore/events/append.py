@@ -275,14 +275,7 @@ async def append(
             return True
         change = LOGS
     values = AppendCall(
-        hash=keys.hash,
-        stream=keys.stream,
-        calls=keys.calls,
-        log_index=keys.log_index,
-        ids=keys.ids,
-        ring=keys.ring,
-        ended_jobs=keys.ended,
-        unsealed=keys.unsealed,
+        *(keys.hash, keys.stream, keys.calls, keys.log_index, keys.ids, keys.ring, keys.ended, keys.unsealed),
         id=keys.job_id,
         token=call.token,
         number=call.number,
