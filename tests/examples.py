@@ -14,7 +14,7 @@ settings.load_profile("thorough" if is_ci() else "quick")
 
 
 def examples(thorough: int) -> int:
-    """Return a number of examples that each need a server: this one in CI, an eighth of it in the profile `quick`."""
+    """Return a number of examples that each take long: this one in CI, an eighth of it in the profile `quick`."""
     return thorough if is_thorough() else thorough // 8
 
 

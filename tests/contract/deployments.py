@@ -7,9 +7,11 @@ import pytest
 
 from ci_common import JobRepository, MemoryJobRepository
 
-#: Names of the fixtures in `conftest`, each of which gives a `MakeRepository`: those on a server, and all.
-SERVERS = ["fake", "embedded", pytest.param("redis7", marks=pytest.mark.needs("redis7"))]
-DEPLOYMENTS = ["memory", "defaults", *SERVERS]
+#: Names of the fixtures in `conftest`, each of which gives a `MakeRepository`.
+REAL_SERVERS = ["embedded", pytest.param("redis7", marks=pytest.mark.needs("redis7"))]
+SERVERS = ["fake", *REAL_SERVERS]
+#: The simulated server takes four times as long as a real one, so the whole contract on it is left to the slow tests.
+DEPLOYMENTS = ["memory", "defaults", pytest.param("fake", marks=pytest.mark.slow), *REAL_SERVERS]
 
 
 class MakeRepository(Protocol):

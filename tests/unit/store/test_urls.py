@@ -5,12 +5,13 @@ import traceback
 from urllib.parse import quote
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ci_eventstore.connection.connections import client_of
 from ci_eventstore.connection.deployments import from_url
 from ci_eventstore.errors import ConfigurationError
+from tests.examples import examples
 
 #: Letters that stand nowhere else in the URLs, and what has a meaning in one.
 SECRETS = st.text("XYZ:/?#[]@%&= ", min_size=2, max_size=12).filter(lambda text: bool(re.search("[XYZ]{2}", text)))
@@ -51,6 +52,7 @@ def said_of(url: str) -> str:
 
 
 @pytest.mark.parametrize("place", PLACES)
+@settings(max_examples=examples(160))
 @given(secret=SECRETS)
 @example(secret="hunXYer2")
 @example(secret="hunt[XYer2")
