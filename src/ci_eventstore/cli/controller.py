@@ -19,6 +19,7 @@ from ci_eventstore.cli.secrecy import (
     read_secrets,
     unseen,
 )
+from ci_eventstore.cli.stopping import STOPPING_SIGNALS
 from ci_eventstore.cli.store import uses_store
 from ci_eventstore.cli.usage import ExitCode, examples, read_duration
 from ci_eventstore.controllers import CommandHandler, Controller, ControllerSettings, WorkFolder
@@ -26,9 +27,8 @@ from ci_eventstore.controllers.durations import format_duration
 from ci_eventstore.processes.environment import without_own
 from ci_eventstore.repository import RedisJobRepository
 
-#: How long it is waited, in a hurry, for what is still on its way to the store when everything else has ended.
+#: In a hurry, commands that are still on their way to the store have this long when everything else has ended.
 CLOSE_SECONDS = 0.5
-STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Options(TypedDict):
@@ -144,7 +144,7 @@ async def controller(repository: RedisJobRepository, **options: Unpack[Options])
     taking = Controller(
         repository, queues=queues, name=options["name"], secrets=options["secrets"].texts, settings=settings
     )
-    # A command that asks for a password at the terminal is refused, instead of waiting for ever.
+    # A command that asks for a password at the terminal is refused, and doesn't wait for ever.
     signal.signal(signal.SIGTTIN, signal.SIG_IGN)
     environment = without_own(os.environ, options["secrets"].names, options["passed"])
     with WorkFolder() as folder, saying_warnings_of("ci_eventstore.controllers"):
@@ -161,9 +161,9 @@ async def controller(repository: RedisJobRepository, **options: Unpack[Options])
 
 
 def _stop_by_signals(taking: Controller, handler: CommandHandler, repository: RedisJobRepository) -> None:
-    """Stop the controller when a signal says so, but for those that this process was started to ignore.
+    """Stop the controller at a signal, unless this process was started to ignore it.
 
-    This lasts as long as the process: a signal that comes when it is about to end mustn't spoil that.
+    The handlers stay until the process is gone, so that a late signal can't kill it while it ends.
     """
     loop = asyncio.get_running_loop()
     received: list[signal.Signals] = []
@@ -187,5 +187,5 @@ def _stop_by_signals(taking: Controller, handler: CommandHandler, repository: Re
     for number in STOPPING_SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, receive)
-            # While the interpreter ends, it would kill.
+            # Python restores its own handlers before it ends.
             atexit.register(signal.signal, number, signal.SIG_IGN)

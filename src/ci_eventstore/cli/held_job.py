@@ -2,10 +2,8 @@
 
 import asyncio
 import logging
-import os
-import platform
-import secrets
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from types import TracebackType
 from typing import Self
@@ -34,9 +32,9 @@ Step = Callable[[], Awaitable[None]]
 
 
 class Holding:
-    """Renews the lease of a held job until it is left; says when someone wants the job cancelled, or has ended it.
+    """Renews the lease of a held job until it is left; notifies when someone wants the job cancelled, or has ended it.
 
-    It doesn't give up while the store is away: nobody else would go on with the job.
+    It keeps trying while the store is away: nobody else would go on with the job.
     """
 
     def __init__(
@@ -57,13 +55,9 @@ class Holding:
         self._checking: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        """Begin. This starts a thread, so the command should run already."""
-        loop = asyncio.get_running_loop()
-
-        def notify(claim: Claim, answer: str) -> None:
-            loop.call_soon_threadsafe(self._hear, answer)
-
-        self._keeper = self._repository.keep_leases(self._lease_seconds, notify)
+        """Renew and listen from now on. This starts a thread: start the command first."""
+        tell = asyncio.get_running_loop().call_soon_threadsafe
+        self._keeper = self._repository.keep_leases(self._lease_seconds, lambda _, answer: tell(self._hear, answer))
         self._keeper.start()
         self._keeper.hold(NO_QUEUE, self._claim)
         engine = self._repository.engine
@@ -71,10 +65,8 @@ class Holding:
         self._subscription.listen(engine.keys.job(self._claim.job_id).queue(NO_QUEUE).channel)
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Renew no more."""
+    async def __aexit__(self, *_: object) -> None:
+        """Stop renewing and listening."""
         self._is_over = True
         await self._subscription.close()
         if self._checking is not None:
@@ -83,7 +75,7 @@ class Holding:
         await self._keeper.stop()
 
     def end(self) -> None:
-        """Say no more that the job is over: from now on it is this process that ends it."""
+        """Notify no more: from now on this process ends the job itself."""
         self._is_over = True
 
     def _on_message(self, channel: str, message: bytes) -> None:
@@ -96,7 +88,7 @@ class Holding:
         if answer == "cancel":
             self._on_cancel()
         elif answer == "lost":
-            # Or it couldn't be renewed for long: then it is still tried.
+            # Or the store was away for long: go on trying.
             self._keeper.hold(NO_QUEUE, self._claim)
             if self._checking is None or self._checking.done():
                 self._checking = begin(self._check(), logger, "looking whether the job was ended")
@@ -112,17 +104,11 @@ class Holding:
             self._on_lost()
 
 
-def new_holder() -> str:
-    """Return a name for this process: its machine, its number, something random."""
-    host = "".join(character if character.isalnum() or character in "-." else "-" for character in platform.node())
-    return f"run-{host or 'host'}-{os.getpid()}-{secrets.token_hex(3)}"
-
-
 class JobLog:
-    """A `LogWriter` that says when it gives up, and then takes output all the same: it goes into the rescue file."""
+    """A `LogWriter` that reports when it gives up, and then puts further output into the rescue file."""
 
     def __init__(self, writer: LogWriter, register: Callable[[str], None] = lambda secret: None) -> None:
-        """Tell others of each secret that the command names, too."""
+        """Write through a log writer; `register` gets each secret that the command names."""
         #: Why the log isn't complete, known once this is closed.
         self.failure: LogNotStoredError | None = None
         #: Whether the output stands at the beginning of a line.
@@ -133,14 +119,14 @@ class JobLog:
         self._is_hurried = False
 
     async def __aenter__(self) -> Self:
-        """Begin to store."""
+        """Start storing."""
         await self._writer.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Store the rest, in the rescue file if need be."""
+        """Store what is left, if need be in the rescue file."""
         await self._pass_on(self._lines.finish())
         try:
             await self._writer.__aexit__(kind, error, traceback)
@@ -148,11 +134,11 @@ class JobLog:
             self.failure = failure
 
     async def write(self, piece: bytes) -> None:
-        """Take output; return at once, unless too much waits to be stored."""
+        """Take output; wait only when too much of it isn't stored yet."""
         await self._pass_on(self._lines.take(piece))
 
     def hurry(self, seconds: float) -> None:
-        """From now on, wait at most `seconds` for the store to take a chunk."""
+        """Give the store at most `seconds` for each chunk from now on."""
         self._is_hurried = True
         self._writer.hurry(seconds)
 
@@ -164,14 +150,12 @@ class JobLog:
         if not piece:
             return
         self.ends_a_line = piece.endswith(b"\n")
-        try:
+        # It is in the rescue file then, as `report` says.
+        with suppress(LogNotStoredError):
             await self._writer.write(piece)
-        except LogNotStoredError:
-            # It is in the rescue file, and `report` says so.
-            return
 
     async def report(self) -> None:
-        """Say so as soon as nothing is stored any more; return when it is certain that everything is, or isn't."""
+        """Warn when nothing is stored any more; return once the whole log is stored, or part of it never will be."""
         failure = await self._writer.until_over()
         if failure is not None:
             where = f"but kept in {failure.path}" if failure.path else "nor could it be kept in a local file"
@@ -181,7 +165,7 @@ class JobLog:
 
 
 class JobEnd:
-    """Writes the last events of one job, under its claim."""
+    """Stores the end of one job under its claim, however long the store is away."""
 
     def __init__(
         self,
@@ -191,20 +175,19 @@ class JobEnd:
         limit: TimeLimit,
         ended_at: datetime | None,
     ) -> None:
-        """Say when the job's output ended, if that is known: lines that are added then have that time."""
+        """Give lines that are added the time at which the job's output ended, if that is known."""
         self._repository = repository
         self._writer = writer
         self._ended_at = ended_at
         self._job_id = job_id
         self._limit = limit
-        #: Whether a write may have ended the job, without saying so.
+        #: Whether a write that got no answer may have ended the job.
         self._is_unknown = False
 
     async def store(self, steps: Sequence[Step]) -> None:
-        """Do one step after the other, each until the store has taken it; the last one ends the job.
+        """Repeat each step until the store has taken it; the last one ends the job.
 
-        LeaseLostError when someone else has ended it, TimeoutError when the store may not be waited for any more,
-        RepositoryError.
+        Raises LeaseLostError if someone else has ended the job, TimeoutError at the limit, and RepositoryError.
         """
         async with self._limit.hold():
             give_up_at = asyncio.get_running_loop().time() + PATIENCE_SECONDS

@@ -9,10 +9,11 @@ from datetime import datetime
 
 from ci_common.errors import ConflictError, RepositoryError
 from ci_common.models import Job, JobEvent, JobStatus, Outcome, utc_now
-from ci_eventstore.cli.held_job import Holding, JobEnd, JobLog, Step, new_holder
+from ci_eventstore.cli.held_job import Holding, JobEnd, JobLog, Step
 from ci_eventstore.cli.output import StandardOutput, say, saying_warnings_of
 from ci_eventstore.cli.stopping import Stop, Stopper
 from ci_eventstore.cli.usage import ExitCode, exit_code_of_process
+from ci_eventstore.controllers.controller import new_name
 from ci_eventstore.processes.command import Command, CommandOutput
 from ci_eventstore.processes.guard import LeaderGuard
 from ci_eventstore.processes.last_output import Holder, cut_line, find_holders, wait_for_rest
@@ -23,9 +24,9 @@ from ci_eventstore.writer.time_limit import TimeLimit
 
 
 class JobRun:
-    """Runs one command as one job, which must have no secrets in it; those of its output are masked.
+    """Runs one command as one job, and masks secrets in its output; the job itself must hold none.
 
-    This process holds the job from its creation on: the job ends with it, and so does the command.
+    This process holds the job from its creation on: job and command end with the process.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class JobRun:
                 return await self._conclude(code)
 
     async def _create(self) -> Holding:
-        claim = await self._repository.engine.holders.create(self._job, new_holder(), self._lease_seconds)
+        claim = await self._repository.engine.holders.create(self._job, f"run-{new_name()}", self._lease_seconds)
         self._writer = self._repository.writer(self._job.id, claim)
         self._log = JobLog(self._writer.log_writer(secrets=self._secrets), self._masker.add)
         return Holding(
@@ -90,7 +91,7 @@ class JobRun:
             self._log.hurry(seconds)
         self._limit.shorten(seconds)
         if self._terminal is not None and self._stopper.has_command_ended:
-            # The command has ended, so a reader of its output isn't waited for either.
+            # Whoever reads the output isn't waited for either.
             self._terminal.abandon()
         self._repository.engine.hurry(seconds)
 
@@ -117,14 +118,14 @@ class JobRun:
         return self._log
 
     async def _end_output(self, output: CommandOutput, pump: "asyncio.Task[None]", log: JobLog) -> None:
-        """Take what is still printed once the command has ended; what is cut off is said, here and in the log."""
+        """Take what is still printed after the command's end; report what is cut off, here and in the log."""
         was_stopped, holders = self._stopper.stop is not None, list[Holder]()
         cut = await wait_for_rest(output, pump, was_stopped=was_stopped)
         if cut is not None:
             holders = await asyncio.to_thread(find_holders, output)
         output.stop_waiting()
         if self._stopper.stop is not None and self._terminal is not None:
-            # Nor is a reader of this output waited for.
+            # Nor is whoever reads this output waited for.
             self._terminal.abandon()
         await pump
         if cut is not None and output.was_cut_off:
@@ -138,7 +139,7 @@ class JobRun:
             await log.write(piece)
 
     async def _show(self, piece: bytes) -> None:
-        """Print a piece; once that fails, the command and its log go on without."""
+        """Print a piece; if that fails, the command and its log go on."""
         try:
             if self._terminal is not None:
                 await self._terminal.write(piece)
@@ -171,7 +172,7 @@ class JobRun:
         return code or (ExitCode.STORE if log.failure else ExitCode.SUCCESS)
 
     async def _store_end(self, steps: Sequence[Step], code: int) -> int:
-        """Write what ends the job; return the exit code, another one if the command succeeded and this doesn't."""
+        """Store the job's end; return the exit code, STORE if the command succeeded and this failed."""
         job_id = self._job.id
         try:
             await JobEnd(self._repository, self._writer, job_id, self._limit, self._ended_at).store(steps)
@@ -187,7 +188,7 @@ class JobRun:
         return code
 
     def _last_steps(self, success: bool, stop: Stop | None, log: JobLog) -> list[Step]:
-        """Return what ends the job, after a line about what its log lacks."""
+        """Return the writes that end the job, first a line about what its log lacks."""
         writer, steps = self._writer, list[Step]()
         if log.failure is not None:
             note = JobEvent("log", self._masker.mask_all(note_of(log.failure)), timestamp=self._ended_at)
@@ -201,7 +202,7 @@ class JobRun:
         return [*steps, lambda: writer.cancel(reason)]
 
     def _last_events(self, success: bool, log: JobLog) -> list[JobEvent]:
-        """Return the job's end, before it a line that says how the command ended if it failed."""
+        """Return the job's end, after a line about how the command failed if it did."""
         end = JobEvent("complete", success=success, timestamp=self._ended_at, outcome=self._outcome)
         if self._outcome is None or success:
             return [end]

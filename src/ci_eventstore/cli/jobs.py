@@ -1,6 +1,5 @@
 """`jobs`: list, show and cancel jobs."""
 
-from collections.abc import Sequence
 from datetime import datetime
 
 import click
@@ -69,7 +68,11 @@ async def list_jobs(
     if as_json:
         echo_json([job_json(job) for job in page])
         return
-    _echo_table(page)
+    if page:
+        titles = ("ID", "STATUS", "RESULT", "CREATED", "TOOK", "USER", "NAME")
+        click.echo(table(titles, list(map(_row, page))))
+    else:
+        say("there are no such jobs")
     if len(found) > limit:
         say(f"there are more: add --before {page[-1].id}")
 
@@ -123,21 +126,13 @@ async def cancel(repository: RedisJobRepository, job: str, reason: str | None) -
 
 
 async def _owner_id(repository: RedisJobRepository, user: str) -> str:
-    """Return the user's id; that of a user without an account counts if there is a job of theirs."""
+    """Return the id of a user who has an account, or at least a job; UserNotFoundError."""
     try:
         return (await find_user(repository, user)).id
     except UserNotFoundError:
         if await repository.page_jobs(user, limit=1):
             return user
         raise
-
-
-def _echo_table(page: Sequence[Job]) -> None:
-    if not page:
-        say("there are no such jobs")
-        return
-    titles = ("ID", "STATUS", "RESULT", "CREATED", "TOOK", "USER", "NAME")
-    click.echo(table(titles, [_row(job) for job in page]))
 
 
 def _row(job: Job) -> tuple[str, ...]:
@@ -164,7 +159,7 @@ def _properties(job: Job) -> list[tuple[str, str]]:
 
 
 def _shown(value: object) -> str:
-    """Return the value of a field for people."""
+    """Write the value of a field for people."""
     if isinstance(value, datetime):
         return local_time(value)
     return command_line(value) if isinstance(value, list) else NOTHING if value is None else str(value)

@@ -10,6 +10,7 @@ import click
 from ci_eventstore.cli.output import echo_json, json_option, say, showing_progress
 from ci_eventstore.cli.store import StoreAddress, find_job, uses_address, uses_store
 from ci_eventstore.cli.usage import ExitCode, examples
+from ci_eventstore.connection.deployments import default_url, from_url
 from ci_eventstore.projection.differences import Difference
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.settings import Settings
@@ -107,7 +108,7 @@ async def upgrade(address: StoreAddress, yes: bool, force: bool, is_cancelled: b
     asks for a backup, and converts the store. It may be interrupted at any time: run it again. Once it has begun to
     convert, there is no way back but the backup.
     """
-    deployment, settings = address.deployment(), Settings(**address.settings())
+    deployment, settings = from_url(address.find_url() or default_url()), Settings(**address.settings())
     if is_cancelled:
         await cancel(deployment, settings.prefix, settings.access)
         say("the store isn't marked any more: programs of the old version open it again")

@@ -2,7 +2,6 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
 from typing import Any
 
 import click
@@ -31,39 +30,27 @@ async def queues(repository: RedisJobRepository, watch: bool, as_json: bool) -> 
     """
     if watch and as_json:
         raise click.UsageError("--watch and --json can't be used together")
-    async for found in _overviews(repository, watch=watch):
+    nodes, keys = repository.engine.nodes, repository.engine.keys
+    while True:
+        found = await read_overviews(nodes, keys, await queue_names(nodes, keys))
         if as_json:
             echo_json([_as_dict(queue) for queue in found])
-            continue
-        if watch and sys.stdout.isatty():
+        elif watch and sys.stdout.isatty():
             click.echo(CLEAR, nl=False)
-        if found:
-            click.echo(
-                table(("QUEUE", "WAITING", "OLDEST", "RUNNING", "CONTROLLERS"), [_row(queue) for queue in found])
-            )
-        else:
+        if found and not as_json:
+            click.echo(table(("QUEUE", "WAITING", "OLDEST", "RUNNING", "CONTROLLERS"), list(map(_row, found))))
+        elif not as_json:
             say("there are no queues yet")
-        sys.stdout.flush()
-
-
-async def _overviews(repository: RedisJobRepository, *, watch: bool) -> AsyncIterator[list[QueueOverview]]:
-    while True:
-        engine = repository.engine
-        yield await read_overviews(engine.nodes, engine.keys, await queue_names(engine.nodes, engine.keys))
         if not watch:
             return
+        sys.stdout.flush()
         await asyncio.sleep(WATCH_SECONDS)
 
 
 def _row(queue: QueueOverview) -> tuple[str, ...]:
     controllers = ", ".join(f"{name} ({held})" for name, held in queue.controllers.items()) or NOTHING
-    return (
-        queue.name,
-        str(queue.waiting),
-        duration(queue.oldest_created_at, utc_now()),
-        str(queue.running),
-        controllers,
-    )
+    oldest = duration(queue.oldest_created_at, utc_now())
+    return (queue.name, str(queue.waiting), oldest, str(queue.running), controllers)
 
 
 def _as_dict(queue: QueueOverview) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from ci_common.models import Job, JobStatus, utc_now
 from ci_eventstore.cli.job_run import JobRun
 from ci_eventstore.cli.secrecy import Secrets, check_holds_none, mask_standard_error, read_secrets
 from ci_eventstore.cli.store import find_user, uses_store
-from ci_eventstore.cli.usage import examples, read_duration
+from ci_eventstore.cli.usage import argument_text, examples, job_options, read_duration
 from ci_eventstore.repository import RedisJobRepository
 
 
@@ -36,13 +36,7 @@ class Options(TypedDict):
         "run --id build-42 -- sh -c 'make && make install'",
     ),
 )
-@click.option("--name", metavar="TEXT", help="The job's name, for people.")
-@click.option(
-    "--user",
-    metavar="USER",
-    help="The user who owns the job: an id or an email. Without an owner, no API key sees the job over HTTP.",
-)
-@click.option("--id", "job_id", metavar="ID", help="The job's id.  [default: a random one]")
+@job_options
 @click.option(
     "--pty", is_flag=True, help="Run the command on a pseudo-terminal, so that it prints colours and progress bars."
 )
@@ -105,12 +99,7 @@ async def run(repository: RedisJobRepository, **options: Unpack[Options]) -> int
         start_time=now,
         created_at=now,
         name=None if name is None else mask(name),
-        command=[_as_text(mask(argument)) for argument in options["command"]],
+        command=[argument_text(mask(argument)) for argument in options["command"]],
     )
     running = JobRun(repository, job, secrets, lease_seconds=options["lease"])
     return await running.execute(options["command"], pty=options["pty"])
-
-
-def _as_text(argument: str) -> str:
-    """Return an argument with U+FFFD for bytes that aren't UTF-8."""
-    return argument.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -13,7 +13,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from typing import ParamSpec, TextIO, TypeVar
@@ -25,7 +25,7 @@ from ci_eventstore.processes.environment import OWN_PREFIX
 from ci_eventstore.writer.masking import Masker, PreparedSecrets
 from ci_eventstore.writer.spellings import SECRET_CHARACTERS
 
-#: Tells the program that was started again which descriptor it reads what is hidden from.
+#: Gives the program that was started again the descriptor from which it reads what is hidden.
 VARIABLE = f"{OWN_PREFIX}HIDDEN"
 HIDDEN_URL = "***"
 _PR_SET_DUMPABLE = 4
@@ -39,7 +39,7 @@ class Secrets:
     """Variables that hold secrets."""
 
     names: tuple[str, ...]
-    #: What is to be masked.
+    #: Their values, as arguments and as logs spell them.
     texts: tuple[str, ...]
 
 
@@ -58,13 +58,13 @@ def check_set(context: click.Context, parameter: click.Parameter, names: Sequenc
 
 
 def check_holds_none(what: str, text: str, mask: Callable[[str], str]) -> None:
-    """Refuse a text that has to be stored as it is if it has a secret in it; click.UsageError."""
+    """Refuse a text that must be stored unmasked if it holds a secret; click.UsageError."""
     if mask(text) != text:
         raise click.UsageError(f"{what} holds a secret, and can't be masked")
 
 
 def mask_standard_error(secrets: Sequence[str]) -> Callable[[str], str]:
-    """Mask secrets in all that this process says from now on, tracebacks included; return what masks a text."""
+    """Mask secrets in everything that this process writes to standard error, tracebacks too; return the mask."""
     mask = Masker(PreparedSecrets(secrets)).mask_all
     if secrets:
         sys.stderr = _MaskedText(sys.stderr, mask)
@@ -72,32 +72,32 @@ def mask_standard_error(secrets: Sequence[str]) -> Callable[[str], str]:
 
 
 class _MaskedText(io.TextIOBase):
-    """A text file in which whatever is written in one go has masks."""
+    """A text file that masks whatever is written to it in one go."""
 
     def __init__(self, file: TextIO, mask: Callable[[str], str]) -> None:
         self._file = file
         self._mask = mask
 
     def write(self, text: str) -> int:
-        """Write a text with masks."""
+        """Write a text, masked; return the length that it had."""
         self._file.write(self._mask(text))
         return len(text)
 
     def flush(self) -> None:
-        """Pass on what was written."""
+        """Flush the file itself."""
         self._file.flush()
 
     def isatty(self) -> bool:
-        """Whether it is a terminal."""
+        """Return whether the file itself is a terminal."""
         return self._file.isatty()
 
     def fileno(self) -> int:
-        """Return the file's own number."""
+        """Return the descriptor of the file itself."""
         return self._file.fileno()
 
 
 def _secret(name: str, context: click.Context, parameter: click.Parameter) -> str:
-    """Return a variable's value without the white space around it, which is often there by accident."""
+    """Return a variable's value without the white space around it, which is often an accident."""
     value = os.environ.get(name)
     secret = (value or "").strip()
     if len(secret) >= SECRET_CHARACTERS:
@@ -110,40 +110,30 @@ def _secret(name: str, context: click.Context, parameter: click.Parameter) -> st
 
 
 def _spellings(secret: str) -> set[str]:
-    """Return a secret as the program's arguments have it, and as a log has it: those differ in old locales."""
+    """Return a secret as arguments spell it and as a log does, which differ in old locales."""
     return {secret, os.fsencode(secret).decode("utf-8", "surrogateescape")}
 
 
-@dataclass(frozen=True)
-class Hidden:
-    """What a program that was started again got in another way than by its command line and its environment."""
-
-    url: str | None
-    environment: Mapping[str, str]
-
-
 def receive() -> StoreAddress:
-    """Take over what was hidden; return the store's address as far as it was."""
+    """Restore what was hidden in the environment, and return the store's address if that was hidden."""
     descriptor = os.environ.pop(VARIABLE, "")
     if not descriptor.isdecimal():
         return StoreAddress(owns_process=True)
     with os.fdopen(int(descriptor), "rb") as file:
-        hidden = Hidden(**json.load(file))
-    # Not where the system shows it: what a process sets later is in its own memory.
-    os.environ.update(hidden.environment)
-    return StoreAddress(owns_process=True, hidden_url=hidden.url, was_started_again=True)
+        hidden = json.load(file)
+    # The system doesn't show this: it is in the process's own memory.
+    os.environ.update(hidden["environment"])
+    return StoreAddress(owns_process=True, hidden_url=hidden["url"], was_started_again=True)
 
 
 def unseen(function: Callable[P, R]) -> Callable[P, R]:
-    """Make a command start itself again if its command line or its environment hold what its jobs mustn't see."""
+    """Make a command restart itself if its command line or environment hold what its jobs mustn't see."""
 
     @pass_address
     @wraps(function)
     def call(address: StoreAddress, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        secrets = kwargs.get("secrets")
-        names: Iterable[str] = getattr(secrets, "names", ())
         if address.owns_process:
-            _start_again(address, frozenset(names))
+            _start_again(address, frozenset(getattr(kwargs.get("secrets"), "names", ())))
             _forbid_looking()
         return function(*args, **kwargs)
 
@@ -151,7 +141,7 @@ def unseen(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def _start_again(address: StoreAddress, secret_names: frozenset[str]) -> None:
-    """Replace this program by itself, without what is to be hidden; return if there is nothing."""
+    """Replace this program by itself without the URL and the secrets; return if there are none."""
     if address.was_started_again or not sys.executable:
         return
     url = address.find_url()
@@ -181,7 +171,7 @@ def _may_hold_secret(url: str) -> bool:
 
 
 def _keep(content: Mapping[str, object]) -> int:
-    """Write something into a file without a name, and return its descriptor, which a program started next inherits."""
+    """Write some JSON into a file without a name; return its descriptor, which the next program inherits."""
     data = json.dumps(content).encode()
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("ci-eventstore", 0)
@@ -195,6 +185,6 @@ def _keep(content: Mapping[str, object]) -> int:
 
 
 def _forbid_looking() -> None:
-    """Let other processes of this user neither trace this one nor read its memory, where the system knows of that."""
+    """Keep other processes of this user from tracing this one and reading its memory, on Linux."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)

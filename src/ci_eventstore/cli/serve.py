@@ -15,12 +15,11 @@ from typing import TypedDict, Unpack
 import click
 
 from ci_eventstore.cli.output import say
-from ci_eventstore.cli.store import uses_store_on
+from ci_eventstore.cli.store import uses_store
 from ci_eventstore.cli.submit import data_folder
 from ci_eventstore.cli.usage import examples
 from ci_eventstore.repository import RedisJobRepository
 
-LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 MEBIBYTE = 1024 * 1024
 _SEGMENT = re.compile(r"[A-Za-z0-9._~-]+")
 
@@ -44,7 +43,7 @@ class Options(TypedDict):
 
 
 def checked_root_path(context: click.Context, parameter: click.Parameter, value: str) -> str:
-    """Return a prefix of paths as it is put before them: with a slash in front and none at the end."""
+    """Return a prefix of paths with a slash in front and none at the end; click.BadParameter."""
     path = value.strip("/")
     parts = path.split("/")
     if path and not all(_SEGMENT.fullmatch(part) and part not in {".", ".."} for part in parts):
@@ -53,17 +52,17 @@ def checked_root_path(context: click.Context, parameter: click.Parameter, value:
 
 
 def checked_networks(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
-    """Refuse what is no address or network."""
+    """Return addresses and networks as they are; click.BadParameter for anything else."""
     for text in value:
         try:
             ip_network(text)
         except ValueError as error:
-            raise click.BadParameter(f"{error}", context, parameter) from None
+            raise click.BadParameter(str(error), context, parameter) from None
     return value
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
-    """Return an event loop: uvloop's, where it is installed."""
+    """Return uvloop's event loop where that is installed, else asyncio's."""
     try:
         import uvloop
     except ModuleNotFoundError:
@@ -157,7 +156,7 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     help="Let pages of this site send requests with a key: https://ci.example. May be repeated; '*' allows any.",
 )
 @click.option("--access-log", is_flag=True, help="Print a line of JSON for each request when it has ended.")
-@partial(uses_store_on, loop_factory=new_event_loop)
+@partial(uses_store, loop_factory=new_event_loop)
 async def serve(repository: RedisJobRepository, **options: Unpack[Options]) -> None:
     """Serve jobs over HTTP.
 
@@ -171,6 +170,7 @@ async def serve(repository: RedisJobRepository, **options: Unpack[Options]) -> N
     """
     try:
         from ci_eventstore.web import WebSettings, create_app, this_machine_sees_everything
+        from ci_eventstore.web.authentication import LOOPBACK
         from ci_eventstore.web.server import Service, WebServer, server_config
     except ModuleNotFoundError as missing:
         text = f"serve needs {missing.name}, which isn't installed: install ci-eventstore with its extra [server]"
@@ -204,7 +204,7 @@ async def serve(repository: RedisJobRepository, **options: Unpack[Options]) -> N
 
 @contextmanager
 def _listening(options: Options) -> Iterator[socket.socket]:
-    """Listen, and say where; OSError."""
+    """Listen, and print the address; OSError."""
     from ci_eventstore.web.server import listen, listen_at
 
     if options["uds"] is not None:

@@ -4,7 +4,7 @@ import asyncio
 import os
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
@@ -14,7 +14,7 @@ from ci_common.errors import JobNotFoundError, UserNotFoundError
 from ci_common.models import User
 from ci_eventstore.cli.output import discard_output, saying_warnings_of
 from ci_eventstore.cli.usage import ExitCode
-from ci_eventstore.connection.deployments import Deployment, default_url, from_url, given_url, read_url
+from ci_eventstore.connection.deployments import given_url, read_url
 from ci_eventstore.errors import ConfigurationError
 from ci_eventstore.events.append import HEAD_BYTES
 from ci_eventstore.repository import RedisJobRepository
@@ -32,19 +32,19 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class StoreAddress:
-    """Where the store is, as the command line says; None where it says nothing."""
+    """The store's address on the command line; None for what isn't given."""
 
     url: str | None = None
     url_file: str | None = None
     prefix: str | None = None
-    #: Whether this process runs nothing but this call, so that it may start its program again.
+    #: Whether this process runs nothing but this call, and so may start its program again.
     owns_process: bool = False
-    #: What the command line doesn't show, as it would be seen there.
+    #: The URL of a program that was started again without it.
     hidden_url: str | None = None
     was_started_again: bool = False
 
     def find_url(self) -> str | None:
-        """Return the store's URL as the command line or the environment say; None: the default. ConfigurationError."""
+        """Return the URL from the command line or the environment, None for the default; ConfigurationError."""
         if self.hidden_url is not None:
             return self.hidden_url
         if self.url == "":
@@ -55,26 +55,14 @@ class StoreAddress:
             return read_url(Path(self.url_file))
         return self.url or given_url()
 
-    def deployment(self) -> Deployment:
-        """Return where the store is; ConfigurationError."""
-        return from_url(self.find_url() or default_url())
-
     def settings(self) -> GivenSettings:
-        """Return how the store is to be opened; ConfigurationError."""
+        """Return the settings that the command line and the environment give; ConfigurationError."""
         prefix = self.prefix if self.prefix is not None else os.environ.get(PREFIX_VARIABLE) or DEFAULT_PREFIX
         access = cast(Access, os.environ.get(ACCESS_VARIABLE) or "write")
-        return GivenSettings(prefix=prefix, max_head_bytes=_max_head_bytes(), access=access)
-
-    def repository(self) -> RedisJobRepository:
-        """Return the repository, not open yet; ConfigurationError."""
-        return RedisJobRepository.from_url(self.find_url(), **self.settings())
-
-
-def _max_head_bytes() -> int:
-    text = os.environ.get(HEAD_VARIABLE) or str(HEAD_BYTES)
-    if not text.isdecimal():
-        raise ConfigurationError(f"{HEAD_VARIABLE}={text!r} must be a number of bytes")
-    return int(text)
+        head_bytes = os.environ.get(HEAD_VARIABLE) or str(HEAD_BYTES)
+        if not head_bytes.isdecimal():
+            raise ConfigurationError(f"{HEAD_VARIABLE}={head_bytes!r} must be a number of bytes")
+        return GivenSettings(prefix=prefix, max_head_bytes=int(head_bytes), access=access)
 
 
 pass_address = click.make_pass_decorator(StoreAddress, ensure=True)
@@ -87,51 +75,33 @@ def _keep(context: click.Context, parameter: click.Parameter, value: str | None)
         context.obj = replace(address, **changes)
 
 
-_url_option = click.option(
-    "--url",
-    metavar="URL",
-    expose_value=False,
-    callback=_keep,
-    help="The store's address: embedded://PATH, redis://, rediss://, valkey://, valkeys:// or unix://PATH.  "
-    "[env: CI_EVENTSTORE_URL; default: embedded, in ~/.local/share/ci-eventstore]",
-)
-_url_file_option = click.option(
-    "--url-file",
-    metavar="FILE",
-    expose_value=False,
-    callback=_keep,
-    help="Read the URL from this file, which keeps it out of the list of processes.  [env: CI_EVENTSTORE_URL_FILE]",
-)
-_prefix_option = click.option(
-    "--prefix",
-    metavar="NAME",
-    expose_value=False,
-    callback=_keep,
-    help="The name of the store on that server.  [env: CI_EVENTSTORE_PREFIX; default: ci]",
-)
-
-
 def store_options(function: Function) -> Function:
     """Give a command --url, --url-file and --prefix; they may stand before the command as well as after it."""
-    return _url_option(_url_file_option(_prefix_option(function)))
+    option = partial(click.option, expose_value=False, callback=_keep)
+    url = option(
+        "--url",
+        metavar="URL",
+        help="The store's address: embedded://PATH, redis://, rediss://, valkey://, valkeys:// or unix://PATH.  "
+        "[env: CI_EVENTSTORE_URL; default: embedded, in ~/.local/share/ci-eventstore]",
+    )
+    url_file = option(
+        "--url-file",
+        metavar="FILE",
+        help="Read the URL from this file, which keeps it out of the list of processes.  [env: CI_EVENTSTORE_URL_FILE]",
+    )
+    text = "The name of the store on that server.  [env: CI_EVENTSTORE_PREFIX; default: ci]"
+    return url(url_file(option("--prefix", metavar="NAME", help=text)(function)))
 
 
 def uses_store(
     function: Callable[Concatenate[RedisJobRepository, P], Coroutine[Any, Any, int | None]],
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop,
 ) -> Callable[P, int | None]:
-    """Make a command of a coroutine function that is given the open repository and returns the exit code."""
-    return uses_store_on(function, asyncio.new_event_loop)
-
-
-def uses_store_on(
-    function: Callable[Concatenate[RedisJobRepository, P], Coroutine[Any, Any, int | None]],
-    loop_factory: Callable[[], asyncio.AbstractEventLoop],
-) -> Callable[P, int | None]:
-    """Do what `uses_store` does, on an event loop of a certain kind."""
+    """Make a command of a coroutine function that takes the open repository and returns the exit code."""
 
     @wraps(function)
     async def work(address: StoreAddress, /, *args: P.args, **kwargs: P.kwargs) -> int | None:
-        async with address.repository() as repository:
+        async with RedisJobRepository.from_url(address.find_url(), **address.settings()) as repository:
             return await function(repository, *args, **kwargs)
 
     return uses_address(work, loop_factory)
@@ -141,7 +111,7 @@ def uses_address(
     function: Callable[Concatenate[StoreAddress, P], Coroutine[Any, Any, int | None]],
     loop_factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop,
 ) -> Callable[P, int | None]:
-    """Make a command of a coroutine function that is told where the store is, and returns the exit code."""
+    """Make a command of a coroutine function that takes the store's address and returns the exit code."""
 
     @pass_address
     @wraps(function)
@@ -159,9 +129,9 @@ def uses_address(
 
 
 async def find_job(repository: RedisJobRepository, beginning: str) -> str:
-    """Return the id of the one job that begins so; AmbiguousPrefixError.
+    """Return the id of the one job whose id begins so; AmbiguousPrefixError.
 
-    What isn't known is returned as it is: whoever uses it says that it is missing, or that its projection is.
+    An unknown beginning comes back as it is: the call that uses it reports what is missing, the job or its projection.
     """
     try:
         return await repository.resolve_job_id(beginning)

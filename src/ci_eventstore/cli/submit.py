@@ -14,7 +14,7 @@ from ci_common.errors import JobAlreadyExistsError
 from ci_common.models import Job, JobStatus
 from ci_common.validation import check_id
 from ci_eventstore.cli.store import find_user, uses_store
-from ci_eventstore.cli.usage import examples
+from ci_eventstore.cli.usage import argument_text, examples, job_options
 from ci_eventstore.controllers.project import check_zip, pack
 from ci_eventstore.errors import OutcomeUnknownError
 from ci_eventstore.repository import RedisJobRepository
@@ -41,13 +41,7 @@ class Options(TypedDict):
     ),
 )
 @click.option("--queue", metavar="NAME", default="default", show_default=True, help="The queue that takes the job.")
-@click.option("--name", metavar="TEXT", help="The job's name, for people.")
-@click.option(
-    "--user",
-    metavar="USER",
-    help="The user who owns the job: an id or an email. Without an owner, no API key sees the job over HTTP.",
-)
-@click.option("--id", "job_id", metavar="ID", help="The job's id.  [default: a random one]")
+@job_options
 @click.option(
     "--dir",
     "folder",
@@ -91,12 +85,12 @@ async def submit(repository: RedisJobRepository, **options: Unpack[Options]) -> 
         zip_file_path=None if project is None else str(project),
         name=options["name"],
         queue=options["queue"],
-        command=[_as_text(argument) for argument in options["command"]],
+        command=list(map(argument_text, options["command"])),
     )
     try:
         await repository.create_job(job)
     except OutcomeUnknownError:
-        # The job may be there, and then needs its project.
+        # If the job was created, it needs its project.
         raise
     except BaseException:
         if packed is not None:
@@ -106,7 +100,7 @@ async def submit(repository: RedisJobRepository, **options: Unpack[Options]) -> 
 
 
 async def _pack(folder: Path, job_id: str) -> Path:
-    """Pack a folder, and return the zip file; another submit of the same id makes another one."""
+    """Pack a folder into a zip file of its own, whichever other submit has the same id."""
     name = f"{quote(job_id, safe='')[:200]}.{token_hex(4)}.zip"
     target = data_folder() / "files" / name
     await asyncio.to_thread(pack, folder, target)
@@ -119,11 +113,6 @@ def _checked(zip_file: Path) -> Path:
 
 
 def data_folder() -> Path:
-    """Return where the user's data is kept."""
+    """Return the folder of the user's data, below $XDG_DATA_HOME."""
     data = os.environ.get("XDG_DATA_HOME")
     return (Path(data) if data else Path.home() / ".local" / "share").absolute() / "ci-eventstore"
-
-
-def _as_text(argument: str) -> str:
-    """Return an argument with U+FFFD for bytes that aren't UTF-8."""
-    return argument.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

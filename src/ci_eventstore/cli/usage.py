@@ -1,12 +1,16 @@
 """What commands have in common on the command line: exit codes, examples, durations."""
 
+from collections.abc import Callable
 from enum import IntEnum
+from typing import Any, TypeVar
 
 import click
 
 from ci_common.errors import AlreadyExistsError, ConflictError, InvalidInputError, NotFoundError, RepositoryError
 from ci_eventstore.controllers.durations import parse_duration
 from ci_eventstore.errors import AmbiguousPrefixError, ConfigurationError
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class ExitCode(IntEnum):
@@ -69,3 +73,17 @@ def read_duration(context: click.Context, parameter: click.Parameter, text: str 
         return None if text is None else parse_duration(text)
     except ValueError as error:
         raise click.BadParameter(str(error), context, parameter) from None
+
+
+def job_options(function: Function) -> Function:
+    """Give a command --name, --user and --id, which say what the job that it makes is called and whose it is."""
+    name = click.option("--name", metavar="TEXT", help="The job's name, for people.")
+    text = "The user who owns the job: an id or an email. Without an owner, no API key sees the job over HTTP."
+    user = click.option("--user", metavar="USER", help=text)
+    job_id = click.option("--id", "job_id", metavar="ID", help="The job's id.  [default: a random one]")
+    return name(user(job_id(function)))
+
+
+def argument_text(argument: str) -> str:
+    """Return an argument with U+FFFD for bytes that aren't UTF-8."""
+    return argument.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

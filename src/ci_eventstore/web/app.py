@@ -1,6 +1,6 @@
 """All routes together: as a router for applications that exist, and as an application of their own."""
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
 from http import HTTPStatus
@@ -14,7 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute
 
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.web.authentication import Authenticate
+from ci_eventstore.web.authentication import MAX_LOGIN_BYTES, Authenticate, SessionRoutes
 from ci_eventstore.web.context import Web, WebSettings
 from ci_eventstore.web.document import (
     ASKED,
@@ -35,7 +35,6 @@ from ci_eventstore.web.job_routes import JobRoutes
 from ci_eventstore.web.log_routes import LogRoutes
 from ci_eventstore.web.monitoring import HealthRoutes, MetricsRoutes
 from ci_eventstore.web.route import route_class
-from ci_eventstore.web.session_routes import MAX_LOGIN_BYTES, SessionRoutes
 from ci_eventstore.web.submission import MAX_FIELDS_BYTES
 
 INTRODUCTION = """\
@@ -49,26 +48,6 @@ CORS_HEADERS: Final[dict[str, Any]] = {
     "allow_headers": ["Authorization", "Content-Type", "Idempotency-Key", "If-Range", "Last-Event-ID", "Range"],
     "expose_headers": ["Accept-Ranges", "Content-Range", "Location", "Log-Truncated", "Retry-After"],
 }
-
-
-class IndexRoute:
-    """The page that lists the other routes."""
-
-    def __init__(self, routes: Iterable[BaseRoute]) -> None:
-        self._routes = [route for route in routes if isinstance(route, APIRoute) and route.include_in_schema]
-
-    async def index(self, request: Request) -> Response:
-        """List the endpoints, each with what it does."""
-        root = request.scope.get("root_path", "").rstrip("/")
-        rows = [(*sorted(route.methods or ()), root + route.path, _first_line(route)) for route in self._routes]
-        rows.append(("GET", f"{root}/openapi.json", "Describe all of this for programs."))
-        width = max(len(path) for _, path, _ in rows)
-        lines = [f"{method:4} {path:{width}}  {text}".rstrip() for method, path, text in rows]
-        return PlainTextResponse(INTRODUCTION + "\n" + "\n".join(lines) + "\n")
-
-
-def _first_line(route: APIRoute) -> str:
-    return (route.description or "").split("\n", maxsplit=1)[0]
 
 
 class JobsRouter(APIRouter):
@@ -140,7 +119,7 @@ def create_router(
     open_to_all("GET", "/ready", health.ready, "ready", answers(HealthAnswer, 503))
     open_to_all("GET", "/metrics", MetricsRoutes(web).metrics, "metrics", answers(Kind.TEXT), response_class=Response)
     if web.keys is not None:
-        sessions = SessionRoutes(web, web.keys)
+        sessions = SessionRoutes(web.keys)
         begun = answers(None, *ASKED, status=204)
         empty = {"status_code": 204, "response_class": Response}
         open_to_all("POST", "/login", sessions.login, "login", begun, openapi_extra=SessionRoutes.BODY, **empty)
@@ -159,13 +138,30 @@ def create_app(
     # The framework's own pages of documents would load scripts from elsewhere.
     app = FastAPI(title="ci_eventstore", docs_url=None, redoc_url=None)
     app.include_router(router)
-    app.add_api_route("/", IndexRoute(router.routes).index, methods=["GET", "HEAD"], include_in_schema=False)
+    app.add_api_route("/", _index(router.routes), methods=["GET", "HEAD"], include_in_schema=False)
     app.state.router = router
     app.add_exception_handler(HTTPException, _answer_none)
     origins = router.settings.cors_origins
     if origins:
         app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["GET", "HEAD", "POST"], **CORS_HEADERS)
     return app
+
+
+def _index(routes: Iterable[BaseRoute]) -> Callable[[Request], Awaitable[Response]]:
+    """Return the page that lists the other routes, for whoever looks at this address with a browser or curl."""
+    listed = [route for route in routes if isinstance(route, APIRoute) and route.include_in_schema]
+
+    async def index(request: Request) -> Response:
+        root = request.scope.get("root_path", "").rstrip("/")
+        rows = [
+            (*sorted(route.methods or ()), root + route.path, route.description.partition("\n")[0]) for route in listed
+        ]
+        rows.append(("GET", f"{root}/openapi.json", "Describe all of this for programs."))
+        width = max(len(path) for _, path, _ in rows)
+        lines = [f"{method:4} {path:{width}}  {text}".rstrip() for method, path, text in rows]
+        return PlainTextResponse(INTRODUCTION + "\n" + "\n".join(lines) + "\n")
+
+    return index
 
 
 def _add(

@@ -1,4 +1,4 @@
-"""Who asks: API keys as bearer tokens, and browsers' sessions that stand for one."""
+"""Who asks: API keys as bearer tokens, and browsers' sessions, each of which stands for a key."""
 
 import asyncio
 import logging
@@ -7,43 +7,42 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
-from typing import Final
-from urllib.parse import urlsplit
+from typing import Annotated, Final
+from urllib.parse import parse_qs, urlsplit
 
-from fastapi import Request
+from fastapi import Request, Response
+from pydantic import BaseModel, Field
 
 from ci_common.api_keys import hash_api_key
 from ci_common.errors import RepositoryError
 from ci_common.models import APIKey, as_utc, utc_now
-from ci_eventstore.accounts.sessions import SessionStore
+from ci_eventstore.accounts.sessions import SESSION_SECONDS
 from ci_eventstore.connection.background import begin
 from ci_eventstore.connection.outage_log import OutageLog
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.web.document import COOKIE
+from ci_eventstore.web.document import COOKIE, body
 from ci_eventstore.web.errors import WebError
 
 logger = logging.getLogger("ci_eventstore.web")
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+#: Methods that change nothing.
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 #: How long a good key is accepted without asking the store again, and so how late a revoked one ends.
 TRUST_SECONDS = 5.0
 TRUSTED_KEYS = 10_000
+#: An API key in JSON or a form has less.
+MAX_LOGIN_BYTES = 4096
 #: The last use of a key is noted at most this often.
 NOTE_EVERY = timedelta(minutes=1)
 
 
-def is_safe(method: str) -> bool:
-    """Tell whether a method changes nothing."""
-    return method in _SAFE
-
-
 def is_same_origin(headers: Mapping[str, str], *, required: bool) -> bool:
-    """Tell whether a request's `Origin` is the host that it was sent to.
+    """Return whether a request's `Origin` is the host that it was sent to.
 
-    Browsers send one with all that may change something. Without one, the answer is no if it is `required`.
+    Browsers send one with every request that may change something. Without one, the answer is no if it is `required`.
     """
     origin = headers.get("origin")
     if origin is None:
@@ -58,7 +57,7 @@ def is_same_origin(headers: Mapping[str, str], *, required: bool) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a `Host` header names the machine that the client is on."""
+    """Return whether a `Host` header names the machine that the client is on."""
     try:
         name = urlsplit(f"//{host}").hostname
     except ValueError:
@@ -72,19 +71,19 @@ class Everything(Enum):
     EVERYTHING = "everything"
 
 
-#: Instead of a user's id: whoever asks may see all jobs, those without a user too.
+#: Stands for a user who may see all jobs, also those without an owner.
 EVERYTHING: Final = Everything.EVERYTHING
 
-#: Says whose jobs a request is about: a user's id, `EVERYTHING`, or None for who isn't known. May raise what it likes.
+#: Returns whose jobs a request may see: a user's id, `EVERYTHING`, or None for nobody's. It may raise any exception.
 Authenticate = Callable[[Request], Awaitable[str | Everything | None]]
 
 
 async def this_machine_sees_everything(request: Request) -> Everything:
-    """Let everybody see and do everything who is on this machine: for one person's own.
+    """Let everybody on this machine see and do everything: for one person's own machine.
 
-    WebError 403 for pages of other sites in that person's browser, those too whose name leads to this machine.
+    WebError 403 for pages of other sites in that person's browser, even if a site's name leads to this machine.
     """
-    is_ours = is_safe(request.method) or is_same_origin(request.headers, required=False)
+    is_ours = request.method in _SAFE or is_same_origin(request.headers, required=False)
     if not is_ours or not is_loopback(request.headers.get("host", "")):
         raise WebError(403, "foreign_origin", "without keys, only this machine's own pages and programs are served")
     return EVERYTHING
@@ -100,57 +99,50 @@ class ForeignError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks."""
+    """The user who sent a request."""
 
-    #: None: all jobs may be seen.
+    #: None: the caller may see all jobs.
     user_id: str | None
-    #: Asks the same again; for what takes long.
+    #: Looks it up again, for streams that take long.
     is_still_allowed: Callable[[], Awaitable[bool]]
 
 
 def unauthorized() -> WebError:
-    """Return the answer to who isn't known; it doesn't say why."""
+    """Return the answer to a caller that isn't known; it doesn't give the reason away."""
     text = "an API key is needed that is valid: send it as `Authorization: Bearer ci_…`"
     return WebError(401, "unauthorized", text, {"WWW-Authenticate": "Bearer"})
 
 
-class OwnAuthentication:
-    """Uses what the foreign application says."""
-
-    def __init__(self, authenticate: Authenticate) -> None:
-        self._authenticate = authenticate
-
-    async def caller(self, request: Request) -> Caller:
-        """Return who asks; WebError 401, and ForeignError for what the application raises."""
-        try:
-            user = await self._authenticate(request)
-        except WebError:
-            raise
-        except Exception as error:
-            raise ForeignError(error) from error
-        if user is None:
-            raise unauthorized()
-        return Caller(None if isinstance(user, Everything) else user, _is_allowed)
+async def caller_of(authenticate: Authenticate, request: Request) -> Caller:
+    """Return the caller that an application's own function names; WebError 401, ForeignError for what it raises."""
+    try:
+        user = await authenticate(request)
+    except WebError:
+        raise
+    except Exception as error:
+        raise ForeignError(error) from error
+    if user is None:
+        raise unauthorized()
+    return Caller(None if isinstance(user, Everything) else user, _is_allowed)
 
 
 class KeyAuthentication:
     """Knows users by their API keys, given as bearer tokens or by the session that a browser's cookie names."""
 
-    def __init__(self, repository: RedisJobRepository, sessions: Callable[[], SessionStore]) -> None:
-        self._repository = repository
-        self._sessions = sessions
+    def __init__(self, repository: RedisJobRepository) -> None:
+        self.repository = repository
         self._trusted: dict[str, tuple[float, str]] = {}
         self._unnoted = OutageLog(logger, "the use of API keys can't be noted: %s")
         self._noting: dict[str, asyncio.Task[None]] = {}
 
     async def caller(self, request: Request) -> Caller:
-        """Return who asks; WebError 401, and 403 for a page of another origin that uses a browser's session."""
+        """Return the caller; WebError 401, and 403 for a page of another origin that uses a browser's session."""
         key_hash = self._bearer(request)
         token = None if key_hash else request.cookies.get(COOKIE)
         if token:
-            if not is_safe(request.method) and not is_same_origin(request.headers, required=True):
+            if request.method not in _SAFE and not is_same_origin(request.headers, required=True):
                 raise WebError(403, "foreign_origin", "this page may not use the session of another one")
-            key_hash = await self._sessions().find(token)
+            key_hash = await self.repository.engine.sessions.find(token)
         if not key_hash:
             raise unauthorized()
         user_id = await self.user_of(key_hash)
@@ -158,23 +150,23 @@ class KeyAuthentication:
             raise unauthorized()
 
         async def is_still_allowed() -> bool:
-            if token and await self._sessions().find(token) is None:
+            if token and await self.repository.engine.sessions.find(token) is None:
                 return False
             return await self.user_of(key_hash) is not None
 
         return Caller(user_id, is_still_allowed)
 
     async def user_of(self, key_hash: str) -> str | None:
-        """Return the user of a key that is good, None for any other."""
+        """Return the user of a valid key, None for any other; the answer is trusted for TRUST_SECONDS."""
         now = time.monotonic()
         until, user_id = self._trusted.get(key_hash, (0.0, ""))
         if now < until:
             return user_id
         self._trusted.pop(key_hash, None)
-        api_key = await self._repository.get_api_key_by_hash(key_hash)
+        api_key = await self.repository.get_api_key_by_hash(key_hash)
         if api_key is None or not api_key.is_active:
             return None
-        user = await self._repository.get_user(api_key.user_id)
+        user = await self.repository.get_user(api_key.user_id)
         if user is None or not user.is_active:
             return None
         if len(self._trusted) >= TRUSTED_KEYS:
@@ -186,11 +178,11 @@ class KeyAuthentication:
     @staticmethod
     def _bearer(request: Request) -> str | None:
         scheme, _, api_key = request.headers.get("authorization", "").partition(" ")
-        # Other schemes are a proxy's in front. Whatever is no key is looked up in vain.
+        # Other schemes are those of a proxy in front. A text that is no key is looked up in vain.
         return hash_api_key(api_key.strip()) if scheme.lower() == "bearer" else None
 
     def _note_use(self, api_key: APIKey) -> None:
-        """Note in the background that a key is used, if that wasn't noted within the last minute."""
+        """Store in the background that a key is used, unless that was done within the last minute."""
         last = api_key.last_used_at
         if api_key.id in self._noting or (last is not None and utc_now() - as_utc(last) < NOTE_EVERY):
             return
@@ -200,10 +192,75 @@ class KeyAuthentication:
 
     async def _write_use(self, key_id: str) -> None:
         try:
-            await self._repository.update_api_key_last_used(key_id, utc_now())
+            await self.repository.update_api_key_last_used(key_id, utc_now())
         except RepositoryError as error:
             self._unnoted.failed(error, {"key_id": key_id})
 
 
 async def _is_allowed() -> bool:
     return True
+
+
+class Login(BaseModel):
+    """What a browser logs in with."""
+
+    key: Annotated[str, Field(min_length=1, max_length=300)]
+
+
+class SessionRoutes:
+    """The routes of sessions; they are there where API keys are."""
+
+    #: What the document says of a login's body.
+    BODY = body(json=Login.model_json_schema(), form=Login.model_json_schema())
+
+    def __init__(self, keys: KeyAuthentication) -> None:
+        self._keys = keys
+        self._repository = keys.repository
+
+    async def login(self, request: Request) -> Response:
+        """Begin a session with an API key: `{"key": "ci_…"}`, or a form with that field; the answer is the cookie."""
+        _check_origin(request)
+        await self._repository.initialize()
+        key_hash = hash_api_key(await _read_key(request))
+        if await self._keys.user_of(key_hash) is None:
+            raise unauthorized()
+        token = await self._repository.engine.sessions.create(key_hash)
+        response = Response(status_code=204)
+        response.set_cookie(
+            COOKIE,
+            token,
+            max_age=SESSION_SECONDS,
+            path=request.scope.get("root_path") or "/",
+            secure=request.url.scheme == "https",
+            httponly=True,
+            samesite="strict",
+        )
+        return response
+
+    async def logout(self, request: Request) -> Response:
+        """End the session, if there is one."""
+        _check_origin(request)
+        await self._repository.initialize()
+        if token := request.cookies.get(COOKIE):
+            await self._repository.engine.sessions.end(token)
+        response = Response(status_code=204)
+        response.delete_cookie(COOKIE, path=request.scope.get("root_path") or "/", httponly=True, samesite="strict")
+        return response
+
+
+def _check_origin(request: Request) -> None:
+    if not is_same_origin(request.headers, required=False):
+        raise WebError(403, "foreign_origin", "this page may not log in or out here")
+
+
+async def _read_key(request: Request) -> str:
+    """Return the key in a request's body; WebError 400, 413."""
+    sent = await request.body()
+    try:
+        if request.headers.get("content-type", "").startswith("application/json"):
+            return Login.model_validate_json(sent).key.strip()
+        [key] = parse_qs(sent.decode(), strict_parsing=True)["key"]
+        return key.strip()
+    except (ValueError, KeyError):
+        text = 'an API key is needed: {"key": "ci_…"}, or a form with the field key'
+        raise WebError(400, "invalid", text) from None

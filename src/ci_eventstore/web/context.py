@@ -3,13 +3,13 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from fastapi import Request
 
 from ci_common.errors import JobNotFoundError
 from ci_common.validation import check_id, check_texts
-from ci_eventstore.accounts.sessions import SessionStore
 from ci_eventstore.engine import Engine
 from ci_eventstore.errors import ConfigurationError
 from ci_eventstore.events.reader import EventReader, Extent
@@ -19,7 +19,7 @@ from ci_eventstore.keys import JobKeys, probe_key
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.setting_checks import check_number
 from ci_eventstore.web.access_log import USER
-from ci_eventstore.web.authentication import Authenticate, Caller, KeyAuthentication, OwnAuthentication
+from ci_eventstore.web.authentication import Authenticate, Caller, KeyAuthentication, caller_of
 from ci_eventstore.web.errors import WebError
 from ci_eventstore.web.stream_response import OpenStreams
 
@@ -64,7 +64,7 @@ class WebSettings:
 
 
 class Web:
-    """The repository, who may use it, and what is open; only here routes meet what is below the repository."""
+    """The repository, its users and the open streams; all that routes see of what is below the repository."""
 
     def __init__(
         self, repository: RedisJobRepository, authenticate: Authenticate | None, settings: WebSettings
@@ -72,23 +72,19 @@ class Web:
         self.repository = repository
         self.settings = settings
         self.streams = OpenStreams(settings.max_streams_per_user)
-        #: How many requests couldn't be answered, since the process began.
+        #: How many requests were answered with an error of the server's since the process began.
         self.errors = 0
-        self.keys = None if authenticate else KeyAuthentication(repository, lambda: self.sessions)
-        self._authentication = OwnAuthentication(authenticate) if authenticate else self.keys
+        keys = KeyAuthentication(repository)
+        self.keys = None if authenticate else keys
+        self._find = partial(caller_of, authenticate) if authenticate else keys.caller
 
     @property
     def engine(self) -> Engine:
-        """The open store in this event loop, of which routes see what follows; NotInitializedError."""
+        """The open store in this event loop; NotInitializedError."""
         return self.repository.engine
 
-    @property
-    def sessions(self) -> SessionStore:
-        """Browsers' sessions."""
-        return self.engine.sessions
-
     def log(self, job_id: str) -> tuple[EventReader, JobKeys]:
-        """Return what reads a job's log, and where that is."""
+        """Return the reader of logs, and a job's keys; InvalidInputError for what is no id."""
         return self.engine.reader, self.engine.keys.job(check_id("job id", job_id))
 
     async def ready(self) -> None:
@@ -97,10 +93,9 @@ class Web:
         await self.engine.nodes.read("SET", probe_key(self.engine.keys), "1", "PX", PROBE_MS)
 
     async def caller(self, request: Request) -> Caller:
-        """Return who asks, with the repository open; WebError 401, 403."""
+        """Open the repository if need be, and return who sent a request; WebError 401, 403."""
         await self.repository.initialize()
-        assert self._authentication is not None
-        caller = await self._authentication.caller(request)
+        caller = await self._find(request)
         request.scope[USER] = caller.user_id
         return caller
 
@@ -112,7 +107,7 @@ class Web:
         return state
 
     async def incarnation(self, job: JobState | Extent) -> str:
-        """Return the incarnation of a job, by what was read of it, and of its store, as clients are told them."""
+        """Return the incarnation of a job and its store as clients know it, by what was read of the job."""
         return str(Incarnation(job.incarnation, await self.engine.incarnation.read()))
 
     async def incarnations(self, job_ids: Sequence[str]) -> list[str]:

@@ -4,7 +4,6 @@
 """
 
 import logging
-from dataclasses import dataclass, field
 
 from fastapi.responses import JSONResponse
 
@@ -29,7 +28,7 @@ _RETRY = {"Retry-After": str(RETRY_SECONDS)}
 
 
 class WebError(Exception):
-    """Raised when a request can't be answered as it was asked; becomes the response."""
+    """Raised when a request can't be answered as it was asked; it holds what the response says."""
 
     def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(message)
@@ -42,23 +41,13 @@ class ResponseCutError(Exception):
     """Raised when a response that has begun can't be sent to its end: its connection has to break off."""
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A response to a request that failed."""
+UNAVAILABLE = WebError(503, "unavailable", "the store can't be used at the moment: try again", _RETRY)
+UNKNOWN = WebError(503, "outcome_unknown", "the store gave no answer: the change was made, or never will be", _RETRY)
+INTERNAL = WebError(500, "internal", "something is wrong on the server")
 
-    status: int
-    code: str
-    message: str
-    headers: dict[str, str] | None = field(default=None)
-
-
-UNAVAILABLE = Failure(503, "unavailable", "the store can't be used at the moment: try again", _RETRY)
-UNKNOWN = Failure(503, "outcome_unknown", "the store gave no answer: the change was made, or never will be", _RETRY)
-INTERNAL = Failure(500, "internal", "something is wrong on the server")
-
-#: What an error is answered with, the first that fits. A status and a code come with the error's own message; what
-#: concerns the server alone isn't told.
-ANSWERS: tuple[tuple[type[RepositoryError], tuple[int, str] | Failure], ...] = (
+#: The answer to an error is the first that fits. A status and a code come with the error's own message; clients aren't
+#: told what concerns the server alone.
+ANSWERS: tuple[tuple[type[RepositoryError], tuple[int, str] | WebError], ...] = (
     (NotFoundError, (404, "not_found")),
     (InvalidInputError, (400, "invalid")),
     (ConflictError, (409, "conflict")),
@@ -74,28 +63,26 @@ ANSWERS: tuple[tuple[type[RepositoryError], tuple[int, str] | Failure], ...] = (
 )
 
 
-def failure_of(error: Exception) -> Failure:
-    """Return what an error is answered with. Pure."""
+def failure_of(error: Exception) -> WebError:
+    """Return the answer to an error. Pure."""
     if isinstance(error, WebError):
-        return Failure(error.status, error.code, str(error), error.headers)
-    for kind, answer in ANSWERS:
-        if isinstance(error, kind):
-            return answer if isinstance(answer, Failure) else Failure(*answer, str(error))
-    return INTERNAL
+        return error
+    answer = next((answer for kind, answer in ANSWERS if isinstance(error, kind)), INTERNAL)
+    return answer if isinstance(answer, WebError) else WebError(*answer, str(error))
 
 
 def error_response(error: Exception) -> JSONResponse:
-    """Return the response to an error, and log one that users can't help."""
+    """Return the response to an error, and log an error that is no user's fault."""
     failure = failure_of(error)
     if failure.status == 500:
         logger.warning("answered with 500: %s", error, exc_info=error)
     elif failure.status > 500:
-        # An outage is one cause, whatever its errors say; damage is one for each that is told of.
+        # An outage is one cause, whatever its errors say; each kind of damage is another.
         kind = "" if isinstance(error, StoreUnavailableError | OutcomeUnknownError | WebError) else str(error)
         _OUTAGES.of(logger, "answered with 503: %s", kind=kind).failed(error)
-    content = {"error": {"code": failure.code, "message": failure.message}}
+    content = {"error": {"code": failure.code, "message": str(failure)}}
     return JSONResponse(content, failure.status, failure.headers)
 
 
-#: What `error_response` is for; any other exception is a fault of the program's, and flies.
+#: The errors that `error_response` is for; any other exception is a bug, and flies.
 ANSWERED = (WebError, RepositoryError)

@@ -4,8 +4,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime
 
 from fastapi import Response
 from fastapi.responses import JSONResponse
@@ -74,67 +72,21 @@ class HealthRoutes:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class Numbers:
-    """What is measured."""
-
-    counters: Counters
-    web_errors: int
-    streams: int
-    following: FollowingStats
-    #: Whether the store answered when it was asked last.
-    is_store_up: bool
-    queues: Sequence[QueueOverview]
-    now: datetime
+def _gauges(name: str, text: str, values: Iterable[tuple[str, float]]) -> Metric:
+    family = GaugeMetricFamily(f"{PREFIX}_{name}", text, labels=["queue"])
+    for queue, value in values:
+        family.add_metric([queue], value)
+    return family
 
 
-def families(numbers: Numbers) -> Iterator[Metric]:
-    """Return everything as Prometheus names it. Pure."""
-    counters = numbers.counters
-    yield _gauge("store_up", "Whether the store answers.", numbers.is_store_up)
-    yield _counter(
-        "appended_records", "Events and facts that this process appended to jobs.", counters.appended_records
-    )
-    text = "Writes of this process that were refused because another controller has the job."
-    yield _counter("refused_stale_writes", text, counters.refused_stale_writes)
-    yield _counter("store_retries", "Commands that this process sent to the store again.", counters.retries)
-    errors = CounterMetricFamily(
-        f"{PREFIX}_errors", "Commands to the store, and requests, that failed.", labels=["part"]
-    )
-    errors.add_metric(["store"], counters.errors)
-    errors.add_metric(["web"], numbers.web_errors)
-    yield errors
-    yield _gauge("open_streams", "Live streams to clients of this process.", numbers.streams)
-    following = numbers.following
-    yield _gauge("followers", "Who follows jobs in this process; a stream is one.", following.followers)
-    yield _gauge("followed_jobs", "Running jobs that are followed in this process.", following.jobs)
-    text = "For how long this process has known of events of a job that it hasn't handed out."
-    yield _gauge("hub_lag_seconds", text, following.lag_seconds)
-    yield _counter("hub_entries", "Events and facts that this process has read for followers.", following.entries)
-    text = "How often the store turned out to have lost events that were handed out."
-    yield _counter("hub_resets", text, following.resets)
-    yield from _queue_families(numbers)
-
-
-def _queue_families(numbers: Numbers) -> Iterator[Metric]:
-    waiting = GaugeMetricFamily(f"{PREFIX}_queue_waiting_jobs", "Jobs that wait in a queue.", labels=["queue"])
-    leases = GaugeMetricFamily(f"{PREFIX}_queue_leased_jobs", "Jobs that controllers have.", labels=["queue"])
-    text = "For how long the oldest job of a queue has been waiting."
-    oldest = GaugeMetricFamily(f"{PREFIX}_queue_oldest_waiting_seconds", text, labels=["queue"])
-    for queue in numbers.queues:
-        waiting.add_metric([queue.name], queue.waiting)
-        leases.add_metric([queue.name], queue.running)
-        age = (numbers.now - queue.oldest_created_at).total_seconds() if queue.oldest_created_at else 0.0
-        oldest.add_metric([queue.name], max(age, 0.0))
-    yield from (waiting, leases, oldest)
-
-
-def _counter(name: str, text: str, value: int) -> CounterMetricFamily:
-    return CounterMetricFamily(f"{PREFIX}_{name}", text, value)
-
-
-def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
-    return GaugeMetricFamily(f"{PREFIX}_{name}", text, value)
+def _queue_families(queues: Sequence[QueueOverview]) -> Iterator[Metric]:
+    waiting = [(queue.name, queue.waiting) for queue in queues]
+    yield _gauges("queue_waiting_jobs", "Jobs that wait in a queue.", waiting)
+    leased = [(queue.name, queue.running) for queue in queues]
+    yield _gauges("queue_leased_jobs", "Jobs that controllers have.", leased)
+    now, oldest = utc_now(), [(queue.name, queue.oldest_created_at) for queue in queues]
+    ages = [(name, max((now - since).total_seconds(), 0.0) if since else 0.0) for name, since in oldest]
+    yield _gauges("queue_oldest_waiting_seconds", "For how long the oldest job of a queue has been waiting.", ages)
 
 
 class _Collected(Collector):
@@ -163,21 +115,47 @@ class MetricsRoutes:
             if time.monotonic() > self._look_after:
                 await self._look()
         registry = CollectorRegistry()
-        registry.register(_Collected(families(self._numbers())))
+        registry.register(_Collected(self._families()))
         return Response(generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    def _numbers(self) -> Numbers:
-        streams = len(self._web.streams)
+    def _families(self) -> Iterator[Metric]:
+        """Yield everything that this process counts, and what queues hold, as Prometheus names it."""
         try:
             counters, following = self._web.engine.nodes.counters, self._web.engine.hub.stats()
         except NotInitializedError:
             counters, following = Counters(), FollowingStats(0, 0, 0.0, 0, 0)
-        up, queues = self._is_store_up, self._queues
-        if up:
+        counted = (
+            ("appended_records", "Events and facts that this process appended to jobs.", counters.appended_records),
+            (
+                "refused_stale_writes",
+                "Writes of this process that were refused because another controller has the job.",
+                counters.refused_stale_writes,
+            ),
+            ("store_retries", "Commands that this process sent to the store again.", counters.retries),
+            ("hub_entries", "Events and facts that this process has read for followers.", following.entries),
+            ("hub_resets", "How often the store lost events that had been handed out.", following.resets),
+        )
+        lag = "For how long this process has known of events of a job that it hasn't handed out."
+        measured = (
+            ("store_up", "Whether the store answers.", self._is_store_up),
+            ("open_streams", "Live streams to clients of this process.", len(self._web.streams)),
+            ("followers", "Who follows jobs in this process; a stream is one.", following.followers),
+            ("followed_jobs", "Running jobs that are followed in this process.", following.jobs),
+            ("hub_lag_seconds", lag, following.lag_seconds),
+        )
+        yield from (CounterMetricFamily(f"{PREFIX}_{name}", text, value) for name, text, value in counted)
+        yield from (GaugeMetricFamily(f"{PREFIX}_{name}", text, value) for name, text, value in measured)
+        text = "Commands to the store, and requests, that failed."
+        errors = CounterMetricFamily(f"{PREFIX}_errors", text, labels=["part"])
+        errors.add_metric(["store"], counters.errors)
+        errors.add_metric(["web"], self._web.errors)
+        yield errors
+        queues = self._queues
+        if self._is_store_up:
             # Those that users may choose are there from the beginning.
             idle = (self._web.settings.queues or frozenset()).difference(queue.name for queue in queues)
             queues = sorted([*queues, *map(idle_queue, idle)], key=lambda queue: queue.name)
-        return Numbers(counters, self._web.errors, streams, following, up, queues, utc_now())
+        yield from _queue_families(queues)
 
     async def _look(self) -> None:
         """Read what queues hold, or learn that the store is away."""
