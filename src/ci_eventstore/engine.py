@@ -80,7 +80,7 @@ class Engine:
         incarnation.known = known
         source = LogSource(nodes)
         reader = EventReader(nodes, source)
-        jobs = JobStore(nodes, settings, incarnation.note_loss, before)
+        jobs = JobStore(nodes, source, settings, incarnation.note_loss, before)
         lost_jobs = LostJobs(nodes, keys, jobs, source)
         is_read_only = settings.access == "read"
         return cls(
@@ -88,7 +88,7 @@ class Engine:
             nodes=nodes,
             sessions=SessionStore(nodes, keys),
             jobs=jobs,
-            listings=Listings(nodes, keys),
+            listings=Listings(nodes, keys, source),
             reader=reader,
             incarnation=incarnation,
             # Who only reads leaves lost jobs to others.

@@ -15,6 +15,7 @@
     {ci:0}:queues                   set: the names of the queues that are used, in the first partition only
     {ci:0}:clock                    hash: for how long this partition was served; leases are measured by it
     {ci:0}:ring:<id>                hash: the end of a log that has outgrown its budget, until the job ends
+    {ci:0}:segment:<id>:<name>      text: a segment of a sealed log, of which there may be several
     {ci:0}:ids                      sorted set: job ids, for look-up by prefix
     {ci:0}:jobs:<status>            sorted set: jobs of a status by creation; "all" for all of them
     {ci:0}:owned:<status>:<user>    sorted set: the same for one user's jobs
@@ -145,7 +146,7 @@ class JobKeys(NamedTuple):
         return f"{self.tag}:ring:{self.job_id}"
 
     def all(self) -> list[str]:
-        """Return all keys that are the job's alone."""
+        """Return all keys that are the job's alone, but for those of a sealed log."""
         return [self.hash, self.stream, self.calls, self.log_index, self.ring]
 
     @property
@@ -245,6 +246,11 @@ class Keys:
 
     def _account(self, name: str) -> str:
         return f"{{{self.prefix}:accounts}}:{name}"
+
+
+def segment_key(keys: JobKeys, name: str) -> str:
+    """Return the key of a segment of a job's sealed log, by its name."""
+    return f"{keys.tag}:segment:{keys.job_id}:{name}"
 
 
 def ids_key(tag: str) -> str:

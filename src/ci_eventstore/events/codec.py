@@ -15,7 +15,7 @@ Version 1 is an array:
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import NoneType
@@ -61,7 +61,7 @@ _zstandard = _Zstandard()
 def encode(record: Record) -> bytes:
     """Return the payload of a record; an event needs its timestamp."""
     if isinstance(record, Fact):
-        known = (VERSION, str(record.type), _encode_time(record.time), _encode_fields(record))
+        known = (VERSION, str(record.type), _encode_time(record.time), encode_fields(record.fields))
         return _pack(known if record.token is None else (*known, record.token))
     return encode_event(record)
 
@@ -109,11 +109,24 @@ def _encode_time(time: datetime) -> datetime | str:
     return time if time.tzinfo is not None else time.isoformat()
 
 
-def _encode_fields(fact: Fact) -> dict[str, Any]:
+def encode_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return fields of a job as payloads have them, ready to be packed."""
     return {
-        name: {"time": _encode_time(value)} if isinstance(value, datetime) else value
-        for name, value in fact.fields.items()
+        name: {"time": _encode_time(value)} if isinstance(value, datetime) else value for name, value in fields.items()
     }
+
+
+def pack_fields(fields: Mapping[str, Any]) -> bytes:
+    """Return fields of a job as the end of a segment has them."""
+    return _pack(encode_fields(fields))
+
+
+def unpack_fields(packed: bytes) -> dict[str, Any]:
+    """Return what was packed so; StoreFormatError."""
+    try:
+        return _decode_fields(msgpack.unpackb(packed, timestamp=3))
+    except (ValueError, TypeError, KeyError, AttributeError, msgpack.UnpackException) as error:
+        raise StoreFormatError(f"the state at the end of a segment can't be read: {error}") from error
 
 
 def mark_of(payload: bytes) -> str:

@@ -1,36 +1,46 @@
 """Whether there is a job, and where its log is read: the one way to its entries, for everyone who reads them.
 
-Today they all are in the job's stream. An entry is found by its place, and whoever asks for places doesn't know what
-holds them. `lua/existence.lua` says in scripts whether there is a job.
+They are in the job's stream, or, once it was sealed, in segments and then in its stream. An entry is found by its
+place, and whoever asks for places doesn't know what holds them. `lua/existence.lua` says in scripts whether there is a
+job.
+
+The stream is read first, then the record, which says what lies in segments. A script that drops a stream has the record
+refer to what it had, so what the first read lacks the second one has, whatever happens between them.
 """
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from enum import StrEnum
+from typing import TypeVar
 
 from ci_common.errors import JobNotFoundError
 from ci_eventstore.connection.nodes import Nodes
-from ci_eventstore.connection.replies import Reply, as_entries
-from ci_eventstore.errors import ProjectionMissingError
+from ci_eventstore.connection.replies import WRONG_TYPE, Reply, as_entries, as_texts
+from ci_eventstore.errors import ProjectionMissingError, SegmentDamagedError
 from ci_eventstore.events.records import Place
+from ci_eventstore.events.sealed_log import Reference, SealedLogs, StoredEntry, references_in
 from ci_eventstore.keys import JobKeys
 
 PAGE_ENTRIES = 1000
+#: Where each log begins.
+BEGINNING = Place(0, 1)
 
-#: The stream id of an entry, which is its place as text, and its payload.
-StoredEntry = tuple[bytes, bytes]
 #: A command, to be sent with others.
 Command = tuple[str | int, ...]
+
+
+T = TypeVar("T")
 
 
 class LogSource:
     """The logs of a store's jobs, as entries at places.
 
     `together` sends a read with those that others ask for at the same time: for small ones, which many ask for. The
-    others have a connection of their own meanwhile. StoreUnavailableError.
+    others have a connection of their own meanwhile. StoreUnavailableError, SegmentDamagedError, ProjectionDamagedError.
     """
 
     def __init__(self, nodes: Nodes) -> None:
         self._nodes = nodes
+        self.sealed = SealedLogs(nodes)
 
     async def range(
         self,
@@ -43,12 +53,67 @@ class LogSource:
     ) -> list[StoredEntry]:
         """Return the entries from one place to another, both included, or to the end: the first `limit` of them."""
         read = self._nodes.read_together if together else self._nodes.read
-        return entries_in(await read(*range_command(keys, first, until, limit)))
+        entries = entries_in(await read(*range_command(keys, first, until, limit)))
+        if entries and (entries[0][0] == b"%d-%d" % first or (first <= BEGINNING and entries[0][0] == b"0-1")):
+            # As for every log that wasn't sealed: nothing can come before it.
+            return entries
+        begin = Place.parse(entries[0][0]) if entries else None
+
+        async def earlier(references: Sequence[Reference]) -> list[StoredEntry]:
+            found = await self.sealed.range(keys, references, first, until, limit)
+            return [entry for entry in found if begin is None or Place.parse(entry[0]) < begin]
+
+        return [*(await self.of_sealed(keys, earlier) or ()), *entries][:limit]
 
     async def last(self, keys: JobKeys, limit: int = 1, *, together: bool = False) -> list[StoredEntry]:
         """Return the last entries, the newest first."""
         read = self._nodes.read_together if together else self._nodes.read
-        return entries_in(await read(*last_command(keys, limit)))
+        entries = entries_in(await read(*last_command(keys, limit)))
+        if len(entries) == limit or (entries and entries[-1][0] == b"0-1"):
+            return entries
+        begin = Place.parse(entries[-1][0]) if entries else None
+
+        async def earlier(references: Sequence[Reference]) -> list[StoredEntry]:
+            found = await self.sealed.last(keys, references, limit + len(entries))
+            return [entry for entry in found if begin is None or Place.parse(entry[0]) < begin]
+
+        return [*entries, *(await self.of_sealed(keys, earlier) or ())][:limit]
+
+    async def milestones(self, keys: JobKeys) -> list[str]:
+        """Return the entries of the log's sparse index, "position lines bytes time"."""
+        entries = as_texts(await self._nodes.read("LRANGE", keys.log_index, 0, -1))
+
+        async def earlier(references: Sequence[Reference]) -> list[str]:
+            return await self.sealed.milestones(keys, references)
+
+        # The list goes with the stream: what it lacks, segments have by now, and perhaps more of what it has.
+        found = await self.of_sealed(keys, earlier) or []
+        return [*found, *(entry for entry in entries if entry not in set(found))]
+
+    async def state(self, keys: JobKeys) -> bytes | None:
+        """Return the state at the end of the log's last segment, packed; None if it has none."""
+
+        async def last(references: Sequence[Reference]) -> bytes:
+            return await self.sealed.state(keys, references)
+
+        return await self.of_sealed(keys, last)
+
+    async def of_sealed(self, keys: JobKeys, read: Callable[[Sequence[Reference]], Awaitable[T]]) -> T | None:
+        """Return what is read of the segments that a job's record refers to; None if it has none.
+
+        Segments may be joined while they are read: then the record says so, and they are read again.
+        """
+        failed_with = None
+        while True:
+            [log] = await self._nodes.read_many([("HGET", keys.hash, "log")])
+            if log is None or log is WRONG_TYPE:
+                return None
+            if failed_with is not None and log == failed_with[0]:
+                raise failed_with[1]
+            try:
+                return await read(references_in(keys.job_id, log))
+            except SegmentDamagedError as error:
+                failed_with = log, error
 
     async def pages(self, keys: JobKeys, after: Place, until: Place) -> AsyncIterator[list[tuple[Place, bytes]]]:
         """Yield everything after one place up to another, a page at a time."""
@@ -84,7 +149,7 @@ def at_places(entries: Iterable[StoredEntry]) -> list[tuple[Place, bytes]]:
 class Standing(StrEnum):
     """How an id stands in the store."""
 
-    #: There is such a job: it has a record. The record's field `log` is reserved for where its log lies.
+    #: There is such a job: it has a record. The record's field `log` says what of its log was sealed.
     THERE = "there"
     #: It has a log and no record: `rebuild` makes that. Until then nothing is written, and no job is created anew.
     UNPROJECTED = "unprojected"

@@ -11,11 +11,12 @@ from typing import Literal, NamedTuple
 from ci_common.errors import JobNotFoundError
 from ci_common.models import JobEvent
 from ci_eventstore.connection.nodes import Nodes
-from ci_eventstore.connection.replies import as_optional_texts, as_texts
+from ci_eventstore.connection.replies import as_optional_texts
 from ci_eventstore.errors import ProjectionDamagedError, StreamDamagedError
 from ci_eventstore.events.codec import decode_event
-from ci_eventstore.events.log_source import PAGE_ENTRIES, LogSource, StoredEntry, check_standing
+from ci_eventstore.events.log_source import PAGE_ENTRIES, LogSource, check_standing
 from ci_eventstore.events.records import Place
+from ci_eventstore.events.sealed_log import StoredEntry
 from ci_eventstore.keys import JobKeys
 
 #: What a page is about to have at most; events of many mebibytes are read a few at a time.
@@ -224,7 +225,7 @@ class EventReader:
         return entries[place - 1] if place else START
 
     async def _index(self, keys: JobKeys) -> list[Milestone]:
-        texts = as_texts(await self._nodes.read("LRANGE", keys.log_index, 0, -1))
+        texts = await self.source.milestones(keys)
         try:
             found = [[int(number) for number in text.split(" ")] for text in texts]
             return [Milestone(position, lines, size, time) for position, lines, size, time in found]

@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator, Sequence
 from ci_common.errors import JobNotFoundError
 from ci_common.models import Job, JobStatus
 from ci_eventstore.connection.nodes import Nodes
-from ci_eventstore.connection.replies import WRONG_TYPE, as_bytes, as_texts
-from ci_eventstore.errors import ProjectionDamagedError
-from ci_eventstore.jobs.state import from_hash, to_job
+from ci_eventstore.connection.replies import as_texts
+from ci_eventstore.errors import StoreFormatError
+from ci_eventstore.events.log_source import LogSource
+from ci_eventstore.jobs.records import read_record, read_records
+from ci_eventstore.jobs.state import to_job
 from ci_eventstore.keys import Keys, ids_key, jobs_key, listing_member, member_job_id
 
 logger = logging.getLogger("ci_eventstore.jobs")
@@ -22,9 +24,10 @@ _BEHIND = "\U0010ffff"
 class Listings:
     """The jobs of all partitions, the newest first."""
 
-    def __init__(self, nodes: Nodes, keys: Keys) -> None:
+    def __init__(self, nodes: Nodes, keys: Keys, source: LogSource) -> None:
         self._nodes = nodes
         self._keys = keys
+        self._source = source
 
     async def page(self, user_id: str | None, status: JobStatus | None, limit: int, before: str | None) -> list[Job]:
         """Return up to `limit` jobs, those that come after the job `before`; JobNotFoundError if there is none."""
@@ -56,10 +59,7 @@ class Listings:
         return sorted(job_id for ids in found for job_id in ids)[:limit]
 
     async def _member(self, job_id: str, user_id: str | None) -> str:
-        [reply] = await self._nodes.read_many([("HGETALL", self._keys.job(job_id).hash)])
-        if reply is WRONG_TYPE:
-            raise ProjectionDamagedError(job_id, "its hash is no hash")
-        state = from_hash(job_id, reply) if reply else None
+        state = await read_record(self._nodes, self._source, self._keys.job(job_id))
         if state is None or user_id not in (None, state.user_id):
             raise JobNotFoundError(job_id)
         return listing_member(state.created_at, job_id)
@@ -77,15 +77,12 @@ class Listings:
     async def _jobs(self, members: Sequence[str], user_id: str | None, status: JobStatus | None) -> list[Job]:
         """Return the members' jobs, but those that are no longer what was asked for; the log names those damaged."""
         ids = [member_job_id(member) for member in members]
-        replies = await self._nodes.read_many([("HGETALL", as_bytes(self._keys.job(job_id).hash)) for job_id in ids])
+        records = await read_records(self._nodes, self._source, [self._keys.job(job_id) for job_id in ids])
         jobs: list[Job] = []
-        for job_id, reply in zip(ids, replies, strict=True):
-            try:
-                if reply is WRONG_TYPE:
-                    raise ProjectionDamagedError(job_id, "its hash is no hash")
-                if reply:
-                    jobs.append(to_job(job_id, from_hash(job_id, reply)))
-            except ProjectionDamagedError as error:
+        for job_id, record in zip(ids, records, strict=True):
+            if isinstance(record, StoreFormatError):
                 outage = self._nodes.outages.of(logger, "left out of a list: %s", kind=job_id)
-                outage.failed(error, {"job_id": job_id})
+                outage.failed(record, {"job_id": job_id})
+            elif record is not None:
+                jobs.append(to_job(job_id, record))
         return [job for job in jobs if user_id in (None, job.user_id) and status in (None, job.status)]

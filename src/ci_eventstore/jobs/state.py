@@ -9,7 +9,9 @@ from typing import Any
 
 from ci_common.models import Job, JobFields, JobStatus, as_utc
 from ci_common.transitions import ENDED
+from ci_eventstore.connection.replies import WRONG_TYPE, Reply, as_text
 from ci_eventstore.errors import ProjectionDamagedError
+from ci_eventstore.events.codec import pack_fields, unpack_fields
 from ci_eventstore.events.reader import Extent
 from ci_eventstore.job_fields import JOB_FIELDS
 from ci_eventstore.keys import NO_QUEUE, listing_member
@@ -83,6 +85,8 @@ class JobState(JobFields):
     #: Bytes at the job's end, and the position at which the log last outgrew its budget.
     end_bytes: int | None = None
     truncated_at: int | None = None
+    #: References to the segments that have the beginning of the log; None if it wasn't sealed.
+    log: str | None = None
     #: Of the last entry: the first eight hex digits of its payload's SHA-1. Jobs that older programs wrote have none.
     mark: str | None = None
 
@@ -141,7 +145,7 @@ _RAW_NAMES = tuple(name.encode() for name in _NAMES)
 _NEEDED = tuple((name, _DECODERS.get(name, str)) for name in _NAMES)
 #: Only jobs that have ended have these.
 _OF_ENDED = {name for name, field in JOB_FIELDS.items() if field.is_result}
-_OF_ENDED |= {"end_time_from_event", "has_complete", "end_position", "end_bytes"}
+_OF_ENDED |= {"end_time_from_event", "has_complete", "end_position", "end_bytes", "log"}
 _NEEDED_OF_CLAIMED = tuple((name, decode) for name, decode in _NEEDED if name not in _OF_ENDED)
 #: Fields of a claimed job's hash, for scripts that return their values in this order.
 CLAIMED_FIELDS = " ".join(name for name, _ in _NEEDED_OF_CLAIMED)
@@ -193,6 +197,39 @@ def from_hash(job_id: str, reply: Sequence[bytes]) -> JobState:
     return _state_of(job_id, _NEEDED, [found.get(name) for name in _RAW_NAMES])
 
 
+def packed_log(reply: Reply) -> str | None:
+    """Return where the log of a job lies whose hash has only what scripts need; the rest is in its last segment.
+
+    None if the hash has all fields, or there is none.
+    """
+    names = [] if reply is WRONG_TYPE else reply[::2]
+    if b"log" not in names or b"created_at" in names:
+        return None
+    return as_text(reply[2 * names.index(b"log") + 1])
+
+
+def pack_state(state: JobState) -> bytes:
+    """Return all that the end of a segment says of its job."""
+    known = {name: value for name in _NAMES if (value := getattr(state, name)) != _DEFAULTS[name] and name != "log"}
+    return pack_fields({**known, "status": state.status.value})
+
+
+def from_packed(job_id: str, packed: bytes, reply: Sequence[bytes] = ()) -> JobState:
+    """Return the state at the end of a segment, but for the fields that the job's hash has; StoreFormatError."""
+    found = dict(zip(reply[::2], reply[1::2], strict=True))
+    known = {name: value for name, value in unpack_fields(packed).items() if name in _DEFAULTS}
+    try:
+        known |= {name: decode(found[name.encode()].decode()) for name, decode in _NEEDED if name.encode() in found}
+        known["status"] = JobStatus(known["status"])
+        if known.get("command") is not None:
+            known["command"] = tuple(known["command"])
+        if type(known["created_at"]) is not datetime:
+            raise ValueError(f"it was created {known['created_at']!r}")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ProjectionDamagedError(job_id, f"its packed record can't be read: {error!r}") from error
+    return JobState.of(**known)
+
+
 def claimed_state(job_id: str, values: Sequence[bytes | None]) -> JobState:
     """Return a claimed job's state, from the values of CLAIMED_FIELDS; ProjectionDamagedError."""
     return _state_of(job_id, _NEEDED_OF_CLAIMED, values)
@@ -242,14 +279,15 @@ def created_fields(known: Mapping[str, Any]) -> dict[str, str]:
 def decided_changes(before: JobState | None, after: JobState) -> tuple[dict[str, str], list[str]]:
     """Return the decided fields that a hash must be given, and those it must lose, to go from one state to the next."""
     given, lost = dict[str, str](), list[str]()
-    known = before.__dict__ if before else {}
+    # Of a sealed job, the hash may have only a part: it gets all that the rest says.
+    known = before.__dict__ if before and before.log is None else {}
     for name, new in after.__dict__.items():
-        if name in COUNTERS or (name in known and (known[name] is new or known[name] == new)):
+        if name in COUNTERS or name == "log" or (name in known and (known[name] is new or known[name] == new)):
             continue
         text = encode_field(new)
         if text is not None:
             given[name] = text
-        elif before:
+        elif before and getattr(before, name) is not None:
             lost.append(name)
     return given, lost
 

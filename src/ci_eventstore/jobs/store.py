@@ -10,19 +10,19 @@ from ci_common.errors import InvalidJobError, JobClaimedError, JobNotFoundError,
 from ci_common.models import Job, JobStatus, utc_now
 from ci_common.validation import accept_events
 from ci_eventstore.connection.nodes import Nodes
-from ci_eventstore.connection.replies import WRONG_TYPE
-from ci_eventstore.errors import AcknowledgedEventsLostError, ProjectionDamagedError, ProjectionMissingError
+from ci_eventstore.errors import AcknowledgedEventsLostError, ProjectionMissingError
 from ci_eventstore.events.append import ANY_CLAIM, Change, QueueMove, append, has_call
 from ci_eventstore.events.caller import Call
 from ci_eventstore.events.codec import Batch, encode_records
 from ci_eventstore.events.lanes import Flusher
-from ci_eventstore.events.log_source import Standing, read_standing
+from ci_eventstore.events.log_source import LogSource, Standing, read_standing
 from ci_eventstore.events.records import Fact, FactType, Record
 from ci_eventstore.jobs.create import create_waiting, waiting_job
 from ci_eventstore.jobs.decide import Cancel, Command, decide, decide_creation
 from ci_eventstore.jobs.evolve import evolve_all
 from ci_eventstore.jobs.log_times import LogTimes
-from ci_eventstore.jobs.state import JobState, decided_changes, from_hash
+from ci_eventstore.jobs.records import read_record
+from ci_eventstore.jobs.state import JobState, decided_changes
 from ci_eventstore.keys import JobKeys, backlog_member, listing_member, queues_key
 from ci_eventstore.settings import Settings
 
@@ -41,12 +41,14 @@ class JobStore:
     def __init__(
         self,
         nodes: Nodes,
+        source: LogSource,
         settings: Settings,
         on_loss: Callable[[], Awaitable[None]],
         before: Self | None = None,
     ) -> None:
         """Write after what was written by the one before, that of an event loop that has ended."""
         self._nodes = nodes
+        self._source = source
         #: Is awaited before a writer is told that what it had stored is gone.
         self._on_loss = on_loss
         self._keys = settings.keys
@@ -63,14 +65,10 @@ class JobStore:
     async def state(self, job_id: str) -> JobState | None:
         """Return a job's state, None if there is no such job; ProjectionMissingError."""
         keys = self._keys.job(job_id)
-        [reply] = await self._nodes.read_many([("HGETALL", keys.hash)])
-        if reply is WRONG_TYPE:
-            raise ProjectionDamagedError(job_id, "its hash is no hash")
-        if not reply:
-            if await read_standing(self._nodes, keys) is Standing.UNPROJECTED:
-                raise ProjectionMissingError(job_id)
-            return None
-        return from_hash(job_id, reply)
+        state = await read_record(self._nodes, self._source, keys)
+        if state is None and await read_standing(self._nodes, keys) is Standing.UNPROJECTED:
+            raise ProjectionMissingError(job_id)
+        return state
 
     async def create(self, job: Job, held: Fact | None = None) -> None:
         """Store a new job with its events in one step; JobAlreadyExistsError.

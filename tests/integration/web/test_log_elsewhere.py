@@ -10,8 +10,9 @@ import pytest
 from ci_common.models import Job, JobEvent, utc_now
 from ci_eventstore.cli import tail
 from ci_eventstore.connection.nodes import Nodes
-from ci_eventstore.events.log_source import LogSource, StoredEntry, at_places
+from ci_eventstore.events.log_source import LogSource, at_places
 from ci_eventstore.events.records import Place
+from ci_eventstore.events.sealed_log import StoredEntry
 from ci_eventstore.keys import JobKeys, Keys
 from ci_eventstore.repository import RedisJobRepository
 

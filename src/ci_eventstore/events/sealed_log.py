@@ -1,0 +1,218 @@
+"""The part of a log that lies in segments: references to them, as a job's record has them, and their entries.
+
+Where a segment's bytes lie is known here alone, in `_command`. A segment never changes, so what was read of one is kept
+by its root, and shared by all who read it.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Generic, NamedTuple, TypeVar
+
+from ci_eventstore.connection.nodes import Nodes
+from ci_eventstore.connection.replies import WRONG_TYPE, Reply
+from ci_eventstore.errors import ProjectionDamagedError, SegmentDamagedError, StoreFormatError
+from ci_eventstore.events.records import Place
+from ci_eventstore.keys import JobKeys, segment_key
+from ci_eventstore.segments.packing import Content
+from ci_eventstore.segments.segment import SegmentReader, name_of
+from ci_eventstore.segments.tail import DIGEST_BYTES, bytes_of_tail
+
+#: The stream id of an entry, which is its place as text, and its payload.
+StoredEntry = tuple[bytes, bytes]
+
+#: So much of a segment's end is read at first: all of a small one, and the tail of one of some hundred blocks.
+END_BYTES = 4 * 1024
+#: How many segments' tails are kept, and how many unpacked blocks.
+KEPT_TAILS = 256
+KEPT_BLOCKS = 32
+
+
+class Reference(NamedTuple):
+    """A segment as a record refers to it."""
+
+    first: Place
+    last: Place
+    size: int
+    root: bytes
+
+    @property
+    def name(self) -> str:
+        """The segment's name."""
+        return name_of(self.first, self.last, self.root)
+
+    def __str__(self) -> str:
+        """Return what stands in the record."""
+        return f"{self.first},{self.last},{self.size},{self.root.hex()}"
+
+
+def references_in(job_id: str, log: str | bytes) -> list[Reference]:
+    """Return the references in the field `log` of a record, at least one; ProjectionDamagedError."""
+    text = log if isinstance(log, str) else log.decode("utf-8", "replace")
+    try:
+        found = []
+        for reference in text.split(" "):
+            first, last, size, root = reference.split(",")
+            found.append(
+                Reference(Place.parse(first.encode()), Place.parse(last.encode()), int(size), bytes.fromhex(root))
+            )
+            if len(found[-1].root) != DIGEST_BYTES or found[-1].first > found[-1].last:
+                raise ValueError(f"{reference!r} refers to no segment")
+    except ValueError as error:
+        raise ProjectionDamagedError(job_id, f"where its log lies can't be read: {error}") from error
+    return found
+
+
+V = TypeVar("V")
+
+
+class _Kept(OrderedDict[object, V], Generic[V]):
+    """What was used last."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self._limit = limit
+
+    def find(self, key: object) -> V | None:
+        """Return what is kept under a key."""
+        if key in self:
+            self.move_to_end(key)
+        return self.get(key)
+
+    def keep(self, key: object, value: V) -> V:
+        """Keep a value instead of the one that was used longest ago."""
+        self[key] = value
+        if len(self) > self._limit:
+            self.popitem(last=False)
+        return value
+
+
+class SealedLogs:
+    """Reads segments; all raise SegmentDamagedError, which names the segment, and StoreUnavailableError."""
+
+    def __init__(self, nodes: Nodes) -> None:
+        self._nodes = nodes
+        self._readers = _Kept[SegmentReader](KEPT_TAILS)
+        self._contents = _Kept[Content](KEPT_BLOCKS)
+
+    async def range(
+        self, keys: JobKeys, references: Sequence[Reference], first: Place, until: Place | None, limit: int
+    ) -> list[StoredEntry]:
+        """Return the entries from one place to another, both included, or to the end: the first `limit` of them."""
+        found: list[StoredEntry] = []
+        for reference in references:
+            if reference.last < first or (until is not None and reference.first > until):
+                continue
+            reader = await self.reader(keys, reference)
+            for block in reader.blocks(first, until):
+                content = await self._content(keys, reader, block)
+                found += _between(content.entries, first, until)
+                if len(found) >= limit:
+                    return found[:limit]
+        return found
+
+    async def last(self, keys: JobKeys, references: Sequence[Reference], limit: int) -> list[StoredEntry]:
+        """Return the last entries, the newest first."""
+        found: list[StoredEntry] = []
+        for reference in reversed(references):
+            reader = await self.reader(keys, reference)
+            for block in reversed(range(len(reader.tail.blocks))):
+                content = await self._content(keys, reader, block)
+                found += reversed(content.entries)
+                if len(found) >= limit:
+                    return found[:limit]
+        return found
+
+    async def state(self, keys: JobKeys, references: Sequence[Reference]) -> bytes:
+        """Return the state at the end of the last segment, packed."""
+        reader = await self.reader(keys, references[-1])
+        return (await self._content(keys, reader, len(reader.tail.blocks) - 1)).state
+
+    async def states(self, logs: Sequence[tuple[JobKeys, str]]) -> list[bytes | StoreFormatError]:
+        """Return what `state` does for many small jobs at once, by their records' field `log`."""
+        found: dict[int, bytes | StoreFormatError] = {}
+        asked: dict[int, tuple[Reference, tuple[str | int, ...]]] = {}
+        for place, (keys, log) in enumerate(logs):
+            try:
+                last = references_in(keys.job_id, log)[-1]
+            except StoreFormatError as error:
+                found[place] = error
+            else:
+                asked[place] = last, _command(keys, last.name, max(last.size - END_BYTES, 0), last.size)
+        replies = await self._nodes.read_many([command for _, command in asked.values()])
+        for (place, (reference, _)), reply in zip(asked.items(), replies, strict=True):
+            try:
+                found[place] = _state_in(_bytes_of(reply), reference)
+            except SegmentDamagedError as error:
+                found[place] = error
+        return [found[place] for place in range(len(logs))]
+
+    async def milestones(self, keys: JobKeys, references: Sequence[Reference]) -> list[str]:
+        """Return the entries of the sparse index that the segments have."""
+        readers = [await self.reader(keys, reference) for reference in references]
+        return [entry for reader in readers for entry in reader.tail.milestones]
+
+    async def reader(self, keys: JobKeys, reference: Reference) -> SegmentReader:
+        """Return the reader of a segment."""
+        known = self._readers.find(reference.root)
+        if known is not None:
+            return known
+        name = reference.name
+        end = await self._bytes(keys, name, max(reference.size - END_BYTES, 0), reference.size)
+        if not end:
+            raise SegmentDamagedError(name, f"it is missing, and with it the log of job {keys.job_id!r}")
+        needed = bytes_of_tail(end, name)
+        if needed > len(end):
+            end = await self._bytes(keys, name, max(reference.size - needed, 0), reference.size)
+        reader = SegmentReader.of(end, reference.size, name, reference.root)
+        if len(end) == reference.size:
+            # All of it is here.
+            for block in range(len(reader.tail.blocks)):
+                offset, size = reader.span(block)
+                self._contents.keep((reader.root, block), reader.read(block, end[offset : offset + size]))
+        return self._readers.keep(reference.root, reader)
+
+    async def data(self, keys: JobKeys, reference: Reference) -> bytes:
+        """Return a whole segment, which isn't looked at."""
+        return await self._bytes(keys, reference.name, 0, reference.size)
+
+    async def _content(self, keys: JobKeys, reader: SegmentReader, block: int) -> Content:
+        known = self._contents.find((reader.root, block))
+        if known is not None:
+            return known
+        offset, size = reader.span(block)
+        data = await self._bytes(keys, reader.name, offset, offset + size)
+        return self._contents.keep((reader.root, block), reader.read(block, data))
+
+    async def _bytes(self, keys: JobKeys, name: str, start: int, end: int) -> bytes:
+        """Return some bytes of a segment; fewer, if they aren't there."""
+        [reply] = await self._nodes.read_many([_command(keys, name, start, end)])
+        return _bytes_of(reply)
+
+
+def _command(keys: JobKeys, name: str, start: int, end: int) -> tuple[str | int, ...]:
+    """Return the command that reads some bytes of a segment."""
+    return "GETRANGE", segment_key(keys, name), start, end - 1
+
+
+def _bytes_of(reply: Reply) -> bytes:
+    return b"" if reply is WRONG_TYPE else bytes(reply)
+
+
+def _state_in(data: bytes, reference: Reference) -> bytes:
+    """Return the state that a small segment holds, all of whose bytes are given."""
+    if not data:
+        raise SegmentDamagedError(reference.name, "it is missing")
+    reader = SegmentReader.of(data, reference.size, reference.name, reference.root)
+    last = len(reader.tail.blocks) - 1
+    offset, size = reader.span(last)
+    begin = offset - (reference.size - len(data))
+    return reader.read(last, data[begin : begin + size] if begin >= 0 else b"").state
+
+
+def _between(entries: Sequence[StoredEntry], first: Place, until: Place | None) -> list[StoredEntry]:
+    """Return those entries of a block that stand from one place to another."""
+    if Place.parse(entries[0][0]) >= first and (until is None or Place.parse(entries[-1][0]) <= until):
+        return list(entries)
+    return [
+        entry for entry in entries if first <= (place := Place.parse(entry[0])) and (until is None or place <= until)
+    ]

@@ -1,0 +1,53 @@
+"""Read jobs' records: their hashes, and what of small sealed jobs lies in their segments."""
+
+from collections.abc import Sequence
+
+from ci_eventstore.connection.nodes import Nodes
+from ci_eventstore.connection.replies import WRONG_TYPE, Reply, as_bytes
+from ci_eventstore.errors import ProjectionDamagedError, StoreFormatError
+from ci_eventstore.events.log_source import LogSource
+from ci_eventstore.jobs.state import JobState, from_hash, from_packed, packed_log
+from ci_eventstore.keys import JobKeys
+
+#: A job's state, None if it has no hash, or what is wrong with its record.
+Record = JobState | StoreFormatError | None
+
+
+async def read_records(nodes: Nodes, source: LogSource, jobs: Sequence[JobKeys]) -> list[Record]:
+    """Return the states that the records of some jobs say; StoreUnavailableError."""
+    replies = await nodes.read_many([("HGETALL", as_bytes(keys.hash)) for keys in jobs])
+    logs = {number: log for number, reply in enumerate(replies) if (log := packed_log(reply)) is not None}
+    found = [None if number in logs else _record_in(jobs[number], reply) for number, reply in enumerate(replies)]
+    states = await source.sealed.states([(jobs[number], log) for number, log in logs.items()]) if logs else []
+    for (number, log), state in zip(logs.items(), states, strict=True):
+        found[number] = _unpacked(jobs[number], replies[number], state)
+        if isinstance(state, StoreFormatError):
+            # Another segment may have come in its place between the two reads.
+            [reply] = await nodes.read_many([("HGETALL", as_bytes(jobs[number].hash))])
+            if packed_log(reply) != log:
+                [found[number]] = await read_records(nodes, source, [jobs[number]])
+    return found
+
+
+async def read_record(nodes: Nodes, source: LogSource, keys: JobKeys) -> JobState | None:
+    """Return the state that a job's record says, None if it has no hash; StoreFormatError, StoreUnavailableError."""
+    [found] = await read_records(nodes, source, [keys])
+    if isinstance(found, StoreFormatError):
+        raise found
+    return found
+
+
+def _record_in(keys: JobKeys, reply: Reply) -> Record:
+    if reply is WRONG_TYPE:
+        return ProjectionDamagedError(keys.job_id, "its hash is no hash")
+    try:
+        return from_hash(keys.job_id, reply) if reply else None
+    except StoreFormatError as error:
+        return error
+
+
+def _unpacked(keys: JobKeys, reply: Reply, state: bytes | StoreFormatError) -> Record:
+    try:
+        return state if isinstance(state, StoreFormatError) else from_packed(keys.job_id, state, reply)
+    except StoreFormatError as error:
+        return error
