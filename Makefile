@@ -70,6 +70,7 @@ bench-live: $(installed) ## measure how live jobs are followed beside a blocking
 
 docs: $(installed) ## write the documents that are made from the code
 	@$(python) -m tests.documents
+	@$(python) -m tests.walks
 
 clean: ## remove everything that can be made again, .venv too
 	@rm -rf $(venv) build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -17,7 +17,6 @@ from ci_eventstore.connection.outcomes import Cause, Kind, Outcome, Patience, Re
 from ci_eventstore.connection.pipeline import Pipeline
 from ci_eventstore.connection.replies import Reply, as_info, as_map, as_texts, checked_type, is_unicode
 from ci_eventstore.connection.scripts import Script
-from ci_eventstore.connection.subscription import Subscription
 from ci_eventstore.errors import (
     MissingRightsError,
     NotReplicatedError,
@@ -137,12 +136,6 @@ class Node:
         return await self.link.persist(
             Kind.READ, str(command[0]), lambda is_again: self._send(self.link.reads, command, is_again)
         )
-
-    def subscription(
-        self, on_message: Callable[[str, bytes], None], on_listening: Callable[[list[str]], None]
-    ) -> Subscription:
-        """Return a subscription that has no channels yet; it ends with this."""
-        return self.link.subscription(on_message, on_listening)
 
     async def look_at_role(self) -> None:
         """Make all connections anew if the server was a primary and is a replica now, as after a failover."""

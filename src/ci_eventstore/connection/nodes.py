@@ -130,7 +130,7 @@ class Nodes:
         self, on_message: Callable[[str, bytes], None], on_listening: Callable[[list[str]], None]
     ) -> Subscription:
         """Return a subscription that has no channels yet; it ends with this."""
-        return self._first.subscription(on_message, on_listening)
+        return self._first.link.subscription(on_message, on_listening)
 
 
 def _tag_in(word: str | int | bytes) -> str | None:

@@ -107,14 +107,16 @@ class ClaimedJob:
         """End the job as failed, with the reason as the last line of its log; LeaseLostError."""
         await self.body.take_back()
         await self.storage.say(self.log, f"[{reason}]\n")
-        await self._end(lambda: self.storage.persist(lambda: self._move_to(JobStatus.FAILED), "failed"))
+        await self._end(lambda: self.storage.persist(lambda: self.writer.update_status(JobStatus.FAILED), "failed"))
 
     async def release(self, *, patiently: bool = True) -> None:
         """Put the job back into its queue, claimable at once; it costs the job no attempt. LeaseLostError.
 
         Unless it is done patiently, an outage of the store isn't waited for: others get the job when its lease ends.
         """
-        await self._end(lambda: self.storage.give_back(lambda: self._move_to(JobStatus.QUEUED), patiently=patiently))
+        await self._end(
+            lambda: self.storage.give_back(lambda: self.writer.update_status(JobStatus.QUEUED), patiently=patiently)
+        )
 
     async def hand_back(self, reason: str) -> None:
         """Put the job back into its queue because this machine can't run it; say so in its log. LeaseLostError.
@@ -223,9 +225,6 @@ class ClaimedJob:
         logger.warning("a job failed by an exception\n%s", trace, extra={"job_id": self.job.id})
         await self.storage.say(self.log, trace)
         await self.fail(f"the handler raised {type(error).__name__}")
-
-    async def _move_to(self, status: JobStatus) -> None:
-        await self.writer.update_status(status)
 
     async def _add_line(self, line: str) -> None:
         await self.writer.append([JobEvent("log", line, timestamp=self._ended_at)])

@@ -45,6 +45,8 @@ def _plain(value: Any) -> Any:
 
 
 _pack = msgpack.Packer(datetime=True, default=_plain).pack
+#: Returns an aware time as it stands in a payload.
+encode_time: Callable[[datetime], bytes] = _pack
 
 
 class _Zstandard(threading.local):
@@ -64,11 +66,6 @@ def encode(record: Record) -> bytes:
         known = (VERSION, str(record.type), _encode_time(record.time), encode_fields(record.fields))
         return _pack(known if record.token is None else (*known, record.token))
     return encode_event(record)
-
-
-def encode_time(time: datetime) -> bytes:
-    """Return an aware time as it stands in a payload."""
-    return _pack(time)
 
 
 def encode_event(event: JobEvent) -> bytes:
