@@ -18,14 +18,14 @@ end
 local last_number, last_used = string.match(last_call or '', '^(%d+) %S+ (%d+)$')
 local is_first = not last_call and number == 1
 if not is_first and not (last_number and last_number + 1 == number) then
-  -- Libraries: calls
+  -- Libraries: calls, job_calls
   local answer = answer_of_known(last_call, number, state[2], state[3])
   if answer then
     return answer
   end
 end
 if after ~= '' then
-  -- Libraries: calls
+  -- Libraries: job_calls
   if are_gone(calls, after) then
     return {'lost'}
   end
@@ -89,7 +89,7 @@ local is_done, error = pcall(function()
     redis.call('RPUSH', log_index, index_entry)
   end
   if is_first and redis.call('HLEN', calls) > CALLS_KEPT then
-    -- Libraries: calls
+    -- Libraries: job_calls
     forget_calls(calls, now_ms - CALLS_AGE_MS)
   end
   if not last_used or now_ms - last_used >= now_ms % CALLS_AGE_MS then

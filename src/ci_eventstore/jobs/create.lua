@@ -23,7 +23,7 @@ if known_ticket and known_ticket.err or type(offers_made) == 'table' then
 end
 local is_done, error = true, nil
 if offers_made > 0 then
-  -- Libraries: standing, clock, tickets, offers
+  -- Libraries: standing, reading, clock, tickets, offers
   is_done, error = pcall(function()
     taker = next_offer(channels)
   end)

@@ -1,9 +1,24 @@
 -- What an append writes of one job, decided before the first write: entries, fields, and what is due in the sparse index.
+-- `writing.lua` writes it.
 
--- Returns the log as it is, of the fields "version", "position", "part", "bytes", "lines" and "truncated_at" of its job's hash.
-local function read_log(state, index)
-  return {index = index, position = (state[2] or 0) + 0, part = (state[3] or 0) + 0, bytes = (state[4] or 0) + 0,
-    lines = (state[5] or 0) + 0, truncated_at = (state[6] or -1) + 0, entries = {}, fields = {}, index_entries = {}, added = 0}
+-- Returns the log as it is, of the fields "version", "position", "part", "bytes", "lines", "truncated_at", "end_position", "claim",
+-- "mark" and "end_bytes" of its job's hash; nothing if one of them can't be read.
+local function read_log(state, is_new)
+  local none, has_end = is_new and '0' or nil, state[7] ~= false
+  if not are_digits(state[2] or none, state[3] or none, state[4] or none, state[5] or none, state[6] or '0')
+    or has_end and not are_digits(state[7], state[10], '0', '0', '0') then
+    return nil
+  end
+  local position, part = (state[2] or 0) + 0, (state[3] or 0) + 0
+  return {position = position, part = part, bytes = (state[4] or 0) + 0, lines = (state[5] or 0) + 0,
+    truncated_at = tonumber(state[6]), end_position = tonumber(state[7]), end_bytes = tonumber(state[10]),
+    position_before = position, before = string.format('%d-%d', position, part), mark_before = state[9] or '', entries = {},
+    fields = {}, index_entries = {}, added = 0}
+end
+
+-- Whether the job has ended and this is more late output than is taken.
+local function is_enough(log, added_bytes)
+  return log.end_position and added_bytes > 0 and log.bytes - log.end_bytes + added_bytes > LATE_BYTES
 end
 
 local function append_entry(log, payload)
@@ -11,12 +26,12 @@ local function append_entry(log, payload)
   entries[#entries + 1], entries[#entries + 2] = string.format('%d-%d', log.position, log.part), payload
 end
 
-local function append_event(log, payload, size, newlines)
+local function append_event(log, index, payload, size, newlines)
   log.position, log.part, log.bytes, log.lines = log.position + 1, 0, log.bytes + size, log.lines + newlines
   append_entry(log, payload)
   if log.position >= INDEX_EVENTS or log.bytes >= INDEX_BYTES then
     if not log.indexed_position then
-      log.indexed_position, log.indexed_bytes, log.error = newest_indexed(log.index)
+      log.indexed_position, log.indexed_bytes, log.error = newest_indexed(index)
     end
     if log.position - log.indexed_position >= INDEX_EVENTS or log.bytes - log.indexed_bytes >= INDEX_BYTES then
       log.indexed_position, log.indexed_bytes = log.position, log.bytes
@@ -34,32 +49,21 @@ local function set_field(log, name, value)
   log.fields[#log.fields + 1], log.fields[#log.fields + 2] = name, value
 end
 
--- Write the entries. How far that came is `added`: as many as there are records, or one if it is some of them.
-local function write_entries(log, stream, records)
-  for i = 1, #log.entries, 2 do
-    redis.call('XADD', stream, log.entries[i], 'e', log.entries[i + 1])
-    log.added = i == #log.entries - 1 and records or 1
+-- Decide on one record, of a kind's letter; `over` has what is over the log's budget, if anything is. The last one of a job that
+-- ends comes after what the ring holds.
+local function append_record(log, index, over, kind, payload, size, newlines, is_end)
+  if is_end and over then
+    over:empty()
   end
-end
-
-local function save_log(log, hash, mark_before)
-  local last_entry = log.entries[#log.entries]
-  redis.call('HSET', hash, 'position', log.position, 'part', log.part, 'bytes', log.bytes, 'lines', log.lines,
-    'mark', last_entry and mark_of(last_entry) or mark_before, unpack(log.fields))
-  log.is_saved = true
-end
-
--- Followers are told the new entries while they are few and small, else only how far the stream goes.
-local function tell_entries(log, stream, before, mark_before)
-  local told, told_bytes, payloads = before, 0, {}
-  for i = 1, #log.entries, 2 do
-    local place, payload = log.entries[i], log.entries[i + 1]
-    told_bytes = told_bytes + #place + #payload
-    told, payloads[#payloads + 1] = told_bytes <= TOLD_BYTES and told .. ' ' .. place .. ':' .. #payload, payload
+  if kind == FACT then
+    append_fact(log, payload)
+  elseif kind == LOG and over then
+    over:take(payload, size, newlines)
+  else
+    append_event(log, index, payload, size, newlines)
   end
-  if not told then
-    tell_places(stream, before, string.format('%d-%d', log.position, log.part), mark_before)
-  elseif payloads[1] then
-    tell(stream, told .. '\n' .. table.concat(payloads) .. mark_before)
+  if is_end then
+    set_field(log, 'end_position', log.position)
+    set_field(log, 'end_bytes', log.bytes)
   end
 end

@@ -25,26 +25,46 @@ local function put_in_ring(ring, payload, size, newlines)
   end
 end
 
+-- Returns the error if anything could stop what is written of it.
+local function unwritable_ring(over)
+  if over.is_emptied or next(over.ring.new) then
+    return unreadable('XLEN', over.stream) or forbidden('HDEL', over.ring.key, '') or forbidden('DEL', over.ring.key)
+  end
+end
+
 -- Put the new entries after those that the counters know, before the counters move.
-local function put_new(ring)
-  for place, entry in pairs(ring.new) do
-    if place >= ring.first and not ring.is_emptied then
-      redis.call('HSET', ring.key, place, entry)
+local function put_new(over)
+  for place, entry in pairs(over.is_emptied and {} or over.ring.new) do
+    over.is_put = true
+    if place >= over.ring.first then
+      redis.call('HSET', over.ring.key, place, entry)
     end
   end
 end
 
--- Remove new entries that the counters don't know.
-local function take_back(ring)
-  for place in pairs(ring.new) do
-    redis.pcall('HDEL', ring.key, place)
+-- Remove new entries that the counters don't know. Returns whether there may be any.
+local function take_back(over)
+  for place in pairs(over.is_put and over.ring.new or {}) do
+    redis.pcall('HDEL', over.ring.key, place)
   end
+  return over.is_put
 end
 
-local function save_ring(ring)
+local function save_ring(over)
+  local ring = over.ring
+  if not over.is_put then
+    return
+  end
   redis.call('HSET', ring.key, 'first', ring.first, 'last', ring.last, 'kept', ring.kept, 'lost_bytes', ring.lost_bytes,
     'lost_lines', ring.lost_lines)
   for _, place in ipairs(ring.dropped) do
     redis.call('HDEL', ring.key, place)
+  end
+  over.is_put = false
+end
+
+local function remove_ring(over)
+  if over.is_emptied then
+    redis.call('DEL', over.ring.key)
   end
 end

@@ -11,7 +11,7 @@
 --
 -- Returns "right" (nothing had to be changed), "mended", or "changed" and changes nothing: the stream has gone on.
 
--- Libraries: telling, standing, calls, clock, tickets, queue, mending
+-- Libraries: telling, standing, reading, calls, clock, tickets, queue, mending
 
 local hash, stream, index, ring, ids = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local dispatch, backlog, tickets, leases, clock = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]

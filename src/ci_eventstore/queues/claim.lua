@@ -7,7 +7,7 @@
 -- {job id, what is wrong}: a job that can't be read loses its place in the queue, or its lease, until it is mended.
 -- A repeated call gets the same jobs, unless they are its no longer; one that comes after a later one of its session gets none.
 
--- Libraries: telling, standing, clock, tickets, turns, moves, payloads, claiming, lapsed, claim_answers, calls
+-- Libraries: telling, standing, reading, clock, tickets, turns, moves, payloads, claiming, lapsed, claim_answers, calls
 
 local TYPES, candidates, given, dropped, damages = {'stream', 'zset', 'hash', 'zset', 'hash', 'hash'}, {}, {}, {}, {}
 for place = 1, #jobs do

@@ -8,7 +8,7 @@
 -- outgrown its head, or where its index has a new entry due.
 -- A repeated call is answered as the first time; one that comes after a later one does nothing and returns "".
 
--- Libraries: telling, standing, calls, moves
+-- Libraries: telling, standing, reading, calls, moves
 
 local kept = redis.pcall('GET', last_call)
 local tickets_there = redis.pcall('XLEN', dispatch)
@@ -30,7 +30,7 @@ for i = 1, #jobs do
   local is_plain = not state[5] and are_digits(state[2], state[3], state[4], state[6], '0')
     and state[2] + 1 < INDEX_EVENTS and state[3] + 0 < INDEX_BYTES
   if after ~= '' then
-    -- Libraries: calls
+    -- Libraries: job_calls
     is_plain = is_plain and not are_gone(jobs.calls(i), after)
   end
   found[i], answers[i] = state, is_plain and state[1] == jobs.claim(i) and not is_known[id] and 'y' or 'n'

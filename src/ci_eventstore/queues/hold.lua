@@ -4,7 +4,7 @@
 --
 -- Returns 1, or 0 if there is a lease already. One whose job is never created is removed by those who look.
 
--- Libraries: standing, clock
+-- Libraries: standing, reading, clock
 
 local answer
 local error = attempt(function()

@@ -5,7 +5,7 @@
 --
 -- Returns {milliseconds of the shortest lease in use, ids of jobs}; {0, {}} where there is no lease, and nothing to wait for.
 
--- Libraries: standing, clock
+-- Libraries: standing, reading, clock
 
 if redis.call('ZCARD', leases) == 0 then
   return {0, {}}

@@ -9,7 +9,7 @@
 -- <job id>"; and whether an offer was made: not if the controller has to be told of that job first.
 -- A question that comes after a later one of its session is told nothing, and one that is repeated makes no new offer.
 
--- Libraries: standing, clock, tickets, calls
+-- Libraries: standing, reading, clock, tickets, calls
 
 local TYPES = {'stream', 'zset', 'zset', 'hash', 'zset', 'hash'}
 

@@ -4,7 +4,7 @@
 --
 -- Returns for each job "held", "cancel" (held, and someone wants it cancelled), "lost", or "damaged": its hash can't be read.
 
--- Libraries: standing, clock
+-- Libraries: standing, reading, clock
 
 local answers, leased = {}, {}
 local function renew()

@@ -11,7 +11,7 @@ from tests.integration.store.test_script_libraries import run
 DISPATCH, BACKLOG, TICKETS, LEASES = (f"{{ci:0}}:{name}:q" for name in ("dispatch", "backlog", "tickets", "leases"))
 HASH, STREAM = "{ci:0}:job:a", "{ci:0}:events:a"
 WAITING_OF = "local function waiting_of(id) return string.sub(id, 1, 1) .. '\\0' .. '1' .. '\\0' .. id end\n"
-CLAIMING = "standing, telling, payloads, claiming, lapsed, claim_answers"
+CLAIMING = "standing, reading, telling, payloads, claiming, lapsed, claim_answers"
 
 
 async def waiting(server: Nodes, *jobs: str) -> None:

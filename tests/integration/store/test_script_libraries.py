@@ -56,7 +56,7 @@ async def test_calls_of_sessions(server: Nodes) -> None:
 async def test_calls_that_nobody_uses_are_forgotten(server: Nodes) -> None:
     """Those that can't be read are, too."""
     await server.read("HSET", JOB, "old", "3 4 100", "new", "3 4-1 900000", "bad", "x")
-    await run(server, "calls", "forget_calls(KEYS[1], 500000)", keys=(JOB,))
+    await run(server, "job_calls", "forget_calls(KEYS[1], 500000)", keys=(JOB,))
     assert await server.read("HKEYS", JOB) == [b"new"]
 
 
@@ -69,7 +69,7 @@ async def test_telling(server: Nodes) -> None:
 async def test_standing(server: Nodes) -> None:
     """An error names the key; whole numbers are what scripts write."""
     await server.read("SET", JOB, "x")
-    libraries = "standing"
+    libraries = "standing, reading"
     body = "return unreadable('HLEN', KEYS[1], KEYS[2]).err"
     assert (await run(server, libraries, body, keys=(LEASES, JOB))).startswith(f"DAMAGED {JOB}: ".encode())
     body = "return read_hash(KEYS[1], 'a') == nil and 1 or 0"
@@ -98,7 +98,7 @@ async def test_clock(server: Nodes, fields: dict[str, str], now: int) -> None:
     """It goes on by half a lease at most, and damaged fields are made up for."""
     for name, value in fields.items():
         await server.read("HSET", JOB, name, value)
-    assert await run(server, "standing, clock", "return advance_clock(KEYS[1], 30000)", keys=(JOB,)) == now
+    assert await run(server, "standing, reading, clock", "return advance_clock(KEYS[1], 30000)", keys=(JOB,)) == now
     assert await server.read("HMGET", JOB, "now", "seen") == [b"%d" % now, b"1000000"]
 
 
@@ -125,14 +125,15 @@ async def test_ring(server: Nodes) -> None:
     for place = 1, 4 do
       put_in_ring(ring, 'abc' .. place, 4, 1)
     end
-    put_new(ring)
-    save_ring(ring)
+    local over = {ring = ring}
+    put_new(over)
+    save_ring(over)
     redis.call('HSET', KEYS[1], 4, 'garbage')
     local again = read_ring(KEYS[1])
     return {again.first, again.last, again.lost_bytes, {ring_entry(again, 3)}, {ring_entry(again, 4)}}
     """
     with_constants = "local RING_ENTRY_BYTES, RING_BYTES = 0, 10\n"
-    source = f"table.remove(ARGV)\n{with_constants}{load_libraries('standing, ring')}\n{body}"
+    source = f"table.remove(ARGV)\n{with_constants}{load_libraries('standing, reading, ring')}\n{body}"
     script = Script("test", source, hashlib.sha1(source.encode()).hexdigest())
     assert await server.run(script, [JOB], []) == [3, 4, 8, [4, 1, b"abc3"], [0, 0]]
 
@@ -187,7 +188,8 @@ async def test_queue(server: Nodes) -> None:
 @pytest.mark.parametrize("key", QUEUE)
 async def test_queue_that_can_not_be_moved_in(server: Nodes, key: str) -> None:
     """The key that holds something else is named before anything is written."""
-    body = "local error = unready({drop = true, leave = true, enter = true}, dispatch, backlog, tickets, leases)\n"
+    body = "local place = {dispatch = dispatch, backlog = backlog, tickets = tickets, leases = leases}\n"
+    body += "local error = unready(place, 'drop leave enter')\n"
     body += "return error and error.err or ''"
     assert await in_queue(server, body) == b""
     await server.read("SET", key, "x")
@@ -233,7 +235,7 @@ async def test_offers(server: Nodes, ends_at: str, listens: bool, expected: byte
             while not (await server.read("PUBSUB", "NUMSUB", "offers:ab"))[1]:  # noqa: ASYNC110 - it has no event
                 await asyncio.sleep(0.01)
     names = "local dispatch, leases, clock, offers, offered = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]\n"
-    source = f"local now_ms = 1000000 ARGV[#ARGV] = nil\n{names}{load_libraries('standing, clock, tickets, offers')}\n"
+    source = f"local now_ms = 1000000 ARGV[#ARGV] = nil\n{names}{load_libraries('standing, reading, clock, tickets, offers')}\n"
     source += "return (next_offer('offers:') or {}).controller or ''"
     script = Script("test", source, hashlib.sha1(source.encode()).hexdigest())
     assert await server.run(script, [DISPATCH, LEASES, clock, offers, offered], []) == expected
@@ -250,7 +252,7 @@ async def test_a_delivery_leaves_no_other_ticket(server: Nodes) -> None:
     return {ticket, redis.call('XPENDING', dispatch, 'controllers', '-', '+', 9)}
     """
     source = "ARGV[#ARGV] = nil\nlocal dispatch, tickets = KEYS[1], KEYS[2]\n"
-    source += load_libraries("standing, clock, tickets, offers") + body
+    source += load_libraries("standing, reading, clock, tickets, offers") + body
     script = Script("test", source, hashlib.sha1(source.encode()).hexdigest())
     ticket, pending = await server.run(script, [DISPATCH, TICKETS], [])
     assert [entry[:2] for entry in pending] == [[ticket, b"c1"]]

@@ -1,0 +1,20 @@
+-- A job's moves between listings. A script looks with `unlistable` whether anything can stop them.
+
+-- Returns the error if a job can't be moved from some listings to others, or be one of all jobs.
+local function unlistable(listing)
+  return unreadable('ZCARD', listing.ids, unpack(listing.leaves)) or unreadable('ZCARD', unpack(listing.joins))
+    or forbidden('ZADD', listing.ids, '0', '') or forbidden('ZREM', listing.ids, '')
+end
+
+-- Move it; a new job, which is given with its id, becomes one of all jobs.
+local function relist(listing, member, new_id)
+  if new_id then
+    redis.call('ZADD', listing.ids, 0, new_id)
+  end
+  for _, leaves in ipairs(listing.leaves) do
+    redis.call('ZREM', leaves, member)
+  end
+  for _, joins in ipairs(listing.joins) do
+    redis.call('ZADD', joins, 0, member)
+  end
+end
