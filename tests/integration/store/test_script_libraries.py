@@ -235,7 +235,8 @@ async def test_offers(server: Nodes, ends_at: str, listens: bool, expected: byte
             while not (await server.read("PUBSUB", "NUMSUB", "offers:ab"))[1]:  # noqa: ASYNC110 - it has no event
                 await asyncio.sleep(0.01)
     names = "local dispatch, leases, clock, offers, offered = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]\n"
-    source = f"local now_ms = 1000000 ARGV[#ARGV] = nil\n{names}{load_libraries('standing, reading, clock, tickets, offers')}\n"
+    libraries = load_libraries("standing, reading, clock, tickets, offers")
+    source = f"local now_ms = 1000000 ARGV[#ARGV] = nil\n{names}{libraries}\n"
     source += "return (next_offer('offers:') or {}).controller or ''"
     script = Script("test", source, hashlib.sha1(source.encode()).hexdigest())
     assert await server.run(script, [DISPATCH, LEASES, clock, offers, offered], []) == expected

@@ -70,6 +70,7 @@ async def somebody_else(repository: RedisJobRepository) -> None:
 IN_THE_MIDDLE = {
     *("XADD events", "HSET job", "HDEL job", "HSET ring", "DEL ring"),
     *("ZADD ids", "ZADD jobs", "ZREM jobs", "ZADD owned", "ZREM owned"),
+    *("ZADD ended", "ZREM ended", "ZADD unsealed"),
     *("ZADD leases", "ZREM leases", "ZADD backlog", "ZREM backlog", "HSET tickets", "HDEL tickets"),
     *("EXISTS dispatch", "XACK dispatch", "XDEL dispatch", "XREADGROUP"),
 }
