@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 
 from ci_common.models import JobEvent, JobStatus, utc_now
 from ci_common.repository import cancel_message
@@ -38,6 +39,8 @@ class JobLogSink:
         self._jobs = jobs
         self._job_id = job_id
         self._claim = claim
+        #: Whether a call that was acknowledged is there still; StoreUnavailableError.
+        self.has_call = partial(jobs.has_call, job_id)
 
     async def append(self, event: JobEvent, call: Call) -> None:
         """Append an event, with a time that is in order; the same call again has its effect once. StoreError."""
@@ -45,10 +48,6 @@ class JobLogSink:
         in_order = replace(event, timestamp=self._time.in_order(event.timestamp, now))
         [accepted] = accept_events([in_order], now, self._jobs.settings.max_event_bytes)
         await self._jobs.write(self._job_id, encode_logs([accepted]), call, self._claim)
-
-    async def has_call(self, token: str, number: int) -> bool:
-        """Tell whether a call that was acknowledged is there still; StoreUnavailableError."""
-        return await self._jobs.has_call(self._job_id, token, number)
 
 
 class JobWriter:

@@ -14,15 +14,15 @@ from ci_eventstore.errors import AcknowledgedEventsLostError, LateOutputError, P
 from ci_eventstore.events.caller import Call, as_argument
 from ci_eventstore.events.codec import Batch
 from ci_eventstore.events.log_index import INDEX_BYTES, INDEX_EVENTS
-from ci_eventstore.keys import JobKeys, QueueKeys
+from ci_eventstore.keys import JobKeys
 
 logger = logging.getLogger("ci_eventstore.events")
 
 
 #: Instead of a claim: this may be written whoever has claimed the job.
 ANY_CLAIM = "*"
-#: Of a log are kept: bytes of text from its beginning, unless a setting says otherwise; bytes from its end, as they are
-#: stored; and bytes of text that come after the job's end.
+#: What is kept of a log: bytes of text from its beginning, unless a setting says otherwise; bytes of its end, as they
+#: are stored; and bytes of text that come after the job's end.
 HEAD_BYTES = 64 * 1024 * 1024
 RING_BYTES = 1024 * 1024
 LATE_BYTES = 1024 * 1024
@@ -40,7 +40,7 @@ CONSTANTS = {
 
 
 def check_answer(reply: Sequence[bytes], job_id: str, records: int, counters: Counters) -> bool:
-    """Tell whether a script has appended its records, and count them; False: it leaves that to another call.
+    """Count the records that a script has appended; False: it left them to another call.
 
     JobNotFoundError, JobAlreadyExistsError, ProjectionMissingError, AcknowledgedEventsLostError, LateOutputError,
     JobClaimedError, LeaseLostError.
@@ -124,10 +124,6 @@ async def append_logs(
     return check_answer(reply, keys.job_id, len(batch.payloads), nodes.counters)
 
 
-#: The number of a token that was closed.
-CLOSED = -1
-
-
 class QueuePlace(NamedTuple):
     """Where a job moves in its queue."""
 
@@ -135,7 +131,7 @@ class QueuePlace(NamedTuple):
     backlog: Key
     tickets: Key
     leases: Key
-    #: "drop" (a lease), "leave", "enter", "cancel" (tell it), joined by spaces.
+    #: "drop" (the lease and its ticket), "leave", "enter", "cancel" (notify the controller), joined by spaces.
     steps: str
     user: str
     #: The job's member of the backlog.
@@ -146,7 +142,7 @@ class QueuePlace(NamedTuple):
 
 
 class Field(NamedTuple):
-    """A field that the hash is given."""
+    """A field to set in the hash."""
 
     name: str
     value: str
@@ -165,7 +161,7 @@ class AppendCall(NamedTuple):
     ended_jobs: Key
     unsealed: Key
     id: str
-    #: Of the writer or of the call, and its number: 1, 2, 3 ..
+    #: Of the writer or of the call, and its number from 1.
     token: str
     number: int
     #: "any" (the job is there), "new" (it isn't), or the version that the records were decided on.
@@ -216,18 +212,6 @@ APPEND = load_script(
 
 
 @dataclass(frozen=True, slots=True)
-class QueueMove:
-    """What an append does in its job's queue: drop a lease with its ticket, leave it, enter it, tell of a cancel."""
-
-    keys: QueueKeys
-    steps: Sequence[Literal["drop", "leave", "enter", "cancel"]]
-    user_id: str | None
-    #: The job's member of the backlog.
-    waiting: str
-    ticket: str | None
-
-
-@dataclass(frozen=True, slots=True)
 class Change:
     """What an append does to the projection beside its counters."""
 
@@ -246,7 +230,9 @@ class Change:
     #: The members of the ended that the job gets and loses: it ends, or its end moves.
     ended: str = ""
     had_ended: str = ""
-    queue: QueueMove | None = None
+    #: What it does in the job's queue, if anything; and the name of the queue that the job enters.
+    queue: Sequence[QueuePlace] = ()
+    enters: str = ""
 
 
 #: What an append of logs does: nothing, whatever the job's version is.
@@ -265,8 +251,8 @@ async def append(
 ) -> bool:
     """Append the records in one step; False: the version isn't the expected one any more, nothing was changed.
 
-    Without a change, all records are logs and the job may be in any state. A repeated call is answered as the first
-    time. `claim` is the one under which this is written, ANY_CLAIM if it needs none. JobNotFoundError,
+    Without a change, all records are logs and the job may be in any state. A repeated call gets its first answer.
+    `claim` is the one under which this is written, ANY_CLAIM if it needs none. JobNotFoundError,
     JobAlreadyExistsError, ProjectionMissingError, AcknowledgedEventsLostError, LateOutputError, JobClaimedError,
     LeaseLostError, StoreError.
     """
@@ -291,7 +277,7 @@ async def append(
         ended=change.ended,
         had_ended=change.had_ended,
         after=as_argument(call.after),
-        queue=_queue_places(change.queue),
+        queue=change.queue,
         leaves=change.leaves,
         joins=change.joins,
         given=[Field(name, value) for name, value in change.given.items()],
@@ -300,18 +286,3 @@ async def append(
     )
     reply = await nodes.run(APPEND, *APPEND.order(values))
     return check_answer(reply, keys.job_id, len(batch.payloads), nodes.counters)
-
-
-async def has_call(nodes: Nodes, keys: JobKeys, token: str, number: int) -> bool:
-    """Tell whether an acknowledged call is there still, or a later one of its token; StoreUnavailableError."""
-    entry = await nodes.read_together("HGET", keys.calls, token)
-    last = 0 if entry is None else int(entry.split()[0])
-    return last == CLOSED or last >= number
-
-
-def _queue_places(move: QueueMove | None) -> Sequence[QueuePlace]:
-    if move is None:
-        return ()
-    keys, steps = move.keys, " ".join(move.steps)
-    who = (move.user_id or "", move.waiting, move.ticket or "")
-    return (QueuePlace(keys.dispatch, keys.backlog, keys.tickets, keys.leases, steps, *who, keys.channel),)

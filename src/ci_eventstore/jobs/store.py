@@ -4,14 +4,14 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Literal, Self
+from typing import Self
 
 from ci_common.errors import InvalidJobError, JobClaimedError, JobNotFoundError, LeaseLostError
 from ci_common.models import Job, JobStatus, utc_now
 from ci_common.validation import accept_events
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.errors import AcknowledgedEventsLostError, ProjectionMissingError
-from ci_eventstore.events.append import ANY_CLAIM, Change, QueueMove, append, has_call
+from ci_eventstore.events.append import ANY_CLAIM, Change, QueuePlace, append
 from ci_eventstore.events.caller import Call
 from ci_eventstore.events.codec import Batch, encode_records
 from ci_eventstore.events.lanes import Flusher
@@ -33,6 +33,8 @@ MAX_CREATION_EVENTS = 100_000
 #: How often the name of a queue that gets jobs is noted.
 NOTE_QUEUE_SECONDS = 60.0
 QUEUES_NOTED = 1000
+#: What the store has as the last number of a token that was closed.
+CLOSED = -1
 
 
 class JobStore:
@@ -46,10 +48,10 @@ class JobStore:
         on_loss: Callable[[], Awaitable[None]],
         before: Self | None = None,
     ) -> None:
-        """Write after what was written by the one before, that of an event loop that has ended."""
+        """Write after what `before` has written, the store of an event loop that has ended."""
         self._nodes = nodes
         self._source = source
-        #: Is awaited before a writer is told that what it had stored is gone.
+        #: Awaited before a writer hears that the server has lost what it had stored.
         self._on_loss = on_loss
         self._keys = settings.keys
         self.settings = settings
@@ -73,7 +75,7 @@ class JobStore:
     async def create(self, job: Job, held: Fact | None = None) -> None:
         """Store a new job with its events in one step; JobAlreadyExistsError.
 
-        With a fact that says by whom it is claimed, the job is that one's, and ends with it.
+        If `held` says who has claimed it, the job ends with that process.
         """
         if len(job.events) > MAX_CREATION_EVENTS:
             raise InvalidJobError(job.id, f"it has {len(job.events)} events, {MAX_CREATION_EVENTS} may come with a job")
@@ -84,7 +86,7 @@ class JobStore:
         async def command(call: Call) -> bool:
             records = decide_creation(job, events, now, call.token, held)
             waiting = waiting_job(records)
-            # A call that closes others goes the way of all appends, which knows how.
+            # Only an append closes other calls.
             if waiting is not None and not call.closes:
                 await create_waiting(self._nodes, keys, waiting)
                 return False
@@ -95,11 +97,13 @@ class JobStore:
         await self.flusher.create(job.id, command)
 
     async def has_call(self, job_id: str, token: str, number: int) -> bool:
-        """Tell whether an acknowledged call is there still; StoreUnavailableError."""
-        return await has_call(self._nodes, self._keys.job(job_id), token, number)
+        """Return whether the store still has a call, or a later one of its token; StoreUnavailableError."""
+        entry = await self._nodes.read_together("HGET", self._keys.job(job_id).calls, token)
+        last = 0 if entry is None else int(entry.split()[0])
+        return last == CLOSED or last >= number
 
     async def execute(self, job_id: str, command: Command, claim: str = "", known: JobState | None = None) -> None:
-        """Let the job do what the command says, after what this process is writing to it already.
+        """Carry out a command, after what this process is writing to the job already.
 
         `known` is its state as far as the caller knows: if it is of another version, it is read again.
 
@@ -129,7 +133,7 @@ class JobStore:
         return time.monotonic() - self._noted.get(queue, -math.inf) <= NOTE_QUEUE_SECONDS
 
     async def _note_queue(self, queue: str) -> None:
-        """Add a queue to those that operators are shown; again now and then, should it have been lost."""
+        """Add a queue to those that operators see; again now and then, in case the server has lost it."""
         if len(self._noted) >= QUEUES_NOTED:
             self._noted.clear()
         await self._nodes.read("SADD", queues_key(self._keys), queue)
@@ -147,8 +151,8 @@ class JobStore:
         self, keys: JobKeys, state: JobState | None, records: list[Record], call: Call, claim: str = ""
     ) -> bool:
         change = plan_change(keys, state, records)
-        if change.queue is not None and "enter" in change.queue.steps and not self._is_noted(change.queue.keys.name):
-            await self._note_queue(change.queue.keys.name)
+        if change.enters and not self._is_noted(change.enters):
+            await self._note_queue(change.enters)
         return await self.write(keys.job_id, encode_records(records), call, claim, change)
 
     async def write(self, job_id: str, batch: Batch, call: Call, claim: str = "", change: Change | None = None) -> bool:
@@ -196,23 +200,28 @@ def plan_change(keys: JobKeys, before: JobState | None, records: Sequence[Record
         joins=[listing for listing in joins if listing not in leaves],
         ended=ended if ended != had_ended else "",
         had_ended=had_ended if ended != had_ended else "",
-        queue=_plan_queue_move(keys, before, after),
+        queue=_queue_places(keys, before, after),
+        enters=after.lease_queue if JobStatus.QUEUED == after.status != (before and before.status) else "",
     )
 
 
-def _plan_queue_move(keys: JobKeys, before: JobState | None, after: JobState) -> QueueMove | None:
+def _queue_places(keys: JobKeys, before: JobState | None, after: JobState) -> Sequence[QueuePlace]:
     was_queued = before is not None and before.status == JobStatus.QUEUED
     is_queued = after.status == JobStatus.QUEUED
-    steps: list[Literal["drop", "leave", "enter", "cancel"]] = []
+    steps = list[str]()
     if before is not None and before.claim is not None and after.claim is None:
         steps.append("drop")
     if was_queued != is_queued:
         steps.append("enter" if is_queued else "leave")
     if after.cancel_line is not None and (before is None or before.cancel_line is None):
         steps.append("cancel")
-    ticket = None if before is None else before.ticket
+    if not steps:
+        return ()
+    queue, ticket = keys.queue(after.lease_queue), (before and before.ticket) or ""
     waiting = backlog_member(after.user_id, after.created_at, keys.job_id)
-    return QueueMove(keys.queue(after.lease_queue), steps, after.user_id, waiting, ticket) if steps else None
+    who = after.user_id or "", waiting, ticket
+    all_keys = queue.dispatch, queue.backlog, queue.tickets, queue.leases
+    return (QueuePlace(*all_keys, " ".join(steps), *who, queue.channel),)
 
 
 def _is_end(record: Record) -> bool:

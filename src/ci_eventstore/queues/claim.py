@@ -16,7 +16,7 @@ from ci_eventstore.jobs.state import CLAIMED_FIELDS, claimed_state, encode_field
 from ci_eventstore.keys import QueueKeys, jobs_key, keys_of_claim, read_backlog_member
 from ci_eventstore.queues.claimed import Claimed, as_claimed, name_damage
 
-#: How many jobs are foreseen by a caller that asks for more than one: it needs not ask again for those.
+#: How many jobs a caller that asks for more than one is shown: it needn't ask again for those.
 FORESEEN_JOBS = 256
 
 
@@ -74,23 +74,13 @@ class Peeked(NamedTuple):
 async def peek(
     nodes: Nodes, keys: QueueKeys, count: int, lease_ms: int, offer: tuple[str, str, int, str] = ("", "", 0, "")
 ) -> Peeked:
-    """Ask whose turn it is in one partition; take back an offer that stands, or make one if it is nobody's. StoreError.
+    """Ask whose turn it is in one partition; take back an offer that stands, or make one if no job waits. StoreError.
 
     `offer` is what `Offer.ask` returns.
     """
     together = min(count, 1) * (FORESEEN_JOBS if count > 1 else 1)
-    call = PeekCall(
-        keys.dispatch,
-        keys.backlog,
-        keys.leases,
-        keys.clock,
-        keys.offers,
-        keys.offered,
-        count,
-        together,
-        lease_ms,
-        *offer,
-    )
+    all_keys = keys.dispatch, keys.backlog, keys.leases, keys.clock, keys.offers, keys.offered
+    call = PeekCall(*all_keys, count, together, lease_ms, *offer)
     expired, waiting, given, is_made = await nodes.run(PEEK, *PEEK.order(call))
     jobs = [Waiting.of(text) for text in as_texts(waiting)]
     return Peeked(as_texts(expired), jobs, given.decode(), bool(is_made))
@@ -186,14 +176,8 @@ async def claim(
     jobs, users = _candidates(tag, expired, waiting)
     queued, running = JobStatus.QUEUED, JobStatus.RUNNING
     all_of_it = ClaimCall(
-        keys.dispatch,
-        keys.backlog,
-        keys.tickets,
-        keys.leases,
-        keys.clock,
-        keys.calls,
-        jobs_key(tag, status=queued),
-        jobs_key(tag, status=running),
+        *(keys.dispatch, keys.backlog, keys.tickets, keys.leases, keys.clock, keys.calls),
+        *(jobs_key(tag, status=queued), jobs_key(tag, status=running)),
         controller,
         call,
         lease_ms,

@@ -11,7 +11,7 @@ from ci_eventstore.keys import QueueKeys
 logger = logging.getLogger("ci_eventstore.queues")
 
 
-#: Who claims a job for a moment, in order to end it.
+#: The controller's name under which a process claims a job only to end it.
 CANCELLER = "cancel"
 #: A controller that has no jobs, and hasn't looked for any for this long, is gone.
 GONE_MS = 3_600_000
@@ -47,7 +47,7 @@ class Claimed(NamedTuple):
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether someone wants it cancelled."""
+        """Whether somebody has asked to cancel it."""
         return self.state.cancel_line is not None
 
 
@@ -59,7 +59,7 @@ def as_claimed(queue: QueueKeys, job_id: str, state: JobState, lost_by: str | No
 
 
 def name_damage(nodes: Nodes, job_id: str, what: object) -> None:
-    """Say of a job, once a minute, that it is left alone; without an id, that not all of a queue could be written."""
+    """Log, once a minute, that a job is left alone; without an id, that not all of a queue could be written."""
     subject = f"job {job_id} can't be read" if job_id else "not all could be written"
     outage = nodes.outages.of(logger, "%s: run `ci-eventstore rebuild`", kind=job_id)
     outage.failed(f"{subject} ({what})", {"job_id": job_id})

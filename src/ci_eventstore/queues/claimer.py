@@ -47,22 +47,22 @@ async def tidy(nodes: Nodes, keys: QueueKeys, controller: str = "") -> None:
     await nodes.run(TIDY, *TIDY.order(call))
 
 
-#: How long the store is waited for, unless a controller has less time, to take back an offer, and to be forgotten.
+#: How long to wait for the store when an offer is taken back and when a controller signs off, if there is that time.
 SIGN_OFF_SECONDS = 5.0
-#: How many jobs of messages are remembered: a controller that claims more at once asks.
+#: How many jobs that messages named are remembered: a controller that claims more at once asks.
 TOLD_KEPT = 256
 #: How often a controller looks again when others were faster, before it waits for a message.
 RACES = 10
 
 
 class Heard(NamedTuple):
-    """A message: of a job that an offer has brought, or of one that is to be cancelled; else there may be jobs."""
+    """A message: an offer has brought a job, or a job is to be cancelled; if neither, there may be jobs."""
 
     given: Claimed | None = None
     cancelled: str | None = None
 
 
-#: Is given jobs as soon as they are claimed.
+#: Called with jobs as soon as they are claimed.
 Take = Callable[[Sequence[Claimed]], None]
 
 
@@ -79,38 +79,38 @@ class Claimer:
         offer_seconds: float,
         hear: Callable[[Heard], None],
     ) -> None:
-        """Make offers that stand for `offer_seconds`, so the controller has to ask more often; pass on messages."""
+        """Make offers that stand for `offer_seconds`: ask more often than that. `hear` is called with each message."""
         self._nodes = nodes
         self._keys = keys
         self._controller = controller
         self._lease_ms = int(lease_seconds * 1000)
         self._partitions = [partition for queue in queues for partition in queue_everywhere(keys, queue)]
         self._offer = Offer(controller, int(offer_seconds * 1000))
-        #: Partitions by channel, and the channels on which this controller is told of jobs that it was given.
+        #: Partitions by channel, and the channels on which this controller hears of jobs that its offers brought.
         self._channels = {partition.channel: partition for partition in self._partitions}
         self._own_channels = {partition.controllers_channel + self._offer.session for partition in self._partitions}
         self._hear = hear
         self._subscription = nodes.subscription(self._on_message, lambda channels: hear(Heard()))
         self._outage = OutageLog(logger, "no jobs can be claimed: %s", "jobs can be claimed again")
         self._unreadable = OutageLog(logger, "a message can't be read: %s")
-        #: Jobs that messages told of, with their queues.
+        #: Jobs that messages named, with their queues.
         self._told: list[tuple[QueueKeys, Waiting]] = []
-        #: Jobs that will be the next ones, if nobody else is faster.
+        #: Jobs that come next unless another controller is faster.
         self._foreseen: dict[QueueKeys, list[Waiting]] = {}
         self._caller = Caller()
 
     def listen(self) -> None:
-        """Begin to listen to messages."""
+        """Listen for messages from now on."""
         self._subscription.listen(*self._channels, *self._own_channels)
 
     async def close(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         await self._subscription.close()
 
     async def claim(self, count: int, *, is_idle: bool, take: Take = lambda found: None) -> list[Claimed]:
         """Claim at most `count` jobs, of all queues in turn; an idle controller that finds none makes an offer.
 
-        `take` is given them as soon as they are claimed: who is cancelled here has lost none of them.
+        `take` gets them as soon as they are claimed, so a caller that is cancelled loses none.
         """
         found: list[Claimed] = []
 
@@ -133,7 +133,7 @@ class Claimer:
         return found
 
     async def withdraw(self, seconds: float = SIGN_OFF_SECONDS) -> list[Claimed]:
-        """Take the offer back; return what it has brought and isn't known yet. It has `seconds` for that."""
+        """Take the offer back within `seconds`; return the job that it has brought, if no message has said so yet."""
         partition = self._offer.place
         if partition is None:
             return []
@@ -147,7 +147,7 @@ class Claimer:
             return []
 
     async def sign_off(self, seconds: float = SIGN_OFF_SECONDS) -> None:
-        """Be forgotten in all queues, if the store does so in time; it would be forgotten anyway."""
+        """Let all queues forget the controller, if the store answers within `seconds`; in time they do so anyway."""
         try:
             async with asyncio.timeout(seconds):
                 for partition in self._partitions:
@@ -174,7 +174,7 @@ class Claimer:
         return Heard()
 
     async def _claim_told(self, told: Sequence[tuple[QueueKeys, Waiting]], take: Take) -> None:
-        """Claim jobs that messages told of, as far as it is their turn: a question less."""
+        """Claim jobs that messages named, as far as it is their turn: that saves a question."""
         for partition in dict.fromkeys(partition for partition, _ in told):
             waiting = [job for its_partition, job in told if its_partition == partition]
             with self._reporting(partition.name):
@@ -184,7 +184,7 @@ class Claimer:
     async def _claim_in(self, partition: QueueKeys, count: int, take: Take, *, makes_offer: bool) -> None:
         """Claim at most `count` jobs of one partition, or learn what the offer there has brought; StoreError.
 
-        First come those that the last question has shown beyond what was wanted then. If others were faster, ask again.
+        First come those that the last question showed beyond what it wanted. If others were faster, ask again.
         """
         offer, expired, waiting = self._offer, list[str](), list[Waiting]()
         # None is made while one may stand elsewhere: that partition may not have answered.
@@ -218,7 +218,7 @@ class Claimer:
             expired, waiting = [], []
 
     async def _learn(self, partition: QueueKeys, peeked: Peeked) -> list[Claimed]:
-        """Return the job that the offer has brought if no message told of it and it is still the controller's."""
+        """Return the job that the offer has brought, unless a message said so before or it isn't ours any more."""
         missed = self._offer.missed(partition, peeked.given)
         reply = missed and await self._nodes.read("HGETALL", self._keys.job(missed.job_id).hash)
         is_news = self._offer.answered(partition, peeked.given, is_made=peeked.is_offer_made)

@@ -22,7 +22,7 @@ LAST_CALL_MS = 3_600_000
 
 
 class JobOfCompletion(NamedTuple):
-    """A job that is completed."""
+    """A job to complete, with its arguments."""
 
     hash: Key
     stream: Key
@@ -58,7 +58,7 @@ class OwnedListings(NamedTuple):
 class CompleteCall(NamedTuple):
     """What `complete.lua` is called with."""
 
-    #: The last call of whoever completes.
+    #: The last call of the process that completes.
     last_call: Key
     dispatch: Key
     leases: Key
@@ -99,9 +99,9 @@ class Completion(NamedTuple):
 
 
 async def complete(nodes: Nodes, queue: QueueKeys, call: Call, completions: Sequence[Completion]) -> list[bool]:
-    """Complete jobs of a queue and partition, each under its claim; return of each whether that was done.
+    """Complete jobs of a queue and partition, each under its claim; return for each whether it is completed.
 
-    Of those of which it wasn't nothing was changed. OutcomeUnknownError, StoreUnavailableError.
+    Nothing of the others is changed. OutcomeUnknownError, StoreUnavailableError.
     """
     tag, owners = queue.tag, dict[str, int]()
     running, completed = JobStatus.RUNNING, JobStatus.COMPLETED
@@ -136,7 +136,7 @@ async def complete(nodes: Nodes, queue: QueueKeys, call: Call, completions: Sequ
 
 
 def _outcome_field(outcome: Outcome | None) -> str:
-    """Return the field that the job's hash gets for an outcome, with its value."""
+    """Return the field that an outcome adds to the job's hash, and its value."""
     if outcome is None:
         return ""
     return f"exit_code {outcome.exit_code}" if outcome.signal is None else f"signal {outcome.signal}"
@@ -147,7 +147,7 @@ COMPLETED_TOGETHER = 128
 
 
 class _Line(Gathering[Completion, bool]):
-    """The completions in one queue and partition: while some are on their way, others gather."""
+    """The completions in one queue and partition."""
 
     def __init__(self, nodes: Nodes, keys: QueueKeys) -> None:
         super().__init__()
@@ -160,7 +160,7 @@ class _Line(Gathering[Completion, bool]):
         return COMPLETED_TOGETHER
 
     async def send(self, items: Sequence[Completion]) -> list[bool]:
-        """Complete jobs; return of each whether it was."""
+        """Complete jobs; return for each whether it is completed."""
         return await complete(self._nodes, self._keys, self.caller.next_call(), items)
 
 
@@ -180,14 +180,13 @@ class Completions:
     async def complete(self, claimed: Claimed, event: JobEvent) -> bool:
         """Append an accepted `complete` event and end its job, in one step with others; False: nothing was changed.
 
-        Then it has to be done by the way that all appends go, which takes more time and tells why, if it can't be done.
+        Then complete it by an append, which takes longer and raises the reason if it can't be done.
         OutcomeUnknownError, StoreUnavailableError. Cancelling takes it back if it hasn't left yet.
         """
-        job_id = claimed.claim.job_id
+        job_id, queue = claimed.claim.job_id, claimed.queue
         if self._is_writing(job_id, str(claimed.claim)):
             return False
         after = self._ledger.argument(job_id)
-        queue = claimed.queue
         line = self._lines.get(queue) or self._lines.setdefault(queue, _Line(self._nodes, queue))
         is_completed = await line.put(Completion(claimed, event, after))
         if is_completed:

@@ -1,8 +1,8 @@
-"""Jobs that end with the process that has made them, as those of `ci-eventstore run` do.
+"""Jobs that end with the process that made them, as those of `ci-eventstore run` do.
 
-Such a process holds its job as a controller does, by a claim and a lease, but no controller ever takes it over:
-whoever looks and finds that the lease has run out ends the job as failed. The leases are those of a queue without a
-name, so that nobody who claims jobs comes across them.
+Such a process holds its job as a controller does, by a claim and a lease, but no controller takes it over: the next
+process that looks and finds that the lease has run out ends the job as failed. The leases are those of a queue
+without a name, so that no controller comes across them.
 """
 
 import asyncio
@@ -79,9 +79,9 @@ class Holders:
         self._lost_jobs = lost_jobs
 
     async def create(self, job: Job, holder: str, lease_seconds: float) -> Claim:
-        """Store a new job that runs and is its holder's from the first moment on.
+        """Store a new job that runs and is its holder's from the first moment.
 
-        The lease comes first: should the holder die before the job is there, it runs out and is removed.
+        The lease comes first: if the holder dies before the job is there, the lease runs out and is removed.
         JobAlreadyExistsError, InvalidJobError, StoreError.
         """
         check_job(job)
@@ -89,21 +89,14 @@ class Holders:
             raise JobAlreadyExistsError(job.id)
         await hold(self._nodes, self._keys.job(job.id).queue(NO_QUEUE), job.id, lease_seconds)
         claim = Claim(job.id, 1, secrets.token_hex(8))
-        fields = {
-            "epoch": 1,
-            "attempts": 1,
-            "controller": holder,
-            "claim": str(claim),
-            "ticket": "",
-        }
+        fields = {"epoch": 1, "attempts": 1, "controller": holder, "claim": str(claim), "ticket": ""}
         await self._jobs.create(job, Fact(FactType.CLAIMED, utc_now(), fields))
         return claim
 
     async def end_lost(self) -> float | None:
         """End jobs whose holders are gone; return the shortest lease in use in seconds, None if no job is held.
 
-        The clock of leases goes on by half of that with each look at most: whoever wants to know looks often.
-        StoreError.
+        Each look moves the clock of leases by at most half of that, so look often. StoreError.
         """
         shortest: float | None = None
         for tag in self._keys.tags:
@@ -116,28 +109,27 @@ class Holders:
 
     @asynccontextmanager
     async def watched(self) -> AsyncGenerator[None, None]:
-        """Look again and again while something else runs, so that no job outlives its holder for long."""
-        looking = asyncio.create_task(self._look_on())
+        """Look every few seconds while the body runs, so that no job outlives its holder for long."""
+        looking = asyncio.create_task(self._look_again_and_again())
         try:
             yield
         finally:
             looking.cancel()
             await asyncio.gather(looking, return_exceptions=True)
 
-    async def look_once(self) -> None:
-        """Look, if that is possible: readers may lack the rights to."""
+    async def look_once(self) -> float | None:
+        """Do what `end_lost` does if that is possible: readers may lack the rights to."""
         try:
-            await self.end_lost()
+            return await self.end_lost()
         except RepositoryError as error:
             logger.debug("jobs of lost holders can't be ended: %s", error)
+            return None
 
-    async def _look_on(self) -> None:
+    async def _look_again_and_again(self) -> None:
         while True:
             shortest = None
             try:
-                shortest = await self.end_lost()
-            except RepositoryError as error:
-                logger.debug("jobs of lost holders can't be ended: %s", error)
+                shortest = await self.look_once()
             except Exception as error:  # noqa: BLE001 - it is logged; nobody else looks
                 self._nodes.outages.fault(logger, "looking for jobs of lost holders", error)
             await asyncio.sleep(IDLE_SECONDS if shortest is None else min(shortest * LOOK_PART, IDLE_SECONDS))

@@ -69,27 +69,27 @@ async def renew(
     return answers
 
 
-#: A claim that couldn't be renewed for this many leases, and for this long, is given up: an outage alone ends no lease.
+#: A claim that couldn't be renewed for this many leases and this long is given up: an outage alone ends no lease.
 PATIENCE_LEASES = 5
 PATIENCE_SECONDS = 90.0
 #: How soon leases are renewed again after that failed: those of few seconds have no time to lose.
 RETRY_SECONDS = 0.1
 #: The part of a lease for which a renewal is tried; without an answer, the next try is over a new connection.
 PATIENCE_PART = 0.15
-#: The part of a lease for which nothing is said: a try or two fail without consequence.
+#: The part of a lease for which failures aren't logged: a try or two fail without consequence.
 QUIET_PART = 0.5
-#: How long the thread may take to end, and how often it is looked whether it has.
+#: How long the thread may take to end, and how often to look whether it has.
 STOP_SECONDS = 1.0
 LOOK_SECONDS = 0.01
 
-#: Told "cancel" or "lost" of a claim, from the keeper's thread.
+#: Called with a claim and "cancel" or "lost", in the keeper's thread.
 Notify = Callable[[Claim, str], object]
 
 
 class LeaseKeeper:
     """Renews the leases of claims at a third of their time, until they are let go.
 
-    Whatever happens in its thread, it goes on; if it can't, it says of all claims that they are lost.
+    Its thread survives every failure; if it ends all the same, all claims are reported as lost.
     """
 
     def __init__(self, deployment: Deployment, keys: Keys, lease_seconds: float, notify: Notify) -> None:
@@ -112,7 +112,7 @@ class LeaseKeeper:
         self._thread = threading.Thread(target=self._run, name="ci-eventstore-leases", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Begin to renew, in a thread."""
         self._thread.start()
 
     def hold(self, queue: str, *claims: Claim) -> None:
@@ -124,12 +124,12 @@ class LeaseKeeper:
             self._give_up(claims)
 
     def let_go(self, claim: Claim) -> None:
-        """Renew it no more."""
+        """Stop renewing a claim."""
         with self._lock:
             self._held.pop(claim, None)
 
     def look(self) -> None:
-        """Renew now: something may be new."""
+        """Renew now: a claim may have been cancelled."""
         loop, wake = self._loop, self._wake
         if loop is not None and wake is not None:
             try:
@@ -215,13 +215,13 @@ class LeaseKeeper:
         return is_answered
 
     async def _renew(self, nodes: Nodes, queue: str, group: Sequence[Claim]) -> dict[Claim, str]:
-        """Renew leases, trying for a part of their time; StoreError, TimeoutError if not even a refusal comes."""
+        """Renew leases, trying for a part of their time; StoreError, TimeoutError if the server doesn't even refuse."""
         seconds = self._lease_seconds * PATIENCE_PART
         async with asyncio.timeout(2 * seconds):
             return await renew(nodes, self._keys, queue, group, self._lease_seconds, patience_seconds=seconds)
 
     async def _renew_one_by_one(self, nodes: Nodes, queue: str, group: Sequence[Claim]) -> None:
-        """Renew what can be: one damaged job must not take others along."""
+        """Renew what can be renewed: one damaged job must not cost others their leases."""
         for claim in group:
             try:
                 self._note(queue, await self._renew(nodes, queue, [claim]))

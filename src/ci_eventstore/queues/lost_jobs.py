@@ -1,7 +1,6 @@
-"""End jobs whose controllers are gone, where no other controller is to run them, or is there to do it.
+"""End jobs whose controllers are gone and that no other controller is to run.
 
-These are jobs that were to be cancelled, and those that end with the process that has them, as those of
-`ci-eventstore run` do.
+These are jobs that somebody has cancelled, and those that end with their process, as those of `ci-eventstore run` do.
 """
 
 import asyncio
@@ -37,8 +36,8 @@ LAST_ENTRIES = 16
 class LostJobs:
     """Looks after jobs whose end depends on a controller, until they have ended.
 
-    Whoever cancels a job, and whoever follows one that is to be cancelled, watches it: each look moves the partition's
-    clock on, so that leases run out, and ends the job when its own has.
+    A process that cancels a job, or follows one that is to be cancelled, watches it: each look moves the partition's
+    clock, so that leases run out, and ends the job when its own lease has.
     """
 
     def __init__(self, nodes: Nodes, keys: Keys, jobs: JobStore, source: LogSource) -> None:
@@ -50,13 +49,13 @@ class LostJobs:
         self._watching: asyncio.Task[None] | None = None
 
     def watch(self, job_id: str) -> None:
-        """Look after a job in the background from now on."""
+        """Look after a job in the background until it has ended."""
         self._watched[job_id] = None
         if self._watching is None or self._watching.done():
             self._watching = asyncio.create_task(self._watch())
 
     async def close(self) -> None:
-        """Look after no job any more."""
+        """Stop looking after jobs."""
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.gather(self._watching, return_exceptions=True)
@@ -79,7 +78,7 @@ class LostJobs:
         if claimed.state.cancel_line is not None:
             return Cancel(claimed.state.cancel_line, is_final=True)
         start = "" if await self._ends_a_line(job_id) else "\n"
-        # Someone who began to end it and died over that says nothing of the job.
+        # A process that died while ending the job is not the one that had it.
         who = "" if claimed.lost_by in (None, CANCELLER) else f" ({claimed.lost_by})"
         return Fail(f"{start}[ci-eventstore run was lost{who}: what its command printed last may be missing]\n")
 
@@ -103,10 +102,10 @@ class LostJobs:
         return None if reply is None else float(reply)
 
     async def silence(self, job_id: str) -> tuple[str, float] | None:
-        """Return who has the job, and for how many seconds its lease seems to have run out; None if it hasn't.
+        """Return who has the job, and how many seconds ago its lease seems to have run out; None if it hasn't.
 
-        It is a read, for those who may do no more than that. While nobody looks, the clock of leases stands still: this
-        goes by the server's own, which may have been away itself. RepositoryError.
+        Only a read, for those who may do no more. The clock of leases stands still while nobody looks, so this
+        goes by the server's own, and the server may have been away itself. RepositoryError.
         """
         state = await self._jobs.state(job_id)
         if state is None or state.claim is None:
@@ -122,9 +121,9 @@ class LostJobs:
         return (state.controller or "its controller", overdue) if overdue > 0 else None
 
     async def settle(self, job_id: str, sign: float | None) -> bool:
-        """Wait until a job that is to be cancelled has ended; False: its controller has renewed its lease instead.
+        """Wait until a cancelled job has ended; False: its controller has renewed its lease instead.
 
-        `sign` is its sign of life from before the request. This takes no longer than the lease. RepositoryError.
+        `sign` is its sign of life from before the request. Takes at most as long as the lease. RepositoryError.
         """
         pause = SHORTEST_SECONDS / 2
         while not await self.look(job_id):
@@ -151,7 +150,7 @@ class LostJobs:
             await asyncio.sleep(pause)
 
     async def _pause(self, job_id: str) -> float:
-        """Return how soon to look again: a clock moves on by half of the shortest lease at most with each look."""
+        """Return how soon to look again: each look moves the clock by at most half of the shortest lease."""
         state = await self._jobs.state(job_id)
         if state is None:
             return SHORTEST_SECONDS

@@ -45,7 +45,7 @@ class Standing(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """A question was sent to a partition: it takes the offer back and may make another one; no answer may come."""
+    """A question was sent to a partition: it takes the offer back and may make another; the answer may be lost."""
 
     partition: QueueKeys
     question: str
@@ -68,14 +68,14 @@ class Told(NamedTuple):
 
 
 class Abandoned(NamedTuple):
-    """Nobody will ask where it stands any more."""
+    """Nobody will ask any more where it stands."""
 
 
 Happening = Asked | Answered | Told | Abandoned
 
 
 def after(standing: Standing, what: Happening) -> Standing:
-    """Return what is known after something has happened."""
+    """Return what is known after something happened."""
     match what:
         case Asked(partition, question):
             return standing._replace(place=partition, question=question, has_brought=False)
@@ -101,10 +101,10 @@ def _brought(standing: Standing, partition: QueueKeys, token: str, *, is_newest:
 
 
 class Offer:
-    """What one controller offers: to take one job, of one queue in one partition.
+    """One controller's offer to take one job of one queue in one partition.
 
     It stands until the controller asks there again, or for `milliseconds` of the partition's clock. A message
-    tells of the job that it brings; should that be lost, the answer to the next question does.
+    names the job that it brings; if that is lost, the answer to the next question does.
     """
 
     def __init__(self, controller: str, milliseconds: int) -> None:
@@ -115,7 +115,7 @@ class Offer:
 
     @property
     def session(self) -> str:
-        """By what the store knows this controller from others of its name."""
+        """What distinguishes this controller from others of its name."""
         return self._caller.token
 
     @property
@@ -129,25 +129,25 @@ class Offer:
         return self.standing.total
 
     def ask(self, partition: QueueKeys, *, makes_offer: bool) -> tuple[str, str, int, str]:
-        """Note that a question leaves; return whose it is, its name, how long it offers, the newest claim."""
+        """Note that a question leaves; return controller, question, how long it offers, and the newest claim."""
         question = self._caller.next_call().name
         self._happened(Asked(partition, question))
         return self.controller, question, self.milliseconds if makes_offer else 0, self.standing.newest(partition)
 
     def missed(self, partition: QueueKeys, given: str) -> Claim | None:
-        """Return the claim that no message told of, by what an answer says: "", or "<token> <job id>"."""
+        """Return the claim in an answer ("", or "<token> <job id>") if no message has named it."""
         token, _, job_id = given.partition(" ")
         return Claim(job_id, 1, token) if self.standing.is_news(partition, token) else None
 
     def answered(self, partition: QueueKeys, given: str, *, is_made: bool) -> bool:
-        """Note an answer, when what it brought is known; return whether no message has told of that meanwhile.
+        """Note an answer after reading the job that it names; return whether that is still news.
 
-        Whoever fails or stops before this has to ask there again.
+        A controller that fails or stops before this asks there again.
         """
         return self._happened(Answered(partition, given.partition(" ")[0], is_made))
 
     def read(self, keys: Keys, message: bytes) -> Claimed | None:
-        """Return the job of which a message tells; None if it is known."""
+        """Return the job in a message; None if it is known."""
         question, job_id, size, payloads = message.split(b"\n", maxsplit=3)
         created, claimed = payloads[: int(size)], payloads[int(size) :]
         state = evolve(evolve(None, decode(created, 0)), decode(claimed, 0)).but(mark=mark_of(claimed))
@@ -156,7 +156,7 @@ class Offer:
         return given if self._happened(Told(given.queue, question.decode(), given.claim.token)) else None
 
     def abandon(self) -> None:
-        """Ask no more where it may stand."""
+        """Stop asking where it may stand."""
         self._happened(Abandoned())
 
     def _happened(self, what: Happening) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import WRONG_TYPE, Reply, as_bytes, as_count, as_texts
@@ -25,7 +26,7 @@ Command = tuple[str | int | bytes, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueOverview:
-    """A queue, as it was while it was read: no one moment, since other clients go on."""
+    """What a queue held while it was read, which takes several moments."""
 
     name: str
     #: How many jobs wait.
@@ -44,12 +45,12 @@ class QueueOverview:
 
 
 def idle_queue(name: str) -> QueueOverview:
-    """Return a queue that has nothing."""
+    """Return the overview of a queue without jobs and controllers."""
     return QueueOverview(name=name, waiting=0, oldest_created_at=None, running=0, controllers={})
 
 
 async def read_overviews(nodes: Nodes, keys: Keys, names: Sequence[str]) -> list[QueueOverview]:
-    """Return what queues hold, in all partitions: three round trips, however many queues there are."""
+    """Return what queues hold, in all partitions: three round trips for any number of queues."""
     queues = [QueueKeys(name, tag) for name in names for tag in keys.tags]
     counts = await _read_each(
         nodes,
@@ -58,7 +59,9 @@ async def read_overviews(nodes: Nodes, keys: Keys, names: Sequence[str]) -> list
             for queue in queues
         ],
     )
-    details = await _read_each(nodes, [_details_of(queue, *count) for queue, count in zip(queues, counts, strict=True)])
+    details = await _read_each(
+        nodes, [_details_of(queue, *count[2:]) for queue, count in zip(queues, counts, strict=True)]
+    )
     consumers = await _consumers(nodes, queues, details)
     parts = [
         _Part(as_count(leased), as_count(waiting), _times(detail), consumers.get(queue, {}))
@@ -68,8 +71,7 @@ async def read_overviews(nodes: Nodes, keys: Keys, names: Sequence[str]) -> list
     return [_joined(name, parts[place * size : (place + 1) * size]) for place, name in enumerate(names)]
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
+class _Part(NamedTuple):
     """What one partition has of a queue."""
 
     leased: int
@@ -102,8 +104,12 @@ async def _read_each(nodes: Nodes, groups: Sequence[Sequence[Command]]) -> list[
     return [[next(rest) for _ in group] for group in groups]
 
 
-def _details_of(queue: QueueKeys, leased: Reply, waiting: Reply, tickets: Reply, kind: Reply) -> list[Command]:
-    """Return what asks for the consumer groups, and for the oldest waiting job of each user."""
+def _counts_of(queue: QueueKeys) -> list[Command]:
+    return [("ZCARD", queue.leases), ("ZCARD", queue.backlog), ("HKEYS", queue.tickets), ("TYPE", queue.dispatch)]
+
+
+def _details_of(queue: QueueKeys, tickets: Reply, kind: Reply) -> list[Command]:
+    """Return the commands that ask for the consumer groups, and for the oldest waiting job of each user."""
     # Where there is no stream, the answer is a number and no list.
     groups: Command = ("XINFO", "GROUPS", queue.dispatch) if kind == b"stream" else ("ZCARD", queue.backlog)
     # A backlog is sorted by user first.
@@ -147,8 +153,8 @@ def _held(consumers: Reply) -> dict[str, int]:
     return found
 
 
-#: How long a queue is looked at whose name was forgotten: a process that noted the name shortly before may still put
-#: jobs into it without noting it again.
+#: How long to look at a queue after its name was forgotten: a process that noted the name shortly before may put jobs
+#: into it without noting it again.
 WATCH_SECONDS = 300.0
 
 
@@ -165,7 +171,7 @@ async def add_queue_names(nodes: Nodes, keys: Keys, found: Sequence[str]) -> Non
 
 
 class UsedQueues:
-    """Reads all queues that have jobs or controllers, and forgets the names of others."""
+    """Reads all queues that have jobs or controllers, and forgets the names of the others."""
 
     def __init__(self, nodes: Nodes, keys: Keys) -> None:
         self.nodes = nodes
@@ -189,8 +195,8 @@ class UsedQueues:
 
     async def _forget(self, names: list[str]) -> None:
         if names:
-            # Before it is done: what is cancelled here may have been done, too.
+            # Noted first: a cancelled command may have been carried out.
             self._watched.update(dict.fromkeys(names, time.monotonic() + WATCH_SECONDS))
-            # Who may not forget them reads them again and again.
+            # A reader without that right reads them again each time.
             with suppress(MissingRightsError, ReadOnlyAccessError):
                 await self.nodes.read("SREM", queues_key(self._keys), *names)
