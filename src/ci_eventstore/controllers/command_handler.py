@@ -3,8 +3,8 @@
 import asyncio
 import os
 import threading
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 from ci_common.errors import LeaseLostError
@@ -12,7 +12,7 @@ from ci_common.models import Outcome
 from ci_eventstore.connection.deployments import JOB_VARIABLE
 from ci_eventstore.controllers.claimed_job import ClaimedJob
 from ci_eventstore.controllers.durations import format_duration
-from ci_eventstore.controllers.machine import machine_error, raise_machine_error
+from ci_eventstore.controllers.machine import machine_error, raise_machine_error, this_machine_needs
 from ci_eventstore.controllers.project import unpack
 from ci_eventstore.controllers.work_folder import WorkFolder, remove
 from ci_eventstore.errors import LogNotStoredError, MachineError, ProjectError
@@ -23,9 +23,9 @@ from ci_eventstore.processes.guard import GuardedGroup
 from ci_eventstore.processes.last_output import STOPPED_SECONDS, Cut, Holder, cut_line, find_holders, wait_for_rest
 from ci_eventstore.writer.mask_lines import MaskLines
 
-#: How long a command that was asked to stop may take.
+#: A command that was asked to stop is killed after this.
 STOP_SECONDS = 10.0
-#: How long the store is waited for in a hurry.
+#: In a hurry, the store has this long to take the rest of a log.
 STORE_SECONDS = 5.0
 
 
@@ -36,8 +36,8 @@ class CommandHandler:
             await controller.run(CommandHandler(folder))
 
     A command's whole process group is stopped when its job is cancelled, lost or given back, and when its time is over;
-    killed when it doesn't end, when the command has left something behind, and when this process is gone. MachineError
-    is raised where this machine is at fault, and not the job.
+    it is killed if it doesn't end then, if the command left processes behind, and if this process is gone. Raises
+    MachineError where this machine is at fault, not the job.
     """
 
     def __init__(
@@ -48,10 +48,10 @@ class CommandHandler:
         environment: Mapping[str, str] | None = None,
         tell: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Run commands below a folder, each for at most that long; `tell` is told of beginnings and ends.
+        """Run commands below a folder, each for at most `time_limit_seconds`; report starts and ends to `tell`.
 
-        Commands get the variables of `environment`, by default those of this process but for what begins with
-        CI_EVENTSTORE_: no command is to know the store's password.
+        Commands get the variables of `environment`; by default those of this process, without any that begins with
+        CI_EVENTSTORE_, so that no command knows the store's password.
         """
         self._folder = folder
         self._environment = dict(without_own(os.environ) if environment is None else environment)
@@ -62,7 +62,7 @@ class CommandHandler:
         self._pumps: set[_Pump] = set()
 
     def hurry(self) -> None:
-        """Kill what runs, and whatever is yet to be stopped, without asking it first."""
+        """Kill running commands, and from now on those that are to stop, without asking them first."""
         self._stop_seconds = 0.0
         for group, claimed in self._running.items():
             if not claimed.is_over:
@@ -105,38 +105,17 @@ class CommandHandler:
         """Run the command, and return how it ended."""
         if not claimed.job.command:
             raise _FailedError("the job has no command")
-        async with self._new_folder() as folder:
+        async with AsyncExitStack() as stack:
+            with this_machine_needs("no folder can be made for a job"):
+                folder = self._folder.new()
+            stack.push_async_callback(lambda: finish(asyncio.to_thread(remove, folder)))
             if claimed.job.zip_file_path is not None:
                 await _unpack(Path(claimed.job.zip_file_path), folder)
-            async with self._new_group() as group:
-                self._running[group] = claimed
-                try:
-                    return Outcome.of(await self._execute(claimed, claimed.job.command, folder, group))
-                finally:
-                    del self._running[group]
-
-    @asynccontextmanager
-    async def _new_folder(self) -> AsyncGenerator[Path, None]:
-        try:
-            folder = self._folder.new()
-        except OSError as error:
-            raise machine_error("no folder can be made for a job", error) from error
-        try:
-            yield folder
-        finally:
-            await finish(asyncio.to_thread(remove, folder))
-
-    @asynccontextmanager
-    async def _new_group(self) -> AsyncGenerator[GuardedGroup, None]:
-        group = GuardedGroup()
-        try:
-            await group.__aenter__()
-        except OSError as error:
-            raise machine_error("no process can be started for a job", error) from error
-        try:
-            yield group
-        finally:
-            await group.__aexit__(None, None, None)
+            with this_machine_needs("no process can be started for a job"):
+                group = await stack.enter_async_context(GuardedGroup())
+            self._running[group] = claimed
+            stack.callback(self._running.pop, group)
+            return Outcome.of(await self._execute(claimed, claimed.job.command, folder, group))
 
     async def _execute(self, claimed: ClaimedJob, words: Sequence[str], folder: Path, group: GuardedGroup) -> int:
         command = await self._start(claimed, words, folder, group)
@@ -170,41 +149,41 @@ class CommandHandler:
             raise _FailedError(f"{words[0]!r} can't be started: {error}") from None
 
     async def _stop(self, command: Command, group: GuardedGroup, pump: "_Pump") -> None:
-        """Stop what still runs, and take what it has printed."""
+        """Stop what still runs, and store what it has printed."""
         if not command.has_ended:
             await group.stop(self._stop_seconds)
         await pump.finish(group)
 
 
 class _FailedError(Exception):
-    """Raised with what the log says of why a command couldn't run, or not to its end."""
+    """Raised with the reason, for the log, why a command couldn't run or was stopped."""
 
 
 class _Pump:
-    """Carries what a command prints into its job's log."""
+    """Writes what a command prints to its job's log."""
 
     def __init__(self, command: Command, claimed: ClaimedJob) -> None:
         self._command = command
         self._claimed = claimed
         self._ends_a_line = True
-        #: Whether the command has ended by itself, so that what it has left behind may print more.
+        #: Whether the command ended by itself; then processes that it left behind may go on printing for a while.
         self.is_to_wait = False
         self._ended = asyncio.create_task(command.wait())
         self._carrying = asyncio.create_task(self._carry())
 
     async def is_over_within(self, seconds: float | None) -> bool:
-        """Wait until the command has ended, or its log can't be stored: then LogNotStoredError."""
+        """Wait, and return whether the command has ended; LogNotStoredError as soon as its log can't be stored."""
         started = asyncio.get_running_loop().time()
         await asyncio.wait({self._ended, self._carrying}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         if self._carrying.done():
             self._carrying.result()
-            # It has closed its output, and may go on.
+            # The command has closed its output, and may go on.
             left = None if seconds is None else started + seconds - asyncio.get_running_loop().time()
             await asyncio.wait({self._ended}, timeout=left if left is None else max(left, 0))
         return self._ended.done()
 
     async def finish(self, group: GuardedGroup) -> None:
-        """Take what is still printed, and end the group and the output; what is cut off is said in the log."""
+        """Store the rest of the output, then end the group; the log says what was cut off."""
         output, holders = self._command.output, list[Holder]()
         cut = await wait_for_rest(output, self._carrying, was_stopped=not self.is_to_wait)
         if cut is not None:
@@ -218,17 +197,17 @@ class _Pump:
             await self._end_log(cut, group.number, holders)
 
     def raise_failure(self) -> None:
-        """Raise what has kept output from being carried on; of a log that isn't stored the job's end tells."""
+        """Raise what kept output from being stored, but for LogNotStoredError, which the job's end reports."""
         error = self._carrying.exception()
         if error is not None and not isinstance(error, LogNotStoredError):
             raise error
 
     def wait_no_longer(self) -> None:
-        """Take what is printed by now, as the job is to end."""
+        """Take the output so far, and wait for no more."""
         self._command.output.stop_waiting()
 
     async def _end_log(self, cut: Cut | None, group: int, holders: Sequence[Holder]) -> None:
-        """End the line that is open, and say what was cut off."""
+        """End an open line, and say in the log what was cut off."""
         if not self._ends_a_line:
             await self._claimed.write("\n")
         if cut is not None and (holders or self._command.output.was_cut_off):
@@ -236,13 +215,10 @@ class _Pump:
             await self._claimed.write(cut_line(cut, killed, [other for other in holders if other not in killed]))
 
     async def _carry(self) -> None:
-        lines = MaskLines(self._add_secret)
+        lines = MaskLines(lambda secret: self._claimed.log.add_secret(secret))  # noqa: PLW0108 - `log` opens it
         while piece := await self._command.output.read():
             await self._write(lines.take(piece))
         await self._write(lines.finish())
-
-    def _add_secret(self, secret: str) -> None:
-        self._claimed.log.add_secret(secret)
 
     async def _write(self, piece: bytes) -> None:
         if piece:
@@ -251,7 +227,7 @@ class _Pump:
 
 
 async def _unpack(path: Path, folder: Path) -> None:
-    """Unpack a project in a thread, which ends when this is cancelled."""
+    """Unpack a project in a thread; a cancellation stops the thread, and waits for it."""
     stopping = threading.Event()
     unpacking = asyncio.ensure_future(asyncio.to_thread(unpack, path, folder, stopping.is_set))
     try:

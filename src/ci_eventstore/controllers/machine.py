@@ -3,13 +3,15 @@
 import errno
 import logging
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from ci_eventstore.controllers.durations import format_duration
 from ci_eventstore.errors import MachineError
 
 logger = logging.getLogger("ci_eventstore.controllers")
 
-#: For want of files, processes, memory or disk; another machine may well be able to.
+#: This machine lacks files, processes, memory or disk; another one may well have them.
 MACHINE_ERRORS = frozenset(
     {errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 )
@@ -19,18 +21,27 @@ LAST_PAUSE_SECONDS = 60.0
 
 
 def raise_machine_error(what: str, error: OSError) -> None:
-    """Raise MachineError if an error is the machine's; return if it is the job's."""
+    """Raise MachineError if the machine is at fault; return if the job is."""
     if error.errno in MACHINE_ERRORS:
         raise machine_error(what, error) from error
 
 
 def machine_error(what: str, error: OSError) -> MachineError:
-    """Return the error that says what this machine can't do, and why."""
+    """Return the error for what this machine can't do, with the reason."""
     return MachineError(f"{what}: {error.strerror or error}")
 
 
+@contextmanager
+def this_machine_needs(what: str) -> Iterator[None]:
+    """Raise MachineError for any OSError inside: no job can be run without this."""
+    try:
+        yield
+    except OSError as error:
+        raise machine_error(what, error) from error
+
+
 class MachineHealth:
-    """Whether this machine can run jobs, as far as the last ones have shown. Pure but for its log: times are given."""
+    """Decides from the last jobs whether this machine can run any. Pure but for its log: callers pass the time."""
 
     def __init__(self) -> None:
         self._failures = 0
@@ -38,21 +49,21 @@ class MachineHealth:
 
     @property
     def is_unfit(self) -> bool:
-        """Whether the last job couldn't be run: then jobs are taken one at a time."""
+        """Whether this machine couldn't run the last job; until it runs one, it takes them one at a time."""
         return self._failures > 0
 
     def pause(self, now: float) -> float:
-        """Return for how many seconds no job is taken yet."""
+        """Return how many seconds are left before the next job may be taken."""
         return max(self._until - now, 0.0)
 
     def allowed(self, count: int, now: float) -> int:
-        """Return how many of `count` jobs may be taken: after a failure one, to see whether it can be run."""
+        """Return how many of `count` jobs may be taken; after a failure one, as a trial."""
         if not self._failures:
             return count
         return 0 if self.pause(now) else min(count, 1)
 
     def note_failure(self, error: MachineError, began: float, now: float) -> None:
-        """Note that a job couldn't be run; one that began before the last such failure says nothing new."""
+        """Note that a job couldn't be run; a job that began before the last failure says nothing new."""
         if began < self._failed_at:
             return
         pause = min(FIRST_PAUSE_SECONDS * 2**self._failures, LAST_PAUSE_SECONDS)
@@ -66,7 +77,7 @@ class MachineHealth:
         self._failed_at, self._until = now, now + pause
 
     def note_success(self, began: float) -> None:
-        """Note that a job could be run, however it ended; one that began before the last failure proves nothing."""
+        """Note that a job was run, however it ended; a job that began before the last failure proves nothing."""
         if began < self._failed_at:
             return
         if self._failures:

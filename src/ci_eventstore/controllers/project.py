@@ -25,7 +25,7 @@ PIECE_BYTES = 1024 * 1024
 
 
 def check_zip(path: Path) -> None:
-    """Make sure that a file is there and is a zip file; ProjectError."""
+    """Check that a file can be read and is a zip file; ProjectError."""
     try:
         with zip_file.opened(path):
             return
@@ -38,10 +38,10 @@ def check_zip(path: Path) -> None:
 
 
 def unpack(path: Path, folder: Path, is_stopped: Callable[[], bool] = lambda: False) -> None:
-    """Unpack a project's zip file into an empty folder; ProjectError for one that can't be, or isn't to be trusted.
+    """Unpack a project's zip file into an empty folder; ProjectError if it is damaged or not to be trusted.
 
-    Executable files stay so; links and special files are refused. It ends early once it is stopped. MachineError when
-    the disk is full, or this machine lacks something else.
+    Executable files stay executable; links and special files are refused. MachineError when the disk is full, or this
+    machine lacks something else. ProjectError also as soon as `is_stopped` says so.
     """
     try:
         with zip_file.opened(path) as archive:
@@ -60,7 +60,7 @@ def unpack(path: Path, folder: Path, is_stopped: Callable[[], bool] = lambda: Fa
 
 
 def pack(folder: Path, target: Path) -> None:
-    """Pack a folder's files into a zip file, which is there as a whole or not at all; ProjectError, OSError.
+    """Pack a folder's files into a zip file, which appears complete or not at all; ProjectError, OSError.
 
     A link to a file inside is packed as that file. Links that lead out of the folder, to folders or to nowhere, and
     special files are refused.
@@ -73,7 +73,7 @@ def pack(folder: Path, target: Path) -> None:
                 _pack_all(archive, folder)
             file.flush()
             os.fsync(file.fileno())
-        # What is refused where it is unpacked is refused here.
+        # What would be refused when it is unpacked is refused here.
         check_zip(draft)
         draft.rename(target)
         _sync_folder(target.parent)
@@ -138,7 +138,7 @@ def _copy(packed: IO[bytes], file: IO[bytes], limit: int, is_stopped: Callable[[
 
 
 def _create(path: Path, mode: int) -> int:
-    """Create a file that mustn't be there yet; a second entry of the same name is refused."""
+    """Create a new file, and return its descriptor; ProjectError for a second entry of the same name."""
     try:
         return os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
     except FileExistsError:

@@ -19,7 +19,7 @@ from ci_eventstore.writer.rescue import RescueFile
 
 logger = logging.getLogger("ci_eventstore.controllers")
 
-#: How soon the end of a job is written again when the store was away.
+#: While the store is away, a job's end is written again after this.
 RETRY_SECONDS = 0.5
 #: How long a job that is given back waits for the store; without it, others get the job when its lease runs out.
 GIVE_BACK_SECONDS = 10.0
@@ -28,14 +28,14 @@ Write = Callable[[], Awaitable[None]]
 
 
 class Deadline:
-    """The time until which things may take, one after the other; there is none until someone sets one."""
+    """One deadline for several things, done one after the other; none until someone sets it."""
 
     def __init__(self) -> None:
         self._at: float | None = None
         self._current: asyncio.Timeout | None = None
 
     def shorten(self, seconds: float) -> None:
-        """Let nothing take longer than `seconds` from now, including what is under way."""
+        """Set the deadline to `seconds` from now if it isn't earlier, also for what is under way."""
         at = asyncio.get_running_loop().time() + seconds
         self._at = at if self._at is None else min(at, self._at)
         if self._current is not None and not self._current.expired():
@@ -54,31 +54,31 @@ class Deadline:
 
 
 class EndStorage:
-    """Stores one job's end. One that can't be stored is logged, and kept in a local file with the rest of the log."""
+    """Stores one job's end. If it can't, it logs the end, and keeps it in a local file with the rest of the log."""
 
     def __init__(
         self, job_id: str, lost: asyncio.Event, add_line: Callable[[str], Awaitable[None]], outages: Outages
     ) -> None:
-        """Store the end of a job; `lost` is set when the claim isn't the job's any more.
+        """Store a job's end as long as `lost` isn't set, which says that the claim isn't the job's any more.
 
-        If the server has lost some of the job's log, a line that says so is added to it before the end.
+        If the server has lost part of the log, `add_line` adds a line about that before the end.
         """
         self._job_id = job_id
         self._add_line = add_line
-        #: Of all jobs whose ends wait.
+        #: One log for all jobs whose ends wait.
         self._outage = outages.of(logger, "the store is away, jobs' ends wait: %s", "jobs' ends are stored again")
         self._lost = lost
-        #: Until when the store is waited for.
+        #: How long to wait for the store.
         self.deadline = Deadline()
-        #: How the job ended, if the store doesn't know that.
+        #: How the job ended, if the store doesn't know it.
         self.unstored_end: str | None = None
-        #: Where the rest of the job's log is kept, if there is any.
+        #: The file with the rest of the job's log, if there is one.
         self._rescue_path: str | None = None
-        #: The line that says what the job's log lacks, if there is any.
+        #: The line about what the job's log lacks, if it lacks anything.
         self._note: str | None = None
 
     async def persist(self, write: Write, end: str) -> None:
-        """Write an end, which people call so, as long as there is time for it."""
+        """Write the end until the deadline; people know it as `end`. StoreUnavailableError, OutcomeUnknownError."""
         try:
             async with self.deadline.hold():
                 await self._insist(write)
@@ -90,7 +90,7 @@ class EndStorage:
             raise
 
     async def give_back(self, write: Write, *, patiently: bool) -> None:
-        """Write that the job is given back; unless patiently, don't wait for an outage to end."""
+        """Write that the job goes back; unless patiently, don't wait for an outage to end."""
         try:
             async with self.deadline.hold(), asyncio.timeout(None if patiently else GIVE_BACK_SECONDS):
                 await self._insist(write, outlasts_outages=patiently)
@@ -98,18 +98,18 @@ class EndStorage:
             raise StoreUnavailableError("the store gave no answer in the time that was left") from error
 
     async def say(self, log: LogWriter, text: str) -> None:
-        """Write to the job's log how the job ends. A log that is broken for good doesn't keep the job from ending."""
+        """Write to the log how the job ends. The job ends also with a log that is broken for good."""
         try:
             await log.write(text)
         except LogNotStoredError as failure:
-            # What is only away, or isn't the job's any more, is told as such.
+            # A store that is away and a lost claim are raised as what they are.
             if isinstance(failure.__cause__, LeaseLostError | OutcomeUnknownError | StoreUnavailableError):
                 raise
 
     async def close_log(self, log: LogWriter) -> None:
-        """Store the rest of the job's log; what can't be stored is in a file, of which its last line tells."""
+        """Store the rest of the job's log; keep in a file what can't be stored, and name it in the log's last line."""
         try:
-            # What the server has lost of it, the end of the job is told.
+            # The job's end reports what the server has lost of it.
             await log.close(looks_back=False)
         except LogNotStoredError as failure:
             if not isinstance(failure.__cause__, LeaseLostError):
@@ -140,7 +140,7 @@ class EndStorage:
             await asyncio.sleep(RETRY_SECONDS)
 
     def _note_unstored(self, end: str) -> None:
-        """Keep beside the rest of the log how the job ended."""
+        """Keep how the job ended beside the rest of its log."""
         self.unstored_end = end
         rescue = RescueFile(None)
         rescue.path = self._rescue_path

@@ -5,18 +5,16 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 PREFIX = "ci-eventstore-controller-"
 
 
 class WorkFolder:
-    """A private temporary folder that is locked as long as this process lives.
+    """A private temporary folder, locked as long as this process lives.
 
-    Entering it makes the folder, and removes those of this user whose controllers were killed.
+    Entering it also removes the folders of this user's controllers that were killed.
     """
 
     def __init__(self) -> None:
@@ -28,9 +26,7 @@ class WorkFolder:
         _remove_abandoned(self._make())
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Remove the folder."""
         if self._path is not None:
             remove(self._path)
@@ -38,21 +34,21 @@ class WorkFolder:
         self._unlock()
 
     def new(self) -> Path:
-        """Return a new, empty folder in it, which is made again if someone has removed it; OSError."""
+        """Return a new, empty folder inside; if someone has removed the whole, make it again. OSError."""
         try:
             return Path(tempfile.mkdtemp(prefix="job-", dir=self._path))
         except FileNotFoundError:
             return Path(tempfile.mkdtemp(prefix="job-", dir=self._make()))
 
     def _make(self) -> Path:
-        """Make the folder, locked, in place of one that is gone; OSError."""
+        """Make and lock the folder, in place of one that is gone; OSError."""
         self._unlock()
         while True:
             path = Path(tempfile.mkdtemp(prefix=PREFIX))
             self._path = path
             try:
                 self._lock = _lock(path, waits=True)
-                # Another controller may have just taken it for abandoned, and is removing it.
+                # Before the lock was there, another controller may have removed it as abandoned.
                 if path.exists():
                     return path
             except BaseException:
@@ -67,7 +63,7 @@ class WorkFolder:
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder with all that is in it, also what a command has made read-only."""
+    """Remove a folder with everything in it, even what a command made read-only."""
     shutil.rmtree(folder, ignore_errors=True)
     if folder.exists():
         for path, _, _ in os.walk(folder):
@@ -77,23 +73,17 @@ def remove(folder: Path) -> None:
 
 
 def _remove_abandoned(own: Path) -> None:
-    """Remove the folders of controllers that are gone: those that can be locked."""
-    for path in _others(own):
-        lock = _lock(path)
-        if lock is not None:
-            remove(path)
-            os.close(lock)
-
-
-def _others(own: Path) -> Iterator[Path]:
+    """Remove the folders of this user's controllers that are gone: those that can be locked."""
     for path in own.parent.glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError):
-            if path != own and path.lstat().st_uid == os.geteuid() and not path.is_symlink():
-                yield path
+            is_ours = path != own and path.lstat().st_uid == os.geteuid() and not path.is_symlink()
+            if is_ours and (lock := _lock(path)) is not None:
+                remove(path)
+                os.close(lock)
 
 
 def _lock(folder: Path, *, waits: bool = False) -> int | None:
-    """Lock a folder for as long as the descriptor is open; None if that isn't possible."""
+    """Lock a folder as long as the returned descriptor is open; None if that isn't possible."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:

@@ -17,19 +17,19 @@ from ci_common.models import to_rfc3339, utc_now
 logger = logging.getLogger("ci_eventstore.web.access")
 
 FIELDS: Final = ("client", "user", "method", "path", "status", "bytes", "seconds")
-#: Where a request's scope has the user that asks.
+#: The entry of a request's scope that holds the user.
 USER: Final = "ci_eventstore.user"
 _KEY = re.compile(r"ci_[A-Za-z0-9_-]{16,}")
 
 
 class AccessLog:
-    """An application around another one, that logs its answers."""
+    """An application around another one that logs its answers."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer as the application does, and log that."""
+        """Pass a request on to the application, and log the answer."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -63,7 +63,7 @@ class AsJSON(logging.Formatter):
     """Writes each record as a line of JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line."""
+        """Return a record as one line of JSON."""
         fields: dict[str, Any] = {"time": to_rfc3339(utc_now())}
         fields |= {name: getattr(record, name) for name in FIELDS}
         return json.dumps(fields)

@@ -43,7 +43,7 @@ ci_eventstore: jobs and their live logs.
 Send an API key with each request: curl -H "Authorization: Bearer $KEY" …
 Each key sees the jobs of its user; jobs that are nobody's are seen by no key.
 """
-#: What pages of other sites may send and see, beside what all may.
+#: The headers that pages of other sites may send and see, beside those that all may.
 CORS_HEADERS: Final[dict[str, Any]] = {
     "allow_headers": ["Authorization", "Content-Type", "Idempotency-Key", "If-Range", "Last-Event-ID", "Range"],
     "expose_headers": ["Accept-Ranges", "Content-Range", "Location", "Log-Truncated", "Retry-After"],
@@ -51,7 +51,7 @@ CORS_HEADERS: Final[dict[str, Any]] = {
 
 
 class JobsRouter(APIRouter):
-    """The routes, to be included in any application, under any prefix."""
+    """The routes, for any application, under any prefix."""
 
     def __init__(self, web: Web) -> None:
         limits = {"create_job": web.settings.max_project_bytes + MAX_FIELDS_BYTES, "login": MAX_LOGIN_BYTES}
@@ -60,15 +60,15 @@ class JobsRouter(APIRouter):
 
     @property
     def settings(self) -> WebSettings:
-        """What the routes were made with."""
+        """The settings of the routes."""
         return self._web.settings
 
     def start(self) -> None:
-        """Let streams be opened again after `stop`; the lifespan of an application with these routes does so."""
+        """Allow streams again after `stop`; the lifespan of an application with these routes calls this."""
         self._web.streams.start()
 
     def stop(self) -> None:
-        """End all live streams, so that the server can stop: their clients come back, and lose nothing."""
+        """End all live streams, so that the server can stop; their clients come back, and lose nothing."""
         self._web.streams.stop()
 
     @asynccontextmanager
@@ -83,8 +83,8 @@ def create_router(
 ) -> JobsRouter:
     """Return the routes for an application that exists.
 
-    The repository is opened by the first request if it isn't open yet; closing it is the caller's. Without
-    `authenticate`, users are known by their API keys, and `/login` and `/logout` are there.
+    The first request opens the repository if it isn't open yet; the caller closes it. Without `authenticate`, API keys
+    identify users, and there are `/login` and `/logout`.
     """
     web = Web(repository, authenticate, settings or WebSettings())
     router = JobsRouter(web)
@@ -132,10 +132,10 @@ def create_app(
 ) -> FastAPI:
     """Return an application with nothing but the routes, to run or to mount under a prefix.
 
-    Its lifespan, if it is run, ends live streams. `app.state.router` is the `JobsRouter`.
+    If its lifespan runs, that ends live streams. `app.state.router` is the `JobsRouter`.
     """
     router = create_router(repository, authenticate=authenticate, settings=settings)
-    # The framework's own pages of documents would load scripts from elsewhere.
+    # FastAPI's own pages of documents would load scripts from other sites.
     app = FastAPI(title="ci_eventstore", docs_url=None, redoc_url=None)
     app.include_router(router)
     app.add_api_route("/", _index(router.routes), methods=["GET", "HEAD"], include_in_schema=False)
@@ -178,13 +178,13 @@ def _add(
     options |= {"responses": responses, "response_model": None, "dependencies": security}
     router.add_api_route(path, endpoint, methods=[method], operation_id=operation_id, **options)
     if method == "GET":
-        # What the document says of answers takes most of the time that making the routes does.
+        # Most of the time that making a route takes is for the document's answers.
         options["responses"] = None
         router.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False, **options)
 
 
 async def _answer_none(request: Request, error: Exception) -> Response:
-    """Answer a request that no route is for, in the shape that all errors have."""
+    """Answer a request for which there is no route, in the shape of all errors."""
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
     code = status.phrase.lower().replace(" ", "_")

@@ -23,32 +23,32 @@ from ci_eventstore.web.authentication import Authenticate, Caller, KeyAuthentica
 from ci_eventstore.web.errors import WebError
 from ci_eventstore.web.stream_response import OpenStreams
 
-#: A shorter one would keep each stream busy with nothing.
+#: A shorter heartbeat would keep each stream busy with nothing.
 SHORTEST_HEARTBEAT_SECONDS = 0.01
 _ORIGIN = re.compile(r"https?://(\[[0-9a-f:]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?")
-#: What `ready` writes is gone after this.
+#: The key that `ready` writes expires after this.
 PROBE_MS = 60_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebSettings:
-    """The settings of the web server; ConfigurationError for what can't be."""
+    """The settings of the web server; ConfigurationError for invalid ones."""
 
-    #: Where jobs' zip files are kept, for controllers to find under the same path; None: none are taken.
+    #: The folder for jobs' zip files, which controllers find under the same path; None: the server takes none.
     project_folder: Path | None = None
-    #: The most that a zip file may have.
+    #: The largest zip file accepted.
     max_project_bytes: int = 100 * 1024 * 1024
-    #: The queues that users may put jobs into; None: any. Whoever may see all jobs isn't bound to it.
+    #: The queues that users may put jobs into; None: any. A caller who may see all jobs may use any.
     queues: frozenset[str] | None = frozenset({"default"})
-    #: Other sites whose pages may ask with a key, such as https://ci.example, or "*"; sessions are for own pages.
+    #: Other sites whose pages may send requests with a key, such as https://ci.example, or "*"; none may use sessions.
     cors_origins: tuple[str, ...] = ()
-    #: One user may have at most this many streams open in this process.
+    #: At most this many streams of one user are open in this process.
     max_streams_per_user: int = 100
-    #: How often a stream with nothing to send sends a comment, and the server looks whether it may go on.
+    #: An idle stream sends a comment this often, and the server checks this often whether the client may still read.
     heartbeat_seconds: float = 15.0
 
     def __post_init__(self) -> None:
-        """Refuse what can't be."""
+        """Check all settings; ConfigurationError."""
         check_number(self, "max_project_bytes", 1, is_whole=True)
         check_number(self, "max_streams_per_user", 1, is_whole=True)
         check_number(self, "heartbeat_seconds", SHORTEST_HEARTBEAT_SECONDS)

@@ -21,11 +21,11 @@ from ci_eventstore.web.sse import readable
 from ci_eventstore.web.stream_response import HEADERS, Stream, StreamResponse
 
 PAGE_EVENTS = 1000
-#: What the document says of a position, which a request has as text.
+#: The document's schema of a position, which a request has as text.
 POSITION = WithJsonSchema(dict(POSITION_SCHEMA))
-#: A stream's clients may send none.
+#: Clients of a stream may also send a blank one.
 POSITION_OR_BLANK = WithJsonSchema({"anyOf": [POSITION_SCHEMA, {"type": "string", "pattern": r"^\s*$"}]})
-#: Those of a stream that is sent as a whole.
+#: The headers of a stream that is sent as a whole.
 PLAIN_HEADERS = {name.decode(): value.decode() for name, value in HEADERS}
 
 
@@ -35,12 +35,12 @@ class Numbered:
 
     event: JobEvent
     line: int
-    #: The line that it gets as far as: that of its last character.
+    #: The line of its last character.
     last_line: int
 
 
 def number(events: Sequence[JobEvent], start: Milestone) -> list[Numbered]:
-    """Return events with their lines; they follow what the milestone stands for."""
+    """Return events, which follow a milestone, with their lines."""
     lines, numbered = start.lines, []
     for event in events:
         text = event.data or "" if event.type == "log" else ""
@@ -50,7 +50,7 @@ def number(events: Sequence[JobEvent], start: Milestone) -> list[Numbered]:
 
 
 def milestone_after(events: Sequence[Numbered], start: Milestone) -> Milestone:
-    """Return how many lines and bytes there are up to the last of these events, which follow a milestone."""
+    """Return the milestone after some events, which follow another milestone."""
     sizes = [text_size(log_text(numbered.event)) for numbered in events]
     return Milestone(
         events[-1].event.id or start.position,
@@ -60,7 +60,7 @@ def milestone_after(events: Sequence[Numbered], start: Milestone) -> Milestone:
 
 
 def to_page(events: Sequence[Numbered], after: int) -> dict[str, Any]:
-    """Return the page, and the position after which the next one begins."""
+    """Return a page, with the position after which the next one begins."""
     shown = [_to_dict(numbered) for numbered in events]
     return {"events": shown, "next": (events[-1].event.id or after) if events else after}
 
@@ -76,7 +76,7 @@ def _to_dict(numbered: Numbered) -> dict[str, Any]:
 
 
 def _unless_blank(value: object) -> object:
-    """Return False for a parameter without a value, which is as one that isn't there."""
+    """Return False for a parameter without a value: it counts as absent."""
     return False if isinstance(value, str) and not value.strip() else value
 
 
@@ -112,7 +112,7 @@ class EventRoutes:
         except StoreUnavailableError:
             if "text/event-stream" not in request.headers.get("accept", ""):
                 raise
-            # Nothing but the order to come back: at an error, `EventSource` would give up for good.
+            # The client is only told to come back: at an error, `EventSource` would give up for good.
             return Response(sse.RETRY + sse.HEARTBEAT, headers=PLAIN_HEADERS)
 
     async def _stream(self, request: Request, job_id: str, asked: Asked | None) -> Response:
@@ -143,7 +143,7 @@ class EventRoutes:
         return StreamResponse(stream, self._web.streams, self._web.settings.heartbeat_seconds)
 
     async def _complete(self, job_id: str, state: JobState, start: Start, opening: bytes) -> Response:
-        """Return the end of a job that has ended, and nothing else."""
+        """Return nothing but the end of a job that has ended."""
         end = sse.encode_completion(state.success, start.after + 1)
         if state.has_complete:
             end = b"".join(map(sse.encode, await self._repository.read_events(job_id, start.after, 1)))
@@ -172,7 +172,7 @@ class EventRoutes:
     async def _after(
         self, job_id: str, state: JobState, after: int, limit: int, start: Milestone | None = None
     ) -> list[Numbered]:
-        """Return events after a position; those before it since a milestone are read with them, to count lines."""
+        """Return events after a position; read also those between a milestone and it, to count lines."""
         start = start or await self._milestone(job_id, "position", after)
         skipped = after - start.position
         return (await self._read(job_id, state, start, skipped + limit))[skipped:]
@@ -189,7 +189,7 @@ class EventRoutes:
                     return await self._after(job_id, state, place, limit, start)
             start = milestone_after(found, start)
             if start.lines >= line - 1:
-                # The line before has ended, and only events without text are left out.
+                # The line before has ended: this skips only events without text.
                 start = max(start, await self._milestone(job_id, "bytes", start.bytes))
         return []
 

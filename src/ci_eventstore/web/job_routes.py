@@ -1,5 +1,6 @@
 """Routes of jobs: list, show, create, cancel."""
 
+import asyncio
 from pathlib import Path
 from secrets import token_hex
 from typing import IO, Annotated, Any
@@ -20,7 +21,7 @@ from ci_eventstore.web.submission import Arguments, Submission, job_id_for, keep
 
 
 def summary(job: Job, incarnation: str) -> dict[str, Any]:
-    """Return a job as clients are shown it."""
+    """Return a job as clients see it."""
     return {**job_json(job, is_public=True), "incarnation": incarnation}
 
 
@@ -95,7 +96,15 @@ class JobRoutes:
         async with received(request, settings.max_project_bytes) as (submission, project):
             self._check_queue(submission.queue, caller.user_id)
             path = None if project is None else await self._keep(project, job_id)
-        job = _job(job_id, caller.user_id, submission, path)
+        job = Job(
+            id=job_id,
+            user_id=caller.user_id,
+            status=JobStatus.QUEUED,
+            zip_file_path=None if path is None else str(path),
+            name=submission.name,
+            queue=submission.queue,
+            command=submission.arguments,
+        )
         created = await self._create(job, is_repeatable=key is not None)
         headers = {"Location": f"{request.url.path}/{job_id}"}
         [incarnation] = await self._web.incarnations([job_id])
@@ -129,10 +138,10 @@ class JobRoutes:
         folder = self._web.settings.project_folder
         if folder is None:
             raise WebError(415, "media_type", "this server takes no zip files")
-        return await keep(project, folder, job_id)
+        return await asyncio.to_thread(keep, project, folder, job_id)
 
     async def _create(self, job: Job, *, is_repeatable: bool) -> Job:
-        """Store a job and return it, or the one that is there already and is the same."""
+        """Store a job and return it, or an equal one that was stored before."""
         try:
             await self._repository.create_job(job)
         except JobAlreadyExistsError:
@@ -146,7 +155,7 @@ class JobRoutes:
                 raise WebError(422, "key_used", text) from None
             return stored
         except OutcomeUnknownError:
-            # The job may be there, and then needs its project.
+            # If the job was created, it needs its project.
             raise
         except BaseException:
             if not is_repeatable:
@@ -155,20 +164,8 @@ class JobRoutes:
         return job
 
 
-def _job(job_id: str, user_id: str | None, submission: Submission, path: Path | None) -> Job:
-    return Job(
-        id=job_id,
-        user_id=user_id,
-        status=JobStatus.QUEUED,
-        zip_file_path=None if path is None else str(path),
-        name=submission.name,
-        queue=submission.queue,
-        command=submission.arguments,
-    )
-
-
 def _is_same(job: Job, stored: Job) -> bool:
-    """Tell whether two jobs were asked for in the same words; the name of a zip file holds its content's hash."""
+    """Return whether two requests asked for the same job; the name of a zip file holds its content's hash."""
     wanted = (job.command, job.queue, job.name, job.zip_file_path)
     return wanted == (stored.command, stored.queue, stored.name, stored.zip_file_path)
 

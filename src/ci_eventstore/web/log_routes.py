@@ -22,9 +22,9 @@ OUTGROWN = "Log-Truncated"
 
 
 def parse_range(header: str | None, size: int) -> tuple[int, int] | None:
-    """Return the first byte of a `Range` and the one after its last, None for all; WebError 416.
+    """Return the first byte of a `Range` and the one after its last, None for the whole log; WebError 416.
 
-    Several ranges, other units and what can't be read are ignored, as RFC 9110 allows or says.
+    Several ranges, other units and malformed ones are ignored, as RFC 9110 allows or demands.
     """
     found = _RANGE.fullmatch(header.replace(" ", "")) if header else None
     if not found:
@@ -44,7 +44,7 @@ def parse_range(header: str | None, size: int) -> tuple[int, int] | None:
 
 
 def accepts_gzip(header: str | None) -> bool:
-    """Tell whether a client takes gzip, by its `Accept-Encoding`."""
+    """Return whether a client takes gzip, by its `Accept-Encoding`."""
     weights = {}
     for part in (header or "").lower().split(","):
         name, _, parameters = part.partition(";")
@@ -54,14 +54,17 @@ def accepts_gzip(header: str | None) -> bool:
 
 
 class LogResponse(StreamingResponse):
-    """Sends pieces of a log; an error if not even the first can be had, and no regular end if a later one can't."""
+    """Sends pieces of a log: an error if the first can't be read, and no regular end if a later one can't.
+
+    So a client sees that a log was cut off, whatever stands between it and the server.
+    """
 
     def __init__(self, pieces: AsyncGenerator[bytes], status_code: int, headers: Mapping[str, str]) -> None:
         super().__init__(pieces, status_code, headers, MEDIA_TYPE)
         self._pieces = pieces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the response, or the answer to what went wrong before its first byte."""
+        """Send the response, or the answer to an error that came before its first byte."""
         try:
             first = await anext(self._pieces, b"")
         except ANSWERED as error:
@@ -84,10 +87,10 @@ class LogResponse(StreamingResponse):
 
 
 class _Broken(bytes):
-    """A piece of a body that can't be sent: whoever tries raises the error.
+    """A piece of a body that raises an error in whoever tries to send it.
 
     Middleware such as Starlette's `BaseHTTPMiddleware` runs the application in a task, and ends the response regularly
-    when that fails. A body reaches the code that sends it.
+    when that fails. A piece of a body reaches the code that sends it.
     """
 
     def __new__(cls, error: Exception) -> "_Broken":
@@ -137,7 +140,7 @@ class LogRoutes:
         await self._web.check_incarnation(extent, incarnation)
         text = LogText(reader, keys, extent, ring if provisional else None)
         headers = {OUTGROWN: "true"} if extent.is_outgrown else {}
-        # A client that has a condition for its range gets all: no version of a log has a name that it could know.
+        # A client whose range has a condition gets all: versions of a log have no names that it could know.
         is_whole = "if-range" in request.headers or request.method == "HEAD"
         asked = None if is_whole else request.headers.get("range")
         if tail is not None or timestamps or (text.has_ring and asked is None):
@@ -154,7 +157,7 @@ class LogRoutes:
 
 
 def _respond(request: Request, pieces: AsyncGenerator[bytes], headers: dict[str, str]) -> Response:
-    """Return the whole of something, compressed if the client takes that."""
+    """Return all pieces as a response, compressed if the client takes gzip."""
     if not accepts_gzip(request.headers.get("accept-encoding")):
         return _send(pieces, headers)
     rest = {name: value for name, value in headers.items() if name != "Content-Length"}

@@ -9,10 +9,10 @@ from ci_eventstore.events.reader import EventReader, Extent, Milestone, Ring, ne
 from ci_eventstore.events.records import TimestampedLines, log_bytes, log_text, text_size
 from ci_eventstore.keys import JobKeys
 
-#: About how much of a log is in memory at once, and at most how many events.
+#: A page has about this many bytes, and at most this many events.
 PAGE_BYTES = 1024 * 1024
 PAGE_EVENTS = 1000
-#: So much is handed to the connection at once.
+#: The connection gets at most this many bytes at once.
 PIECE_BYTES = 128 * 1024
 
 
@@ -20,7 +20,7 @@ class LogText:
     """A job's log as it stands: what comes later isn't in it."""
 
     def __init__(self, reader: EventReader, keys: JobKeys, extent: Extent, ring: Ring | None = None) -> None:
-        """Show a log as far as it goes; and what a running job's ring has, if that is given."""
+        """Read a log up to its extent, then a running job's ring if that is given."""
         self._ring = ring
         self._reader = reader
         self._keys = keys
@@ -46,7 +46,7 @@ class LogText:
                 return
 
     async def lines(self, last: int | None, *, with_times: bool) -> AsyncGenerator[bytes]:
-        """Yield the last lines, or all, each with the time in front at which it was printed if that is wanted."""
+        """Yield the last lines, or all; with times, each begins with the time at which it was printed."""
         render = TimestampedLines().render if with_times else log_bytes
         skipped = 0 if last is None else max(await self._line_count() - last, 0)
         start = await self._reader.milestone(self._keys, "lines", skipped - 1)
@@ -83,7 +83,7 @@ class LogText:
                     after, previous = further.position, None
 
     async def _line_count(self) -> int:
-        """Return how many lines the log has; what stands after the last newline is one."""
+        """Return how many lines the log has; text after the last newline counts as one."""
         lines = self._extent.lines
         if self._ring is not None:
             lines, last = lines + self._ring.mark.count("\n") + self._ring.lines, self._ring.last_text()
@@ -93,7 +93,7 @@ class LogText:
 
 
 def _skip(data: bytes, lines: int) -> tuple[int, int]:
-    """Return where `lines` lines have ended, and how many are still to be skipped after the data."""
+    """Return where the first `lines` lines end in the data, and how many are left to skip after it."""
     start = 0
     while lines:
         end = data.find(b"\n", start)
@@ -110,7 +110,7 @@ def _pieces(data: bytes) -> list[bytes]:
 
 
 async def gzipped(pieces: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
-    """Yield pieces as one gzip file; a thread compresses them, so that others are served meanwhile."""
+    """Yield pieces as one gzip file, compressed in a thread, so that the server answers others meanwhile."""
     compressor = zlib.compressobj(6, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
     async for piece in pieces:
         if packed := await asyncio.to_thread(compressor.compress, piece):

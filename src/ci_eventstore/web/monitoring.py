@@ -37,7 +37,7 @@ PREFIX = "ci_eventstore"
 
 
 class HealthRoutes:
-    """The routes that load balancers ask; they need no key."""
+    """The routes for load balancers, which need no key."""
 
     def __init__(self, web: Web) -> None:
         self._web = web
@@ -61,7 +61,7 @@ class HealthRoutes:
         return JSONResponse({"status": "ready"})
 
     async def _ask(self) -> str | None:
-        """Return what is the matter."""
+        """Return what is wrong with the store, None if nothing is."""
         try:
             async with asyncio.timeout(READY_SECONDS):
                 await self._web.ready()
@@ -94,12 +94,12 @@ class _Collected(Collector):
         self._found = list(found)
 
     def collect(self) -> Iterable[Metric]:
-        """Return what was found before."""
+        """Return the families that were given."""
         return self._found
 
 
 class MetricsRoutes:
-    """The route that Prometheus asks; it needs no key."""
+    """The route for Prometheus, which needs no key."""
 
     def __init__(self, web: Web) -> None:
         self._web = web
@@ -158,7 +158,7 @@ class MetricsRoutes:
         yield from _queue_families(queues)
 
     async def _look(self) -> None:
-        """Read what queues hold, or learn that the store is away."""
+        """Read what queues hold, or note that the store is away."""
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 await self._web.repository.initialize()
@@ -167,7 +167,7 @@ class MetricsRoutes:
                     self._used = UsedQueues(store.nodes, store.keys)
                 self._queues = await self._used.read()
         except MissingRightsError:
-            # It answers; whoever only reads jobs doesn't see what queues hold.
+            # The store answers, but a process that may only read jobs doesn't see what queues hold.
             self._is_store_up, self._queues, self._look_after = True, [], time.monotonic() + QUEUES_SECONDS
         except (TimeoutError, RepositoryError) as error:
             logger.debug("the store gives no answer for metrics: %s", error)

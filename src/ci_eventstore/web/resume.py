@@ -14,10 +14,10 @@ from ci_eventstore.web.sse import parse_position
 
 @dataclass(frozen=True, slots=True)
 class AddedEnd:
-    """A `complete` that stands after the events that the job was created with.
+    """A `complete` that clients get after the events of a job that was created ended; the store doesn't have it.
 
-    It has a position of its own, or a client that was cut off just before it would be told that it has everything.
-    So for clients each event that comes later, which is late output, is one further.
+    It has a position of its own, or a client that was cut off just before it would seem to have everything. So for
+    clients each later event, which is late output, has a position that is higher by one.
     """
 
     position: int
@@ -25,21 +25,20 @@ class AddedEnd:
 
     @classmethod
     def of(cls, state: JobState) -> Self | None:
-        """Return that of a job; None if its end is an event, or hasn't come."""
+        """Return the added end of a job; None if the job's end is an event, or hasn't come."""
         if state.end_position is None or state.has_complete:
             return None
         return cls(state.end_position + 1, state.success)
 
     def to_store(self, position: int) -> int:
-        """Return what the store calls a client's position."""
+        """Return the store's position for a client's."""
         return position - (position >= self.position)
 
 
 class EndAdding:
-    """Encodes the records of one stream, with the added end at its place if the client doesn't have it."""
+    """Encodes the records of one stream after a client's position, and adds the end at its place."""
 
     def __init__(self, end: AddedEnd, after: int) -> None:
-        """Go on after a client's position."""
         self._end = end
         self._has_end = after >= end.position
 
@@ -48,7 +47,7 @@ class EndAdding:
         if isinstance(record, JobEvent):
             return sse.encode(replace(record, id=self._moved(record.id or 0)))
         if isinstance(record, Notice):
-            # A reset begins again, a gap tells of events further on.
+            # A reset goes back to the beginning, a gap goes further on.
             self._has_end = record.position > self._end.position
             return sse.encode(replace(record, position=self._moved(record.position)))
         if isinstance(record, Fact) and record.type is FactType.ENDED:
@@ -63,11 +62,11 @@ class EndAdding:
 
 
 class Answer(Enum):
-    """What a request for a job's stream is answered with."""
+    """The kinds of answers to a request for a job's stream."""
 
     #: Events after a position, as they come.
     FOLLOW = auto()
-    #: The job's `complete` alone: it has ended, and only what is new was asked for.
+    #: The job's `complete` alone: the job has ended, and the client wants only what is new.
     COMPLETE = auto()
     #: 204: the client has everything, and nothing will come; `EventSource` stops.
     NOTHING = auto()
@@ -78,9 +77,9 @@ class Asked:
     """The position that a client names."""
 
     position: int
-    #: The client has been sent everything up to there.
+    #: The client has got everything up to the position.
     is_resumed: bool
-    #: Of what it was sent; None if it doesn't say.
+    #: The incarnation of what it got; None if it doesn't say.
     incarnation: str | None = None
 
 
@@ -90,11 +89,11 @@ class Start:
 
     answer: Answer
     after: int
-    #: What the client was sent is another incarnation's.
+    #: The client has read another incarnation.
     is_another: bool = False
 
     def begins_again(self, state: JobState) -> bool:
-        """Tell whether what the client was sent isn't what a job of this state has."""
+        """Return whether the client has read what a job of this state doesn't have."""
         return self.is_another or self.after > last_position(state)
 
 
@@ -105,11 +104,11 @@ def parse_asked(
     incarnation: str | None = None,
     polyfill: str | None = None,
 ) -> Asked | None:
-    """Return the position that a client names, None for where the job stands; InvalidPositionError.
+    """Return the position that a client names, None for the job's present one; InvalidPositionError.
 
-    `EventSource` reconnects to the address that it began with and adds the header; polyfills that can't set one add
-    `lastEventId` instead. So the header is the newest, and the address' own position the oldest. What is blank isn't
-    there: `EventSource` would stop for good at an error.
+    `EventSource` reconnects to its first address and adds the header; polyfills that can't set headers add
+    `lastEventId` to the address. So the header is the newest position, and the address's own is the oldest. Blank ones
+    count as absent: `EventSource` would stop for good at an error.
     """
     named = [parse_position(text.strip()) for text in (header, polyfill, query) if text is not None and text.strip()]
     if named:
@@ -120,11 +119,11 @@ def parse_asked(
 def decide_start(state: JobState, asked: Asked | None, incarnation: str | None = None) -> Start:
     """Return where to begin in a job of this state and incarnation.
 
-    A client may be ahead of the job, or know another incarnation: following tells it that the store has lost events.
+    A client may be ahead of the job, or know another incarnation: then the stream notifies it of lost events.
     """
     end = state.end_position
     if asked is None:
-        # A client that is cut off before the end has come has to be sent it when it comes back.
+        # A client that is cut off before the end must get it when it comes back.
         return Start(Answer.FOLLOW, state.position) if end is None else Start(Answer.COMPLETE, _before_end(state, end))
     is_another = asked.incarnation not in (None, incarnation)
     has_everything = asked.is_resumed and asked.position == last_position(state) and not is_another
@@ -134,7 +133,7 @@ def decide_start(state: JobState, asked: Asked | None, incarnation: str | None =
 
 
 def last_position(state: JobState) -> int:
-    """Return the position of a job's last event, as clients count."""
+    """Return the position of a job's last event, as clients count positions."""
     return state.position + (AddedEnd.of(state) is not None)
 
 

@@ -16,14 +16,14 @@ from ci_eventstore.web.errors import WebError, error_response
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
-#: The largest body that a route takes which doesn't say otherwise.
+#: The largest body that a route takes unless it has a limit of its own.
 MAX_BODY_BYTES = 64 * 1024
 
 
 def route_class(web: Web, max_body_bytes: Mapping[str, int]) -> type[APIRoute]:
-    """Return the class of the routes, which answer alike, whichever application they are part of.
+    """Return the class of routes that answer alike in whichever application they are.
 
-    `max_body_bytes` has the largest body of a route by its operation id.
+    `max_body_bytes` maps operation ids to the largest body of the route.
     """
     methods: dict[str, set[str]] = {}
 
@@ -57,7 +57,7 @@ def route_class(web: Web, max_body_bytes: Mapping[str, int]) -> type[APIRoute]:
 
 
 async def _answer(web: Web, handle: Handler, request: Request, limit: int) -> Response:
-    """Return the response to a request, whatever happens; errors that are an application's own are raised."""
+    """Return the response to a request, whatever happens; raise only an application's own errors."""
     response: Response
     try:
         return await handle(limited(request, limit))
@@ -77,9 +77,9 @@ async def _answer(web: Web, handle: Handler, request: Request, limit: int) -> Re
 
 
 def limited(request: Request, limit: int) -> Request:
-    """Return the request with a body that raises WebError 413 when it grows too long; raise at once if it says so."""
+    """Return the request, whose body raises WebError 413 when it grows too long; raise now if its length says so."""
     length = request.headers.get("content-length", "")
-    # A number of so many digits that Python refuses to read it is too long as well.
+    # A number of more digits than Python reads is too long as well.
     if length.isdecimal() and (len(length) > 18 or int(length) > limit):
         raise _too_large(limit)
     count = 0
@@ -100,7 +100,7 @@ def _too_large(limit: int) -> WebError:
 
 
 def _without_body(response: Response) -> Response:
-    """Return what `HEAD` gets in place of a response, whose body isn't even begun."""
+    """Return a response's answer to `HEAD`, without starting the body."""
     head = Response(status_code=response.status_code, background=response.background)
     head.raw_headers = response.raw_headers
     return head

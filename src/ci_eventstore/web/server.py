@@ -25,7 +25,7 @@ from ci_eventstore.web.access_log import AccessLog
 from ci_eventstore.web.errors import ResponseCutError
 
 logger = logging.getLogger("ci_eventstore.web")
-#: Of all logs that break off.
+#: One log for all responses that break off.
 _OUTAGES = Outages()
 
 #: Close at once, with a reset: SO_LINGER on, for no time.
@@ -33,19 +33,19 @@ _RESET = struct.pack("ii", 1, 0)
 #: For how long a connection stays open after a response: longer than proxies keep one that they may use again (nginx
 #: and AWS: 60 seconds), or the next request over it meets its end, and is answered with 502.
 KEEP_ALIVE_SECONDS = 75
-#: How long requests may take that run when the server is told to stop; live streams end at once.
+#: Requests that run when the server is to stop have this long; live streams end at once.
 GRACE_SECONDS = 5
 #: Proxies on this machine.
 TRUSTED_PROXIES = ("127.0.0.1", "::1")
 #: The address of a client that came over a Unix socket.
 UNIX_CLIENT = "unix"
-#: How many connections may wait to be taken.
+#: At most this many connections wait to be accepted.
 BACKLOG = 2048
 STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Connection(HttpToolsProtocol):
-    """A client's connection."""
+    """A client's connection, over which responses to HTTP/1.0 have bodies and a response can break off."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -70,7 +70,7 @@ class Connection(HttpToolsProtocol):
 
 
 def _until_closed(cycle: RequestResponseCycle, send: Send) -> Send:
-    """Return how to send to a client that doesn't know chunks: what has no length ends with the connection."""
+    """Return a `send` for a client that knows no chunks: a body without a length ends with the connection."""
     has_length = True
 
     async def send_plainly(message: Message) -> None:
@@ -88,17 +88,17 @@ def _until_closed(cycle: RequestResponseCycle, send: Send) -> Send:
 
 
 def _break_off(cycle: RequestResponseCycle) -> None:
-    """End a connection so that its client sees that the response isn't whole, even one without chunks or a length."""
+    """Reset a connection, so that its client sees a cut response even if that has neither chunks nor a length."""
     connection = cycle.transport.get_extra_info("socket")
     if connection is not None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
     cycle.transport.abort()
-    # Nothing more is to be sent, and nothing to be logged.
+    # uvicorn then neither sends nor logs anything more.
     cycle.disconnected = True
 
 
 class WebServer(uvicorn.Server):
-    """A uvicorn that ends live streams before it waits for connections to close."""
+    """A uvicorn server that ends live streams before it waits for connections to close."""
 
     def __init__(self, app: FastAPI, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -106,7 +106,7 @@ class WebServer(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Stop at SIGINT and SIGTERM, a second SIGINT at once; uvicorn itself would then die of the signal."""
+        """Stop at SIGINT and SIGTERM, at once at a second SIGINT; uvicorn itself would die of the signal afterwards."""
         loop = asyncio.get_running_loop()
         for number in STOPPING_SIGNALS:
             loop.add_signal_handler(number, self.handle_exit, number, None)
@@ -117,29 +117,29 @@ class WebServer(uvicorn.Server):
                 loop.remove_signal_handler(number)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take no more connections, end live streams, wait for other requests."""
+        """Accept no more connections, end live streams, and wait for other requests."""
         self._app.state.router.stop()
         await super().shutdown(sockets)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """How a server is reached."""
+    """How clients reach a server."""
 
-    #: What a proxy in front takes off paths: "" or /some/path.
+    #: The prefix that a proxy in front removes from paths: "" or /some/path.
     root_path: str = ""
     keep_alive_seconds: int = KEEP_ALIVE_SECONDS
-    #: Addresses and networks of proxies that are believed what they say of clients.
+    #: Addresses and networks of proxies that may name the client and its scheme.
     trusted_proxies: Sequence[str] = TRUSTED_PROXIES
     has_access_log: bool = False
 
 
 def server_config(app: ASGIApp, service: Service | None = None) -> uvicorn.Config:
-    """Return how uvicorn is run: it logs what goes wrong."""
+    """Return uvicorn's configuration: it logs nothing but warnings and errors."""
     service = service or Service()
     if service.has_access_log:
         app = AccessLog(app)
-    # Whoever may use the socket is a proxy.
+    # Every client of the Unix socket counts as a proxy.
     trusted = [*service.trusted_proxies, UNIX_CLIENT]
     return uvicorn.Config(
         _named_client(cast(ASGIApp, ProxyHeadersMiddleware(cast(Any, app), trusted))),
@@ -150,14 +150,14 @@ def server_config(app: ASGIApp, service: Service | None = None) -> uvicorn.Confi
         proxy_headers=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
         timeout_keep_alive=service.keep_alive_seconds,
-        # On httptools: frames are small, and wait for nothing.
+        # On httptools, which sends small frames at once.
         http=Connection,
         ws="none",
     )
 
 
 def _named_client(app: ASGIApp) -> ASGIApp:
-    """Give clients of a Unix socket, who have no address, one that can be trusted."""
+    """Give clients of a Unix socket, which have no address, one that can be trusted."""
 
     async def named(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and not scope.get("client"):
@@ -168,7 +168,7 @@ def _named_client(app: ASGIApp) -> ASGIApp:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens, so that it is known where before the server runs; OSError."""
+    """Return a listening socket, so that its address is known before the server runs; OSError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family)
     try:
@@ -183,9 +183,9 @@ def listen(host: str, port: int) -> socket.socket:
 
 @contextmanager
 def listen_at(path: Path) -> Iterator[socket.socket]:
-    """Listen on a Unix socket, which is removed at the end; OSError, also if another server listens there.
+    """Listen on a Unix socket, and remove it at the end; OSError, also if another server listens there.
 
-    Whoever may enter its folder may connect.
+    Everybody who may enter its folder may connect.
     """
     with socket.socket(socket.AF_UNIX) as listening:
         try:
@@ -204,7 +204,7 @@ def listen_at(path: Path) -> Iterator[socket.socket]:
 
 
 def _is_left_over(path: Path) -> bool:
-    """Tell whether a path is the socket of a server that is gone."""
+    """Return whether a path is the socket of a server that is gone."""
     if not path.is_socket():
         return False
     with socket.socket(socket.AF_UNIX) as probe:

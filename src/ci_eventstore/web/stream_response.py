@@ -25,50 +25,49 @@ from ci_eventstore.web import sse
 from ci_eventstore.web.errors import ANSWERED, WebError, error_response
 
 logger = logging.getLogger("ci_eventstore.web")
-#: How long a stream whose store is away waits before it tries again.
+#: A stream whose store is away tries again after this.
 AWAY_SECONDS = 1.0
-
-#: How long the end of a response may take.
+#: The end of a response may take this long.
 LAST_SECONDS = 1.0
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache, no-transform"),
-    # nginx sends on what it gets at once.
+    # So nginx passes frames on at once.
     (b"x-accel-buffering", b"no"),
 ]
 
 
 class OpenStreams:
-    """Counts streams by user, and can end them."""
+    """Counts the open streams of this process by user, and can end them all."""
 
     def __init__(self, most_per_user: int) -> None:
         self._most_per_user = most_per_user
         self._by_user: Counter[str] = Counter()
         self._scopes: set[asyncio.Timeout] = set()
-        #: The event loop in which they were stopped: an application that is started again has another one.
+        #: The event loop in which they were stopped; an application that starts again has another one.
         self._stopped_in: asyncio.AbstractEventLoop | None = None
-        #: What is the matter with streams, said of all of them at once.
+        #: One log of each trouble for all streams.
         self.waiting = OutageLog(logger, "streams wait for the store: %s", "streams go on")
         self.broken = OutageLog(logger, "a stream was broken off: %s")
         self.unchecked = OutageLog(logger, "whether streams may go on can't be looked up: %s")
 
     def __len__(self) -> int:
-        """Return how many there are."""
+        """Return how many streams are open."""
         return len(self._scopes)
 
     def start(self) -> None:
-        """Let streams be opened, also after a stop."""
+        """Allow streams, also after a stop."""
         self._stopped_in = None
 
     def stop(self) -> None:
-        """End all streams at once, and those that are opened from now on at their first step: clients come back."""
+        """End all open streams now, and later ones at their first step: their clients come back."""
         self._stopped_in = asyncio.get_running_loop()
         for scope in list(self._scopes):
             end_scope(scope)
 
     @contextmanager
     def counted(self, user_id: str | None) -> Iterator[None]:
-        """Count a stream as a user's; 429 if that has too many. What is nobody's isn't limited."""
+        """Count a stream as a user's; WebError 429 if the user has too many. Those of nobody aren't limited."""
         if user_id is None:
             yield
             return
@@ -85,7 +84,7 @@ class OpenStreams:
 
     @contextmanager
     def entered(self, scope: asyncio.Timeout) -> Iterator[None]:
-        """Let a stream be ended by `stop`; in its own timeout."""
+        """Let `stop` end a stream that runs in this timeout."""
         self._scopes.add(scope)
         if self._stopped_in is asyncio.get_running_loop():
             end_scope(scope)
@@ -96,28 +95,28 @@ class OpenStreams:
 
 
 def end_scope(scope: asyncio.Timeout) -> None:
-    """End what runs in a timeout, now, if it hasn't ended yet."""
+    """End what runs in a timeout, unless that has ended already."""
     if not scope.expired():
         scope.reschedule(asyncio.get_running_loop().time())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stream:
-    """What one client is to be sent."""
+    """What one client gets."""
 
     user_id: str | None
     #: The `state` event.
     opening: bytes
-    #: Begins to follow after a position of an incarnation.
+    #: Starts following after a position of an incarnation.
     follow: Callable[[int, str | None], Awaitable[Follower]]
-    #: The position after which the client is sent events, and the incarnation that it belongs to, if it isn't 0.
+    #: The client gets events after this position, which belongs to an incarnation if it isn't 0.
     after: int
     incarnation: str | None
-    #: Whether a `reset` comes first.
+    #: Whether a `reset` comes first, because the client has read another log.
     begins_again: bool
-    #: How records are encoded; None: as for all other clients, so that each is encoded once for all.
+    #: Encodes records for this client alone; None: each record is encoded once for all clients.
     encode: Encode | None
-    #: Tells whether the client still has the right to it.
+    #: Returns whether the client may still read the job.
     is_allowed: Callable[[], Awaitable[bool]]
 
 
@@ -125,7 +124,7 @@ class StreamResponse(Response):
     """Sends a stream until the job ends, the client has gone, it may not go on, or the server stops."""
 
     def __init__(self, stream: Stream, streams: OpenStreams, heartbeat_seconds: float) -> None:
-        # Not the constructor of Response, which makes headers and a body that nobody reads.
+        # The constructor of Response would make headers and a body that nobody reads.
         self.status_code = 200
         self.background = None
         self.raw_headers = HEADERS
@@ -134,7 +133,7 @@ class StreamResponse(Response):
         self._heartbeat_seconds = heartbeat_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the stream, or an error if it can't be begun."""
+        """Send the stream, or an error if it can't begin."""
         has_started = False
 
         async def start() -> None:
@@ -155,7 +154,7 @@ class StreamResponse(Response):
             if not has_started:
                 await error_response(error)(scope, receive, send)
                 return
-            # The client comes back, and is told then what is the matter.
+            # The client comes back, and gets the error then.
             self._streams.broken.failed(error)
         await _end(send)
 
@@ -166,7 +165,7 @@ class StreamResponse(Response):
             async with scope, _ends_when_gone(scope, receive):
                 opening = sse.RETRY + self._stream.opening
                 if self._stream.begins_again:
-                    # Together: whoever has the new incarnation from `state` has to have been told to begin again.
+                    # In one piece: a client that has the new incarnation from `state` must know that it begins again.
                     while not (page := await following.read(self._heartbeat_seconds)).records:
                         await _send(send, sse.HEARTBEAT)
                     opening += self._frames(page)
@@ -198,7 +197,7 @@ class StreamResponse(Response):
         return page.encoded(self._stream.encode or sse.encode)
 
     async def _is_allowed(self) -> bool:
-        """Ask whether the client still has the right; while the store is away, nobody loses it."""
+        """Return whether the client may still read the job; while the store is away, nobody loses that right."""
         try:
             return await self._stream.is_allowed()
         except RepositoryError as error:
@@ -207,16 +206,15 @@ class StreamResponse(Response):
 
 
 class _Following:
-    """Follows for a stream, through outages of the store: its client sees heartbeats meanwhile."""
+    """Follows for a stream, through outages of the store, during which its client sees heartbeats."""
 
     def __init__(self, stream: Stream, outage: OutageLog) -> None:
-        """Follow for a stream; `outage` is all streams' own."""
         self._outage = outage
         self._follow = stream.follow
-        #: The position of the last event, and what it belongs to.
+        #: The position of the last event, and its incarnation.
         self.last = stream.after
         self._incarnation = stream.incarnation
-        #: Whether the client still has to be told to begin again.
+        #: Whether the client still needs a `reset`.
         self._must_reset = stream.begins_again
         self._follower: Follower | None = None
 
@@ -242,7 +240,7 @@ class _Following:
             page = await self._follower.read(seconds)
         except StoreUnavailableError as error:
             self._outage.failed(error)
-            # Who has been sent nothing can't have lost anything.
+            # A client that has got nothing can't have lost anything.
             self._incarnation = self._follower.incarnation if self.last else None
             self.close()
             return NOTHING
@@ -251,14 +249,14 @@ class _Following:
         return page
 
     def close(self) -> None:
-        """End."""
+        """Stop following."""
         if self._follower is not None:
             self._follower.close()
             self._follower = None
 
 
 def _last_position(page: Page, before: int) -> int:
-    """Return the position of a page's last event; of the one before, if it has none."""
+    """Return the position of a page's last event, or the one before if it has no event."""
     for record in reversed(page.records):
         if isinstance(record, JobEvent):
             return record.id or before
@@ -272,7 +270,7 @@ async def _send(send: Send, frames: bytes) -> None:
 
 
 async def _end(send: Send) -> None:
-    """End the response, unless the client reads nothing: then the server cuts it off when its own time is over."""
+    """End the response; if the client reads nothing, leave it to the server, which cuts it off in its own time."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(LAST_SECONDS):
             await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -280,7 +278,7 @@ async def _end(send: Send) -> None:
 
 @asynccontextmanager
 async def _ends_when_gone(scope: asyncio.Timeout, receive: Receive) -> AsyncIterator[None]:
-    """End what runs in a timeout as soon as the client has gone."""
+    """End what runs in a timeout as soon as the client disconnects."""
 
     async def listen() -> None:
         try:

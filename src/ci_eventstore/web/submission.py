@@ -1,10 +1,9 @@
 """What a client sends to have a job run: as JSON, or as a form with a zip file."""
 
-import asyncio
 import hashlib
 import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from secrets import token_hex
@@ -20,7 +19,7 @@ from ci_eventstore.errors import ProjectError
 from ci_eventstore.web.errors import WebError
 from ci_eventstore.web.route import limited
 
-#: The most that a job without its zip file may have.
+#: A job may have this many bytes without its zip file.
 MAX_FIELDS_BYTES = 1024 * 1024
 MAX_FIELDS = 1000
 
@@ -57,20 +56,21 @@ class Submission(BaseModel):
 
 @asynccontextmanager
 async def received(request: Request, max_project_bytes: int) -> AsyncIterator[tuple[Submission, IO[bytes] | None]]:
-    """Read a request's body: the job, and its zip file if one came along, which is there until this is left.
+    """Read a request's body: the job, and its zip file if it has one, which is open until this is left.
 
     WebError 400, 413 and 415.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
-        yield _validated(await limited(request, MAX_FIELDS_BYTES).body()), None
+        sent = await limited(request, MAX_FIELDS_BYTES).body()
+        yield _validated(lambda: Submission.model_validate_json(sent)), None
         return
     if kind != "multipart/form-data":
         raise WebError(415, "media_type", "a job is sent as application/json or as multipart/form-data")
     try:
         form = await request.form(max_files=1, max_fields=MAX_FIELDS, max_part_size=MAX_FIELDS_BYTES)
     except HTTPException as error:
-        # What Starlette makes of a form that it can't read, within an application.
+        # Starlette raises this for a form that it can't read.
         raise WebError(400, "invalid", f"the form can't be read: {error.detail}") from None
     try:
         submission, project = _from_form(form)
@@ -82,7 +82,7 @@ async def received(request: Request, max_project_bytes: int) -> AsyncIterator[tu
 
 
 def _from_form(form: FormData) -> tuple[Submission, UploadFile | None]:
-    """Return the job in a form's fields, and the file in it, whatever its field is called."""
+    """Return the job in a form's fields, and the form's file, whatever its field is called."""
     fields: dict[str, object] = {}
     project = None
     for name in form:
@@ -92,32 +92,19 @@ def _from_form(form: FormData) -> tuple[Submission, UploadFile | None]:
         project = files[0] if files else project
         if texts:
             fields[name] = texts if name == "command" and len(texts) > 1 else texts[-1]
+    return _validated(lambda: Submission.model_validate(fields)), project
+
+
+def _validated(read: Callable[[], Submission]) -> Submission:
     try:
-        return Submission.model_validate(fields), project
+        return read()
     except ValidationError as error:
-        raise _invalid(error) from None
+        said = [f"{'.'.join(map(str, each['loc'])) or 'the body'}: {each['msg']}" for each in error.errors()]
+        raise WebError(400, "invalid", "; ".join(said)) from None
 
 
-def _validated(body: bytes) -> Submission:
-    try:
-        return Submission.model_validate_json(body)
-    except ValidationError as error:
-        raise _invalid(error) from None
-
-
-def _invalid(error: ValidationError) -> WebError:
-    said = [
-        f"{'.'.join(str(part) for part in detail['loc']) or 'the body'}: {detail['msg']}" for detail in error.errors()
-    ]
-    return WebError(400, "invalid", "; ".join(said))
-
-
-async def keep(project: IO[bytes], folder: Path, job_id: str) -> Path:
-    """Put a zip file into the folder under a name of its job and its content; ProjectError if it is none, OSError."""
-    return await asyncio.to_thread(_keep, project, folder, job_id)
-
-
-def _keep(project: IO[bytes], folder: Path, job_id: str) -> Path:
+def keep(project: IO[bytes], folder: Path, job_id: str) -> Path:
+    """Put a zip file into the folder, named after its job and content; ProjectError if it is none, OSError."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = folder / f".{token_hex(8)}.new"
     try:
@@ -143,6 +130,6 @@ def _keep(project: IO[bytes], folder: Path, job_id: str) -> Path:
 
 
 def job_id_for(user_id: str | None, idempotency_key: str) -> str:
-    """Return the id of the job that a user's key stands for: always the same. Pure."""
+    """Return the id of the job that a user's idempotency key stands for, always the same. Pure."""
     text = f"{'' if user_id is None else user_id}\0{idempotency_key}"
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
