@@ -13,7 +13,6 @@ FACES: Mapping[str, str] = {
     "ci_eventstore.connection.nodes.Nodes.subscription": "picks the node",
     "ci_eventstore.connection.reply_stream.ReplyStream.write": "redis-py calls it",
     "ci_eventstore.controllers.claimed_job.ClaimedJob.write": "opens the log on the way",
-    "ci_eventstore.controllers.command_handler._Pump._add_secret": "opens the log on the way",
     "ci_eventstore.engine.Engine.hurry": "its time limit is its own",
     "ci_eventstore.writer.log_writer.LogWriter.hurry": "its time limit is its own",
     "ci_eventstore.writer.log_writer.LogWriter.masked": "its masker is its own",
