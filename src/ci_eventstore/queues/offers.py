@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from ci_eventstore.events.caller import Caller
-from ci_eventstore.events.codec import decode, mark_of
+from ci_eventstore.events.codec import decode
 from ci_eventstore.jobs.evolve import evolve
 from ci_eventstore.keys import Keys, QueueKeys
 from ci_eventstore.queues.claimed import Claim, Claimed, as_claimed
@@ -150,7 +150,7 @@ class Offer:
         """Return the job in a message; None if it is known."""
         question, job_id, size, payloads = message.split(b"\n", maxsplit=3)
         created, claimed = payloads[: int(size)], payloads[int(size) :]
-        state = evolve(evolve(None, decode(created, 0)), decode(claimed, 0)).but(mark=mark_of(claimed))
+        state = evolve(evolve(None, decode(created, 0)), decode(claimed, 0))
         given_id = job_id.decode()
         given = as_claimed(keys.job(given_id).queue(state.queue), given_id, state)
         return given if self._happened(Told(given.queue, question.decode(), given.claim.token)) else None
