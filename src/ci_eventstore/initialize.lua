@@ -1,15 +1,14 @@
 -- Note the format version and partition count of a store that has none yet, and give one that has no incarnation its first: one
 -- atomic step.
 --
--- KEYS  1 store
--- ARGV  1 format version, 2 partition count, 3 incarnation
+-- `store_format.py` names its key and arguments.
 --
 -- Returns {format version, partition count, incarnation} as the store has them now.
 
-if redis.call('EXISTS', KEYS[1]) == 0 then
-  redis.call('HSET', KEYS[1], 'format', ARGV[1], 'partitions', ARGV[2])
+if redis.call('EXISTS', store) == 0 then
+  redis.call('HSET', store, 'format', format, 'partitions', partitions)
 end
-if redis.call('HGET', KEYS[1], 'format') == ARGV[1] then
-  redis.call('HSETNX', KEYS[1], 'incarnation', ARGV[3])
+if redis.call('HGET', store, 'format') == format then
+  redis.call('HSETNX', store, 'incarnation', incarnation)
 end
-return redis.call('HMGET', KEYS[1], 'format', 'partitions', 'incarnation')
+return redis.call('HMGET', store, 'format', 'partitions', 'incarnation')

@@ -7,6 +7,7 @@ Commands are written as they are sent, with names of keys and channels in braces
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from ci_common.models import JobStatus
 from ci_eventstore.connection.failures import outcome_of
@@ -17,7 +18,15 @@ from ci_eventstore.connection.trials import try_each, try_listening
 from ci_eventstore.errors import MissingRightsError
 from ci_eventstore.keys import JobKeys, Keys, QueueKeys, jobs_key, probe_key, queues_key, session_key
 
-RIGHTS = load_script("ci_eventstore", "rights")
+
+class RightsCall(NamedTuple):
+    """What `rights.lua` is called with."""
+
+    #: The parts of each, joined by newlines, which no name of a key has.
+    commands: Sequence[str]
+
+
+RIGHTS = load_script("ci_eventstore", "rights", call=RightsCall)
 
 #: A command and its arguments.
 Command = tuple[str, ...]
@@ -177,10 +186,8 @@ async def check_rights_to_write(nodes: Nodes, keys: Keys) -> None:
     if nodes.replicas:
         commands.append(("WAIT", "1", "0"))
     asked = [*commands, *accounts]
-    arguments = list[str | int]()
-    for command in asked:
-        arguments += [len(command), *command]
-    refused = {asked[number - 1] for node in nodes.all for number in await node.run(RIGHTS, [], arguments)}
+    call = RIGHTS.order(RightsCall(["\n".join(command) for command in asked]))
+    refused = {asked[number - 1] for node in nodes.all for number in await node.run(RIGHTS, *call)}
     if refused.issuperset(accounts):
         asked, refused = commands, refused.difference(accounts)
     _complain(nodes, asked, refused)

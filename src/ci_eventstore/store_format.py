@@ -1,5 +1,8 @@
 """The layout of a store: which version this program writes, and the refusal of every other one."""
 
+from typing import NamedTuple
+
+from ci_eventstore.connection.call_names import Key
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import as_text
 from ci_eventstore.connection.scripts import load_script
@@ -11,7 +14,18 @@ from ci_eventstore.keys import Keys
 FORMAT_VERSION = 3
 #: Stands in place of the version while a store is upgraded, so that nobody opens it: version 1 expects a number.
 NO_VERSION = 0
-INITIALIZE = load_script("ci_eventstore", "initialize")
+
+
+class InitializeCall(NamedTuple):
+    """What `initialize.lua` is called with."""
+
+    store: Key
+    format: str
+    partitions: str
+    incarnation: str
+
+
+INITIALIZE = load_script("ci_eventstore", "initialize", call=InitializeCall)
 
 
 async def check_format(nodes: Nodes, keys: Keys, *, is_read_only: bool = False) -> str | None:
@@ -21,7 +35,8 @@ async def check_format(nodes: Nodes, keys: Keys, *, is_read_only: bool = False) 
         if reply[0] is None:
             raise StoreFormatError(f"there is no store {keys.prefix!r} yet: open it once with access='write'")
     else:
-        reply = await nodes.run(INITIALIZE, [keys.store], [FORMAT_VERSION, keys.partitions, new_incarnation()])
+        call = InitializeCall(keys.store, str(FORMAT_VERSION), str(keys.partitions), new_incarnation())
+        reply = await nodes.run(INITIALIZE, *INITIALIZE.order(call))
     version, partitions = (as_text(part or b"") for part in reply[:2])
     if version != str(FORMAT_VERSION):
         raise StoreFormatError(refusal(keys.prefix, version))

@@ -4,7 +4,7 @@ import logging
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from ci_common.errors import (
     APIKeyAlreadyExistsError,
@@ -33,6 +33,7 @@ from ci_eventstore.accounts.records import (
     user_from_hash,
     user_to_hash,
 )
+from ci_eventstore.connection.call_names import Key
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import WRONG_TYPE, as_bytes, as_texts
 from ci_eventstore.connection.replies import as_text as to_text
@@ -45,8 +46,42 @@ logger = logging.getLogger("ci_eventstore.accounts")
 
 _Record = TypeVar("_Record", User, APIKey)
 
-CREATE_RECORD = load_script(__package__, "create_record")
-UPDATE_RECORD = load_script(__package__, "update_record")
+
+class Owner(NamedTuple):
+    """Whose a record is: the owner's own record, and the set of the owner's ids."""
+
+    record: Key
+    ids: Key
+
+
+class CreateCall(NamedTuple):
+    """What `create_record.lua` is called with."""
+
+    record: Key
+    #: The set of all ids.
+    ids: Key
+    #: The hash of what must be unique.
+    unique: Key
+    call: str
+    id: str
+    #: That must be unique.
+    value: str
+    #: One, where records have owners.
+    owners: Sequence[Owner]
+    #: Names and values, by turns.
+    fields: Sequence[str]
+
+
+class UpdateCall(NamedTuple):
+    """What `update_record.lua` is called with."""
+
+    record: Key
+    field: str
+    value: str
+
+
+CREATE_RECORD = load_script(__package__, "create_record", call=CreateCall)
+UPDATE_RECORD = load_script(__package__, "update_record", call=UpdateCall)
 
 
 class AccountStore(UserRepository, APIKeyRepository):
@@ -62,10 +97,8 @@ class AccountStore(UserRepository, APIKeyRepository):
     async def create_user(self, user: User) -> None:
         """Store a new user; UserAlreadyExistsError, EmailAlreadyExistsError."""
         check_user(user)
-        keys = [self._keys.user(user.id), self._keys.users, self._keys.emails]
-        match await create_record(
-            self._nodes, keys=keys, record_id=user.id, unique=fold_email(user.email), fields=user_to_hash(user)
-        ):
+        places = (self._keys.user(user.id), self._keys.users, self._keys.emails)
+        match await self._create(places, (), user.id, fold_email(user.email), user_to_hash(user)):
             case b"exists":
                 raise UserAlreadyExistsError(user.id)
             case b"taken":
@@ -92,17 +125,15 @@ class AccountStore(UserRepository, APIKeyRepository):
     async def update_user_active(self, user_id: str, is_active: bool) -> None:
         """Let a user authenticate, or not; UserNotFoundError."""
         key, value = self._keys.user(check_id("user id", user_id)), encode_flag(check_flag("is_active", is_active))
-        if not await update_record(self._nodes, key=key, field="is_active", value=value):
+        if not await self._update(key, "is_active", value):
             raise UserNotFoundError(user_id)
 
     async def create_api_key(self, api_key: APIKey) -> None:
         """Store a new key; UserNotFoundError, APIKeyAlreadyExistsError."""
         check_api_key(api_key)
-        keys = [self._keys.api_key(api_key.id), self._keys.api_keys, self._keys.api_key_hashes]
-        keys += [self._keys.user(api_key.user_id), self._keys.user_api_keys(api_key.user_id)]
-        match await create_record(
-            self._nodes, keys=keys, record_id=api_key.id, unique=api_key.key_hash, fields=api_key_to_hash(api_key)
-        ):
+        places = (self._keys.api_key(api_key.id), self._keys.api_keys, self._keys.api_key_hashes)
+        owner = Owner(self._keys.user(api_key.user_id), self._keys.user_api_keys(api_key.user_id))
+        match await self._create(places, (owner,), api_key.id, api_key.key_hash, api_key_to_hash(api_key)):
             case b"exists" | b"taken":
                 raise APIKeyAlreadyExistsError(api_key.id)
             case b"ownerless":
@@ -138,8 +169,26 @@ class AccountStore(UserRepository, APIKeyRepository):
 
     async def _update_api_key(self, key_id: str, field: str, value: str) -> None:
         key = self._keys.api_key(check_id("API key id", key_id))
-        if not await update_record(self._nodes, key=key, field=field, value=value):
+        if not await self._update(key, field, value):
             raise APIKeyNotFoundError(key_id)
+
+    async def _create(
+        self,
+        places: tuple[str, str, str],
+        owners: Sequence[Owner],
+        record_id: str,
+        unique: str,
+        fields: Mapping[str, str],
+    ) -> bytes:
+        """Store a record as `create_record.lua` says, and return its answer."""
+        pairs = [text for pair in fields.items() for text in pair]
+        call = CreateCall(*places, new_token(), record_id, unique, owners, pairs)
+        reply: bytes = await self._nodes.run(CREATE_RECORD, *CREATE_RECORD.order(call))
+        return reply
+
+    async def _update(self, key: str, field: str, value: str) -> bool:
+        """Set one field of a record; False if there is none."""
+        return bool(await self._nodes.run(UPDATE_RECORD, *UPDATE_RECORD.order(UpdateCall(key, field, value))))
 
     async def _read_all(
         self, ids: Sequence[str], key_of: Callable[[str], str], read: Callable[[str, Sequence[bytes]], _Record]
@@ -156,20 +205,6 @@ class AccountStore(UserRepository, APIKeyRepository):
             except StoreFormatError as error:
                 logger.warning("left out of a list: %s", error)
         return found
-
-
-async def create_record(
-    nodes: Nodes, *, keys: Sequence[str], record_id: str, unique: str, fields: Mapping[str, str]
-) -> bytes:
-    """Store a record as `create_record.lua` says, and return its answer."""
-    pairs = [text for pair in fields.items() for text in pair]
-    reply: bytes = await nodes.run(CREATE_RECORD, keys, [new_token(), record_id, unique, *pairs])
-    return reply
-
-
-async def update_record(nodes: Nodes, *, key: str, field: str, value: str) -> bool:
-    """Set one field of a record; False if there is none."""
-    return bool(await nodes.run(UPDATE_RECORD, [key], [field, value]))
 
 
 def is_id(value: str) -> bool:

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from ci_eventstore.connection.call_names import Key
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import as_optional_texts
 from ci_eventstore.connection.scripts import load_script
@@ -18,7 +19,20 @@ logger = logging.getLogger("ci_eventstore.following")
 LOSS_PATIENCE_SECONDS = 3.0
 #: Within that time, writers that are told of a loss are told of the same one.
 SAME_LOSS_SECONDS = 60.0
-RENEW = load_script(__package__, "renew_incarnation")
+
+
+class RenewCall(NamedTuple):
+    """What `renew_incarnation.lua` is called with."""
+
+    store: Key
+    #: The incarnation that the store must have now, "-" for none; "" for whichever.
+    expected: str
+    new: str
+    #: For how many milliseconds it must have had the one that it has.
+    age_ms: int
+
+
+RENEW = load_script(__package__, "renew_incarnation", call=RenewCall)
 
 
 def new_incarnation() -> str:
@@ -88,7 +102,7 @@ class StoreIncarnation:
             return await self.read()
 
     async def _renew(self, lost: str, patience_seconds: float | None = None, age_seconds: float = 0) -> str:
-        arguments: list[str | int] = [lost, new_incarnation(), int(age_seconds * 1000)]
-        reply = await self._nodes.run(RENEW, [self._key], arguments, patience_seconds=patience_seconds)
+        call = RenewCall(self._key, lost, new_incarnation(), int(age_seconds * 1000))
+        reply = await self._nodes.run(RENEW, *RENEW.order(call), patience_seconds=patience_seconds)
         self.known = reply.decode()
         return self.known

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 
 from ci_common.validation import fold_email
 from ci_eventstore.accounts.records import api_key_from_hash, user_from_hash
+from ci_eventstore.connection.call_names import Key
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import WRONG_TYPE, Reply, as_bytes, as_text, as_text_map, as_texts, is_unicode
 from ci_eventstore.connection.scripts import load_script
@@ -98,7 +99,30 @@ def _folded(index: Index, text: str) -> str:
     return fold_email(text) if index.field == "email" else text
 
 
-MEND_INDEX = load_script(__package__, "mend_index")
+class MendCall(NamedTuple):
+    """What `mend_index.lua` is called with: records are as they were read."""
+
+    #: A set, or a hash from what is unique to ids.
+    entries: Key
+    #: That the entry is about; of a hash, the one that the entry names instead, or the same.
+    record: Key
+    holder_record: Key
+    #: "set" or "hash".
+    kind: str
+    #: Of the entry; the record's id; the record's field that the entry is made from, "" if it only needs a record.
+    name: bytes
+    id: bytes
+    field: str
+    #: That field.
+    seen: bytes
+    #: 1 if the entry belongs there.
+    has_place: int
+    #: The id that the entry names instead, or "", and that record's field.
+    holder_id: bytes
+    holder_seen: bytes
+
+
+MEND_INDEX = load_script(__package__, "mend_index", call=MendCall)
 PAGE_RECORDS = 500
 #: How often one entry is looked at again because its record was changing.
 LOOKS = 10
@@ -257,13 +281,20 @@ class AccountProjections:
     async def _mend(self, look: _Look, holder: _Look | None) -> bytes:
         """Set or remove an entry by `mend_index.lua`, and return its answer."""
         entry, index = look.entry, look.entry.index
-        keys = [index.key, entry.record_key, entry.record_key if holder is None else holder.entry.record_key]
-        belongs = "1" if entry.belongs(look.fields) else "0"
-        arguments = [index.kind, entry.name, entry.record_id, index.field, _value(look), belongs]
-        arguments += ["", ""] if holder is None else [holder.entry.record_id, _value(holder)]
-        reply: bytes = await self._nodes.run(
-            MEND_INDEX, [*map(as_bytes, keys)], [as_bytes(argument) for argument in arguments]
+        call = MendCall(
+            entries=as_bytes(index.key),
+            record=as_bytes(entry.record_key),
+            holder_record=as_bytes((holder or look).entry.record_key),
+            kind=index.kind,
+            name=as_bytes(entry.name),
+            id=as_bytes(entry.record_id),
+            field=index.field,
+            seen=as_bytes(_value(look)),
+            has_place=int(entry.belongs(look.fields) or False),
+            holder_id=b"" if holder is None else as_bytes(holder.entry.record_id),
+            holder_seen=b"" if holder is None else as_bytes(_value(holder)),
         )
+        reply: bytes = await self._nodes.run(MEND_INDEX, *MEND_INDEX.order(call))
         return reply
 
     async def _read_records(self, kind: Literal["user", "key"], ids: Sequence[str]) -> list[Reply]:

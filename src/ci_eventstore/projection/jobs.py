@@ -9,15 +9,17 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ci_common.models import JobStatus
+from ci_eventstore.connection.call_names import Key
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import WRONG_TYPE, Reply, as_bytes, as_text_map, as_texts
 from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.errors import ProjectionDamagedError, StoreFormatError
+from ci_eventstore.events.append import Field
 from ci_eventstore.events.log_index import LogIndex
 from ci_eventstore.events.log_source import LogSource, at_places, entries_in, last_command, range_command
 from ci_eventstore.events.records import Place
 from ci_eventstore.jobs.state import JobState, part_of_state, to_hash
-from ci_eventstore.keys import JobKeys, backlog_member, listing_member, sort_key
+from ci_eventstore.keys import JobKeys, backlog_member, listing_member
 from ci_eventstore.projection.differences import Difference, compare
 from ci_eventstore.projection.fold import Fold
 
@@ -27,7 +29,46 @@ REBUILT_LEASE_MS = 30_000
 LATER_FIELDS = ("mark", "incarnation", "hand_backs")
 #: Of a ring's fields, those that aren't entries.
 RING_COUNTERS = 5
-REBUILD = load_script(__package__, "rebuild", constants={"REBUILT_LEASE_MS": REBUILT_LEASE_MS})
+
+
+class RebuildCall(NamedTuple):
+    """What `rebuild.lua` is called with: what there has to be of a job."""
+
+    hash: Key
+    stream: Key
+    log_index: Key
+    ring: Key
+    ids: Key
+    dispatch: Key
+    backlog: Key
+    tickets: Key
+    leases: Key
+    clock: Key
+    ended_jobs: Key
+    unsealed: Key
+    #: Of the last entry that was folded, as its stream's id.
+    place: str
+    id: str
+    user: str
+    #: Its members of the backlog, of the listings and of the ended; "" for none of those.
+    waiting: str
+    member: str
+    ended: str
+    #: 1 or 0, as is whether it may have a ring.
+    is_queued: int
+    is_claimed: int
+    has_ring: int
+    #: The queue's.
+    channel: str
+    #: The listings in which it doesn't stand and those in which it does.
+    leaves: Sequence[Key]
+    joins: Sequence[Key]
+    fields: Sequence[Field]
+    #: Of the sparse index.
+    entries: Sequence[str]
+
+
+REBUILD = load_script(__package__, "rebuild", {"REBUILT_LEASE_MS": REBUILT_LEASE_MS}, call=RebuildCall)
 #: What `read_at_once` gives of a job before its listings and its queue.
 _FIRST = 8
 #: The fields that say when a job has ended.
@@ -218,22 +259,29 @@ def _compare_ring(subject: str, fold: Fold, length: Reply, ends: Reply) -> list[
 
 async def rebuild(nodes: Nodes, fold: Fold) -> bytes:
     """Mend by `rebuild.lua` what differs from a fold, and return its answer: "right", "mended" or "changed"."""
-    assert fold.state is not None
-    listings = fold.listings()
-    leaves = [key for key, belongs in listings.items() if not belongs]
-    joins = [key for key, belongs in listings.items() if belongs]
-    fields = to_hash(fold.state)
-    pairs = [text for pair in fields.items() for text in pair]
-    keys = fold.keys
-    queue, in_queue = keys.queue(fold.state.lease_queue), fold.belongs_in_queue()
-    all_keys = [keys.hash, keys.stream, keys.log_index, keys.ring, keys.ids]
-    all_keys += [queue.dispatch, queue.backlog, queue.tickets, queue.leases, queue.clock]
-    all_keys += [keys.ended, keys.unsealed, *leaves, *joins]
-    head: list[str | int] = [str(fold.place), keys.job_id, sort_key(fold.state.created_at), fold.state.user_id or ""]
-    head += [int(in_queue["backlog"]), int(in_queue["lease"]), int(fold.has_ring), queue.channel]
-    ended = fold.state.ended_member(keys.job_id)
-    arguments = [*head, len(leaves), len(fields), ended, *pairs, *fold.index.entries]
-    reply: bytes = await nodes.run(REBUILD, all_keys, arguments)
+    state, keys = fold.state, fold.keys
+    assert state is not None
+    listings, queue, in_queue = fold.listings(), keys.queue(state.lease_queue), fold.belongs_in_queue()
+    call = RebuildCall(
+        *(keys.hash, keys.stream, keys.log_index, keys.ring, keys.ids),
+        *(queue.dispatch, queue.backlog, queue.tickets, queue.leases, queue.clock),
+        *(keys.ended, keys.unsealed),
+        place=str(fold.place),
+        id=keys.job_id,
+        user=state.user_id or "",
+        waiting=backlog_member(state.user_id, state.created_at, keys.job_id),
+        member=fold.member(),
+        ended=state.ended_member(keys.job_id),
+        is_queued=int(in_queue["backlog"]),
+        is_claimed=int(in_queue["lease"]),
+        has_ring=int(fold.has_ring),
+        channel=queue.channel,
+        leaves=[key for key, belongs in listings.items() if not belongs],
+        joins=[key for key, belongs in listings.items() if belongs],
+        fields=[Field(name, value) for name, value in to_hash(state).items()],
+        entries=fold.index.entries,
+    )
+    reply: bytes = await nodes.run(REBUILD, *REBUILD.order(call))
     return reply
 
 

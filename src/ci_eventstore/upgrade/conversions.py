@@ -5,9 +5,10 @@ page, leaves what is in the new form alone, and so may be killed and repeated at
 """
 
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from ci_eventstore.connection.call_names import Key
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import Reply, as_bytes, as_texts, is_unicode
 from ci_eventstore.connection.scripts import load_script
@@ -20,8 +21,40 @@ from ci_eventstore.keys import JobKeys, Keys, all_keys_pattern
 from ci_eventstore.projection.differences import Progress
 from ci_eventstore.projection.jobs import ENDING, ended_member
 
-MOVE_MEMBERS = load_script(__package__, "move_members")
-SET_ENTRIES = load_script(__package__, "set_entries")
+
+class Member(NamedTuple):
+    """A member, and its new name."""
+
+    old: bytes
+    new: bytes
+
+
+class MoveCall(NamedTuple):
+    """What `move_members.lua` is called with."""
+
+    #: A sorted set.
+    key: Key
+    members: Sequence[Member]
+
+
+class ChangedEntry(NamedTuple):
+    """An entry, by its place, as it was and as it is to be."""
+
+    place: int
+    old: str
+    new: str
+
+
+class SetCall(NamedTuple):
+    """What `set_entries.lua` is called with."""
+
+    #: A list.
+    key: Key
+    entries: Sequence[ChangedEntry]
+
+
+MOVE_MEMBERS = load_script(__package__, "move_members", call=MoveCall)
+SET_ENTRIES = load_script(__package__, "set_entries", call=SetCall)
 #: Entries of a sparse index in one step.
 PAGE_ENTRIES = 200
 #: Keys that the server looks at for each page.
@@ -43,14 +76,14 @@ async def separate_backlogs(nodes: Nodes, keys: Keys, backlogs: Mapping[str, str
     """Put a NUL between sort key and id of backlogs' members, where version 1 has a colon."""
     for backlog in backlogs:
         async for page in nodes.scan_members("ZSCAN", backlog):
-            arguments = list[str | int | bytes]()
+            members = list[Member]()
             for member in page[::2]:
                 user, _, rest = member.partition("\0")
                 if rest[SORT_KEY : SORT_KEY + 1] == ":":
                     named = f"{user}\0{rest[:SORT_KEY]}\0{rest[SORT_KEY + 1 :]}"
-                    arguments += [as_bytes(member), as_bytes(named)]
-            if arguments:
-                await nodes.run(MOVE_MEMBERS, [backlog], arguments)
+                    members.append(Member(as_bytes(member), as_bytes(named)))
+            if members:
+                await nodes.run(MOVE_MEMBERS, *MOVE_MEMBERS.order(MoveCall(backlog, members)))
 
 
 async def add_times(nodes: Nodes, keys: Keys, indexes: Mapping[str, str]) -> None:
@@ -65,11 +98,12 @@ async def _add_times(nodes: Nodes, job: JobKeys, index: str) -> None:
         old = [(start + place, entry) for place, entry in enumerate(entries) if entry.count(" ") == 2]
         places = [Place(int(entry.partition(" ")[0])) for _, entry in old]
         replies = await nodes.read_many([range_command(job, place, place, 1) for place in places])
-        arguments = list[str | int | bytes]()
-        for (number, entry), reply in zip(old, replies, strict=True):
-            arguments += [number, entry, f"{entry} {_time_in(reply)}"]
-        if arguments:
-            await nodes.run(SET_ENTRIES, [index], arguments)
+        changed = [
+            ChangedEntry(place, entry, f"{entry} {_time_in(reply)}")
+            for (place, entry), reply in zip(old, replies, strict=True)
+        ]
+        if changed:
+            await nodes.run(SET_ENTRIES, *SET_ENTRIES.order(SetCall(index, changed)))
         start += PAGE_ENTRIES
 
 

@@ -1,15 +1,14 @@
 -- Give members of a sorted set other names, if they are there still: one atomic step.
 --
--- KEYS  1 sorted set
--- ARGV  a member and its new name, by turns
+-- `conversions.py` names its key and arguments.
 --
 -- Returns how many were given theirs.
 
-local count = 0
-for i = 1, #ARGV, 2 do
-  if redis.call('ZREM', KEYS[1], ARGV[i]) == 1 then
-    redis.call('ZADD', KEYS[1], 0, ARGV[i + 1])
-    count = count + 1
+local moved = 0
+for i = 1, #members do
+  if redis.call('ZREM', key, members.old(i)) == 1 then
+    redis.call('ZADD', key, 0, members.new(i))
+    moved = moved + 1
   end
 end
-return count
+return moved

@@ -1,15 +1,15 @@
 -- Change entries of a list that still are what they were: one atomic step.
 --
--- KEYS  1 list
--- ARGV  number of an entry, the entry as it was, as it is to be, by turns
+-- `conversions.py` names its key and arguments.
 --
 -- Returns how many were changed.
 
-local count = 0
-for i = 1, #ARGV, 3 do
-  if redis.call('LINDEX', KEYS[1], ARGV[i]) == ARGV[i + 1] then
-    redis.call('LSET', KEYS[1], ARGV[i], ARGV[i + 2])
-    count = count + 1
+local changed = 0
+for i = 1, #entries do
+  local place = entries.place(i)
+  if redis.call('LINDEX', key, place) == entries.old(i) then
+    redis.call('LSET', key, place, entries.new(i))
+    changed = changed + 1
   end
 end
-return count
+return changed

@@ -8,7 +8,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from enum import Enum
+from typing import NamedTuple
 
+from ci_eventstore.connection.call_names import Key
 from ci_eventstore.connection.checks import check_server
 from ci_eventstore.connection.deployments import Deployment
 from ci_eventstore.connection.nodes import Nodes
@@ -22,7 +24,19 @@ from ci_eventstore.store_format import FORMAT_VERSION, NO_VERSION, refusal
 from ci_eventstore.upgrade.conversions import convert
 from ci_eventstore.upgrade.obstacles import CLIENT_NAME, find_obstacles
 
-MOVE_STAGE = load_script(__package__, "move_stage")
+
+class StageCall(NamedTuple):
+    """What `move_stage.lua` is called with."""
+
+    store: Key
+    #: Of the stage that the store has to be in, then of the next; "" for no mark.
+    format: str
+    mark: str
+    next_format: str
+    next_mark: str
+
+
+MOVE_STAGE = load_script(__package__, "move_stage", call=StageCall)
 
 
 class Stage(Enum):
@@ -69,7 +83,7 @@ async def move(nodes: Nodes, prefix: str, name: str) -> tuple[Stage, Keys]:
     """
     store, version, mark, partitions = Keys(prefix).store, "", "", ""
     for before, after in MOVES[name]:
-        reply = await nodes.run(MOVE_STAGE, [store], [*before.value, *after.value])
+        reply = await nodes.run(MOVE_STAGE, *MOVE_STAGE.order(StageCall(store, *before.value, *after.value)))
         version, mark, partitions = (as_text(part or b"") for part in reply)
         if (version, mark) == after.value:
             break

@@ -28,7 +28,7 @@ from ci_eventstore.queues.holders import Holders
 from ci_eventstore.queues.holders import look as look_once
 from ci_eventstore.queues.lease_keeper import renew as renew_leases
 from ci_eventstore.queues.offers import Offer
-from ci_eventstore.store_format import check_format
+from ci_eventstore.store_format import FORMAT_VERSION, check_format
 from tests import claims
 from tests.integration.store.scenes import (
     KEYS,
@@ -233,7 +233,7 @@ async def initialize(scene: Scene) -> None:
 
 async def is_initialized(scene: Scene) -> None:
     found = await scene.server.read("HMGET", "{other:accounts}:store", "format", "partitions")
-    assert found == [b"2", b"1"]
+    assert found == [str(FORMAT_VERSION).encode(), b"1"]
 
 
 USER = User(id="u1", name="Ada", email="ada@example.org", created_at=NOW)

@@ -9,12 +9,12 @@ import pytest
 from ci_eventstore.connection import connections
 from ci_eventstore.connection.deployments import from_url
 from ci_eventstore.connection.nodes import Nodes
-from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.errors import NotInitializedError, StoreUnavailableError
+from ci_eventstore.store_format import INITIALIZE
 from tests.fault_proxy import Fault, FaultProxy, always
 from tests.servers import RealServer
 
-SCRIPT = load_script("ci_eventstore", "initialize")
+SCRIPT = INITIALIZE
 #: Arguments that the script doesn't look at.
 LASTS: list[list[str]] = [["unlucky"], []]
 
