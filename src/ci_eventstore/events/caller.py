@@ -1,7 +1,7 @@
-"""Who makes calls to a job: how a repeated one is known, and how a writer hears that acknowledged ones were lost. Pure.
+"""Callers: how the server knows a repeated call, and how a writer hears that acknowledged ones were lost. Pure.
 
-Redis keeps the order of writes, so a failover or a restore loses the last ones: where a call is there, all that came
-before it is there, too. So each call says which acknowledged ones it comes after, and is refused if these are gone.
+Redis keeps the order of writes, so a failover or a restore loses the last ones: where a call is there, all calls before
+it are there, too. So each call names the acknowledged ones that it comes after, and is refused if these are gone.
 """
 
 import asyncio
@@ -15,31 +15,30 @@ from typing import NamedTuple
 
 from ci_eventstore.errors import AcknowledgedEventsLostError, OutcomeUnknownError
 
-#: How long a writer's token is used, and its last call asked for, when nothing comes: well below the hour that the
-#: server keeps it for.
+#: How long an idle writer keeps its token and its last call: well below the hour for which the server keeps them.
 TOKEN_SECONDS = 1200.0
-#: Of how many jobs the last calls are remembered, those written to last.
+#: How many jobs' last calls are remembered: those of the jobs written to last.
 JOBS_KEPT = 10_000
 
 
 class Call(NamedTuple):
-    """What a repeated script is recognised by: a token, and the number of the call under it, from 1 on."""
+    """What identifies a call that is repeated: a token, and the number of the call under it, from 1."""
 
     token: str
     number: int = 1
-    #: Tokens whose calls, should any still be on their way, are to be refused from now on.
+    #: Tokens to close: calls under them that are still on their way are refused from now on.
     closes: tuple[str, ...] = ()
     #: Tokens and numbers of acknowledged calls that this one comes after, but for that of its own token.
     after: tuple[tuple[str, int], ...] = ()
 
     @property
     def name(self) -> str:
-        """Both as one text, for scripts that keep one call of each of their callers."""
+        """Token and number as one text, for scripts that keep one call of each caller."""
         return f"{self.token}-{self.number}"
 
 
 def as_argument(calls: Iterable[tuple[str, int]]) -> str:
-    """Return calls as scripts read them."""
+    """Return calls as scripts read them: tokens and numbers, joined by spaces."""
     return " ".join([f"{token} {number}" for token, number in calls]) if calls else ""
 
 
@@ -48,7 +47,7 @@ def new_token() -> str:
     return os.urandom(8).hex()
 
 
-#: Returns how long the machine has been up, as far as it says so including the time that it slept.
+#: Returns how long the machine has been up; on Linux, including the time that it slept.
 seconds_since_start: Callable[[], float] = (
     partial(time.clock_gettime, time.CLOCK_BOOTTIME) if sys.platform == "linux" else time.monotonic
 )
@@ -58,11 +57,11 @@ class Ledger:
     """The last acknowledged calls of this process to each job: those that no later one comes after."""
 
     def __init__(self) -> None:
-        #: By job, the one written to last at the end: numbers by token, and when they were acknowledged.
+        #: By job, the one written to last at the end: by token, the number and when it was acknowledged.
         self._last: dict[str, dict[str, tuple[int, float]]] = {}
 
     def last(self, job_id: str, now: float, but: str = "") -> list[tuple[str, int]]:
-        """Return a job's last calls; not those of one token, nor those that the server may have let go by now."""
+        """Return a job's last calls but those of one token, and those that the server may have forgotten by now."""
         calls = self._last.get(job_id)
         if calls is None or (but in calls and len(calls) == 1):
             # As for nearly every append.
@@ -71,7 +70,7 @@ class Ledger:
         return [(token, number) for token, (number, at) in calls.items() if token != but and at >= since]
 
     def argument(self, job_id: str) -> str:
-        """Return a job's last calls as scripts read them; most jobs have none, so that is asked first."""
+        """Return a job's last calls as scripts read them."""
         return as_argument(self.last(job_id, seconds_since_start())) if job_id in self._last else ""
 
     def note(self, job_id: str, call: Call, now: float) -> None:
@@ -85,7 +84,7 @@ class Ledger:
             del self._last[next(iter(self._last))]
 
     def forget(self, job_id: str, lost: Iterable[tuple[str, int]]) -> None:
-        """Forget calls that the store has lost: that was told, and isn't told again."""
+        """Forget calls that the store has lost, so that the loss is reported once."""
         _drop(self._last.get(job_id, {}), lost)
 
     def close(self, job_id: str) -> None:
@@ -100,9 +99,9 @@ def _drop(calls: dict[str, tuple[int, float]], dropped: Iterable[tuple[str, int]
 
 
 class Caller:
-    """Whoever makes one call after the other: each has a token and a number, so that a repeated one is known.
+    """Makes one call after the other, each with a token and a number, so that the server knows a repeated one.
 
-    The token lasts as long as the caller, for the server keeps the last number, and what that was answered.
+    The token lasts as long as the caller: the server keeps its last number and the answer to that.
     """
 
     __slots__ = ("number", "token")
@@ -120,21 +119,13 @@ class Caller:
 class JobCaller(Caller):
     """One writer of one job.
 
-    Ask for the next call, make it, as often as it takes, and say what became of it: `note_done`, `note_error`, or
+    Ask for the next call, make it, as often as it takes, and note its outcome: `note_done`, `note_error`, or
     `note_unmade` if the store can't know of it. A token lasts as long as its calls succeed; after anything else the
-    next call has a new one, and says which call of the old one it comes after. The token of an unknown outcome is
-    closed by the next call that succeeds, so that the unknown one can't take effect after that.
+    next call has a new token, and names the call of the old one that it comes after. The next call that succeeds
+    closes the token of an unknown outcome, so that the unknown call can't take effect later.
     """
 
-    __slots__ = (
-        "_acknowledged_at",
-        "_clock",
-        "_job_id",
-        "_last",
-        "_ledger",
-        "_unknown",
-        "used_at",
-    )
+    __slots__ = ("_acknowledged_at", "_clock", "_job_id", "_last", "_ledger", "_unknown", "used_at")
 
     def __init__(self, job_id: str, ledger: Ledger, clock: Callable[[], float] = seconds_since_start) -> None:
         self._job_id = job_id
@@ -147,7 +138,7 @@ class JobCaller(Caller):
         self._last: tuple[str, int] | None = None
         self._unknown: tuple[str, ...] = ()
         self._acknowledged_at = -math.inf
-        #: When it made a call last; by that an unknown outcome grows old.
+        #: When it last made a call: the age of an unknown outcome.
         self.used_at = -math.inf
 
     @property
@@ -161,12 +152,12 @@ class JobCaller(Caller):
         return bool(self._unknown)
 
     def begin(self) -> None:
-        """Come after nothing: the job is created, perhaps after the store has lost one of that id."""
+        """Come after no call: the job is created, perhaps after the store has lost one with that id."""
         self.token, self._last = "", None
         self._ledger.close(self._job_id)
 
     def next_call(self) -> Call:
-        """Return the next call, under a new token if the old one was long unused."""
+        """Return the next call, under a new token if the old one was unused for long."""
         self.used_at = now = self._clock()
         if now - self._acknowledged_at > TOKEN_SECONDS:
             self.token, self._last = "", None
@@ -179,7 +170,7 @@ class JobCaller(Caller):
         return Call(self.token, self.number, self._unknown, tuple(before))
 
     def last_call(self) -> tuple[str, int] | None:
-        """Return token and number of this writer's last acknowledged call, None if the store may have let it go."""
+        """Return token and number of the last acknowledged call, None if the store may have forgotten it."""
         return self._last if self._clock() - self._acknowledged_at <= TOKEN_SECONDS else None
 
     def note_done(self, call: Call) -> None:
@@ -189,11 +180,11 @@ class JobCaller(Caller):
         self._ledger.note(self._job_id, call, self.used_at)
 
     def note_unmade(self) -> None:
-        """Begin anew after a call that the store knows nothing of."""
+        """Take a new token after a call that the store can't know of."""
         self.token = ""
 
     def note_error(self, call: Call, error: BaseException) -> None:
-        """Begin anew after a call that failed; remember it if it may still take effect."""
+        """Take a new token after a call that failed; remember the old one if the call may still take effect."""
         self.token = ""
         if isinstance(error, AcknowledgedEventsLostError):
             self._forget(call.after)
@@ -201,12 +192,12 @@ class JobCaller(Caller):
             self._unknown = (*self._unknown, call.token)
 
     def note_unknown(self) -> None:
-        """Begin anew after a call of which nobody will hear, should there be one on its way."""
+        """Take a new token in case a call is on its way whose outcome nobody will hear."""
         if self.token:
             self.token, self._unknown = "", (*self._unknown, self.token)
 
     def _forget(self, calls: tuple[tuple[str, int], ...]) -> None:
-        """Come no longer after these calls, nor after this writer's last one."""
+        """Let later calls come neither after these calls nor after this writer's last one."""
         own = () if self._last is None else (self._last,)
         self._last = None
         self._ledger.forget(self._job_id, (*calls, *own))

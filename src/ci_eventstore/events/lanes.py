@@ -18,9 +18,9 @@ Answer = TypeVar("Answer")
 
 
 class Gathering(ABC, Generic[Item, Answer]):
-    """Sends what it is given, one call after the other; a call takes as much of what waits as it can.
+    """Sends items, one call after the other; a call takes as many of those that wait as it can.
 
-    Each call and its error belong to those whose items it took. Whoever is cancelled takes out what hasn't left yet.
+    The error of a call goes to those whose items it took. Cancelling takes out an item that hasn't left yet.
     """
 
     __slots__ = ("_idle", "_is_held", "sender", "waiting")
@@ -28,17 +28,17 @@ class Gathering(ABC, Generic[Item, Answer]):
     def __init__(self) -> None:
         self.waiting: deque[tuple[Item, asyncio.Future[Answer]]] = deque()
         self.sender: asyncio.Task[None] | None = None
-        #: Whether the task of somebody who gave an item sends that.
+        #: Whether a caller of `do` sends its item in its own task.
         self._is_held = False
         self._idle: asyncio.Future[None] | None = None
 
     @abstractmethod
     async def send(self, items: Sequence[Item]) -> Sequence[Answer]:
-        """Make a call, and return what each item is answered."""
+        """Make a call, and return the answer to each item."""
 
     @abstractmethod
     def count_together(self) -> int:
-        """Return how many of several that wait the next call takes."""
+        """Return how many of the several items that wait the next call takes."""
 
     @property
     def is_busy(self) -> bool:
@@ -46,7 +46,7 @@ class Gathering(ABC, Generic[Item, Answer]):
         return self.sender is not None or self._is_held
 
     def put(self, item: Item) -> asyncio.Future[Answer]:
-        """Let an item wait for its turn; return what is going to be its answer."""
+        """Let an item wait for its turn; return the future of its answer."""
         done: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self.waiting.append((item, done))
         if self.sender is None and not self._is_held:
@@ -56,7 +56,7 @@ class Gathering(ABC, Generic[Item, Answer]):
     async def do(self, item: Item) -> Answer:
         """Send an item at once if nothing is on its way, else when its turn comes; return its answer.
 
-        That needs no task of its own, which would cost a tenth of a creation, but cancelling cancels the call.
+        It needs no task of its own, which would cost a tenth of a creation; but cancelling it cancels the call.
         """
         if self.sender is not None or self._is_held:
             return await self.put(item)
@@ -86,7 +86,7 @@ class Gathering(ABC, Generic[Item, Answer]):
                 if taken := [one for one in taken if not one[1].done()]:
                     await self._send_together(taken)
         except BaseException as error:
-            # Whatever ends this task, nobody waits for it in vain.
+            # Nobody waits in vain, whatever ends this task.
             _fail_all((done for _, done in waiting), error)
             waiting.clear()
             raise
@@ -96,7 +96,7 @@ class Gathering(ABC, Generic[Item, Answer]):
                 self._note_idle()
 
     async def _send_together(self, taken: Sequence[tuple[Item, asyncio.Future[Answer]]]) -> None:
-        """Make one call, and tell those who wait; its error belongs to them, not to the sender."""
+        """Make one call, and give those who wait their answers, or its error."""
         try:
             answers = await self.send([item for item, _ in taken])
         except BaseException as error:
@@ -111,24 +111,24 @@ class Gathering(ABC, Generic[Item, Answer]):
     def _note_idle(self) -> None:
         idle, self._idle = self._idle, None
         if idle is not None and not idle.done():
-            # In an event loop that is closed nobody waits any more.
+            # Nobody waits in a closed event loop.
             with suppress(RuntimeError):
                 idle.set_result(None)
 
 
 async def drain_all(gatherings: Mapping[Any, Gathering[Any, Any]]) -> None:
-    """Wait until nothing waits in any of them, those too that come meanwhile."""
+    """Wait until nothing waits in any of them, including those that are added meanwhile."""
     while busy := [gathering for gathering in gatherings.values() if gathering.is_busy]:
         for gathering in busy:
             await gathering.drain()
 
 
 def _fail_all(waiting: Iterable[asyncio.Future[Any]], error: BaseException) -> None:
-    """Tell those who still wait that it failed; that the sender was cancelled, by cancelling them."""
+    """Give those who still wait the error; if the sender was cancelled, cancel them."""
     for done in waiting:
         if done.done():
             continue
-        # In an event loop that is closed nobody waits any more.
+        # Nobody waits in a closed event loop.
         with suppress(RuntimeError):
             if isinstance(error, Exception):
                 done.set_exception(error)
@@ -136,19 +136,19 @@ def _fail_all(waiting: Iterable[asyncio.Future[Any]], error: BaseException) -> N
                 done.cancel()
 
 
-#: How many jobs' lanes are kept before those that are idle are let go.
+#: How many jobs' lanes are kept before idle ones are dropped.
 LANES_KEPT = 1000
 
 #: Sends a job's batch as a call, under a claim or "".
 SendEvents = Callable[[str, Batch, Call, str], Awaitable[object]]
-#: A command that runs in its job's lane: it is given the call to make, and returns whether the store now knows it.
+#: A command that runs in its job's lane: it gets the call to make, and returns whether the store now knows it.
 LaneCommand = Callable[[Call], Awaitable[bool]]
 
 
 class Lane(Gathering[Batch | LaneCommand, None]):
-    """The writes of one job under one claim: appends, of which many go out together, and commands.
+    """The writes to one job under one claim: appends, many of which go out together, and commands.
 
-    A command that is cancelled on its way may still take effect, but not after a later write that succeeds.
+    A command that is cancelled on its way may still take effect, but not after a later write has succeeded.
     """
 
     __slots__ = ("_send_events", "caller", "claim", "job_id")
@@ -195,18 +195,18 @@ class Lane(Gathering[Batch | LaneCommand, None]):
 
 
 def _joined(batches: Iterable[Batch | LaneCommand]) -> Batch:
-    all_of_them = Batch()
+    joined = Batch()
     for batch in batches:
         if isinstance(batch, Batch):
-            all_of_them.extend(batch)
-    return all_of_them
+            joined.extend(batch)
+    return joined
 
 
 class Flusher:
     """The lanes of all jobs that this process writes to."""
 
     def __init__(self, send_events: SendEvents, before: Self | None = None) -> None:
-        """Go on after another one, if it is given: that of an event loop that has ended, which is used no more."""
+        """Go on after `before`, the flusher of an event loop that has ended, which nobody uses any more."""
         self._send_events = send_events
         #: This process's last calls to each job.
         self.ledger: Ledger = before.ledger if before else Ledger()
@@ -219,20 +219,20 @@ class Flusher:
                 self._lanes[left.job_id, left.claim] = Lane(left.job_id, left.claim, left.caller, send_events)
 
     def lane(self, job_id: str, claim: str = "") -> Lane:
-        """Return the lane of a job under a claim: it is to be given something before anything else is awaited."""
+        """Return the lane of a job under a claim. Give it an item before you await anything else."""
         return self._lanes.get((job_id, claim)) or self._new_lane(job_id, claim)
 
     async def create(self, job_id: str, command: LaneCommand) -> None:
-        """Run the command that creates a job, after what waits already; its call comes after nothing."""
+        """Run the command that creates a job, after what waits already; its call comes after no other."""
         lane = self.lane(job_id)
         lane.caller.begin()
         await lane.do(command)
         if lane.caller.is_new and not lane.is_busy:
-            # Most jobs that were created here are never written to from here.
+            # Most processes never write to the jobs that they create.
             self._lanes.pop((job_id, ""), None)
 
     def is_busy(self, job_id: str, claim: str = "") -> bool:
-        """Tell whether something of a job's waits, is on its way, or has an outcome that isn't known."""
+        """Return whether a write to a job waits, is on its way, or has an unknown outcome."""
         lane = self._lanes.get((job_id, claim))
         return lane is not None and (lane.is_busy or lane.caller.has_unknown)
 
@@ -242,13 +242,13 @@ class Flusher:
 
     def _new_lane(self, job_id: str, claim: str) -> Lane:
         if len(self._lanes) >= max(LANES_KEPT, self._lanes_kept):
-            # What has an unknown outcome has one or the other when its token would be renewed.
+            # An unknown outcome is settled by the time at which its token would be renewed.
             old = seconds_since_start() - TOKEN_SECONDS
             idle = [lane for lane in self._lanes.values() if not lane.is_busy]
             for lane in idle:
                 if not lane.caller.has_unknown or lane.caller.used_at < old:
                     del self._lanes[lane.job_id, lane.claim]
-            # Where many can't be let go, the next look is far away.
+            # If many can't be dropped, look again only when there are twice as many.
             self._lanes_kept = 2 * len(self._lanes)
         lane = Lane(job_id, claim, JobCaller(job_id, self.ledger), self._send_events)
         self._lanes[job_id, claim] = lane

@@ -1,8 +1,8 @@
 """The sparse index of a job's log: which line and byte stand at which position, and when that was.
 
-The append script adds an entry after a call with which the last one is INDEX_EVENTS or INDEX_BYTES back. A call
-takes as much again at most, so that is how far two entries may lie apart. Where calls began and ended isn't in the
-stream: an index is right if each of its entries is, and if none lies too far from the next. Pure.
+The append script adds an entry after a call with which the last entry is INDEX_EVENTS or INDEX_BYTES back. A call
+takes at most as much again, so two entries lie at most twice as far apart. The stream doesn't say where calls began
+and ended: an index is right if each of its entries is, and if none lies too far from the next. Pure.
 """
 
 from collections.abc import Iterable

@@ -10,27 +10,27 @@ from ci_common.models import JobEvent, as_utc, utc_now
 
 
 class FactType(StrEnum):
-    """What may happen to a job beside its visible events."""
+    """What may happen to a job besides its visible events."""
 
     #: All fields of a new job.
     CREATED = "created"
-    #: It runs.
+    #: It began to run, without a claim.
     STARTED = "started"
     #: Its start time or container became known, its status stays.
     UPDATED = "updated"
-    #: A controller has it, under a claim; also after another one has lost it.
+    #: A controller claimed it, perhaps after another one had lost it.
     CLAIMED = "claimed"
     #: A controller gave it up.
     REQUEUED = "requeued"
-    #: Someone wants the controller that has it to stop it.
+    #: Somebody asked the controller that has it to stop it.
     CANCEL_REQUESTED = "cancel_requested"
     #: Its run broke; `complete` follows.
     FAILED = "failed"
     #: Someone stopped it; `complete` follows.
     CANCELLED = "cancelled"
-    #: It was created ended, without a `complete` event.
+    #: It had ended when it was created, without a `complete` event.
     ENDED = "ended"
-    #: The log has outgrown its budget: more of it gets its place when the job ends; once that has ended, none any more.
+    #: The log outgrew its budget: later lines get their places when the job ends; an ended job takes none.
     TRUNCATING = "truncating"
     #: An explicit end time replaced one that came from an event.
     END_TIME_SET = "end_time_set"
@@ -50,7 +50,7 @@ class Fact:
 
 Record = JobEvent | Fact
 
-#: The highest that a stream id may have.
+#: The highest part that a stream id may have.
 MAX_PART = 2**64 - 1
 
 
@@ -85,7 +85,7 @@ class Place(NamedTuple):
 
 
 def log_text(record: Record) -> str:
-    """Return what a record adds to the job's log."""
+    """Return the text that a record adds to the job's log."""
     return (record.data or "") if isinstance(record, JobEvent) and record.type == "log" else ""
 
 
@@ -95,7 +95,7 @@ def text_size(text: str) -> tuple[int, int]:
 
 
 def log_bytes(event: JobEvent) -> bytes:
-    """Return what the command printed, of an event of its log; nothing for other events."""
+    """Return the bytes that the command printed in an event of its log; none for other events."""
     return (event.data or "").encode("utf-8", "surrogateescape") if event.type == "log" else b""
 
 
@@ -103,7 +103,7 @@ class TimestampedLines:
     """Puts in front of each line the time of the event that it begins in; never into the middle of a line."""
 
     def __init__(self, *, is_at_line_start: bool = True) -> None:
-        """Say whether the first event begins a line; if not, the rest of the line that it goes on with has no time."""
+        """If the first event doesn't begin a line, the rest of its line gets no time."""
         self._is_at_line_start = is_at_line_start
         self._is_line_open = False
 
@@ -119,7 +119,7 @@ class TimestampedLines:
         return mark + rest if was_at_start else rest
 
     def break_off(self) -> bytes:
-        """Return what ends the line that was begun, if any: what follows isn't the rest of it."""
+        """Return the newline that ends an open line, if there is one: what follows isn't the rest of it."""
         was_open, self._is_line_open, self._is_at_line_start = self._is_line_open, False, True
         return b"\n" if was_open else b""
 
