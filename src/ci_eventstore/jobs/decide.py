@@ -19,14 +19,14 @@ from ci_eventstore.jobs.state import JobState
 
 @dataclass(frozen=True, slots=True)
 class AppendEvents:
-    """Append accepted events, all or none; `complete` among them ends the job."""
+    """Append accepted events, all or none; a `complete` event ends the job."""
 
     events: tuple[JobEvent, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class UpdateStatus:
-    """Move the job to a status, or note more about the one it has."""
+    """Move the job to a status, or add what became known about its present one."""
 
     status: JobStatus
     start_time: datetime | None = None
@@ -35,7 +35,7 @@ class UpdateStatus:
 
 @dataclass(frozen=True, slots=True)
 class HandBack:
-    """Put a claimed job back into its queue, because its controller's machine can't run it."""
+    """Put a claimed job back into its queue because the controller's machine can't run it."""
 
     controller: str
 
@@ -58,12 +58,12 @@ class Complete:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """End the job as cancelled, with a last line in its log that says so; ask its controller to, if one has it."""
+    """End the job as cancelled, with a last line in its log that says so; if a controller has it, ask that to."""
 
     line: str
     #: Only if the job is this user's.
     user_id: str | None = None
-    #: Whether it is the controller that has the job: it ends it, with the line of who asked for it.
+    #: Whether the job's controller asks: it ends the job, with the line of the request.
     is_final: bool = False
 
 
@@ -84,9 +84,9 @@ _MOVES = {
 def decide_creation(
     job: Job, events: Sequence[JobEvent], now: datetime, token: str | None = None, held: Fact | None = None
 ) -> list[Record]:
-    """Return the records of a new job, which the call of a token creates; its events were accepted.
+    """Return the records of a new job with accepted events; `token` is that of the call that creates it.
 
-    With a fact that says by whom it is claimed, the job ends with whoever has it.
+    If `held` says who has claimed it, the job ends with that process.
     """
     known = vars(job)
     fields = {name: value for name in JOB_FIELD_NAMES if (value := known[name]) is not None}
@@ -148,7 +148,7 @@ def _update_status(job_id: str, state: JobState, command: UpdateStatus, now: dat
     check_move(job_id, state.status, command.status)
     if command.status == JobStatus.QUEUED:
         if state.cancel_line is not None:
-            # Or the request would be forgotten.
+            # A job that is given back would lose the request.
             return _cancel(job_id, state, Cancel(state.cancel_line, is_final=True), now)
         details |= given_back(state)
     if command.status == JobStatus.RUNNING and state.start_time is None:
@@ -167,18 +167,18 @@ def _hand_back(job_id: str, state: JobState, command: HandBack, now: datetime) -
 
 
 def given_back(state: JobState) -> dict[str, Any]:
-    """Return what changes when a controller gives a job back in order: that wasn't an attempt."""
+    """Return what changes when a controller gives a job back: it doesn't count as an attempt."""
     return {} if state.claim is None else {"attempts": max(state.attempts - 1, 0)}
 
 
 def handed_back(state: JobState, controller: str) -> dict[str, Any]:
-    """Return what changes when a controller can't run a job: how often that was so, and who they were."""
+    """Return what changes when a controller can't run a job: how often that happened, and to which controllers."""
     controllers = [*(state.handed_back_by or "").split(), controller]
     return {"hand_backs": (state.hand_backs or 0) + 1, "handed_back_by": " ".join(dict.fromkeys(controllers))}
 
 
 def is_handed_back_too_often(state: JobState, controller: str) -> bool:
-    """Tell whether a job that this controller can't run either is to fail: it may be the job that fills the disks."""
+    """Return whether a job that this controller can't run is to fail: the job itself may fill the disks."""
     after = handed_back(state, controller)
     return after["hand_backs"] >= MAX_HAND_BACKS or len(after["handed_back_by"].split()) >= MAX_UNFIT_CONTROLLERS
 

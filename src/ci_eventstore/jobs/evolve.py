@@ -11,7 +11,7 @@ from ci_eventstore.events.records import Fact, FactType, Record, log_text, text_
 from ci_eventstore.jobs.state import JobState, created_fields, decided_changes
 
 _ANY_TIME = datetime(1970, 1, 1, tzinfo=UTC)
-#: What a job has no more that no controller has.
+#: The fields that a job loses with its controller.
 UNCLAIMED: dict[str, Any] = dict.fromkeys(("controller", "claim", "ticket", "cancel_line"))
 
 
@@ -43,7 +43,7 @@ def _is_log(record: Record) -> bool:
 
 
 def _count(state: JobState, events: Iterable[JobEvent]) -> JobState:
-    """Return the state after some more events, but for what a `complete` event means beside its place in the log."""
+    """Return the state after some more events, as far as they are entries of the log."""
     position, part, total, lines = state.position, state.part, state.bytes, state.lines
     for event in events:
         size, newlines = text_size(log_text(event))
@@ -82,7 +82,7 @@ def _created(fact: Fact) -> JobState:
     return JobState.of(**known, incarnation=fact.token, part=1, version=1)
 
 
-#: What a fact changes beside the fields that it holds.
+#: What a fact changes besides the fields that it holds.
 _CHANGES: dict[FactType, dict[str, Any]] = {
     FactType.STARTED: {"status": JobStatus.RUNNING},
     FactType.UPDATED: {},
@@ -98,7 +98,7 @@ _CHANGES: dict[FactType, dict[str, Any]] = {
 
 def _fact(state: JobState, fact: Fact) -> JobState:
     if fact.type is FactType.TRUNCATING:
-        # A step of the log's, as its events are: it raises no version.
+        # It is about the log, so like a log event it raises no version.
         return state.but(part=state.part + 1, truncated_at=state.position)
     changes = {**_CHANGES[fact.type], **fact.fields}
     if fact.type is FactType.CLAIMED and state.start_time is None:

@@ -17,7 +17,7 @@ from ci_eventstore.keys import Keys, ids_key, jobs_key, listing_member, member_j
 logger = logging.getLogger("ci_eventstore.jobs")
 
 PAGE_JOBS = 500
-#: Behind every text that begins as what stands before it.
+#: After a prefix, it sorts after every text with that prefix.
 _BEHIND = "\U0010ffff"
 
 
@@ -30,7 +30,7 @@ class Listings:
         self._source = source
 
     async def page(self, user_id: str | None, status: JobStatus | None, limit: int, before: str | None) -> list[Job]:
-        """Return up to `limit` jobs, those that come after the job `before`; JobNotFoundError if there is none."""
+        """Return at most `limit` jobs, those older than the job `before`; JobNotFoundError if there is no such job."""
         cursor = None if before is None else await self._member(before, user_id)
         jobs: list[Job] = []
         while len(jobs) < limit:
@@ -50,7 +50,7 @@ class Listings:
             cursor = members[-1]
 
     async def ids_beginning(self, prefix: str, limit: int) -> list[str]:
-        """Return up to `limit` ids of jobs that begin with `prefix`, in order."""
+        """Return at most `limit` ids of jobs that begin with `prefix`, in order."""
         commands = [
             ("ZRANGEBYLEX", ids_key(tag), f"[{prefix}", f"[{prefix}{_BEHIND}", "LIMIT", 0, limit)
             for tag in self._keys.tags
@@ -75,7 +75,7 @@ class Listings:
         return list(heapq.merge(*found, reverse=True))[:count]
 
     async def _jobs(self, members: Sequence[str], user_id: str | None, status: JobStatus | None) -> list[Job]:
-        """Return the members' jobs, but those that are no longer what was asked for; the log names those damaged."""
+        """Return the members' jobs that still match, and log which can't be read."""
         ids = [member_job_id(member) for member in members]
         records = await read_records(self._nodes, self._source, [self._keys.job(job_id) for job_id in ids])
         jobs: list[Job] = []

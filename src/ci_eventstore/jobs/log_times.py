@@ -1,4 +1,4 @@
-"""Keep the times of a log in order, where what one writer took earlier is stored after what another one wrote. Pure."""
+"""Keep a log's times in order though text that one writer took earlier may be stored after another's. Pure."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -9,7 +9,7 @@ from ci_common.models import JobEvent, as_utc
 
 
 class LogTime:
-    """The latest time of what this process writes to one job, as far as it writes its log at all."""
+    """The latest time of what this process writes to one job while it writes the job's log."""
 
     __slots__ = ("__weakref__", "_last")
 
@@ -17,23 +17,23 @@ class LogTime:
         self._last: datetime | None = None
 
     def in_order(self, came_at: datetime | None, now: datetime) -> datetime:
-        """Return the time for text that came at one: not before what was written meanwhile, and never in the future."""
+        """Return the time for text that came at `came_at`: not before that of later writes, never in the future."""
         if came_at is None or came_at > now:
             came_at = now
         if self._last is not None and came_at < self._last:
-            # Whoever gave that one a time of his own may have given it any.
+            # A caller's own time may be any.
             came_at = min(self._last, now)
         self.note(came_at)
         return came_at
 
     def note(self, time: datetime) -> None:
-        """Let nothing that is written from now on have an earlier time."""
+        """Give later writes no earlier time."""
         if self._last is None or time > self._last:
             self._last = time
 
 
 class LogTimes:
-    """The times of those jobs whose logs are being written; it costs next to nothing where none is."""
+    """The times of the jobs whose logs this process is writing; costs next to nothing for others."""
 
     def __init__(self) -> None:
         #: As long as their writers hold them.
@@ -49,7 +49,7 @@ class LogTimes:
         return log_time
 
     def note(self, job_id: str, times: Iterable[datetime | None]) -> None:
-        """Note the times of what is written to a job beside its log's writers."""
+        """Note the times of what is written to a job by others than its log's writers."""
         found = self._jobs.get(job_id)
         if found is not None and (log_time := found()) is not None:
             for time in times:
@@ -57,7 +57,7 @@ class LogTimes:
                     log_time.note(as_utc(time))
 
     def note_events(self, job_id: str, events: Iterable[JobEvent]) -> None:
-        """Note the times of events that are written to a job beside its log's writers."""
+        """Note the times of events that are written to a job by others than its log's writers."""
         if job_id in self._jobs:
             self.note(job_id, [event.timestamp for event in events])
 

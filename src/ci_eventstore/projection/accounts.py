@@ -36,7 +36,7 @@ class Index(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An entry of an index that a record has, or that names a record."""
+    """An entry that an index has or should have, and the record that it names."""
 
     index: Index
     #: A set's member, or a hash's field.
@@ -46,11 +46,11 @@ class Entry:
 
     @property
     def value(self) -> str:
-        """What the index holds under the name if the entry is there."""
+        """What the index holds under the name when it has the entry."""
         return MEMBER if self.index.kind == "set" else self.record_id
 
     def belongs(self, fields: Mapping[str, str] | None) -> bool | None:
-        """Tell whether the record says so; None: it is there, but damaged where it should say that."""
+        """Return whether the record calls for the entry; None: the field that decides is damaged."""
         if fields is None:
             return None
         if not fields or not self.index.field:
@@ -73,7 +73,7 @@ class AccountIndexes:
 
     @property
     def fixed(self) -> list[Index]:
-        """Those that there is one of."""
+        """The indexes of all users and keys."""
         return [self.users, self.emails, self.api_keys, self.hashes]
 
     def owned(self, user_id: str) -> Index:
@@ -86,7 +86,7 @@ class AccountIndexes:
         return Entry(index, name, record_id, key)
 
     def entries_of(self, kind: Literal["user", "key"], record_id: str, fields: Mapping[str, str]) -> Iterator[Entry]:
-        """Yield the entries that a record has to have, as far as it can be read."""
+        """Yield the entries that a record calls for, as far as it can be read."""
         everything, unique = (self.users, self.emails) if kind == "user" else (self.api_keys, self.hashes)
         yield self.entry(everything, record_id, record_id)
         if unique.field in fields:
@@ -151,7 +151,7 @@ class _Look(NamedTuple):
 class AccountProjections:
     """The indexes of one store's accounts, compared with the records page by page.
 
-    What looks wrong is looked at again in one step with its record, so what was being written is no difference.
+    An entry that looks wrong is read again in one step with its record, so a write in between is no difference.
     """
 
     def __init__(self, nodes: Nodes, keys: Keys) -> None:
@@ -160,10 +160,9 @@ class AccountProjections:
         self._indexes = AccountIndexes(keys)
 
     async def verify_records(self, page: Sequence[str], *, mends: bool) -> AsyncIterator[Difference]:
-        """Yield where the records among some keys can't be read, lack an entry, or have one too many of their own.
+        """Yield where the records among some keys can't be read, lack an entry, or have an unfounded one.
 
-        Entries are mended, if asked to, each by a script that looks at it and its record again and changes only what is
-        still wrong.
+        If `mends`, a script looks at each entry and its record again and changes what is still wrong.
         """
         kinds: tuple[Literal["user", "key"], ...] = ("user", "key")
         for kind in kinds:
@@ -180,7 +179,7 @@ class AccountProjections:
                     yield difference
 
     async def verify_indexes(self, *, mends: bool) -> AsyncIterator[Difference]:
-        """Yield the entries of the indexes of all users and keys that no record has; remove them, if asked to."""
+        """Yield the entries of the indexes of all users and keys that no record calls for; remove them if `mends`."""
         for index in self._indexes.fixed:
             async for entries in self._entries(index):
                 async for difference in self._judge_all(await self._unfounded(entries), mends=mends):
@@ -202,7 +201,7 @@ class AccountProjections:
                 yield difference
 
     async def _unreadable(self, kind: Literal["user", "key"], ids: Sequence[str]) -> list[Difference]:
-        """Return which records can't be read. Nothing else says what they were, so that can't be mended."""
+        """Return which records can't be read. They are the only source, so nothing mends them."""
         found = []
         for record_id, reply in zip(ids, await self._read_records(kind, ids), strict=True):
             try:
@@ -253,7 +252,7 @@ class AccountProjections:
             yield entries[start : start + PAGE_RECORDS]
 
     async def _judge(self, entry: Entry, *, mends: bool) -> Difference | None:
-        """Return what is wrong with an entry, if it is; mend it, unless another record has the same right to it."""
+        """Return what is wrong with an entry; mend it unless another record calls for it, too."""
         look = await self._look(entry)
         if not look.is_wrong:
             return None
@@ -268,7 +267,7 @@ class AccountProjections:
         return difference
 
     async def _holder(self, look: _Look) -> _Look | None:
-        """Return the entry of another record that stands where this one should; None if there is none."""
+        """Return the entry of another record that stands in this one's place; None if there is none."""
         entry = look.entry
         if entry.index.kind == "set" or look.found in (None, entry.record_id):
             return None
@@ -308,12 +307,10 @@ def _ids_in(page: Sequence[str], beginning: str) -> list[str]:
 
 
 def _fields(reply: Reply) -> dict[str, str] | None:
-    """Return a record's fields, those that can be read; None for what is no record."""
-    return (
-        None
-        if reply is WRONG_TYPE
-        else {name: value for name, value in as_text_map(reply).items() if is_unicode(value)}
-    )
+    """Return the fields of a record that can be read; None if it is no hash."""
+    if reply is WRONG_TYPE:
+        return None
+    return {name: value for name, value in as_text_map(reply).items() if is_unicode(value)}
 
 
 def _look_up(entry: Entry) -> tuple[str, str, bytes]:
@@ -327,7 +324,7 @@ def _found(entry: Entry, reply: Reply) -> str | None:
 
 
 def _value(look: _Look) -> str:
-    """Return what the record says where the entry is made from it, as `mend_index.lua` reads it."""
+    """Return the value in the record that the entry is made from, as `mend_index.lua` reads it."""
     field = look.entry.index.field
     fields = look.fields or {}
     return fields.get(field, "") if field else "1" if fields else ""

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-#: Is told now and then how many jobs were looked at, and about how many there are.
+#: Called now and then with the number of jobs looked at, and about how many there are.
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Difference:
-    """One place that differs; None stands for nothing being there."""
+    """One place that differs; None means that nothing is there."""
 
     #: What it is about, such as `job 4f1c` or `user 7`.
     subject: str

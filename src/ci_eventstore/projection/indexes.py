@@ -68,7 +68,7 @@ class SortedSet(NamedTuple):
         return read_backlog_member(member)[2] if self.kind == "backlog" else member_job_id(member)
 
     def has(self, member: str, keys: JobKeys, state: JobState) -> bool:
-        """Tell whether a job in that state has a place here, as that member."""
+        """Return whether a job in that state belongs here, as that member."""
         if self.kind == "ids":
             return True
         if self.kind in ("ended", "unsealed"):
@@ -84,7 +84,7 @@ class SortedSet(NamedTuple):
 
 
 def sorted_set(keys: Keys, key: str) -> SortedSet | None:
-    """Return what a key of the store is the name of, if it is one of these."""
+    """Return the sorted set that a key names; None if it is none of these."""
     tag, _, rest = key.partition("}")
     kind, _, name = rest[1:].partition(":")
     return SortedSet(key, tag + "}", kind, name) if kind in KINDS and tag + "}" in keys.tags else None
@@ -98,9 +98,9 @@ class Strays:
         self._keys = keys
 
     async def verify(self, index: SortedSet, *, mends: bool) -> AsyncIterator[Difference]:
-        """Yield the strays of one sorted set; remove them, if asked to, each by a script that looks again.
+        """Yield the strays of one sorted set; if `mends`, a script looks at each again and removes it.
 
-        A job whose hash can't be read, though it has a stream, makes no strays: the job itself is mended first.
+        A job that has a stream but no readable hash makes no strays: the job itself is mended first.
         """
         [kind] = await self._nodes.read_many([("TYPE", index.key)])
         if kind not in (b"zset", b"none"):
@@ -127,7 +127,7 @@ class Strays:
         keys = self._keys.job(index.job_id(member))
         difference = Difference(f"job {keys.job_id}", f"listing {index.key}", None, member)
         if keys.tag != index.tag:
-            # Of another partition: its job's keys are elsewhere, so it has no place here whatever they say.
+            # The job's keys are in another partition, so it doesn't belong here whatever they say.
             if mends:
                 await self._nodes.read("ZREM", index.key, as_bytes(member))
             return difference
@@ -158,7 +158,7 @@ class Strays:
 
 
 def _state(keys: JobKeys, reply: Reply) -> JobState | None:
-    """Return what a hash says of where its job belongs; None if it is missing or can't be read."""
+    """Return the part of a hash that says where its job belongs; None if it is missing or can't be read."""
     if reply is WRONG_TYPE:
         return None
     try:
@@ -194,9 +194,9 @@ class Tickets:
         self._nodes = nodes
 
     async def verify(self, queue: QueueKeys, *, mends: bool) -> AsyncIterator[Difference]:
-        """Yield tickets that are lost, were handed out or stand for nobody; make them anew or remove them, if asked to.
+        """Yield tickets that are lost, were handed out or stand for nobody; if `mends`, make them anew or remove them.
 
-        A ticket that two looks find so was wrong all the time: those that are taken change in the same step.
+        A ticket that looks wrong twice was wrong all the time: taking one changes it in the same step.
         """
         [kind] = await self._nodes.read_many([("TYPE", queue.tickets)])
         if kind != b"hash":
@@ -210,9 +210,8 @@ class Tickets:
                 for user, ticket, what in still:
                     if (user, ticket, what) in suspects:
                         if mends:
-                            call = TicketCall(
-                                queue.dispatch, queue.backlog, queue.tickets, as_bytes(user), queue.channel
-                            )
+                            all_keys = queue.dispatch, queue.backlog, queue.tickets
+                            call = TicketCall(*all_keys, as_bytes(user), queue.channel)
                             await self._nodes.run(MEND_TICKET, *MEND_TICKET.order(call))
                         yield Difference("store", f"ticket of user {user!r} in {queue.tickets}", what, ticket)
 

@@ -28,7 +28,7 @@ class _Walk:
     #: How many jobs the indexes name, and how many were looked at.
     total: int = 0
     done: int = 0
-    #: Whether jobs were mended that stand in no index, so that others may have been compared with what they were.
+    #: Whether jobs that stand in no index were mended, after indexes may have been compared with them.
     is_to_repeat: bool = False
     known: set[Difference] = field(default_factory=set)
     #: The queues whose tickets were found.
@@ -44,8 +44,8 @@ class _Walk:
 class Projections:
     """All that is derived from streams and records.
 
-    Jobs are found by the partitions' ids, page by page, whatever size the store has. What stands in no index is found
-    by a walk through all keys, one of each node.
+    Jobs are found by the partitions' ids, page by page, in constant memory. A walk through each node's keys finds what
+    stands in no index.
     """
 
     def __init__(self, nodes: Nodes, keys: Keys, source: LogSource) -> None:
@@ -61,7 +61,7 @@ class Projections:
     ) -> list[Difference]:
         """Return where derived data differs from its source; JobNotFoundError if the one job isn't there.
 
-        If it is to be fast, what stands in no index isn't looked for.
+        If it is fast, it doesn't look for what stands in no index.
         """
         if job_id is not None:
             await self._check_exists(job_id)
@@ -71,7 +71,7 @@ class Projections:
     async def rebuild(
         self, job_id: str | None = None, progress: Progress | None = None, *, is_fast: bool = False
     ) -> list[Difference]:
-        """Mend what `verify` reports and return it; a hash or listing whose stream is gone is left as it is."""
+        """Mend what `verify` reports and return it; a hash or listing whose stream is gone stays as it is."""
         if job_id is not None:
             differences = await self.verify(job_id)
             if differences:
@@ -80,7 +80,7 @@ class Projections:
         return [difference async for difference in self._walk(_Walk(progress, mends=True), is_fast=is_fast)]
 
     async def _walk(self, walk: _Walk, *, is_fast: bool) -> AsyncIterator[Difference]:
-        """Yield what differs, each once, and mend it, if asked to: jobs first, since others are compared with these."""
+        """Yield each difference once, and mend it if `walk.mends`: jobs first, since indexes are compared with them."""
         parts = [self._walk_ids(walk), self._accounts.verify_indexes(mends=walk.mends)]
         parts.append(self._walk_named(walk) if is_fast else self._walk_keys(walk))
         parts.append(self._walk_tickets(walk))
@@ -98,13 +98,13 @@ class Projections:
             if size is WRONG_TYPE:
                 continue
             async for page in self._nodes.scan_members("ZSCAN", ids_key(tag)):
-                # What can't be a job here is a stray of the ids.
+                # An id that can't be a job's here is a stray of the ids.
                 jobs = [keys for keys in map(self._keys.job, filter(is_unicode, page[::2])) if keys.tag == tag]
                 for difference in await self._look_at(jobs, walk):
                     yield difference
 
     async def _walk_keys(self, walk: _Walk) -> AsyncIterator[Difference]:
-        """Look at all keys: at jobs that stand in no ids, and at what stands in indexes and doesn't belong there."""
+        """Look at all keys: jobs that stand in no ids, and members of indexes that don't belong there."""
         async for page in self._nodes.scan(all_keys_pattern(self._keys)):
             jobs = await self._unlisted(page)
             walk.is_to_repeat |= bool(jobs) and walk.mends
@@ -122,7 +122,7 @@ class Projections:
                     yield difference
 
     async def _walk_named(self, walk: _Walk) -> AsyncIterator[Difference]:
-        """Look at what is known by name: the listings of all jobs, the queues, the records that indexes name."""
+        """Look at the keys that are known by name: listings of all jobs, queues, records that indexes name."""
         for queue in await queue_names(self._nodes, self._keys):
             async for difference in self._look_at_indexes(named_indexes(self._keys, queue), walk):
                 yield difference

@@ -1,4 +1,4 @@
-"""What may still write to a store in the old form: it has to be gone before anything is converted."""
+"""Programs that may still write to a store in the old form: they have to end before anything is converted."""
 
 from collections.abc import Iterable, Sequence
 
@@ -15,7 +15,7 @@ UNSEEN = "the server doesn't show its clients: end all programs of the old versi
 
 
 async def find_obstacles(nodes: Nodes, keys: Keys) -> list[str]:
-    """Return what is in the way, each in some words; nothing if no program of the old version is seen."""
+    """Return a few words for each obstacle; none if no program of the old version shows."""
     counts = dict.fromkeys(AT_WORK, 0)
     async for page in nodes.scan(all_keys_pattern(keys)):
         sets = [(kind, key) for key in page if (kind := key.partition("}:")[2].partition(":")[0]) in AT_WORK]
@@ -30,7 +30,7 @@ async def find_obstacles(nodes: Nodes, keys: Keys) -> list[str]:
         try:
             clients = as_text(await node.read("CLIENT", "LIST"))
         except StoreError:
-            # Forbidden to this user, or by whoever offers the server.
+            # This user, or this server's provider, doesn't allow it.
             found.append(UNSEEN)
         else:
             found += [f"client {client}" for client in old_clients(clients.splitlines())]
