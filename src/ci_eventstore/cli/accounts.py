@@ -49,7 +49,10 @@ async def list_users(repository: RedisJobRepository, as_json: bool) -> None:
     elif not found:
         say("there are no users yet")
     else:
-        rows = [_user_row(user) for user in found]
+        rows = [
+            (user.id, user.name, user.email, "yes" if user.is_active else "no", local_time(user.created_at))
+            for user in found
+        ]
         click.echo(table(("ID", "NAME", "EMAIL", "ACTIVE", "CREATED"), rows))
 
 
@@ -76,10 +79,6 @@ async def _set_active(repository: RedisJobRepository, id_or_email: str, is_activ
     user = await find_user(repository, id_or_email)
     await repository.update_user_active(user.id, is_active)
     click.echo(f"user {user.id} ({user.email}) is {'active' if is_active else 'inactive'}")
-
-
-def _user_row(user: User) -> tuple[str, ...]:
-    return (user.id, user.name, user.email, "yes" if user.is_active else "no", local_time(user.created_at))
 
 
 @click.group(

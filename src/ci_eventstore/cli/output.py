@@ -22,7 +22,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 
 
 def say(text: str) -> None:
-    """Write one line to standard error; if nobody listens any more, that is no failure."""
+    """Write one line to standard error; ignore that nobody may read it any more."""
     line = " | ".join(part.strip() for part in text.splitlines() if part.strip())
     with contextlib.suppress(OSError, ValueError):
         sys.stderr.write(f"ci-eventstore: {line}\n")
@@ -31,7 +31,7 @@ def say(text: str) -> None:
 
 @contextlib.contextmanager
 def showing_progress(what: str) -> Iterator[Callable[[int, int], None] | None]:
-    """Give a function that shows on a terminal how much of something is done; None where nobody watches."""
+    """Yield a function that shows on a terminal how much is done; None if standard error is no terminal."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -57,7 +57,7 @@ class _Speaker(logging.Handler):
 
 @contextlib.contextmanager
 def saying_warnings_of(name: str) -> Iterator[None]:
-    """Say what is logged under a name while something runs."""
+    """Write warnings of a logger to standard error while something runs."""
     logger, speaker = logging.getLogger(name), _Speaker(logging.WARNING)
     logger.addHandler(speaker)
     try:
@@ -67,10 +67,10 @@ def saying_warnings_of(name: str) -> Iterator[None]:
 
 
 class StandardOutput:
-    """A file descriptor whose reader may be slow, or stop reading.
+    """Writes bytes to a descriptor whose reader may be slow, or stop reading, without holding up the event loop.
 
-    The descriptor stays in blocking mode, because it is shared with other processes: only as much is written at once
-    as is known to fit in.
+    The descriptor stays in blocking mode, because other processes share it: each write has at most as many bytes as are
+    known to fit in.
     """
 
     def __init__(self, descriptor: int | None = None) -> None:
@@ -81,7 +81,7 @@ class StandardOutput:
         self._writable = asyncio.Event()
 
     async def write(self, data: bytes) -> None:
-        """Write all of it; OSError, of which BrokenPipeError means that nobody reads any more."""
+        """Write all of it; OSError, or BrokenPipeError if nobody reads any more."""
         rest = memoryview(data)
         while rest:
             if not self._poll.poll(0):
@@ -91,7 +91,7 @@ class StandardOutput:
             rest = rest[os.write(self._descriptor, rest[: select.PIPE_BUF]) :]
 
     def abandon(self) -> None:
-        """Wait no longer for a reader that doesn't read: what doesn't fit in at once raises BrokenPipeError."""
+        """Wait no longer for the reader: a write that doesn't fit in at once raises BrokenPipeError."""
         self._is_abandoned = True
         self._writable.set()
 
@@ -108,7 +108,7 @@ class StandardOutput:
 
 
 def open_missing_streams() -> None:
-    """Let standard streams that this process was started without go nowhere, and no other file take their places."""
+    """Open standard streams that this process was started without on /dev/null, so that no file takes their places."""
     for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         if getattr(sys, name) is None:
             nowhere = os.open(os.devnull, os.O_RDWR)
@@ -120,7 +120,7 @@ def open_missing_streams() -> None:
 
 
 def discard_output() -> None:
-    """Let what Python still buffers for standard output go nowhere, so that its last flush doesn't complain."""
+    """Send what Python still buffers for standard output to /dev/null, so that its last flush can't fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -157,24 +157,24 @@ def command_line(command: Sequence[str] | None) -> str:
 
 
 def result(job: Job) -> str:
-    """Say in a word how the job's command ended."""
+    """Return in a word how the job's command ended."""
     return NOTHING if job.success is None else "passed" if job.success else "failed"
 
 
 def result_in_full(job: Job) -> str:
-    """Say how the job's command ended, with its exit code or signal if it failed and that is known."""
+    """Return how the job's command ended, with its exit code or signal if it failed and the store knows that."""
     if job.success is not False or (job.exit_code is None and job.signal is None):
         return result(job)
     return f"{result(job)}: {Outcome(job.exit_code, job.signal)}"
 
 
 def printable(text: str) -> str:
-    """Return a text in one line that can't move the terminal's cursor."""
+    """Return a text with escapes for what could move the terminal's cursor or end the line."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Lay rows out in columns; on a terminal, what doesn't fit into its width is cut off."""
+    """Lay rows out in columns; on a terminal, cut lines off at its width."""
     cells = [list(titles), *([printable(cell) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -54,10 +55,5 @@ def _row(queue: QueueOverview) -> tuple[str, ...]:
 
 
 def _as_dict(queue: QueueOverview) -> dict[str, Any]:
-    return {
-        "queue": queue.name,
-        "waiting": queue.waiting,
-        "oldest_created_at": to_rfc3339(queue.oldest_created_at),
-        "running": queue.running,
-        "controllers": dict(queue.controllers),
-    }
+    shown = asdict(queue)
+    return {"queue": shown.pop("name"), **shown, "oldest_created_at": to_rfc3339(queue.oldest_created_at)}

@@ -148,7 +148,8 @@ def _start_again(address: StoreAddress, secret_names: frozenset[str]) -> None:
     environment = {
         name: value for name, value in os.environ.items() if name in secret_names or name.startswith(OWN_PREFIX)
     }
-    if not (secret_names or (url is not None and _may_hold_secret(url))):
+    may_url_hold_secret = url is not None and not url.startswith("embedded:") and ("@" in url or "?" in url)
+    if not (secret_names or may_url_hold_secret):
         return
     descriptor = _keep({"url": url, "environment": environment})
     shown = {name: value for name, value in os.environ.items() if name not in environment}
@@ -164,10 +165,6 @@ def shown_arguments(arguments: Sequence[str], url: str | None) -> list[str]:
         return list(arguments)
     masked = {url: HIDDEN_URL, f"--url={url}": f"--url={HIDDEN_URL}"}
     return [masked.get(argument, argument) for argument in arguments]
-
-
-def _may_hold_secret(url: str) -> bool:
-    return not url.startswith("embedded:") and ("@" in url or "?" in url)
 
 
 def _keep(content: Mapping[str, object]) -> int:

@@ -10,11 +10,11 @@ from ci_eventstore.cli.output import say
 from ci_eventstore.processes.command import Command
 from ci_eventstore.processes.last_output import STOPPED_SECONDS
 
-#: How long a command that was asked to stop may take.
+#: A command that was asked to stop is killed after this.
 GRACE_SECONDS = 10.0
-#: How long the store is waited for once someone wants this program to end.
+#: The store has this long after a signal to stop.
 STORE_SECONDS = 5.0
-#: The same once they say so again and the command itself has ended.
+#: The same at the next signal, after the command's end.
 LAST_STORE_SECONDS = 0.5
 STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -23,17 +23,17 @@ STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class Stop:
     """Why a command was stopped."""
 
-    #: What its process group was sent.
+    #: The signal that its process group got.
     signal: signal.Signals
-    #: Whether someone has asked for that in the store.
+    #: Whether someone cancelled the job in the store.
     from_store: bool
 
 
 class Stopper:
-    """Stops a command's process group when this process is told to end, or when it is asked to.
+    """Stops a command's process group when this process gets a signal, or when someone cancels the job.
 
-    The group is sent the signal that this process got; what is left of it after GRACE_SECONDS, or at the next signal,
-    is killed. From the first signal on the store isn't waited for as long as before: `hurry` is told how long at most.
+    The group gets the signal that this process got; after GRACE_SECONDS, or at the next signal, what is left of it is
+    killed. Each signal also calls `hurry` with the time that the store has from then on.
     """
 
     def __init__(self, hurry: Callable[[float], None]) -> None:
@@ -48,7 +48,7 @@ class Stopper:
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:
-        """Stop when a signal says so, but for those that this process was started to ignore, as by `nohup`."""
+        """Stop at a signal, unless this process was started to ignore it, as by `nohup`."""
         loop = asyncio.get_running_loop()
         handled = [number for number in STOPPING_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
         for number in handled:
@@ -61,11 +61,11 @@ class Stopper:
 
     @property
     def has_command_ended(self) -> bool:
-        """Whether the command that it has charge of has ended."""
+        """Whether the command was started and has ended."""
         return self._command is not None and self._command.has_ended
 
     def attach(self, command: Command) -> None:
-        """Take charge of a command that was just started."""
+        """Stop this command from now on, at once if a signal came before it was started."""
         self._command = command
         if self.stop is not None:
             self._begin(command, self.stop.signal)
@@ -81,11 +81,11 @@ class Stopper:
             self._begin(self._command, signal.SIGTERM)
 
     async def finish(self) -> None:
-        """Once the command itself has ended: return when nothing is left of a group that is being stopped."""
+        """After the command's end, wait until nothing is left of a group that is being stopped."""
         if self._command is None or self._deadline is None:
             return
         if self.stop is not None and self.stop.signal != signal.SIGTERM:
-            # What a shell starts in the background ignores SIGINT.
+            # Processes that a shell started in the background ignore SIGINT.
             self._command.signal(signal.SIGTERM)
         await self._command.until_group_ended(self._is_late)
         if self._timer is not None:
@@ -97,7 +97,7 @@ class Stopper:
         self._hurry(LAST_STORE_SECONDS if is_only_waiting else STORE_SECONDS)
         self._was_told = True
         if command is not None and command.has_ended:
-            # The rest of its output isn't waited for either.
+            # Then nobody waits for the rest of its output either.
             command.output.stop_waiting()
         if command is not None and self._deadline is not None:
             self._kill(command)
@@ -108,19 +108,19 @@ class Stopper:
                 self._begin(command, number)
 
     def _begin(self, command: Command, number: signal.Signals) -> None:
-        self._deadline = self._now() + GRACE_SECONDS
+        self._deadline = _now() + GRACE_SECONDS
         command.signal(number)
         self._timer = asyncio.get_running_loop().call_later(GRACE_SECONDS, self._kill, command)
 
     def _kill(self, command: Command) -> None:
         if command.group_is_alive():
-            self._deadline = self._now()
+            self._deadline = _now()
             command.signal(signal.SIGKILL)
 
     def _is_late(self) -> bool:
-        """Whether what is left of the group should have ended long ago, killed as it was."""
-        return self._deadline is None or self._now() > self._deadline + STOPPED_SECONDS
+        """Return whether the group was killed so long ago that what is left of it won't end."""
+        return self._deadline is None or _now() > self._deadline + STOPPED_SECONDS
 
-    @staticmethod
-    def _now() -> float:
-        return asyncio.get_running_loop().time()
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -77,7 +77,10 @@ async def submit(repository: RedisJobRepository, **options: Unpack[Options]) -> 
     if await repository.get_job_summary(job_id) is not None:
         raise JobAlreadyExistsError(job_id)
     packed = None if options["folder"] is None else await _pack(options["folder"], job_id)
-    project = packed if options["zip_file"] is None else _checked(options["zip_file"])
+    project = packed
+    if (zip_file := options["zip_file"]) is not None:
+        check_zip(zip_file)
+        project = zip_file.parent.resolve() / zip_file.name
     job = Job(
         id=job_id,
         user_id=None if owner is None else owner.id,
@@ -105,11 +108,6 @@ async def _pack(folder: Path, job_id: str) -> Path:
     target = data_folder() / "files" / name
     await asyncio.to_thread(pack, folder, target)
     return target
-
-
-def _checked(zip_file: Path) -> Path:
-    check_zip(zip_file)
-    return zip_file.parent.resolve() / zip_file.name
 
 
 def data_folder() -> Path:

@@ -19,7 +19,7 @@ PAGE_EVENTS = 1000
 PROVISIONAL = (
     "the log has outgrown its budget: after its beginning comes its end so far, which isn't final until the job ends"
 )
-#: What is said beside the log.
+#: Messages about records that have no text in the log.
 NOTES: Mapping[str, str] = {
     FactType.TRUNCATING: "the log has outgrown its budget: what comes now is left out, but for its end, shown when the "
     "job ends",
@@ -65,7 +65,7 @@ async def tail(
 
 
 async def _timestamped(repository: RedisJobRepository, job_id: str, after: int) -> TimestampedLines:
-    """Return what puts times in front of lines, for a log that is shown from a position on."""
+    """Return the writer of lines with times for a log that is shown from a position on."""
     reader, keys = repository.engine.reader, repository.engine.keys.job(job_id)
     extent = await reader.extent(keys)
     last = await reader.last_text(keys, min(after, extent.position), extent)
@@ -73,7 +73,7 @@ async def _timestamped(repository: RedisJobRepository, job_id: str, after: int) 
 
 
 def _render(lines: TimestampedLines | None, record: Followed) -> bytes:
-    """Return the bytes that a record is shown as."""
+    """Return the bytes that show a record."""
     if isinstance(record, JobEvent):
         return log_bytes(record) if lines is None else lines.render(record)
     return lines.break_off() if lines is not None and isinstance(record, Notice) else b""
@@ -82,7 +82,7 @@ def _render(lines: TimestampedLines | None, record: Followed) -> bytes:
 async def _read(
     repository: RedisJobRepository, job_id: str, after: int, incarnation: str | None, *, follow: bool
 ) -> AsyncIterator[Sequence[Followed]]:
-    """Yield what comes after a position: of a job that runs one by one as it comes, else a page of events at a time.
+    """Yield the records after a position: of a running job each as it comes, else pages of events.
 
     StreamDamagedError if the log doesn't reach the position, or becomes another one meanwhile.
     """
@@ -98,7 +98,7 @@ async def _read(
             async for record in records:
                 yield [record]
         return
-    # Not by following, which ends with the job, before late output.
+    # Following would end with the job, before late output.
     extent, ring = await reader.head_and_ring(keys)
     previous = None
     while page := await reader.read(keys, after, extent, PAGE_EVENTS, previous):

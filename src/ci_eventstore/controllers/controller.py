@@ -9,7 +9,6 @@ import secrets
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Self
 
 from ci_common.errors import RepositoryError
@@ -123,9 +122,7 @@ class Controller:
         claimer.listen()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Give back what is still claimed when nobody runs it any more, and sign off. It may be entered again."""
         self.stop()
         try:

@@ -163,11 +163,11 @@ class EventRoutes:
         position = sse.parse_position(after)
         state = await self._web.state(job_id, caller.user_id)
         await self._web.check_incarnation(state, incarnation)
-        said = {"log_truncated": True} if state.extent.is_outgrown else {}
+        outgrown = {"log_truncated": True} if state.extent.is_outgrown else {}
         if line is not None:
             numbered = await self._from_line(job_id, state, line, position, limit)
-            return to_page(numbered, max(state.position, position)) | said
-        return to_page(await self._after(job_id, state, position, limit), position) | said
+            return to_page(numbered, max(state.position, position)) | outgrown
+        return to_page(await self._after(job_id, state, position, limit), position) | outgrown
 
     async def _after(
         self, job_id: str, state: JobState, after: int, limit: int, start: Milestone | None = None

@@ -124,7 +124,9 @@ def decide_start(state: JobState, asked: Asked | None, incarnation: str | None =
     end = state.end_position
     if asked is None:
         # A client that is cut off before the end must get it when it comes back.
-        return Start(Answer.FOLLOW, state.position) if end is None else Start(Answer.COMPLETE, _before_end(state, end))
+        if end is None:
+            return Start(Answer.FOLLOW, state.position)
+        return Start(Answer.COMPLETE, end - 1 if state.has_complete else end)
     is_another = asked.incarnation not in (None, incarnation)
     has_everything = asked.is_resumed and asked.position == last_position(state) and not is_another
     if end is not None and has_everything:
@@ -135,7 +137,3 @@ def decide_start(state: JobState, asked: Asked | None, incarnation: str | None =
 def last_position(state: JobState) -> int:
     """Return the position of a job's last event, as clients count positions."""
     return state.position + (AddedEnd.of(state) is not None)
-
-
-def _before_end(state: JobState, end: int) -> int:
-    return end - 1 if state.has_complete else end

@@ -49,7 +49,12 @@ def route_class(web: Web, max_body_bytes: Mapping[str, int]) -> type[APIRoute]:
 
             async def answer(request: Request) -> Response:
                 response = await _answer(web, handle, request, limit)
-                return _without_body(response) if request.method == "HEAD" else response
+                if request.method != "HEAD":
+                    return response
+                # A response of its own, so that the body isn't even begun.
+                head = Response(status_code=response.status_code, background=response.background)
+                head.raw_headers = response.raw_headers
+                return head
 
             return answer
 
@@ -62,7 +67,8 @@ async def _answer(web: Web, handle: Handler, request: Request, limit: int) -> Re
     try:
         return await handle(limited(request, limit))
     except RequestValidationError as error:
-        response = error_response(_as_web_error(error))
+        said = [f"{detail['loc'][-1]}: {detail['msg']}" for detail in error.errors()]
+        response = error_response(WebError(400, "invalid", "; ".join(said)))
     except ClientDisconnect:
         # Nobody reads it.
         response = Response(status_code=400)
@@ -97,15 +103,3 @@ def limited(request: Request, limit: int) -> Request:
 
 def _too_large(limit: int) -> WebError:
     return WebError(413, "too_large", f"the body may have up to {limit} bytes")
-
-
-def _without_body(response: Response) -> Response:
-    """Return a response's answer to `HEAD`, without starting the body."""
-    head = Response(status_code=response.status_code, background=response.background)
-    head.raw_headers = response.raw_headers
-    return head
-
-
-def _as_web_error(error: RequestValidationError) -> WebError:
-    said = [f"{detail['loc'][-1]}: {detail['msg']}" for detail in error.errors()]
-    return WebError(400, "invalid", "; ".join(said))

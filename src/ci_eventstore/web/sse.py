@@ -13,9 +13,9 @@ r"""The wire format of a job's stream: server-sent events. Pure.
     id: 19
     data: {"type": "complete", "success": true}
 
-Visible events have an id, their position, and no name. Everything else has a name. What changes where a client stands,
-or tells it so for the first time, has an id as well: a client that comes back with the newest id misses nothing.
-All data is one line of JSON, which has its name as its `type`; no character at which any client ends a line is in it.
+Visible events have an id, their position, and no name. Everything else has a name; if it moves a client to another
+position, it has an id as well. So a client that comes back with the newest id misses nothing. All data is one line of
+JSON with its name as `type`, without any character at which some client would end the line.
 """
 
 import json
@@ -28,20 +28,20 @@ from ci_common.models import Job, JobEvent, to_rfc3339
 from ci_eventstore.events.records import Fact, FactType
 from ci_eventstore.following.records import Followed, Notice
 
-#: After how many milliseconds a client that lost its connection tries again; the beginning of the first event, since
+#: A client that lost its connection tries again after this many milliseconds. This begins the first event, since
 #: httpx-sse makes an empty event of a block without data.
 RETRY = b"retry: 2000\n"
-#: Sent where nothing else is: proxies keep the connection, and clients see that it is alive. No blank line ends it, for
-#: the same reason.
+#: Sent when there is nothing else, so that proxies keep the connection and clients see that it is alive. No blank line
+#: ends it, for the same reason.
 HEARTBEAT = b": \n"
 
-#: No number above it is sure to pass through JavaScript unchanged.
+#: JavaScript may change any greater number.
 MAX_POSITION = 2**53 - 1
 _DIGITS = re.compile(r"[0-9]{1,16}")
 #: Where `str.splitlines` ends a line, of what JSON leaves as it is: next line, line and paragraph separator.
 _LINE_ENDS = tuple((character, f"\\u{ord(character):04x}") for character in "\x85\u2028\u2029")
 
-#: The facts that clients are told, with those of their fields that are of use to them.
+#: The facts that clients get, with the fields that are of use to them.
 TOLD: dict[FactType, tuple[str, ...]] = {
     FactType.STARTED: ("start_time", "container_id"),
     FactType.CLAIMED: ("controller", "attempts"),
@@ -61,11 +61,13 @@ def parse_position(text: str) -> int:
 
 
 def encode(record: Followed) -> bytes:
-    """Return the frame of a record; nothing for one that clients aren't told."""
+    """Return the frame of a record, empty for a fact that clients don't get."""
     if isinstance(record, JobEvent):
         return encode_event(record)
     if isinstance(record, Notice):
-        return named(record.type, _notice_fields(record), max(record.position - 1, 0))
+        fields = {"position": record.position, "incarnation": record.incarnation}
+        known = {name: value for name, value in fields.items() if value is not None}
+        return named(record.type, known, max(record.position - 1, 0))
     names = TOLD.get(record.type)
     return b"" if names is None else named(record.type, {"time": to_rfc3339(record.time), **_known(record, names)})
 
@@ -73,7 +75,7 @@ def encode(record: Followed) -> bytes:
 def encode_event(event: JobEvent) -> bytes:
     """Return the frame of a visible event."""
     if event.type == "log" and event.success is None and event.data is not None:
-        # Nearly all are of this kind; `json.dumps` of a dict takes three times as long.
+        # Fast path for almost every event; `json.dumps` of a dict takes three times as long.
         body = f'{{"type": "log", "data": {_text(event.data)}}}'
         return f"id: {event.id}\ndata: {body}\n\n".encode()
     shown = event.to_dict()
@@ -83,18 +85,18 @@ def encode_event(event: JobEvent) -> bytes:
 
 
 def encode_completion(success: bool | None, position: int) -> bytes:
-    """Return the frame that tells of a job's end where its stream has no event for it."""
+    """Return the frame of a job's end for a stream that has no event for it."""
     return f"id: {position}\ndata: {_json({'type': 'complete', 'success': success})}\n\n".encode()
 
 
 def encode_state(job: Job, position: int, incarnation: str) -> bytes:
-    """Return the frame that a stream begins with: the job as it stands, and from where on it is followed."""
+    """Return the first frame of a stream: the job as it stands, and the position after which its events follow."""
     fields = {**job.to_summary_dict(), "position": position, "incarnation": incarnation}
     return named("state", {**fields, "log_truncated": True} if job.log_truncated else fields, position)
 
 
 def named(name: str, fields: dict[str, Any], position: int | None = None) -> bytes:
-    """Return the frame of what has a name; with the position after which its client goes on, if that is news."""
+    """Return the frame of a record with a name, and with the client's position if the record changes that."""
     place = "" if position is None else f"id: {position}\n"
     return f"event: {name}\n{place}data: {_json({'type': str(name), **fields})}\n\n".encode()
 
@@ -110,13 +112,8 @@ def readable(text: str) -> str:
     return text
 
 
-def _notice_fields(notice: Notice) -> dict[str, Any]:
-    fields = {"position": notice.position, "incarnation": notice.incarnation}
-    return {name: value for name, value in fields.items() if value is not None}
-
-
 def _known(fact: Fact, names: tuple[str, ...]) -> dict[str, Any]:
-    """Return those fields of a fact that it has, times as text."""
+    """Return the fields that a fact has, times as text."""
     known = {name: fact.fields[name] for name in names if fact.fields.get(name) is not None}
     return {name: to_rfc3339(value) if hasattr(value, "tzinfo") else value for name, value in known.items()}
 
@@ -133,7 +130,7 @@ def _json(value: object) -> str:
 
 
 def _one_line(encoded: str) -> str:
-    """Return JSON with escapes for the line ends that it may hold as they are; all others are escaped in any JSON."""
+    """Return JSON with escapes for the line ends that JSON leaves as they are."""
     for character, escape in _LINE_ENDS:
         encoded = encoded.replace(character, escape)
     return encoded
