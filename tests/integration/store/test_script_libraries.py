@@ -19,10 +19,12 @@ from ci_eventstore.queues.claim import CONSTANTS as CLAIM_CONSTANTS
 JOB, LEASES = "{ci:0}:job:a", "{ci:0}:leases:q"
 
 
-async def run(server: Nodes, libraries: str, body: str, *values: str, keys: tuple[str, ...] = ()) -> Any:
-    """Run Lua after some libraries, at the time 1,000,000."""
+async def run(
+    server: Nodes, libraries: str, body: str, *values: str, keys: tuple[str, ...] = (), head: str = ""
+) -> Any:
+    """Run Lua after some libraries, and what has to stand before them, at the time 1,000,000."""
     found = with_lists(load_libraries(libraries), CLAIM_CONSTANTS)
-    source = f"local now_ms = 1000000 table.remove(ARGV)\n{found}\n{body}"
+    source = f"local now_ms = 1000000 table.remove(ARGV)\n{head}{found}\n{body}"
     script = Script("test", source, hashlib.sha1(source.encode()).hexdigest())
     return await server.run(script, keys, values)
 

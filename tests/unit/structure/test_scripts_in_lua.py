@@ -13,6 +13,7 @@ SCRIPT_LINES = 120
 LIBRARY_LINES = 80
 SCRIPTS = {path.stem: path.read_text() for path in sorted((ROOT / "src").rglob("*.lua"))}
 LIBRARIES = {path.stem: path.read_text() for path in sorted((ROOT / "src/ci_eventstore/lua").glob("*.lua"))}
+TESTS = "".join(path.read_text() for path in (ROOT / "tests/integration/store").glob("test_*.py"))
 #: Of a hash, what scripts don't count themselves.
 DECIDED = {field.name for field in fields(JobState)} - COUNTERS
 
@@ -50,3 +51,27 @@ def test_a_script_or_library_keeps_the_rules(name: str) -> None:
 def test_the_rules(text: str, said: list[str]) -> None:
     """What breaks one is found, what just keeps it isn't."""
     assert list(faults("x", text, SCRIPT_LINES)) == said
+
+
+def untested(libraries: str, tests: str) -> set[str]:
+    """Return the functions that no test calls, nor a function that a test calls."""
+    found = re.finditer(r"^local function (\w+).*?^end$", libraries, re.MULTILINE | re.DOTALL)
+    functions = {function[1]: function[0] for function in found}
+    callers, left = tests, set(functions)
+    while called := left & set(re.findall(r"\w+", callers)):
+        left -= called
+        callers = "".join(functions[function] for function in called)
+    return left
+
+
+def test_each_function_of_a_library_has_a_test() -> None:
+    """Beside those of the scripts."""
+    assert untested("".join(LIBRARIES.values()), TESTS) == set()
+
+
+def test_a_function_without_a_test_is_found() -> None:
+    """What nobody calls, and what only that calls."""
+    text = "".join(
+        f"local function {name}()\n  return {body}\nend\n" for name, body in zip("abde", "bcef", strict=True)
+    )
+    assert untested(text, "a()") == {"d", "e"}
