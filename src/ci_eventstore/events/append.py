@@ -19,7 +19,7 @@ from ci_eventstore.keys import JobKeys
 logger = logging.getLogger("ci_eventstore.events")
 
 
-#: Instead of a claim: this may be written whoever has claimed the job.
+#: Instead of a claim: for what may be written under any claim and under none.
 ANY_CLAIM = "*"
 #: What is kept of a log: bytes of text from its beginning, unless a setting says otherwise; bytes of its end, as they
 #: are stored; and bytes of text that come after the job's end.

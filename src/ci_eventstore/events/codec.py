@@ -74,7 +74,7 @@ def encode_event(event: JobEvent) -> bytes:
     """Return the payload of a visible event."""
     time, data = event.timestamp, event.data
     if time is None:
-        raise ValueError("an event is given its timestamp before it is encoded")
+        raise ValueError("an event needs its timestamp before it is encoded")
     stored = time if time.tzinfo is not None else time.isoformat()
     if data is not None and (len(data) >= COMPRESS_FROM_BYTES or not data.isascii()):
         return _pack((VERSION, event.type, stored, _encode_text(data), *_result(event)))

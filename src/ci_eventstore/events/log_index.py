@@ -55,6 +55,6 @@ class LogIndex:
         return self._is_behind(1)
 
     def _is_behind(self, steps: int) -> bool:
-        """Tell whether the last entry is `steps` steps back."""
+        """Return whether the last entry is at least `steps` steps back."""
         events, size = self._position - self._indexed_position, self._bytes - self._indexed_bytes
         return events >= steps * INDEX_EVENTS or size >= steps * INDEX_BYTES

@@ -270,7 +270,7 @@ _DEFAULT_FIELDS = {
 
 
 def created_fields(known: Mapping[str, Any]) -> dict[str, str]:
-    """Return the decided fields that the hash of a new job is given, of a job that was created with these fields."""
+    """Return the decided fields of a new job's hash, by the fields that it was created with."""
     # Most are text.
     given = {name: value if type(value) is str else encode_field(value) or "" for name, value in known.items()}
     return {**_DEFAULT_FIELDS, **given, "version": "1"}

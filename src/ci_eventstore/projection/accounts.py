@@ -166,14 +166,12 @@ class AccountProjections:
         """
         kinds: tuple[Literal["user", "key"], ...] = ("user", "key")
         for kind in kinds:
-            ids = _ids_in(page, self._keys.user("") if kind == "user" else self._keys.api_key(""))
-            if ids:
+            if ids := _ids_in(page, self._keys.user("") if kind == "user" else self._keys.api_key("")):
                 for unreadable in await self._unreadable(kind, ids):
                     yield unreadable
                 async for difference in self._judge_all(await self._missing(kind, ids), mends=mends):
                     yield difference
-        owners = _ids_in(page, self._keys.user_api_keys(""))
-        if owners:
+        if owners := _ids_in(page, self._keys.user_api_keys("")):
             async for entries in self._owned_entries(owners):
                 async for difference in self._judge_all(await self._unfounded(entries), mends=mends):
                     yield difference
@@ -196,8 +194,7 @@ class AccountProjections:
 
     async def _judge_all(self, suspects: Sequence[Entry], *, mends: bool) -> AsyncIterator[Difference]:
         for entry in suspects:
-            difference = await self._judge(entry, mends=mends)
-            if difference is not None:
+            if difference := await self._judge(entry, mends=mends):
                 yield difference
 
     async def _unreadable(self, kind: Literal["user", "key"], ids: Sequence[str]) -> list[Difference]:

@@ -110,8 +110,7 @@ class Strays:
             members = page[::2]
             for start in range(0, len(members), PAGE_MEMBERS):
                 for suspect in await self._suspects(index, members[start : start + PAGE_MEMBERS]):
-                    difference = await self._judge(index, suspect, mends=mends)
-                    if difference is not None:
+                    if difference := await self._judge(index, suspect, mends=mends):
                         yield difference
 
     async def _suspects(self, index: SortedSet, members: Sequence[str]) -> list[str]:

@@ -130,25 +130,25 @@ class LeaseKeeper:
 
     def look(self) -> None:
         """Renew now: a claim may have been cancelled."""
-        loop, wake = self._loop, self._wake
-        if loop is not None and wake is not None:
-            try:
-                loop.call_soon_threadsafe(wake.set)
-            except RuntimeError:
-                # The thread has ended just now.
-                logger.debug("nobody renews leases any more")
+        if self._wake is not None:
+            self._do_in_thread(self._wake.set)
 
     async def stop(self) -> None:
         """End the thread, whatever it waits for."""
         self._is_stopped = True
-        if self._loop is not None and self._keeping is not None:
-            try:
-                self._loop.call_soon_threadsafe(self._keeping.cancel)
-            except RuntimeError:
-                logger.debug("nobody renews leases any more")
+        if self._keeping is not None:
+            self._do_in_thread(self._keeping.cancel)
         deadline = time.monotonic() + STOP_SECONDS
         while self._thread.is_alive() and time.monotonic() < deadline:  # noqa: ASYNC110 - it is another thread's
             await asyncio.sleep(LOOK_SECONDS)
+
+    def _do_in_thread(self, act: Callable[[], object]) -> None:
+        try:
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(act)
+        except RuntimeError:
+            # The thread has ended just now.
+            logger.debug("nobody renews leases any more")
 
     def _run(self) -> None:
         try:
@@ -163,8 +163,8 @@ class LeaseKeeper:
             self._has_ended = True
 
     async def _keep(self) -> None:
-        self._wake, self._keeping = asyncio.Event(), asyncio.current_task()
         self._loop = asyncio.get_running_loop()
+        self._wake, self._keeping = asyncio.Event(), asyncio.current_task()
         while not self._is_stopped:
             try:
                 await self._keep_over_one_server()

@@ -83,7 +83,7 @@ class LostJobs:
         return Fail(f"{start}[ci-eventstore run was lost{who}: what its command printed last may be missing]\n")
 
     async def _ends_a_line(self, job_id: str) -> bool:
-        """Tell whether what comes next begins a line of the log, as far as that can be seen."""
+        """Return whether the next text begins a line of the log, as far as that can be seen."""
         for place, payload in at_places(await self._source.last(self._keys.job(job_id), LAST_ENTRIES)):
             try:
                 record = decode(payload, place.position)
@@ -160,5 +160,5 @@ class LostJobs:
 
 
 def is_to_be_ended(state: JobState) -> bool:
-    """Tell whether a claimed job is to end as soon as its controller is gone, instead of being run again."""
+    """Return whether a claimed job is to end once its controller is gone, instead of running again."""
     return state.claim is not None and (state.cancel_line is not None or bool(state.ends_if_lost))

@@ -1,4 +1,4 @@
-"""A controller that has nothing to do offers to take the next job, and is given it in the step that creates it.
+"""A controller that has nothing to do offers to take the next job, and gets it in the step that creates it.
 
 What a controller knows of its offer is a pure state machine: where it may stand, and which jobs it has brought.
 
@@ -18,7 +18,7 @@ from ci_eventstore.jobs.evolve import evolve
 from ci_eventstore.keys import Keys, QueueKeys
 from ci_eventstore.queues.claimed import Claim, Claimed, as_claimed
 
-#: A controller remembers that it was told of this many claims: a message may come after an answer.
+#: How many claims a controller remembers: the message about one may come after the answer.
 KNOWN_CLAIMS = 8
 
 
@@ -40,7 +40,7 @@ class Standing(NamedTuple):
         return self.known.get(partition, ("",))[-1]
 
     def is_news(self, partition: QueueKeys, token: str) -> bool:
-        """Tell whether this is the token of a claim that it isn't known to have brought."""
+        """Return whether this is the token of a claim that it isn't known to have brought."""
         return bool(token) and token not in self.known.get(partition, ())
 
 
