@@ -37,30 +37,30 @@ SMALL_WAVE = 16
 #: A task's request has left after this many turns of the event loop.
 TURNS_TO_LEAVE = 3
 
-#: A poll of less would keep the server busy; a week is longer than anything here should wait.
+#: A shorter poll would keep the server busy; nothing here should wait for more than a week.
 SHORTEST_POLL_SECONDS = 0.01
 LONGEST_SECONDS = 604_800
-#: How long one that is left waits for those who run its jobs without `run`.
+#: A controller that is left waits this long for jobs that were taken from `claims`.
 OTHERS_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControllerSettings:
-    """How a controller works; ConfigurationError for what can't be."""
+    """The settings of a controller; ConfigurationError for invalid ones."""
 
-    #: How many jobs it has at a time.
+    #: It has at most this many jobs at a time.
     concurrency: int = 1
-    #: How long a job stays its own without a sign of life; it gives one three times as often.
+    #: A job stays its own this long without a sign of life; it gives three in that time.
     lease_seconds: float = 30.0
     #: A job that was claimed this many times fails instead of being run once more.
     max_attempts: int = 5
     #: How long running jobs may go on when the controller is stopped, before they are given back.
     grace_seconds: float = 30.0
-    #: How often it looks for jobs that it wasn't told of, at most; while it has nothing to do, it is given new ones.
+    #: It looks for jobs at least this often; while it is idle, new ones reach it without that.
     poll_seconds: float = 2.0
 
     def __post_init__(self) -> None:
-        """Refuse what can't be."""
+        """Check all settings; ConfigurationError."""
         check_number(self, "concurrency", 1, is_whole=True)
         check_number(self, "max_attempts", 1, is_whole=True)
         check_number(self, "lease_seconds", 1, LONGEST_SECONDS)
@@ -69,13 +69,13 @@ class ControllerSettings:
 
 
 class Controller:
-    """Takes jobs out of queues and has them run, as many at a time as it may.
+    """Takes jobs from queues and has them run, at most `concurrency` at a time.
 
         async with Controller(repository, queues=["default"]) as controller:
             await controller.run(build)
 
-    `run` goes on until `stop()` was called. Each job is the controller's as long as it renews its lease; a controller
-    that dies, hangs or is cut off loses its jobs to others, and can't write to them any more.
+    `run` goes on until `stop()` is called. A job is the controller's as long as it renews the lease; a controller that
+    dies, hangs or is cut off loses its jobs to others, and can't write to them any more.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Controller:
         secrets: SecretTexts = (),
         settings: ControllerSettings | None = None,
     ) -> None:
-        """Use an open repository. Secrets are masked in what is written to the jobs' logs."""
+        """Use an open repository, and mask secrets in what is written to the jobs' logs."""
         self.name = name or new_name()
         if any(character.isspace() for character in check_id("controller", self.name)):
             raise ConfigurationError(f"the controller's name {self.name!r} must have no blanks")
@@ -105,13 +105,13 @@ class Controller:
         self._handlers: Handlers | None = None
         self._health = MachineHealth()
         self._is_hurried = False
-        #: Ids of jobs whose ends the store doesn't know.
+        #: Ids of jobs whose ends couldn't be stored.
         self.unstored: list[str] = []
         self._intake: Intake | None = None
         self._keeper: LeaseKeeper | None = None
 
     async def __aenter__(self) -> Self:
-        """Begin to renew leases and to listen for new jobs."""
+        """Start renewing leases and listening for new jobs."""
         tell = asyncio.get_running_loop().call_soon_threadsafe
         lease_seconds, offer_seconds = self.settings.lease_seconds, OFFER_POLLS * self.settings.poll_seconds
         engine = self._repository.engine
@@ -123,7 +123,7 @@ class Controller:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Give back what is still claimed when nobody runs it any more, and sign off. It may be entered again."""
+        """Wait until nobody runs its jobs, give back those that are left, and sign off. It may be entered again."""
         self.stop()
         try:
             await finish(self._leave())
@@ -132,14 +132,14 @@ class Controller:
             self._health, self._is_hurried = MachineHealth(), False
 
     def stop(self) -> None:
-        """Claim no more jobs; those that run have a time of grace."""
+        """Claim no more jobs; running ones may go on for `grace_seconds`."""
         self._stopping.set()
         self._woken.set()
         if self._intake is not None:
             self._intake.stop()
 
     def hurry(self) -> None:
-        """Claim no more jobs, and give back at once those that run; ends that aren't stored in 3 seconds aren't."""
+        """Claim no more jobs, and give running ones back at once; the store has 3 seconds for ends of jobs."""
         self._is_hurried = True
         self.stop()
         self._open_intake().hurry()
@@ -150,11 +150,11 @@ class Controller:
             self._handlers.hurry()
 
     async def run(self, handler: Handler) -> None:
-        """Run claimed jobs until stopped; then wait for those that run, and give back those that take too long.
+        """Run claimed jobs until stopped; then wait for running ones, and give back those that take too long.
 
-        Meanwhile it ends jobs of `ci-eventstore run` whose processes are gone.
-        When this returns, no handler runs any more, also if it is cancelled: then all are interrupted and awaited. The
-        exception is a handler that doesn't end within 30 seconds of that: its job is given up.
+        It also ends jobs of `ci-eventstore run` whose processes are gone. No handler runs any more when this returns,
+        even if it is cancelled: then it interrupts all handlers and waits for them. It gives up the job of a handler
+        that goes on for 30 seconds after that.
         """
         handlers = self._handlers = Handlers(handler, self.settings.grace_seconds, self._give_up)
         try:
@@ -163,11 +163,11 @@ class Controller:
                     handlers.begin(job)
         finally:
             self._handlers = None
-            # Those that were claimed and that no handler was begun for.
+            # Claimed jobs for which no handler was started.
             await finish(self._give_back([job for job in self._running.values() if job.began_at is None]))
 
     async def claims(self) -> AsyncGenerator[ClaimedJob, None]:
-        """Yield claimed jobs, as many as may run at a time, until stopped; each is to be entered with `async with`."""
+        """Yield claimed jobs, at most `concurrency` at a time, until stopped; enter each with `async with`."""
         intake = self._open_intake()
         try:
             while not self._stopping.is_set():
@@ -181,10 +181,12 @@ class Controller:
                     for _ in range(TURNS_TO_LEAVE):
                         await asyncio.sleep(0)
                 for job in found:
-                    if self._is_to_run(job):
-                        yield job
-                    else:
+                    if self._stopping.is_set() or self._health.pause(asyncio.get_running_loop().time()):
+                        await self._give_back([job])
+                    elif job.cancelled.is_set() or job.attempts > self.settings.max_attempts:
                         await self._turn_away(job)
+                    else:
+                        yield job
                 if found:
                     # They begin before the next question is asked.
                     await asyncio.sleep(0)
@@ -198,10 +200,10 @@ class Controller:
         await self._give_back(await self._open_intake().end())
 
     async def _leave(self) -> None:
-        """End, in a time that is bounded: nobody runs a job, nobody renews a lease, nobody listens."""
+        """End running jobs, the renewal of leases and listening, within a bounded time."""
         intake = self._open_intake()
         await self._end_intake()
-        # From here on nobody hears what it might be given.
+        # From here on it can't hear of jobs that it is given.
         await intake.close()
         await self._outlast_others()
         await self._give_back(list(self._running.values()))
@@ -210,7 +212,7 @@ class Controller:
         await intake.sign_off()
 
     async def _outlast_others(self) -> None:
-        """Wait until nobody runs a job any more that was taken from `claims`; give up those that go on."""
+        """Wait until nobody runs a job that was taken from `claims`; give up those that go on."""
         inside = [job for job in self._running.values() if job.began_at is not None]
         for job in inside:
             job.interrupt()
@@ -229,32 +231,24 @@ class Controller:
         return self._intake
 
     def _is_idle(self) -> bool:
-        """Tell whether it may be given the next job without having asked for it."""
+        """Return whether it may get the next job without asking for it."""
         return not self._running and not self._stopping.is_set() and not self._health.is_unfit
 
     def _wanted(self) -> int:
-        """Return how many jobs to ask for: not all that may run if they are many, so that some run as others come."""
+        """Return how many jobs to ask for: if many may run, only a part, so that some run while others come."""
         free = self._health.allowed(self.settings.concurrency - len(self._running), asyncio.get_running_loop().time())
         return min(free, max(self.settings.concurrency // WAVES, SMALL_WAVE))
 
     def _take_over(self, found: Sequence[Claimed]) -> list[ClaimedJob]:
-        """Have jobs that were just claimed, all of one queue."""
+        """Take over jobs of one queue that were just claimed."""
         jobs = [ClaimedJob(self._repository, claimed, self._secrets, on_end=self._drop) for claimed in found]
         self._running |= {job.claim: job for job in jobs}
         if self._keeper is not None and found:
             self._keeper.hold(found[0].queue.name, *[job.claim for job in jobs])
         return jobs
 
-    def _is_to_run(self, job: ClaimedJob) -> bool:
-        if self._stopping.is_set() or self._health.pause(asyncio.get_running_loop().time()):
-            return False
-        return not job.cancelled.is_set() and job.attempts <= self.settings.max_attempts
-
     async def _turn_away(self, job: ClaimedJob) -> None:
-        """Give a job back after a stop, or if no job can be run now; end one that was cancelled or lost too often."""
-        if self._stopping.is_set() or self._health.pause(asyncio.get_running_loop().time()):
-            await self._give_back([job])
-            return
+        """End a job that was cancelled or lost too often."""
         try:
             if job.cancelled.is_set():
                 await job.cancel()
@@ -266,7 +260,7 @@ class Controller:
         self._drop(job)
 
     def _drop(self, job: ClaimedJob) -> None:
-        """Forget a job that is over, one way or the other."""
+        """Forget a job that has ended or was given up, and note what it shows of this machine's health."""
         if self._running.pop(job.claim, None) is not None:
             if self._keeper is not None:
                 self._keeper.let_go(job.claim)
@@ -279,11 +273,11 @@ class Controller:
         self._woken.set()
 
     async def _give_back(self, jobs: Sequence[ClaimedJob]) -> None:
-        """Put jobs back into their queues that nobody runs; together, as that costs little more than one."""
+        """Put jobs that nobody runs back into their queues, all at the same time."""
         await asyncio.gather(*[_give_back(job, self._is_hurried) for job in jobs if not job.is_over])
 
     def _give_up(self, job: ClaimedJob) -> None:
-        """Renew the lease of a job no more whose handler doesn't end; it mustn't be given back, since it runs."""
+        """Stop renewing the lease of a job whose handler doesn't end; since it runs, it mustn't be given back."""
         job.interrupt(lost=True)
         self._drop(job)
 
@@ -293,7 +287,7 @@ class Controller:
             job.interrupt(lost=answer == "lost", cancelled=answer == "cancel")
 
     async def _wait(self) -> None:
-        """Wait for a message, an end of a job, or for a while that differs between controllers."""
+        """Wait for a message or a job's end, at most for a time that differs between controllers."""
         with suppress(TimeoutError):
             async with asyncio.timeout(self.settings.poll_seconds * random.uniform(0.5, 1.0)):
                 await self._woken.wait()

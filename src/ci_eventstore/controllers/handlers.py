@@ -12,23 +12,23 @@ from ci_eventstore.processes.finishing import finish
 
 logger = logging.getLogger("ci_eventstore.controllers")
 
-#: How long a handler that was interrupted may take to end; a command that has to be stopped takes half of it.
+#: An interrupted handler may take this long to end; stopping a command takes up to half of it.
 HANDLER_SECONDS = 30.0
 #: The same in a hurry, and until when a job's end has to be stored then.
 HURRY_SECONDS = 3.5
 STORE_SECONDS = 3.0
-#: How often the tasks that are to end are looked at.
+#: Tasks that are to end are checked this often.
 LOOK_SECONDS = 0.1
 
-#: Runs a claimed job. False: it did not succeed; anything else: it did, unless the handler has ended the job itself.
+#: Runs a claimed job, and returns False if that failed; its answer is ignored if it has ended the job itself.
 Handler = Callable[[ClaimedJob], Awaitable[bool | None]]
 
 
 class Handlers:
-    """Owns handlers' tasks. Leaving the block waits for all of them, for some time of grace; then interrupts them.
+    """Owns handlers' tasks. Leaving the block waits for them during a time of grace, then interrupts them.
 
-    Left by an exception or cancelled, it interrupts them at once. A handler that doesn't end although it was
-    interrupted has its job given up: nobody waits for it any more.
+    An exception or a cancellation interrupts them at once. If an interrupted handler doesn't end, its job is given up,
+    and nobody waits for the task any more.
     """
 
     def __init__(self, handler: Handler, grace_seconds: float, give_up: Callable[[ClaimedJob], None]) -> None:
@@ -38,7 +38,7 @@ class Handlers:
         self._tasks: dict[ClaimedJob, asyncio.Task[None]] = {}
         self._is_grace_over = asyncio.Event()
         self._is_cut_short = False
-        #: When what is left is given up, its end stored or not; None unless there is a hurry.
+        #: When jobs that are left are given up, their ends stored or not; None unless there is a hurry.
         self._ends_at: float | None = None
 
     def begin(self, job: ClaimedJob) -> None:
@@ -58,7 +58,7 @@ class Handlers:
             self._tasks.pop(job, None)
 
     def hurry(self) -> None:
-        """Give handlers no more grace, and what is to be stored little time."""
+        """End the time of grace, and give the store STORE_SECONDS for what is left."""
         if self._ends_at is None:
             self._ends_at = asyncio.get_running_loop().time() + HURRY_SECONDS
         self._is_grace_over.set()
@@ -78,7 +78,7 @@ class Handlers:
         await finish(self._end(), self._cut_short)
 
     def _cut_short(self) -> None:
-        """End the time of grace, as whoever runs this was cancelled."""
+        """End the time of grace and interrupt all handlers, because the caller was cancelled."""
         self._is_cut_short = True
         self._is_grace_over.set()
         for job in self._tasks:
@@ -108,7 +108,7 @@ class Handlers:
         return is_stubborn or (self._ends_at is not None and now > self._ends_at)
 
     async def _grace(self) -> None:
-        """Wait until no task is left, or the time of grace is over."""
+        """Wait until all tasks have ended, or the time of grace is over."""
         over = asyncio.create_task(self._is_grace_over.wait())
         try:
             async with asyncio.timeout(self._grace_seconds):
@@ -120,7 +120,7 @@ class Handlers:
             over.cancel()
 
     def _abandon(self, task: asyncio.Task[None], job: ClaimedJob) -> None:
-        """Cancel a task once more, and wait for it no longer."""
+        """Give up a job, cancel its task once more, and stop waiting for it."""
         del self._tasks[job]
         _give_up_if_inside(job, self._give_up)
         self._give_up(job)
@@ -128,13 +128,13 @@ class Handlers:
 
 
 def give_up_in_time(job: ClaimedJob, give_up: Callable[[ClaimedJob], None]) -> None:
-    """Give up a job that is about to be interrupted for the first time, unless its handler ends in time."""
+    """Give up a job that is about to be interrupted if its handler doesn't end within HANDLER_SECONDS."""
     if not job.body.is_wanted:
         asyncio.get_running_loop().call_later(HANDLER_SECONDS, _give_up_if_inside, job, give_up)
 
 
 def _give_up_if_inside(job: ClaimedJob, give_up: Callable[[ClaimedJob], None]) -> None:
-    """Give up a job whose handler goes on though it was interrupted, and say so."""
+    """Give up a job whose handler goes on after the interrupt, and log that."""
     if job.body.is_inside and not job.is_over:
         logger.error(
             "the handler of job %s doesn't end: the job is given up, and goes to others when its lease runs out",

@@ -21,10 +21,10 @@ HURRY_SECONDS = 0.2
 
 
 class Intake:
-    """Brings jobs that a controller asks for, and those that its offers bring.
+    """Gets jobs that a controller asks for, and those that its offers bring.
 
-    Each job is taken over as soon as it is claimed, so none is lost when whoever waits for it is cancelled. Once it is
-    stopped, it waits for the store only shortly.
+    It takes each job over as soon as that is claimed, so that none is lost when the caller is cancelled. Once stopped,
+    it waits for the store only for moments.
     """
 
     def __init__(self, claimer: Claimer, take_over: Callable[[Sequence[Claimed]], list[ClaimedJob]]) -> None:
@@ -71,13 +71,13 @@ class Intake:
         return self._result(asking)
 
     def stop(self) -> None:
-        """Ask no more, and wait for an answer only shortly."""
+        """Ask no more, and wait for an answer at most ASKED_SECONDS."""
         self._is_stopped = True
         if self._asking is not None:
             asyncio.get_running_loop().call_later(self._limit(ASKED_SECONDS), self._asking.cancel)
 
     def hurry(self) -> None:
-        """Stop, and wait for nothing that takes longer than a moment."""
+        """Stop, and wait for each thing at most HURRY_SECONDS."""
         self._is_hurried = True
         self.stop()
 
@@ -100,7 +100,7 @@ class Intake:
         await self._claimer.close()
 
     async def sign_off(self) -> None:
-        """Be forgotten; the store forgets by itself whoever can't tell it."""
+        """Make the store forget this controller, as it does by itself after a while."""
         if not self._is_away:
             await self._claimer.sign_off(self._limit(SIGN_OFF_SECONDS))
 

@@ -7,7 +7,7 @@ from enum import Enum, auto
 
 
 class Cause(Enum):
-    """Why the body of a job ended with an exception that isn't an ordinary one."""
+    """Why the body of a job ended by a cancellation, Ctrl-C or an exit."""
 
     #: The job was interrupted: it is lost or cancelled, or its controller stops.
     INTERRUPT = auto()
@@ -34,23 +34,23 @@ class Interrupt:
         return self._task is not None
 
     def enter(self) -> None:
-        """Let the current task be interrupted from now on."""
+        """Make the current task the one to interrupt, at once if an interrupt came before it."""
         self._task = asyncio.current_task()
         self._earlier = 0 if self._task is None else self._task.cancelling()
         if self.is_wanted:
             self.send()
 
     def send(self) -> None:
-        """Cancel the task that is inside, or that comes in."""
+        """Cancel the task that is inside, or the one that comes in later."""
         self.is_wanted = True
         if self._task is not None and not self._is_sent:
             self._is_sent = True
             self._task.cancel()
 
     def leave(self, error: BaseException | None) -> Cause | None:
-        """Tell why the body ended with this error; None: by itself, or by an ordinary exception.
+        """Return why the body ended; None if it did by itself, or by an ordinary exception.
 
-        From here on nobody is interrupted; what was sent already has to be taken back.
+        From here on no interrupt is sent; `take_back` takes one that was.
         """
         cause = None if error is None else self._cause_of(error)
         if not self._is_sent:
@@ -65,7 +65,7 @@ class Interrupt:
         return None if isinstance(error, Exception) else Cause.BODY
 
     async def take_back(self) -> None:
-        """Interrupt no more from here on; an interrupt that is on its way already hits nobody."""
+        """Send no interrupt from here on, and take back one that is on its way."""
         task, self._task = self._task, None
         is_own = task is asyncio.current_task()
         if task is None or not is_own or not self._is_sent:
@@ -89,13 +89,13 @@ class Interrupt:
         return Cause.BODY if task.cancelling() <= self._earlier else Cause.OUTSIDE
 
     def _uncancel(self, task: asyncio.Task[object]) -> int:
-        """Take back what was sent, and return how many cancellations of others there are."""
+        """Take back the interrupt, and return how many cancellations by others are left."""
         self._is_sent = False
         return task.uncancel()
 
 
 def _is_from_signal(error: KeyboardInterrupt) -> bool:
-    """Tell whether Ctrl-C raised this: by Python's own handler, or by that of `asyncio.run`, at the second time."""
+    """Return whether Ctrl-C raised this, by Python's handler or, at the second time, by that of `asyncio.run`."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         return True
     frames = traceback.extract_tb(error.__traceback__)
