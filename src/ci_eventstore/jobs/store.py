@@ -11,7 +11,7 @@ from ci_common.models import Job, JobStatus, utc_now
 from ci_common.validation import accept_events
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.errors import AcknowledgedEventsLostError, ProjectionMissingError
-from ci_eventstore.events.append import ANY_CLAIM, Change, QueuePlace, append
+from ci_eventstore.events.append import ANY_CLAIM, LOGS, Change, QueuePlace, append, append_logs
 from ci_eventstore.events.caller import Call
 from ci_eventstore.events.codec import Batch, encode_records
 from ci_eventstore.events.lanes import Flusher
@@ -33,6 +33,8 @@ MAX_CREATION_EVENTS = 100_000
 #: How often the name of a queue that gets jobs is noted.
 NOTE_QUEUE_SECONDS = 60.0
 QUEUES_NOTED = 1000
+#: How many jobs are known by their logs being over their heads.
+LIMITED_NOTED = 10_000
 #: What the store has as the last number of a token that was closed.
 CLOSED = -1
 
@@ -63,6 +65,9 @@ class JobStore:
         self.flusher: Flusher = Flusher(self.write, before.flusher if before else None)
         #: When each queue's name was noted last, by the monotonic clock.
         self._noted: dict[str, float] = {}
+        #: Jobs whose logs are over their heads, or have ended, as far as is known: `append_logs.lua` isn't asked again.
+        #: `append.lua` writes all logs, so it does no harm if that isn't true any more.
+        self._limited = set[str]()
 
     async def state(self, job_id: str) -> JobState | None:
         """Return a job's state, None if there is no such job; ProjectionMissingError."""
@@ -94,6 +99,7 @@ class JobStore:
 
         if not self._is_noted(job.queue):
             await self._note_queue(job.queue)
+        self._limited.discard(job.id)
         await self.flusher.create(job.id, command)
 
     async def has_call(self, job_id: str, token: str, number: int) -> bool:
@@ -129,6 +135,11 @@ class JobStore:
 
         await self.flusher.lane(job_id, claim).do(attempts)
 
+    def _note_limited(self, job_id: str) -> None:
+        if len(self._limited) >= LIMITED_NOTED:
+            self._limited.clear()
+        self._limited.add(job_id)
+
     def _is_noted(self, queue: str) -> bool:
         return time.monotonic() - self._noted.get(queue, -math.inf) <= NOTE_QUEUE_SECONDS
 
@@ -160,10 +171,22 @@ class JobStore:
 
         False: the job's version isn't the expected one any more.
         """
-        keys, head_bytes = self._keys.job(job_id), self.settings.max_head_bytes
+        nodes, keys, head_bytes = self._nodes, self._keys.job(job_id), self.settings.max_head_bytes
         try:
-            return await append(self._nodes, keys, batch, call=call, change=change, claim=claim, head_bytes=head_bytes)
+            if change is None:
+                if job_id not in self._limited and await append_logs(
+                    nodes, keys, batch, call=call, claim=claim, head_bytes=head_bytes
+                ):
+                    return True
+                self._note_limited(job_id)
+                change = LOGS
+            return await append(nodes, keys, batch, call=call, change=change, claim=claim, head_bytes=head_bytes)
+        except JobNotFoundError:
+            # Should there be another job of that id, it has another log.
+            self._limited.discard(job_id)
+            raise
         except AcknowledgedEventsLostError:
+            self._limited.discard(job_id)
             await self._on_loss()
             raise
 
