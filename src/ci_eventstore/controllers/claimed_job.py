@@ -22,12 +22,12 @@ from ci_eventstore.writer.masking import SecretTexts, prepared
 
 logger = logging.getLogger("ci_eventstore.controllers")
 
-#: How long a job that ends waits for the store once its task is cancelled.
+#: A job that ends waits this long for the store once its task is cancelled.
 CANCELLED_SECONDS = 5.0
 
 
 class ClaimedJob:
-    r"""What a controller has of a job: the claim, the job, a log to write, and the ways to end it.
+    r"""A job that a controller has: the claim, the log to write, and the ways to end it.
 
         async with claimed:
             await claimed.write("building\n")
@@ -38,7 +38,7 @@ class ClaimedJob:
     `SystemExit` and a cancellation that nobody asked for included; back in its queue when the controller was stopped
     or the machine can't run it (`MachineError`); and not at all when the lease was lost.
 
-    An end that has begun is stored although the task is cancelled; from then on the store is waited for for 5 seconds.
+    A cancellation doesn't keep an end that has begun from being stored; it leaves the store 5 seconds.
     """
 
     def __init__(
@@ -53,28 +53,28 @@ class ClaimedJob:
         self.claim: Claim = claimed.claim
         #: Writes to the job under its claim.
         self.writer = repository.writer(claimed.job.id, claimed.claim, claimed)
-        #: How often the job was tried, this time included; what was given back in order doesn't count.
+        #: How often the job was tried, this time included; attempts that were given back in order don't count.
         self.attempts = claimed.state.attempts
         self.lost_by = claimed.lost_by
         #: Set when the claim isn't the job's any more.
         self.lost = asyncio.Event()
         #: Set when someone wants the job cancelled.
         self.cancelled = asyncio.Event()
-        #: With what result it is completed when it is left, and how its command ended if that is known then.
+        #: The result with which leaving completes it, and how its command ended if that is known by then.
         self.success = True
         self.outcome: Outcome | None = None
         #: Whether it was ended, released or lost.
         self.is_over = False
-        #: Why this machine couldn't run it, if that is so.
+        #: The reason why this machine couldn't run it, if there is one.
         self.machine_error: MachineError | None = None
         self._on_end = on_end
         self._secrets = prepared(secrets)
         self._log: LogWriter | None = None
-        #: When somebody began to run it, by the event loop's clock.
+        #: When it was entered, by the event loop's clock.
         self.began_at: float | None = None
         #: When the last of its log was written, which the store may get later.
         self._ended_at: datetime | None = None
-        #: Whether nobody else cancels the task that runs it, once its body is over: then its ending needs no other one.
+        #: Whether nobody cancels its task after its body is over; then its ending needs no task of its own.
         self.is_owned = False
         self.body = Interrupt()
         self.storage = EndStorage(self.job.id, self.lost, self._add_line, repository.engine.nodes.outages)
@@ -84,7 +84,7 @@ class ClaimedJob:
 
     @property
     def log(self) -> LogWriter:
-        """The job's log, open until the job ends, or anew if someone has left it; LogWriterClosedError after that."""
+        """The job's log, opened again if someone has closed it; LogWriterClosedError once the job has ended."""
         if self._log is None or self._log.is_closed:
             if self.is_over:
                 raise LogWriterClosedError(self.job.id)
@@ -95,7 +95,7 @@ class ClaimedJob:
         return self._log
 
     async def write(self, data: str | bytes) -> None:
-        """Take text for the job's log: it is stored before the job ends, or by `log.flush`; LogNotStoredError."""
+        """Write text to the job's log, stored at the latest by `log.flush` or the job's end; LogNotStoredError."""
         await self.log.write(data)
 
     async def complete(self, success: bool = True, outcome: Outcome | None = None) -> None:
@@ -112,14 +112,14 @@ class ClaimedJob:
     async def release(self, *, patiently: bool = True) -> None:
         """Put the job back into its queue, claimable at once; it costs the job no attempt. LeaseLostError.
 
-        Unless it is done patiently, an outage of the store isn't waited for: others get the job when its lease ends.
+        Unless patiently, it doesn't wait for an outage to end: others get the job when its lease runs out.
         """
         await self._end(
             lambda: self.storage.give_back(lambda: self.writer.update_status(JobStatus.QUEUED), patiently=patiently)
         )
 
     async def hand_back(self, reason: str) -> None:
-        """Put the job back into its queue because this machine can't run it; say so in its log. LeaseLostError.
+        """Put the job back into its queue because this machine can't run it; its log has the reason. LeaseLostError.
 
         At the tenth time, or when a third controller can't run it, the job fails: it may be the cause itself.
         """
@@ -146,7 +146,7 @@ class ClaimedJob:
         self.body.send()
 
     def hurry(self, seconds: float) -> None:
-        """From now on, wait for the store for at most `seconds` in all."""
+        """Wait for the store at most `seconds` from now, all in all."""
         self.storage.deadline.shorten(seconds)
         if self._log is not None:
             self._log.hurry(seconds)
@@ -154,7 +154,7 @@ class ClaimedJob:
             asyncio.get_running_loop().call_later(seconds, self._log.hurry, 0.0)
 
     async def __aenter__(self) -> Self:
-        """Begin; what came before this claim is told in the log."""
+        """Start running the job; its log says if it was tried before."""
         self.began_at = asyncio.get_running_loop().time()
         try:
             if self.lost_by:
@@ -162,7 +162,7 @@ class ClaimedJob:
             elif self.claim.epoch > 1:
                 await self.write("[begun again: it was given back]\n")
         except BaseException as error:
-            # It is never left then.
+            # Python doesn't call `__aexit__` then.
             await self._sheltered(self._conclude(error, Cause.OUTSIDE))
             raise
         self.body.enter()
@@ -173,9 +173,9 @@ class ClaimedJob:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        """End the job as said above."""
+        """End the job as the class describes."""
         if isinstance(error, GeneratorExit):
-            # Whoever holds it was thrown away, and can wait for nothing.
+            # The generator that holds it is being thrown away, and can't await anything.
             self._note_over()
             return False
         cause = self.body.leave(error)
@@ -203,7 +203,7 @@ class ClaimedJob:
                 self._note_over()
 
     def _ending_after(self, error: BaseException | None, cause: Cause | None) -> Coroutine[Any, Any, None] | None:
-        """Return what ends the job as the way says in which its body ended; None if it is over."""
+        """Return the coroutine that ends the job, by how its body ended; None if it is over."""
         if isinstance(error, LeaseLostError):
             self.lost.set()
         if self.is_over or self.lost.is_set():
@@ -233,7 +233,7 @@ class ClaimedJob:
         await self.writer.end(JobEvent("complete", success=success, timestamp=self._ended_at, outcome=outcome))
 
     async def _end(self, write: Callable[[], Awaitable[None]]) -> None:
-        """End the job after its log; what was begun isn't interrupted any more."""
+        """Store the log, then the end; from here on nothing interrupts that."""
         if not self._is_ending:
             await self.body.take_back()
             await self._sheltered(self._end(write))
@@ -244,11 +244,11 @@ class ClaimedJob:
                 await self._close_log()
             await write()
         finally:
-            # Also if it isn't known whether it took effect: what is still claimed then falls to others.
+            # Also if it isn't known whether the write took effect: others get a job that is still claimed.
             self._note_over()
 
     async def _sheltered(self, ending: Coroutine[Any, Any, None]) -> None:
-        """Carry an ending through although this task is cancelled."""
+        """Finish an ending even if this task is cancelled."""
         self._is_ending = True
         try:
             await finish(ending, lambda: self.hurry(CANCELLED_SECONDS))
