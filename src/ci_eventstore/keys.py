@@ -345,6 +345,12 @@ def backlog_member(user_id: str | None, created_at: datetime, job_id: str) -> st
     return f"{user_id or ''}\0{sort_key(created_at)}\0{job_id}"
 
 
+def members_of_waiting(user_id: str | None, created_at: datetime, job_id: str) -> tuple[str, str]:
+    """Return a new job's members in the listings and in the backlog; the sort key of both is made once."""
+    key = sort_key(created_at)
+    return f"{key}:{job_id}", f"{user_id or ''}\0{key}\0{job_id}"
+
+
 def read_backlog_member(text: str) -> tuple[str, str, str]:
     """Return the user, "" for none, the sort key and the job id of a backlog's member."""
     user_id, _, rest = text.partition("\0")

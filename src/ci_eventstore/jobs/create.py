@@ -13,7 +13,7 @@ from ci_eventstore.events.codec import encode, encode_time
 from ci_eventstore.events.records import Fact, Record
 from ci_eventstore.jobs.evolve import CLAIM_FIELDS, QUEUED_FIELDS
 from ci_eventstore.jobs.state import created_fields, encode_field
-from ci_eventstore.keys import JobKeys, QueueKeys, backlog_member, jobs_key, listing_member
+from ci_eventstore.keys import JobKeys, QueueKeys, jobs_key, members_of_waiting
 
 
 class Listings(NamedTuple):
@@ -87,18 +87,19 @@ async def create_waiting(nodes: Nodes, keys: JobKeys, created: Fact) -> None:
 
     If a controller is given the job at once, that is the token of its claim, too.
     """
-    known, time, created_at = created.fields, created.time, created.fields["created_at"]
+    known, time = created.fields, created.time
     user_id = known.get("user_id")
     shared = _shared(keys.tag, known["queue"], user_id)
     own = created_fields({**known, "incarnation": created.token})
+    member, waiting = members_of_waiting(user_id, known["created_at"], keys.job_id)
     call = CreateCall(
         keys.hash,
         keys.stream,
         *shared[:_SHARED_KEYS],
         keys.job_id,
         encode(created),
-        listing_member(created_at, keys.job_id),
-        backlog_member(user_id, created_at, keys.job_id),
+        member,
+        waiting,
         user_id or "",
         created.token or "",
         encode_field(time) or "",

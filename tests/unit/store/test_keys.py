@@ -9,7 +9,7 @@ from redis.crc import key_slot
 
 from ci_common.models import JobStatus
 from ci_eventstore.errors import ConfigurationError
-from ci_eventstore.keys import Keys, listing_member, member_job_id
+from ci_eventstore.keys import Keys, backlog_member, listing_member, member_job_id, members_of_waiting
 
 ids = st.text(st.characters(codec="utf-8", exclude_characters="{}"), min_size=1, max_size=20)
 
@@ -44,6 +44,12 @@ def test_listings_sort_by_creation_then_id(first: tuple[datetime, str], second: 
     members = [listing_member(*first).encode(), listing_member(*second).encode()]
     assert (members[0] < members[1]) == ((first[0], first[1].encode()) < (second[0], second[1].encode()))
     assert member_job_id(listing_member(*first)) == first[1]
+
+
+@given(user=st.none() | ids, time=st.datetimes(), job_id=ids)
+def test_a_new_job_has_the_members_of_every_other(user: str | None, time: datetime, job_id: str) -> None:
+    """Both are made at once, and are what each is made as alone."""
+    assert members_of_waiting(user, time, job_id) == (listing_member(time, job_id), backlog_member(user, time, job_id))
 
 
 def test_ids_spread_over_partitions() -> None:
