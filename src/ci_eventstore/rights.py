@@ -16,7 +16,7 @@ from ci_eventstore.connection.outcomes import Cause, Kind
 from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.connection.trials import try_each, try_listening
 from ci_eventstore.errors import MissingRightsError
-from ci_eventstore.keys import JobKeys, Keys, QueueKeys, jobs_key, probe_key, queues_key, session_key
+from ci_eventstore.keys import JobKeys, Keys, QueueKeys, jobs_key, probe_key, queues_key, segment_key, session_key
 
 
 class RightsCall(NamedTuple):
@@ -36,7 +36,7 @@ READING = """
     HMGET {store} f
     HGETALL {job} | HGET {job} f | HMGET {job} f | EXISTS {job}
     EXISTS {events} | XRANGE {events} - + | XREVRANGE {events} + -
-    LRANGE {index} 0 -1 | HGETALL {ring}
+    LRANGE {index} 0 -1 | HGETALL {ring} | GETRANGE {segment} 0 1
     ZRANGEBYLEX {jobs} - + | ZREVRANGEBYLEX {jobs} + - | ZRANGEBYLEX {owned} - + | ZREVRANGEBYLEX {owned} + -
 """
 LISTENING = "SUBSCRIBE {events}"
@@ -50,6 +50,8 @@ WRITING = """
     EVALSHA s 1 {calls} | HGET {calls} f | HGETALL {calls} | HLEN {calls} | HSET {calls} f v | HDEL {calls} f
     PEXPIRE {calls} 1
     EVALSHA s 1 {index} | LINDEX {index} -1 | RPUSH {index} v | DEL {index}
+    UNLINK {index} | UNLINK {events}
+    EVALSHA s 1 {segment} | STRLEN {segment} | SET {segment} v | PERSIST {segment} | UNLINK {segment}
     EVALSHA s 1 {ring} | HGET {ring} f | HMGET {ring} f | HSET {ring} f v | HDEL {ring} f | HLEN {ring}
     DEL {ring}
     EVALSHA s 1 {ids} | ZADD {ids} 0 m | ZREM {ids} m | ZSCORE {ids} m | ZCARD {ids}
@@ -103,6 +105,7 @@ def names_of(keys: Keys, partition: int) -> dict[str, str]:
         "calls": job.calls,
         "index": job.log_index,
         "ring": job.ring,
+        "segment": segment_key(job, "*"),
         "ids": job.ids,
         "ended": job.ended,
         "unsealed": job.unsealed,

@@ -8,8 +8,14 @@ import pytest
 
 from ci_common import JobRepository, MemoryJobRepository
 from ci_eventstore import RedisJobRepository
-from tests.contract.deployments import DEPLOYMENTS, DefaultsJobRepository, MakeRepository, new_prefix
-from tests.servers import RealServer, find_redis7
+from tests.contract.deployments import (
+    DEPLOYMENTS,
+    DefaultsJobRepository,
+    MakeRepository,
+    SealingRepository,
+    new_prefix,
+)
+from tests.servers import RealServer, find_redis7, find_valkey
 
 
 @pytest.fixture
@@ -39,6 +45,12 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeRepositor
         runner.run(keeper.initialize())
         yield lambda prefix, **settings: RedisJobRepository.from_url(url, prefix=prefix, **settings)
         runner.run(keeper.close())
+
+
+@pytest.fixture(scope="session")
+def sealing() -> Iterator[MakeRepository]:
+    with RealServer(find_valkey(), "appendonly no") as server:
+        yield lambda prefix, **settings: SealingRepository.from_url(server.url, prefix=prefix, **settings)
 
 
 @pytest.fixture(scope="session")

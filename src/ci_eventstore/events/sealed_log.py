@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 from ci_eventstore.connection.nodes import Nodes
-from ci_eventstore.connection.replies import WRONG_TYPE, Reply
+from ci_eventstore.connection.replies import WRONG_TYPE, Reply, is_unicode
 from ci_eventstore.errors import ProjectionDamagedError, SegmentDamagedError, StoreFormatError
 from ci_eventstore.events.records import Place
 from ci_eventstore.keys import JobKeys, segment_key
@@ -22,6 +22,8 @@ StoredEntry = tuple[bytes, bytes]
 
 #: So much of a segment's end is read at first: all of a small one, and the tail of one of some hundred blocks.
 END_BYTES = 4 * 1024
+#: What patterns of keys have a meaning for stands for itself, but for the last `*`.
+_LITERALLY = str.maketrans({character: f"\\{character}" for character in "?[]\\^"})
 #: How many segments' tails are kept, and how many unpacked blocks.
 KEPT_TAILS = 256
 KEPT_BLOCKS = 32
@@ -157,12 +159,7 @@ class SealedLogs:
         if known is not None:
             return known
         name = reference.name
-        end = await self._bytes(keys, name, max(reference.size - END_BYTES, 0), reference.size)
-        if not end:
-            raise SegmentDamagedError(name, f"it is missing, and with it the log of job {keys.job_id!r}")
-        needed = bytes_of_tail(end, name)
-        if needed > len(end):
-            end = await self._bytes(keys, name, max(reference.size - needed, 0), reference.size)
+        end = await self._end(keys, name, reference.size)
         reader = SegmentReader.of(end, reference.size, name, reference.root)
         if len(end) == reference.size:
             # All of it is here.
@@ -174,6 +171,44 @@ class SealedLogs:
     async def data(self, keys: JobKeys, reference: Reference) -> bytes:
         """Return a whole segment, which isn't looked at."""
         return await self._bytes(keys, reference.name, 0, reference.size)
+
+    async def missing(self, keys: JobKeys, references: Sequence[Reference]) -> list[Reference]:
+        """Return those segments that aren't there, or have another size; what they hold isn't looked at."""
+        sizes = await self._nodes.read_many([("STRLEN", segment_key(keys, one.name)) for one in references])
+        return [one for one, size in zip(references, sizes, strict=True) if size != one.size]
+
+    async def find(self, keys: JobKeys) -> list[Reference]:
+        """Return references to the segments of a job that has lost its record; it walks all keys.
+
+        Of those that are there, these are the ones that the newest one names, one after the other.
+        """
+        found: dict[bytes, tuple[Reference, bytes]] = {}
+        if not is_unicode(keys.job_id):
+            return []
+        async for page in self._nodes.scan(segment_key(keys, "*").translate(_LITERALLY)):
+            for key in page:
+                size = int(await self._nodes.read("STRLEN", key))
+                name = key.rpartition(":")[2]
+                try:
+                    reader = SegmentReader.of(await self._end(keys, name, size), size, name)
+                except SegmentDamagedError:
+                    continue
+                first, last = Place(*reader.tail.first), Place(*reader.tail.last)
+                found[reader.root] = Reference(first, last, size, reader.root), reader.tail.previous
+        root = max(found, key=lambda one: found[one][0].last, default=b"")
+        chain: list[Reference] = []
+        while root in found:
+            reference, root = found[root]
+            chain.insert(0, reference)
+        return [] if root else chain
+
+    async def _end(self, keys: JobKeys, name: str, size: int) -> bytes:
+        """Return enough of the end of a segment to have its tail."""
+        end = await self._bytes(keys, name, max(size - END_BYTES, 0), size)
+        if not end:
+            raise SegmentDamagedError(name, f"it is missing, and with it a part of the log of job {keys.job_id!r}")
+        needed = bytes_of_tail(end, name)
+        return end if needed <= len(end) else await self._bytes(keys, name, max(size - needed, 0), size)
 
     async def _content(self, keys: JobKeys, reader: SegmentReader, block: int) -> Content:
         known = self._contents.find((reader.root, block))

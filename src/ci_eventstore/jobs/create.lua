@@ -11,7 +11,9 @@
 local found = redis.call('EXISTS', hash, stream, dispatch, dispatch, dispatch)
 if found % 3 > 0 then
   local first = redis.call('XRANGE', stream, '0-1', '0-1')[1]
-  return first and first[2][2] == created and 'ok' or 'exists'
+  -- That of a sealed job is in a segment; its token is that of the incarnation.
+  local is_same = first and first[2][2] == created or not first and redis.pcall('HGET', hash, 'incarnation') == token
+  return is_same and 'ok' or 'exists'
 end
 
 -- Check: whether others wait, and if not, whether there are offers.

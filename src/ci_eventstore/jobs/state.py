@@ -197,13 +197,20 @@ def from_hash(job_id: str, reply: Sequence[bytes]) -> JobState:
     return _state_of(job_id, _NEEDED, [found.get(name) for name in _RAW_NAMES])
 
 
+#: What the hash of a small sealed job keeps: what scripts read, and what says where the job has to stand.
+KEPT_FIELDS = (
+    *("version", "position", "part", "bytes", "lines", "end_position", "end_bytes", "truncated_at", "mark"),
+    *("incarnation", "status", "user_id", "created_at", "end_time", "log"),
+)
+
+
 def packed_log(reply: Reply) -> str | None:
-    """Return where the log of a job lies whose hash has only what scripts need; the rest is in its last segment.
+    """Return where the log of a job lies whose hash has `KEPT_FIELDS` alone; the rest is in its last segment.
 
     None if the hash has all fields, or there is none.
     """
     names = [] if reply is WRONG_TYPE else reply[::2]
-    if b"log" not in names or b"created_at" in names:
+    if b"log" not in names or b"has_complete" in names:
         return None
     return as_text(reply[2 * names.index(b"log") + 1])
 

@@ -9,66 +9,25 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ci_common.models import JobStatus
-from ci_eventstore.connection.call_names import Key
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import WRONG_TYPE, Reply, as_bytes, as_text_map, as_texts
-from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.errors import ProjectionDamagedError, StoreFormatError
-from ci_eventstore.events.append import Field
 from ci_eventstore.events.log_index import LogIndex
 from ci_eventstore.events.log_source import LogSource, at_places, entries_in, last_command, range_command
 from ci_eventstore.events.records import Place
-from ci_eventstore.jobs.state import JobState, part_of_state, to_hash
+from ci_eventstore.jobs.state import KEPT_FIELDS, JobState, part_of_state, to_hash
 from ci_eventstore.keys import JobKeys, backlog_member, listing_member
 from ci_eventstore.projection.differences import Difference, compare
 from ci_eventstore.projection.fold import Fold
+from ci_eventstore.projection.rebuild import rebuild
+from ci_eventstore.projection.sealed import fold_of_sealed, log_of, read_log
 
-#: A lease that is found missing begins now, and lasts this long.
-REBUILT_LEASE_MS = 30_000
 #: Fields that the hashes of jobs lack that older programs wrote.
 LATER_FIELDS = ("mark", "incarnation", "hand_backs")
 #: Of a ring's fields, those that aren't entries.
 RING_COUNTERS = 5
 
 
-class RebuildCall(NamedTuple):
-    """What `rebuild.lua` is called with: what there has to be of a job."""
-
-    hash: Key
-    stream: Key
-    log_index: Key
-    ring: Key
-    ids: Key
-    dispatch: Key
-    backlog: Key
-    tickets: Key
-    leases: Key
-    clock: Key
-    ended_jobs: Key
-    unsealed: Key
-    #: Of the last entry that was folded, as its stream's id.
-    place: str
-    id: str
-    user: str
-    #: Its members of the backlog, of the listings and of the ended; "" for none of those.
-    waiting: str
-    member: str
-    ended: str
-    #: 1 or 0, as is whether it may have a ring.
-    is_queued: int
-    is_claimed: int
-    has_ring: int
-    #: The queue's.
-    channel: str
-    #: The listings in which it doesn't stand and those in which it does.
-    leaves: Sequence[Key]
-    joins: Sequence[Key]
-    fields: Sequence[Field]
-    #: Of the sparse index.
-    entries: Sequence[str]
-
-
-REBUILD = load_script(__package__, "rebuild", {"REBUILT_LEASE_MS": REBUILT_LEASE_MS}, call=RebuildCall)
 #: What `read_at_once` gives of a job before its listings and its queue.
 _FIRST = 8
 #: The fields that say when a job has ended.
@@ -82,48 +41,65 @@ class JobProjections:
         self._nodes = nodes
         self._source = source
 
-    async def verify(self, keys: JobKeys) -> list[Difference]:
+    async def verify(self, keys: JobKeys, *, is_deep: bool = False) -> list[Difference]:
         """Return where the job's hash, sparse index, ring and listings differ from its stream.
 
         Scripts move all of these together, so they are read in one transaction, and the place that the hash says is
-        where the fold has to stop.
+        where the fold has to stop. That of a sealed job begins at its last checkpoint, or, if it is to be deep, at the
+        beginning of its first segment.
         """
         subject = f"job {keys.job_id}"
         try:
-            return await self._compare(subject, keys)
+            return await self._compare(subject, keys, is_deep=is_deep)
         except StoreFormatError as error:
             return [Difference(subject, "stream", "entries that can be read", str(error))]
 
-    async def _compare(self, subject: str, keys: JobKeys) -> list[Difference]:
+    async def _compare(self, subject: str, keys: JobKeys, *, is_deep: bool) -> list[Difference]:
         stream_type, ending = await self._nodes.read_many([("TYPE", keys.stream), ("HMGET", keys.hash, *ENDING)])
         if stream_type not in (b"stream", b"none"):
             return [Difference(subject, "stream", "a stream", stream_type.decode())]
-        fold = await self._begun_fold(keys)
+        log = await read_log(self._nodes, keys)
+        fold = await self._begun_fold(keys, log, is_deep=is_deep)
         ended = ended_member(keys, ending)
         replies = await self._look(fold, ended)
         last, hash_reply, index_reply, ring_length, ring_ends, in_ids, in_unsealed, in_ended = replies[:_FIRST]
         found = as_text_map(hash_reply)
-        if not last:
-            return [Difference(subject, "stream", "events", None)] if hash_reply else []
-        place, end = _place_of(found), _place_of_last(last)
-        if place is None:
-            return [Difference(subject, "hash", "a projection", "another type" if hash_reply is WRONG_TYPE else None)]
+        if found.get("log") != log:
+            # Between two looks it was sealed.
+            return await self._compare(subject, keys, is_deep=is_deep)
+        if (not last and log is None) or (place := _place_of(found)) is None:
+            return await self._without_source(subject, keys, hash_reply, has_stream=bool(last))
+        end = _place_of_last(last) if last else fold.place
         if place != end:
             # An entry that can't be read is worse.
             await fold.advance(self._source, end)
             return [Difference(subject, "hash at", str(end), str(place))]
         index = as_texts(index_reply)
-        fold.index = LogIndex(index)
+        if log is None:
+            fold.index = LogIndex(index)
         await fold.advance(self._source, place)
         expected, said = fold.ended_member(), ended_member(keys, _values_of(found, ENDING))
         if said != ended:
             # Between two looks it has ended, or its end has moved.
-            return await self._compare(subject, keys)
+            return await self._compare(subject, keys, is_deep=is_deep)
         differences = compare_fields(subject, fold, found)
-        differences += _compare_ended(subject, fold, in_unsealed, in_ended if said == expected else expected)
+        in_ended = in_ended if said == expected else expected
+        differences += _compare_ended(subject, fold, in_unsealed, in_ended, has_stream=bool(last))
         differences += _compare_listings(subject, fold, in_ids, replies[_FIRST:])
-        differences += _compare_index(subject, fold, index, is_list=index_reply is not WRONG_TYPE)
+        if log is None or is_deep:
+            index = index if log is None else await self._source.milestones(keys)
+            differences += _compare_index(subject, fold, index, is_list=index_reply is not WRONG_TYPE)
         return differences + _compare_ring(subject, fold, ring_length, ring_ends)
+
+    async def _without_source(
+        self, subject: str, keys: JobKeys, hash_reply: Reply, *, has_stream: bool
+    ) -> list[Difference]:
+        """Return what is wrong with a job that lacks its log or its hash; nothing if there is no such job."""
+        if not has_stream and hash_reply:
+            return [Difference(subject, "stream", "events", None)]
+        if not has_stream and not await self._source.sealed.find(keys):
+            return []
+        return [Difference(subject, "hash", "a projection", "another type" if hash_reply is WRONG_TYPE else None)]
 
     async def _look(self, fold: Fold, ended: str) -> list[Reply]:
         keys = fold.keys
@@ -147,39 +123,59 @@ class JobProjections:
         `rebuild.lua` looks at it and changes only what is wrong.
         """
         while True:
-            fold = await self._whole_fold(keys)
-            if fold is None:
+            log = await read_log(self._nodes, keys)
+            try:
+                lies = await log_of(self._nodes, self._source, keys, log)
+                found = await (self._whole_fold(keys) if lies is None else self._sealed_fold(keys, lies))
+            except StoreFormatError:
                 return False
-            if await rebuild(self._nodes, fold) != b"changed":
+            if found is None:
+                return False
+            if await rebuild(self._nodes, *found, log or "") != b"changed":
                 return True
 
-    async def _begun_fold(self, keys: JobKeys) -> Fold:
-        """Return the fold of the first record, which says who owns the job and when it was created."""
+    async def _begun_fold(self, keys: JobKeys, log: str | None, *, is_deep: bool) -> Fold:
+        """Return the fold of the first record, which says whose the job is and how old, or that of what was sealed."""
+        if log is not None:
+            index = await self._source.milestones(keys) if is_deep else None
+            return await fold_of_sealed(self._source, keys, log, is_deep=is_deep, index=index)
         fold = Fold(keys)
         await fold.advance(self._source, Place(0, 1))
         return fold
 
-    async def _whole_fold(self, keys: JobKeys) -> Fold | None:
-        """Return the fold of all records, with the sparse index that there is if that is right, else with a new one."""
+    async def _sealed_fold(self, keys: JobKeys, log: str) -> tuple[Fold, str, list[str]] | None:
+        """Return the fold of what segments and stream have, where the stream ends, and the sparse index as it is."""
+        fold = await fold_of_sealed(self._source, keys, log, is_deep=False)
+        last, index = await self._nodes.read_at_once([last_command(keys), ("LRANGE", keys.log_index, 0, -1)])
+        if last is WRONG_TYPE:
+            return None
+        if last:
+            await fold.advance(self._source, _place_of_last(last))
+        if fold.state is not None:
+            fold.state = fold.state.but(log=log)
+        return fold, str(fold.place) if last else "", as_texts(index)
+
+    async def _whole_fold(self, keys: JobKeys) -> tuple[Fold, str, list[str]] | None:
+        """Return the fold of all records, where the stream ends, and the sparse index: if that is wrong, a new one."""
         last, index = await self._nodes.read_at_once([last_command(keys), ("LRANGE", keys.log_index, 0, -1)])
         if last is WRONG_TYPE or not last:
             return None
         end, found = _place_of_last(last), as_texts(index)
         fold = Fold(keys)
         fold.index = LogIndex(found)
-        try:
+        await fold.advance(self._source, end)
+        if fold.index.entries != found or fold.index.gap_at is not None:
+            fold = Fold(keys)
             await fold.advance(self._source, end)
-            if fold.index.entries != found or fold.index.gap_at is not None:
-                fold = Fold(keys)
-                await fold.advance(self._source, end)
-        except StoreFormatError:
-            return None
-        return fold
+        return fold, str(end), fold.index.entries
 
 
 def compare_fields(subject: str, fold: Fold, found: dict[str, str]) -> list[Difference]:
-    """Return where a hash's fields differ from what a fold says."""
+    """Return where a hash's fields differ from what a fold says, which doesn't know where the log lies."""
     fields, said = dict(found), to_hash(fold.state) if fold.state else {}
+    log = fields.pop("log", None)
+    if log is not None and "has_complete" not in fields:
+        said = {name: value for name, value in said.items() if name in KEPT_FIELDS}
     for name in LATER_FIELDS:
         if not fields.get(name):
             # Older programs wrote none; on `fakeredis` the mark is empty.
@@ -223,11 +219,13 @@ def ended_member(keys: JobKeys, reply: Reply) -> str:
         return ""
 
 
-def _compare_ended(subject: str, fold: Fold, in_unsealed: Reply, in_ended: Reply) -> list[Difference]:
+def _compare_ended(
+    subject: str, fold: Fold, in_unsealed: Reply, in_ended: Reply, *, has_stream: bool
+) -> list[Difference]:
     """Return what is wrong with the indexes of ended jobs; another end than the stream's is a field's difference."""
-    places = (fold.keys.unsealed, in_unsealed), (fold.keys.ended, in_ended)
-    expected = {key: "member" for key, _ in places if fold.ended_member()}
-    return compare(subject, "listing", expected, {key: "member" for key, reply in places if _is_there(reply)})
+    places = (fold.keys.ended, in_ended, True), (fold.keys.unsealed, in_unsealed, has_stream)
+    expected = {key: "member" for key, _, belongs in places if belongs and fold.ended_member()}
+    return compare(subject, "listing", expected, {key: "member" for key, reply, _ in places if _is_there(reply)})
 
 
 def _is_there(reply: Reply) -> bool:
@@ -255,34 +253,6 @@ def _compare_ring(subject: str, fold: Fold, length: Reply, ends: Reply) -> list[
     if length and expected == length:
         return []
     return [Difference(subject, "ring", f"{expected or 'its'} fields", f"{length} fields" if length else None)]
-
-
-async def rebuild(nodes: Nodes, fold: Fold) -> bytes:
-    """Mend by `rebuild.lua` what differs from a fold, and return its answer: "right", "mended" or "changed"."""
-    state, keys = fold.state, fold.keys
-    assert state is not None
-    listings, queue, in_queue = fold.listings(), keys.queue(state.lease_queue), fold.belongs_in_queue()
-    call = RebuildCall(
-        *(keys.hash, keys.stream, keys.log_index, keys.ring, keys.ids),
-        *(queue.dispatch, queue.backlog, queue.tickets, queue.leases, queue.clock),
-        *(keys.ended, keys.unsealed),
-        place=str(fold.place),
-        id=keys.job_id,
-        user=state.user_id or "",
-        waiting=backlog_member(state.user_id, state.created_at, keys.job_id),
-        member=fold.member(),
-        ended=state.ended_member(keys.job_id),
-        is_queued=int(in_queue["backlog"]),
-        is_claimed=int(in_queue["lease"]),
-        has_ring=int(fold.has_ring),
-        channel=queue.channel,
-        leaves=[key for key, belongs in listings.items() if not belongs],
-        joins=[key for key, belongs in listings.items() if belongs],
-        fields=[Field(name, value) for name, value in to_hash(state).items()],
-        entries=fold.index.entries,
-    )
-    reply: bytes = await nodes.run(REBUILD, *REBUILD.order(call))
-    return reply
 
 
 #: The fields that say what there has to be of a job, and how much.
@@ -378,7 +348,7 @@ def _is_right(plan: _Plan, replies: Sequence[Reply]) -> bool:
     entries, fields, index_or_ring, *standing = replies
     if any(reply is WRONG_TYPE for reply in replies) or not entries or index_or_ring:
         return False
-    if any(reply in (None, 0) for reply in standing) or len(entries) >= SMALL_ENTRIES:
+    if any(reply in (None, 0) for reply in standing) or len(entries) >= SMALL_ENTRIES or b"log" in fields[::2]:
         return False
     fold = Fold(plan.keys)
     try:

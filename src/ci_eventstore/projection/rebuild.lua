@@ -9,7 +9,8 @@
 -- Libraries: telling, standing, reading, calls, clock, tickets, queue, mending
 
 local last = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)
-if not last[1] or last[1][1] ~= place then
+local log = redis.pcall('HGET', hash, 'log')
+if (last[1] and last[1][1] or '') ~= place or type(log) == 'string' and log ~= log_before then
   return 'changed'
 end
 
@@ -57,7 +58,7 @@ local function stand_in(listing, name, belongs, score)
 end
 
 stand_in(ids, id, true)
-stand_in(unsealed, id, ended ~= '', now_ms)
+stand_in(unsealed, id, ended ~= '' and place ~= '', now_ms)
 if ended ~= '' then
   stand_in(ended_jobs, ended, true)
 end

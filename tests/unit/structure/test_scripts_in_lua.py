@@ -14,8 +14,8 @@ LIBRARY_LINES = 80
 SCRIPTS = {path.stem: path.read_text() for path in sorted((ROOT / "src").rglob("*.lua"))}
 LIBRARIES = {path.stem: path.read_text() for path in sorted((ROOT / "src/ci_eventstore/lua").glob("*.lua"))}
 TESTS = "".join(path.read_text() for path in (ROOT / "tests/integration/store").glob("test_*.py"))
-#: Of a hash, what scripts don't count themselves.
-DECIDED = {field.name for field in fields(JobState)} - COUNTERS
+#: Of a hash, what scripts don't count themselves; where the log lies is decided by nobody.
+DECIDED = {field.name for field in fields(JobState)} - COUNTERS - {"log"}
 
 
 def faults(name: str, text: str, limit: int) -> Iterator[str]:

@@ -1,0 +1,1 @@
+"""What becomes of jobs that have ended: their logs are sealed."""
