@@ -7,7 +7,7 @@ import platform
 import random
 import secrets
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Self
 
@@ -105,6 +105,8 @@ class Controller:
         self._handlers: Handlers | None = None
         self._health = MachineHealth()
         self._is_hurried = False
+        #: Whether `claims` waits: nothing is being claimed, and nothing is found that isn't handed out.
+        self._is_waiting = False
         #: Ids of jobs whose ends couldn't be stored.
         self.unstored: list[str] = []
         self._intake: Intake | None = None
@@ -247,6 +249,16 @@ class Controller:
             self._keeper.hold(found[0].queue.name, *[job.claim for job in jobs])
         return jobs
 
+    def _receive(self, claimed: Claimed) -> None:
+        """Begin a job that an offer has brought if `claims` would do nothing else first; else keep it for that."""
+        [job] = self._take_over([claimed])
+        is_free = self._is_waiting and not self._woken.is_set() and not self._stopping.is_set()
+        is_fit = not self._health.pause(asyncio.get_running_loop().time()) and not job.cancelled.is_set()
+        if self._handlers is not None and is_free and is_fit and job.attempts <= self.settings.max_attempts:
+            self._handlers.begin(job)
+        else:
+            self._open_intake().brought.append(job)
+
     async def _turn_away(self, job: ClaimedJob) -> None:
         """End a job that was cancelled or lost too often."""
         try:
@@ -288,13 +300,18 @@ class Controller:
 
     async def _wait(self) -> None:
         """Wait for a message or a job's end, at most for a time that differs between controllers."""
-        with suppress(TimeoutError):
+        self._is_waiting = not self._open_intake().is_asking
+        try:
             async with asyncio.timeout(self.settings.poll_seconds * random.uniform(0.5, 1.0)):
                 await self._woken.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self._is_waiting = False
 
     def _hear(self, heard: Heard) -> None:
         if heard.given is not None:
-            self._open_intake().bring(heard.given)
+            self._receive(heard.given)
         if heard.cancelled is None:
             self._woken.set()
         elif self._keeper is not None and heard.cancelled in {claim.job_id for claim in self._running}:

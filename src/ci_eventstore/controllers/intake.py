@@ -31,7 +31,7 @@ class Intake:
         self._claimer = claimer
         self._take_over = take_over
         #: Jobs that an offer has brought and that nobody has asked for yet.
-        self._brought: list[ClaimedJob] = []
+        self.brought: list[ClaimedJob] = []
         #: The question that is on its way.
         self._asking: asyncio.Task[list[ClaimedJob]] | None = None
         self._is_stopped = False
@@ -42,7 +42,7 @@ class Intake:
 
     def bring(self, claimed: Claimed) -> None:
         """Take over a job that an offer has brought."""
-        self._brought += self._take_over([claimed])
+        self.brought += self._take_over([claimed])
 
     @property
     def is_asking(self) -> bool:
@@ -60,7 +60,7 @@ class Intake:
         Nothing, if the answer takes long after a stop.
         """
         if self._asking is None:
-            if self._brought or count < 1:
+            if self.brought or count < 1:
                 return self._take_brought()
             self.ask_ahead(count, is_idle=is_idle)
         asking = self._asking
@@ -112,11 +112,11 @@ class Intake:
         return [] if asking.cancelled() else asking.result()
 
     def _take_brought(self) -> list[ClaimedJob]:
-        brought, self._brought = self._brought, []
+        brought, self.brought = self.brought, []
         return brought
 
     async def _ask(self, count: int, is_idle: bool) -> list[ClaimedJob]:
-        if self._brought:
+        if self.brought:
             return self._take_brought()
         jobs: list[ClaimedJob] = []
 

@@ -12,7 +12,7 @@ from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings
 from ci_eventstore.controllers.controller import SMALL_WAVE
 from ci_eventstore.queues.claimed import Claimed
-from ci_eventstore.queues.claimer import Heard
+from ci_eventstore.queues.claimer import Claimer, Heard
 from ci_eventstore.repository import RedisJobRepository
 from tests import claims
 from tests.waiting import wait_until
@@ -56,6 +56,58 @@ async def test_a_job_begins_without_a_question(repository: RedisJobRepository, s
         assert await server.read("EXISTS", OFFERS) == 0
     assert begun == [f"{number}" for number in range(20)]
     assert await server.read("EXISTS", OFFERS, "{ci:0}:offered:default") == 0
+
+
+async def test_a_job_that_is_given_begins_before_anybody_asks(
+    repository: RedisJobRepository, server: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message begins it, though whoever asks for jobs sleeps on."""
+    began = asyncio.Event()
+
+    async def handler(job: ClaimedJob) -> None:
+        began.set()
+
+    async with Controller(repository, settings=PATIENT) as controller:
+        running = asyncio.create_task(controller.run(handler))
+        await wait_for_offers(server, 1)
+        await wait_until(lambda: controller._is_waiting)
+        with monkeypatch.context() as patched:
+            patched.setattr(controller._woken, "set", lambda: None)
+            await repository.create_job(Job(id="a", status="queued"))
+            async with asyncio.timeout(30):
+                await began.wait()
+        controller.stop()
+        await running
+    assert await server.read("HGET", "{ci:0}:job:a", "status") == b"completed"
+
+
+async def test_a_job_that_is_given_while_others_are_asked_for_waits(
+    repository: RedisJobRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Begun at once, it would come on top of what the answer brings."""
+    asked, answered, begun = asyncio.Event(), asyncio.Event(), list[str]()
+
+    async def handler(job: ClaimedJob) -> None:
+        begun.append(job.job.id)
+
+    async def claim(self: Claimer, *arguments: object, **options: object) -> list[Claimed]:
+        asked.set()
+        await answered.wait()
+        return []
+
+    monkeypatch.setattr(Claimer, "claim", claim)
+    async with Controller(repository, settings=PATIENT) as controller:
+        running = asyncio.create_task(controller.run(handler))
+        await asked.wait()
+        [claimed] = await claim_one(repository)
+        controller._hear(Heard(given=claimed))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert begun == []
+        answered.set()
+        await wait_until(lambda: begun == ["b"])
+        controller.stop()
+        await running
 
 
 async def test_what_is_given_while_a_cancelled_run_ends_is_given_back(
