@@ -10,6 +10,7 @@ from ci_eventstore.connection.deployments import Deployment
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.events.log_source import LogSource
 from ci_eventstore.events.reader import EventReader
+from ci_eventstore.facts.groups import Groups
 from ci_eventstore.following.hub import Hub
 from ci_eventstore.following.incarnation import StoreIncarnation
 from ci_eventstore.jobs.listings import Listings
@@ -46,6 +47,7 @@ class Engine:
     projections: Projections
     completions: Completions
     lost_jobs: LostJobs
+    facts: Groups
     holders: Holders
     _closing: TimeLimit = field(default_factory=TimeLimit)
 
@@ -96,6 +98,7 @@ class Engine:
             projections=Projections(nodes, keys, source),
             completions=Completions(nodes, jobs.flusher.is_busy, jobs.flusher.ledger),
             lost_jobs=lost_jobs,
+            facts=Groups(nodes, keys),
             holders=Holders(nodes, keys, jobs, lost_jobs),
         )
 

@@ -16,6 +16,8 @@
     │   ├── StoreFormatError
     │   │   ├── ProjectionDamagedError
     │   │   └── SegmentDamagedError
+    │   ├── FactReaderReplacedError
+    │   ├── GroupDroppedError
     │   ├── OutcomeUnknownError
     │   ├── NotReplicatedError
     │   ├── LogNotStoredError
@@ -119,6 +121,22 @@ class SegmentDamagedError(StoreFormatError):
         super().__init__(f"segment {segment or 'without a name'}{where}: {what}")
         self.segment = segment
         self.block = block
+
+
+class FactReaderReplacedError(StoreError):
+    """Raised when a reader acknowledges facts after another one of its group took over; that one gets them again."""
+
+    def __init__(self, group: str) -> None:
+        super().__init__(f"another reader of the group {group!r} has taken over: subscribe again")
+        self.group = group
+
+
+class GroupDroppedError(StoreError):
+    """Raised when a group of readers of facts is dropped while it is read."""
+
+    def __init__(self, group: str) -> None:
+        super().__init__(f"the group {group!r} was dropped")
+        self.group = group
 
 
 class OutcomeUnknownError(StoreError):

@@ -268,6 +268,22 @@ def unsealed_key(tag: str) -> str:
     return f"{tag}:unsealed"
 
 
+def facts_key(tag: str) -> str:
+    """Return the key of a partition's facts of all jobs, which is the channel of their readers, too."""
+    return f"{tag}:facts"
+
+
+def groups_key(tag: str) -> str:
+    """Return the key of how far each group has read a partition's facts."""
+    return f"{tag}:groups"
+
+
+def keys_of_append(keys: JobKeys) -> tuple[str, str, str, str, str, str, str, str, str]:
+    """Return the keys of a job and of its partition that an append writes."""
+    own = keys.hash, keys.stream, keys.calls, keys.log_index, keys.ids, keys.ring
+    return *own, keys.ended, keys.unsealed, facts_key(keys.tag)
+
+
 def keys_of_claim(tag: str, job_id: str) -> tuple[str, str]:
     """Return the keys of a job that is claimed: its hash and its stream."""
     return f"{tag}:job:{job_id}", f"{tag}:events:{job_id}"

@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Self, Unpack
 
-from ci_common.errors import JobNotFoundError
+from ci_common.errors import InvalidArgumentError, JobNotFoundError
 from ci_common.models import Job, JobEvent, JobStatus
 from ci_common.repository import JobRepository
 from ci_common.validation import (
@@ -15,6 +15,7 @@ from ci_common.validation import (
     check_position,
     check_text,
     check_whole,
+    is_number,
     optional_id,
 )
 from ci_eventstore.accounts.store import AccountStore
@@ -24,6 +25,8 @@ from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.engine import Engine
 from ci_eventstore.engines import Engines
 from ci_eventstore.errors import AmbiguousPrefixError, StreamDamagedError
+from ci_eventstore.facts.groups import LONGEST_LEASE_SECONDS
+from ci_eventstore.facts.subscription import MAX_ENTRIES, FactBatch, FactReader
 from ci_eventstore.following.follower import Follower
 from ci_eventstore.following.hub import FollowingStats
 from ci_eventstore.following.records import Followed, Notice, NoticeType
@@ -257,6 +260,24 @@ class RedisJobRepository(AccountStore, JobRepository):
         await self.engine.reader.extent(keys)
         return await self.engine.reader.position_of_line(keys, line)
 
+    def subscribe(
+        self, group: str, *, limit: int = 500, lease_seconds: float = 30.0
+    ) -> AsyncGenerator[FactBatch, None]:
+        """Yield facts of all jobs for a group, as they come: each at least once, those of a job in order.
+
+        A group begins when it is first read, with a batch that has a gap in each partition; `page_jobs` tells what
+        there is. Of several readers of a group, each partition has one at a time, under a lease: a batch is to be
+        acknowledged within it, and what isn't is handed out again. Close the generator, for others to begin at once.
+
+        Batches come from up to `limit` entries. InvalidArgumentError, GroupDroppedError, StoreError.
+        """
+        check_id("group", group)
+        if not is_number(limit, 1, MAX_ENTRIES, is_whole=True):
+            raise InvalidArgumentError("limit", limit, f"a whole number from 1 to {MAX_ENTRIES}")
+        if not is_number(lease_seconds, 0.1, LONGEST_LEASE_SECONDS):
+            raise InvalidArgumentError("lease_seconds", lease_seconds, f"a number from 0.1 to {LONGEST_LEASE_SECONDS}")
+        return FactReader(self._nodes, self.engine.facts, group, lease_seconds, limit).batches()
+
     # Projection
 
     async def verify(
@@ -282,6 +303,7 @@ class RedisJobRepository(AccountStore, JobRepository):
         Clients that come back with a position and the incarnation that it belongs to then begin again. Calling it again
         does no harm: they begin again once more.
         """
+        await self.engine.facts.forget_facts()
         return await self.engine.incarnation.renew()
 
     # Claims

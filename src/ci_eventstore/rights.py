@@ -16,7 +16,17 @@ from ci_eventstore.connection.outcomes import Cause, Kind
 from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.connection.trials import try_each, try_listening
 from ci_eventstore.errors import MissingRightsError
-from ci_eventstore.keys import JobKeys, Keys, QueueKeys, jobs_key, probe_key, queues_key, segment_key, session_key
+from ci_eventstore.keys import (
+    JobKeys,
+    Keys,
+    QueueKeys,
+    facts_key,
+    jobs_key,
+    probe_key,
+    queues_key,
+    segment_key,
+    session_key,
+)
 
 
 class RightsCall(NamedTuple):
@@ -78,6 +88,8 @@ WRITING = """
     EVALSHA s 1 {ends} | GET {ends} | SET {ends} v
     EVALSHA s 1 {clock} | HGETALL {clock} | HSET {clock} f v | HDEL {clock} f | HGET {clock} f
     SADD {queues} m | SMEMBERS {queues}
+    EVALSHA s 1 {facts} | XADD {facts} * f v | XDEL {facts} 0-1 | XTRIM {facts} MAXLEN 1
+    PUBLISH {facts} m | SUBSCRIBE {facts}
     PUBLISH {events} m | PUBLISH {wake} m | PUBLISH {controller} m | SUBSCRIBE {wake} | SUBSCRIBE {controller}
     PUBSUB NUMSUB {controller}
 """
@@ -109,6 +121,7 @@ def names_of(keys: Keys, partition: int) -> dict[str, str]:
         "ids": job.ids,
         "ended": job.ended,
         "unsealed": job.unsealed,
+        "facts": facts_key(tag),
         "jobs": jobs_key(tag, status=JobStatus.RUNNING),
         "owned": jobs_key(tag, "*", JobStatus.RUNNING),
         "backlog": queue.backlog,

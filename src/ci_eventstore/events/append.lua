@@ -63,12 +63,16 @@ if (listing or place) and not error then
   -- Libraries: listing, queue
   error = listing and unlistable(listing) or place and unready(place, queue.steps(1))
 end
+if told ~= '' and not is_full and not error then
+  -- Libraries: facts
+  log.told, error = add_facts(facts, told, id)
+end
 if error then
   return error
 end
 
 -- Append, project, remember. The call is noted first, so that a repeated one is known whatever happens to this one.
-local used = string.format(' %d', now_ms)
+local used, messages = string.format(' %d', now_ms), {}
 error = attempt(function()
   if not is_full then
     note_call(calls, token, string.format('%d %d-%d', number, log.position, log.part), closed, used)
@@ -79,12 +83,15 @@ error = attempt(function()
   end
 end)
 if not log.is_saved then
+  if log.told and log.added == 0 then
+    -- Libraries: facts
+    take_back(facts, log.told)
+  end
   -- Libraries: stopping
   return answer_of_stopped(error, reached_by(log, over, #payloads), log.position, stream, calls, token, last_call, used)
 end
 
 -- Derive, queue; nothing waits for what is refused before it.
-local messages = {}
 if listing or place then
   -- Libraries: tickets, listing, queue
   error = listing and attempt(function()
@@ -94,15 +101,13 @@ if listing or place then
     move(place, id, queue.user(1), queue.waiting(1), queue.ticket(1), messages)
   end) or error
 end
-if is_ended then
-  -- Libraries: ends
-  error = attempt(function()
-    note_end(ended_jobs, unsealed, id, is_full and '' or ended, is_full and '' or had_ended)
-  end) or error
-end
 error = attempt(function()
   finish_log(log, log_index, over)
   keep_calls(calls, is_first and expected ~= 'new')
+  if is_ended then
+    -- Libraries: ends
+    note_end(ended_jobs, unsealed, id, is_full and '' or ended, is_full and '' or had_ended)
+  end
 end) or error
 
 -- Tell.

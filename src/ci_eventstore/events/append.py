@@ -14,7 +14,7 @@ from ci_eventstore.errors import AcknowledgedEventsLostError, LateOutputError, P
 from ci_eventstore.events.caller import Call, as_argument
 from ci_eventstore.events.codec import Batch
 from ci_eventstore.events.log_index import INDEX_BYTES, INDEX_EVENTS
-from ci_eventstore.keys import JobKeys
+from ci_eventstore.keys import JobKeys, keys_of_append
 
 logger = logging.getLogger("ci_eventstore.events")
 
@@ -160,6 +160,8 @@ class AppendCall(NamedTuple):
     #: The partition's ended jobs, and those of them whose logs are in their streams.
     ended_jobs: Key
     unsealed: Key
+    #: Of all jobs.
+    facts: Key
     id: str
     #: Of the writer or of the call, and its number from 1.
     token: str
@@ -184,6 +186,8 @@ class AppendCall(NamedTuple):
     #: The members of the ended that it gets and loses, "" for none.
     ended: str
     had_ended: str
+    #: The facts that it comes to, as letters, joined by blanks.
+    told: str
     #: Tokens and numbers of calls that this one comes after, joined by spaces.
     after: str
     #: One, if the job's place changes there.
@@ -230,6 +234,8 @@ class Change:
     #: The members of the ended that the job gets and loses: it ends, or its end moves.
     ended: str = ""
     had_ended: str = ""
+    #: The facts of all jobs that it comes to.
+    told: str = ""
     #: What it does in the job's queue, if anything; and the name of the queue that the job enters.
     queue: Sequence[QueuePlace] = ()
     enters: str = ""
@@ -261,7 +267,7 @@ async def append(
             return True
         change = LOGS
     values = AppendCall(
-        *(keys.hash, keys.stream, keys.calls, keys.log_index, keys.ids, keys.ring, keys.ended, keys.unsealed),
+        *keys_of_append(keys),
         id=keys.job_id,
         token=call.token,
         number=call.number,
@@ -276,6 +282,7 @@ async def append(
         member=change.member,
         ended=change.ended,
         had_ended=change.had_ended,
+        told=change.told,
         after=as_argument(call.after),
         queue=change.queue,
         leaves=change.leaves,

@@ -31,6 +31,13 @@ if offers_made > 0 then
   end)
 end
 
+local told
+if is_done and redis.call('EXISTS', facts) == 1 then
+  -- Libraries: standing, facts
+  told, error = add_facts(facts, taker and 'cq sr' or 'cq', id)
+  is_done = told ~= nil
+end
+
 -- Libraries: telling
 
 -- Append, project, queue.
@@ -84,7 +91,8 @@ if is_done then
 end
 
 -- Nothing is left of the job.
--- Libraries: standing, tickets
+-- Libraries: standing, tickets, facts
+take_back(facts, told)
 for _, key in ipairs({ids, leases}) do
   redis.pcall('ZREM', key, id)
 end

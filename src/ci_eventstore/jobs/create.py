@@ -13,7 +13,7 @@ from ci_eventstore.events.codec import encode, encode_time
 from ci_eventstore.events.records import Fact, Record
 from ci_eventstore.jobs.evolve import CLAIM_FIELDS, QUEUED_FIELDS
 from ci_eventstore.jobs.state import created_fields, encode_field
-from ci_eventstore.keys import JobKeys, QueueKeys, jobs_key, members_of_waiting
+from ci_eventstore.keys import JobKeys, QueueKeys, facts_key, jobs_key, members_of_waiting
 
 
 class Listings(NamedTuple):
@@ -37,6 +37,7 @@ class CreateCall(NamedTuple):
     clock: Key
     offers: Key
     offered: Key
+    facts: Key
     id: str
     #: The job's `created` fact.
     created: bytes
@@ -112,8 +113,8 @@ async def create_waiting(nodes: Nodes, keys: JobKeys, created: Fact) -> None:
     nodes.counters.appended_records += 1
 
 
-_SHARED_KEYS: Final = 8
-_Shared = tuple[str, str, str, str, str, str, str, str, str, str, list[Listings]]
+_SHARED_KEYS: Final = 9
+_Shared = tuple[str, str, str, str, str, str, str, str, str, str, str, list[Listings]]
 
 
 @lru_cache(maxsize=1000)
@@ -125,4 +126,4 @@ def _shared(tag: str, queue_name: str, user_id: str | None) -> _Shared:
         for owner in owners
     ]
     keys = (queue.dispatch, queue.backlog, queue.tickets, queue.leases, queue.clock, queue.offers, queue.offered)
-    return JobKeys("", tag).ids, *keys, queue.channel, queue.controllers_channel, listings
+    return JobKeys("", tag).ids, *keys, facts_key(tag), queue.channel, queue.controllers_channel, listings

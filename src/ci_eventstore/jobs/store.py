@@ -17,6 +17,7 @@ from ci_eventstore.events.codec import Batch, encode_records
 from ci_eventstore.events.lanes import Flusher
 from ci_eventstore.events.log_source import LogSource, Standing, read_standing
 from ci_eventstore.events.records import Fact, FactType, Record
+from ci_eventstore.facts.facts import facts_of
 from ci_eventstore.jobs.create import create_waiting, waiting_job
 from ci_eventstore.jobs.decide import Cancel, Command, decide, decide_creation
 from ci_eventstore.jobs.evolve import evolve_all
@@ -223,6 +224,9 @@ def plan_change(keys: JobKeys, before: JobState | None, records: Sequence[Record
         joins=[listing for listing in joins if listing not in leaves],
         ended=ended if ended != had_ended else "",
         had_ended=had_ended if ended != had_ended else "",
+        told=" ".join(
+            facts_of(before.status if before else None, after.status, records, is_end=bool(ended and not had_ended))
+        ),
         queue=_queue_places(keys, before, after),
         enters=after.lease_queue if JobStatus.QUEUED == after.status != (before and before.status) else "",
     )

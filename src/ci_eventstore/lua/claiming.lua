@@ -33,7 +33,7 @@ local function claims_of(controller, time, packed_time)
     return text
   end
 
-  -- Returns the message for the job's followers; or nothing, and the error.
+  -- Returns the message for the job's followers; or nothing, and the error; and whether the claim is in the job's stream.
   return function(job, ticket)
     local state = job.state
     local epoch, attempts = state.epoch + 1, state.attempts + 1
@@ -41,20 +41,30 @@ local function claims_of(controller, time, packed_time)
     local payload = payload_of_claim(epoch, attempts, claim, ticket)
     local entry, mark, started_at = state.position .. '-' .. part, mark_of(payload), state.start_time or time
     local written = redis.pcall('XADD', job.stream, 'NOMKSTREAM', entry, 'e', payload)
-    if written and not written.err then
+    local is_added = written and not written.err
+    if is_added then
       epoch, attempts = text_of(epoch), text_of(attempts)
       written = redis.pcall('HSET', job.hash, 'part', part, 'mark', mark, CLAIM_FIELDS)
     end
     if type(written) ~= 'number' then
       state.claim = nil
-      return nil, written and written.err or 'its events'
+      return nil, written and written.err or 'its events', is_added
     end
     local message = state.position .. '-' .. state.part .. ' ' .. entry .. ':' .. text_of(#payload) .. '\n' .. payload
       .. (state.mark or '')
     state.mark, state.part, state.version, state.status, state.epoch = mark, part, version, 'running', epoch
     state.attempts, state.controller, state.claim, state.ticket, state.start_time = attempts, controller, claim, ticket, started_at
-    return message
+    return message, nil, true
   end
+end
+
+-- Returns the ids of the jobs that are to be given, but for those that their controller holds already.
+local function starting_in(given)
+  local ids = {}
+  for _, job in ipairs(given) do
+    ids[#ids + 1] = not job.is_held and job.id or nil
+  end
+  return ids
 end
 
 -- Returns the error if the script's user may not do what giving jobs takes.

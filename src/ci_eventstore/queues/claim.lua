@@ -7,7 +7,7 @@
 -- {job id, what is wrong}: a job that can't be read loses its place in the queue, or its lease, until it is mended.
 -- A repeated call gets the same jobs, unless they are its no longer; one that comes after a later one of its session gets none.
 
--- Libraries: telling, standing, reading, clock, tickets, turns, moves, payloads, claiming, lapsed, claim_answers, calls
+-- Libraries: telling, standing, reading, clock, tickets, turns, moves, payloads, claiming, lapsed, claim_answers, calls, facts
 
 local TYPES, candidates, given, dropped, damages = {'stream', 'zset', 'hash', 'zset', 'hash', 'hash'}, {}, {}, {}, {}
 for place = 1, #jobs do
@@ -33,8 +33,7 @@ local function give_waiting(turns)
   return turns.taken, has_more
 end
 
-local now, lapsed, turns, has_more, standing, answer, has_tickets
-local taken = {}
+local taken, now, lapsed, turns, has_more, standing, answer, has_tickets = {}
 local error = attempt(function()
   now, has_tickets = advance_clock(clock, lease_ms), redis.call('EXISTS', dispatch) == 1
   standing, answer = recall(of_session(redis.call('HGET', calls, controller), call))
@@ -57,7 +56,7 @@ elseif standing == 'late' then
   return {{}, {}}
 end
 
-local leased, messages, moves, leaving, dead = {}, {}, {}, {}, {}
+local leased, messages, moves, leaving, dead, started = {}, {}, {}, {}, {}, {}
 local claim, deadline = claims_of(controller, time, packed_time), string.format('%d', now + lease_ms)
 
 local function write(job, entries)
@@ -65,7 +64,8 @@ local function write(job, entries)
   if not job.turn and is_ticket(ticket) and has_tickets then
     redis.pcall('XCLAIM', dispatch, 'controllers', controller, 0, ticket, 'JUSTID')
   end
-  local message, refused = claim(job, ticket)
+  local message, refused, is_added = claim(job, ticket)
+  started[#started + 1] = is_added and job.id or nil
   if message then
     messages[#messages + 1], messages[#messages + 2] = job.stream, message
     leased[#leased + 1], leased[#leased + 2] = deadline, job.id
@@ -105,7 +105,7 @@ end
 if standing == 'repeated' then
   given = given_before(answer, candidates, damages)
 else
-  error = attempt(write_all)
+  error = tell_and_write(facts, 'sr', starting_in(given), started, write_all)
 end
 if error and not messages[1] then
   return named(error, TYPES, 'zset')

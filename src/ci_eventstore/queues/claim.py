@@ -13,7 +13,7 @@ from ci_eventstore.errors import ProjectionDamagedError
 from ci_eventstore.events.codec import encode_time
 from ci_eventstore.jobs.evolve import CLAIM_FIELDS
 from ci_eventstore.jobs.state import CLAIMED_FIELDS, claimed_state, encode_field
-from ci_eventstore.keys import QueueKeys, jobs_key, keys_of_claim, read_backlog_member
+from ci_eventstore.keys import QueueKeys, facts_key, jobs_key, keys_of_claim, read_backlog_member
 from ci_eventstore.queues.claimed import Claimed, as_claimed, name_damage
 
 #: How many jobs a caller that asks for more than one is shown: it needn't ask again for those.
@@ -125,6 +125,7 @@ class ClaimCall(NamedTuple):
     #: Listings of all jobs.
     queued: Key
     running: Key
+    facts: Key
     controller: str
     #: "<session>-<number>", a session's numbers go up.
     call: str
@@ -177,7 +178,7 @@ async def claim(
     queued, running = JobStatus.QUEUED, JobStatus.RUNNING
     all_of_it = ClaimCall(
         *(keys.dispatch, keys.backlog, keys.tickets, keys.leases, keys.clock, keys.calls),
-        *(jobs_key(tag, status=queued), jobs_key(tag, status=running)),
+        *(jobs_key(tag, status=queued), jobs_key(tag, status=running), facts_key(tag)),
         controller,
         call,
         lease_ms,

@@ -8,7 +8,7 @@
 -- outgrown its head, or where its index has a new entry due.
 -- A repeated call is answered as the first time; one that comes after a later one does nothing and returns "".
 
--- Libraries: telling, standing, reading, calls, moves
+-- Libraries: telling, standing, reading, calls, moves, facts
 
 local kept = redis.pcall('GET', last_call)
 local tickets_there = redis.pcall('XLEN', dispatch)
@@ -44,13 +44,14 @@ if error then
   return error
 end
 
-local ids, tickets, moves, messages, ends, writes, NO_OUTCOME = {}, {}, {}, {}, {}, {}, {}
-for i = 1, #jobs do
+local ids, tickets, moves, messages, ends, writes, ending, added_to, NO_OUTCOME = {}, {}, {}, {}, {}, {}, {}, {}, {}
+local function write(i)
   local state, hash, stream, payload = found[i], jobs.hash(i), jobs.stream(i), jobs.payload(i)
   local position, written = answers[i] == 'y' and state[2] + 1, nil
   -- A number alone is the id "<number>-0".
   local added = position and redis.pcall('XADD', stream, position, 'e', payload)
   if added and not added.err then
+    added_to[#added_to + 1] = jobs.id(i)
     local outcome = jobs.outcome(i)
     outcome = outcome == '' and NO_OUTCOME or {string.match(outcome, '^(%S+) (%S+)$')}
     written = redis.pcall('HSET', hash, 'position', position, 'part', '0', 'end_position', position, 'end_bytes', state[3],
@@ -70,6 +71,18 @@ for i = 1, #jobs do
     ends[#ends + 1], ends[#ends + 2] = '0', jobs.ended(i)
     writes[#writes + 1], writes[#writes + 2] = now_ms, jobs.id(i)
   end
+end
+
+for i = 1, #jobs do
+  ending[#ending + 1] = answers[i] == 'y' and jobs.id(i) or nil
+end
+error = tell_and_write(facts, 'ec', ending, added_to, function()
+  for i = 1, #jobs do
+    write(i)
+  end
+end)
+if error then
+  return error
 end
 
 -- What is derived. Should a write be refused all the same, `verify` names what is left, and `rebuild` mends it.

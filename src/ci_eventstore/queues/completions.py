@@ -14,7 +14,15 @@ from ci_eventstore.events.lanes import Gathering, drain_all
 from ci_eventstore.events.log_index import INDEX_BYTES, INDEX_EVENTS
 from ci_eventstore.jobs.evolve import COMPLETED_FIELDS, UNCLAIMED
 from ci_eventstore.jobs.state import encode_field
-from ci_eventstore.keys import QueueKeys, ended_key, jobs_key, keys_of_completion, listing_member, unsealed_key
+from ci_eventstore.keys import (
+    QueueKeys,
+    ended_key,
+    facts_key,
+    jobs_key,
+    keys_of_completion,
+    listing_member,
+    unsealed_key,
+)
 from ci_eventstore.queues.claimed import Claimed
 
 #: Longer than a call may take effect, or be repeated, after its first try.
@@ -67,6 +75,7 @@ class CompleteCall(NamedTuple):
     completed: Key
     ended_jobs: Key
     unsealed: Key
+    facts: Key
     #: Of the call: they go up.
     number: int
     jobs: Sequence[JobOfCompletion]
@@ -126,7 +135,7 @@ async def complete(nodes: Nodes, queue: QueueKeys, call: Call, completions: Sequ
         )
     owned = [OwnedListings(jobs_key(tag, user, running), jobs_key(tag, user, completed)) for user in owners]
     last_call, of_all = queue.last_call(call.token), (jobs_key(tag, status=running), jobs_key(tag, status=completed))
-    of_ended = ended_key(tag), unsealed_key(tag)
+    of_ended = ended_key(tag), unsealed_key(tag), facts_key(tag)
     all_of_it = CompleteCall(last_call, queue.dispatch, queue.leases, *of_all, *of_ended, call.number, jobs, owned)
     reply: bytes = await nodes.run(COMPLETE, *COMPLETE.order(all_of_it))
     answers = reply.decode("ascii", "replace")

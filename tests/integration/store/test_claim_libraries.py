@@ -150,6 +150,12 @@ async def test_a_claim_of_a_job(server: Nodes) -> None:
     assert found == [b"running", b"2", b"2", b"1", b"c1", b"1 tt", b"7-0"]
 
 
+async def test_jobs_that_start(server: Nodes) -> None:
+    """Those that their controller holds already have started before."""
+    body = "return starting_in({{id = 'a'}, {id = 'b', is_held = true}, {id = 'c'}})"
+    assert await run(server, CLAIMING, body) == [b"a", b"c"]
+
+
 @pytest.mark.parametrize(
     ("deadline", "claim", "expected"),
     [

@@ -25,7 +25,10 @@ BINARIES = [pytest.param(find_redis7, marks=pytest.mark.needs("redis7")), find_v
 OPTIONAL = ("+info", "+hello", "+ping", "+unsubscribe", "+select", "+wait", "+multi", "+exec")
 #: Words in scripts that aren't commands.
 WORDS = set(
-    re.findall("[A-Z]+", "CONSUMERS COUNT CREATE DELCONSUMER GROUP GROUPS JUSTID LIMIT NOMKSTREAM NUMSUB NX PX STREAMS")
+    re.findall(
+        "[A-Z]+",
+        "CONSUMERS COUNT CREATE DELCONSUMER GROUP GROUPS JUSTID LIMIT MAXLEN MINID NOMKSTREAM NUMSUB NX PX STREAMS",
+    )
 )
 WORDS |= {"DAMAGED", "WRONGTYPE"}
 #: What only `verify` and `rebuild` need, and `+srem` lets `serve` forget queues.

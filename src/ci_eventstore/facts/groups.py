@@ -1,0 +1,190 @@
+"""Groups of readers of facts: how far each has read a partition, and which of its readers does so now."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from ci_eventstore.connection.call_names import Key
+from ci_eventstore.connection.nodes import Nodes
+from ci_eventstore.connection.replies import as_text, as_texts
+from ci_eventstore.connection.scripts import load_script
+from ci_eventstore.errors import FactReaderReplacedError, GroupDroppedError
+from ci_eventstore.keys import Keys, facts_key, groups_key
+
+#: A group that nobody has read for so long holds back the trimming no more.
+LIVE_SECONDS = 86_400
+LONGEST_LEASE_SECONDS = 600
+#: Instead of a reader, where there is none.
+NOBODY = "-"
+#: The message that readers are to look for themselves: another one has gone, or the group or the facts have.
+FREE = b"free"
+
+
+class ReadCall(NamedTuple):
+    """What `read_facts.lua` is called with."""
+
+    facts: Key
+    groups: Key
+    group: str
+    reader: str
+    lease_ms: int
+    #: How many entries; 0: only begin.
+    limit: int
+    after: str
+    #: 1: the group begins here if there is none.
+    begins: int
+
+
+class AcknowledgeCall(NamedTuple):
+    """What `acknowledge_facts.lua` is called with."""
+
+    facts: Key
+    groups: Key
+    group: str
+    reader: str
+    entry: str
+    has_gap: int
+    lease_ms: int
+
+
+class DropCall(NamedTuple):
+    """What `drop_group.lua` is called with."""
+
+    facts: Key
+    groups: Key
+    group: str
+
+
+READ = load_script(
+    __package__,
+    "read_facts",
+    {"LONGEST_LEASE_MS": LONGEST_LEASE_SECONDS * 1000},
+    call=ReadCall,
+)
+ACKNOWLEDGE = load_script(__package__, "acknowledge_facts", {"LIVE_MS": LIVE_SECONDS * 1000}, call=AcknowledgeCall)
+DROP = load_script(__package__, "drop_group", call=DropCall)
+
+
+@dataclass(frozen=True, slots=True)
+class FactGroup:
+    """A group, as `facts groups` shows it."""
+
+    name: str
+    #: In how many partitions it is, and in how many of them somebody reads for it.
+    partitions: int
+    read_now: int
+    #: How far it has read where it is furthest behind, in the server's time; None: it is to be told a gap.
+    read_until: datetime | None
+    #: For how many seconds, by the server's clock, there have been facts that it hasn't read.
+    behind_seconds: float
+    looked_at: datetime
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it holds back the trimming, by this machine's clock."""
+        return (datetime.now(UTC) - self.looked_at).total_seconds() < LIVE_SECONDS
+
+
+class Entries(NamedTuple):
+    """What a reader is given of a partition: entries, each with its text."""
+
+    entries: list[tuple[str, str]]
+    has_gap: bool
+
+
+class Groups:
+    """The groups of a store."""
+
+    def __init__(self, nodes: Nodes, keys: Keys) -> None:
+        self._nodes = nodes
+        self.tags = keys.tags
+
+    async def read(
+        self,
+        tag: str,
+        group: str,
+        reader: str,
+        lease_seconds: float,
+        *,
+        limit: int,
+        after: str = "",
+        begins: bool = False,
+    ) -> Entries | float:
+        """Return what comes next in a partition, or for how many seconds another reader still has it.
+
+        GroupDroppedError, StoreError.
+        """
+        call = ReadCall(
+            facts_key(tag), groups_key(tag), group, reader, int(lease_seconds * 1000), limit, after, int(begins)
+        )
+        reply = await self._nodes.run(READ, *READ.order(call))
+        if reply[0] == b"gone":
+            raise GroupDroppedError(group)
+        if reply[0] == b"held":
+            return float(reply[1]) / 1000
+        words = as_texts(reply[2])
+        return Entries(list(zip(words[::2], words[1::2], strict=True)), reply[1] == b"1")
+
+    async def acknowledge(
+        self, tag: str, group: str, reader: str, lease_seconds: float, entry: str, *, has_gap: bool
+    ) -> None:
+        """Note how far the group has read; FactReaderReplacedError, StoreError."""
+        lease_ms = int(lease_seconds * 1000)
+        call = AcknowledgeCall(facts_key(tag), groups_key(tag), group, reader, entry, int(has_gap), lease_ms)
+        if await self._nodes.run(ACKNOWLEDGE, *ACKNOWLEDGE.order(call)) != 1:
+            raise FactReaderReplacedError(group)
+
+    async def release(self, tag: str, group: str, reader: str) -> None:
+        """Let another reader of the group begin at once; StoreError."""
+        call = AcknowledgeCall(facts_key(tag), groups_key(tag), group, reader, "", 0, 0)
+        await self._nodes.run(ACKNOWLEDGE, *ACKNOWLEDGE.order(call))
+
+    async def drop(self, group: str) -> bool:
+        """Forget a group; tell whether there was one. StoreError."""
+        dropped = 0
+        for tag in self.tags:
+            call = DropCall(facts_key(tag), groups_key(tag), group)
+            dropped += await self._nodes.run(DROP, *DROP.order(call))
+        return dropped > 0
+
+    async def all(self) -> list[FactGroup]:
+        """Return all groups, by name; StoreError."""
+        found: dict[str, list[tuple[str, str, int, int, int]]] = {}
+        for tag in self.tags:
+            kept, last = await self._nodes.read_many(
+                [("HGETALL", groups_key(tag)), ("XREVRANGE", facts_key(tag), "+", "-", "COUNT", 1)]
+            )
+            newest = as_text(last[0][0]) if last else "0-0"
+            words = as_texts(kept)
+            for name, text in zip(words[::2], words[1::2], strict=True):
+                read, reader, ends, looked = text.split()
+                behind = 0 if read == newest else max(_milliseconds(newest) - _milliseconds(read), 1)
+                found.setdefault(name, []).append((read, reader, int(ends), int(looked), behind))
+        return [_summary(name, its) for name, its in sorted(found.items())]
+
+    async def forget_facts(self) -> None:
+        """Remove all facts, so that every group is told a gap: what it has read may not be so. StoreError."""
+        keys = [facts_key(tag) for tag in self.tags]
+        await self._nodes.read_many([("DEL", key) for key in keys])
+        await self._nodes.read_many([("PUBLISH", key, FREE) for key in keys])
+
+
+def _summary(name: str, parts: list[tuple[str, str, int, int, int]]) -> FactGroup:
+    slowest = min(_milliseconds(read) for read, *_ in parts)
+    looked_at = max(looked for *_, looked, _ in parts)
+    return FactGroup(
+        name=name,
+        partitions=len(parts),
+        read_now=sum(1 for _, reader, ends, looked, _ in parts if reader != NOBODY and ends > looked),
+        read_until=_time(slowest) if slowest else None,
+        behind_seconds=max(behind for *_, behind in parts) / 1000 if slowest else 0.0,
+        looked_at=_time(looked_at),
+    )
+
+
+def _milliseconds(entry: str) -> int:
+    return int(entry.partition("-")[0])
+
+
+def _time(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)

@@ -1,0 +1,57 @@
+-- Facts of all jobs: docs/format.md, "Facts". A script adds its facts before its first write, so that a refusal refuses the whole call;
+-- then it makes the change, and takes the facts back if that is refused, too:
+--
+--     local told, refused = add_facts(facts, 'cq sr', id)
+--
+-- `refused` is the error: return it, nothing was changed. If what they tell is refused later on: `take_back(facts, told)`. A change of
+-- several jobs, some of which may be left out, is written by `tell_and_write`. It needs the library `standing`.
+
+-- How many entries of a partition's facts are kept at most, about: 3.5 MB of small ids.
+local FACTS_KEPT = '100000'
+
+-- Returns the new entry, false if no group reads facts; or nothing, and the error. Readers are woken when the script has ended.
+local function add_fact(facts, text)
+  local entry = redis.pcall('XADD', facts, 'NOMKSTREAM', 'MAXLEN', '~', FACTS_KEPT, '*', 'f', text)
+  if type(entry) == 'table' then
+    return nil, failed(entry, facts)
+  elseif entry then
+    redis.pcall('PUBLISH', facts, '')
+  end
+  return entry
+end
+
+-- Remove facts of what hasn't happened.
+local function take_back(facts, told)
+  for _, entry in ipairs(told or {}) do
+    redis.pcall('XDEL', facts, entry)
+  end
+end
+
+-- Add facts of one job, or of several whose ids newlines join: each is its letter and that of the status, blanks join them. Returns their
+-- entries; none if no group reads facts; or nothing, and the error.
+local function add_facts(facts, whats, ids)
+  local told = {}
+  for what in string.gmatch(redis.call('EXISTS', facts) == 1 and whats or '', '%a%a') do
+    local entry, refused = add_fact(facts, what .. ids)
+    if refused then
+      take_back(facts, told)
+      return nil, refused
+    end
+    told[#told + 1] = entry or nil
+  end
+  return told
+end
+
+-- Tell a fact of the jobs of a list, then call `write`, which puts into the list `done` those that it has come to. Returns the error of
+-- either. If they are fewer, the right fact comes before the wrong one goes: one may be told twice, but is never lost.
+local function tell_and_write(facts, what, list, done, write)
+  local told, refused = add_facts(facts, list[1] and what or '', table.concat(list, '\n'))
+  if refused then
+    return refused
+  end
+  local error = attempt(write)
+  if told[1] and #done < #list and (not done[1] or add_facts(facts, what, table.concat(done, '\n'))) then
+    take_back(facts, told)
+  end
+  return error
+end
