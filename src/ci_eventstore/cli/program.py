@@ -7,6 +7,7 @@ import click
 from ci_common.errors import RepositoryError
 from ci_eventstore.cli.accounts import keys, users
 from ci_eventstore.cli.controller import controller
+from ci_eventstore.cli.facts import facts
 from ci_eventstore.cli.jobs import jobs
 from ci_eventstore.cli.maintenance import rebuild, restored, upgrade, verify
 from ci_eventstore.cli.output import discard_output, open_missing_streams, say
@@ -62,7 +63,10 @@ def program() -> None:
     """
 
 
-for command in (run, tail, submit, controller, serve, queues, jobs, users, keys, verify, rebuild, restored, upgrade):
+for command in (
+    *(run, tail, submit, controller, serve, queues, jobs, facts, users, keys),
+    *(verify, rebuild, restored, upgrade),
+):
     program.add_command(command)
 
 

@@ -103,11 +103,11 @@ if listing or place then
 end
 error = attempt(function()
   finish_log(log, log_index, over)
-  keep_calls(calls, is_first and expected ~= 'new')
   if is_ended then
     -- Libraries: ends
     note_end(ended_jobs, unsealed, id, is_full and '' or ended, is_full and '' or had_ended)
   end
+  keep_calls(calls, is_first and expected ~= 'new')
 end) or error
 
 -- Tell.

@@ -7,9 +7,11 @@
 -- Returns "ok", also when it is repeated; or "exists" and changes nothing. A write that is refused is an error, and what came before
 -- it is taken back.
 
--- Recall. A key counts as often as it is named; an id of which there is a hash or a stream isn't missing (`lua/existence.lua`).
-local found = redis.call('EXISTS', hash, stream, dispatch, dispatch, dispatch)
-if found % 3 > 0 then
+-- Recall. A key counts as often as it is named: 1 to 3 are hash, stream and facts. An id of which there is one of the first two isn't
+-- missing (`lua/existence.lua`).
+local found = redis.call('EXISTS', hash, stream, facts, dispatch, dispatch, dispatch, dispatch)
+local has_readers = found % 4 > 0
+if has_readers and redis.call('EXISTS', hash, stream) > 0 then
   local first = redis.call('XRANGE', stream, '0-1', '0-1')[1]
   -- That of a sealed job is in a segment; its token is that of the incarnation.
   local is_same = first and first[2][2] == created or not first and redis.pcall('HGET', hash, 'incarnation') == token
@@ -17,7 +19,7 @@ if found % 3 > 0 then
 end
 
 -- Check: whether others wait, and if not, whether there are offers.
-local known_ticket, new_ticket, taker = redis.pcall('HGET', tickets, user), nil, nil
+local known_ticket, new_ticket, taker, told = redis.pcall('HGET', tickets, user), nil, nil, nil
 local offers_made = not known_ticket and redis.call('HLEN', tickets) == 0 and redis.pcall('ZCARD', offers) or 0
 if known_ticket and known_ticket.err or type(offers_made) == 'table' then
   -- Libraries: standing
@@ -31,8 +33,7 @@ if offers_made > 0 then
   end)
 end
 
-local told
-if is_done and redis.call('EXISTS', facts) == 1 then
+if is_done and has_readers then
   -- Libraries: standing, facts
   told, error = add_facts(facts, taker and 'cq sr' or 'cq', id)
   is_done = told ~= nil
@@ -51,7 +52,7 @@ local function write()
     return
   end
   redis.call('ZADD', backlog, '0', waiting)
-  if found == 0 or not known_ticket or not string.find(known_ticket, '^%d+%-%d+$') then
+  if found < 4 or not known_ticket or not string.find(known_ticket, '^%d+%-%d+$') then
     -- Libraries: tickets
     new_ticket = add_ticket(dispatch, tickets, user)
     redis.call('HSET', tickets, user, new_ticket)
@@ -116,4 +117,4 @@ attempt(function()
   end
 end)
 error = type(error) == 'table' and error or {err = tostring(error)}
-return named(error, {'hash', 'stream', 'zset', 'stream', 'zset', 'hash', 'zset', 'hash', 'zset', 'hash'}, 'zset')
+return named(error, {'hash', 'stream', 'zset', 'stream', 'zset', 'hash', 'zset', 'hash', 'zset', 'hash', 'stream'}, 'zset')

@@ -31,7 +31,7 @@ end
 -- entries; none if no group reads facts; or nothing, and the error.
 local function add_facts(facts, whats, ids)
   local told = {}
-  for what in string.gmatch(redis.call('EXISTS', facts) == 1 and whats or '', '%a%a') do
+  for what in string.gmatch(whats, '%a%a') do
     local entry, refused = add_fact(facts, what .. ids)
     if refused then
       take_back(facts, told)
@@ -45,7 +45,9 @@ end
 -- Tell a fact of the jobs of a list, then call `write`, which puts into the list `done` those that it has come to. Returns the error of
 -- either. If they are fewer, the right fact comes before the wrong one goes: one may be told twice, but is never lost.
 local function tell_and_write(facts, what, list, done, write)
-  local told, refused = add_facts(facts, list[1] and what or '', table.concat(list, '\n'))
+  -- To look costs less than to add nothing.
+  local has_readers = list[1] and redis.call('EXISTS', facts) == 1
+  local told, refused = add_facts(facts, has_readers and what or '', table.concat(list, '\n'))
   if refused then
     return refused
   end

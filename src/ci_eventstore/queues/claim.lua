@@ -6,10 +6,10 @@
 -- Returns {claimed, damaged}: a list of {job id, the controller that lost it or "", its hash's fields}, and a list of
 -- {job id, what is wrong}: a job that can't be read loses its place in the queue, or its lease, until it is mended.
 -- A repeated call gets the same jobs, unless they are its no longer; one that comes after a later one of its session gets none.
-
 -- Libraries: telling, standing, reading, clock, tickets, turns, moves, payloads, claiming, lapsed, claim_answers, calls, facts
 
-local TYPES, candidates, given, dropped, damages = {'stream', 'zset', 'hash', 'zset', 'hash', 'hash'}, {}, {}, {}, {}
+local TYPES = {'stream', 'zset', 'hash', 'zset', 'hash', 'hash', 'zset', 'zset', 'stream'}
+local candidates, given, dropped, damages, taken = {}, {}, {}, {}, {}
 for place = 1, #jobs do
   local owner = jobs.owner(place)
   candidates[place] = {place = place, id = jobs.id(place), waiting = jobs.waiting(place), token = jobs.token(place),
@@ -33,7 +33,7 @@ local function give_waiting(turns)
   return turns.taken, has_more
 end
 
-local taken, now, lapsed, turns, has_more, standing, answer, has_tickets = {}
+local now, lapsed, turns, has_more, standing, answer, has_tickets
 local error = attempt(function()
   now, has_tickets = advance_clock(clock, lease_ms), redis.call('EXISTS', dispatch) == 1
   standing, answer = recall(of_session(redis.call('HGET', calls, controller), call))

@@ -5,15 +5,20 @@ refuse later ones as well shows what a stop in the middle would leave.
 """
 
 import logging
+from collections import defaultdict
 from collections.abc import AsyncIterator
 
 import pytest
 
 from ci_common.errors import RepositoryError
 from ci_common.models import Job, JobEvent, utc_now
+from ci_eventstore.connection.replies import Reply, as_text
 from ci_eventstore.errors import ProjectionDamagedError, StoreFormatError
+from ci_eventstore.facts.facts import facts_in
+from ci_eventstore.keys import facts_key
 from ci_eventstore.repository import RedisJobRepository
 from tests import claims
+from tests.integration.store.fact_readers import story_in_stream
 from tests.integration.store.operations import MENDING, OPERATIONS
 from tests.integration.store.refusing_server import RefusingServer, dump
 from tests.integration.store.scenes import Operation, Scene
@@ -35,6 +40,8 @@ async def prepare(scene: Scene, operation: Operation) -> None:
     """Begin again."""
     scene.server.script_name, scene.server.turn, scene.server.last = "", 0, None
     await scene.server.read("FLUSHALL")
+    # As if a group read facts.
+    await scene.server.read("XADD", facts_key("{ci:0}"), "1-1", "f", "b-")
     await scene.repository.engine.incarnation.renew()
     await operation.prepare(scene)
     scene.server.script_name = operation.script
@@ -50,6 +57,17 @@ async def act(scene: Scene, operation: Operation, turn: int = 0) -> RepositoryEr
     finally:
         scene.server.turn = 0
     return None
+
+
+async def no_fact_is_lost(scene: Scene) -> None:
+    """All that jobs' streams say is told, in order; more may be, as a fact may be told of what was then refused."""
+    told = defaultdict[str, list[tuple[str, str]]](list)
+    for entry, fields in await scene.server.read("XRANGE", facts_key("{ci:0}"), "-", "+"):
+        for fact in facts_in(0, as_text(entry), as_text(fields[1])):
+            told[fact.job_id].append((fact.kind.name, str(fact.status)))
+    for job in await scene.repository.list_jobs():
+        left = iter(told[job.id])
+        assert all(part in left for part in await story_in_stream(scene.repository, job.id))
 
 
 async def somebody_else(repository: RedisJobRepository) -> None:
@@ -107,6 +125,7 @@ async def test_any_command_may_be_refused(scene: Scene, name: str) -> None:
             assert refused is not None
             in_the_middle.add(kind_of(refused))
             await scene.repository.rebuild()
+        await no_fact_is_lost(scene)
         lasting = await scene.repository.verify()
         if kind_of(refused or "") in ("XADD events", "HSET ring"):
             # Half a call is there, which has found the head full; what it has for the ring isn't.
@@ -119,6 +138,7 @@ async def test_any_command_may_be_refused(scene: Scene, name: str) -> None:
             continue
         await operation.check(scene)
         await somebody_else(scene.repository)
+        await no_fact_is_lost(scene)
         assert await scene.repository.verify() == []
         if refused is None:
             assert error is None
@@ -129,8 +149,8 @@ async def test_any_command_may_be_refused(scene: Scene, name: str) -> None:
         assert in_the_middle <= IN_THE_MIDDLE
 
 
-#: Keys that change without a job: the clock, questions and offers.
-HARMLESS = ("clock", "offered", "offers", "claims")
+#: Keys that change without a job: the clock, questions and offers; and facts that were taken back, which leave a trace.
+HARMLESS = ("clock", "offered", "offers", "claims", "facts")
 WRONG = (("SET", "text"), ("RPUSH", "text"), ("SADD", "text"))
 
 
@@ -145,7 +165,7 @@ async def test_any_key_may_hold_something_else(scene: Scene, name: str) -> None:
             await prepare(scene, operation)
             await set_aside(scene, key)
             await scene.server.read(command, key, value)
-            before = await dump(scene.server, HARMLESS)
+            before, facts_before = await dump(scene.server, HARMLESS), await facts_there(scene)
             error = await act(scene, operation)
             logger.info("%s %s | %s", key, command, error)
             if isinstance(error, StoreFormatError):
@@ -153,6 +173,7 @@ async def test_any_key_may_hold_something_else(scene: Scene, name: str) -> None:
                 assert named in str(error)
             if error is not None:
                 assert await dump(scene.server, HARMLESS) == before
+                assert await facts_there(scene) == facts_before
             await put_back(scene, key)
             if error is None:
                 await scene.repository.rebuild()
@@ -165,6 +186,11 @@ async def test_any_key_may_hold_something_else(scene: Scene, name: str) -> None:
             await operation.check(scene)
             await somebody_else(scene.repository)
             assert await scene.repository.verify() == []
+
+
+async def facts_there(scene: Scene) -> Reply:
+    [reply] = await scene.server.read_many([("XRANGE", facts_key("{ci:0}"), "-", "+")])
+    return reply
 
 
 async def set_aside(scene: Scene, key: str) -> None:
