@@ -15,6 +15,8 @@
     {ci:0}:queues                   set: the names of the queues that are used, in the first partition only
     {ci:0}:clock                    hash: for how long this partition was served; leases are measured by it
     {ci:0}:ring:<id>                hash: the end of a log that has outgrown its budget, until the job ends
+    {ci:0}:sealer                   text: who seals the partition's jobs; expires
+    {ci:0}:unsealable               hash: jobs that can't be sealed: how often, when they are tried again, and why
     {ci:0}:segment:<id>:<name>      text: a segment of a sealed log, of which there may be several
     {ci:0}:ids                      sorted set: job ids, for look-up by prefix
     {ci:0}:jobs:<status>            sorted set: jobs of a status by creation; "all" for all of them
@@ -251,6 +253,16 @@ class Keys:
 def segment_key(keys: JobKeys, name: str) -> str:
     """Return the key of a segment of a job's sealed log, by its name."""
     return f"{keys.tag}:segment:{keys.job_id}:{name}"
+
+
+def sealer_key(tag: str) -> str:
+    """Return the key of who seals a partition's jobs; it expires."""
+    return f"{tag}:sealer"
+
+
+def unsealable_key(tag: str) -> str:
+    """Return the key of a partition's jobs that can't be sealed."""
+    return f"{tag}:unsealable"
 
 
 def ids_key(tag: str) -> str:

@@ -281,14 +281,16 @@ class RedisJobRepository(AccountStore, JobRepository):
     # Projection
 
     async def verify(
-        self, job_id: str | None = None, *, progress: Progress | None = None, fast: bool = False
+        self, job_id: str | None = None, *, progress: Progress | None = None, fast: bool = False, deep: bool = False
     ) -> list[Difference]:
-        """Return where hashes and indexes differ from what the streams say: of one job, or of the whole store.
+        """Return where hashes and indexes differ from what the logs say: of one job, or of the whole store.
 
-        With `fast`, not all keys of the server are walked, so what stands in no index isn't found.
+        With `fast`, not all keys of the server are walked, so what stands in no index isn't found. With `deep`, sealed
+        logs are read from their beginnings, and each segment is compared with its root.
         """
-        is_fast = check_flag("fast", fast)
-        return await self.engine.projections.verify(optional_id("job id", job_id), progress, is_fast=is_fast)
+        is_fast, is_deep = check_flag("fast", fast), check_flag("deep", deep)
+        projections, one = self.engine.projections, optional_id("job id", job_id)
+        return await projections.verify(one, progress, is_fast=is_fast, is_deep=is_deep)
 
     async def rebuild(
         self, job_id: str | None = None, *, progress: Progress | None = None, fast: bool = False

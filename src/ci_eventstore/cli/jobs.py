@@ -22,6 +22,7 @@ from ci_eventstore.cli.output import (
 )
 from ci_eventstore.cli.store import find_job, find_user, uses_store
 from ci_eventstore.cli.usage import examples
+from ci_eventstore.events.sealed_log import references_in
 from ci_eventstore.job_fields import JOB_FIELDS, job_json
 from ci_eventstore.repository import RedisJobRepository
 
@@ -91,10 +92,12 @@ async def show(repository: RedisJobRepository, job: str, as_json: bool) -> None:
     silence = None if found.status in ENDED else await repository.engine.lost_jobs.silence(job_id)
     if silence is not None:
         say(f"{silence[0]} has this job, but hasn't renewed its lease, which ran out {silence[1]:.0f}s ago")
+    state = await repository.engine.jobs.state(job_id)
+    root = None if state is None or state.log is None else references_in(job_id, state.log)[-1].root.hex()
     if as_json:
-        echo_json({**job_json(found), "incarnation": await repository.incarnation(job_id)})
+        echo_json({**job_json(found), "incarnation": await repository.incarnation(job_id), "root": root})
     else:
-        click.echo(properties(_properties(found)))
+        click.echo(properties(_properties(found) + ([] if root is None else [("sealed, root", root)])))
 
 
 @jobs.command(epilog=examples("jobs cancel 3f9c", "jobs cancel 3f9c --reason 'wrong branch'"))

@@ -27,20 +27,21 @@ MARKED = (
 )
 
 
-@click.command(epilog=examples("verify", "verify 3f9c", "verify --json"))
+@click.command(epilog=examples("verify", "verify 3f9c", "verify --deep", "verify --json"))
 @click.argument("job", required=False)
+@click.option("--deep", is_flag=True, help="Read sealed logs from their beginnings, not their last states alone.")
 @fast_option
 @json_option
 @uses_store
-async def verify(repository: RedisJobRepository, job: str | None, as_json: bool, fast: bool) -> int:
-    """Compare hashes and indexes with their streams.
+async def verify(repository: RedisJobRepository, job: str | None, as_json: bool, fast: bool, deep: bool) -> int:
+    """Compare hashes and indexes with their logs.
 
     Those of one job, or of the whole store. Prints each difference in a line, and exits with 1 if there are any. The
     store may be in use. On a terminal it shows how many jobs it has looked at.
     """
     job_id = None if job is None else await find_job(repository, job)
     with showing_progress("jobs verified") as progress:
-        differences = await repository.verify(job_id, progress=progress, fast=fast)
+        differences = await repository.verify(job_id, progress=progress, fast=fast, deep=deep)
     _echo(differences, as_json)
     if differences:
         say(f"{_count(differences)}: `ci-eventstore rebuild` mends what can be mended")

@@ -8,6 +8,7 @@ from ci_common.errors import RepositoryError
 from ci_eventstore.cli.accounts import keys, users
 from ci_eventstore.cli.controller import controller
 from ci_eventstore.cli.facts import facts
+from ci_eventstore.cli.history import seal, segment, verify_archive
 from ci_eventstore.cli.jobs import jobs
 from ci_eventstore.cli.maintenance import rebuild, restored, upgrade, verify
 from ci_eventstore.cli.output import discard_output, open_missing_streams, say
@@ -65,9 +66,10 @@ def program() -> None:
 
 for command in (
     *(run, tail, submit, controller, serve, queues, jobs, facts, users, keys),
-    *(verify, rebuild, restored, upgrade),
+    *(verify, rebuild, seal, verify_archive, restored, upgrade),
 ):
     program.add_command(command)
+jobs.add_command(segment)
 
 
 def main() -> None:

@@ -96,6 +96,11 @@ class SealedLogs:
         self._readers = _Kept[SegmentReader](KEPT_TAILS)
         self._contents = _Kept[Content](KEPT_BLOCKS)
 
+    def forget(self) -> None:
+        """Let go of all that is kept."""
+        self._readers.clear()
+        self._contents.clear()
+
     async def range(
         self, keys: JobKeys, references: Sequence[Reference], first: Place, until: Place | None, limit: int
     ) -> list[StoredEntry]:

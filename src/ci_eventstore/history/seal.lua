@@ -40,11 +40,23 @@ if error then
   return error
 end
 
--- The segments stay, and the record refers to them; what they replace goes last.
-for i = 1, #segments do
-  redis.call('PERSIST', segments.key(i))
+-- Libraries: facts
+local told, refused = add_facts(facts, fact, id)
+if refused then
+  return refused
 end
-redis.call('HSET', hash, 'log', log)
+
+-- The segments stay, and the record refers to them; what they replace goes last.
+error = attempt(function()
+  for i = 1, #segments do
+    redis.call('PERSIST', segments.key(i))
+  end
+  redis.call('HSET', hash, 'log', log)
+end)
+if error then
+  take_back(facts, told)
+  return error
+end
 if is_packed == '1' then
   local values, kept = redis.call('HMGET', hash, KEPT_FIELDS), {}
   for i, name in ipairs({KEPT_FIELDS}) do

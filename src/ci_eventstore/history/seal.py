@@ -12,15 +12,16 @@ from ci_eventstore.connection.call_names import Key
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import WRONG_TYPE
 from ci_eventstore.connection.scripts import load_script
-from ci_eventstore.errors import SegmentDamagedError, StoreFormatError
+from ci_eventstore.errors import ProjectionDamagedError, SegmentDamagedError, StoreFormatError
 from ci_eventstore.events.codec import decode
 from ci_eventstore.events.log_index import milliseconds_of
 from ci_eventstore.events.log_source import LogSource, at_places
 from ci_eventstore.events.records import Fact, Place, log_text, text_size
 from ci_eventstore.events.sealed_log import END_BYTES, Reference, references_in
+from ci_eventstore.facts.facts import FactKind, fact_text
 from ci_eventstore.jobs.records import read_record
 from ci_eventstore.jobs.state import KEPT_FIELDS, JobState, from_packed, pack_state, to_hash
-from ci_eventstore.keys import JobKeys, Keys, segment_key
+from ci_eventstore.keys import JobKeys, Keys, facts_key, segment_key
 from ci_eventstore.projection.fold import Fold
 from ci_eventstore.projection.jobs import compare_fields
 from ci_eventstore.segments.segment import Origin, Segment, SegmentWriter
@@ -61,7 +62,10 @@ class SealCall(NamedTuple):
     stream: Key
     log_index: Key
     unsealed: Key
+    facts: Key
     id: str
+    #: The fact of all jobs that it comes to.
+    fact: str
     #: Where the stream ends, the mark of its last entry, and which job it is.
     place: str
     mark: str
@@ -120,7 +124,7 @@ async def _segments(
     fold, end = Fold(keys), Place(state.position, state.part)
     if kept:
         fold.state = from_packed(keys.job_id, await source.sealed.state(keys, kept))
-    milestones = [entry for entry in await source.milestones(keys) if int(entry.split(" ")[0]) > fold.place.position]
+    milestones = await _milestones(source, keys, fold.place.position)
     previous, count = kept[-1].root if kept else b"", state.extent.page_entries(PAGE_BYTES, least=1)
     while fold.place < end:
         begun = fold.state
@@ -140,11 +144,20 @@ async def _segments(
         assert fold.state is not None
         if fold.place == end:
             _check(keys, fold, state)
-        own = [entry for entry in milestones if int(entry.split(" ")[0]) <= fold.place.position]
+        own = [entry for position, entry in milestones if position <= fold.place.position]
         milestones = milestones[len(own) :]
         segment = writer.finish(pack_state(fold.state), fold.state.mark or "", own)
         previous = segment.root
         yield segment
+
+
+async def _milestones(source: LogSource, keys: JobKeys, after: int) -> list[tuple[int, str]]:
+    """Return the entries of the sparse index after a position, with theirs; ProjectionDamagedError."""
+    try:
+        found = [(tuple(map(int, entry.split(" "))), entry) for entry in await source.milestones(keys)]
+        return [(position, entry) for (position, _, _, _), entry in found if position > after]
+    except ValueError as error:
+        raise ProjectionDamagedError(keys.job_id, f"its sparse index can't be read: {error}") from error
 
 
 def _check(keys: JobKeys, fold: Fold, state: JobState) -> None:
@@ -182,7 +195,9 @@ async def _refer(
         stream=keys.stream,
         log_index=keys.log_index,
         unsealed=keys.unsealed,
+        facts=facts_key(keys.tag),
         id=keys.job_id,
+        fact=fact_text(FactKind.SEALED, state.status),
         place=str(Place(state.position, state.part)),
         mark=state.mark or "",
         incarnation=state.incarnation or "",

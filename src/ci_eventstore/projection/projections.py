@@ -25,6 +25,8 @@ class _Walk:
 
     progress: Progress | None
     mends: bool
+    #: Whether sealed logs are read from their beginnings.
+    is_deep: bool = False
     #: How many jobs the indexes name, and how many were looked at.
     total: int = 0
     done: int = 0
@@ -57,7 +59,12 @@ class Projections:
         self._accounts = AccountProjections(nodes, keys)
 
     async def verify(
-        self, job_id: str | None = None, progress: Progress | None = None, *, is_fast: bool = False
+        self,
+        job_id: str | None = None,
+        progress: Progress | None = None,
+        *,
+        is_fast: bool = False,
+        is_deep: bool = False,
     ) -> list[Difference]:
         """Return where derived data differs from its source; JobNotFoundError if the one job isn't there.
 
@@ -65,8 +72,9 @@ class Projections:
         """
         if job_id is not None:
             await self._check_exists(job_id)
-            return await self._jobs.verify(self._keys.job(job_id))
-        return [difference async for difference in self._walk(_Walk(progress, mends=False), is_fast=is_fast)]
+            return await self._jobs.verify(self._keys.job(job_id), is_deep=is_deep)
+        walk = _Walk(progress, mends=False, is_deep=is_deep)
+        return [difference async for difference in self._walk(walk, is_fast=is_fast)]
 
     async def rebuild(
         self, job_id: str | None = None, progress: Progress | None = None, *, is_fast: bool = False
@@ -142,7 +150,7 @@ class Projections:
         return found
 
     async def _look_at_one(self, keys: JobKeys, walk: _Walk) -> list[Difference]:
-        differences = await self._jobs.verify(keys)
+        differences = await self._jobs.verify(keys, is_deep=walk.is_deep)
         if differences and walk.mends:
             await self._jobs.rebuild(keys)
         return differences

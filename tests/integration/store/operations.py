@@ -36,9 +36,12 @@ from tests.integration.store.scenes import (
     NOW,
     Operation,
     Scene,
+    a1_is_whole,
     create,
+    ended_and_late,
     log,
     running,
+    seal_a1,
     state_of,
     status_of,
     text_of,
@@ -359,6 +362,7 @@ COMPLETE_COMMAND = Complete(JobEvent("complete", success=True, timestamp=NOW), T
 
 
 OPERATIONS: dict[str, Operation] = {
+    "seal": Operation(script="seal", prepare=ended_and_late, act=seal_a1, check=a1_is_whole),
     "logs": Operation(script="append_logs", prepare=running, act=append_logs, check=logs_are_there),
     "ring": Operation(script="append", prepare=running, act=append_to_ring, check=ring_is_there),
     "end of a ring": Operation(script="append", prepare=overfull, act=commanding(COMPLETE_COMMAND), check=a1_has_ended),

@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ci_common.models import Job, JobEvent, JobStatus
+from ci_eventstore.events.log_source import LogSource
+from ci_eventstore.history.seal import Sealed, seal
 from ci_eventstore.jobs.state import JobState
 from ci_eventstore.keys import Keys
 from ci_eventstore.queues.claimed import Claimed
@@ -73,3 +75,22 @@ async def running(scene: Scene) -> None:
 
 async def waiting(scene: Scene) -> None:
     await create(scene, "a1", "a2")
+
+
+async def ended_and_late(scene: Scene) -> None:
+    """Have an ended job whose log is in a segment, and late output after it."""
+    await running(scene)
+    await scene.repository.complete_job("a1", True, NOW)
+    await seal_a1(scene)
+    await scene.repository.add_event("a1", log("late"))
+
+
+async def seal_a1(scene: Scene) -> Sealed:
+    return await seal(scene.server, LogSource(scene.server), KEYS, "a1")
+
+
+async def a1_is_whole(scene: Scene) -> None:
+    assert await text_of(scene, "a1") == ["first", "True", "late"]
+    assert await status_of(scene, "a1") == "completed"
+    assert await seal_a1(scene) in (Sealed.SEALED, Sealed.ALREADY)
+    assert await scene.repository.verify("a1", deep=True) == []

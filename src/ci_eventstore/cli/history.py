@@ -1,0 +1,109 @@
+"""`seal`, `segment` and `verify-archive`: logs of jobs that have ended, packed, written to a file, and proven."""
+
+import asyncio
+import signal
+from pathlib import Path
+
+import click
+
+from ci_common.errors import JobNotFoundError
+from ci_eventstore.cli.output import say
+from ci_eventstore.cli.store import find_job, store_options, uses_store
+from ci_eventstore.cli.usage import ExitCode, examples, read_duration
+from ci_eventstore.errors import SegmentDamagedError, StoreError
+from ci_eventstore.events.sealed_log import references_in
+from ci_eventstore.history.sealer import Sealer, Sweep
+from ci_eventstore.repository import RedisJobRepository
+from ci_eventstore.segments.segment import segments_of
+from ci_eventstore.segments.tail import DIGEST_BYTES
+
+
+@click.command(epilog=examples("seal --once", "seal --once --after 0s", "seal --after 10m"))
+@click.option("--once", is_flag=True, help="Seal what is due, then end; 1 is the exit code if a job can't be sealed.")
+@click.option(
+    "--after",
+    metavar="TIME",
+    default="1h",
+    show_default=True,
+    callback=read_duration,
+    help="Leave jobs alone that were written to less than this long ago.",
+)
+@uses_store
+async def seal(repository: RedisJobRepository, once: bool, after: float) -> int:
+    """Pack the logs of jobs that have ended.
+
+    A sealed log takes a fraction of its memory, and reads as before. What is written to a sealed job is packed with the
+    rest the next time. Several of these may run. A job that can't be sealed is named and tried again later; `verify`
+    says what is wrong with it. Without --once this goes on until Ctrl-C or SIGTERM.
+    """
+    engine = repository.engine
+    sealer = Sealer(engine.nodes, engine.reader.source, engine.keys)
+    if not once:
+        work = asyncio.create_task(sealer.run(after))
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, work.cancel)
+        await asyncio.gather(work, return_exceptions=True)
+        return ExitCode.SUCCESS
+    return _tell(await sealer.sweep(after))
+
+
+def _tell(sweep: Sweep) -> int:
+    for job_id, why in sorted(sweep.left.items()):
+        say(f"job {job_id} can't be sealed: {why}")
+    if sweep.busy:
+        say(f"another process is sealing in {sweep.busy} partitions")
+    say(f"sealed {sweep.sealed} job{'' if sweep.sealed == 1 else 's'}")
+    return ExitCode.FAILED if sweep.left else ExitCode.SUCCESS
+
+
+@click.command(epilog=examples("jobs segment 3f9c > 3f9c.log.zst"))
+@click.argument("job")
+@uses_store
+async def segment(repository: RedisJobRepository, job: str) -> int:
+    """Write a sealed log to standard output.
+
+    It is what lies in the store, byte for byte. `verify-archive` proves it with the root that `jobs show` prints; what
+    was written to the job since it was sealed isn't in it.
+    """
+    job_id = await find_job(repository, job)
+    state = await repository.engine.jobs.state(job_id)
+    if state is None:
+        raise JobNotFoundError(job_id)
+    if state.log is None:
+        raise StoreError(f"job {job_id!r} isn't sealed: `ci-eventstore seal --once --after 0s` seals what has ended")
+    keys, sealed = repository.engine.keys.job(job_id), repository.engine.reader.source.sealed
+    for reference in references_in(job_id, state.log):
+        data = await sealed.data(keys, reference)
+        if len(data) != reference.size:
+            raise SegmentDamagedError(reference.name, f"{len(data)} of its {reference.size} bytes are there")
+        click.echo(data, nl=False)
+    return ExitCode.SUCCESS
+
+
+@click.command("verify-archive", epilog=examples("verify-archive 3f9c.log.zst --root 472ef4b6…"))
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--root", metavar="HASH", help="The log's root, as `jobs show` printed it.")
+@store_options
+def verify_archive(file: Path, root: str | None) -> int:
+    """Prove a sealed log in a file.
+
+    Without --root it says whether the file is consistent: nothing is missing from it or damaged by accident. With the
+    root it says whether it is complete and unaltered, for nobody can make another file of that root. Else it says
+    which block isn't as it was, and exits with 1. No store is needed.
+    """
+    try:
+        wanted = None if root is None else bytes.fromhex(root)
+    except ValueError:
+        wanted = b""
+    if wanted is not None and len(wanted) != DIGEST_BYTES:
+        raise click.BadParameter(f"a root is {2 * DIGEST_BYTES} hex digits", param_hint="--root")
+    try:
+        with file.open("rb") as opened:
+            found = list(segments_of(opened, wanted))
+    except SegmentDamagedError as error:
+        click.echo(f"{file}: {error}")
+        return ExitCode.FAILED
+    events, newest = sum(one.tail.events for one in found), found[0]
+    click.echo(f"job {newest.tail.job_id}: {events} events in {len(found)} segments, root {newest.root.hex()}")
+    click.echo("consistent" if wanted is None else "complete and unaltered")
+    return ExitCode.SUCCESS
