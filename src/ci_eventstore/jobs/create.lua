@@ -7,8 +7,7 @@
 -- Returns "ok", also when it is repeated; or "exists" and changes nothing. A write that is refused is an error, and what came before
 -- it is taken back.
 
--- Recall. A key counts as often as it is named: 1 to 3 are hash, stream and facts. An id of which there is one of the first two isn't
--- missing (`lua/existence.lua`).
+-- Recall. Keys count as often as they are named. An id of which there is a hash or a stream isn't missing (`lua/existence.lua`).
 local found = redis.call('EXISTS', hash, stream, facts, dispatch, dispatch, dispatch, dispatch)
 local has_readers = found % 4 > 0
 if has_readers and redis.call('EXISTS', hash, stream) > 0 then
@@ -19,7 +18,7 @@ if has_readers and redis.call('EXISTS', hash, stream) > 0 then
 end
 
 -- Check: whether others wait, and if not, whether there are offers.
-local known_ticket, new_ticket, taker, told = redis.pcall('HGET', tickets, user), nil, nil, nil
+local known_ticket, new_ticket, taker, told = redis.pcall('HGET', tickets, user), nil, nil, {}
 local offers_made = not known_ticket and redis.call('HLEN', tickets) == 0 and redis.pcall('ZCARD', offers) or 0
 if known_ticket and known_ticket.err or type(offers_made) == 'table' then
   -- Libraries: standing
@@ -34,9 +33,9 @@ if offers_made > 0 then
 end
 
 if is_done and has_readers then
-  -- Libraries: standing, facts
-  told, error = add_facts(facts, taker and 'cq sr' or 'cq', id)
-  is_done = told ~= nil
+  -- Libraries: facts
+  error = tell_creation(facts, id, taker, told)
+  is_done = not error
 end
 
 -- Libraries: telling

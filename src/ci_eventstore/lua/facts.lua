@@ -4,16 +4,22 @@
 --     local told, refused = add_facts(facts, 'cq sr', id)
 --
 -- `refused` is the error: return it, nothing was changed. If what they tell is refused later on: `take_back(facts, told)`. A change of
--- several jobs, some of which may be left out, is written by `tell_and_write`. It needs the library `standing`.
+-- several jobs, some of which may be left out, is written by `tell_and_write`. They need the library `standing`.
 
 -- How many entries of a partition's facts are kept at most, about: 3.5 MB of small ids.
 local FACTS_KEPT = '100000'
 
--- Returns the new entry, false if no group reads facts; or nothing, and the error. Readers are woken when the script has ended.
+-- Add an entry. Returns its id, false if no group reads facts; or nothing, and the server's error. Readers are woken when the script has
+-- ended. To look each time for what is too old would cost a tenth more.
 local function add_fact(facts, text)
-  local entry = redis.pcall('XADD', facts, 'NOMKSTREAM', 'MAXLEN', '~', FACTS_KEPT, '*', 'f', text)
+  local entry
+  if now_ms % 16 == 0 then
+    entry = redis.pcall('XADD', facts, 'NOMKSTREAM', 'MAXLEN', '~', FACTS_KEPT, '*', 'f', text)
+  else
+    entry = redis.pcall('XADD', facts, 'NOMKSTREAM', '*', 'f', text)
+  end
   if type(entry) == 'table' then
-    return nil, failed(entry, facts)
+    return nil, entry
   elseif entry then
     redis.pcall('PUBLISH', facts, '')
   end
@@ -22,7 +28,7 @@ end
 
 -- Remove facts of what hasn't happened.
 local function take_back(facts, told)
-  for _, entry in ipairs(told or {}) do
+  for _, entry in ipairs(told) do
     redis.pcall('XDEL', facts, entry)
   end
 end
@@ -35,11 +41,22 @@ local function add_facts(facts, whats, ids)
     local entry, refused = add_fact(facts, what .. ids)
     if refused then
       take_back(facts, told)
-      return nil, refused
+      return nil, failed(refused, facts)
     end
     told[#told + 1] = entry or nil
   end
   return told
+end
+
+-- Tell that a job was created to wait, and that it was given to a controller at once, if it was: `told` gets the entries. Returns the
+-- server's error.
+local function tell_creation(facts, id, is_given, told)
+  local refused
+  told[1], refused = add_fact(facts, 'cq' .. id)
+  if is_given and not refused then
+    told[2], refused = add_fact(facts, 'sr' .. id)
+  end
+  return refused
 end
 
 -- Tell a fact of the jobs of a list, then call `write`, which puts into the list `done` those that it has come to. Returns the error of

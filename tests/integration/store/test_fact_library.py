@@ -28,7 +28,7 @@ async def test_facts_are_added_while_somebody_reads_them(server: Nodes) -> None:
     await begin(server)
     assert len(await run(server, LIBRARIES, body, "a b", keys=(FACTS,))) == 2
     assert await texts(server) == ["b-", "cqa b", "sra b"]
-    await run(server, LIBRARIES, "take_back(KEYS[1], {'1-1'}) take_back(KEYS[1], nil)", keys=(FACTS,))
+    await run(server, LIBRARIES, "take_back(KEYS[1], {'1-1'})", keys=(FACTS,))
     assert await texts(server) == ["cqa b", "sra b"]
 
 
@@ -83,3 +83,12 @@ async def test_nothing_is_written_without_its_fact(server: Nodes) -> None:
     body = "return tell_and_write(KEYS[1], 'sr', {'a'}, {}, function() redis.call('SET', 'written', '1') end).err"
     assert (await run(server, LIBRARIES, body, keys=(FACTS,))).startswith(b"DAMAGED")
     assert await server.read("EXISTS", "written") == 0
+
+
+@pytest.mark.parametrize(("is_given", "expected"), [("nil", ["b-", "cqa"]), ("1", ["b-", "cqa", "sra"])])
+async def test_a_creation_is_told(server: Nodes, is_given: str, expected: list[str]) -> None:
+    """And the start, if a controller has the job at once; the entries are noted, to be taken back."""
+    await begin(server)
+    body = f"local told = {{}} tell_creation(KEYS[1], 'a', {is_given}, told) return #told"
+    assert await run(server, LIBRARIES, body, keys=(FACTS,)) == len(expected) - 1
+    assert await texts(server) == expected
