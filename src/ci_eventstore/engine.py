@@ -4,8 +4,7 @@ import asyncio
 import logging
 from dataclasses import dataclass, field
 
-from ci_eventstore.accounts.sessions import SessionStore
-from ci_eventstore.connection.checks import check_server
+from ci_eventstore.accounts.store import SessionStore
 from ci_eventstore.connection.deployments import Deployment
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.events.log_source import LogSource
@@ -20,7 +19,7 @@ from ci_eventstore.projection.projections import Projections
 from ci_eventstore.queues.completions import Completions
 from ci_eventstore.queues.holders import Holders
 from ci_eventstore.queues.lost_jobs import LostJobs
-from ci_eventstore.rights import check_rights_to_read, check_rights_to_write
+from ci_eventstore.requirements import check_rights_to_read, check_rights_to_write, check_server
 from ci_eventstore.settings import Settings
 from ci_eventstore.store_format import check_format
 from ci_eventstore.writer.time_limit import TimeLimit

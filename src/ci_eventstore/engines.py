@@ -1,4 +1,4 @@
-"""The engines of one repository: one for each event loop that uses it."""
+"""The engines of one repository: one for each event loop that uses it, and a lock in each loop."""
 
 import asyncio
 import logging
@@ -9,14 +9,26 @@ from collections.abc import AsyncGenerator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
-from ci_eventstore.connection import background
 from ci_eventstore.connection.deployments import Deployment
 from ci_eventstore.engine import Engine
 from ci_eventstore.errors import NotInitializedError, OtherEventLoopError
-from ci_eventstore.loop_locks import LoopLocks
 from ci_eventstore.settings import Settings
+from ci_eventstore.tasks import begin
+
+
+class LoopLocks:
+    """Keeps apart those who run in the same event loop: `async with locks.current:`."""
+
+    def __init__(self) -> None:
+        self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+
+    @property
+    def current(self) -> asyncio.Lock:
+        """The lock of the running event loop."""
+        return self._by_loop.setdefault(asyncio.get_running_loop(), asyncio.Lock())
+
 
 logger = logging.getLogger("ci_eventstore")
 
@@ -148,13 +160,13 @@ def _end_elsewhere(loop: AbstractEventLoop, place: _Place) -> None:
         await place.engine.close()
         await place.life.aclose()
 
-    def begin() -> None:
-        task = background.begin(close(), logger, "closing the engine of another event loop")
+    def close_in_background() -> None:
+        task = begin(close(), logger, "closing the engine of another event loop")
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
     try:
-        loop.call_soon_threadsafe(begin)
+        loop.call_soon_threadsafe(close_in_background)
     except RuntimeError:
         place.engine.abandon()
 

@@ -1,6 +1,6 @@
 -- Check, without doing anything, which of some commands the caller's user may run.
 --
--- `rights.py` names its arguments.
+-- `requirements.py` names its arguments.
 --
 -- Returns the numbers of those that it may not run, or that the server doesn't have. A server that can't say, as
 -- `fakeredis`, refuses none.

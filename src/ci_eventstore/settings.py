@@ -1,13 +1,24 @@
 """What an operator may choose, beside where the server is."""
 
+import math
 from dataclasses import dataclass
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
-from ci_common.validation import MAX_EVENT_BYTES
+from ci_common.validation import MAX_EVENT_BYTES, is_number
 from ci_eventstore.errors import ConfigurationError
 from ci_eventstore.events.append import HEAD_BYTES
 from ci_eventstore.keys import Keys
-from ci_eventstore.setting_checks import check_number
+
+
+def check_number(settings: Any, name: str, least: float, most: float = math.inf, *, is_whole: bool = False) -> None:
+    """Raise ConfigurationError unless a setting is a number between two limits, both included."""
+    value = getattr(settings, name)
+    if not is_number(value, -math.inf, is_whole=is_whole):
+        raise ConfigurationError(f"{name}={value!r} must be a {'whole ' if is_whole else ''}number")
+    if not least <= value <= most:
+        limits = f"{least} or more" if most == math.inf else f"from {least} to {most}"
+        raise ConfigurationError(f"{name}={value} must be {limits}")
+
 
 Durability = Literal["server", "replicated"]
 Access = Literal["read", "write"]

@@ -24,7 +24,7 @@ from ci_eventstore.cli.store import uses_store
 from ci_eventstore.cli.usage import ExitCode, examples, read_duration
 from ci_eventstore.controllers import CommandHandler, Controller, ControllerSettings, WorkFolder
 from ci_eventstore.controllers.durations import format_duration
-from ci_eventstore.processes.environment import without_own
+from ci_eventstore.processes.command import without_own
 from ci_eventstore.repository import RedisJobRepository
 
 #: In a hurry, commands that are still on their way to the store have this long when everything else has ended.

@@ -12,12 +12,12 @@ from ci_common.errors import LeaseLostError, RepositoryError
 from ci_common.models import JobEvent
 from ci_common.transitions import ENDED
 from ci_eventstore.cli.output import say
-from ci_eventstore.connection.background import begin
 from ci_eventstore.errors import LogNotStoredError, OutcomeUnknownError, StoreUnavailableError
 from ci_eventstore.job_writer import JobWriter
 from ci_eventstore.keys import NO_QUEUE
 from ci_eventstore.queues.claimed import Claim
 from ci_eventstore.repository import RedisJobRepository
+from ci_eventstore.tasks import begin
 from ci_eventstore.writer.log_writer import LogWriter
 from ci_eventstore.writer.losses import telling_losses
 from ci_eventstore.writer.mask_lines import MaskLines

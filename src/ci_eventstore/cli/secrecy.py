@@ -21,7 +21,7 @@ from typing import ParamSpec, TextIO, TypeVar
 import click
 
 from ci_eventstore.cli.store import StoreAddress, pass_address
-from ci_eventstore.processes.environment import OWN_PREFIX
+from ci_eventstore.processes.command import OWN_PREFIX
 from ci_eventstore.writer.masking import Masker, PreparedSecrets
 from ci_eventstore.writer.spellings import SECRET_CHARACTERS
 

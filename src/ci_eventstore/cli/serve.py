@@ -18,9 +18,9 @@ from ci_eventstore.cli.output import say
 from ci_eventstore.cli.store import uses_store
 from ci_eventstore.cli.submit import data_folder
 from ci_eventstore.cli.usage import examples, read_duration
-from ci_eventstore.connection import background
 from ci_eventstore.history.sealer import Sealer
 from ci_eventstore.repository import RedisJobRepository
+from ci_eventstore.tasks import begin
 
 logger = logging.getLogger("ci_eventstore.history")
 
@@ -221,7 +221,7 @@ async def _sealing(repository: RedisJobRepository, after_seconds: float | None) 
         return
     engine = repository.engine
     sealer = Sealer(engine.nodes, engine.reader.source, engine.keys)
-    work = background.begin(sealer.run(after_seconds), logger, "sealing jobs")
+    work = begin(sealer.run(after_seconds), logger, "sealing jobs")
     try:
         yield
     finally:

@@ -1,6 +1,7 @@
-"""Make connections: the one module that configures redis-py."""
+"""Make connections: the one module that configures redis-py, and that knows its private attributes."""
 
 import asyncio
+from collections.abc import Callable
 from functools import cache, lru_cache
 from importlib.metadata import version
 from typing import Any
@@ -17,7 +18,40 @@ from redis.maint_notifications import MaintNotificationsConfig
 
 from ci_eventstore.connection.deployments import Deployment
 from ci_eventstore.connection.failures import note_reply, note_unreached, reply_of
-from ci_eventstore.connection.redis_py import RedisPy
+
+
+class RedisPy:
+    """Private attributes of redis-py's asyncio connections and pools. A version of redis-py may change each of them.
+
+    Nobody else uses any; `tests/integration/store/test_redis_py.py` says which version changed one.
+    """
+
+    #: By the class that has them.
+    CONNECTION = ("_reader", "_writer", "_parser")
+    POOL = ("_available_connections", "_in_use_connections")
+
+    @staticmethod
+    def transport_of(connection: Any) -> asyncio.WriteTransport | None:
+        """Return the transport of a connected connection; None if it isn't a stream's, as those of `fakeredis`."""
+        writer = getattr(connection, "_writer", None)
+        return writer.transport if isinstance(writer, asyncio.StreamWriter) else None
+
+    @staticmethod
+    def forget_streams(connection: Any) -> None:
+        """Have a connection close nothing, since its event loop was closed."""
+        connection._reader = connection._writer = None
+
+    @staticmethod
+    def error_parser_of(connection: Any) -> Callable[[str], Exception]:
+        """Return what makes an exception of an error that the server replies."""
+        parse_error: Callable[[str], Exception] = connection._parser.parse_error
+        return parse_error
+
+    @staticmethod
+    def connections_of(pool: Any) -> list[Any]:
+        """Return all connections of a pool, those in use too."""
+        return [*pool._available_connections, *pool._in_use_connections]
+
 
 #: Set on every connection, whatever the URL or the given client says.
 PINNED: dict[str, Any] = {

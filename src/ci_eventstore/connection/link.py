@@ -3,23 +3,38 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import cast
 from weakref import WeakSet
 
 from redis import exceptions
 from redis.asyncio import Redis
 
 from ci_eventstore.connection.connections import RenewablePool, client_of
-from ci_eventstore.connection.counters import Counters
 from ci_eventstore.connection.deployments import Deployment
 from ci_eventstore.connection.failures import outcome_of, translate, words_of
 from ci_eventstore.connection.outage_log import OutageLog
-from ci_eventstore.connection.outcomes import Kind, Outcome, Patience, Renew
+from ci_eventstore.connection.outcomes import Kind, Outcome, Patience, Renew, Tries
 from ci_eventstore.connection.pipeline import Pipeline
 from ci_eventstore.connection.replies import Reply
-from ci_eventstore.connection.retry import Tries
 from ci_eventstore.connection.subscription import Subscription
 from ci_eventstore.errors import NotInitializedError
+
+
+@dataclass(slots=True)
+class Counters:
+    """Numbers that only grow."""
+
+    #: Events and facts that were appended to jobs' streams.
+    appended_records: int = 0
+    #: Writes under a claim that was no longer the job's.
+    refused_stale_writes: int = 0
+    #: Commands that were sent again, because they got no answer or a passing refusal.
+    retries: int = 0
+    #: Commands that failed for good.
+    errors: int = 0
+
 
 logger = logging.getLogger("ci_eventstore.connection")
 
@@ -160,3 +175,41 @@ async def _within(ends_at: float | None, sending: Awaitable[Reply]) -> Reply:
             return await sending
     except TimeoutError:
         raise exceptions.TimeoutError("no answer in the time that there was") from None
+
+
+async def try_each(link: Link, commands: Sequence[Sequence[str]]) -> list[Reply | exceptions.RedisError]:
+    """Send several commands that do no harm, in one round trip; StoreUnavailableError."""
+
+    async def send(is_again: bool) -> list[Reply]:
+        pipeline = link.commands.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        replies = await pipeline.execute(raise_on_error=False)
+        for reply in replies:
+            if isinstance(reply, exceptions.RedisError) and outcome_of(reply, Kind.READ).is_passing:
+                raise reply
+        return replies
+
+    return cast(list[Reply | exceptions.RedisError], await link.persist(Kind.READ, "pipeline", send))
+
+
+async def try_listening(link: Link, channels: Sequence[str]) -> list[Reply | exceptions.RedisError]:
+    """Listen to some channels for a moment, each for itself; StoreUnavailableError."""
+
+    async def send(is_again: bool) -> list[Reply]:
+        pool = link.listening.connection_pool
+        connection = await pool.get_connection()
+        replies = list[Reply]()
+        try:
+            for channel in channels:
+                await connection.send_command("SUBSCRIBE", channel)
+                try:
+                    replies.append(await connection.read_response())
+                except exceptions.ResponseError as error:
+                    replies.append(error)
+        finally:
+            await connection.disconnect(nowait=True)
+            await pool.release(connection)
+        return replies
+
+    return cast(list[Reply | exceptions.RedisError], await link.persist(Kind.READ, "SUBSCRIBE", send))

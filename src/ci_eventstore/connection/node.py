@@ -8,15 +8,13 @@ from typing import cast
 
 from redis import exceptions
 
-from ci_eventstore.connection.clock import ClockReading
-from ci_eventstore.connection.counters import Counters
 from ci_eventstore.connection.deployments import Deployment
 from ci_eventstore.connection.failures import outcome_of
-from ci_eventstore.connection.link import Link
+from ci_eventstore.connection.link import Counters, Link
 from ci_eventstore.connection.outcomes import Cause, Kind, Outcome, Patience, Renew
 from ci_eventstore.connection.pipeline import Pipeline
 from ci_eventstore.connection.replies import Reply, as_info, as_map, as_texts, checked_type, is_unicode
-from ci_eventstore.connection.scripts import Script
+from ci_eventstore.connection.scripts import ClockReading, Script
 from ci_eventstore.errors import (
     MissingRightsError,
     NotReplicatedError,

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
-from ci_eventstore.connection.counters import Counters
 from ci_eventstore.connection.deployments import Deployment
+from ci_eventstore.connection.link import Counters
 from ci_eventstore.connection.node import Node
 from ci_eventstore.connection.outage_log import Outages
 from ci_eventstore.connection.replies import Reply

@@ -1,9 +1,9 @@
-"""What each failure of a command means for it: whether it took effect, and what comes next. Pure: one table.
+"""What each failure of a command means for it: whether it took effect, and when it is sent again. Pure: one table.
 
 A refusal is an answer: the server executed nothing. Only where no answer came can a command have had its effect.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
@@ -211,3 +211,39 @@ def of_silence(silence: Silence, kind: Kind) -> Outcome:
             return Outcome(Effect.NONE, Patience.NONE, Cause.UNAVAILABLE)
         case Silence.UNSENDABLE:
             return Outcome()
+
+
+#: The pause before each further try; the last one repeats.
+PAUSES_SECONDS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.0)
+
+
+def pauses() -> Iterator[float]:
+    """Yield the pauses between tries, in seconds, without end."""
+    yield from PAUSES_SECONDS
+    while True:
+        yield PAUSES_SECONDS[-1]
+
+
+@dataclass(slots=True)
+class Tries:
+    """The tries of one command so far."""
+
+    #: The local monotonic time, in seconds, from which patience counts.
+    started: float
+    failed: int = 0
+    #: Whether one of them may have taken effect.
+    may_have_arrived: bool = False
+    _last: Patience = Patience.NONE
+
+    def pause_after(self, outcome: Outcome, now: float, patience_seconds: float) -> float | None:
+        """Note a failed try, and return how long to pause before the next one; None if there is none."""
+        self.may_have_arrived = self.may_have_arrived or outcome.effect is not Effect.NONE
+        if self._last is Patience.LOADING and outcome.patience is not Patience.LOADING:
+            # It took as long as it took; what comes then has its own time.
+            self.started = now
+        self._last = outcome.patience
+        pause = PAUSES_SECONDS[min(self.failed, len(PAUSES_SECONDS) - 1)]
+        self.failed += 1
+        if not outcome.is_passing or now - self.started + pause > patience_seconds:
+            return None
+        return pause

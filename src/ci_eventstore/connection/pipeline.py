@@ -9,9 +9,9 @@ from hiredis import pack_command
 from redis import exceptions
 from redis.asyncio.connection import ConnectionPool
 
-from ci_eventstore.connection.background import begin
 from ci_eventstore.connection.exchange import Exchange, Waiting, exchange_on, fail
 from ci_eventstore.connection.replies import Reply
+from ci_eventstore.tasks import begin
 
 logger = logging.getLogger("ci_eventstore.connection")
 

@@ -9,11 +9,11 @@ from typing import Any
 from redis import exceptions
 from redis.asyncio.connection import ConnectionPool
 
+from ci_eventstore.connection.connections import RedisPy
+from ci_eventstore.connection.exchange import ReplyStream
 from ci_eventstore.connection.outage_log import Outages
-from ci_eventstore.connection.redis_py import RedisPy
+from ci_eventstore.connection.outcomes import pauses
 from ci_eventstore.connection.replies import Reply
-from ci_eventstore.connection.reply_stream import ReplyStream
-from ci_eventstore.connection.retry import pauses
 
 logger = logging.getLogger("ci_eventstore.connection")
 

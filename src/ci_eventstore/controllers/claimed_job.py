@@ -14,9 +14,9 @@ from ci_eventstore.controllers.interrupt import Cause, Interrupt
 from ci_eventstore.controllers.storing import EndStorage
 from ci_eventstore.errors import LogWriterClosedError, MachineError
 from ci_eventstore.jobs.decide import HandBack, is_handed_back_too_often
-from ci_eventstore.processes.finishing import finish
 from ci_eventstore.queues.claimed import Claim, Claimed
 from ci_eventstore.repository import RedisJobRepository
+from ci_eventstore.tasks import finish
 from ci_eventstore.writer.log_writer import LogWriter
 from ci_eventstore.writer.masking import SecretTexts, prepared
 

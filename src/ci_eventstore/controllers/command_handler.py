@@ -16,11 +16,10 @@ from ci_eventstore.controllers.machine import machine_error, raise_machine_error
 from ci_eventstore.controllers.project import unpack
 from ci_eventstore.controllers.work_folder import WorkFolder, remove
 from ci_eventstore.errors import LogNotStoredError, MachineError, ProjectError
-from ci_eventstore.processes.command import Command, Place
-from ci_eventstore.processes.environment import without_own
-from ci_eventstore.processes.finishing import finish
+from ci_eventstore.processes.command import Command, Place, without_own
 from ci_eventstore.processes.guard import GuardedGroup
 from ci_eventstore.processes.last_output import STOPPED_SECONDS, Cut, Holder, cut_line, find_holders, wait_for_rest
+from ci_eventstore.tasks import finish
 from ci_eventstore.writer.mask_lines import MaskLines
 
 #: A command that was asked to stop is killed after this.

@@ -18,12 +18,12 @@ from ci_eventstore.controllers.handlers import STORE_SECONDS, Handler, Handlers,
 from ci_eventstore.controllers.intake import Intake
 from ci_eventstore.controllers.machine import MachineHealth
 from ci_eventstore.errors import ConfigurationError
-from ci_eventstore.processes.finishing import finish
 from ci_eventstore.queues.claimed import CANCELLER, Claim, Claimed
 from ci_eventstore.queues.claimer import Claimer, Heard
 from ci_eventstore.queues.lease_keeper import LeaseKeeper
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.setting_checks import check_number
+from ci_eventstore.settings import check_number
+from ci_eventstore.tasks import finish
 from ci_eventstore.writer.masking import SecretTexts, prepared
 
 logger = logging.getLogger("ci_eventstore.controllers")

@@ -8,7 +8,7 @@ from typing import Self
 
 from ci_common.errors import RepositoryError
 from ci_eventstore.controllers.claimed_job import CANCELLED_SECONDS, ClaimedJob
-from ci_eventstore.processes.finishing import finish
+from ci_eventstore.tasks import finish
 
 logger = logging.getLogger("ci_eventstore.controllers")
 

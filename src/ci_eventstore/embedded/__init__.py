@@ -1,6 +1,5 @@
 """A server of one's own behind `embedded://PATH`: shared by all processes that use PATH, gone with the last of them."""
 
-from ci_eventstore.embedded.connection import EmbeddedConnection
-from ci_eventstore.embedded.server import EmbeddedServer
+from ci_eventstore.embedded.server import EmbeddedConnection, EmbeddedServer
 
 __all__ = ["EmbeddedConnection", "EmbeddedServer"]

@@ -1,16 +1,20 @@
-"""Start the embedded server when it is needed, and hold on to it."""
+"""Start the embedded server when a connection needs it, and hold on to it."""
 
+import asyncio
 import os
 import threading
 import time
 from functools import cache
 from pathlib import Path
+from typing import Any
 from weakref import WeakSet
 
+from redis import exceptions
+from redis.asyncio.connection import UnixDomainSocketConnection
+
 from ci_eventstore.embedded.file_lock import FileLock
-from ci_eventstore.embedded.patience import SILENCE_SECONDS
 from ci_eventstore.embedded.runtime_folder import current_socket
-from ci_eventstore.embedded.start import Start
+from ci_eventstore.embedded.start import SILENCE_SECONDS, Start
 from ci_eventstore.errors import ConfigurationError, EmbeddedServerError
 
 _POLL_SECONDS = 0.01
@@ -126,3 +130,29 @@ def _forget_locks_in_children() -> None:
             server._forget_locks()
 
     os.register_at_fork(after_in_child=forget)
+
+
+class EmbeddedConnection(UnixDomainSocketConnection):
+    """A connection that starts the server of which it is one, at first and again when it is gone.
+
+    Connecting raises redis-py's ConnectionError; if the server can't be started, with EmbeddedServerError as its cause.
+    """
+
+    def __init__(self, *, server: EmbeddedServer, **options: Any) -> None:
+        super().__init__(**options)
+        self._server = server
+
+    async def _connect(self) -> None:
+        if not self._server.is_in_use:
+            await asyncio.to_thread(self._server.ensure_running)
+        try:
+            await self._connect_to_socket()
+        except (FileNotFoundError, ConnectionRefusedError, exceptions.ConnectionError):
+            # The last one, redis-py's, is what a server that is being killed leaves of a connection it has just taken.
+            await self.disconnect(nowait=True)
+            await asyncio.to_thread(self._server.ensure_running)
+            await self._connect_to_socket()
+
+    async def _connect_to_socket(self) -> None:
+        self.path = str(self._server.socket_path)
+        await super()._connect()  # type: ignore[no-untyped-call]  # redis-py gives it no types

@@ -1,17 +1,94 @@
-"""One attempt to have a data directory's server running."""
+"""One attempt to have a data directory's server running: ask whether it answers, decide what to do next, do it."""
 
+import socket
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from enum import Enum
 from pathlib import Path
 
-from ci_eventstore.embedded.data_files import note_data
 from ci_eventstore.embedded.file_lock import FileLock
-from ci_eventstore.embedded.launch import launch
-from ci_eventstore.embedded.patience import Progress, Step, next_step
-from ci_eventstore.embedded.probe import Answer, probe
+from ci_eventstore.embedded.launch import end_of_log, launch, note_data
 from ci_eventstore.embedded.runtime_folder import current_socket
-from ci_eventstore.embedded.server_log import end_of_log
 from ci_eventstore.errors import EmbeddedServerError
+
+_ANSWER_SECONDS = 2.0
+_LONGEST_REPLY = 512
+
+
+class Answer(Enum):
+    """What became of a PING."""
+
+    #: Nobody listens.
+    ABSENT = "absent"
+    #: Somebody listens, but gave no answer in time.
+    SILENT = "silent"
+    #: The server reads its data and takes no commands yet.
+    LOADING = "loading"
+    READY = "ready"
+
+
+def probe(socket_path: Path) -> Answer:
+    """Send a PING and say what came back. OSError if the socket is there but can't be used."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(_ANSWER_SECONDS)
+        try:
+            client.connect(str(socket_path))
+            client.sendall(b"PING\r\n")
+            return answer_of(client.recv(_LONGEST_REPLY))
+        except (BlockingIOError, TimeoutError):
+            return Answer.SILENT
+        except (FileNotFoundError, ConnectionError):
+            return Answer.ABSENT
+
+
+def answer_of(reply: bytes) -> Answer:
+    """Read a reply to PING. Even one that isn't PONG comes from a server at work, such as `-BUSY` beside a script."""
+    if not reply:
+        return Answer.ABSENT
+    return Answer.LOADING if reply.startswith(b"-LOADING") else Answer.READY
+
+
+#: How often a server that died at its start is started again: whatever killed it may be over.
+LAUNCHES = 3
+#: How long there may be no sign of a server. A server being stopped is given 10 seconds.
+SILENCE_SECONDS = 30.0
+#: How long a server may read its data.
+LOADING_SECONDS = 600.0
+
+
+class Step(Enum):
+    """What to do; all after WAIT mean to give up, each with its own reason."""
+
+    DONE = "done"
+    LAUNCH = "launch"
+    WAIT = "wait"
+    DIED = "it ended each time it was started"
+    LOADS_TOO_LONG = "it is still loading its data; the next try finds it further on"
+    DOES_NOT_ANSWER = "it accepts connections, but doesn't answer; a long command or a slow disk may hold it up"
+    UNREACHABLE = "one is running, but not at this socket; another user or another container may have started it"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What happened since a server was asked for; times are seconds of one clock."""
+
+    started: float
+    #: When a server was launched last, or said that it is loading.
+    last_sign: float
+    launches: int = 0
+
+
+def next_step(progress: Progress, answer: Answer, now: float, *, is_free: bool) -> Step:
+    """Decide by the last answer; `is_free` says that we hold the lock that a server has while it lives."""
+    if answer is Answer.READY:
+        return Step.DONE
+    if answer is Answer.LOADING:
+        return Step.LOADS_TOO_LONG if now - progress.started > LOADING_SECONDS else Step.WAIT
+    if is_free:
+        return Step.LAUNCH if progress.launches < LAUNCHES else Step.DIED
+    if now - progress.last_sign <= SILENCE_SECONDS:
+        return Step.WAIT
+    return Step.DOES_NOT_ANSWER if answer is Answer.SILENT else Step.UNREACHABLE
 
 
 class Start:

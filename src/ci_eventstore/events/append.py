@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from ci_common.errors import JobAlreadyExistsError, JobClaimedError, JobNotFoundError, LeaseLostError
 from ci_eventstore.connection.call_names import Key
-from ci_eventstore.connection.counters import Counters
+from ci_eventstore.connection.link import Counters
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.errors import AcknowledgedEventsLostError, LateOutputError, ProjectionMissingError

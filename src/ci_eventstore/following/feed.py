@@ -1,18 +1,56 @@
-"""The live end of one job, shared by all who follow it: what came last, and who waits for more. No I/O."""
+r"""The live end of one job, shared by all who follow it: what came last, and who waits for more. No I/O.
+
+It is fed by what scripts publish to the job's channel after an append:
+
+<place before> <id>:<size> <id>:<size> …\n<payload><payload>…<mark>      the entries, if they are few and small
+<place before> <place after> <mark>                                      else how far the stream goes
+
+The mark is that of the entry at the place before: eight characters, which older programs don't send.
+"""
 
 import asyncio
 from collections import deque
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from ci_common.errors import RepositoryError
 from ci_eventstore.events.codec import mark_of
 from ci_eventstore.events.reader import Extent
 from ci_eventstore.events.records import Place
 from ci_eventstore.following.incarnation import Incarnation
-from ci_eventstore.following.messages import Message
-from ci_eventstore.following.page import Page, page_of
-from ci_eventstore.following.records import Entry, in_order
+from ci_eventstore.following.records import Entry, Page, in_order, page_of
 from ci_eventstore.keys import JobKeys
+
+MARK_BYTES = 8
+
+
+class Message(NamedTuple):
+    """What was appended to a job's stream."""
+
+    #: Where the stream ended before and ends now.
+    before: Place
+    after: Place
+    #: None: they have to be read.
+    payloads: Sequence[tuple[Place, bytes]] | None
+    #: Of the entry that the stream ended with before; None if the message doesn't say.
+    mark: str | None = None
+
+
+def parse_message(data: bytes) -> Message:
+    """Read a message; ValueError if it isn't one."""
+    head, newline, body = data.partition(b"\n")
+    before, *rest = head.split(b" ")
+    if not newline:
+        return Message(Place.parse(before), Place.parse(rest[0]), None, rest[1].decode() if len(rest) > 1 else None)
+    payloads, start = [], 0
+    for item in rest:
+        stream_id, size = item.split(b":")
+        end = start + int(size)
+        payloads.append((Place.parse(stream_id), body[start:end]))
+        start = end
+    mark = body[start : start + MARK_BYTES].decode() or None
+    return Message(Place.parse(before), payloads[-1][0], payloads, mark)
+
 
 #: How much is kept, as stored, for followers that haven't taken it yet; those that are further back read the stream.
 KEPT_BYTES = 256 * 1024

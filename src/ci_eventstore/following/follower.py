@@ -8,8 +8,7 @@ from ci_eventstore.events.reader import Extent
 from ci_eventstore.events.records import Place
 from ci_eventstore.following.feed import Cursor, Feed
 from ci_eventstore.following.incarnation import Incarnation
-from ci_eventstore.following.page import Page
-from ci_eventstore.following.records import Notice, NoticeType
+from ci_eventstore.following.records import Notice, NoticeType, Page
 from ci_eventstore.keys import JobKeys
 
 NOTHING = Page((), Place(0))

@@ -13,13 +13,12 @@ from ci_eventstore.connection.replies import WRONG_TYPE, Reply, as_optional_text
 from ci_eventstore.errors import NotInitializedError, StoreUnavailableError, StreamDamagedError
 from ci_eventstore.events.reader import EventReader, Extent
 from ci_eventstore.events.records import Place
-from ci_eventstore.following import messages
-from ci_eventstore.following.feed import Cursor, Feed
+from ci_eventstore.following.feed import Cursor, Feed, parse_message
 from ci_eventstore.following.follower import Follower
 from ci_eventstore.following.incarnation import Incarnation, StoreIncarnation
 from ci_eventstore.following.job_reader import JobReader
-from ci_eventstore.following.page import Page
 from ci_eventstore.following.pages import Pages
+from ci_eventstore.following.records import Page
 from ci_eventstore.keys import JobKeys
 
 logger = logging.getLogger("ci_eventstore.following")
@@ -229,7 +228,7 @@ class Hub:
         if live is None or not live.feed.is_ready or live.feed.failure is not None:
             return
         try:
-            is_taken = live.feed.take(messages.parse(data))
+            is_taken = live.feed.take(parse_message(data))
         except (RepositoryError, ValueError, IndexError) as error:
             # The stream decides. An error that got out of here would end the connection on which all jobs are heard.
             self._nodes.outages.of(logger, UNREADABLE).failed(error, {"job_id": live.feed.keys.job_id})

@@ -6,8 +6,7 @@ from functools import partial
 from ci_eventstore.events.log_source import LogSource, at_places
 from ci_eventstore.events.records import Place
 from ci_eventstore.following.feed import Feed
-from ci_eventstore.following.page import Page, page_of
-from ci_eventstore.following.records import in_order
+from ci_eventstore.following.records import Page, in_order, page_of
 from ci_eventstore.keys import JobKeys
 
 #: What a page is about to have at most: every slow follower holds one.

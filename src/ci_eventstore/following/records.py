@@ -1,13 +1,13 @@
-"""What a follower is handed: a job's records in their order, and notices where that order is broken. Pure."""
+"""What a follower is handed: a job's records in their order, notices where it is broken, and pages of them. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
 from ci_common.models import JobEvent
 from ci_eventstore.events.codec import decode
-from ci_eventstore.events.records import Fact, Place
+from ci_eventstore.events.records import Fact, FactType, Place
 
 
 class NoticeType(StrEnum):
@@ -53,3 +53,48 @@ def in_order(payloads: Iterable[tuple[Place, bytes]], position: int, job_id: str
         position = place.position
         entries.append(Entry(place, record, payload))
     return entries
+
+
+#: Writes a record down as followers' clients read it.
+Encode = Callable[[Followed], bytes]
+
+
+class Page:
+    """Records in their order; followers that stand at the same place share one."""
+
+    __slots__ = ("_encoded", "before", "has_end", "is_cut", "is_last", "payload", "records", "until")
+
+    def __init__(
+        self, records: Sequence[Followed], until: Place, payload: bytes | None = None, *, is_last: bool = False
+    ) -> None:
+        self.records = records
+        #: The place of the last of them, and how it is stored, where that is known.
+        self.until = until
+        self.payload = payload
+        #: Whether nothing follows, because the job has ended.
+        self.is_last = is_last
+        #: How the entry is stored that the page was read after; None if there is none.
+        self.before: bytes | None = None
+        #: Whether that one is gone with the beginning of the stream.
+        self.is_cut = False
+        #: Whether its job was created ended: what follows is all there.
+        self.has_end = any(type(record) is Fact and record.type is FactType.ENDED for record in records)
+        self._encoded: tuple[Encode, bytes] | None = None
+
+    def follows(self, payload: bytes | None) -> bool:
+        """Tell whether the page goes on with the history that has this entry at its place; None fits anything."""
+        return payload is None or (self.is_cut if self.before is None else self.before == payload)
+
+    def encoded(self, encode: Encode) -> bytes:
+        """Return all records as a function writes them; computed once for all who share the page."""
+        if self._encoded is None or self._encoded[0] is not encode:
+            self._encoded = encode, b"".join(map(encode, self.records))
+        return self._encoded[1]
+
+
+def page_of(entries: Sequence[Entry], until: Place, payload: bytes | None = None) -> Page:
+    """Return a page of entries, up to the job's end if that is among them, else with all up to a place."""
+    for count, (place, record, _) in enumerate(entries, 1):
+        if type(record) is JobEvent and record.type == "complete":
+            return Page([entry.record for entry in entries[:count]], place, is_last=True)
+    return Page([entry.record for entry in entries], until, payload)

@@ -11,12 +11,31 @@ import sys
 import termios
 import time
 from asyncio.subprocess import DEVNULL, Process
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from ci_eventstore.processes.finishing import finish
+from ci_eventstore.tasks import finish
+
+#: What this program is told by variables that begin so: above all, where the store is, and with which password.
+OWN_PREFIX = "CI_EVENTSTORE_"
+
+
+def without_own(
+    environment: Mapping[str, str], withheld: Iterable[str] = (), passed: Iterable[str] = ()
+) -> dict[str, str]:
+    """Return an environment without what this program is told by it, and without some more variables.
+
+    Those that are to be passed on stay, whatever they are.
+    """
+    kept, hidden = set(passed), set(withheld)
+    return {
+        name: value
+        for name, value in environment.items()
+        if name in kept or not (name in hidden or name.startswith(OWN_PREFIX))
+    }
+
 
 READ_BYTES = 64 * 1024
 #: What is read at most once no more is waited for; more than the kernel keeps for a pipe.

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from ci_eventstore.processes.command import until_ended
-from ci_eventstore.processes.finishing import finish
+from ci_eventstore.tasks import finish
 
 #: Signals for the group are not for the guard.
 IGNORE_SIGNALS = "trap '' HUP INT QUIT TERM TSTP USR1 USR2; echo; "

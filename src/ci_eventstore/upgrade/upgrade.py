@@ -11,7 +11,6 @@ from enum import Enum
 from typing import NamedTuple
 
 from ci_eventstore.connection.call_names import Key
-from ci_eventstore.connection.checks import check_server
 from ci_eventstore.connection.deployments import Deployment
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import as_text
@@ -19,6 +18,7 @@ from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.errors import StoreFormatError
 from ci_eventstore.keys import Keys
 from ci_eventstore.projection.differences import Progress
+from ci_eventstore.requirements import check_server
 from ci_eventstore.settings import Access
 from ci_eventstore.store_format import FORMAT_VERSION, NO_VERSION, refusal
 from ci_eventstore.upgrade.conversions import convert

@@ -16,10 +16,10 @@ from pydantic import BaseModel, Field
 from ci_common.api_keys import hash_api_key
 from ci_common.errors import RepositoryError
 from ci_common.models import APIKey, as_utc, utc_now
-from ci_eventstore.accounts.sessions import SESSION_SECONDS
-from ci_eventstore.connection.background import begin
+from ci_eventstore.accounts.store import SESSION_SECONDS
 from ci_eventstore.connection.outage_log import OutageLog
 from ci_eventstore.repository import RedisJobRepository
+from ci_eventstore.tasks import begin
 from ci_eventstore.web.document import COOKIE, body
 from ci_eventstore.web.errors import WebError
 

@@ -17,7 +17,7 @@ from ci_eventstore.following.incarnation import Incarnation
 from ci_eventstore.jobs.state import JobState
 from ci_eventstore.keys import JobKeys, probe_key
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.setting_checks import check_number
+from ci_eventstore.settings import check_number
 from ci_eventstore.web.access_log import USER
 from ci_eventstore.web.authentication import Authenticate, Caller, KeyAuthentication, caller_of
 from ci_eventstore.web.errors import WebError

@@ -14,10 +14,10 @@ from prometheus_client.registry import Collector
 
 from ci_common.errors import RepositoryError
 from ci_common.models import utc_now
-from ci_eventstore.connection.counters import Counters
+from ci_eventstore.connection.link import Counters
+from ci_eventstore.engines import LoopLocks
 from ci_eventstore.errors import MissingRightsError, NotInitializedError
 from ci_eventstore.following.hub import FollowingStats
-from ci_eventstore.loop_locks import LoopLocks
 from ci_eventstore.queues.overview import QueueOverview, UsedQueues, idle_queue
 from ci_eventstore.web.context import Web
 from ci_eventstore.web.errors import WebError

@@ -19,8 +19,7 @@ from ci_common.models import JobEvent
 from ci_eventstore.connection.outage_log import OutageLog
 from ci_eventstore.errors import StoreUnavailableError
 from ci_eventstore.following.follower import NOTHING, Follower
-from ci_eventstore.following.page import Encode, Page
-from ci_eventstore.following.records import Notice
+from ci_eventstore.following.records import Encode, Notice, Page
 from ci_eventstore.web import sse
 from ci_eventstore.web.errors import ANSWERED, WebError, error_response
 

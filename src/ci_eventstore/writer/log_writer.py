@@ -22,7 +22,7 @@ from ci_eventstore.errors import (
     StoreError,
     StoreUnavailableError,
 )
-from ci_eventstore.setting_checks import check_number
+from ci_eventstore.settings import check_number
 from ci_eventstore.writer.chunk_sender import LOST_LINE, ChunkSender, LogSink
 from ci_eventstore.writer.chunks import CHUNK_SECONDS
 from ci_eventstore.writer.masked_chunks import MaskedChunks

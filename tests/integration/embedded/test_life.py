@@ -13,7 +13,7 @@ import pytest
 
 from ci_eventstore.embedded import EmbeddedServer, watchdog
 from ci_eventstore.embedded.file_lock import FileLock
-from ci_eventstore.embedded.probe import Answer, probe
+from ci_eventstore.embedded.start import Answer, probe
 from ci_eventstore.errors import EmbeddedServerError
 from tests.integration.embedded.children import Child
 from tests.integration.embedded.clients import client_of

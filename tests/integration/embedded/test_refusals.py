@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from redis import exceptions
 
-from ci_eventstore.embedded import EmbeddedServer, patience
+from ci_eventstore.embedded import EmbeddedServer
+from ci_eventstore.embedded import start as starting
 from ci_eventstore.embedded.file_lock import FileLock
 from ci_eventstore.errors import ConfigurationError, EmbeddedServerError
 from tests.integration.embedded.children import Child
@@ -148,7 +149,7 @@ def test_a_runtime_folder_that_others_may_use(
 
 def test_a_server_out_of_reach(directory: Path, server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that runs for another user, or in another container, is told after some time."""
-    monkeypatch.setattr(patience, "SILENCE_SECONDS", 0.1)
+    monkeypatch.setattr(starting, "SILENCE_SECONDS", 0.1)
     directory.mkdir()
     other = FileLock.take(directory / "server.lock", shared=False)
     assert other is not None
@@ -161,8 +162,8 @@ def test_a_server_that_does_not_answer(
     directory: Path, server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch, start: Start
 ) -> None:
     """One that takes connections and says nothing is told after some time."""
-    monkeypatch.setattr(patience, "SILENCE_SECONDS", 0.1)
-    monkeypatch.setattr("ci_eventstore.embedded.probe._ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr(starting, "SILENCE_SECONDS", 0.1)
+    monkeypatch.setattr("ci_eventstore.embedded.start._ANSWER_SECONDS", 0.1)
     assert start().ask("use") == "ok"
     (pid,) = servers_of(directory)
     freeze(pid)

@@ -15,7 +15,7 @@ import pytest
 
 from ci_common.models import Job
 from ci_eventstore.connection import node
-from ci_eventstore.connection.clock import ClockReading
+from ci_eventstore.connection.scripts import ClockReading
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.writer.log_writer import LogWriter, WriterSettings
 from tests.fault_proxy import QUICK_FAULTS, Fault, FaultProxy, always, randomly

@@ -10,7 +10,6 @@ import pytest
 from redis.asyncio import connection as redis_connection
 
 from ci_common.models import Job, JobEvent
-from ci_eventstore.connection import background
 from ci_eventstore.connection.exchange import StreamExchange
 from ci_eventstore.connection.node import Node
 from ci_eventstore.connection.outage_log import Outages
@@ -19,6 +18,7 @@ from ci_eventstore.following.hub import Hub
 from ci_eventstore.queues import holders
 from ci_eventstore.queues.holders import Holders
 from ci_eventstore.repository import RedisJobRepository
+from ci_eventstore.tasks import begin
 from tests.waiting import wait_until
 
 logger = logging.getLogger("ci_eventstore.tests")
@@ -128,8 +128,8 @@ async def test_what_nobody_waits_for_is_logged(caplog: pytest.LogCaptureFixture)
         raise ZeroDivisionError
 
     waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    broken = background.begin(work(asyncio.sleep(0)), logger, "writing")
-    cancelled = background.begin(work(waiting), logger, "reading")
+    broken = begin(work(asyncio.sleep(0)), logger, "writing")
+    cancelled = begin(work(waiting), logger, "reading")
     await asyncio.sleep(0)
     cancelled.cancel()
     await asyncio.wait({broken, cancelled})

@@ -6,11 +6,11 @@ import asyncio
 import pytest
 import redis
 
+from ci_eventstore.connection.connections import RedisPy
 from ci_eventstore.connection.nodes import Nodes
-from ci_eventstore.connection.redis_py import RedisPy
 from tests.unit.structure.source import source_modules
 
-CHANGED = f"redis-py {redis.__version__} has changed {{}}: mend ci_eventstore/connection/redis_py.py"
+CHANGED = f"redis-py {redis.__version__} has changed {{}}: mend ci_eventstore/connection/connections.py"
 
 
 def changed(owner: object, names: tuple[str, ...]) -> list[str]:
@@ -44,7 +44,7 @@ def test_one_class_uses_them(name: str) -> None:
     found = [
         f"{module.name}:{node.lineno}"
         for module in source_modules()
-        if module.name != "ci_eventstore.connection.redis_py"
+        if module.name != "ci_eventstore.connection.connections"
         for node in ast.walk(module.tree)
         if isinstance(node, ast.Attribute) and node.attr == name and ast.unparse(node.value) != "self"
     ]

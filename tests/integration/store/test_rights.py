@@ -15,7 +15,7 @@ from ci_eventstore.controllers.controller import Controller
 from ci_eventstore.errors import MissingRightsError, ReadOnlyAccessError, StoreFormatError
 from ci_eventstore.keys import Keys
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.rights import ACCOUNTS, LISTENING, READING, WRITING, commands_of, describe, names_of
+from ci_eventstore.requirements import ACCOUNTS, LISTENING, READING, WRITING, commands_of, describe, names_of
 from tests.servers import RealServer, find_redis7, find_valkey
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "operations.md"

@@ -2,8 +2,16 @@
 
 import pytest
 
-from ci_eventstore.embedded.patience import LAUNCHES, LOADING_SECONDS, SILENCE_SECONDS, Progress, Step, next_step
-from ci_eventstore.embedded.probe import Answer, answer_of
+from ci_eventstore.embedded.start import (
+    LAUNCHES,
+    LOADING_SECONDS,
+    SILENCE_SECONDS,
+    Answer,
+    Progress,
+    Step,
+    answer_of,
+    next_step,
+)
 
 START = 1000.0
 LATE, TOO_LATE = START + SILENCE_SECONDS, START + SILENCE_SECONDS + 0.1

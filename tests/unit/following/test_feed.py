@@ -8,10 +8,8 @@ from ci_common.models import JobEvent
 from ci_eventstore.events.codec import encode, mark_of
 from ci_eventstore.events.reader import Extent
 from ci_eventstore.events.records import Fact, FactType, Place
-from ci_eventstore.following.feed import KEPT_BYTES, KEPT_ENTRIES, Cursor, Feed
-from ci_eventstore.following.messages import Message
-from ci_eventstore.following.page import Page
-from ci_eventstore.following.records import Followed, Notice, NoticeType, in_order
+from ci_eventstore.following.feed import KEPT_BYTES, KEPT_ENTRIES, Cursor, Feed, Message
+from ci_eventstore.following.records import Followed, Notice, NoticeType, Page, in_order
 from ci_eventstore.keys import Keys
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

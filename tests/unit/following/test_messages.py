@@ -3,7 +3,7 @@
 import pytest
 
 from ci_eventstore.events.records import Place
-from ci_eventstore.following.messages import Message, parse
+from ci_eventstore.following.feed import Message, parse_message
 
 
 @pytest.mark.parametrize(
@@ -20,4 +20,4 @@ from ci_eventstore.following.messages import Message, parse
 )
 def test_messages_are_read(data: bytes, expected: Message) -> None:
     """With the entries or without, whatever bytes they have; older programs send no mark."""
-    assert parse(data) == expected
+    assert parse_message(data) == expected

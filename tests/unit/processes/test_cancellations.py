@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from ci_eventstore.processes.command import Command, Place
-from ci_eventstore.processes.finishing import finish
 from ci_eventstore.processes.guard import GuardedGroup
+from ci_eventstore.tasks import finish
 from tests.cancelling import cancel_at_each_step
 from tests.leftovers import children, descriptors, nothing_is_left
 

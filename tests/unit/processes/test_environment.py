@@ -1,7 +1,7 @@
 """What commands see of the environment."""
 
 from ci_common.models import Outcome
-from ci_eventstore.processes.environment import without_own
+from ci_eventstore.processes.command import without_own
 
 ENVIRONMENT = {"PATH": "/bin", "TOKEN": "t", "CI_EVENTSTORE_URL": "redis://:pw@h", "CI_EVENTSTORE_PREFIX": "ci"}
 

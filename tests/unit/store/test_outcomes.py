@@ -18,8 +18,17 @@ from redis.asyncio.connection import DefaultParser
 import ci_eventstore
 from ci_eventstore.connection.connections import _parser_of
 from ci_eventstore.connection.failures import note_unreached, outcome_of, reply_of, translate
-from ci_eventstore.connection.outcomes import REPLIES, Effect, Kind, Outcome, Patience, Renew, of_reply
-from ci_eventstore.connection.retry import PAUSES_SECONDS, Tries
+from ci_eventstore.connection.outcomes import (
+    PAUSES_SECONDS,
+    REPLIES,
+    Effect,
+    Kind,
+    Outcome,
+    Patience,
+    Renew,
+    Tries,
+    of_reply,
+)
 from ci_eventstore.errors import (
     AuthenticationError,
     EmbeddedServerError,

@@ -2,9 +2,9 @@
 
 import pytest
 
-from ci_eventstore.connection.checks import check_server
 from ci_eventstore.connection.deployments import from_client, from_url
 from ci_eventstore.errors import ConfigurationError, UnsuitableServerError
+from ci_eventstore.requirements import check_server
 
 GOOD = {"redis_version": "7.0.15", "maxmemory_policy": "noeviction", "redis_mode": "standalone", "role": "master"}
 

@@ -13,7 +13,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"engine", "engines"}),
     frozenset(),
     frozenset({"connection"}),
-    frozenset({"embedded", "errors", "job_fields", "keys", "setting_checks"}),
+    frozenset({"embedded", "errors", "job_fields", "keys", "tasks"}),
     frozenset({"ci_common"}),
 )
 PARTS = LAYERS.index(frozenset())

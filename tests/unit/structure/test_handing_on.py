@@ -11,7 +11,7 @@ from tests.unit.structure.source import Module, parse, source_modules
 #: Functions that do so, by where they stand, and why that is no hop.
 FACES: Mapping[str, str] = {
     "ci_eventstore.connection.nodes.Nodes.subscription": "picks the node",
-    "ci_eventstore.connection.reply_stream.ReplyStream.write": "redis-py calls it",
+    "ci_eventstore.connection.exchange.ReplyStream.write": "redis-py calls it",
     "ci_eventstore.controllers.claimed_job.ClaimedJob.write": "opens the log on the way",
     "ci_eventstore.engine.Engine.hurry": "its time limit is its own",
     "ci_eventstore.writer.log_writer.LogWriter.hurry": "its time limit is its own",

@@ -18,7 +18,7 @@ NAMES_STREAMS: Mapping[str, str] = {
     "ci_eventstore.projection.rebuild": "hands it to a script that mends",
     "ci_eventstore.history.seal": "hands it to a script that drops it",
     "ci_eventstore.projection.indexes": "hands it to a script that mends",
-    "ci_eventstore.rights": "asks for rights to it",
+    "ci_eventstore.requirements": "asks for rights to it",
     "ci_eventstore.web.app": "has a route of that name",
 }
 #: Who may read streams.

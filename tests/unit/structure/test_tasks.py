@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from tests.unit.structure.source import Module, source_modules
 
 #: Functions that start a task by themselves, with who sees the error that ends it. All others go through
-#: `server.background.begin`, which logs it, or are a `TaskGroup`'s.
+#: `tasks.begin`, which logs it, or are a `TaskGroup`'s.
 OWNERS: Mapping[str, str] = {
     "ci_eventstore.cli.history:seal": "nobody: the loop logs it, and goes on",
     "ci_eventstore.queues.holders:watched": "nobody: the loop logs it, and goes on",
@@ -21,8 +21,8 @@ OWNERS: Mapping[str, str] = {
     "ci_eventstore.following.hub:_open": "nobody: the loop logs it, and goes on",
     "ci_eventstore.following.job_reader:start": "the followers of its feed",
     "ci_eventstore.following.pages:read": "those who wait for the page",
-    "ci_eventstore.processes.finishing:finish": "whoever waits for it in the same function",
-    "ci_eventstore.connection.background:begin": "the log",
+    "ci_eventstore.tasks:finish": "whoever waits for it in the same function",
+    "ci_eventstore.tasks:begin": "the log",
     "ci_eventstore.connection.exchange:send": "those who wait for replies",
     "ci_eventstore.connection.pipeline:_send": "those who wait for replies",
     "ci_eventstore.connection.subscription:_start_sender": "nobody: it logs it, and the reader begins again",
@@ -48,6 +48,6 @@ def _is_group(owner: ast.expr) -> bool:
 
 
 def test_each_task_has_an_owner_that_sees_its_failure() -> None:
-    """A new `create_task` needs a row in the table, or better `background.begin`; a row without one is out of date."""
+    """A new `create_task` needs a row in the table, or better `tasks.begin`; a row without one is out of date."""
     found = {start for module in source_modules() if "testing" not in module.name for start in starts(module)}
     assert found == set(OWNERS)

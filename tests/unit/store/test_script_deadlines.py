@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ci_eventstore.connection.clock import DRIFT, ClockReading
+from ci_eventstore.connection.scripts import DRIFT, ClockReading
 
 seconds = st.floats(0, 300)
 

@@ -1,8 +1,10 @@
-"""Which rights the store's user needs on the server, and which of them are missing.
+"""What a server must be, and which rights the store's user needs on it: checked when a store is opened.
+
+Servers are judged by what `INFO` says, since managed ones forbid `CONFIG`.
 
 Commands are written as they are sent, with names of keys and channels in braces; a key stands for all of its kind, as
-`{ci:0}:job:*` does in an ACL. Writers are asked about by a script that runs none of them (`ACL DRYRUN` needs
-`@admin`); readers, who may not run scripts, by running them.
+`{ci:0}:job:*` does in an ACL. A script that runs none of them asks about a writer's commands (`ACL DRYRUN` needs
+`@admin`); a reader, who may not run scripts, tries them.
 """
 
 from collections import defaultdict
@@ -11,11 +13,11 @@ from typing import NamedTuple
 
 from ci_common.models import JobStatus
 from ci_eventstore.connection.failures import outcome_of
+from ci_eventstore.connection.link import try_each, try_listening
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.outcomes import Cause, Kind
 from ci_eventstore.connection.scripts import load_script
-from ci_eventstore.connection.trials import try_each, try_listening
-from ci_eventstore.errors import MissingRightsError
+from ci_eventstore.errors import MissingRightsError, UnsuitableServerError
 from ci_eventstore.keys import (
     JobKeys,
     Keys,
@@ -29,6 +31,34 @@ from ci_eventstore.keys import (
     session_key,
     unsealable_key,
 )
+
+#: Redis 7.0 replicates the effects of scripts and reads streams as this store needs; Valkey began with 7.2.
+MINIMUM_VERSION = (7, 0)
+
+
+def check_server(info: Mapping[str, str], *, is_read_only: bool = False) -> None:
+    """Raise UnsuitableServerError unless the server may hold the store; what `INFO` doesn't say is taken as good.
+
+    Who only reads is content with a replica, and doesn't mind what the server does with writes.
+    """
+    version = info.get("redis_version", "")
+    if version and _parse(version) < MINIMUM_VERSION:
+        raise UnsuitableServerError(f"the server is Redis {version}: Redis 7.0, or Valkey 8, is the oldest that works")
+    if info.get("redis_mode") == "cluster":
+        raise UnsuitableServerError("the server is a node of a cluster, and the URL says a single server")
+    if is_read_only:
+        return
+    policy = info.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        raise UnsuitableServerError(
+            f"the server's maxmemory-policy is {policy}, so it may throw jobs away: set it to noeviction"
+        )
+    if info.get("role") == "slave":
+        raise UnsuitableServerError("the server is a replica, which takes no writes: use the address of its primary")
+
+
+def _parse(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
 
 
 class RightsCall(NamedTuple):

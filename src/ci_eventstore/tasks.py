@@ -1,8 +1,25 @@
-"""Finish what must not be left half done, however often the task that does it is cancelled."""
+"""Tasks that nobody waits for, and work that its caller's cancellation doesn't break off."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
+
+
+def begin(work: Coroutine[Any, Any, None], logger: logging.Logger, what: str) -> "asyncio.Task[None]":
+    """Begin work that nobody waits for; an error that ends it is logged, with what it was to do.
+
+    Whoever calls this keeps the task, and cancels it.
+    """
+
+    def note_end(task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("%s failed", what, exc_info=error)
+
+    task = asyncio.create_task(work)
+    task.add_done_callback(note_end)
+    return task
+
 
 T = TypeVar("T")
 
