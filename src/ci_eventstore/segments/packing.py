@@ -13,33 +13,14 @@ import zstandard
 
 from ci_eventstore.errors import SegmentDamagedError
 from ci_eventstore.segments.tail import Block
+from ci_eventstore.segments.words import WORDS
 
-#: Codecs, which the tail names: plain Zstandard, and Zstandard with the dictionary below, for logs of a few lines.
+#: Codecs, which the tail names: plain Zstandard, and Zstandard with a dictionary, for logs of a few lines.
 PLAIN = 0
 WITH_WORDS = 1
 LEVEL = 3
 #: What takes a moment for a few kilobytes, and an eternity for many.
 SMALL_LEVEL = 19
-#: What small blocks have in common. Segments are read with it for as long as there are any: it never changes.
-WORDS = b"".join(
-    (
-        b"\xa6signal\xc0\xa8hand_backs\xc0\xa6failed\xa9cancelled\xa4name\xa5build\xa4test\xa6deploy\xa7default",
-        b"\xa6python\xa2-m\xa6pytest\xa2-c\xa4bash\xa2sh\xa4make\xa3npm\xa3run\xa6docker\xa7running\xa6queued",
-        b"\n+ cd /\n+ git clone https://\nINFO \nDEBUG \nWARNING \nERROR \nCollecting \nDownloading \nInstalling ",
-        b"\npassed in \n[  1%] [ 50%] [100%] Building Running tests...\n PASSED\n FAILED\n ok\n... OK\n---> ",
-        b"\x95\x01\xa3log\xd7\xff\x94\x01\xa3log\xd7\xff\x94\x01\xa7started\xd7\xff\x81\xaastart_time\x81\xa4time\xd7\xff",
-        b"\x94\x01\xaccancel_requested\xd7\xff\x81\xabcancel_line\x94\x01\xa8requeued\xd7\xff\x81\xa8attempts\x00",
-        b"\x94\x01\xaeend_time_set\xd7\xff\x81\xa8end_time\x81\xa4time\xd7\xff",
-        b"\x95\x01\xa7created\xd7\xff\x86\xa7user_id\xaacreated_at\x81\xa4time\xd7\xff\xa4name\xa5queue\xa7default",
-        b"\xa7command\x93\xa2sh\xa2-c\xa8zip_file_path\xaccontainer_id\xa6status\xa6queued\xb0",
-        b"\x94\x01\xa7claimed\xd7\xff\x85\xda\x00\x05epoch\xce\x00\x00\x00\x01\xda\x00\x08attempts\xce\x00\x00\x00\x01",
-        b"\xda\x00\ncontroller\xda\x00\x05claim\xda\x00\x121 \xda\x00\x06ticket\xda\x00\x0f-0",
-        b"\x97\x01\xa8complete\xd7\xff\xc0\xc3\x00\xc0\x95\x01\xa8complete\xd7\xff\xc0\xc3",
-        b"\x8f\xa7user_id\xaacreated_at\xa4time\xa5queue\xa7default\xa7command\xa7success\xc3\xaastart_time\x81\xa4time\xd7\xff",
-        b"\xa8end_time\x81\xa4time\xd7\xff\xa9exit_code\x00\xa6status\xa9completed\xb3end_time_from_event\xc3",
-        b"\xa5epoch\x01\xa8attempts\x01\xachas_complete\xc3\xa7version\x04\xabincarnation\xb0",
-    )
-)
 
 
 class Entry(NamedTuple):
