@@ -14,6 +14,7 @@ from ci_eventstore.errors import OutcomeUnknownError, StoreUnavailableError
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.writer.log_writer import WriterSettings
 from tests.history import Call, History, Outcome, check, lines_of
+from tests.integration.store.fact_readers import keep_facts, untold
 from tests.waiting import wait_until
 
 WRITERS = 50
@@ -80,6 +81,7 @@ class Crowd:
 
     async def begin(self) -> None:
         """Create the jobs, and let the writers begin."""
+        await keep_facts(self._observer)
         for job in self._jobs:
             await self._observer.create_job(Job(id=job.id, status="running"))
         self._tasks += [self._group.create_task(self._write(number)) for number in range(WRITERS)]
@@ -124,6 +126,7 @@ class Crowd:
     async def findings(self) -> list[str]:
         """Return what is wrong with the jobs, now that everybody has stopped."""
         found = [str(difference) for difference in await self._observer.verify()]
+        found += await untold(self._observer)
         for job in self._jobs:
             events = await self._observer.get_events_since(job.id, 0)
             found += [f"{job.id}: {finding}" for finding in check(job.history, events)]

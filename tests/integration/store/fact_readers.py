@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 
 from ci_common.models import Job, JobEvent
+from ci_eventstore.connection.replies import as_text
 from ci_eventstore.events.records import Fact, FactType
-from ci_eventstore.facts.facts import FactKind, JobFact
+from ci_eventstore.facts.facts import FactKind, JobFact, facts_in
 from ci_eventstore.facts.subscription import FactBatch
+from ci_eventstore.keys import facts_key
 from ci_eventstore.repository import RedisJobRepository
 from tests.records import records_of
 
@@ -76,3 +78,29 @@ async def facts_until(
             if facts and facts[-1].job_id == last:
                 return facts[:-1]
     raise AssertionError("the facts have ended")
+
+
+async def keep_facts(repository: RedisJobRepository) -> None:
+    """Have all facts of the store kept, as if a group read them."""
+    for tag in repository.engine.keys.tags:
+        await repository.engine.nodes.read("XADD", facts_key(tag), "1-1", "f", "b-")
+
+
+async def kept_facts(repository: RedisJobRepository) -> list[JobFact]:
+    """Return all facts that are kept."""
+    engine, found = repository.engine, list[JobFact]()
+    for partition, tag in enumerate(engine.keys.tags):
+        for entry, fields in await engine.nodes.read("XRANGE", facts_key(tag), "-", "+"):
+            found += facts_in(partition, as_text(entry), as_text(fields[1]))
+    return found
+
+
+async def untold(repository: RedisJobRepository) -> list[str]:
+    """Return where facts aren't what the streams of jobs say, each once and in their order."""
+    told = stories_of(await kept_facts(repository))
+    expected = {job.id: await story_in_stream(repository, job.id) for job in await repository.list_jobs()}
+    return [
+        f"{name}: told {told.get(name)}, happened {expected.get(name)}"
+        for name in sorted(told.keys() | expected.keys())
+        if told.get(name) != expected.get(name)
+    ]

@@ -18,6 +18,7 @@ from ci_eventstore.connection.nodes import Nodes
 from tests.claim_history import ClaimHistory, Story, claims_are_counted, jobs_end_once, nobody_writes_after_a_release
 from tests.fault_proxy import QUICK_FAULTS, FaultProxy, always, randomly
 from tests.integration.store.chaos_controller_program import Order
+from tests.integration.store.fact_readers import keep_facts, untold
 from tests.integration.store.fleet import Controllers, Jobs, open_fleet
 from tests.servers import BINARIES, RealServer
 
@@ -170,6 +171,7 @@ async def test_everything_fails_and_every_job_is_ended_once(
     """Killed, stopped and cut off controllers lose jobs, and what they write afterwards is refused."""
     order = order_for(proxy.url, seed, lease_seconds=LEASE_SECONDS, answer_seconds=0.4, pause_seconds=0.15)
     async with open_fleet(PROCESSES, order, tmp_path, own.url) as (controllers, jobs):
+        await keep_facts(jobs.repository)
         await jobs.submit(JOBS // 3)
         await jobs.progress(1)
         proxy.plan = randomly(seed, 0.02)
@@ -179,6 +181,7 @@ async def test_everything_fails_and_every_job_is_ended_once(
         await jobs.progress(JOBS, seconds=600 if IS_SOAK else 60)
         assert await controllers.stop() == []
         assert await jobs.findings(controllers) == []
+        assert await untold(jobs.repository) == []
     assert proxy.faults > 0
 
 
@@ -189,6 +192,7 @@ async def test_healthy_controllers_keep_their_jobs(
     order = order_for(proxy.url, seed, lease_seconds=2.0, answer_seconds=10.0, pause_seconds=0.4)
     proxy.plan = randomly(seed, 0.03, QUICK_FAULTS)
     async with open_fleet(PROCESSES, order, tmp_path, own.url) as (controllers, jobs):
+        await keep_facts(jobs.repository)
         await jobs.submit(JOBS // 2)
         await jobs.progress(STEP)
         for _ in range(2):
@@ -202,6 +206,7 @@ async def test_healthy_controllers_keep_their_jobs(
         await jobs.progress(JOBS, seconds=300)
         assert await controllers.stop() == []
         assert await jobs.findings(controllers, pauses_only=True) == []
+        assert await untold(jobs.repository) == []
     assert proxy.faults > 0
 
 

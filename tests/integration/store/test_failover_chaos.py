@@ -27,6 +27,7 @@ from ci_eventstore.following.follower import Follower
 from ci_eventstore.following.records import Notice, NoticeType
 from ci_eventstore.repository import RedisJobRepository
 from tests.fault_proxy import FaultProxy
+from tests.integration.store.fact_readers import keep_facts, untold
 from tests.integration.store.followers import admin_of
 from tests.integration.store.replicas import in_step
 from tests.servers import RealServer, find_valkey
@@ -216,6 +217,7 @@ async def test_failovers_that_lose_writes(pair: Pair) -> None:
         RedisJobRepository.from_url(url) as reading,
         RedisJobRepository.from_url(url) as working,
     ):
+        await keep_facts(writing)
         writers = [Writer(f"j{number}") for number in range(WRITERS)]
         readers = [Reader(writer.job_id) for writer in writers]
         for writer in writers:
@@ -247,6 +249,7 @@ async def test_failovers_that_lose_writes(pair: Pair) -> None:
             assert 0 < sum(later) <= len(late)
             assert max(later) == 1
             assert await checking.verify() == []
+            assert await untold(checking) == []
 
 
 async def fail_over_often(

@@ -11,6 +11,7 @@ from ci_common.models import Job, JobEvent
 from ci_eventstore.controllers.claimed_job import ClaimedJob
 from ci_eventstore.controllers.controller import Controller, ControllerSettings
 from ci_eventstore.repository import RedisJobRepository
+from tests.integration.store.fact_readers import keep_facts, untold
 from tests.integration.store.refusals import PASSING
 from tests.servers import RealServer, find_valkey
 
@@ -92,6 +93,7 @@ async def test_refusals_lose_and_double_nothing(refusing: RealServer, admin: Red
         RedisJobRepository.from_url(refusing.url) as repository,
         Controller(repository, settings=ControllerSettings(concurrency=20, lease_seconds=5.0)) as controller,
     ):
+        await keep_facts(repository)
         load = Load(repository)
         for writer in range(WRITERS):
             await repository.create_job(Job(id=f"job-{writer}", status="running"))
@@ -125,3 +127,4 @@ async def test_refusals_lose_and_double_nothing(refusing: RealServer, admin: Red
         for job_id in load.submitted:
             assert await text_of(repository, job_id) == "begun\ndone\n"
         assert await repository.verify() == []
+        assert await untold(repository) == []
