@@ -8,7 +8,17 @@ from ci_common.errors import JobNotFoundError
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import WRONG_TYPE, as_bytes, is_unicode
 from ci_eventstore.events.log_source import LogSource, Standing, read_standing
-from ci_eventstore.keys import JobKeys, Keys, QueueKeys, all_keys_pattern, ids_key, named_indexes, queue_of
+from ci_eventstore.keys import (
+    JobKeys,
+    Keys,
+    QueueKeys,
+    all_keys_pattern,
+    facts_key,
+    groups_key,
+    ids_key,
+    named_indexes,
+    queue_of,
+)
 from ci_eventstore.projection.accounts import AccountProjections
 from ci_eventstore.projection.differences import Difference, Progress
 from ci_eventstore.projection.indexes import Strays, Tickets, sorted_set
@@ -17,6 +27,8 @@ from ci_eventstore.queues.overview import add_queue_names, queue_names
 
 #: Of the jobs that are read one by one, this many are read at the same time.
 TOGETHER = 16
+#: What facts of all jobs stand in, and of which type that is.
+FACT_KEYS = {facts_key: "stream", groups_key: "hash"}
 
 
 @dataclass(slots=True)
@@ -91,7 +103,7 @@ class Projections:
         """Yield each difference once, and mend it if `walk.mends`: jobs first, since indexes are compared with them."""
         parts = [self._walk_ids(walk), self._accounts.verify_indexes(mends=walk.mends)]
         parts.append(self._walk_named(walk) if is_fast else self._walk_keys(walk))
-        parts.append(self._walk_tickets(walk))
+        parts += [self._walk_tickets(walk), self._walk_facts(walk)]
         for part in parts:
             async for difference in part:
                 if difference not in walk.known:
@@ -192,6 +204,16 @@ class Projections:
         for queue in sorted(walk.queues):
             async for difference in self._tickets.verify(queue, mends=walk.mends):
                 yield difference
+
+    async def _walk_facts(self, walk: _Walk) -> AsyncIterator[Difference]:
+        """Look at the types of what facts stand in; without it, groups are told a gap, and begin again."""
+        expected = {key(tag): kind for tag in self._keys.tags for key, kind in FACT_KEYS.items()}
+        found = await self._nodes.read_many([("TYPE", key) for key in expected])
+        for (key, kind), reply in zip(expected.items(), found, strict=True):
+            if reply.decode() not in (kind, "none"):
+                yield Difference("store", key, f"a {kind}", reply.decode())
+                if walk.mends:
+                    await self._nodes.read("DEL", key)
 
     async def _check_exists(self, job_id: str) -> None:
         if await read_standing(self._nodes, self._keys.job(job_id)) is Standing.MISSING:

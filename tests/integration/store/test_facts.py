@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import aclosing
 
+import fakeredis
 import pytest
 
 from ci_common.errors import InvalidArgumentError, InvalidIdError
@@ -12,10 +13,10 @@ from ci_eventstore.connection.replies import as_texts
 from ci_eventstore.controllers.claimed_job import ClaimedJob
 from ci_eventstore.errors import FactReaderReplacedError, GroupDroppedError, StoreFormatError
 from ci_eventstore.facts.groups import LIVE_SECONDS
-from ci_eventstore.keys import Keys, facts_key
+from ci_eventstore.keys import Keys, facts_key, groups_key
 from ci_eventstore.repository import RedisJobRepository
 from tests import claims
-from tests.integration.store.fact_readers import facts_until, reading, stories_of, story_in_stream
+from tests.integration.store.fact_readers import facts_until, reading, stories_of, story_in_stream, untold
 from tests.integration.store.test_key_leaks import LIVES, Life
 
 
@@ -206,6 +207,16 @@ async def test_after_a_restore_groups_are_told_a_gap(repository: RedisJobReposit
         assert [fact.job_id for fact in (await anext(batches)).facts] == ["b"]
 
 
+async def test_on_the_simulated_server() -> None:
+    """It tells what a real one does, and wakes readers."""
+    client = fakeredis.FakeAsyncRedis(server=fakeredis.FakeServer(version=(7, 0)))
+    async with RedisJobRepository(client) as repository, reading(repository) as batches:
+        await repository.create_job(Job(id="a", status="running"))
+        await repository.complete_job("a", True, utc_now())
+        assert stories_of(await facts_until(repository, batches)) == {"a": await story_in_stream(repository, "a")}
+        assert await untold(repository) == []
+
+
 async def test_a_group_that_is_dropped_ends_its_readers(repository: RedisJobRepository) -> None:
     """They don't make it anew."""
     async with reading(repository) as batches:
@@ -245,5 +256,8 @@ async def test_facts_that_cannot_be_written_refuse_the_change(
         async with ClaimedJob(repository, claimed):
             pass
     assert [job.id for job in await repository.list_jobs()] == ["a"]
+    await server.read("SET", groups_key(keys.tag(0)), "text")
+    found = await repository.verify(fast=True)
+    assert [(one.place, one.found) for one in found] == [(key, "string"), (groups_key(keys.tag(0)), "string")]
+    assert await repository.rebuild() == found
     assert await repository.verify() == []
-    await server.read("DEL", key)
