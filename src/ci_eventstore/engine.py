@@ -26,7 +26,7 @@ from ci_eventstore.writer.time_limit import TimeLimit
 
 logger = logging.getLogger("ci_eventstore")
 
-#: How long the end of an event loop waits for what is on its way.
+#: How long the end of an event loop waits for commands on their way.
 END_SECONDS = 2.0
 UNSURE = "the store gave no answer to what was sent last: it may have taken effect or not"
 
@@ -92,7 +92,7 @@ class Engine:
             listings=Listings(nodes, keys, source),
             reader=reader,
             incarnation=incarnation,
-            # Who only reads leaves lost jobs to others.
+            # A reader leaves lost jobs to those that write.
             hub=Hub(nodes, reader, incarnation) if is_read_only else Hub(nodes, reader, incarnation, lost_jobs.watch),
             projections=Projections(nodes, keys, source),
             completions=Completions(nodes, jobs.flusher.is_busy, jobs.flusher.ledger),
@@ -102,11 +102,11 @@ class Engine:
         )
 
     def hurry(self, seconds: float) -> None:
-        """Let `close` wait at most that long for what is still to be sent."""
+        """Let `close` wait at most that long for unsent writes."""
         self._closing.shorten(seconds)
 
     async def close(self) -> None:
-        """Send what is waiting to be sent, then close the connections; doing so again does nothing."""
+        """Send waiting writes, then close the connections; closing again does nothing."""
         if not self.nodes.is_closed:
             try:
                 async with self._closing.hold():
@@ -116,7 +116,7 @@ class Engine:
             await self._disconnect()
 
     async def end(self) -> None:
-        """Close because the event loop ends: what is on its way is waited for but shortly."""
+        """Close because the event loop ends, after a short wait for commands on their way."""
         if not self.nodes.is_closed:
             try:
                 async with asyncio.timeout(END_SECONDS):
@@ -127,7 +127,7 @@ class Engine:
                 async with asyncio.timeout(END_SECONDS):
                     await self._disconnect()
             except TimeoutError:
-                # The server takes nothing of what is written.
+                # The server reads nothing any more.
                 self.nodes.abandon()
 
     async def _drain(self) -> None:

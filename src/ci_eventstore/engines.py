@@ -19,7 +19,7 @@ from ci_eventstore.tasks import begin
 
 
 class LoopLocks:
-    """Keeps apart those who run in the same event loop: `async with locks.current:`."""
+    """A lock for each event loop, since a lock can't be awaited in two: `async with locks.current:`."""
 
     def __init__(self) -> None:
         self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
@@ -45,7 +45,7 @@ class _Place:
 class Engines:
     """Opens and closes an engine, and makes its parts anew for each further event loop.
 
-    Connections, tasks, and whoever waits for something belong to the loop in which they were made. So each loop has a
+    Connections, tasks, and whoever waits for something belong to the loop in which they were made. So each loop has an
     engine of its own, which is closed when the loop ends; the next one goes on after the writes of the last.
     """
 
@@ -145,7 +145,7 @@ class Engines:
             self._places.pop(loop).engine.abandon()
 
     def forget_parents(self) -> None:
-        """Leave to the parent of this process, made by fork, what is the parent's."""
+        """After a fork, leave the parent's engines to the parent."""
         self._mutex = threading.Lock()
         _parents.extend(self._places.values())
         _parents_loops.update(self._places)

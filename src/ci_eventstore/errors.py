@@ -83,7 +83,7 @@ class AuthenticationError(StoreUnavailableError):
 
 
 class MissingRightsError(AuthenticationError):
-    """Raised when the user that the URL names may not do what the store needs; says what, as far as it is known."""
+    """Raised when the URL's user lacks a right that the store needs; the message names it where it is known."""
 
 
 class EmbeddedServerError(StoreUnavailableError):
@@ -207,7 +207,7 @@ class StreamDamagedError(StoreError, EventsLostError):
 
 
 class ProjectError(InvalidInputError):
-    """Raised when a job's project can't be packed or unpacked; the message says which file is at fault."""
+    """Raised when a job's project can't be packed or unpacked; the message names the file."""
 
 
 class MachineError(RepositoryError):

@@ -11,13 +11,13 @@ from ci_common.models import Job, to_rfc3339
 
 
 class JobField(NamedTuple):
-    """What is made of one field, beside what the model says of it."""
+    """One field's form outside of the model: in facts, answers and tables."""
 
     #: Of its value in facts.
     type: type
     #: How `jobs show` calls it; "" if it is shown as part of something else.
     label: str = ""
-    #: Whether clients of the HTTP server see it; and what the document of its answers says.
+    #: Whether clients of the HTTP server see it, and its description in the OpenAPI document.
     is_public: bool = False
     about: str = ""
     #: Whether no job has it that hasn't ended.

@@ -126,7 +126,7 @@ class JobWriter:
                 lost_jobs.watch(self._job_id)
 
     async def execute(self, command: Command) -> None:
-        """Let the job do what a command says; InvalidTransitionError, ResultConflictError."""
+        """Execute a command on the job; InvalidTransitionError, ResultConflictError."""
         known = self._claimed.state if self._claimed is not None and self._is_known else None
         self._is_known = False
         await self._engines.current.jobs.execute(self._job_id, command, self._claim, known)

@@ -48,7 +48,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 class QueueKeys(NamedTuple):
-    """The keys of one queue in one partition, and the channel that says when it has something new."""
+    """The keys of one queue in one partition, and the channel that announces new jobs."""
 
     name: str
     tag: str
@@ -345,7 +345,7 @@ def session_key(keys: Keys, token_hash: str) -> str:
 
 
 def probe_key(keys: Keys) -> str:
-    """Return the key of what is written to see whether the server takes writes; it expires."""
+    """Return the key of a trial write, by which health checks see whether the server takes writes; it expires."""
     return f"{{{keys.prefix}:accounts}}:probe"
 
 

@@ -88,7 +88,7 @@ class RedisJobRepository(AccountStore, JobRepository):
         await self._engines.open()
 
     async def close(self) -> None:
-        """Send what is waiting to be sent, then close the connections.
+        """Send waiting writes, then close the connections.
 
         Other event loops close their connections when they run next.
         """
@@ -150,7 +150,7 @@ class RedisJobRepository(AccountStore, JobRepository):
         await self.writer(job_id).complete(success, end_time)
 
     async def cancel_job(self, job_id: str, reason: str | None = None, user_id: str | None = None) -> None:
-        """End a job as cancelled, and say why in its log; JobNotFoundError, InvalidTransitionError.
+        """End a job as cancelled, with the reason in its log; JobNotFoundError, InvalidTransitionError.
 
         A controller that has the job is asked to stop it; the job ends when it has, or when its lease runs out: until
         then this repository looks after it, as do all controllers of its queue, and whoever follows it.
@@ -283,7 +283,7 @@ class RedisJobRepository(AccountStore, JobRepository):
     async def verify(
         self, job_id: str | None = None, *, progress: Progress | None = None, fast: bool = False, deep: bool = False
     ) -> list[Difference]:
-        """Return where hashes and indexes differ from what the logs say: of one job, or of the whole store.
+        """Return where hashes and indexes differ from the logs: of one job, or of the whole store.
 
         With `fast`, not all keys of the server are walked, so what stands in no index isn't found. With `deep`, sealed
         logs are read from their beginnings, and each segment is compared with its root.
@@ -295,7 +295,7 @@ class RedisJobRepository(AccountStore, JobRepository):
     async def rebuild(
         self, job_id: str | None = None, *, progress: Progress | None = None, fast: bool = False
     ) -> list[Difference]:
-        """Mend what `verify` reports, while the store is in use, and return what was found."""
+        """Mend the differences that `verify` reports, while the store is in use, and return them."""
         is_fast = check_flag("fast", fast)
         return await self.engine.projections.rebuild(optional_id("job id", job_id), progress, is_fast=is_fast)
 
@@ -315,7 +315,7 @@ class RedisJobRepository(AccountStore, JobRepository):
         return JobWriter(self._engines, job_id, claim, claimed)
 
     def keep_leases(self, lease_seconds: float, notify: Notify) -> LeaseKeeper:
-        """Return what renews leases from a thread of its own, and says which were lost or are to be cancelled."""
+        """Return a keeper that renews leases from its own thread, and reports those lost or to be cancelled."""
         return LeaseKeeper(self._engines.deployment, self._keys, lease_seconds, notify)
 
     async def _read(self, job_id: str, after: int, limit: int | None, user_id: str | None) -> list[JobEvent]:

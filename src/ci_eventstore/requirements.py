@@ -37,9 +37,9 @@ MINIMUM_VERSION = (7, 0)
 
 
 def check_server(info: Mapping[str, str], *, is_read_only: bool = False) -> None:
-    """Raise UnsuitableServerError unless the server may hold the store; what `INFO` doesn't say is taken as good.
+    """Raise UnsuitableServerError unless the server may hold the store; a value that `INFO` leaves out counts as good.
 
-    Who only reads is content with a replica, and doesn't mind what the server does with writes.
+    A reader may use a replica, however the server treats writes.
     """
     version = info.get("redis_version", "")
     if version and _parse(version) < MINIMUM_VERSION:
@@ -199,7 +199,7 @@ def describe(commands: Iterable[Command], refused: Collection[Command]) -> list[
     targets = {
         target
         for target, its in by_target.items()
-        # One command that is refused says nothing of its key.
+        # A refused command doesn't show whether its key is the reason.
         if target and its <= set(refused) and len(set(map(_name, its))) > 1
     }
     names = set[str]()

@@ -1,4 +1,4 @@
-"""What an operator may choose, beside where the server is."""
+"""The settings of a repository, beside the server's address."""
 
 import math
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ class Settings:
     max_event_bytes: int = MAX_EVENT_BYTES
     #: The most bytes of text that a log has before it only keeps its end.
     max_head_bytes: int = HEAD_BYTES
-    #: When a write is acknowledged: when the server has it, or when a replica has it too; if none says so in time,
+    #: When a write is acknowledged: when the server has it, or when a replica has it too; if none confirms it in time,
     #: NotReplicatedError.
     durability: Durability = "server"
     #: Whether anything is ever written; else writes raise ReadOnlyAccessError, and a reader's rights are enough.

@@ -29,7 +29,7 @@ INITIALIZE = load_script("ci_eventstore", "initialize", call=InitializeCall)
 
 
 async def check_format(nodes: Nodes, keys: Keys, *, is_read_only: bool = False) -> str | None:
-    """Note what a new store is, and return the store's incarnation; StoreFormatError for another format or layout."""
+    """Write the format into a new store; return the incarnation. StoreFormatError for another format or layout."""
     if is_read_only:
         reply = await nodes.read("HMGET", keys.store, "format", "partitions", "incarnation")
         if reply[0] is None:
@@ -49,7 +49,7 @@ async def check_format(nodes: Nodes, keys: Keys, *, is_read_only: bool = False) 
 
 
 def refusal(prefix: str, version: str) -> str:
-    """Return the sentence for a store of another version, which says what to do. Pure."""
+    """Return why a store of another version is refused, and what to do. Pure."""
     if version == str(NO_VERSION):
         return f"the store {prefix!r} is being upgraded, or an upgrade broke off: `ci-eventstore upgrade` finishes it"
     says = f"the store {prefix!r} has format version {version}, this program reads {FORMAT_VERSION}"

@@ -36,7 +36,7 @@ async def finish(work: Coroutine[Any, Any, T], on_cancel: Callable[[], None] = l
         try:
             await asyncio.shield(task)
         except asyncio.CancelledError as error:
-            # If the work itself was cancelled, it is done, and says so below.
+            # If the work itself was cancelled, `task.result()` raises that below.
             cancelled = cancelled or error
             on_cancel()
         except Exception:  # noqa: BLE001 - it is the task's, which is asked below
@@ -44,6 +44,6 @@ async def finish(work: Coroutine[Any, Any, T], on_cancel: Callable[[], None] = l
     if cancelled is None or task.cancelled():
         return task.result()
     if not task.cancelled() and task.exception() is not None:
-        # Nobody else is told of it.
+        # Nobody else would see it.
         cancelled.__context__ = task.exception()
     raise cancelled

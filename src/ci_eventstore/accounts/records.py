@@ -32,7 +32,7 @@ def user_from_hash(user_id: str, reply: Sequence[bytes]) -> User:
 
 
 def api_key_to_hash(api_key: APIKey) -> dict[str, str]:
-    """Return the fields of an API key's record; what is None has none."""
+    """Return the fields of an API key's record, without those that are None."""
     known = {
         "id": api_key.id,
         "user_id": api_key.user_id,

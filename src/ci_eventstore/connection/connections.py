@@ -32,9 +32,14 @@ class RedisPy:
 
     @staticmethod
     def transport_of(connection: Any) -> asyncio.WriteTransport | None:
-        """Return the transport of a connected connection; None if it isn't a stream's, as those of `fakeredis`."""
-        writer = getattr(connection, "_writer", None)
+        """Return the transport of a connection; None if it isn't connected, or has none, as those of `fakeredis`."""
+        writer = connection._writer
         return writer.transport if isinstance(writer, asyncio.StreamWriter) else None
+
+    @staticmethod
+    def write_plainly(connection: Any, data: bytes) -> None:
+        """Write on a connection that has no transport."""
+        connection._writer.writelines([data])
 
     @staticmethod
     def forget_streams(connection: Any) -> None:
@@ -128,7 +133,7 @@ class RenewablePool(BlockingConnectionPool):
 
 
 class _Connection:
-    """What is done otherwise than by redis-py's connections, whichever of them is used."""
+    """Behaviour that differs from redis-py's connections, whichever of their classes is used."""
 
     def set_parser(self: Any, parser_class: type[Any]) -> None:
         """Have errors keep the server's own words."""
@@ -184,13 +189,13 @@ class _Parser:
         return error
 
 
-#: What connections call themselves beside "redis-py": by the format's number an upgrade tells programs apart.
+#: The name of connections beside "redis-py": by the format's number an upgrade tells programs apart.
 DRIVER = "ci-eventstore-f3"
 
 
 @cache
 def _driver_info() -> DriverInfo:
-    """Return what connections say of themselves.
+    """Return how connections introduce themselves to the server.
 
     Made once: each connection would look up versions in the file system, for a millisecond.
     """

@@ -31,7 +31,7 @@ HIDDEN = "***"
 class Address:
     """A URL that was read."""
 
-    #: Without what may be secret.
+    #: The URL with secrets hidden.
     shown: str
     #: As redis-py's connections take them, `connection_class` among them.
     options: Mapping[str, Any] = field(repr=False)
@@ -61,12 +61,12 @@ def _parse(url: str, scheme: str) -> Address | str:
         why = _why_unreadable(parts)
         return why or Address(_shown(scheme, parts), parse_url(SCHEMES[scheme] + url.removeprefix(scheme)))
     except (ValueError, TypeError):
-        # Not with their words, which repeat what is wrong.
+        # Their words would repeat the faulty part, which may be secret.
         return "its parts can't be told apart, or an option has a value that doesn't fit"
 
 
 def scheme_of(url: str) -> str:
-    """Return what a URL begins with, "" if that is no scheme."""
+    """Return a URL's scheme; "" if it has none."""
     found = _SCHEME.match(url)
     return found.group() if found else ""
 
@@ -134,7 +134,7 @@ class Deployment:
 
 
 def default_url() -> str:
-    """Return the URL that the environment says, or an embedded server under the user's data directory.
+    """Return the URL from the environment, or an embedded server under the user's data directory.
 
     ConfigurationError if the file with the URL can't be read, and in a controller's job, which isn't told of the store:
     an embedded one would be another.
@@ -152,7 +152,7 @@ def default_url() -> str:
 
 
 def given_url() -> str | None:
-    """Return the URL that `CI_EVENTSTORE_URL` or the file `CI_EVENTSTORE_URL_FILE` say; ConfigurationError."""
+    """Return the URL in `CI_EVENTSTORE_URL`, else that in the file `CI_EVENTSTORE_URL_FILE`; ConfigurationError."""
     url, path = os.environ.get(URL_VARIABLE), os.environ.get(URL_FILE_VARIABLE)
     if url:
         return url
@@ -187,7 +187,7 @@ def from_url(url: str) -> Deployment:
     try:
         connection_class(**{name: value for name, value in options.items() if name != "max_connections"})
     except (TypeError, ValueError, RedisError):
-        # Not with redis-py's words, which repeat what is wrong.
+        # redis-py's words would repeat the faulty part, which may be secret.
         raise ConfigurationError(f"the URL {address.shown} has an option that can't be used") from None
     return Deployment(address.shown, connection_class, options)
 

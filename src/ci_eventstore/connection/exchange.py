@@ -4,7 +4,7 @@ import asyncio
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any, cast
 
 from hiredis import Reader
 from redis import exceptions
@@ -12,17 +12,58 @@ from redis import exceptions
 from ci_eventstore.connection.connections import RedisPy
 from ci_eventstore.connection.replies import Reply
 
-#: What a reader says until a reply is complete.
+#: The reader returns this until a reply is complete.
 _INCOMPLETE = object()
+
+
+class _PlainTransport(asyncio.WriteTransport):
+    """Stands in for the transport of a connection that has none, as those of `fakeredis`: a task reads the replies."""
+
+    def __init__(self, connection: Any) -> None:
+        super().__init__()
+        self._connection = connection
+        self._reading: asyncio.Task[None] | None = None
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        """Return a reader that nobody waits for."""
+        return asyncio.Protocol()
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """Hand replies to a stream from now on."""
+        self._reading = asyncio.create_task(self._read(cast(ReplyStream, protocol)))
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Send commands."""
+        RedisPy.write_plainly(self._connection, bytes(data))
+
+    def is_closing(self) -> bool:
+        """Tell whether the connection was closed."""
+        return not self._connection.is_connected
+
+    def abort(self) -> None:
+        """Stop reading."""
+        if self._reading is not None:
+            self._reading.cancel()
+
+    async def _read(self, stream: "ReplyStream") -> None:
+        while self._connection.is_connected:
+            try:
+                if await self._connection.can_read(timeout=1.0):
+                    stream.take(await self._connection.read_response())
+            except exceptions.ResponseError as error:
+                stream.take(error)
+            except Exception as error:  # noqa: BLE001 - it belongs to those who wait for replies
+                stream.lose(error)
+        stream.lose(exceptions.ConnectionError("Connection closed."))
 
 
 class ReplyStream(asyncio.Protocol):
     """Takes the place of redis-py's reader on a connection that has nothing to read, until that is closed."""
 
-    def __init__(self, connection: Any, transport: asyncio.WriteTransport) -> None:
-        """Read from now on what comes."""
+    def __init__(self, connection: Any) -> None:
+        """Read all replies from now on."""
         self.connection = connection
-        self._transport = transport
+        self._transport = transport = RedisPy.transport_of(connection) or _PlainTransport(connection)
         parse_error = RedisPy.error_parser_of(connection)
         self._reader = Reader(
             protocolError=exceptions.InvalidResponse, replyError=parse_error, notEnoughData=_INCOMPLETE
@@ -51,7 +92,7 @@ class ReplyStream(asyncio.Protocol):
     def lose(self, error: Exception) -> None:
         """Close the connection."""
         self._is_lost = True
-        # Not `close`, which would wait until what was written has left.
+        # `close` would wait until the last bytes written have left.
         self._transport.abort()
         self.end(error)
 
@@ -85,39 +126,15 @@ class ReplyStream(asyncio.Protocol):
         """Go on writing."""
 
 
-#: A command as the server reads it, and who waits for its reply.
+#: A command as the server reads it, and the future of its reply.
 Waiting = tuple[bytes, asyncio.Future[Reply]]
 
 
-class Exchange(Protocol):
-    """What sends commands, and gives each its reply or redis-py's error."""
+class Exchange(ReplyStream):
+    """Gives each reply to its caller, in the order of the commands."""
 
-    connection: Any
-
-    def is_usable(self) -> bool:
-        """Tell whether the connection is still open, as far as is known."""
-
-    def is_idle(self) -> bool:
-        """Tell whether it is usable and nothing is on its way."""
-
-    def send(self, waiting: Sequence[Waiting]) -> None:
-        """Send commands after those that were sent before."""
-
-    async def drained(self) -> None:
-        """Return when all that was sent has its reply, or never gets one."""
-
-
-def exchange_on(connection: Any) -> Exchange:
-    """Return an exchange on a connection that is connected and has nothing to read."""
-    transport = RedisPy.transport_of(connection)
-    return TurnExchange(connection) if transport is None else StreamExchange(connection, transport)
-
-
-class StreamExchange(ReplyStream):
-    """Gives each reply to who waits for it, in the order of the commands."""
-
-    def __init__(self, connection: Any, transport: asyncio.WriteTransport) -> None:
-        super().__init__(connection, transport)
+    def __init__(self, connection: Any) -> None:
+        super().__init__(connection)
         self._waiting: deque[asyncio.Future[Reply]] = deque()
         self._patience: float = connection.socket_timeout
         self._loop = asyncio.get_running_loop()
@@ -175,53 +192,8 @@ class StreamExchange(ReplyStream):
             self.lose(exceptions.TimeoutError("Timeout reading from the server"))
 
 
-class TurnExchange:
-    """Reads each reply in turn: for connections that aren't a stream's, such as `fakeredis` has."""
-
-    def __init__(self, connection: Any) -> None:
-        self.connection = connection
-        self._last: asyncio.Task[None] | None = None
-        self._is_lost = False
-
-    def is_usable(self) -> bool:
-        """Tell whether no command has failed."""
-        return not self._is_lost
-
-    def is_idle(self) -> bool:
-        """Tell whether it is usable and nothing is on its way."""
-        return not self._is_lost and (self._last is None or self._last.done())
-
-    def send(self, waiting: Sequence[Waiting]) -> None:
-        """Send commands after those that were sent before."""
-        self._last = asyncio.create_task(self._send(waiting, self._last))
-
-    async def drained(self) -> None:
-        """Return when all that was sent has its reply, or never gets one."""
-        if self._last is not None:
-            await asyncio.wait({self._last})
-
-    async def _send(self, waiting: Sequence[Waiting], before: "asyncio.Task[None] | None") -> None:
-        if before is not None:
-            await asyncio.wait({before})
-        try:
-            await self.connection.send_packed_command([command for command, _ in waiting])
-            for _, reply in waiting:
-                settle(reply, await self._receive())
-        except BaseException as error:
-            self._is_lost = True
-            fail([reply for _, reply in waiting], error)
-            if not isinstance(error, Exception):
-                raise
-
-    async def _receive(self) -> Reply:
-        try:
-            return await self.connection.read_response()
-        except exceptions.ResponseError as error:
-            return error
-
-
 def settle(waiting: asyncio.Future[Reply], reply: Reply) -> None:
-    """Give a reply to who waits for it; an error that the server answers is raised."""
+    """Give a reply to its caller; raise it there if it is an error."""
     if waiting.done():
         return
     if isinstance(reply, Exception):

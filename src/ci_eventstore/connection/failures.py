@@ -21,7 +21,7 @@ from ci_eventstore.errors import (
 )
 
 _NO_CONNECTION = (ConnectionRefusedError, FileNotFoundError, PermissionError, gaierror)
-#: What a reply of a script ends with: where in the script it happened.
+#: The end of a script's error: the line of the script that raised it.
 _SCRIPT_PLACE = re.compile(r"\s+script: (?:[0-9a-f]{40}, )?on @user_script:\d+\.?$")
 
 
@@ -88,7 +88,7 @@ def words_of(error: Exception) -> str:
     return _SCRIPT_PLACE.sub("", reply_of(error) or str(error))
 
 
-#: What is raised, by cause, and what it says.
+#: The error to raise for each cause, and its message.
 _TOLD: Mapping[Cause, tuple[type[StoreError], str]] = {
     Cause.UNAVAILABLE: (StoreUnavailableError, "{where}: {words}"),
     Cause.FULL: (

@@ -43,7 +43,7 @@ LISTENING_CONNECTIONS = 1000
 #: A refusal that lasts this long is mentioned in the log.
 MENTIONED_SECONDS = 1.0
 
-#: Returns how long a command that failed so is tried; it is told whether the server has ever answered.
+#: Returns how long to try a command that failed so, given whether the server has ever answered.
 PatienceOf = Callable[[Outcome, bool], float]
 
 
@@ -101,7 +101,7 @@ class Link:
         started: float | None = None,
         patience_seconds: float | None = None,
     ) -> Reply:
-        """Send until there is an answer, or patience is over; `send` is told whether it has been sent before.
+        """Send until there is an answer, or patience is over; `send` gets whether the command was sent before.
 
         With `patience_seconds`, no answer is waited for longer than that.
         """

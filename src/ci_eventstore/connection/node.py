@@ -26,13 +26,13 @@ from ci_eventstore.errors import (
 
 #: How long a command is tried again while the server can't be reached; a restart or a failover takes less.
 PATIENCE_SECONDS = 20.0
-#: The same when nothing was reached yet, so that a wrong address is told soon.
+#: The same when nothing was reached yet, so that a wrong address is reported soon.
 FIRST_PATIENCE_SECONDS = 1.0
 #: The same while the server refuses for a reason that passes by itself.
 REFUSAL_PATIENCE_SECONDS = 10.0
 #: The same while the server is out of memory or can't save, which seldom passes by itself.
 FULL_PATIENCE_SECONDS = 5.0
-#: The same while the server says that it is loading its data.
+#: The same while the server is loading its data.
 LOADING_PATIENCE_SECONDS = 300.0
 #: Commands that write, of those that aren't scripts.
 WRITES = frozenset({"SET", "DEL", "SADD", "SREM", "HSET", "HDEL", "ZREM"})
@@ -52,20 +52,20 @@ class Node:
         self.replicas = replicas
         self.link = Link(deployment, _patience_of, counters)
         self._clock: ClockReading | None = None
-        #: Whether it was last seen as a "master" or a "replica"; "" if it didn't say.
+        #: Whether it was last seen as a "master" or a "replica"; "" if that is unknown.
         self.role = ""
 
     def go_on_as(self, before: "Node") -> None:
-        """Know of the server what another one does that was used before in another event loop."""
+        """Take over what another event loop's node knows of the server."""
         self.role = before.role
         self.link.was_reached = before.link.was_reached
 
     async def close(self) -> None:
-        """Close all connections; what is still waiting for an answer raises NotInitializedError."""
+        """Close all connections; calls without an answer raise NotInitializedError."""
         await self.link.close()
 
     async def info(self) -> dict[str, str]:
-        """Return what the server says of itself; nothing if it doesn't know the command, or doesn't allow it."""
+        """Return the server's `INFO`; nothing if it doesn't know the command, or doesn't allow it."""
         try:
             return as_info(await self.read("INFO"))
         except MissingRightsError:
@@ -172,7 +172,7 @@ class Node:
         values = [*keys, *arguments, deadline_ms]
         failure = None
         if not self.replicas and not self.link.is_closed and patience_seconds is None:
-            # So nearly all calls go; without this a job's creation takes a tenth more time.
+            # Fast path for almost every call; without it, creating a job is 10 % slower.
             try:
                 reply = await self.link.scripts.execute("EVALSHA", script.sha, len(keys), *values)
             except exceptions.RedisError as error:

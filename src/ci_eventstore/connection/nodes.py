@@ -32,13 +32,13 @@ class Nodes:
     ) -> None:
         """Nothing is connected yet; with `is_read_only`, nothing is ever sent that writes.
 
-        They know of the servers, and count, what those did `before` that were used in another event loop.
+        They take over counters and knowledge of the servers from the nodes `before`, of another event loop.
         """
         self.deployment = deployment
         #: How many replicas must have a write before it is acknowledged.
         self.replicas = replicas
         self.counters: Counters = Counters() if before is None else before.counters
-        #: What keeps failing, for whoever uses the store.
+        #: Logs of lasting failures, shared by all parts of the store.
         self.outages = Outages()
         self.all = [Node(deployment, self.counters, replicas, is_read_only=is_read_only)]
         #: Returns the node of a hash tag; None: there is one node.
@@ -53,7 +53,7 @@ class Nodes:
         return self._first.link.is_closed
 
     async def close(self) -> None:
-        """Close all connections; what is still waiting for an answer raises NotInitializedError."""
+        """Close all connections; calls without an answer raise NotInitializedError."""
         for node in self.all:
             await node.close()
 
@@ -78,7 +78,7 @@ class Nodes:
         patience_seconds: float | None = None,
     ) -> Coroutine[Any, Any, Reply]:
         """Run a script where its keys are, all of which have one tag; see `Node.run`."""
-        # Asked for here, since a call of a function with the keys costs most of what this does.
+        # Asked for here, since a call of `node_of` would cost most of what this function does.
         node = self._first if self._node_of_tag is None else self.node_of(*keys[:1])
         return node.run(script, keys, arguments, patience_seconds=patience_seconds)
 

@@ -35,7 +35,7 @@ class Patience(Enum):
     NONE = "none"
     #: The server, or one that takes writes, can't be reached; a restart or a failover takes some seconds.
     OUTAGE = "outage"
-    #: The server can't take the command now, and says so; that passes by itself.
+    #: The server refuses the command for now; that passes by itself.
     REFUSAL = "refusal"
     #: Memory or disk is full, which seldom passes by itself.
     FULL = "full"
@@ -54,7 +54,7 @@ class Renew(Enum):
 
 
 class Cause(Enum):
-    """What is told if patience ends."""
+    """Why a command failed for good: it chooses the error that is raised."""
 
     UNAVAILABLE = "unavailable"
     FULL = "full"
@@ -63,7 +63,7 @@ class Cause(Enum):
     #: Who asks may not do this.
     RIGHTS = "rights"
     UNSUITABLE = "unsuitable"
-    #: A key or a field holds what it can't, as a script says that looked at it.
+    #: A script found a key or a field that holds what it can't.
     DAMAGED = "damaged"
     #: The script isn't known: it is sent again with its text.
     NO_SCRIPT = "no script"
@@ -74,7 +74,7 @@ class Cause(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a failure means."""
+    """What a failure means for its command."""
 
     effect: Effect = Effect.NONE
     patience: Patience = Patience.NONE
@@ -101,7 +101,7 @@ _NO_RIGHT = _told(Cause.RIGHTS)
 _NO_ACCESS = _told(Cause.ACCESS, Renew.COMMANDS)
 _CLUSTER = _told(Cause.UNSUITABLE)
 
-#: What a reply that begins so means to reads and scripts; the longest beginning that fits decides.
+#: Outcomes for reads and scripts by the beginning of the error reply; the longest match decides.
 REPLIES: Mapping[str, Outcome] = MappingProxyType(
     {
         # Soon over.
@@ -158,12 +158,12 @@ REPLIES: Mapping[str, Outcome] = MappingProxyType(
     }
 )
 
-#: What a transaction that was given up says before the reason.
+#: An aborted transaction's error begins so; the reason follows.
 _GIVEN_UP = "EXECABORT Transaction discarded because of: "
 
 
 def of_reply(reply: str, kind: Kind) -> Outcome:
-    """Return what an error that the server replied means for a command."""
+    """Return the outcome for a command to which the server replied an error."""
     if reply.startswith(_GIVEN_UP):
         return of_reply(reply.removeprefix(_GIVEN_UP), kind)
     found = max((start for start in REPLIES if _begins(reply, start)), key=len, default="")
@@ -187,7 +187,7 @@ class Silence(Enum):
     LOST = "lost"
     #: There was no connection to send it on.
     UNREACHED = "unreached"
-    #: What answers can't be talked to: its certificate isn't trusted, only one side speaks TLS, or it isn't Redis.
+    #: Something answers, but isn't usable: its certificate isn't trusted, only one side speaks TLS, or it isn't Redis.
     MISMATCHED = "mismatched"
     #: The embedded server doesn't start.
     FAILED_START = "failed start"
@@ -239,7 +239,7 @@ class Tries:
         """Note a failed try, and return how long to pause before the next one; None if there is none."""
         self.may_have_arrived = self.may_have_arrived or outcome.effect is not Effect.NONE
         if self._last is Patience.LOADING and outcome.patience is not Patience.LOADING:
-            # It took as long as it took; what comes then has its own time.
+            # Loading doesn't count: failures after it get the full patience.
             self.started = now
         self._last = outcome.patience
         pause = PAUSES_SECONDS[min(self.failed, len(PAUSES_SECONDS) - 1)]

@@ -9,7 +9,7 @@ from hiredis import pack_command
 from redis import exceptions
 from redis.asyncio.connection import ConnectionPool
 
-from ci_eventstore.connection.exchange import Exchange, Waiting, exchange_on, fail
+from ci_eventstore.connection.exchange import Exchange, Waiting, fail
 from ci_eventstore.connection.replies import Reply
 from ci_eventstore.tasks import begin
 
@@ -32,7 +32,7 @@ class Pipeline:
         self._retiring: set[asyncio.Task[None]] = set()
 
     async def execute(self, *command: str | int | bytes) -> Reply:
-        """Send a command and return its reply; redis-py's errors. Cancelling doesn't take back what was sent."""
+        """Send a command and return its reply; redis-py's errors. Cancelling doesn't take a sent command back."""
         loop = asyncio.get_running_loop()
         reply: asyncio.Future[Reply] = loop.create_future()
         packed = pack_command(command)  # type: ignore[arg-type]
@@ -49,7 +49,7 @@ class Pipeline:
     async def execute_all(self, commands: Sequence[Sequence[str | int | bytes]]) -> list[Reply]:
         """Send commands with none of others between them, and return their replies, errors of the server among them.
 
-        redis-py's errors if the connection fails. Cancelling doesn't take back what was sent.
+        redis-py's errors if the connection fails. Cancelling doesn't take a sent command back.
         """
         loop = asyncio.get_running_loop()
         replies: list[asyncio.Future[Reply]] = [loop.create_future() for _ in commands]
@@ -74,7 +74,7 @@ class Pipeline:
         return found
 
     def renew(self) -> None:
-        """Send what comes from now on over another connection; what was sent keeps the old one until it is answered."""
+        """Send new commands over another connection; the old one goes after its last reply."""
         if self._exchange is not None:
             task = begin(self._retire(self._exchange), logger, "giving a connection back")
             self._exchange = None
@@ -111,7 +111,7 @@ class Pipeline:
                 old, self._exchange = self._exchange.connection, None
                 await self._give_back(old)
             connection = await self._pool.get_connection()
-            self._exchange = exchange_on(connection)
+            self._exchange = Exchange(connection)
         except BaseException as error:
             waiting, self._waiting, self._is_starting, self._connecting = self._waiting, [], False, None
             fail([reply for _, reply in waiting], error)

@@ -41,9 +41,9 @@ class Subscription:
         self._on_listening = on_listening
         #: In the order in which they were named.
         self._channels: dict[str, None] = {}
-        #: What isn't sent yet: channels to listen to, and to ignore.
+        #: Changes not sent yet, by channel: True to listen, False to ignore.
         self._changes: dict[str, bool] = {}
-        #: What was sent and isn't confirmed yet: the channels of each command.
+        #: The channels of each command that the server hasn't confirmed.
         self._unconfirmed: deque[list[str]] = deque()
         self._pauses = pauses()
         self._connection: Any = None
@@ -112,9 +112,8 @@ class Subscription:
             await self._pool.release(connection)
 
     async def _read(self, connection: Any) -> None:
-        """Pass on what comes over a new connection, until it fails; a redis-py error."""
-        transport = RedisPy.transport_of(connection)
-        stream = None if transport is None else _Stream(connection, transport, self._take)
+        """Pass on messages of a new connection until it fails with an error of redis-py's."""
+        stream = _Stream(connection, self._take)
         self._changes = dict.fromkeys(self._channels, True)
         self._unconfirmed.clear()
         self._connection = connection
@@ -122,19 +121,12 @@ class Subscription:
         self._start_sender()
         was_asked = False
         while True:
-            was_heard = await (self._read_in_turn(connection) if stream is None else stream.was_heard())
+            was_heard = await stream.was_heard()
             if not was_heard and was_asked:
                 raise exceptions.TimeoutError("the server said nothing")
             was_asked = not was_heard
             if was_asked:
                 await connection.send_command("PING")
-
-    async def _read_in_turn(self, connection: Any) -> bool:
-        """Read one reply, on a connection that isn't a stream's; False: none came."""
-        reply = await connection.read_response(timeout=PING_SECONDS, disconnect_on_error=False)
-        if reply is not None:
-            self._take(reply)
-        return reply is not None
 
     def _take(self, reply: Reply) -> None:
         if not isinstance(reply, list) or len(reply) != 3:
@@ -143,7 +135,7 @@ class Subscription:
         if kind == b"message":
             self._on_message(channel.decode(), content)
         elif kind == b"subscribe" and channel.decode() == self._unconfirmed[0][-1]:
-            # The last one of its command: replies come in the order of what was sent.
+            # The last one of its command: replies come in the order of the commands.
             self._pauses = pauses()
             self._on_listening(self._unconfirmed.popleft())
 
@@ -152,7 +144,7 @@ class Subscription:
             self._sender = asyncio.create_task(self._send())
 
     async def _send(self) -> None:
-        """Send what has changed, many channels to a command."""
+        """Send the changes, many channels to a command."""
         try:
             while self._changes and self._connection is not None:
                 changes, self._changes = self._changes, {}
@@ -185,8 +177,8 @@ class Subscription:
 class _Stream(ReplyStream):
     """Passes on replies as they arrive."""
 
-    def __init__(self, connection: Any, transport: asyncio.WriteTransport, on_reply: Callable[[Reply], None]) -> None:
-        super().__init__(connection, transport)
+    def __init__(self, connection: Any, on_reply: Callable[[Reply], None]) -> None:
+        super().__init__(connection)
         self._on_reply = on_reply
         self._was_heard = False
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -206,11 +198,11 @@ class _Stream(ReplyStream):
             if isinstance(reply, Exception):
                 raise reply
             self._on_reply(reply)
-        except Exception as error:  # noqa: BLE001 - it belongs to who waits for the end
+        except Exception as error:  # noqa: BLE001 - it belongs to the task that waits for the end
             self.lose(error)
 
     def end(self, error: Exception) -> None:
-        """Tell who waits."""
+        """Wake the task that waits for the end."""
         if not self._ended.done():
             self._ended.set_exception(error)
             # Nobody needs to have waited.

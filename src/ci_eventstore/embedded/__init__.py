@@ -1,4 +1,4 @@
-"""A server of one's own behind `embedded://PATH`: shared by all processes that use PATH, gone with the last of them."""
+"""The server of `embedded://PATH`: shared by all processes that use PATH, gone with the last of them."""
 
 from ci_eventstore.embedded.server import EmbeddedConnection, EmbeddedServer
 

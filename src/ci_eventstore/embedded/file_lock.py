@@ -36,7 +36,7 @@ class FileLock:
 
     @property
     def descriptor(self) -> int:
-        """What a child process is given so that it has the lock too."""
+        """The open file: a child process that inherits it has the lock too."""
         if self._descriptor is None:
             raise ValueError("the lock was given back")
         return self._descriptor

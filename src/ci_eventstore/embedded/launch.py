@@ -21,7 +21,7 @@ from ci_eventstore.errors import EmbeddedServerError
 NAME = "server.log"
 #: When it is bigger, the next start makes it `server.log.1`.
 LARGEST_BYTES = 1 << 20
-#: What a server writes when it has its data.
+#: A server's log line once it has its data.
 _READY = b"Ready to accept connections"
 _SHOWN_BYTES = 2000
 _SHOWN_LINES = 12

@@ -68,7 +68,7 @@ def make_private(socket: Path, user_id: int) -> None:
 
 
 def fault_of(status: os.stat_result, user_id: int) -> str | None:
-    """Say why a folder isn't private to a user; None if it is."""
+    """Return why a folder isn't private to a user; None if it is."""
     if not stat.S_ISDIR(status.st_mode):
         return "isn't a folder"
     if status.st_uid != user_id:

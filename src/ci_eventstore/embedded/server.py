@@ -148,7 +148,7 @@ class EmbeddedConnection(UnixDomainSocketConnection):
         try:
             await self._connect_to_socket()
         except (FileNotFoundError, ConnectionRefusedError, exceptions.ConnectionError):
-            # The last one, redis-py's, is what a server that is being killed leaves of a connection it has just taken.
+            # redis-py raises the last one when a server is killed that has just accepted the connection.
             await self.disconnect(nowait=True)
             await asyncio.to_thread(self._server.ensure_running)
             await self._connect_to_socket()

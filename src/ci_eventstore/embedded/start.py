@@ -28,7 +28,7 @@ class Answer(Enum):
 
 
 def probe(socket_path: Path) -> Answer:
-    """Send a PING and say what came back. OSError if the socket is there but can't be used."""
+    """Send a PING and return what became of it. OSError if the socket is there but can't be used."""
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(_ANSWER_SECONDS)
         try:

@@ -32,7 +32,7 @@ class Message(NamedTuple):
     after: Place
     #: None: they have to be read.
     payloads: Sequence[tuple[Place, bytes]] | None
-    #: Of the entry that the stream ended with before; None if the message doesn't say.
+    #: Of the entry that the stream ended with before; None if the message has none.
     mark: str | None = None
 
 
@@ -56,7 +56,7 @@ def parse_message(data: bytes) -> Message:
 KEPT_BYTES = 256 * 1024
 #: How many entries may be there before those are dropped that nobody needs.
 KEPT_ENTRIES = 32
-#: What an entry takes beside its payload, about.
+#: Roughly the memory of an entry beside its payload.
 ENTRY_BYTES = 500
 
 
@@ -80,7 +80,7 @@ class Feed:
 
     def __init__(self, keys: JobKeys, extent: Extent, *, is_live: bool, incarnation: Incarnation | None = None) -> None:
         self.keys = keys
-        #: Of what was handed out last.
+        #: Of the last entry handed out.
         self.incarnation = incarnation or Incarnation()
         #: Whether more may come.
         self.is_live = is_live
@@ -169,7 +169,7 @@ class Feed:
         self.head, self.last_payload = payloads[-1]
 
     def show(self, now: float) -> None:
-        """Hand out what has come, and wake those who wait for it."""
+        """Hand out new entries, and wake the followers that wait for them."""
         self.shown, self._shown_payload, self.shown_at = self.head, self.last_payload, now
         if len(self._entries) > KEPT_ENTRIES:
             self._trim()
@@ -212,7 +212,7 @@ class Feed:
         return reversed(newest_first)
 
     def _trim(self) -> None:
-        """Let go of what all followers have, and of more if that is too much to keep."""
+        """Drop entries that all followers have, and more if too much is kept."""
         live = (cursor.place for cursor in self.cursors if cursor.place >= self.base)
         slowest = min(live, default=self.shown)
         while self._entries and (self._entries[0].place <= slowest or self._kept_bytes > KEPT_BYTES):

@@ -1,4 +1,4 @@
-"""One who follows a job: where it stands, and what it is handed next."""
+"""One follower of a job: where it stands, and which page comes next."""
 
 import asyncio
 from typing import Protocol
@@ -50,7 +50,7 @@ class Follower:
         self._user_id = user_id
         self._cursor = Cursor(Place(0))
         self._feed: Feed | None = None
-        #: Whether it ends with what is there: it began at or after the job's end.
+        #: Whether it ends at the head of the log: it began at or after the job's end.
         self._ends_at_head = False
         self._has_ended = self._is_reset = self._must_join = self._is_closed = False
         #: Whether it comes from the stream's pages, so that the feed may know another history.
@@ -75,7 +75,7 @@ class Follower:
         return str(self._incarnation)
 
     def reset(self) -> None:
-        """Begin with a notice that what was handed out by others is lost, then with the job's first event."""
+        """Begin with a notice that events from earlier followers are lost, then with the job's first event."""
         self._is_reset = True
 
     async def read(self, seconds: float | None = None) -> Page:

@@ -37,7 +37,7 @@ FEW_FOLLOWERS = 10
 
 @dataclass(frozen=True, slots=True)
 class FollowingStats:
-    """What a process follows."""
+    """Numbers of what a process follows."""
 
     followers: int
     jobs: int
@@ -221,7 +221,7 @@ class Hub:
             await self._store_incarnation.read()
         return self._known(extent)
 
-    # What the server says
+    # Messages of the server
 
     def _on_message(self, channel: str, data: bytes) -> None:
         live = self._live.get(channel)
@@ -246,7 +246,7 @@ class Hub:
     # What followers are handed
 
     def _on_news(self, feed: Feed) -> None:
-        """Hand out what has come: at once, or together with what comes in the next moments."""
+        """Hand out new entries at once, or together with those of the next moments."""
         live = self._live.get(feed.keys.channel)
         if live is None or live.feed is not feed or live.showing is not None or feed.shown == feed.head:
             return
@@ -262,7 +262,7 @@ class Hub:
         live.showing = None
         live.feed.show(asyncio.get_running_loop().time())
 
-    # What was missed
+    # Missed messages
 
     async def _watch(self) -> None:
         """Look now and then how far each job is, and whether the store is still the same."""
@@ -278,7 +278,7 @@ class Hub:
         for live in lives:
             if not live.feed.is_ready and now - live.opened_at > PATIENCE_SECONDS:
                 live.feed.fail(StoreUnavailableError("the store doesn't confirm that it tells of new events"))
-        # Who only reads isn't refused by a primary that was demoted.
+        # A demoted primary doesn't refuse reads, so its role is asked for.
         for node in self._nodes.all:
             await node.look_at_role()
         ready = [live for live in lives if live.feed.is_ready and live.feed.failure is None]
@@ -301,7 +301,7 @@ class Hub:
         for live, tip, reply in zip(lives, tips, replies, strict=True):
             if _ends_if_lost(reply):
                 self._watch_lost(live.feed.keys.job_id)
-            # Without a mark, the place alone says whether something has changed.
+            # Without a mark, only the place shows a change.
             found = _tip_of(reply, tip[1])
             if found != tip or live.feed.incarnation.store != store:
                 live.reader.start()

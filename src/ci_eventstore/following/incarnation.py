@@ -15,9 +15,9 @@ from ci_eventstore.keys import Keys
 
 logger = logging.getLogger("ci_eventstore.following")
 
-#: How long those who find a loss wait, before they are told of it, for the store to take another incarnation.
+#: How long the report of a loss waits for the store to take another incarnation.
 LOSS_PATIENCE_SECONDS = 3.0
-#: Within that time, writers that are told of a loss are told of the same one.
+#: Losses that writers find within this time count as one.
 SAME_LOSS_SECONDS = 60.0
 
 
@@ -49,7 +49,7 @@ class Incarnation(NamedTuple):
     store: str | None = None
 
     def __str__(self) -> str:
-        """Return the text that clients are told."""
+        """Return the text that clients get."""
         return f"{self.job or ''}-{self.store or ''}"
 
 

@@ -9,7 +9,7 @@ from ci_eventstore.following.feed import Feed
 from ci_eventstore.following.records import Page, in_order, page_of
 from ci_eventstore.keys import JobKeys
 
-#: What a page is about to have at most: every slow follower holds one.
+#: The most of a page, roughly: every slow follower holds one.
 PAGE_BYTES = 256 * 1024
 PAGE_ENTRIES = 500
 #: How long a page is kept for others who come to the same place.

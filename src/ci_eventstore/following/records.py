@@ -21,7 +21,7 @@ class NoticeType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something that a follower is told of, and that isn't in the stream."""
+    """A report to a follower that isn't in the stream."""
 
     type: NoticeType
     #: Of the next event that there is; 0 for a reset, after which the log begins with its first event.
@@ -42,7 +42,7 @@ class Entry(NamedTuple):
 
 
 def in_order(payloads: Iterable[tuple[Place, bytes]], position: int, job_id: str = "") -> list[Entry]:
-    """Decode the entries after a position; where positions are missing, a notice says so. StoreFormatError."""
+    """Decode the entries after a position; a notice stands where positions are missing. StoreFormatError."""
     entries: list[Entry] = []
     for place, payload in payloads:
         record = decode(payload, place.position, job_id)

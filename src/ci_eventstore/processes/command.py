@@ -18,14 +18,14 @@ from typing import Self
 
 from ci_eventstore.tasks import finish
 
-#: What this program is told by variables that begin so: above all, where the store is, and with which password.
+#: This program's own variables begin so; among them are the store's address and its password.
 OWN_PREFIX = "CI_EVENTSTORE_"
 
 
 def without_own(
     environment: Mapping[str, str], withheld: Iterable[str] = (), passed: Iterable[str] = ()
 ) -> dict[str, str]:
-    """Return an environment without what this program is told by it, and without some more variables.
+    """Return an environment without this program's own variables and those withheld.
 
     Those that are to be passed on stay, whatever they are.
     """
@@ -77,7 +77,7 @@ class CommandOutput:
                 await self._until_readable()
                 continue
             except OSError as error:
-                # How Linux says that nobody has the terminal open.
+                # Linux's error when nobody has the terminal open.
                 if error.errno == errno.EIO:
                     return b""
                 raise
@@ -94,7 +94,7 @@ class CommandOutput:
         return bool(poll.poll(0))
 
     def stop_waiting(self) -> None:
-        """Let the output end with what has been printed by now, whoever may still hold the other end."""
+        """Let the output end here, even if a process still holds the other end."""
         self._bytes_left = LAST_BYTES
         self._readable.set()
 

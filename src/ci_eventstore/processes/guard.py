@@ -98,7 +98,7 @@ class GuardedGroup:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Kill what is left of the group."""
+        """Kill all processes of the group that still run."""
         await self._guard.end()
 
     def kill(self) -> None:
@@ -141,5 +141,5 @@ class LeaderGuard:
         await self._guard.end()
 
     def announce(self) -> None:
-        """Say that the calling process leads the group; it is called in the new process."""
+        """Note that the calling process leads the group; the new process calls it."""
         os.write(self._guard.pipe(), b"%d\n" % os.getpid())

@@ -49,7 +49,7 @@ async def wait_for_rest(
     now = time.monotonic
     began, all_seconds = now(), STOPPED_SECONDS if was_stopped else ALL_SECONDS
     while not carrying.done():
-        # What is there and isn't read yet came a moment ago, for all that is known.
+        # Unread output may have come a moment ago.
         last = now() if output.has_unread() else max(output.read_at, began)
         left = min(last + QUIET_SECONDS, began + all_seconds) - now()
         if left <= 0:
@@ -74,7 +74,7 @@ def find_holders(output: CommandOutput) -> list[Holder]:
 
 
 def cut_line(cut: Cut, killed: Sequence[Holder], left: Sequence[Holder]) -> str:
-    """Return the line that says in a log why its output ends there, and who could still have printed.
+    """Return a log's last line: why its output ends there, and which processes could still have printed.
 
     They were killed for it, or go on.
     """

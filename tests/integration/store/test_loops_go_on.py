@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio import connection as redis_connection
 
 from ci_common.models import Job, JobEvent
-from ci_eventstore.connection.exchange import StreamExchange
+from ci_eventstore.connection.exchange import Exchange
 from ci_eventstore.connection.node import Node
 from ci_eventstore.connection.outage_log import Outages
 from ci_eventstore.following import hub
@@ -112,7 +112,7 @@ async def test_commands_that_cannot_be_sent_are_told(
     repository: RedisJobRepository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody waits for their replies in vain."""
-    broken = BreaksOnce(StreamExchange.send).install(monkeypatch, StreamExchange, "send")
+    broken = BreaksOnce(Exchange.send).install(monkeypatch, Exchange, "send")
     async with asyncio.timeout(10):
         with pytest.raises(ZeroDivisionError):
             await repository.engine.nodes.read_many([("PING",), ("PING",)])

@@ -60,10 +60,10 @@ def lost(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Whether the next connections are lost before anything was sent on them; later ones aren't."""
     fates: list[bool] = []
 
-    def exchange_on(connection: Any) -> FakeExchange:
+    def exchange(connection: Any) -> FakeExchange:
         return FakeExchange(connection, is_lost=bool(fates) and fates.pop(0))
 
-    monkeypatch.setattr(pipeline, "exchange_on", exchange_on)
+    monkeypatch.setattr(pipeline, "Exchange", exchange)
     return fates
 
 

@@ -23,7 +23,7 @@ OWNERS: Mapping[str, str] = {
     "ci_eventstore.following.pages:read": "those who wait for the page",
     "ci_eventstore.tasks:finish": "whoever waits for it in the same function",
     "ci_eventstore.tasks:begin": "the log",
-    "ci_eventstore.connection.exchange:send": "those who wait for replies",
+    "ci_eventstore.connection.exchange:set_protocol": "those who wait for replies",
     "ci_eventstore.connection.pipeline:_send": "those who wait for replies",
     "ci_eventstore.connection.subscription:_start_sender": "nobody: it logs it, and the reader begins again",
     "ci_eventstore.connection.subscription:listen": "nobody: the loop logs it, and goes on",
