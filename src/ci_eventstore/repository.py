@@ -265,6 +265,12 @@ class RedisJobRepository(AccountStore, JobRepository):
     ) -> AsyncGenerator[FactBatch, None]:
         """Yield facts of all jobs for a group, as they come: each at least once, those of a job in order.
 
+            async with aclosing(repository.subscribe("notifier")) as batches:
+                async for batch in batches:
+                    for fact in batch.facts:
+                        print(fact.time, fact.kind.name, fact.job_id)
+                    await batch.acknowledge()
+
         A group begins when it is first read, with a batch that has a gap in each partition; `page_jobs` tells what
         there is. Of several readers of a group, each partition has one at a time, under a lease: a batch is to be
         acknowledged within it, and what isn't is handed out again. Close the generator, for others to begin at once.

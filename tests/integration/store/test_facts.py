@@ -11,13 +11,14 @@ from ci_common.models import Job, JobEvent, utc_now
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import as_texts
 from ci_eventstore.controllers.claimed_job import ClaimedJob
-from ci_eventstore.errors import FactReaderReplacedError, GroupDroppedError, StoreFormatError
+from ci_eventstore.errors import FactReaderReplacedError, GroupDroppedError, ReadOnlyAccessError, StoreFormatError
 from ci_eventstore.facts.groups import LIVE_SECONDS
 from ci_eventstore.keys import Keys, facts_key, groups_key
 from ci_eventstore.repository import RedisJobRepository
 from tests import claims
 from tests.integration.store.fact_readers import facts_until, reading, stories_of, story_in_stream, untold
 from tests.integration.store.test_key_leaks import LIVES, Life
+from tests.servers import RealServer
 
 
 async def create(repository: RedisJobRepository, *job_ids: str) -> None:
@@ -192,19 +193,52 @@ async def test_a_group_that_is_left_too_far_behind_is_told_a_gap(
     assert count >= 100_000
 
 
-async def test_after_a_restore_groups_are_told_a_gap(repository: RedisJobRepository, server: Nodes, keys: Keys) -> None:
-    """What they have read may not be so; the same if somebody has removed the facts."""
+async def all_keys(server: Nodes) -> list[bytes]:
+    found: list[bytes] = await server.read("KEYS", "{ci:*")
+    return found
+
+
+async def test_after_a_restore_groups_are_told_a_gap(repository: RedisJobRepository, server: Nodes) -> None:
+    """The store is an older one, and what they have read of jobs isn't so: they look at those that there are."""
+    async with reading(repository) as batches:
+        await create(repository, "kept")
+        await facts_until(repository, batches)
+    backup = {key: await server.read("DUMP", key) for key in await all_keys(server)}
+    async with reading(repository) as batches:
+        await create(repository, "lost")
+        assert [fact.job_id for fact in await facts_until(repository, batches, "lost, too")] == ["lost"]
+    await server.read("DEL", *await all_keys(server))
+    for key, value in backup.items():
+        await server.read("RESTORE", key, 0, value)
+    await repository.restored()
+    await create(repository, "untold")
+    async with aclosing(repository.subscribe("g")) as batches:
+        batch = await anext(batches)
+        assert (batch.has_gap, batch.facts) == (True, [])
+        assert {job.id for job in await repository.list_jobs()} == {"kept", "last", "untold"}
+        await batch.acknowledge()
+        await create(repository, "told")
+        batch = await anext(batches)
+        assert (batch.has_gap, [fact.job_id for fact in batch.facts]) == (False, ["told"])
+
+
+async def test_a_restore_is_noticed_by_who_reads(repository: RedisJobRepository) -> None:
+    """It is woken, and told the gap at once."""
     async with reading(repository) as batches:
         await create(repository, "a")
         await facts_until(repository, batches)
         await repository.restored()
-        await create(repository, "untold")
         async with asyncio.timeout(30):
-            while not (batch := await anext(batches)).has_gap:
+            while not (await anext(batches)).has_gap:
                 pass
-            await batch.acknowledge()
-        await create(repository, "b")
-        assert [fact.job_id for fact in (await anext(batches)).facts] == ["b"]
+
+
+async def test_who_may_only_read_cannot_subscribe(valkey: RealServer, repository: RedisJobRepository) -> None:
+    """How far a group has read is written down."""
+    async with RedisJobRepository.from_url(valkey.url, access="read") as reader:
+        with pytest.raises(ReadOnlyAccessError):
+            await anext(reader.subscribe("g"))
+    assert await repository.engine.facts.all() == []
 
 
 async def test_on_the_simulated_server() -> None:
