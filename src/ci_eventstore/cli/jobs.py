@@ -93,7 +93,7 @@ async def show(repository: RedisJobRepository, job: str, as_json: bool) -> None:
     if silence is not None:
         say(f"{silence[0]} has this job, but hasn't renewed its lease, which ran out {silence[1]:.0f}s ago")
     state = await repository.engine.jobs.state(job_id)
-    root = None if state is None or state.log is None else references_in(job_id, state.log)[-1].root.hex()
+    root = None if state is None or state.log is None else await _root(repository, job_id, state.log)
     if as_json:
         echo_json({**job_json(found), "incarnation": await repository.incarnation(job_id), "root": root})
     else:
@@ -126,6 +126,12 @@ async def cancel(repository: RedisJobRepository, job: str, reason: str | None) -
         click.echo(f"job {job_id} has just ended by itself: {found.status}")
     else:
         click.echo(f"job {job_id} is being cancelled by the process that runs it")
+
+
+async def _root(repository: RedisJobRepository, job_id: str, log: str) -> str:
+    """Return the root of a sealed log, which stands for all of it."""
+    keys, last = repository.engine.keys.job(job_id), references_in(job_id, log)[-1]
+    return (await repository.engine.reader.source.sealed.reader(keys, last)).root.hex()
 
 
 async def _owner_id(repository: RedisJobRepository, user: str) -> str:

@@ -15,11 +15,13 @@ from ci_eventstore.events.records import Place
 from ci_eventstore.keys import JobKeys, segment_key
 from ci_eventstore.segments.packing import Content
 from ci_eventstore.segments.segment import SegmentReader, name_of
-from ci_eventstore.segments.tail import DIGEST_BYTES, bytes_of_tail
+from ci_eventstore.segments.tail import bytes_of_tail
 
 #: The stream id of an entry, which is its place as text, and its payload.
 StoredEntry = tuple[bytes, bytes]
 
+#: So much of a root is in a record and in a name: what finds mistakes. Whoever proves something has all of it.
+ROOT_BYTES = 8
 #: So much of a segment's end is read at first: all of a small one, and the tail of one of some hundred blocks.
 END_BYTES = 4 * 1024
 #: What patterns of keys have a meaning for stands for itself, but for the last `*`.
@@ -35,6 +37,7 @@ class Reference(NamedTuple):
     first: Place
     last: Place
     size: int
+    #: Its first eight bytes.
     root: bytes
 
     @property
@@ -57,7 +60,7 @@ def references_in(job_id: str, log: str | bytes) -> list[Reference]:
             found.append(
                 Reference(Place.parse(first.encode()), Place.parse(last.encode()), int(size), bytes.fromhex(root))
             )
-            if len(found[-1].root) != DIGEST_BYTES or found[-1].first > found[-1].last:
+            if len(found[-1].root) != ROOT_BYTES or found[-1].first > found[-1].last:
                 raise ValueError(f"{reference!r} refers to no segment")
     except ValueError as error:
         raise ProjectionDamagedError(job_id, f"where its log lies can't be read: {error}") from error
@@ -144,11 +147,11 @@ class SealedLogs:
             except StoreFormatError as error:
                 found[place] = error
             else:
-                asked[place] = last, _command(keys, last.name, max(last.size - END_BYTES, 0), last.size)
+                asked[place] = last, end_command(keys, last)
         replies = await self._nodes.read_many([command for _, command in asked.values()])
         for (place, (reference, _)), reply in zip(asked.items(), replies, strict=True):
             try:
-                found[place] = _state_in(_bytes_of(reply), reference)
+                found[place] = state_in(reply, reference)
             except SegmentDamagedError as error:
                 found[place] = error
         return [found[place] for place in range(len(logs))]
@@ -160,7 +163,7 @@ class SealedLogs:
 
     async def reader(self, keys: JobKeys, reference: Reference) -> SegmentReader:
         """Return the reader of a segment."""
-        known = self._readers.find(reference.root)
+        known = self._readers.find((keys, reference))
         if known is not None:
             return known
         name = reference.name
@@ -171,7 +174,7 @@ class SealedLogs:
             for block in range(len(reader.tail.blocks)):
                 offset, size = reader.span(block)
                 self._contents.keep((reader.root, block), reader.read(block, end[offset : offset + size]))
-        return self._readers.keep(reference.root, reader)
+        return self._readers.keep((keys, reference), reader)
 
     async def data(self, keys: JobKeys, reference: Reference) -> bytes:
         """Return a whole segment, which isn't looked at."""
@@ -199,7 +202,7 @@ class SealedLogs:
                 except SegmentDamagedError:
                     continue
                 first, last = Place(*reader.tail.first), Place(*reader.tail.last)
-                found[reader.root] = Reference(first, last, size, reader.root), reader.tail.previous
+                found[reader.root] = Reference(first, last, size, reader.root[:ROOT_BYTES]), reader.tail.previous
         root = max(found, key=lambda one: found[one][0].last, default=b"")
         chain: list[Reference] = []
         while root in found:
@@ -238,8 +241,14 @@ def _bytes_of(reply: Reply) -> bytes:
     return b"" if reply is WRONG_TYPE else bytes(reply)
 
 
-def _state_in(data: bytes, reference: Reference) -> bytes:
-    """Return the state that a small segment holds, all of whose bytes are given."""
+def end_command(keys: JobKeys, reference: Reference) -> tuple[str | int, ...]:
+    """Return the command that reads the end of a segment, and so all of a small one."""
+    return _command(keys, reference.name, max(reference.size - END_BYTES, 0), reference.size)
+
+
+def state_in(reply: Reply, reference: Reference) -> bytes:
+    """Return the state that a small segment holds, of the reply to `end_command`; SegmentDamagedError."""
+    data = _bytes_of(reply)
     if not data:
         raise SegmentDamagedError(reference.name, "it is missing")
     reader = SegmentReader.of(data, reference.size, reference.name, reference.root)

@@ -13,11 +13,10 @@ from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import WRONG_TYPE
 from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.errors import ProjectionDamagedError, SegmentDamagedError, StoreFormatError
-from ci_eventstore.events.codec import decode
 from ci_eventstore.events.log_index import milliseconds_of
 from ci_eventstore.events.log_source import LogSource, at_places
 from ci_eventstore.events.records import Fact, Place, log_text, text_size
-from ci_eventstore.events.sealed_log import END_BYTES, Reference, references_in
+from ci_eventstore.events.sealed_log import END_BYTES, ROOT_BYTES, Reference, references_in
 from ci_eventstore.facts.facts import FactKind, fact_text
 from ci_eventstore.jobs.records import read_record
 from ci_eventstore.jobs.state import KEPT_FIELDS, JobState, from_packed, pack_state, to_hash
@@ -125,7 +124,8 @@ async def _segments(
     if kept:
         fold.state = from_packed(keys.job_id, await source.sealed.state(keys, kept))
     milestones = await _milestones(source, keys, fold.place.position)
-    previous, count = kept[-1].root if kept else b"", state.extent.page_entries(PAGE_BYTES, least=1)
+    previous = (await source.sealed.reader(keys, kept[-1])).root if kept else b""
+    count = state.extent.page_entries(PAGE_BYTES, least=1)
     while fold.place < end:
         begun = fold.state
         size = (begun.lines, begun.bytes) if begun else (0, 0)
@@ -136,9 +136,7 @@ async def _segments(
                 raise StoreFormatError(
                     f"job {keys.job_id!r}: nothing is there after {fold.place}, its record says {end}"
                 )
-            fold.take(page)
-            for place, payload in page:
-                record = decode(payload, place.position, keys.job_id)
+            for (place, payload), record in zip(page, fold.take(page), strict=True):
                 time = 0 if isinstance(record, Fact) else milliseconds_of(record.timestamp)
                 writer.add(*place, payload, text_size(log_text(record)), time)
         assert fold.state is not None
@@ -169,7 +167,9 @@ def _check(keys: JobKeys, fold: Fold, state: JobState) -> None:
 
 
 def _reference_to(segment: Segment) -> Reference:
-    return Reference(Place(*segment.tail.first), Place(*segment.tail.last), len(segment.data), segment.root)
+    return Reference(
+        Place(*segment.tail.first), Place(*segment.tail.last), len(segment.data), segment.root[:ROOT_BYTES]
+    )
 
 
 async def _stage(nodes: Nodes, keys: JobKeys, segment: Segment) -> None:

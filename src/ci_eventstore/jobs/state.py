@@ -217,7 +217,9 @@ def packed_log(reply: Reply) -> str | None:
 
 def pack_state(state: JobState) -> bytes:
     """Return all that the end of a segment says of its job."""
-    known = {name: value for name in _NAMES if (value := getattr(state, name)) != _DEFAULTS[name] and name != "log"}
+    known = {name: value for name in _NAMES if (value := getattr(state, name)) != _DEFAULTS[name]}
+    # Where the log lies isn't known before it lies there; the mark is in the tail.
+    known = {name: value for name, value in known.items() if name not in ("log", "mark")}
     return pack_fields({**known, "status": state.status.value})
 
 

@@ -7,7 +7,7 @@ from ci_eventstore.errors import StoreFormatError
 from ci_eventstore.events.codec import decode, mark_of
 from ci_eventstore.events.log_index import LogIndex
 from ci_eventstore.events.log_source import LogSource
-from ci_eventstore.events.records import Place
+from ci_eventstore.events.records import Place, Record
 from ci_eventstore.jobs.evolve import evolve_all
 from ci_eventstore.jobs.state import JobState
 from ci_eventstore.keys import JobKeys, backlog_member, jobs_key, listing_member
@@ -34,8 +34,8 @@ class Fold:
         async for page in source.pages(self.keys, self.place, until):
             self.take(page)
 
-    def take(self, page: Sequence[tuple[Place, bytes]]) -> None:
-        """Fold the entries that come next, of which there is at least one; StoreFormatError."""
+    def take(self, page: Sequence[tuple[Place, bytes]]) -> Sequence[Record]:
+        """Fold the entries that come next, of which there is at least one, and return them; StoreFormatError."""
         records = [decode(payload, place.position, self.keys.job_id) for place, payload in page]
         for record in records:
             self.index.add(record)
@@ -48,6 +48,7 @@ class Fold:
             where = f"an entry before {page[-1][0]} is missing"
             raise StoreFormatError(f"job {self.keys.job_id!r}: {where}")
         self.state = state
+        return records
 
     @property
     def has_ring(self) -> bool:

@@ -15,7 +15,8 @@ from ci_eventstore.errors import ProjectionDamagedError, StoreFormatError
 from ci_eventstore.events.log_index import LogIndex
 from ci_eventstore.events.log_source import LogSource, at_places, entries_in, last_command, range_command
 from ci_eventstore.events.records import Place
-from ci_eventstore.jobs.state import KEPT_FIELDS, JobState, part_of_state, to_hash
+from ci_eventstore.events.sealed_log import END_BYTES, Reference, end_command, references_in, state_in
+from ci_eventstore.jobs.state import KEPT_FIELDS, JobState, from_packed, part_of_state, to_hash
 from ci_eventstore.keys import JobKeys, backlog_member, listing_member
 from ci_eventstore.projection.differences import Difference, compare
 from ci_eventstore.projection.fold import Fold
@@ -258,7 +259,7 @@ def _compare_ring(subject: str, fold: Fold, length: Reply, ends: Reply) -> list[
 #: The fields that say what there has to be of a job, and how much.
 PLANNED = (
     *("status", "user_id", "created_at", "end_time", "queue", "claim", "ends_if_lost"),
-    *("position", "bytes", "truncated_at"),
+    *("position", "bytes", "truncated_at", "log"),
 )
 #: Jobs of one partition that are read in one transaction.
 TOGETHER = 50
@@ -276,6 +277,8 @@ class _Plan(NamedTuple):
     #: How the hash was when the commands were made from it.
     identity: tuple[object, ...]
     commands: Sequence[tuple[str | int, ...]]
+    #: Where the log of a sealed job lies: in one small segment.
+    segment: Reference | None = None
 
 
 async def doubtful(nodes: Nodes, jobs: Sequence[JobKeys]) -> list[JobKeys]:
@@ -304,28 +307,33 @@ def _plan(keys: JobKeys, reply: Reply) -> _Plan | None:
         return None
     try:
         state = part_of_state(keys.job_id, PLANNED, reply)
+        references = references_in(keys.job_id, state.log) if state.log is not None else []
     except StoreFormatError:
         return None
     if state.position > SMALL_ENTRIES // 2 or state.bytes > SMALL_BYTES or state.truncated_at is not None:
         return None
+    if len(references) > 1 or (references and references[0].size > END_BYTES):
+        return None
+    segment = references[0] if references else None
     member, queue = listing_member(state.created_at, keys.job_id), keys.queue(state.lease_queue)
     commands: list[tuple[str | int, ...]] = [
-        range_command(keys, Place(0), None, SMALL_ENTRIES),
+        range_command(keys, Place(0), None, SMALL_ENTRIES) if segment is None else end_command(keys, segment),
         ("HGETALL", keys.hash),
-        ("EXISTS", keys.log_index, keys.ring),
+        ("EXISTS", keys.log_index, keys.ring, *(() if segment is None else (keys.stream,))),
         ("ZSCORE", keys.ids, keys.job_id),
         *(("ZSCORE", listing, member) for listing in keys.listings(state.user_id, state.status)),
     ]
     ended = state.ended_member(keys.job_id)
     if ended:
-        commands += [("ZSCORE", keys.unsealed, keys.job_id), ("ZSCORE", keys.ended, ended)]
+        commands.append(("ZSCORE", keys.ended, ended))
+        commands.append(("ZSCORE", keys.unsealed, keys.job_id))
     if state.status is JobStatus.QUEUED:
         waiting = backlog_member(state.user_id, state.created_at, keys.job_id)
         commands += [("ZSCORE", queue.backlog, waiting), ("HGET", queue.tickets, state.user_id or "")]
         commands.append(("XLEN", queue.dispatch))
     if state.claim is not None:
         commands.append(("ZSCORE", queue.leases, keys.job_id))
-    return _Plan(keys, _identity(state), commands)
+    return _Plan(keys, _identity(state), commands, segment)
 
 
 def _identity(state: JobState) -> tuple[object, ...]:
@@ -345,17 +353,25 @@ async def _look(nodes: Nodes, plans: Sequence[_Plan]) -> list[JobKeys]:
 
 
 def _is_right(plan: _Plan, replies: Sequence[Reply]) -> bool:
-    entries, fields, index_or_ring, *standing = replies
-    if any(reply is WRONG_TYPE for reply in replies) or not entries or index_or_ring:
+    first, fields, others, *standing = replies
+    if any(reply is WRONG_TYPE for reply in replies) or not first or others:
         return False
-    if any(reply in (None, 0) for reply in standing) or len(entries) >= SMALL_ENTRIES or b"log" in fields[::2]:
+    if plan.segment is not None and standing.pop() is not None:
+        # Something came later.
+        return False
+    found = as_text_map(fields)
+    if any(reply in (None, 0) for reply in standing) or found.get("log") != (plan.segment and str(plan.segment)):
         return False
     fold = Fold(plan.keys)
     try:
-        fold.take(at_places(entries_in(entries)))
+        if plan.segment is not None:
+            fold.state = from_packed(plan.keys.job_id, state_in(first, plan.segment)).but(mark=found.get("mark"))
+        elif len(first) < SMALL_ENTRIES:
+            fold.take(at_places(entries_in(first)))
     except StoreFormatError:
         return False
-    state = fold.state
-    if state is None or _identity(state) != plan.identity:
+    if fold.state is None or (plan.segment is not None and fold.place != plan.segment.last):
         return False
-    return not compare_fields("", fold, as_text_map(fields))
+    # What a packed record lacks says nothing of where a job has to stand that has ended.
+    known = len(plan.identity) if plan.segment is None else -2
+    return _identity(fold.state)[:known] == plan.identity[:known] and not compare_fields("", fold, found)

@@ -153,7 +153,7 @@ class Projections:
                 yield difference
 
     async def _look_at(self, jobs: Sequence[JobKeys], walk: _Walk) -> list[Difference]:
-        doubted = await doubtful(self._nodes, jobs)
+        doubted = jobs if walk.is_deep else await doubtful(self._nodes, jobs)
         found: list[Difference] = []
         for start in range(0, len(doubted), TOGETHER):
             looks = (self._look_at_one(keys, walk) for keys in doubted[start : start + TOGETHER])

@@ -51,7 +51,9 @@ async def fold_of_sealed(
     if missing:
         raise SegmentDamagedError(missing[0].name, f"it is missing, or doesn't have {missing[0].size} bytes")
     if not is_deep:
-        fold.state = from_packed(keys.job_id, await source.sealed.state(keys, references))
+        state = from_packed(keys.job_id, await source.sealed.state(keys, references))
+        reader = await source.sealed.reader(keys, references[-1])
+        fold.state = state.but(mark=reader.tail.mark or None)
         _check_end(keys, fold, references[-1])
         return fold
     fold.index = LogIndex(index)
@@ -61,11 +63,11 @@ async def fold_of_sealed(
         tail = reader.tail
         if (tail.job_id, tail.previous, tail.last) != (keys.job_id, before, tuple(reference.last)):
             raise SegmentDamagedError(reference.name, "it isn't what comes here in this job's log")
-        before = reference.root
+        before = reader.root
         await fold.advance(source, reference.last)
         _check_end(keys, fold, reference)
         checkpoint = await source.sealed.state(keys, references[:number])
-        if fold.state is None or pack_state(fold.state) != checkpoint:
+        if fold.state is None or (pack_state(fold.state), fold.state.mark) != (checkpoint, tail.mark):
             raise SegmentDamagedError(reference.name, "the state at its end isn't what its entries say")
     return fold
 

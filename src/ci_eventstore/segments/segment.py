@@ -89,6 +89,7 @@ class SegmentWriter:
         is_small = not self._blocks and self._raw_size <= SMALL_BYTES
         if self._raw_size > STATE_BYTES:
             self._pack(PLAIN)
+        self._time = 0 if is_small else self._time
         self._pack(WITH_WORDS if is_small else PLAIN, state)
         origin = self._origin
         tail = Tail(

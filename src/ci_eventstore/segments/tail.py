@@ -18,7 +18,7 @@ DIGEST_BYTES = 20
 #: A frame that whoever unpacks Zstandard skips: these four bytes, its length, and what it holds.
 SKIPPED = 0x184D2A50
 #: The beginning of the root, the length of the tail, and what tells a segment from other files.
-FOOTER = struct.Struct("<8sI4s")
+FOOTER = struct.Struct("<4sI4s")
 MAGIC = b"ciS\x01"
 _DIGITS = frozenset("0123456789abcdef")
 _SKIPPED_HEAD = struct.Struct("<II")
@@ -41,7 +41,7 @@ class Block(NamedTuple):
     #: How many lines and bytes of text the log has before it.
     lines: int
     text_bytes: int
-    #: Of its first event, in milliseconds since 1970; 0 if that has none.
+    #: Of its first event, in milliseconds since 1970; 0 if that has none, or the segment is a small one.
     time: int
     #: Of the block and the digest before it: of the block before, or the root of the segment before.
     digest: bytes
@@ -107,7 +107,7 @@ def pack_tail(tail: Tail) -> tuple[bytes, bytes]:
     packed: bytes = msgpack.packb(known)
     root = digest_of(b"", packed)
     head = _SKIPPED_HEAD.pack(SKIPPED, len(packed) + FOOTER.size)
-    return head + packed + FOOTER.pack(root[:8], len(packed), MAGIC), root
+    return head + packed + FOOTER.pack(root[:4], len(packed), MAGIC), root
 
 
 def bytes_of_tail(end: bytes, name: str = "") -> int:
@@ -125,7 +125,7 @@ def bytes_of_tail(end: bytes, name: str = "") -> int:
 def read_tail(end: bytes, name: str = "", root: bytes | None = None) -> tuple[Tail, bytes]:
     """Return the tail that a segment's last bytes have, and the root; SegmentDamagedError.
 
-    With the root that is to be found, any other one is refused.
+    With the root that is to be found, or the beginning of it, any other one is refused.
     """
     size = bytes_of_tail(end, name)
     if len(end) < size:
@@ -134,9 +134,9 @@ def read_tail(end: bytes, name: str = "", root: bytes | None = None) -> tuple[Ta
         raise SegmentDamagedError(name, "its tail doesn't begin as one does")
     packed = end[len(end) - size + _SKIPPED_HEAD.size : len(end) - FOOTER.size]
     found = digest_of(b"", packed)
-    if found[:8] != end[-FOOTER.size :][:8]:
+    if found[:4] != end[-FOOTER.size :][:4]:
         raise SegmentDamagedError(name, "its tail isn't what was written")
-    if root is not None and root != found:
+    if root is not None and not found.startswith(root):
         raise SegmentDamagedError(name, f"its root is {found.hex()}, not {root.hex()}")
     try:
         return _tail_of(msgpack.unpackb(packed)), found

@@ -1,10 +1,7 @@
-"""Sealing loses nothing and doubles nothing: at any cut, under late output, stopped anywhere, by two, with damage."""
+"""A sealed job is what it was, for every reader, and takes what an ended job takes."""
 
-import asyncio
-import random
 from collections.abc import Sequence
 from contextlib import aclosing
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -12,45 +9,19 @@ import pytest
 from ci_common.errors import RepositoryError
 from ci_common.models import Job, JobEvent
 from ci_eventstore.connection.nodes import Nodes
-from ci_eventstore.errors import StoreFormatError
 from ci_eventstore.events.append import append
 from ci_eventstore.events.caller import Call
 from ci_eventstore.events.codec import encode_logs
-from ci_eventstore.events.records import Place
 from ci_eventstore.events.sealed_log import references_in
 from ci_eventstore.history import seal as sealing
-from ci_eventstore.history.seal import Sealed, seal
-from ci_eventstore.history.sealer import Sealer
+from ci_eventstore.history.seal import Sealed
 from ci_eventstore.jobs.create import create_waiting, waiting_job
 from ci_eventstore.jobs.decide import decide_creation
-from ci_eventstore.keys import Keys, segment_key, unsealable_key
+from ci_eventstore.keys import Keys
+from ci_eventstore.projection.jobs import doubtful
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.segments import segment as segments
-from tests.cancelling import Counted, Steps
-from tests.waiting import wait_until
-
-NOW = datetime(2026, 11, 26, tzinfo=UTC)
-
-
-def lines(count: int, start: int = 0) -> list[JobEvent]:
-    """Return log events with times of their own, not all in ASCII."""
-    return [
-        JobEvent("log", f"line {start + n} ü\n", timestamp=NOW + timedelta(milliseconds=start + n))
-        for n in range(count)
-    ]
-
-
-async def seal_job(repository: RedisJobRepository, job_id: str = "j") -> Sealed:
-    """Seal a job as a sweep does."""
-    engine = repository.engine
-    return await seal(engine.nodes, engine.reader.source, engine.keys, job_id)
-
-
-async def ended_job(repository: RedisJobRepository, job_id: str = "j", count: int = 30) -> None:
-    """Create a job, write to its log, and end it."""
-    await repository.create_job(Job(id=job_id, status="running", user_id="ada", name="build", command=["make"]))
-    await repository.add_events(job_id, lines(count))
-    await repository.complete_job(job_id, True, NOW + timedelta(hours=1))
+from tests.integration.store.sealing import NOW, ended_job, lines, seal_job
 
 
 async def seen(repository: RedisJobRepository, job_id: str, afters: Sequence[int]) -> list[Any]:
@@ -123,69 +94,6 @@ async def test_what_has_not_ended_is_not_sealed(repository: RedisJobRepository) 
     assert await seal_job(repository, "other") is Sealed.MISSING
 
 
-@pytest.mark.usefixtures("small_segments")
-async def test_late_output_meets_two_sealers(repository: RedisJobRepository, seed: int) -> None:
-    """While a writer goes on, two seal as often as they can, and a reader begins at any place: each event, once."""
-    choose, count, done = random.Random(seed), 120, 0
-    await ended_job(repository, count=300)
-    is_over = False
-
-    async def write() -> None:
-        nonlocal is_over
-        for number in range(count):
-            await repository.add_event("j", JobEvent("log", f"late {number}\n", timestamp=NOW))
-            if number % 10 == 9:
-                wanted = number // 10
-                await wait_until(lambda wanted=wanted: done > wanted)  # type: ignore[misc]
-        is_over = True
-
-    async def seal_again_and_again() -> None:
-        nonlocal done
-        while not is_over:
-            is_sealed = await seal_job(repository) is Sealed.SEALED
-            done += is_sealed
-
-    async def read() -> None:
-        while not is_over:
-            after = choose.randrange(420)
-            events = await repository.get_events_since("j", after)
-            assert [event.id for event in events] == list(range(after + 1, after + 1 + len(events)))
-            assert len(events) + after >= 301 or after > 301
-
-    await asyncio.gather(write(), seal_again_and_again(), seal_again_and_again(), read())
-    assert done >= count // 10
-    events = await repository.get_events_since("j", 301)
-    assert [event.data for event in events] == [f"late {number}\n" for number in range(count)]
-    assert await seal_job(repository) in (Sealed.SEALED, Sealed.ALREADY)
-    assert await repository.get_events_since("j", 301) == events
-    assert await repository.verify("j", deep=True) == []
-
-
-async def test_a_sealer_may_stop_anywhere(repository: RedisJobRepository) -> None:
-    """Cancelled at any await, as if it had been killed there, it leaves a job that reads as before."""
-    at = 0
-    while True:
-        at += 1
-        job_id = f"j{at}"
-        await ended_job(repository, job_id, 5)
-        before = await repository.get_job(job_id)
-        steps = Steps(at, 1)
-
-        async def work(job_id: str = job_id) -> None:
-            await seal_job(repository, job_id)
-
-        steps.victim = task = asyncio.create_task(Counted(work(), steps))
-        await asyncio.gather(task, return_exceptions=True)
-        assert await repository.get_job(job_id) == before
-        assert await repository.verify(job_id) == []
-        await repository.add_event(job_id, JobEvent("log", "late\n"))
-        assert await seal_job(repository, job_id) is Sealed.SEALED
-        assert len(await repository.get_events_since(job_id, 0)) == 7
-        if not steps.was_reached:
-            break
-    assert at > 3
-
-
 async def test_a_repeated_write_is_known_after_sealing(
     repository: RedisJobRepository, server: Nodes, keys: Keys
 ) -> None:
@@ -214,117 +122,6 @@ async def test_a_repeated_write_is_known_after_sealing(
         await create_waiting(server, job, other)
 
 
-async def use_everything(repository: RedisJobRepository) -> list[RepositoryError]:
-    """Read a job in every way, and return the errors; a way that shows less than everything fails the test."""
-    errors = list[RepositoryError]()
-    for read in (
-        lambda: repository.get_job("j"),
-        lambda: repository.get_events_since("j", 0),
-        lambda: repository.read_events("j", 0, 5),
-        lambda: _all(repository.follow_events("j", 0)),
-        lambda: _all(repository.follow_records("j", 0)),
-    ):
-        repository.engine.reader.source.sealed.forget()
-        try:
-            assert await read()
-        except RepositoryError as error:
-            errors.append(error)
-    return errors
-
-
-async def _all(found: Any) -> list[Any]:
-    return [one async for one in found]
-
-
-async def test_damage_is_named_and_never_an_empty_log(
-    repository: RedisJobRepository, server: Nodes, keys: Keys, seed: int
-) -> None:
-    """A flipped byte, a segment cut short, another's in its place or none: an error that names it, from each reader."""
-    await ended_job(repository)
-    await ended_job(repository, "other", 31)
-    assert await seal_job(repository) is await seal_job(repository, "other") is Sealed.SEALED
-    state, other = await repository.engine.jobs.state("j"), await repository.engine.jobs.state("other")
-    assert state is not None
-    assert other is not None
-    [reference], [of_other] = references_in("j", state.log or ""), references_in("other", other.log or "")
-    key = segment_key(keys.job("j"), reference.name)
-    data = await server.read("GET", key)
-    choose = random.Random(seed)
-    damaged = [data[:place] + bytes([data[place] ^ 1 << choose.randrange(8)]) + data[place + 1 :] for place in
-               choose.sample(range(len(data)), 20)]  # fmt: skip
-    damaged += [data[:-1], await server.read("GET", segment_key(keys.job("other"), of_other.name)), None]
-    for one in damaged:
-        await server.read("DEL", key)
-        if one is not None:
-            await server.read("SET", key, one)
-        errors = await use_everything(repository)
-        assert len(errors) == 5
-        assert all(isinstance(error, StoreFormatError) and reference.name in str(error) for error in errors)
-        assert reference.name in str((await repository.verify("j", deep=True))[0])
-        assert [job.id for job in await repository.page_jobs()] == ["other"]
-    await server.read("SET", key, data)
-    assert await use_everything(repository) == []
-
-
-async def test_one_job_that_can_not_be_sealed_stops_nothing(
-    repository: RedisJobRepository, server: Nodes, keys: Keys
-) -> None:
-    """It is named and left alone for a while; the others are sealed; once it is mended and due, so is it."""
-    for number in range(12):
-        await ended_job(repository, f"j{number:02}", 2)
-    poisoned = keys.job("j03")
-    [entry] = await server.read("XRANGE", poisoned.stream, "1-0", "1-0")
-    await server.read("XDEL", poisoned.stream, "1-0")
-    engine = repository.engine
-    sealer = Sealer(engine.nodes, engine.reader.source, engine.keys)
-    sweep = await sealer.sweep(0)
-    assert (sweep.sealed, list(sweep.left), sweep.busy) == (11, ["j03"], 0)
-    assert "missing" in sweep.left["j03"]
-    await ended_job(repository, "another", 2)
-    sweep = await sealer.sweep(0)
-    assert (sweep.sealed, list(sweep.left)) == (1, ["j03"])
-    note = (await server.read("HGET", unsealable_key(poisoned.tag), "j03")).decode()
-    assert note.startswith("1 ")
-    # Put back as it was: no entry goes in before others.
-    entries = await server.read("XRANGE", poisoned.stream, "-", "+")
-    await server.read("DEL", poisoned.stream)
-    for stream_id, (_, payload) in sorted([*entries, entry], key=lambda one: Place.parse(one[0])):
-        await server.read("XADD", poisoned.stream, stream_id, "e", payload)
-    await server.read("HDEL", unsealable_key(poisoned.tag), "j03")
-    sweep = await sealer.sweep(0)
-    assert (sweep.sealed, sweep.left) == (1, {})
-
-
-async def test_a_partition_is_swept_by_one(repository: RedisJobRepository, server: Nodes) -> None:
-    """Another process's partition is left to it; jobs that were written to lately aren't due."""
-    await ended_job(repository)
-    engine = repository.engine
-    sealer = Sealer(engine.nodes, engine.reader.source, engine.keys)
-    await server.read("SET", "{ci:0}:sealer", "somebody")
-    assert (await sealer.sweep(0)).busy == 1
-    await server.read("DEL", "{ci:0}:sealer")
-    assert (await sealer.sweep(3600)).sealed == 0
-    assert (await sealer.sweep(0)).sealed == 1
-    assert await server.read("EXISTS", "{ci:0}:sealer", "{ci:0}:unsealed") == 0
-
-
-async def test_a_lost_record_is_rebuilt_from_segments(
-    repository: RedisJobRepository, server: Nodes, keys: Keys
-) -> None:
-    """Of a job that was sealed, with late output and without; whatever the id has."""
-    for job_id in ("j", "a?[x]*b:c"):
-        await ended_job(repository, job_id)
-        assert await seal_job(repository, job_id) is Sealed.SEALED
-    await repository.add_event("j", JobEvent("log", "late\n"))
-    before = [await repository.get_job(job_id) for job_id in ("j", "a?[x]*b:c")]
-    for job_id in ("j", "a?[x]*b:c"):
-        await server.read("DEL", keys.job(job_id).hash)
-    assert await repository.verify() != []
-    await repository.rebuild()
-    assert [await repository.get_job(job_id) for job_id in ("j", "a?[x]*b:c")] == before
-    assert await repository.verify(deep=True) == []
-
-
 async def test_a_follower_goes_on_over_the_sealing(repository: RedisJobRepository) -> None:
     """One that is in the middle of the log when that is sealed reads on, without a reset."""
     await ended_job(repository, count=1200)
@@ -342,30 +139,6 @@ async def test_a_follower_goes_on_over_the_sealing(repository: RedisJobRepositor
     assert [event.id for event in events] == list(range(4, 1202))
 
 
-async def test_a_record_that_differs_from_its_log_is_not_sealed(
-    repository: RedisJobRepository, server: Nodes, keys: Keys
-) -> None:
-    """A segment would hide what `rebuild` can mend."""
-    await ended_job(repository)
-    await server.read("HSET", keys.job("j").hash, "name", "another")
-    with pytest.raises(StoreFormatError, match="another"):
-        await seal_job(repository)
-    await repository.rebuild("j")
-    assert await seal_job(repository) is Sealed.SEALED
-
-
-async def test_staged_segments_expire(repository: RedisJobRepository, server: Nodes, keys: Keys) -> None:
-    """What no record refers to goes by itself; what one refers to stays."""
-    await ended_job(repository)
-    await repository.engine.nodes.read("SET", segment_key(keys.job("j"), "1-0"), "x", "PX", sealing.STAGED_MS)
-    assert await seal_job(repository) is Sealed.SEALED
-    state = await repository.engine.jobs.state("j")
-    assert state is not None
-    [reference] = references_in("j", state.log or "")
-    assert await server.read("TTL", segment_key(keys.job("j"), reference.name)) == -1
-    assert await server.read("TTL", segment_key(keys.job("j"), "1-0")) > 0
-
-
 async def test_sealing_is_told(repository: RedisJobRepository) -> None:
     """Once for each time, with the status of the end; not by a sealer that comes second."""
     async with aclosing(repository.subscribe("test")) as batches:
@@ -379,3 +152,21 @@ async def test_sealing_is_told(repository: RedisJobRepository) -> None:
             told += [(fact.kind.name, fact.status.value) for fact in batch.facts]
             await batch.acknowledge()
     assert told[1:] == [("ENDED", "completed"), ("SEALED", "completed"), ("CREATED", "queued")]
+
+
+async def test_many_sealed_jobs_are_verified_together(
+    repository: RedisJobRepository, server: Nodes, keys: Keys
+) -> None:
+    """A small sealed job needs no look of its own, unless something is wrong with it or came later."""
+    jobs = [keys.job(f"j{number}") for number in range(5)]
+    for job in jobs:
+        await ended_job(repository, job.job_id)
+        await seal_job(repository, job.job_id)
+    assert await doubtful(server, jobs) == []
+    await repository.add_event("j0", JobEvent("log", "late\n"))
+    await server.read("ZADD", jobs[1].unsealed, 1, "j1")
+    await server.read("HSET", jobs[2].hash, "lines", 29)
+    assert await doubtful(server, jobs) == jobs[:3]
+    found = {difference.subject for difference in await repository.verify()}
+    assert found == {"job j1", "job j2"}
+    await repository.rebuild()

@@ -1,0 +1,30 @@
+"""Jobs that are sealed, for tests."""
+
+from datetime import UTC, datetime, timedelta
+
+from ci_common.models import Job, JobEvent
+from ci_eventstore.history.seal import Sealed, seal
+from ci_eventstore.repository import RedisJobRepository
+
+NOW = datetime(2026, 11, 26, tzinfo=UTC)
+
+
+def lines(count: int, start: int = 0) -> list[JobEvent]:
+    """Return log events with times of their own, not all in ASCII."""
+    return [
+        JobEvent("log", f"line {start + n} ü\n", timestamp=NOW + timedelta(milliseconds=start + n))
+        for n in range(count)
+    ]
+
+
+async def seal_job(repository: RedisJobRepository, job_id: str = "j") -> Sealed:
+    """Seal a job as a sweep does."""
+    engine = repository.engine
+    return await seal(engine.nodes, engine.reader.source, engine.keys, job_id)
+
+
+async def ended_job(repository: RedisJobRepository, job_id: str = "j", count: int = 30) -> None:
+    """Create a job, write to its log, and end it."""
+    await repository.create_job(Job(id=job_id, status="running", user_id="ada", name="build", command=["make"]))
+    await repository.add_events(job_id, lines(count))
+    await repository.complete_job(job_id, True, NOW + timedelta(hours=1))
