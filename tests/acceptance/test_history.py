@@ -1,10 +1,14 @@
 """`ci-eventstore seal`, `jobs segment` and `verify-archive`."""
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.acceptance.command_line import CommandLine, Ended
+from tests.servers import wait_until
 
 
 def test_a_log_is_sealed_written_and_proven(cli: CommandLine, here: Callable[..., Ended], tmp_path: Path) -> None:
@@ -31,3 +35,15 @@ def test_a_log_is_sealed_written_and_proven(cli: CommandLine, here: Callable[...
     assert (altered.code, "block 0: its" in altered.text) == (1, True)
     assert here("verify-archive", str(tmp_path / "none")).code == 74
     assert here("seal", "--once").err == "ci-eventstore: sealed 0 jobs\n"
+
+
+@pytest.mark.slow
+def test_a_server_seals_meanwhile(cli: CommandLine, here: Callable[..., Ended]) -> None:
+    """Slow, as it starts a server: with `--seal-after`, that packs what has ended, and stops as before."""
+    cli("run", "--id", "job-1", "--", "echo", "hello")
+    server = cli.start("serve", "--port", "0", "--seal-after", "0s")
+    server.wait_for_error("serving on ")
+    wait_until(lambda: json.loads(here("jobs", "show", "job-1", "--json").out)["root"] is not None, "the job is sealed")
+    server.send(signal.SIGTERM)
+    assert server.end().code == 0
+    assert here("verify", "--deep").code == 0

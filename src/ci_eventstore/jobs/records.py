@@ -31,6 +31,9 @@ async def read_records(nodes: Nodes, source: LogSource, jobs: Sequence[JobKeys])
 
 async def read_record(nodes: Nodes, source: LogSource, keys: JobKeys) -> JobState | None:
     """Return the state that a job's record says, None if it has no hash; StoreFormatError, StoreUnavailableError."""
+    [reply] = await nodes.read_many([("HGETALL", keys.hash)])
+    if packed_log(reply) is None and reply is not WRONG_TYPE:
+        return from_hash(keys.job_id, reply) if reply else None
     [found] = await read_records(nodes, source, [keys])
     if isinstance(found, StoreFormatError):
         raise found

@@ -209,7 +209,10 @@ def packed_log(reply: Reply) -> str | None:
 
     None if the hash has all fields, or there is none.
     """
-    names = [] if reply is WRONG_TYPE else reply[::2]
+    if reply is WRONG_TYPE or b"log" not in reply:
+        # As of nearly every job.
+        return None
+    names = reply[::2]
     if b"log" not in names or b"has_complete" in names:
         return None
     return as_text(reply[2 * names.index(b"log") + 1])

@@ -56,3 +56,25 @@ async def test_every_reader_reads_a_sealed_job_as_before(
         assert await repository.verify("j", deep=True) == []
         await repository.add_event("j", JobEvent("log", "more\n"))
         assert await server.read("XLEN", stream) == 1
+
+
+async def test_a_missing_segment_is_an_error_of_every_route(
+    client: httpx.AsyncClient, repository: RedisJobRepository, server: Nodes
+) -> None:
+    """No client takes a log for empty or whole whose segment is gone."""
+    await repository.create_job(Job(id="j", user_id="ada", status="running"))
+    await repository.add_events("j", [JobEvent("log", f"line {one}\n") for one in range(500)])
+    await repository.complete_job("j", True, utc_now())
+    engine = repository.engine
+    assert await seal(engine.nodes, engine.reader.source, engine.keys, "j") is Sealed.SEALED
+    [segment] = await server.read("KEYS", "{ci:0}:segment:*")
+    await server.read("RENAME", segment, "aside")
+    engine.reader.source.sealed.forget()
+    for path in (*PATHS, "/jobs/j/events"):
+        try:
+            answer = await client.get(path)
+        except httpx.TransportError:
+            # It had begun, and was broken off.
+            continue
+        assert answer.status_code >= 500 or b"event: error" in answer.content, (path, answer.content)
+    await server.read("RENAME", "aside", segment)
