@@ -1,6 +1,7 @@
 """`RedisJobRepository`: the contract of `ci_common`, on a Redis or Valkey server."""
 
 from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime
 from typing import Self, Unpack
@@ -25,6 +26,7 @@ from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.engine import Engine
 from ci_eventstore.engines import Engines
 from ci_eventstore.errors import AmbiguousPrefixError, StreamDamagedError
+from ci_eventstore.events.records import Record
 from ci_eventstore.facts.groups import LONGEST_LEASE_SECONDS
 from ci_eventstore.facts.subscription import MAX_ENTRIES, FactBatch, FactReader
 from ci_eventstore.following.follower import Follower
@@ -35,6 +37,7 @@ from ci_eventstore.jobs.state import JobState, to_job
 from ci_eventstore.projection.differences import Difference, Progress
 from ci_eventstore.queues.claimed import Claim, Claimed
 from ci_eventstore.queues.lease_keeper import LeaseKeeper, Notify
+from ci_eventstore.replay.replay import LONGEST_GAP_SECONDS, History, Pace, Point, check_point, replay
 from ci_eventstore.settings import GivenSettings, Settings
 from ci_eventstore.writer.log_writer import LogWriter, WriterSettings
 from ci_eventstore.writer.masking import SecretTexts
@@ -246,6 +249,41 @@ class RedisJobRepository(AccountStore, JobRepository):
         await self.engine.reader.extent(keys)
         [found] = await self.engine.incarnation.read_all([job_id])
         return str(found)
+
+    async def replay(
+        self,
+        job_id: str,
+        speed: float | None = None,
+        since: Point | None = None,
+        until: Point | None = None,
+        *,
+        facts: bool = False,
+        longest_gap_seconds: float | None = LONGEST_GAP_SECONDS,
+    ) -> AsyncGenerator[Record, None]:
+        """Yield a job's events, and its facts if asked to: at once, or `speed` times as fast as they came.
+
+        Of a running job, those that there are now. `since` and `until`, both included, are positions or times: up to a
+        time comes what stands before the first record that is later. A record that is no later than the one before
+        comes at once, a longer gap than the longest as that one. JobNotFoundError, StreamDamagedError.
+        """
+        pace, begin, end = Pace(speed, longest_gap_seconds), check_point("since", since), check_point("until", until)
+        history = await History.of(self.engine.reader, self._keys.job(check_id("job id", job_id)))
+        async with aclosing(replay(history, pace, begin, end, facts=check_flag("facts", facts))) as records:
+            async for record in records:
+                yield record
+
+    async def job_at(self, job_id: str, point: Point) -> Job | None:
+        """Return a job without its events, as it was at a position or a time; None if it was created later.
+
+        That of a position is the job before the next event; that of a time is the job before its first record that is
+        later. JobNotFoundError, StreamDamagedError if the log doesn't reach the position.
+        """
+        wanted = check_point("point", point)
+        if wanted is None:
+            raise InvalidArgumentError("point", point, "a position or a time")
+        history = await History.of(self.engine.reader, self._keys.job(check_id("job id", job_id)))
+        state = await history.state(wanted)
+        return None if state is None else to_job(job_id, state)
 
     def following_stats(self) -> FollowingStats:
         """Return what this process follows."""

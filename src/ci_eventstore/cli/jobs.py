@@ -97,7 +97,7 @@ async def show(repository: RedisJobRepository, job: str, as_json: bool) -> None:
     if as_json:
         echo_json({**job_json(found), "incarnation": await repository.incarnation(job_id), "root": root})
     else:
-        click.echo(properties(_properties(found) + ([] if root is None else [("sealed, root", root)])))
+        click.echo(properties(job_properties(found) + ([] if root is None else [("sealed, root", root)])))
 
 
 @jobs.command(epilog=examples("jobs cancel 3f9c", "jobs cancel 3f9c --reason 'wrong branch'"))
@@ -154,7 +154,8 @@ def _took(job: Job) -> str:
     return duration(job.start_time, job.end_time or utc_now())
 
 
-def _properties(job: Job) -> list[tuple[str, str]]:
+def job_properties(job: Job) -> list[tuple[str, str]]:
+    """Return what is shown of a job to people, names and values."""
     outgrown = OUTGROWN if job.status in ENDED else OUTGROWN_SO_FAR
     known = {
         **{field.label: _shown(getattr(job, name)) for name, field in JOB_FIELDS.items() if field.label},

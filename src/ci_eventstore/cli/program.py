@@ -13,6 +13,7 @@ from ci_eventstore.cli.jobs import jobs
 from ci_eventstore.cli.maintenance import rebuild, restored, upgrade, verify
 from ci_eventstore.cli.output import discard_output, open_missing_streams, say
 from ci_eventstore.cli.queues import queues
+from ci_eventstore.cli.replay import export, replay
 from ci_eventstore.cli.run import run
 from ci_eventstore.cli.secrecy import receive
 from ci_eventstore.cli.serve import serve
@@ -65,7 +66,7 @@ def program() -> None:
 
 
 for command in (
-    *(run, tail, submit, controller, serve, queues, jobs, facts, users, keys),
+    *(run, tail, replay, export, submit, controller, serve, queues, jobs, facts, users, keys),
     *(verify, rebuild, seal, verify_archive, restored, upgrade),
 ):
     program.add_command(command)
