@@ -1,9 +1,11 @@
 """A sealed job is what it was, for every reader, and takes what an ended job takes."""
 
+import random
 from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Any
 
+import fakeredis
 import pytest
 
 from ci_common.errors import RepositoryError
@@ -22,6 +24,7 @@ from ci_eventstore.projection.jobs import doubtful
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.segments import segment as segments
 from tests.integration.store.sealing import NOW, ended_job, lines, seal_job
+from tests.servers import RealServer
 
 
 async def seen(repository: RedisJobRepository, job_id: str, afters: Sequence[int]) -> list[Any]:
@@ -170,3 +173,43 @@ async def test_many_sealed_jobs_are_verified_together(
     found = {difference.subject for difference in await repository.verify()}
     assert found == {"job j1", "job j2"}
     await repository.rebuild()
+
+
+async def test_a_simulated_server_seals_too() -> None:
+    """Whoever tests with `fakeredis` has sealed jobs there."""
+    client = fakeredis.FakeAsyncRedis(server=fakeredis.FakeServer(version=(7, 0)))
+    async with RedisJobRepository(client) as repository:
+        await ended_job(repository)
+        before = await seen(repository, "j", [0, 3])
+        assert await seal_job(repository) is Sealed.SEALED
+        assert await seen(repository, "j", [0, 3]) == before
+        await repository.add_event("j", JobEvent("log", "late\n"))
+        assert await seal_job(repository) is Sealed.SEALED
+        assert len(await repository.get_events_since("j", 0)) == 32
+        assert await repository.verify(deep=True) == []
+
+
+async def test_who_may_only_read_reads_sealed_jobs(repository: RedisJobRepository, valkey: RealServer) -> None:
+    """With no right to write anything."""
+    await ended_job(repository)
+    before = await seen(repository, "j", [0, 3])
+    assert await seal_job(repository) is Sealed.SEALED
+    async with RedisJobRepository.from_url(valkey.url, access="read") as reader:
+        assert await seen(reader, "j", [0, 3]) == before
+
+
+@pytest.mark.usefixtures("small_segments")
+@pytest.mark.parametrize("resumes", [100, pytest.param(20_000, marks=pytest.mark.slow)])
+async def test_a_reader_resumes_anywhere(repository: RedisJobRepository, seed: int, resumes: int) -> None:
+    """Across blocks, segments and late output: none is missed and none comes twice. The many take half a minute."""
+    choose = random.Random(seed)
+    await ended_job(repository, count=900)
+    assert await seal_job(repository) is Sealed.SEALED
+    await repository.add_events("j", lines(40, 5000))
+    assert await seal_job(repository) is Sealed.SEALED
+    await repository.add_events("j", lines(40, 6000))
+    events = await repository.get_events_since("j", 0)
+    assert [event.id for event in events] == list(range(1, 982))
+    for _ in range(resumes):
+        after, limit = choose.randrange(982), choose.randrange(1, 50)
+        assert await repository.read_events("j", after, limit) == events[after : after + limit]
