@@ -3,6 +3,7 @@
     RepositoryError
     ├── NotFoundError
     │   ├── JobNotFoundError
+    │   │   └── JobGoneError
     │   ├── UserNotFoundError
     │   └── APIKeyNotFoundError
     ├── AlreadyExistsError
@@ -44,6 +45,14 @@ class JobNotFoundError(NotFoundError):
 
     def __init__(self, job_id: str) -> None:
         super().__init__(f"there is no job {job_id!r}")
+        self.job_id = job_id
+
+
+class JobGoneError(JobNotFoundError):
+    """Raised when the job was deleted; its id is given to no other job."""
+
+    def __init__(self, job_id: str) -> None:
+        NotFoundError.__init__(self, f"job {job_id!r} was deleted")
         self.job_id = job_id
 
 

@@ -23,6 +23,7 @@
     {ci:0}:owned:<status>:<user>    sorted set: the same for one user's jobs
     {ci:0}:unsealed                 sorted set: ended jobs whose logs are in their streams, by their last writes
     {ci:0}:ended                    sorted set: ended jobs by when they ended, "time of the end:id"
+    {ci:0}:gone                     hash: tombstones of deleted jobs
     {ci:0}:facts                    stream: facts of all jobs of the partition, while a group reads them
     {ci:0}:groups                   hash: how far each group has read the facts, and who reads for it
     {ci:accounts}:...               users, API keys, their indexes, the store's format, sessions (they expire)
@@ -172,10 +173,8 @@ class JobKeys(NamedTuple):
 
     def listings(self, user_id: str | None, status: JobStatus) -> list[str]:
         """Return the sorted sets that a job of that user and status stands in."""
-        keys = [jobs_key(self.tag), jobs_key(self.tag, status=status)]
-        if user_id is not None:
-            keys += [jobs_key(self.tag, user_id), jobs_key(self.tag, user_id, status)]
-        return keys
+        owners = (None,) if user_id is None else (None, user_id)
+        return [jobs_key(self.tag, owner, which) for owner in owners for which in (None, status)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +279,11 @@ def unsealed_key(tag: str) -> str:
     return f"{tag}:unsealed"
 
 
+def gone_key(tag: str) -> str:
+    """Return the key of a partition's tombstones."""
+    return f"{tag}:gone"
+
+
 def facts_key(tag: str) -> str:
     """Return the key of a partition's facts of all jobs, which is the channel of their readers, too."""
     return f"{tag}:facts"
@@ -290,10 +294,10 @@ def groups_key(tag: str) -> str:
     return f"{tag}:groups"
 
 
-def keys_of_append(keys: JobKeys) -> tuple[str, str, str, str, str, str, str, str, str]:
+def keys_of_append(keys: JobKeys) -> tuple[str, str, str, str, str, str, str, str, str, str]:
     """Return the keys of a job and of its partition that an append writes."""
     own = keys.hash, keys.stream, keys.calls, keys.log_index, keys.ids, keys.ring
-    return *own, keys.ended, keys.unsealed, facts_key(keys.tag)
+    return *own, keys.ended, keys.unsealed, gone_key(keys.tag), facts_key(keys.tag)
 
 
 def keys_of_claim(tag: str, job_id: str) -> tuple[str, str]:

@@ -33,7 +33,9 @@ from ci_eventstore.following.follower import Follower
 from ci_eventstore.following.hub import FollowingStats
 from ci_eventstore.following.records import Followed, Notice, NoticeType
 from ci_eventstore.job_writer import JobWriter
+from ci_eventstore.jobs.delete import delete_job
 from ci_eventstore.jobs.state import JobState, to_job
+from ci_eventstore.jobs.tombstones import Reason
 from ci_eventstore.projection.differences import Difference, Progress
 from ci_eventstore.queues.claimed import Claim, Claimed
 from ci_eventstore.queues.lease_keeper import LeaseKeeper, Notify
@@ -105,7 +107,7 @@ class RedisJobRepository(AccountStore, JobRepository):
         await self._engines.current.jobs.create(job)
 
     async def get_job(self, job_id: str, user_id: str | None = None) -> Job | None:
-        """Return a job with its events, those up to the moment that its state belongs to."""
+        """Return a job with its events, those up to the moment that its state belongs to; JobGoneError."""
         state = await self._visible_state(job_id, user_id)
         if state is None:
             return None
@@ -114,7 +116,7 @@ class RedisJobRepository(AccountStore, JobRepository):
         return replace(to_job(job_id, state), events=events)
 
     async def get_job_summary(self, job_id: str, user_id: str | None = None) -> Job | None:
-        """Return a job without its events."""
+        """Return a job without its events; JobGoneError."""
         state = await self._visible_state(job_id, user_id)
         return None if state is None else to_job(job_id, state)
 
@@ -159,6 +161,15 @@ class RedisJobRepository(AccountStore, JobRepository):
         then this repository looks after it, as do all controllers of its queue, and whoever follows it.
         """
         await self.writer(job_id).cancel(reason, user_id)
+
+    async def delete_job(self, job_id: str, user_id: str | None = None) -> bool:
+        """Delete a job that has ended, with its log; tell whether it was there until now.
+
+        From then on all that concerns it raises JobGoneError, also a repeated creation. JobNotFoundError, also for
+        another user's job, InvalidTransitionError (it hasn't ended: cancel it first).
+        """
+        keys, owner = self._keys.job(check_id("job id", job_id)), optional_id("user id", user_id)
+        return await delete_job(self._nodes, self.engine.reader.source, keys, Reason.ASKED, owner)
 
     # Events
 
@@ -369,6 +380,6 @@ class RedisJobRepository(AccountStore, JobRepository):
         return await self.engine.reader.read(keys, after, extent, limit)
 
     async def _visible_state(self, job_id: str, user_id: str | None) -> JobState | None:
-        state = await self.engine.jobs.state(check_id("job id", job_id))
+        state = await self.engine.jobs.known_state(check_id("job id", job_id))
         optional_id("user id", user_id)
         return state if state is not None and user_id in (None, state.user_id) else None

@@ -23,6 +23,7 @@ from ci_eventstore.keys import (
     Keys,
     QueueKeys,
     facts_key,
+    gone_key,
     jobs_key,
     probe_key,
     queues_key,
@@ -78,6 +79,7 @@ READING = """
     HMGET {store} f
     HGETALL {job} | HGET {job} f | HMGET {job} f | EXISTS {job}
     EXISTS {events} | XRANGE {events} - + | XREVRANGE {events} + -
+    HEXISTS {gone} f | HGET {gone} f
     LRANGE {index} 0 -1 | HGETALL {ring} | GETRANGE {segment} 0 1
     ZRANGEBYLEX {jobs} - + | ZREVRANGEBYLEX {jobs} + - | ZRANGEBYLEX {owned} - + | ZREVRANGEBYLEX {owned} + -
 """
@@ -122,6 +124,8 @@ WRITING = """
     EVALSHA s 1 {ends} | GET {ends} | SET {ends} v
     EVALSHA s 1 {clock} | HGETALL {clock} | HSET {clock} f v | HDEL {clock} f | HGET {clock} f
     SADD {queues} m | SMEMBERS {queues}
+    EVALSHA s 1 {gone} | HEXISTS {gone} f | HGET {gone} f | HSET {gone} f v | HDEL {gone} f | HLEN {gone}
+    UNLINK {job} | UNLINK {calls} | UNLINK {ring}
     EVALSHA s 1 {facts} | XADD {facts} * f v | XDEL {facts} 0-1 | XTRIM {facts} MAXLEN 1
     PUBLISH {facts} m | SUBSCRIBE {facts}
     PUBLISH {events} m | PUBLISH {wake} m | PUBLISH {controller} m | SUBSCRIBE {wake} | SUBSCRIBE {controller}
@@ -157,6 +161,7 @@ def names_of(keys: Keys, partition: int) -> dict[str, str]:
         "ids": job.ids,
         "ended": job.ended,
         "unsealed": job.unsealed,
+        "gone": gone_key(tag),
         "facts": facts_key(tag),
         "jobs": jobs_key(tag, status=JobStatus.RUNNING),
         "owned": jobs_key(tag, "*", JobStatus.RUNNING),

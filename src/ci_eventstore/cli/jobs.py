@@ -134,6 +134,21 @@ async def _root(repository: RedisJobRepository, job_id: str, log: str) -> str:
     return (await repository.engine.reader.source.sealed.reader(keys, last)).root.hex()
 
 
+@jobs.command(epilog=examples("jobs delete 3f9c", "jobs delete 3f9c 77aa 0b1d"))
+@click.argument("job", nargs=-1, required=True)
+@uses_store
+async def delete(repository: RedisJobRepository, job: tuple[str, ...]) -> None:
+    """Delete jobs that have ended, with their logs.
+
+    Nothing brings them back. Their ids are given to no other jobs; whoever asks for one is told that it was deleted.
+    A job that waits or runs has to be cancelled first.
+    """
+    for beginning in job:
+        job_id = await find_job(repository, beginning)
+        was_there = await repository.delete_job(job_id)
+        click.echo(f"job {job_id} is deleted" if was_there else f"job {job_id} was deleted before")
+
+
 async def _owner_id(repository: RedisJobRepository, user: str) -> str:
     """Return the id of a user who has an account, or at least a job; UserNotFoundError."""
     try:

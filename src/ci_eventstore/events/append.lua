@@ -2,8 +2,8 @@
 -- atomic step. Lines of a log that is within its budget go by `append_logs.lua`.
 --
 -- Returns {outcome, position}: "ok", or "repeated" with the position that the first time reached;
--- or {outcome} and changes nothing: "lost" (the calls that this one comes after aren't here), "exists", "missing", "unprojected" (a
--- stream without its hash), "conflict" (another version), "claimed" (by a controller, and no claim was given), "fenced" (another
+-- or {outcome} and changes nothing: "lost" (the calls that this one comes after aren't here), "exists", "missing", "gone",
+-- "unprojected" (a stream without its hash), "conflict" (another version), "claimed" (by a controller, and no claim was given), "fenced" (another
 -- claim than that of the job was given); or {"full"}: the job has ended and has had enough late output, which its log is told once.
 -- What it looks at comes before what it writes: the call, the entries, the job's hash, what is derived, messages. A last write that
 -- is refused all the same doesn't undo the call; the answer ends with its error, and `rebuild` mends what is derived.
@@ -18,7 +18,7 @@ end
 local is_first = not last_call and number == 1
 -- Libraries: calls, job_calls, existence
 local answer = not is_first and answer_of_known(last_call, number, state[2], state[3]) or are_gone(calls, after) and {'lost'}
-  or refusal(state[1], state[8], stream, expected, claim)
+  or refusal(state[1], state[8], stream, expected, claim, gone, id)
 if answer then
   return answer
 end

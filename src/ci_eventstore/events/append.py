@@ -5,7 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from ci_common.errors import JobAlreadyExistsError, JobClaimedError, JobNotFoundError, LeaseLostError
+from ci_common.errors import (
+    JobAlreadyExistsError,
+    JobClaimedError,
+    JobGoneError,
+    JobNotFoundError,
+    LeaseLostError,
+)
 from ci_eventstore.connection.call_names import Key
 from ci_eventstore.connection.link import Counters
 from ci_eventstore.connection.nodes import Nodes
@@ -57,6 +63,8 @@ def check_answer(reply: Sequence[bytes], job_id: str, records: int, counters: Co
             raise JobAlreadyExistsError(job_id)
         case b"missing":
             raise JobNotFoundError(job_id)
+        case b"gone":
+            raise JobGoneError(job_id)
         case b"unprojected":
             raise ProjectionMissingError(job_id)
         case b"claimed":
@@ -160,6 +168,8 @@ class AppendCall(NamedTuple):
     #: The partition's ended jobs, and those of them whose logs are in their streams.
     ended_jobs: Key
     unsealed: Key
+    #: Tombstones.
+    gone: Key
     #: Of all jobs.
     facts: Key
     id: str

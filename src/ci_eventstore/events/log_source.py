@@ -12,13 +12,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from enum import StrEnum
 from typing import TypeVar
 
-from ci_common.errors import JobNotFoundError
+from ci_common.errors import JobGoneError, JobNotFoundError
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import WRONG_TYPE, Reply, as_entries, as_texts
 from ci_eventstore.errors import ProjectionMissingError, SegmentDamagedError
 from ci_eventstore.events.records import Place
 from ci_eventstore.events.sealed_log import Reference, SealedLogs, StoredEntry, references_in
-from ci_eventstore.keys import JobKeys
+from ci_eventstore.keys import JobKeys, gone_key
 
 PAGE_ENTRIES = 1000
 #: Where each log begins.
@@ -151,29 +151,38 @@ class Standing(StrEnum):
 
     #: There is such a job: it has a record. The record's field `log` says what of its log was sealed.
     THERE = "there"
+    #: It was deleted: there is a tombstone, and no record.
+    GONE = "gone"
     #: It has a log and no record: `rebuild` makes that. Until then nothing is written, and no job is created anew.
     UNPROJECTED = "unprojected"
     #: There is nothing of it.
     MISSING = "missing"
 
     @classmethod
-    def of(cls, *, has_record: bool, has_log: bool) -> "Standing":
+    def of(cls, *, has_record: bool, has_log: bool, was_deleted: bool) -> "Standing":
         """Return the standing of an id by what there is of it."""
         if has_record:
             return cls.THERE
+        if was_deleted:
+            return cls.GONE
         return cls.UNPROJECTED if has_log else cls.MISSING
 
 
 async def read_standing(nodes: Nodes, keys: JobKeys) -> Standing:
     """Return how an id stands; StoreUnavailableError."""
-    # In this order, a job that is created between the two is never unprojected.
-    has_log, has_record = await nodes.read_many([("EXISTS", keys.stream), ("EXISTS", keys.hash)])
-    return Standing.of(has_record=bool(has_record), has_log=bool(has_log))
+    # In this order, a job that is created or deleted meanwhile is never unprojected or missing.
+    tombstone = ("HEXISTS", gone_key(keys.tag), keys.job_id)
+    has_log, has_record, was_deleted = await nodes.read_many(
+        [("EXISTS", keys.stream), ("EXISTS", keys.hash), tombstone]
+    )
+    return Standing.of(has_record=bool(has_record), has_log=bool(has_log), was_deleted=was_deleted == 1)
 
 
 async def check_standing(nodes: Nodes, keys: JobKeys) -> None:
-    """Refuse an id whose job isn't there: JobNotFoundError, ProjectionMissingError."""
+    """Refuse an id whose job isn't there: JobNotFoundError, JobGoneError, ProjectionMissingError."""
     standing = await read_standing(nodes, keys)
+    if standing is Standing.GONE:
+        raise JobGoneError(keys.job_id)
     if standing is Standing.UNPROJECTED:
         raise ProjectionMissingError(keys.job_id)
     if standing is Standing.MISSING:

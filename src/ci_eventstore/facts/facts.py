@@ -30,7 +30,7 @@ STATUS_LETTERS = {
     JobStatus.CANCELLED: "x",
 }
 _KINDS = {kind.value: kind for kind in FactKind}
-_STATUSES = {letter: status for status, letter in STATUS_LETTERS.items()}
+STATUSES = {letter: status for status, letter in STATUS_LETTERS.items()}
 _STARTS = (FactType.STARTED, FactType.CLAIMED)
 
 
@@ -71,7 +71,7 @@ def facts_of(before: JobStatus | None, after: JobStatus, records: Sequence[Recor
 
 def facts_in(partition: int, entry: str, text: str) -> Iterator[JobFact]:
     """Yield the facts of an entry; none for what only later programs can read."""
-    kind, status = _KINDS.get(text[:1]), _STATUSES.get(text[1:2])
+    kind, status = _KINDS.get(text[:1]), STATUSES.get(text[1:2])
     milliseconds = int(entry.partition("-")[0])
     if kind is None or status is None:
         return

@@ -109,7 +109,8 @@ async def seal(nodes: Nodes, source: LogSource, keys: Keys, job_id: str) -> Seal
         async for segment in _segments(source, keys.prefix, job, state, kept):
             await _stage(nodes, job, segment)
             made.append(_reference_to(segment))
-    except SegmentDamagedError:
+    except StoreFormatError:
+        # Unless it was sealed or deleted meanwhile.
         if await _is_as_read(nodes, source, job, state):
             raise
         return Sealed.CHANGED

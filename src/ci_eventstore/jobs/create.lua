@@ -4,13 +4,14 @@
 -- `create.py` names its keys and arguments.
 -- CONST WAITING_FIELDS, GIVEN_FIELDS: what the fold says of either; `fields` has what is this job's own
 --
--- Returns "ok", also when it is repeated; or "exists" and changes nothing. A write that is refused is an error, and what came before
+-- Returns "ok", also when it is repeated; or "exists" or "gone" and changes nothing. A write that is refused is an error, and what came before
 -- it is taken back.
 
 -- Recall. Keys count as often as they are named. An id of which there is a hash or a stream isn't missing (`lua/existence.lua`).
-local found = redis.call('EXISTS', hash, stream, facts, dispatch, dispatch, dispatch, dispatch)
-local has_readers = found % 4 > 0
-if has_readers and redis.call('EXISTS', hash, stream) > 0 then
+local found = redis.call('EXISTS', hash, stream, facts, gone, dispatch, dispatch, dispatch, dispatch, dispatch)
+local own = found % 5 > 0 and redis.call('EXISTS', hash, stream, facts, facts, facts) or 0
+local has_readers, was_deleted = own > 2, found % 5 > 0 and redis.pcall('HEXISTS', gone, id) or 0
+if own % 3 > 0 then
   local first = redis.call('XRANGE', stream, '0-1', '0-1')[1]
   -- That of a sealed job is in a segment; its token is that of the incarnation.
   local is_same = first and first[2][2] == created or not first and redis.pcall('HGET', hash, 'incarnation') == token
@@ -20,9 +21,9 @@ end
 -- Check: whether others wait, and if not, whether there are offers.
 local known_ticket, new_ticket, taker, told = redis.pcall('HGET', tickets, user), nil, nil, {}
 local offers_made = not known_ticket and redis.call('HLEN', tickets) == 0 and redis.pcall('ZCARD', offers) or 0
-if known_ticket and known_ticket.err or type(offers_made) == 'table' then
+if known_ticket and known_ticket.err or type(offers_made) == 'table' or was_deleted ~= 0 then
   -- Libraries: standing
-  return failed(known_ticket, tickets) or failed(offers_made, offers)
+  return failed(known_ticket, tickets) or failed(offers_made, offers) or failed(was_deleted, gone) or 'gone'
 end
 local is_done, error = true, nil
 if offers_made > 0 then
@@ -51,7 +52,7 @@ local function write()
     return
   end
   redis.call('ZADD', backlog, '0', waiting)
-  if found < 4 or not known_ticket or not string.find(known_ticket, '^%d+%-%d+$') then
+  if found < 5 or not known_ticket or not string.find(known_ticket, '^%d+%-%d+$') then
     -- Libraries: tickets
     new_ticket = add_ticket(dispatch, tickets, user)
     redis.call('HSET', tickets, user, new_ticket)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from ci_common.errors import JobAlreadyExistsError
+from ci_common.errors import JobAlreadyExistsError, JobGoneError
 from ci_common.models import JobStatus
 from ci_eventstore.connection.call_names import Key
 from ci_eventstore.connection.nodes import Nodes
@@ -13,7 +13,7 @@ from ci_eventstore.events.codec import encode, encode_time
 from ci_eventstore.events.records import Fact, Record
 from ci_eventstore.jobs.evolve import CLAIM_FIELDS, QUEUED_FIELDS
 from ci_eventstore.jobs.state import created_fields, encode_field
-from ci_eventstore.keys import JobKeys, QueueKeys, facts_key, jobs_key, members_of_waiting
+from ci_eventstore.keys import JobKeys, QueueKeys, facts_key, gone_key, jobs_key, members_of_waiting
 
 
 class Listings(NamedTuple):
@@ -38,6 +38,8 @@ class CreateCall(NamedTuple):
     offers: Key
     offered: Key
     facts: Key
+    #: Tombstones.
+    gone: Key
     id: str
     #: The job's `created` fact.
     created: bytes
@@ -84,7 +86,7 @@ def waiting_job(records: Sequence[Record]) -> Fact | None:
 
 
 async def create_waiting(nodes: Nodes, keys: JobKeys, created: Fact) -> None:
-    """Store a job that waits, under the fact's token, which no other call has; JobAlreadyExistsError, StoreError.
+    """Store a job that waits, under the fact's token, which no other call has; JobAlreadyExistsError, JobGoneError.
 
     If a controller is given the job at once, that is the token of its claim, too.
     """
@@ -108,13 +110,14 @@ async def create_waiting(nodes: Nodes, keys: JobKeys, created: Fact) -> None:
         *shared[_SHARED_KEYS:],
         [text for name, value in own.items() if QUEUED_FIELDS.get(name) != value for text in (name, value)],
     )
-    if await nodes.run(CREATE, *CREATE.order(call)) != b"ok":
-        raise JobAlreadyExistsError(keys.job_id)
+    answer = await nodes.run(CREATE, *CREATE.order(call))
+    if answer != b"ok":
+        raise JobGoneError(keys.job_id) if answer == b"gone" else JobAlreadyExistsError(keys.job_id)
     nodes.counters.appended_records += 1
 
 
-_SHARED_KEYS: Final = 9
-_Shared = tuple[str, str, str, str, str, str, str, str, str, str, str, list[Listings]]
+_SHARED_KEYS: Final = 10
+_Shared = tuple[str, str, str, str, str, str, str, str, str, str, str, str, list[Listings]]
 
 
 @lru_cache(maxsize=1000)
@@ -126,4 +129,12 @@ def _shared(tag: str, queue_name: str, user_id: str | None) -> _Shared:
         for owner in owners
     ]
     keys = (queue.dispatch, queue.backlog, queue.tickets, queue.leases, queue.clock, queue.offers, queue.offered)
-    return JobKeys("", tag).ids, *keys, facts_key(tag), queue.channel, queue.controllers_channel, listings
+    return (
+        JobKeys("", tag).ids,
+        *keys,
+        facts_key(tag),
+        gone_key(tag),
+        queue.channel,
+        queue.controllers_channel,
+        listings,
+    )

@@ -12,6 +12,7 @@ from ci_eventstore.errors import StoreFormatError
 from ci_eventstore.events.log_source import LogSource
 from ci_eventstore.jobs.records import read_record, read_records
 from ci_eventstore.jobs.state import to_job
+from ci_eventstore.jobs.tombstones import read_tombstone
 from ci_eventstore.keys import Keys, ids_key, jobs_key, listing_member, member_job_id
 
 logger = logging.getLogger("ci_eventstore.jobs")
@@ -60,6 +61,11 @@ class Listings:
 
     async def _member(self, job_id: str, user_id: str | None) -> str:
         state = await read_record(self._nodes, self._source, self._keys.job(job_id))
+        if state is None:
+            # A job that is deleted while its user pages through a list is no less a place in it.
+            tombstone = await read_tombstone(self._nodes, self._keys.job(job_id))
+            if tombstone is not None:
+                return f"{tombstone.created}:{job_id}"
         if state is None or user_id not in (None, state.user_id):
             raise JobNotFoundError(job_id)
         return listing_member(state.created_at, job_id)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Self
 
-from ci_common.errors import InvalidJobError, JobClaimedError, JobNotFoundError, LeaseLostError
+from ci_common.errors import InvalidJobError, JobClaimedError, JobGoneError, JobNotFoundError, LeaseLostError
 from ci_common.models import Job, JobStatus, utc_now
 from ci_common.validation import accept_events
 from ci_eventstore.connection.nodes import Nodes
@@ -78,6 +78,13 @@ class JobStore:
             raise ProjectionMissingError(job_id)
         return state
 
+    async def known_state(self, job_id: str) -> JobState | None:
+        """Return a job's state, None if there never was such a job; JobGoneError, ProjectionMissingError."""
+        state = await self.state(job_id)
+        if state is None:
+            await self._refuse_gone(job_id)
+        return state
+
     async def create(self, job: Job, held: Fact | None = None) -> None:
         """Store a new job with its events in one step; JobAlreadyExistsError.
 
@@ -114,14 +121,14 @@ class JobStore:
 
         `known` is its state as far as the caller knows: if it is of another version, it is read again.
 
-        JobNotFoundError, InvalidTransitionError, ResultConflictError, JobClaimedError, LeaseLostError.
+        JobNotFoundError, JobGoneError, InvalidTransitionError, ResultConflictError, JobClaimedError, LeaseLostError.
         """
         keys = self._keys.job(job_id)
 
         async def attempts(call: Call) -> bool:
             state = known
             while True:
-                state = state or await self.state(job_id)
+                state = state or await self.known_state(job_id)
                 if state is None:
                     raise JobNotFoundError(job_id)
                 needed, now = self._check_claim(job_id, state, command, claim), utc_now()
@@ -135,6 +142,10 @@ class JobStore:
                 logger.debug("decided again", extra={"job_id": job_id})
 
         await self.flusher.lane(job_id, claim).do(attempts)
+
+    async def _refuse_gone(self, job_id: str) -> None:
+        if await read_standing(self._nodes, self._keys.job(job_id)) is Standing.GONE:
+            raise JobGoneError(job_id)
 
     def _note_limited(self, job_id: str) -> None:
         if len(self._limited) >= LIMITED_NOTED:
@@ -185,9 +196,12 @@ class JobStore:
         except JobNotFoundError:
             # Should there be another job of that id, it has another log.
             self._limited.discard(job_id)
+            await self._refuse_gone(job_id)
             raise
         except AcknowledgedEventsLostError:
             self._limited.discard(job_id)
+            # Its writers' last calls went with it.
+            await self._refuse_gone(job_id)
             await self._on_loss()
             raise
 

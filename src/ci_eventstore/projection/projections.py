@@ -4,10 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
-from ci_common.errors import JobNotFoundError
+from ci_common.errors import JobGoneError, JobNotFoundError
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import WRONG_TYPE, as_bytes, is_unicode
 from ci_eventstore.events.log_source import LogSource, Standing, read_standing
+from ci_eventstore.jobs.tombstones import read_tombstone
 from ci_eventstore.keys import (
     JobKeys,
     Keys,
@@ -163,9 +164,19 @@ class Projections:
 
     async def _look_at_one(self, keys: JobKeys, walk: _Walk) -> list[Difference]:
         differences = await self._jobs.verify(keys, is_deep=walk.is_deep)
+        if differences and await read_tombstone(self._nodes, keys) is not None:
+            return await self._look_at_rest(keys, walk)
         if differences and walk.mends:
             await self._jobs.rebuild(keys)
         return differences
+
+    async def _look_at_rest(self, keys: JobKeys, walk: _Walk) -> list[Difference]:
+        """Return what is left of a deleted job, and remove it if `walk.mends`: with a tombstone it is no job."""
+        found = await self._nodes.read_many([("EXISTS", key) for key in keys.all()])
+        left = [key for key, is_there in zip(keys.all(), found, strict=True) if is_there]
+        if left and walk.mends:
+            await self._nodes.read("UNLINK", *left)
+        return [Difference(f"job {keys.job_id}", f"key {key}", None, "left of a deleted job") for key in left]
 
     async def _unlisted(self, page: Sequence[str]) -> list[JobKeys]:
         """Return the jobs whose streams or hashes are among some keys and that stand in no ids.
@@ -216,5 +227,6 @@ class Projections:
                     await self._nodes.read("DEL", key)
 
     async def _check_exists(self, job_id: str) -> None:
-        if await read_standing(self._nodes, self._keys.job(job_id)) is Standing.MISSING:
-            raise JobNotFoundError(job_id)
+        standing = await read_standing(self._nodes, self._keys.job(job_id))
+        if standing in (Standing.MISSING, Standing.GONE):
+            raise (JobGoneError if standing is Standing.GONE else JobNotFoundError)(job_id)

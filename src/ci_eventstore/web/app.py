@@ -94,16 +94,18 @@ def create_router(
     created: Responses = {
         200: {"model": JobAnswer, "description": "The same request came before: its job as it stands"}
     }
-    created |= answers(JobAnswer, *ASKED, 409, 415, 422, status=201)
+    created |= answers(JobAnswer, *ASKED, 409, 410, 415, 422, status=201)
     add("POST", "/jobs", jobs.create, "create_job", created, status_code=201, openapi_extra=jobs.submission_body())
-    add("GET", "/jobs/{job_id}", jobs.show, "show_job", answers(JobAnswer, *ASKED, 404))
-    cancelled, reason = answers(JobAnswer, *ASKED, 404, 409), JobRoutes.CANCEL_BODY
+    add("GET", "/jobs/{job_id}", jobs.show, "show_job", answers(JobAnswer, *ASKED, 404, 410))
+    deleted = answers(None, *ASKED, 404, 409, status=204, says="It is gone, or was before")
+    add("DELETE", "/jobs/{job_id}", jobs.delete, "delete_job", deleted, status_code=204, response_class=Response)
+    cancelled, reason = answers(JobAnswer, *ASKED, 404, 409, 410), JobRoutes.CANCEL_BODY
     add("POST", "/jobs/{job_id}/cancel", jobs.cancel, "cancel_job", cancelled, openapi_extra=reason)
     streamed: Responses = {204: {"description": "The job has ended, and the client has everything"}}
-    streamed |= answers(Kind.STREAM, *ASKED, 404, 429, says=STREAM_TEXT)
+    streamed |= answers(Kind.STREAM, *ASKED, 404, 410, 429, says=STREAM_TEXT)
     add("GET", "/jobs/{job_id}/stream", events.stream, "stream_job", streamed, response_class=Response)
-    add("GET", "/jobs/{job_id}/events", events.events, "list_events", answers(PageAnswer, *ASKED, 404, 409))
-    text = answers(Kind.TEXT, *ASKED, 404, 409, 416, says="The log, byte for byte")
+    add("GET", "/jobs/{job_id}/events", events.events, "list_events", answers(PageAnswer, *ASKED, 404, 409, 410))
+    text = answers(Kind.TEXT, *ASKED, 404, 409, 410, 416, says="The log, byte for byte")
     text[206] = {"description": "The bytes of the log that were asked for", "content": text[200]["content"]}
     add(
         "GET",
@@ -143,7 +145,9 @@ def create_app(
     app.add_exception_handler(HTTPException, _answer_none)
     origins = router.settings.cors_origins
     if origins:
-        app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["GET", "HEAD", "POST"], **CORS_HEADERS)
+        app.add_middleware(
+            CORSMiddleware, allow_origins=origins, allow_methods=["DELETE", "GET", "HEAD", "POST"], **CORS_HEADERS
+        )
     return app
 
 

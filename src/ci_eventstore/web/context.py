@@ -100,8 +100,8 @@ class Web:
         return caller
 
     async def state(self, job_id: str, user_id: str | None) -> JobState:
-        """Return a job's state; JobNotFoundError, also for another user's job."""
-        state = await self.engine.jobs.state(check_id("job id", job_id))
+        """Return a job's state; JobNotFoundError, also for another user's job, JobGoneError."""
+        state = await self.engine.jobs.known_state(check_id("job id", job_id))
         if state is None or user_id not in (None, state.user_id):
             raise JobNotFoundError(job_id)
         return state

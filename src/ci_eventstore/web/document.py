@@ -118,6 +118,7 @@ MEANINGS: Mapping[int, str] = {
     403: "A page of another site used a browser's session; or the store was opened for reading.",
     404: "There is no such job, or it is another user's.",
     409: "The job's state forbids it; or another incarnation was named.",
+    410: "The job was deleted.",
     413: "The body is too long.",
     415: "The body is of a type that isn't taken here.",
     416: "There are no such bytes.",

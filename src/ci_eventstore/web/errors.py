@@ -7,7 +7,14 @@ import logging
 
 from fastapi.responses import JSONResponse
 
-from ci_common.errors import AlreadyExistsError, ConflictError, InvalidInputError, NotFoundError, RepositoryError
+from ci_common.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    InvalidInputError,
+    JobGoneError,
+    NotFoundError,
+    RepositoryError,
+)
 from ci_eventstore.connection.outage_log import Outages
 from ci_eventstore.errors import (
     AcknowledgedEventsLostError,
@@ -48,6 +55,7 @@ INTERNAL = WebError(500, "internal", "something is wrong on the server")
 #: The answer to an error is the first that fits. A status and a code come with the error's own message; clients aren't
 #: told what concerns the server alone.
 ANSWERS: tuple[tuple[type[RepositoryError], tuple[int, str] | WebError], ...] = (
+    (JobGoneError, (410, "gone")),
     (NotFoundError, (404, "not_found")),
     (InvalidInputError, (400, "invalid")),
     (ConflictError, (409, "conflict")),

@@ -9,7 +9,7 @@ from fastapi import Header, Query, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, WithJsonSchema
 
-from ci_common.errors import JobAlreadyExistsError
+from ci_common.errors import JobAlreadyExistsError, JobGoneError
 from ci_common.models import Job, JobStatus
 from ci_eventstore.errors import OutcomeUnknownError
 from ci_eventstore.job_fields import job_json
@@ -80,6 +80,12 @@ class JobRoutes:
             raise WebError(400, "invalid", 'the body is empty or {"reason": "…"}') from None
         await self._repository.cancel_job(job_id, reason, caller.user_id)
         return await self.show(request, job_id)
+
+    async def delete(self, request: Request, job_id: JobId) -> Response:
+        """Delete a job that has ended, and its log; doing so again does nothing."""
+        caller = await self._web.caller(request)
+        await self._repository.delete_job(job_id, caller.user_id)
+        return Response(status_code=204)
 
     async def create(
         self,
@@ -154,6 +160,9 @@ class JobRoutes:
                 text = "this Idempotency-Key was used for another job: take a new one for each"
                 raise WebError(422, "key_used", text) from None
             return stored
+        except JobGoneError:
+            _remove(job)
+            raise
         except OutcomeUnknownError:
             # If the job was created, it needs its project.
             raise

@@ -212,3 +212,24 @@ async def test_a_refused_stale_write_is_counted(client: httpx.AsyncClient, repos
         with pytest.raises(Exception, match="not yours any more"):
             await write
     assert "ci_eventstore_refused_stale_writes_total 2.0" in (await client.get("/metrics")).text.splitlines()
+
+
+async def test_a_job_is_deleted(client: httpx.AsyncClient, repository: RedisJobRepository) -> None:
+    """After its end; every way to it is answered 410 then, and so is the request that made it."""
+    made = await client.post("/jobs", json={"command": ["true"]}, headers={"Idempotency-Key": "k"})
+    job_id = made.json()["job_id"]
+    path = f"/jobs/{job_id}"
+    assert (await client.delete(path)).status_code == 409
+    await client.post(f"{path}/cancel")
+    for _ in range(2):
+        assert (await client.delete(path)).status_code == 204
+    for suffix in ("", "/events", "/log", "/stream"):
+        found = await client.get(path + suffix)
+        assert (found.status_code, found.json()["error"]["code"]) == (410, "gone")
+    assert (await client.post(f"{path}/cancel")).status_code == 410
+    again = await client.post("/jobs", json={"command": ["true"]}, headers={"Idempotency-Key": "k"})
+    assert again.status_code == 410
+    await repository.create_job(Job(id="hers", user_id="bob", status="cancelled"))
+    for other in ("hers", "none"):
+        assert (await client.delete(f"/jobs/{other}")).status_code == 404
+    assert await repository.get_job_summary("hers") is not None

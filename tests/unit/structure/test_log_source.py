@@ -17,6 +17,7 @@ NAMES_STREAMS: Mapping[str, str] = {
     "ci_eventstore.projection.jobs": "asks whether it is one",
     "ci_eventstore.projection.rebuild": "hands it to a script that mends",
     "ci_eventstore.history.seal": "hands it to a script that drops it",
+    "ci_eventstore.jobs.delete": "hands it to a script that drops it",
     "ci_eventstore.projection.indexes": "hands it to a script that mends",
     "ci_eventstore.requirements": "asks for rights to it",
     "ci_eventstore.web.app": "has a route of that name",

@@ -99,7 +99,7 @@ def all_errors() -> list[type[RepositoryError]]:
 @pytest.mark.parametrize("kind", all_errors(), ids=lambda kind: kind.__name__)
 def test_every_error_has_an_answer(kind: type[RepositoryError]) -> None:
     """One of those that are documented."""
-    assert failure_of(kind.__new__(kind)).status in {400, 403, 404, 409, 500, 503}
+    assert failure_of(kind.__new__(kind)).status in {400, 403, 404, 409, 410, 500, 503}
 
 
 def test_what_concerns_the_server_alone_is_not_told() -> None:

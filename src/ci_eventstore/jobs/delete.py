@@ -1,0 +1,116 @@
+"""Delete one job that has ended: its tombstone first, then all that is the job's, in one script.
+
+A deletion may be repeated by anybody, however often: who finds the tombstone has nothing left to do.
+"""
+
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ci_common.errors import InvalidTransitionError, JobGoneError, JobNotFoundError
+from ci_common.transitions import ENDED
+from ci_eventstore.connection.call_names import Key
+from ci_eventstore.connection.nodes import Nodes
+from ci_eventstore.connection.scripts import load_script
+from ci_eventstore.errors import StoreError
+from ci_eventstore.events.log_source import LogSource, check_standing
+from ci_eventstore.events.sealed_log import references_in
+from ci_eventstore.facts.facts import FactKind, fact_text
+from ci_eventstore.jobs.records import read_record
+from ci_eventstore.jobs.state import JobState
+from ci_eventstore.jobs.tombstones import Reason, Tombstone
+from ci_eventstore.keys import JobKeys, facts_key, gone_key, listing_member, segment_key, sort_key, unsealable_key
+
+#: How often a job is read again that was written to meanwhile.
+LOOKS = 20
+
+
+class DeleteCall(NamedTuple):
+    """What `delete.lua` is called with."""
+
+    hash: Key
+    stream: Key
+    calls: Key
+    log_index: Key
+    ring: Key
+    ids: Key
+    ended_jobs: Key
+    unsealed: Key
+    unsealable: Key
+    gone: Key
+    facts: Key
+    id: str
+    tombstone: str
+    #: The fact of all jobs that it comes to.
+    fact: str
+    #: The job as it was read.
+    version: str
+    incarnation: str
+    log: str
+    #: Its members of the listings and of the ended.
+    member: str
+    ended: str
+    listings: Sequence[Key]
+    segments: Sequence[Key]
+
+
+DELETE = load_script(__package__, "delete", call=DeleteCall)
+
+
+async def delete_job(
+    nodes: Nodes, source: LogSource, keys: JobKeys, reason: Reason, user_id: str | None = None
+) -> bool:
+    """Delete a job that has ended, if a user is given only theirs; False: it was deleted before.
+
+    JobNotFoundError, InvalidTransitionError (it hasn't ended), ProjectionMissingError, StoreFormatError.
+    """
+    for _ in range(LOOKS):
+        state = await read_record(nodes, source, keys)
+        if state is None or user_id not in (None, state.user_id):
+            try:
+                await check_standing(nodes, keys)
+            except JobGoneError:
+                return False
+            raise JobNotFoundError(keys.job_id)
+        if state.status not in ENDED or state.claim is not None:
+            raise InvalidTransitionError(keys.job_id, state.status, "deleted", "cancel it first")
+        call = _call(keys, state, reason)
+        answer = await nodes.run(DELETE, *DELETE.order(call))
+        if answer in (b"deleted", b"gone"):
+            return bool(answer == b"deleted")
+    raise StoreError(f"job {keys.job_id!r} is written to all the time: delete it later")
+
+
+def _call(keys: JobKeys, state: JobState, reason: Reason) -> DeleteCall:
+    references = references_in(keys.job_id, state.log) if state.log else []
+    tombstone = Tombstone(
+        reason,
+        state.status,
+        time.time_ns() // 1_000_000,
+        sort_key(state.created_at),
+        sort_key(state.end_time or state.created_at),
+        state.incarnation or "",
+    )
+    return DeleteCall(
+        keys.hash,
+        keys.stream,
+        keys.calls,
+        keys.log_index,
+        keys.ring,
+        keys.ids,
+        keys.ended,
+        keys.unsealed,
+        unsealable_key(keys.tag),
+        gone_key(keys.tag),
+        facts_key(keys.tag),
+        id=keys.job_id,
+        tombstone=str(tombstone),
+        fact=fact_text(FactKind.DELETED, state.status),
+        version=str(state.version),
+        incarnation=state.incarnation or "",
+        log=state.log or "",
+        member=listing_member(state.created_at, keys.job_id),
+        ended=state.ended_member(keys.job_id),
+        listings=keys.listings(state.user_id, state.status),
+        segments=[segment_key(keys, reference.name) for reference in references],
+    )
