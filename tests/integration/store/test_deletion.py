@@ -18,7 +18,7 @@ from ci_eventstore.jobs.tombstones import Reason, read_tombstone
 from ci_eventstore.keys import Keys, gone_key
 from ci_eventstore.repository import RedisJobRepository
 from tests.claims import claim
-from tests.integration.store.test_sealing import ended_job, seal_job
+from tests.integration.store.sealing import ended_job, seal_job
 from tests.servers import RealServer
 
 Use = Callable[[RedisJobRepository], Awaitable[object]]
