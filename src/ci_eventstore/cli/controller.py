@@ -59,7 +59,6 @@ class Options(TypedDict):
     metavar="NAME",
     multiple=True,
     default=("default",),
-    show_default=True,
     help="Take jobs from this queue. May be repeated.",
 )
 @click.option(
@@ -67,7 +66,6 @@ class Options(TypedDict):
     metavar="N",
     type=click.IntRange(min=1),
     default=1,
-    show_default=True,
     help="Run up to N jobs at once.",
 )
 @click.option(
@@ -75,7 +73,6 @@ class Options(TypedDict):
     metavar="TIME",
     callback=read_duration,
     default="30s",
-    show_default=True,
     help="Let others take this controller's jobs if it stops renewing its leases for this long.",
 )
 @click.option(
@@ -86,7 +83,6 @@ class Options(TypedDict):
     metavar="TIME",
     callback=read_duration,
     default="30s",
-    show_default=True,
     help="Let running jobs go on for this long after a signal to stop.",
 )
 @click.option("--name", metavar="NAME", help="The controller's name.  [default: its machine and process]")

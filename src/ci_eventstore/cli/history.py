@@ -24,7 +24,6 @@ from ci_eventstore.segments.tail import DIGEST_BYTES
     "--after",
     metavar="TIME",
     default="1h",
-    show_default=True,
     callback=read_duration,
     help="Leave jobs alone that were written to less than this long ago.",
 )

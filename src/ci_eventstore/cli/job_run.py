@@ -107,7 +107,7 @@ class JobRun:
             self._outcome = Outcome.of(returncode)
             await self._stopper.finish()
             # From now on the number of its group may become another one's.
-            await guard.dismiss()
+            await guard.end()
             await self._end_output(command.output, pump, log)
             self._ended_at = utc_now()
         command.output.close()

@@ -50,7 +50,7 @@ def jobs() -> None:
 )
 @click.option("--user", metavar="USER", help="Only this user's jobs: an id or an email.")
 @click.option("--status", type=click.Choice([status.value for status in JobStatus]), help="Only jobs of this status.")
-@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Show at most N jobs.")
+@click.option("--limit", type=click.IntRange(min=1), default=20, help="Show at most N jobs.")
 @click.option("--before", metavar="JOB", help="Only jobs created before this one: the next page.")
 @json_option
 @uses_store

@@ -52,7 +52,9 @@ class GroupInOrder(click.Group):
 
 
 @click.group(
-    cls=GroupInOrder, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+    cls=GroupInOrder,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True},
 )
 @store_options
 @click.version_option(package_name=NAME, message="%(prog)s %(version)s")

@@ -57,14 +57,11 @@ def read_point(context: click.Context, parameter: click.Parameter, text: str | N
     )
 )
 @click.argument("job")
-@click.option(
-    "--speed", metavar="N", type=float, default=1.0, show_default=True, help="N times as fast as it was; inf: at once."
-)
+@click.option("--speed", metavar="N", type=float, default=1.0, help="N times as fast as it was; inf: at once.")
 @click.option(
     "--max-gap",
     metavar="TIME",
     default="1m",
-    show_default=True,
     callback=read_duration,
     help="Wait no longer than this, before --speed counts, where nothing was printed.",
 )

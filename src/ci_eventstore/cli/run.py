@@ -53,7 +53,6 @@ class Options(TypedDict):
     metavar="TIME",
     callback=read_duration,
     default="30s",
-    show_default=True,
     help="Fail the job if this program stops renewing its lease for this long.",
 )
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)

@@ -83,13 +83,12 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
         "serve --uds /run/ci/web.sock --root-path /ci --access-log",
     )
 )
-@click.option("--host", metavar="ADDRESS", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--host", metavar="ADDRESS", default="127.0.0.1", help="The address to listen on.")
 @click.option(
     "--port",
     metavar="N",
     type=click.IntRange(0, 65535),
     default=8000,
-    show_default=True,
     help="The port to listen on; 0 takes any that is free.",
 )
 @click.option(
@@ -99,6 +98,7 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     "--root-path",
     metavar="PATH",
     default="",
+    show_default=False,
     callback=checked_root_path,
     help="The prefix that a proxy removes from paths, such as /ci.",
 )
@@ -113,7 +113,6 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     metavar="N",
     type=click.IntRange(min=1),
     default=100,
-    show_default=True,
     help="The largest zip file accepted, in MiB.",
 )
 @click.option(
@@ -121,7 +120,6 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     metavar="N",
     type=click.IntRange(min=1),
     default=100,
-    show_default=True,
     help="The most live streams that one user may have open.",
 )
 @click.option(
@@ -129,14 +127,13 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     metavar="NAME",
     multiple=True,
     default=("default",),
-    help="A queue that users may submit to. May be repeated; '*' allows any.  [default: default]",
+    help="A queue that users may submit to. May be repeated; '*' allows any.",
 )
 @click.option(
     "--keep-alive",
     metavar="SECONDS",
     type=click.IntRange(min=1),
     default=75,
-    show_default=True,
     help="Keep idle connections open for this long: longer than the proxy in front does.",
 )
 @click.option(
@@ -152,7 +149,7 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     default=("127.0.0.1", "::1"),
     callback=checked_networks,
     help="Trust this proxy, or this network of proxies, to name the client and its scheme. May be repeated. Clients of "
-    "--uds are trusted, too.  [default: 127.0.0.1, ::1]",
+    "--uds are trusted, too.",
 )
 @click.option(
     "--cors-origin",

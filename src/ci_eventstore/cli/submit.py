@@ -40,7 +40,7 @@ class Options(TypedDict):
         "submit --zip project.zip -- sh -c 'make && make install'",
     ),
 )
-@click.option("--queue", metavar="NAME", default="default", show_default=True, help="The queue that takes the job.")
+@click.option("--queue", metavar="NAME", default="default", help="The queue that takes the job.")
 @job_options
 @click.option(
     "--dir",

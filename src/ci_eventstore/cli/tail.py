@@ -30,7 +30,9 @@ NOTES: Mapping[str, str] = {
 
 @click.command(epilog=examples("tail 3f9c", "tail 3f9c --timestamps", "tail 3f9c --no-follow > build.log"))
 @click.argument("job")
-@click.option("--after", metavar="N", type=click.IntRange(min=0), default=0, help="Start after event N.")
+@click.option(
+    "--after", metavar="N", type=click.IntRange(min=0), default=0, show_default=False, help="Start after event N."
+)
 @click.option(
     "--incarnation",
     metavar="TEXT",

@@ -119,12 +119,6 @@ class ReplyStream(asyncio.Protocol):
         self.end(error)
         self._before.connection_lost(exc)
 
-    def pause_writing(self) -> None:
-        """Go on writing: what waits is bounded by those who wait."""
-
-    def resume_writing(self) -> None:
-        """Go on writing."""
-
 
 #: A command as the server reads it, and the future of its reply.
 Waiting = tuple[bytes, asyncio.Future[Reply]]

@@ -12,7 +12,6 @@ import contextlib
 import os
 import signal
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from types import TracebackType
 from typing import Self
 
 from ci_eventstore.processes.command import until_ended
@@ -26,10 +25,12 @@ LEADER_SCRIPT = IGNORE_SIGNALS + 'read -r group || exit; read -r line; kill -s K
 
 
 class _Guard:
-    """A small shell that waits for the end of the pipe that it reads from."""
+    """A small shell that waits for the end of the pipe that it reads from, as long as the `with` statement."""
 
-    def __init__(self, script: str) -> None:
-        self._script = script
+    #: What it runs.
+    script: str
+
+    def __init__(self) -> None:
         self._process: Process | None = None
 
     @property
@@ -38,7 +39,7 @@ class _Guard:
         assert self._process is not None
         return self._process.pid
 
-    async def start(self) -> None:
+    async def __aenter__(self) -> Self:
         """Start it; OSError. Cancelled meanwhile, it leaves nothing."""
         try:
             await finish(self._start())
@@ -49,97 +50,64 @@ class _Guard:
         except BaseException:
             await self.end()
             raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Kill its own group."""
+        await self.end()
 
     async def end(self) -> None:
-        """Kill it with its own group, and collect it."""
+        """Kill it with its own group, and collect it; it may be called twice."""
         await finish(self._end())
 
-    def signal(self, number: signal.Signals) -> None:
+    def _signal(self, number: signal.Signals) -> None:
         """Send a signal to all of its own group."""
         if self._process is not None and self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, number)
 
-    def pipe(self) -> int:
-        """Return the descriptor of the end of its pipe that this program holds."""
-        assert self._process is not None
-        assert self._process.stdin is not None
-        descriptor: int = self._process.stdin.get_extra_info("pipe").fileno()
-        return descriptor
-
     async def _start(self) -> None:
         # It needs no variables, and shows none to those who look for them.
         self._process = await asyncio.create_subprocess_exec(
-            "/bin/sh", "-c", self._script, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, process_group=0, env={}
+            "/bin/sh", "-c", self.script, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, process_group=0, env={}
         )
 
     async def _end(self) -> None:
         if self._process is not None:
-            self.signal(signal.SIGKILL)
+            self._signal(signal.SIGKILL)
             await self._process.wait()
 
 
-class GuardedGroup:
-    """A process group that ends with the `with` statement, or with this process."""
+class GuardedGroup(_Guard):
+    """A process group, its guard's own, that ends with the `with` statement, or with this process."""
 
-    def __init__(self) -> None:
-        self._guard = _Guard(SCRIPT)
-
-    @property
-    def number(self) -> int:
-        """The group's number, which is the guard's process id."""
-        return self._guard.number
-
-    async def __aenter__(self) -> Self:
-        """Start the guard; OSError. Cancelled meanwhile, it leaves nothing."""
-        await self._guard.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Kill all processes of the group that still run."""
-        await self._guard.end()
+    script = SCRIPT
 
     def kill(self) -> None:
         """Kill all processes of the group at once."""
-        self._guard.signal(signal.SIGKILL)
+        self._signal(signal.SIGKILL)
 
     async def stop(self, grace_seconds: float) -> None:
         """Ask the group to end; return when all of it has, or the time is over."""
-        self._guard.signal(signal.SIGTERM)
+        self._signal(signal.SIGTERM)
         # A process that was stopped, as by Ctrl-Z, would never see it.
-        self._guard.signal(signal.SIGCONT)
+        self._signal(signal.SIGCONT)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_seconds):
                 await until_ended(self.number, besides=self.number)
 
 
-class LeaderGuard:
+class LeaderGuard(_Guard):
     """Kills the group of a command that leads a session of its own, should this process be gone.
 
     A guard can't join that group, so the command's process says its number itself, before it becomes the command. The
-    guard is dismissed when the command has ended: its number may then become another group's.
+    guard ends when the command has ended, and leaves the command's group alone: its number may become another group's.
     """
 
-    def __init__(self) -> None:
-        self._guard = _Guard(LEADER_SCRIPT)
-
-    async def __aenter__(self) -> Self:
-        """Start the guard; OSError. Cancelled meanwhile, it leaves nothing."""
-        await self._guard.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Dismiss the guard, and leave the command's group alone."""
-        await self._guard.end()
-
-    async def dismiss(self) -> None:
-        """Do so earlier; it may be called twice."""
-        await self._guard.end()
+    script = LEADER_SCRIPT
 
     def announce(self) -> None:
         """Note that the calling process leads the group; the new process calls it."""
-        os.write(self._guard.pipe(), b"%d\n" % os.getpid())
+        assert self._process is not None
+        assert self._process.stdin is not None
+        os.write(self._process.stdin.get_extra_info("pipe").fileno(), b"%d\n" % os.getpid())

@@ -104,10 +104,6 @@ async def _read_each(nodes: Nodes, groups: Sequence[Sequence[Command]]) -> list[
     return [[next(rest) for _ in group] for group in groups]
 
 
-def _counts_of(queue: QueueKeys) -> list[Command]:
-    return [("ZCARD", queue.leases), ("ZCARD", queue.backlog), ("HKEYS", queue.tickets), ("TYPE", queue.dispatch)]
-
-
 def _details_of(queue: QueueKeys, tickets: Reply, kind: Reply) -> list[Command]:
     """Return the commands that ask for the consumer groups, and for the oldest waiting job of each user."""
     # Where there is no stream, the answer is a number and no list.

@@ -59,9 +59,9 @@ async def test_the_guard_ends_the_group_when_its_pipe_ends(tmp_path: Path) -> No
     """As it does when this program is gone."""
     async with GuardedGroup() as group:
         running = await start(group, "sleep 1000 & echo; wait", tmp_path)
-        assert group._guard._process is not None
-        assert group._guard._process.stdin is not None
-        group._guard._process.stdin.close()
+        assert group._process is not None
+        assert group._process.stdin is not None
+        group._process.stdin.close()
         assert await running.wait() == -signal.SIGKILL
     wait_until(lambda: not is_alive(group.number), "the end of all processes of the group")
     running.output.close()
@@ -111,9 +111,9 @@ async def test_a_leader_is_killed_when_this_program_is_gone(pty: bool) -> None:
     async with LeaderGuard() as guard:
         leader = await Command.start(["sh", "-c", "sleep 1000 & echo; wait"], pty=pty, announce=guard.announce)
         await leader.output.read()
-        assert guard._guard._process is not None
-        assert guard._guard._process.stdin is not None
-        guard._guard._process.stdin.close()
+        assert guard._process is not None
+        assert guard._process.stdin is not None
+        guard._process.stdin.close()
         assert await leader.wait() == -signal.SIGKILL
         await leader.until_group_ended(lambda: False)
     leader.output.close()
@@ -127,7 +127,7 @@ async def test_a_dismissed_guard_kills_nobody() -> None:
     async with LeaderGuard() as guard:
         leader = await Command.start(["sh", "-c", "sleep 1000 & echo"], announce=guard.announce)
         assert await leader.wait() == 0
-        await guard.dismiss()
+        await guard.end()
     assert leader.group_is_alive()
     leader.signal(signal.SIGKILL)
     await leader.until_group_ended(lambda: False)
