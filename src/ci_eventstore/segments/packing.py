@@ -18,7 +18,8 @@ from ci_eventstore.segments.words import WORDS
 #: Codecs, which the tail names: plain Zstandard, and Zstandard with a dictionary, for logs of a few lines.
 PLAIN = 0
 WITH_WORDS = 1
-LEVEL = 3
+#: A seventh smaller than level 3, and still a fifth of what sealing takes (`benchmarks/sealed.py`).
+LEVEL = 9
 #: What takes a moment for a few kilobytes, and an eternity for many.
 SMALL_LEVEL = 19
 
