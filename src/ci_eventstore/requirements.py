@@ -102,6 +102,7 @@ WRITING = """
     DEL {ring}
     EVALSHA s 1 {ids} | ZADD {ids} 0 m | ZREM {ids} m | ZSCORE {ids} m | ZCARD {ids}
     EVALSHA s 1 {ended} | ZADD {ended} 0 m | ZREM {ended} m | ZSCORE {ended} m | ZCARD {ended}
+    ZRANGEBYLEX {ended} - +
     EVALSHA s 1 {unsealed} | ZADD {unsealed} 0 m | ZREM {unsealed} m | ZSCORE {unsealed} m | ZCARD {unsealed}
     EVALSHA s 1 {jobs} | ZADD {jobs} 0 m | ZREM {jobs} m | ZCARD {jobs}
     EVALSHA s 1 {owned} | ZADD {owned} 0 m | ZREM {owned} m | ZCARD {owned}

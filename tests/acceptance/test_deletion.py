@@ -19,3 +19,23 @@ def test_a_job_is_deleted(cli: CommandLine, here: Callable[..., Ended]) -> None:
     refused = here("jobs", "delete", "job-2")
     assert (refused.code, "cancel it first" in refused.err) == (2, True)
     assert here("verify").code == 0
+
+
+def test_old_jobs_are_deleted(cli: CommandLine, here: Callable[..., Ended]) -> None:
+    """A dry run prints what would go; a job goes only when it is sealed, or by --unsealed."""
+    for job_id in ("job-1", "job-2"):
+        cli("run", "--id", job_id, "--", "true")
+    assert here("retention").code == 2
+    assert here("retention", "--older-than", "1h").err == "ci-eventstore: deleted 0 jobs\n"
+    assert here("retention", "--older-than", "0s").err == "ci-eventstore: deleted 0 jobs\n"
+    planned = here("retention", "--older-than", "0s", "--unsealed", "--dry-run")
+    assert (sorted(planned.text.split()), planned.err) == (["job-1", "job-2"], "ci-eventstore: would delete 2 jobs\n")
+    assert here("retention", "--older-than", "0s", "--unsealed", "--status", "failed").code == 0
+    assert here("jobs", "show", "job-1").code == 0
+    deleted = here("retention", "--older-than", "0s", "--unsealed")
+    assert (deleted.code, deleted.err) == (0, "ci-eventstore: deleted 2 jobs\n")
+    assert here("retention", "--older-than", "0s", "--tombstones", "0s").err == (
+        "ci-eventstore: deleted 0 jobs, forgot 2 that were deleted before\n"
+    )
+    assert here("retention", "--older-than", "9999999d").code == 2
+    assert here("verify").code == 0

@@ -39,7 +39,7 @@ local told, refused = nil, nil
 if was_deleted == 0 then
   told, refused = add_facts(facts, fact, id)
   error = refused or attempt(function()
-    redis.call('HSET', gone, id, tombstone)
+    redis.call('HSET', gone, id, string.format('%s %.0f %s', letters, now_ms, tombstone))
   end)
   if error then
     take_back(facts, told or {})

@@ -3,7 +3,6 @@
 A deletion may be repeated by anybody, however often: who finds the tombstone has nothing left to do.
 """
 
-import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -40,6 +39,8 @@ class DeleteCall(NamedTuple):
     gone: Key
     facts: Key
     id: str
+    #: The tombstone, but for the server's time that stands after its letters.
+    letters: str
     tombstone: str
     #: The fact of all jobs that it comes to.
     fact: str
@@ -86,7 +87,6 @@ def _call(keys: JobKeys, state: JobState, reason: Reason) -> DeleteCall:
     tombstone = Tombstone(
         reason,
         state.status,
-        time.time_ns() // 1_000_000,
         sort_key(state.created_at),
         sort_key(state.end_time or state.created_at),
         state.incarnation or "",
@@ -104,7 +104,8 @@ def _call(keys: JobKeys, state: JobState, reason: Reason) -> DeleteCall:
         gone_key(keys.tag),
         facts_key(keys.tag),
         id=keys.job_id,
-        tombstone=str(tombstone),
+        letters=tombstone.letters,
+        tombstone=tombstone.rest,
         fact=fact_text(FactKind.DELETED, state.status),
         version=str(state.version),
         incarnation=state.incarnation or "",

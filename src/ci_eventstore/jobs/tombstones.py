@@ -26,25 +26,30 @@ class Tombstone(NamedTuple):
     reason: Reason
     #: Its last.
     status: JobStatus
-    #: By the clock of whoever deleted it, in milliseconds since 1970.
-    deleted_ms: int
     #: Sort keys of its creation and of its end.
     created: str
     ended: str
     #: The job's, which is the token of its creation; "" for older jobs.
     incarnation: str
+    #: The server's time of the deletion, in milliseconds since 1970; a new tombstone gets it by the script.
+    deleted_ms: int = 0
 
-    def __str__(self) -> str:
-        """Return what stands in the store."""
-        letters = self.reason.value + STATUS_LETTERS[self.status]
-        return f"{letters} {self.deleted_ms} {self.created} {self.ended} {self.incarnation}"
+    @property
+    def letters(self) -> str:
+        """What it begins with in the store; then comes the time."""
+        return self.reason.value + STATUS_LETTERS[self.status]
+
+    @property
+    def rest(self) -> str:
+        """What comes after the time."""
+        return f"{self.created} {self.ended} {self.incarnation}"
 
     @classmethod
     def parse(cls, job_id: str, text: str) -> "Tombstone":
         """Read what stands in the store; StoreFormatError."""
         try:
             letters, deleted_ms, created, ended, incarnation = text.split(" ")
-            return cls(Reason(letters[:1]), STATUSES[letters[1:]], int(deleted_ms), created, ended, incarnation)
+            return cls(Reason(letters[:1]), STATUSES[letters[1:]], created, ended, incarnation, int(deleted_ms))
         except (ValueError, KeyError) as error:
             raise StoreFormatError(f"the tombstone of job {job_id!r} can't be read: {error}") from error
 

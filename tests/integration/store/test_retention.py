@@ -1,0 +1,127 @@
+"""Retention deletes what its policy takes, and nothing else, whoever stops it and whatever is damaged."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from ci_common.errors import JobGoneError
+from ci_common.models import Job, utc_now
+from ci_eventstore.connection.nodes import Nodes
+from ci_eventstore.history import retention
+from ci_eventstore.history.retention import Policy, drop_tombstones, sweep
+from ci_eventstore.jobs.tombstones import Reason, read_tombstone
+from ci_eventstore.keys import Keys, gone_key
+from ci_eventstore.repository import RedisJobRepository
+from tests.cancelling import Counted, Steps
+from tests.integration.store.sealing import seal_job
+
+ALL = Policy(older_than_seconds=0, takes_unsealed=True)
+
+
+async def make(repository: RedisJobRepository, job_id: str, age_days: float, status: str = "completed") -> None:
+    """Create a job that ended some days ago, or hasn't."""
+    end = utc_now() - timedelta(days=age_days)
+    is_over = status in ("completed", "failed", "cancelled")
+    await repository.create_job(Job(id=job_id, status="running" if is_over else status, user_id="ada"))
+    if status == "completed":
+        await repository.complete_job(job_id, True, end)
+    elif is_over:
+        await repository.update_job_status(job_id, status)
+
+
+async def ids(repository: RedisJobRepository) -> list[str]:
+    """Return the jobs that there are."""
+    return sorted(job.id for job in await repository.list_jobs())
+
+
+@pytest.fixture
+def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few jobs take several pages."""
+    monkeypatch.setattr(retention, "PAGE_JOBS", 3)
+
+
+@pytest.mark.usefixtures("small_pages")
+async def test_a_dry_run_says_what_a_sweep_does(repository: RedisJobRepository, server: Nodes, keys: Keys) -> None:
+    """Old jobs go, whose logs are sealed; the others stay, and those that run."""
+    for n in range(8):
+        await make(repository, f"old-{n}", 31 + n)
+    for n in range(4):
+        await make(repository, f"new-{n}", n)
+    for status in ("queued", "running"):
+        await make(repository, status, 100, status)
+    for n in range(7):
+        await seal_job(repository, f"old-{n}")
+    policy = Policy(older_than_seconds=30 * 86_400)
+    before = await ids(repository)
+    planned = await sweep(repository.engine, policy, is_dry_run=True)
+    assert await ids(repository) == before
+    swept = await sweep(repository.engine, policy)
+    assert swept == planned
+    assert sorted(swept.deleted) == [f"old-{n}" for n in range(7)]
+    assert await ids(repository) == sorted(set(before) - set(swept.deleted))
+    tombstone = await read_tombstone(server, keys.job("old-0"))
+    assert tombstone is not None
+    assert tombstone.reason is Reason.RETENTION
+    assert (await sweep(repository.engine, policy)).deleted == []
+
+
+@pytest.mark.usefixtures("small_pages")
+async def test_a_damaged_job_stops_nothing(repository: RedisJobRepository, server: Nodes, keys: Keys) -> None:
+    """It is named, stays, and is deleted once it is mended."""
+    for n in range(7):
+        await make(repository, f"j-{n}", n)
+    await server.read("HSET", keys.job("j-3").hash, "created_at", "never")
+    swept = await sweep(repository.engine, ALL)
+    assert (len(swept.deleted), list(swept.left)) == (6, ["j-3"])
+    await repository.rebuild("j-3")
+    assert (await sweep(repository.engine, ALL)).deleted == ["j-3"]
+
+
+async def test_it_may_be_stopped_anywhere(repository: RedisJobRepository) -> None:
+    """Each job is there whole, or gone; the next sweep does the rest."""
+    for n in range(3):
+        await make(repository, f"j-{n}", n)
+    stop = 1
+    while await ids(repository):
+        steps = Steps(stop, 1)
+
+        async def work() -> None:
+            await sweep(repository.engine, ALL)
+
+        steps.victim = task = asyncio.create_task(Counted(work(), steps))
+        await asyncio.gather(task, return_exceptions=True)
+        assert await repository.verify() == []
+        stop += 1
+
+
+async def test_two_at_once(repository: RedisJobRepository) -> None:
+    """Neither names a job that the other one has deleted."""
+    for n in range(20):
+        await make(repository, f"j-{n}", n)
+    found = await asyncio.gather(sweep(repository.engine, ALL), sweep(repository.engine, ALL))
+    assert [swept.left for swept in found] == [{}, {}]
+    assert sum(len(swept.deleted) for swept in found) == 20
+    assert await ids(repository) == []
+
+
+async def test_a_store_whose_index_is_empty(repository: RedisJobRepository, server: Nodes, keys: Keys) -> None:
+    """What isn't found isn't deleted."""
+    await make(repository, "j", 100)
+    await server.read("DEL", keys.job("j").ended)
+    assert (await sweep(repository.engine, ALL)).deleted == []
+    assert await ids(repository) == ["j"]
+    await repository.rebuild()
+
+
+async def test_tombstones_are_dropped_by_age(repository: RedisJobRepository, server: Nodes) -> None:
+    """From then on the id is as if it had never been used; one that can't be read stays."""
+    await make(repository, "j", 1)
+    await sweep(repository.engine, ALL)
+    await server.read("HSET", gone_key("{ci:0}"), "odd", "what is this")
+    assert await drop_tombstones(repository.engine, 3600) == 0
+    with pytest.raises(JobGoneError):
+        await repository.create_job(Job(id="j", status="queued"))
+    assert await drop_tombstones(repository.engine, 0) == 1
+    assert await server.read("HKEYS", gone_key("{ci:0}")) == [b"odd"]
+    await repository.create_job(Job(id="j", status="queued"))
