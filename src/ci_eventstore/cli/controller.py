@@ -16,12 +16,12 @@ from ci_eventstore.cli.secrecy import (
     check_holds_none,
     check_set,
     mask_standard_error,
-    read_secrets,
+    secrets_option,
     unseen,
 )
 from ci_eventstore.cli.stopping import STOPPING_SIGNALS
 from ci_eventstore.cli.store import uses_store
-from ci_eventstore.cli.usage import ExitCode, examples, read_duration
+from ci_eventstore.cli.usage import ExitCode, duration_option, examples
 from ci_eventstore.controllers import CommandHandler, Controller, ControllerSettings, WorkFolder
 from ci_eventstore.controllers.durations import format_duration
 from ci_eventstore.processes.command import without_own
@@ -61,39 +61,14 @@ class Options(TypedDict):
     default=("default",),
     help="Take jobs from this queue. May be repeated.",
 )
-@click.option(
-    "--concurrency",
-    metavar="N",
-    type=click.IntRange(min=1),
-    default=1,
-    help="Run up to N jobs at once.",
+@click.option("--concurrency", metavar="N", type=click.IntRange(min=1), default=1, help="Run up to N jobs at once.")
+@duration_option(
+    "--lease", "Let others take this controller's jobs if it stops renewing its leases for this long.", default="30s"
 )
-@click.option(
-    "--lease",
-    metavar="TIME",
-    callback=read_duration,
-    default="30s",
-    help="Let others take this controller's jobs if it stops renewing its leases for this long.",
-)
-@click.option(
-    "--time-limit", metavar="TIME", callback=read_duration, help="Stop a command that takes longer, and fail its job."
-)
-@click.option(
-    "--grace",
-    metavar="TIME",
-    callback=read_duration,
-    default="30s",
-    help="Let running jobs go on for this long after a signal to stop.",
-)
+@duration_option("--time-limit", "Stop a command that takes longer, and fail its job.")
+@duration_option("--grace", "Let running jobs go on for this long after a signal to stop.", default="30s")
 @click.option("--name", metavar="NAME", help="The controller's name.  [default: its machine and process]")
-@click.option(
-    "--secret-env",
-    "secrets",
-    metavar="NAME",
-    multiple=True,
-    callback=read_secrets,
-    help="Store *** in place of this environment variable's value, and hide it from commands. May be repeated.",
-)
+@secrets_option("Store *** in place of this environment variable's value, and hide it from commands.")
 @click.option(
     "--pass-env",
     "passed",

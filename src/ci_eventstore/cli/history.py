@@ -9,7 +9,7 @@ import click
 from ci_common.errors import JobNotFoundError
 from ci_eventstore.cli.output import say
 from ci_eventstore.cli.store import find_job, store_options, uses_store
-from ci_eventstore.cli.usage import ExitCode, examples, read_duration
+from ci_eventstore.cli.usage import ExitCode, duration_option, examples
 from ci_eventstore.errors import SegmentDamagedError, StoreError
 from ci_eventstore.events.sealed_log import references_in
 from ci_eventstore.history.sealer import Sealer, Sweep
@@ -20,13 +20,7 @@ from ci_eventstore.segments.tail import DIGEST_BYTES
 
 @click.command(epilog=examples("seal --once", "seal --once --after 0s", "seal --after 10m"))
 @click.option("--once", is_flag=True, help="Seal what is due, then end; 1 is the exit code if a job can't be sealed.")
-@click.option(
-    "--after",
-    metavar="TIME",
-    default="1h",
-    callback=read_duration,
-    help="Leave jobs alone that were written to less than this long ago.",
-)
+@duration_option("--after", "Leave jobs alone that were written to less than this long ago.", default="1h")
 @uses_store
 async def seal(repository: RedisJobRepository, once: bool, after: float) -> int:
     """Pack the logs of jobs that have ended.

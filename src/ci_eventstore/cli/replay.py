@@ -16,7 +16,7 @@ from ci_common.models import JobEvent
 from ci_eventstore.cli.jobs import job_properties
 from ci_eventstore.cli.output import StandardOutput, echo_json, json_option, local_time, printable, properties, say
 from ci_eventstore.cli.store import find_job, uses_store
-from ci_eventstore.cli.usage import ExitCode, examples, literally, read_duration
+from ci_eventstore.cli.usage import ExitCode, duration_option, examples, literally
 from ci_eventstore.events.records import Fact, log_bytes, rfc3339
 from ci_eventstore.job_fields import job_json
 from ci_eventstore.replay.exports import FORMATS
@@ -58,12 +58,8 @@ def read_point(context: click.Context, parameter: click.Parameter, text: str | N
 )
 @click.argument("job")
 @click.option("--speed", metavar="N", type=float, default=1.0, help="N times as fast as it was; inf: at once.")
-@click.option(
-    "--max-gap",
-    metavar="TIME",
-    default="1m",
-    callback=read_duration,
-    help="Wait no longer than this, before --speed counts, where nothing was printed.",
+@duration_option(
+    "--max-gap", "Wait no longer than this, before --speed counts, where nothing was printed.", default="1m"
 )
 @click.option("--since", metavar="POINT", callback=read_point, help="Begin with this event, or at this time.")
 @click.option("--until", metavar="POINT", callback=read_point, help="End with this event, or at this time.")

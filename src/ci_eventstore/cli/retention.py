@@ -6,7 +6,7 @@ from ci_common.models import JobStatus
 from ci_common.transitions import ENDED
 from ci_eventstore.cli.output import say
 from ci_eventstore.cli.store import uses_store
-from ci_eventstore.cli.usage import ExitCode, examples, read_duration
+from ci_eventstore.cli.usage import ExitCode, duration_option, examples
 from ci_eventstore.history.retention import TOMBSTONE_DAYS, Policy, drop_tombstones, sweep
 from ci_eventstore.repository import RedisJobRepository
 
@@ -18,9 +18,7 @@ from ci_eventstore.repository import RedisJobRepository
         "retention --older-than 7d --status failed --status cancelled --queue nightly",
     )
 )
-@click.option(
-    "--older-than", metavar="TIME", required=True, callback=read_duration, help="Delete jobs that ended this long ago."
-)
+@duration_option("--older-than", "Delete jobs that ended this long ago.", required=True)
 @click.option(
     "--status",
     "statuses",
@@ -31,14 +29,7 @@ from ci_eventstore.repository import RedisJobRepository
 @click.option("--queue", metavar="NAME", help="Only jobs of this queue.")
 @click.option("--unsealed", is_flag=True, help="Delete jobs whose logs aren't sealed, too.")
 @click.option("--dry-run", is_flag=True, help="Print the ids of the jobs that would be deleted, and delete nothing.")
-@click.option(
-    "--tombstones",
-    metavar="TIME",
-    default=f"{TOMBSTONE_DAYS}d",
-    show_default=True,
-    callback=read_duration,
-    help="Forget jobs that were deleted this long ago.",
-)
+@duration_option("--tombstones", "Forget jobs that were deleted this long ago.", default=f"{TOMBSTONE_DAYS}d")
 @uses_store
 async def retention(
     repository: RedisJobRepository,

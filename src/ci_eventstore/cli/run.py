@@ -8,9 +8,9 @@ import click
 
 from ci_common.models import Job, JobStatus, utc_now
 from ci_eventstore.cli.job_run import JobRun
-from ci_eventstore.cli.secrecy import Secrets, check_holds_none, mask_standard_error, read_secrets
+from ci_eventstore.cli.secrecy import Secrets, check_holds_none, mask_standard_error, secrets_option
 from ci_eventstore.cli.store import find_user, uses_store
-from ci_eventstore.cli.usage import argument_text, examples, job_options, read_duration
+from ci_eventstore.cli.usage import argument_text, duration_option, examples, job_options
 from ci_eventstore.repository import RedisJobRepository
 
 
@@ -40,21 +40,8 @@ class Options(TypedDict):
 @click.option(
     "--pty", is_flag=True, help="Run the command on a pseudo-terminal, so that it prints colours and progress bars."
 )
-@click.option(
-    "--secret-env",
-    "secrets",
-    metavar="NAME",
-    multiple=True,
-    callback=read_secrets,
-    help="Store *** in place of this environment variable's value. May be repeated.",
-)
-@click.option(
-    "--lease",
-    metavar="TIME",
-    callback=read_duration,
-    default="30s",
-    help="Fail the job if this program stops renewing its lease for this long.",
-)
+@secrets_option("Store *** in place of this environment variable's value.")
+@duration_option("--lease", "Fail the job if this program stops renewing its lease for this long.", default="30s")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @uses_store
 async def run(repository: RedisJobRepository, **options: Unpack[Options]) -> int:

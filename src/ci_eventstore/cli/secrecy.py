@@ -43,8 +43,13 @@ class Secrets:
     texts: tuple[str, ...]
 
 
-def read_secrets(context: click.Context, parameter: click.Parameter, names: Sequence[str]) -> Secrets:
-    """Return the secrets in variables of these names; click.BadParameter if one holds none."""
+def secrets_option(text: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Return the option --secret-env, which gives a command its `Secrets`; `text` says what becomes of each."""
+    text += " May be repeated."
+    return click.option("--secret-env", "secrets", metavar="NAME", multiple=True, callback=_read_secrets, help=text)
+
+
+def _read_secrets(context: click.Context, parameter: click.Parameter, names: Sequence[str]) -> Secrets:
     texts = tuple(text for name in names for text in _spellings(_secret(name, context, parameter)))
     return Secrets(tuple(names), texts)
 

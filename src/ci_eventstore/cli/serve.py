@@ -17,7 +17,7 @@ import click
 from ci_eventstore.cli.output import say
 from ci_eventstore.cli.store import uses_store
 from ci_eventstore.cli.submit import data_folder
-from ci_eventstore.cli.usage import examples, read_duration
+from ci_eventstore.cli.usage import duration_option, examples
 from ci_eventstore.history.sealer import Sealer
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.tasks import begin
@@ -157,11 +157,8 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     multiple=True,
     help="Let pages of this site send requests with a key: https://ci.example. May be repeated; '*' allows any.",
 )
-@click.option(
-    "--seal-after",
-    metavar="TIME",
-    callback=read_duration,
-    help="Pack the logs of jobs that have ended and weren't written to for this long, as `seal` does.",
+@duration_option(
+    "--seal-after", "Pack the logs of jobs that have ended and weren't written to for this long, as `seal` does."
 )
 @click.option("--access-log", is_flag=True, help="Print a line of JSON for each request when it has ended.")
 @partial(uses_store, loop_factory=new_event_loop)

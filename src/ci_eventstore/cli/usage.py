@@ -67,8 +67,12 @@ def examples(*commands: str) -> str:
     return literally("Examples:", *(f"  ci-eventstore {command}" for command in commands))
 
 
-def read_duration(context: click.Context, parameter: click.Parameter, text: str | None) -> float | None:
-    """Return a duration on the command line in seconds; click.BadParameter."""
+def duration_option(name: str, text: str, **settings: Any) -> Callable[[Function], Function]:
+    """Return an option that takes a duration, and gives the command its seconds; `settings` are those of click's."""
+    return click.option(name, metavar="TIME", callback=_read_duration, help=text, **settings)
+
+
+def _read_duration(context: click.Context, parameter: click.Parameter, text: str | None) -> float | None:
     try:
         return None if text is None else parse_duration(text)
     except ValueError as error:
