@@ -3,7 +3,7 @@
 import os
 import stat
 import tempfile
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import Iterator
 from contextlib import aclosing, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -19,14 +19,12 @@ from ci_eventstore.cli.store import find_job, uses_store
 from ci_eventstore.cli.usage import ExitCode, duration_option, examples, literally
 from ci_eventstore.events.records import Fact, log_bytes, rfc3339
 from ci_eventstore.job_fields import job_json
-from ci_eventstore.replay.exports import FORMATS
+from ci_eventstore.replay.exports import FORMATS, FormatName, pieces_of
 from ci_eventstore.replay.replay import History, Point
 from ci_eventstore.repository import RedisJobRepository
 
 #: Fields of facts that aren't shown: with a claim, one may write to the job.
 UNSHOWN = frozenset({"claim", "ticket"})
-#: So much of an export is written at once.
-PIECE_BYTES = 64 * 1024
 
 
 class Played(TypedDict):
@@ -145,13 +143,18 @@ def _told(fact: Fact) -> str:
     help="Write to this file, and replace the one that is there.",
 )
 @uses_store
-async def export(repository: RedisJobRepository, job: str, name: str, output: Path | None) -> int:
+async def export(repository: RedisJobRepository, job: str, name: FormatName, output: Path | None) -> int:
     """Write a job's history for other programs.
 
     Of a running job, this is what there is now. FILE has its name once all of it is written: an export that is broken
     off leaves no file, and the one that was there before.
     """
-    pieces = _pieces(repository, await find_job(repository, job), name)
+    job_id = await find_job(repository, job)
+    history = await History.of(repository.engine.reader, repository.engine.keys.job(job_id))
+    found = await repository.get_job_summary(job_id)
+    if found is None:
+        raise JobNotFoundError(job_id)
+    pieces = pieces_of(history, FORMATS[name](found), facts=True)
     async with aclosing(pieces):
         if output is None:
             terminal = StandardOutput()
@@ -162,24 +165,6 @@ async def export(repository: RedisJobRepository, job: str, name: str, output: Pa
                 async for piece in pieces:
                     write_all(descriptor, piece)
     return ExitCode.SUCCESS
-
-
-async def _pieces(repository: RedisJobRepository, job_id: str, name: str) -> AsyncGenerator[bytes, None]:
-    """Yield an export, some of it at a time."""
-    keys, reader = repository.engine.keys.job(job_id), repository.engine.reader
-    history = await History.of(reader, keys)
-    found = await repository.get_job_summary(job_id)
-    if found is None:
-        raise JobNotFoundError(job_id)
-    written = FORMATS[name](found)
-    waiting = bytearray(written.begin())
-    async with aclosing(history.records()) as records:
-        async for place, record in records:
-            waiting += written.record(place, record)
-            if len(waiting) >= PIECE_BYTES:
-                yield bytes(waiting)
-                waiting.clear()
-    yield bytes(waiting + written.end())
 
 
 def write_all(descriptor: int, data: bytes) -> None:

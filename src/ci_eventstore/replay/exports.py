@@ -1,26 +1,29 @@
-"""Write a job's history in formats that other programs read, piece by piece. Pure.
+"""Write a job's history in formats that other programs read, piece by piece; formats are pure.
 
 A format is fed one record after the other and keeps no more than a batch of them. What it makes depends on nothing but
-the job and its records.
+the job and its records. `pieces_of` feeds it.
 """
 
 import base64
 import codecs
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from ci_common.models import Job, JobEvent, Outcome, as_utc
 from ci_eventstore.events.records import Fact, FactType, Place, Record, log_bytes
-from ci_eventstore.replay.replay import LONGEST_GAP_SECONDS, Placed, gap_between, time_of
+from ci_eventstore.replay.replay import LONGEST_GAP_SECONDS, History, Placed, gap_between, time_of
 
 #: The size of the terminal that a recording is played in; the command's own isn't known.
 COLUMNS, ROWS = 120, 30
 #: A line of OTLP holds at most this many records, and about this much text.
 BATCH_RECORDS = 500
 BATCH_BYTES = 1024 * 1024
+#: An export is handed out in pieces of about this size.
+PIECE_BYTES = 64 * 1024
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 #: OTLP's numbers for how severe a record is.
@@ -29,6 +32,8 @@ _INFO, _ERROR = (9, "INFO"), (17, "ERROR")
 
 class Format(ABC):
     """Writes one job's history: `begin`, then `record` for each record in order, then `end`."""
+
+    media_type: ClassVar[str] = "application/x-ndjson"
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -48,6 +53,8 @@ class Format(ABC):
 
 class Text(Format):
     """The bytes that the command printed, and no others."""
+
+    media_type = "text/plain"
 
     def record(self, place: Place, record: Record) -> bytes:
         return log_bytes(record) if isinstance(record, JobEvent) else b""
@@ -95,6 +102,8 @@ class _Recording(Format):
     are decoded one after the other. A line ends with a carriage return, too, which a terminal's driver adds to what a
     command prints.
     """
+
+    media_type = "application/x-asciicast"
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
@@ -199,14 +208,30 @@ class Otlp(Format):
         return _line({"resourceLogs": [logs]})
 
 
-#: By the name that the command line has for them.
-FORMATS: Mapping[str, Callable[[Job], Format]] = {
+FormatName = Literal["text", "jsonl", "asciicast2", "asciicast3", "otlp"]
+#: By the names that the command line and the web have for them.
+FORMATS: Mapping[FormatName, type[Format]] = {
     "text": Text,
     "jsonl": JsonLines,
     "asciicast2": Asciicast2,
     "asciicast3": Asciicast3,
     "otlp": Otlp,
 }
+
+
+async def pieces_of(history: History, form: Format, *, facts: bool) -> AsyncGenerator[bytes, None]:
+    """Yield a history in a format, with its facts or without, some of it at a time; what `History.records` raises."""
+    waiting = bytearray(form.begin())
+    async with aclosing(history.records()) as records:
+        async for place, record in records:
+            if facts or isinstance(record, JobEvent):
+                waiting += form.record(place, record)
+            if len(waiting) >= PIECE_BYTES:
+                yield bytes(waiting)
+                waiting.clear()
+    waiting += form.end()
+    if waiting:
+        yield bytes(waiting)
 
 
 def _otlp_event(event: JobEvent) -> dict[str, Any]:

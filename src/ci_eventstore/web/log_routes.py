@@ -1,4 +1,4 @@
-"""`GET /jobs/{id}/log`: a job's log as text, whole or in ranges."""
+"""`GET /jobs/{id}/log` and `…/export`: a job's log as text, whole or in ranges, and in formats of other programs."""
 
 import re
 from collections.abc import AsyncGenerator, Mapping
@@ -9,6 +9,9 @@ from fastapi import Query, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from ci_eventstore.jobs.state import to_job
+from ci_eventstore.replay.exports import FORMATS, FormatName, pieces_of
+from ci_eventstore.replay.replay import History
 from ci_eventstore.web.context import Web
 from ci_eventstore.web.document import JobId, headers
 from ci_eventstore.web.errors import ANSWERED, ResponseCutError, WebError, error_response
@@ -110,7 +113,7 @@ class _Broken(bytes):
 
 
 class LogRoutes:
-    """The route of a job's log."""
+    """The routes of a job's log."""
 
     #: What the document says of headers.
     READ_HEADERS = headers(
@@ -154,6 +157,21 @@ class LogRoutes:
         first, end = found
         headers |= {"Content-Range": f"bytes {first}-{end - 1}/{extent.bytes}", "Content-Length": str(end - first)}
         return _send(text.between(first, end), headers, 206)
+
+    async def export(
+        self,
+        request: Request,
+        job_id: JobId,
+        name: Annotated[FormatName, Query(alias="format", description="what to write")],
+    ) -> Response:
+        """Send the job's visible events as they stand, in a format of other programs; gzip as asked for."""
+        caller = await self._web.caller(request)
+        reader, keys = self._web.log(job_id)
+        history = await History.of(reader, keys, caller.user_id)
+        form = FORMATS[name](to_job(job_id, await self._web.state(job_id, caller.user_id)))
+        headers = {OUTGROWN: "true"} if history.extent.is_outgrown else {}
+        headers["Content-Type"] = f"{form.media_type}; charset=utf-8"
+        return _respond(request, pieces_of(history, form, facts=False), headers)
 
 
 def _respond(request: Request, pieces: AsyncGenerator[bytes], headers: dict[str, str]) -> Response:

@@ -16,7 +16,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogsData
 
 from ci_common.models import Job, JobEvent, Outcome
 from ci_eventstore.events.records import Fact, FactType, Place, Record, log_bytes
-from ci_eventstore.replay.exports import BATCH_RECORDS, FORMATS, read_json_line
+from ci_eventstore.replay.exports import BATCH_RECORDS, FORMATS, FormatName, read_json_line
 from ci_eventstore.replay.replay import Placed
 
 NOON = datetime(2026, 11, 26, 12, tzinfo=UTC)
@@ -33,7 +33,7 @@ def placed(records: Sequence[Record]) -> list[Placed]:
     return places
 
 
-def written(name: str, records: Sequence[Record]) -> bytes:
+def written(name: FormatName, records: Sequence[Record]) -> bytes:
     """Return a history in a format."""
     form = FORMATS[name](JOB)
     return b"".join([form.begin(), *(form.record(*found) for found in placed(records)), form.end()])
@@ -82,7 +82,7 @@ def test_a_recording_of_version_3_has_times_since_the_last_event() -> None:
 
 
 @pytest.mark.parametrize("name", ["asciicast2", "asciicast3"])
-def test_another_program_reads_recordings(name: str) -> None:
+def test_another_program_reads_recordings(name: FormatName) -> None:
     """An editor of recordings finds the same text at the same times in both."""
     scene = SceneContent()
     scene.parse_content(written(name, REAL).decode())
@@ -118,7 +118,7 @@ def test_many_log_records_come_in_several_requests() -> None:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_an_empty_history_is_written(name: str) -> None:
+def test_an_empty_history_is_written(name: FormatName) -> None:
     """As nothing, or as a header alone."""
     assert written(name, []).count(b"\n") == (name in ("asciicast2", "asciicast3"))
 
@@ -166,7 +166,8 @@ def test_recordings_have_the_text_at_rising_times(pieces: list[tuple[bytes, date
     records = [JobEvent("log", data.decode("utf-8", "surrogateescape"), timestamp=time) for data, time in pieces]
     raw = b"".join(data for data, _ in pieces).decode("utf-8", "replace")
     found: dict[str, list[Any]] = {}
-    for name in ("asciicast2", "asciicast3"):
+    versions: tuple[FormatName, ...] = ("asciicast2", "asciicast3")
+    for name in versions:
         _, *found[name] = [json.loads(line) for line in written(name, records).splitlines()]
         assert "".join(text for _, _, text in found[name]) == raw.replace("\r\n", "\n").replace("\n", "\r\n")
     absolute = [round(time * 10**6) for time, _, _ in found["asciicast2"]]
