@@ -77,6 +77,14 @@ def test_what_can_not_be_done_is_refused(
     assert done.err.count("ci-eventstore") or done.err.startswith("Usage")
 
 
+def test_a_deleted_job_is_gone(job: str, here: Callable[..., Ended]) -> None:
+    """As for `tail`."""
+    assert here("jobs", "delete", job).code == 0
+    calls = (("tail", job), ("replay", job), ("replay", job, "--at", "1"), ("export", job, "--format", "text"))
+    ends = [here(*arguments) for arguments in calls]
+    assert {(done.code, done.out, done.err) for done in ends} == {(3, b"", ends[0].err)}
+
+
 def test_a_replay_ends_with_its_reader_and_at_ctrl_c(cli: CommandLine, job: str) -> None:
     """As `tail` does: with 130, and with 141."""
     waiting = cli.start("replay", job, "--max-gap", "1h")

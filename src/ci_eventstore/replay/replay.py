@@ -113,7 +113,7 @@ class History:
         """Yield the records from one point to another, both included.
 
         `until` a position includes the facts between its event and the next one. StreamDamagedError if the log doesn't
-        reach `since`, a record isn't there, or the log becomes another one meanwhile; JobNotFoundError if the job goes.
+        reach `since`, a record isn't there, or the log becomes another one meanwhile; JobGoneError if the job goes.
         """
         if isinstance(since, int) and since > self.extent.position + 1:
             raise StreamDamagedError(self.keys.job_id, since, None)

@@ -116,7 +116,7 @@ def create_router(
         response_class=Response,
         openapi_extra=LogRoutes.READ_HEADERS,
     )
-    exported = answers(Kind.TEXT, *ASKED, 404, says="The job's visible events in that format")
+    exported = answers(Kind.TEXT, *ASKED, 404, 410, says="The job's visible events in that format")
     other = {"schema": {"type": "string"}}
     exported[200]["content"] |= {"application/x-ndjson": other, "application/x-asciicast": other}
     add("GET", "/jobs/{job_id}/export", log.export, "export_job", exported, response_class=Response)

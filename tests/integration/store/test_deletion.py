@@ -49,6 +49,8 @@ USES: dict[str, Use] = {
     "verify": lambda repository: repository.verify("j"),
     "rebuild": lambda repository: repository.rebuild("j"),
     "follow": follow,
+    "replay": lambda repository: anext(repository.replay("j")),
+    "past state": lambda repository: repository.job_at("j", 1),
 }
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ci_common.errors import InvalidArgumentError, InvalidPositionError, JobNotFoundError
+from ci_common.errors import InvalidArgumentError, InvalidPositionError, JobGoneError, JobNotFoundError
 from ci_common.models import Job, JobEvent, JobStatus
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.errors import StreamDamagedError
@@ -207,6 +207,27 @@ async def test_another_log_in_its_place_is_an_error(
     with pytest.raises(JobNotFoundError):
         assert [place async for place, _ in records]
     await server.read("FLUSHALL")
+
+
+async def test_a_job_that_is_deleted_meanwhile_is_gone(
+    repository: RedisJobRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replay of it ends with that error, live or sealed; what was yielded before was so."""
+    monkeypatch.setattr("ci_eventstore.replay.replay.next_page_entries", lambda *_: 2)
+    for sealed in (False, True):
+        job_id = f"j{sealed:d}"
+        await repository.create_job(Job(id=job_id, status="running", events=[line(n) for n in range(1, 100)]))
+        await repository.complete_job(job_id, True, NOON)
+        if sealed:
+            await seal_all(repository)
+        history = await History.of(repository.engine.reader, repository.engine.keys.job(job_id))
+        with monkeypatch.context() as patch:
+            patch.setattr("ci_eventstore.replay.replay.Extent.page_entries", lambda _: 2)
+            records = history.records()
+            assert (await anext(records))[0] == Place(0, 1)
+        await repository.delete_job(job_id)
+        with pytest.raises(JobGoneError):
+            assert [place async for place, _ in records]
 
 
 async def test_pages_are_the_same_as_all_at_once(
