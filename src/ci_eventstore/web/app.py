@@ -18,6 +18,7 @@ from ci_eventstore.web.authentication import MAX_LOGIN_BYTES, Authenticate, Sess
 from ci_eventstore.web.context import Web, WebSettings
 from ci_eventstore.web.document import (
     ASKED,
+    EXPORTED,
     STREAM_TEXT,
     HealthAnswer,
     JobAnswer,
@@ -116,10 +117,7 @@ def create_router(
         response_class=Response,
         openapi_extra=LogRoutes.READ_HEADERS,
     )
-    exported = answers(Kind.TEXT, *ASKED, 404, 410, says="The job's visible events in that format")
-    other = {"schema": {"type": "string"}}
-    exported[200]["content"] |= {"application/x-ndjson": other, "application/x-asciicast": other}
-    add("GET", "/jobs/{job_id}/export", log.export, "export_job", exported, response_class=Response)
+    add("GET", "/jobs/{job_id}/export", log.export, "export_job", EXPORTED, response_class=Response)
     open_to_all = partial(_add, router, [])
     open_to_all("GET", "/health", health.health, "health", answers(HealthAnswer))
     open_to_all("GET", "/ready", health.ready, "ready", answers(HealthAnswer, 503))

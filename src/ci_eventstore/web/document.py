@@ -178,6 +178,12 @@ def answers(found: object, *statuses: int, status: int = 200, says: str = "") ->
     return described
 
 
+#: What the export of a job's events answers, in one of several formats.
+EXPORTED = answers(Kind.TEXT, *ASKED, 404, 410, says="The job's visible events in that format")
+for media_type in ("application/x-ndjson", "application/x-asciicast"):
+    EXPORTED[200]["content"][media_type] = {"schema": {"type": "string"}}
+
+
 def headers(*named: tuple[str, str]) -> dict[str, Any]:
     """Return headers for the document that a route reads by itself, with what each is for."""
     shape = {"in": "header", "required": False, "schema": {"type": "string"}}
