@@ -150,9 +150,9 @@ def test_what_is_no_file_is_written_to(job: str, here: Callable[..., Ended], tmp
     assert ((tmp_path / "link").is_symlink(), (tmp_path / "file").read_bytes()) == (True, PRINTED)
 
 
-def test_a_command_with_colours_is_replayed(cli: CommandLine) -> None:
+def test_a_command_with_colours_is_replayed(cli: CommandLine, here: Callable[..., Ended]) -> None:
     """A real one, whose output has escapes and carriage returns."""
     script = "ls --color=always -d /usr /bin; printf '1%%\\r2%%\\r'; printf '\\033[1mdone\\033[0m\\n'"
     printed = cli("run", "--id", "real", "--", "sh", "-c", script).out
     assert b"\x1b[" in printed
-    assert cli("replay", "real").out == cli("export", "real", "--format", "text").out == printed
+    assert cli("replay", "real").out == here("export", "real", "--format", "text").out == printed
