@@ -14,12 +14,15 @@ from ci_eventstore.events.codec import encode_logs
 from ci_eventstore.facts.facts import FactKind
 from ci_eventstore.jobs.create import create_waiting, waiting_job
 from ci_eventstore.jobs.decide import decide_creation
+from ci_eventstore.jobs.delete import DELETE
 from ci_eventstore.jobs.tombstones import Reason, read_tombstone
 from ci_eventstore.keys import Keys, gone_key
 from ci_eventstore.repository import RedisJobRepository
 from tests.claims import claim
+from tests.fault_proxy import Fault, FaultProxy, at
 from tests.integration.store.sealing import ended_job, seal_job
 from tests.servers import RealServer
+from tests.waiting import wait_until
 
 Use = Callable[[RedisJobRepository], Awaitable[object]]
 
@@ -201,3 +204,49 @@ async def test_a_server_without_memory(own: RealServer) -> None:
         finally:
             await nodes.read("CONFIG", "SET", "maxmemory", "0")
         assert await repository.verify() == []
+
+
+@pytest.mark.parametrize("fault", list(Fault), ids=lambda fault: fault.value)
+@pytest.mark.usefixtures("impatient")
+async def test_a_reply_is_lost(own: RealServer, proxy: FaultProxy, fault: Fault) -> None:
+    """Wherever the network fails once, the job is deleted once, and no late command finds another of its name."""
+    async with RedisJobRepository.from_url(own.url) as repository, RedisJobRepository.from_url(proxy.url) as remote:
+        await ended_job(repository)
+        await repository.engine.nodes.read("SCRIPT", "LOAD", DELETE.source)
+        proxy.plan = at(fault, b"EVALSHA")
+        await remote.delete_job("j")
+        assert proxy.faults == 1
+        await proxy.delivered()
+        with pytest.raises(JobGoneError):
+            await repository.get_job("j")
+        assert not await repository.delete_job("j")
+        assert await repository.verify() == []
+
+
+async def test_the_server_is_killed(own: RealServer) -> None:
+    """What was deleted stays so, and each other job is there whole."""
+    deleted: list[str] = []
+    async with RedisJobRepository.from_url(own.url) as repository:
+        for n in range(40):
+            await ended_job(repository, f"j-{n}", 5)
+
+        async def delete_all() -> None:
+            for n in range(40):
+                await repository.delete_job(f"j-{n}")
+                deleted.append(f"j-{n}")
+
+        work = asyncio.create_task(delete_all())
+        await wait_until(lambda: len(deleted) >= 10)
+        own.kill()
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+    own.start()
+    async with RedisJobRepository.from_url(own.url) as repository:
+        assert await repository.verify() == []
+        there = {job.id for job in await repository.list_jobs()}
+        assert not there & set(deleted)
+        for job_id in there:
+            assert len(await repository.read_events(job_id)) == 6
+        for n in range(40):
+            await repository.delete_job(f"j-{n}")
+        assert await repository.list_jobs() == []

@@ -87,7 +87,7 @@ async def somebody_else(repository: RedisJobRepository) -> None:
 #: No server refuses them there, as it has let earlier writes of the same script through. XADD: a later one.
 IN_THE_MIDDLE = {
     *("XADD events", "HSET job", "HDEL job", "HSET ring", "DEL ring"),
-    *("ZREM unsealed", "UNLINK events", "UNLINK segment"),
+    *("ZREM unsealed", "UNLINK events", "UNLINK segment", "UNLINK job", "ZREM ids"),
     *("ZADD ids", "ZADD jobs", "ZREM jobs", "ZADD owned", "ZREM owned"),
     *("ZADD ended", "ZREM ended", "ZADD unsealed"),
     *("ZADD leases", "ZREM leases", "ZADD backlog", "ZREM backlog", "HSET tickets", "HDEL tickets"),
