@@ -33,6 +33,7 @@ from ci_eventstore.following.follower import Follower
 from ci_eventstore.following.hub import FollowingStats
 from ci_eventstore.following.records import Followed, Notice, NoticeType
 from ci_eventstore.job_writer import JobWriter
+from ci_eventstore.jobs.decide import Keep
 from ci_eventstore.jobs.delete import delete_job
 from ci_eventstore.jobs.state import JobState, to_job
 from ci_eventstore.jobs.tombstones import Reason
@@ -170,6 +171,10 @@ class RedisJobRepository(AccountStore, JobRepository):
         """
         keys, owner = self._keys.job(check_id("job id", job_id)), optional_id("user id", user_id)
         return await delete_job(self._nodes, self.engine.reader.source, keys, Reason.ASKED, owner)
+
+    async def keep_job(self, job_id: str, *, is_kept: bool = True) -> None:
+        """Have retention leave a job alone, or not any more; `delete_job` deletes it all the same. JobNotFoundError."""
+        await self.writer(job_id).execute(Keep(check_flag("is_kept", is_kept)))
 
     # Events
 

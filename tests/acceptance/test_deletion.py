@@ -32,6 +32,10 @@ def test_old_jobs_are_deleted(cli: CommandLine, here: Callable[..., Ended]) -> N
     assert (sorted(planned.text.split()), planned.err) == (["job-1", "job-2"], "ci-eventstore: would delete 2 jobs\n")
     assert here("retention", "--older-than", "0s", "--unsealed", "--status", "failed").code == 0
     assert here("jobs", "show", "job-1").code == 0
+    assert here("jobs", "keep", "job-1").text == "job job-1 is kept\n"
+    assert "retention leaves it alone" in here("jobs", "show", "job-1").text
+    assert here("retention", "--older-than", "0s", "--unsealed", "--dry-run").text == "job-2\n"
+    assert here("jobs", "keep", "job-1", "--unkeep").text == "job job-1 is no longer kept\n"
     deleted = here("retention", "--older-than", "0s", "--unsealed")
     assert (deleted.code, deleted.err) == (0, "ci-eventstore: deleted 2 jobs\n")
     assert here("retention", "--older-than", "0s", "--tombstones", "0s").err == (

@@ -94,10 +94,13 @@ async def show(repository: RedisJobRepository, job: str, as_json: bool) -> None:
         say(f"{silence[0]} has this job, but hasn't renewed its lease, which ran out {silence[1]:.0f}s ago")
     state = await repository.engine.jobs.state(job_id)
     root = None if state is None or state.log is None else await _root(repository, job_id, state.log)
+    is_kept = state is not None and bool(state.is_kept)
     if as_json:
-        echo_json({**job_json(found), "incarnation": await repository.incarnation(job_id), "root": root})
+        more = {"incarnation": await repository.incarnation(job_id), "root": root, "kept": is_kept}
+        echo_json({**job_json(found), **more})
     else:
-        click.echo(properties(job_properties(found) + ([] if root is None else [("sealed, root", root)])))
+        kept = [("kept", "retention leaves it alone")] if is_kept else []
+        click.echo(properties(job_properties(found) + ([] if root is None else [("sealed, root", root)]) + kept))
 
 
 @jobs.command(epilog=examples("jobs cancel 3f9c", "jobs cancel 3f9c --reason 'wrong branch'"))
@@ -132,6 +135,20 @@ async def _root(repository: RedisJobRepository, job_id: str, log: str) -> str:
     """Return the root of a sealed log, which stands for all of it."""
     keys, last = repository.engine.keys.job(job_id), references_in(job_id, log)[-1]
     return (await repository.engine.reader.source.sealed.reader(keys, last)).root.hex()
+
+
+@jobs.command(epilog=examples("jobs keep 3f9c", "jobs keep 3f9c --unkeep"))
+@click.argument("job")
+@click.option("--unkeep", is_flag=True, help="Let retention delete the job again.")
+@uses_store
+async def keep(repository: RedisJobRepository, job: str, unkeep: bool) -> None:
+    """Keep a job for good: retention leaves it alone.
+
+    It may still be running. `jobs delete` deletes it all the same.
+    """
+    job_id = await find_job(repository, job)
+    await repository.keep_job(job_id, is_kept=not unkeep)
+    click.echo(f"job {job_id} is {'no longer ' if unkeep else ''}kept")
 
 
 @jobs.command(epilog=examples("jobs delete 3f9c", "jobs delete 3f9c 77aa 0b1d"))

@@ -50,7 +50,7 @@ class Policy:
 
     def takes(self, job_id: str, state: JobState, now: datetime) -> bool:
         """Return whether a job in this state is deleted. Pure; ProjectionDamagedError."""
-        if state.status not in ENDED or state.claim is not None:
+        if state.status not in ENDED or state.claim is not None or state.is_kept:
             return False
         ended = as_utc(state.end_time or state.created_at)
         is_meant = self.queue in (None, state.queue) and state.status in (self.statuses or ENDED)

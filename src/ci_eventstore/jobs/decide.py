@@ -67,7 +67,14 @@ class Cancel:
     is_final: bool = False
 
 
-Command = AppendEvents | UpdateStatus | HandBack | Fail | Complete | Cancel
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Have retention leave the job alone, or not any more."""
+
+    is_kept: bool
+
+
+Command = AppendEvents | UpdateStatus | HandBack | Fail | Complete | Cancel | Keep
 
 
 #: A job that can't be run fails at its tenth hand-back, or that by a third controller.
@@ -119,8 +126,13 @@ def decide(job_id: str, state: JobState, command: Command, now: datetime) -> lis
             return [line, *_update_status(job_id, state, UpdateStatus(JobStatus.FAILED), now)]
         case Complete():
             return _complete(job_id, state, command, now)
-        case Cancel():
-            return _cancel(job_id, state, command, now)
+        case Cancel() | Keep():
+            return _keep(state, command, now) if isinstance(command, Keep) else _cancel(job_id, state, command, now)
+
+
+def _keep(state: JobState, command: Keep, now: datetime) -> list[Record]:
+    is_new = command.is_kept != bool(state.is_kept)
+    return [Fact(FactType.UPDATED, now, {"is_kept": command.is_kept})] if is_new else []
 
 
 def _append(job_id: str, state: JobState, command: AppendEvents, now: datetime) -> list[Record]:

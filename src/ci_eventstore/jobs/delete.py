@@ -61,7 +61,7 @@ DELETE = load_script(__package__, "delete", call=DeleteCall)
 async def delete_job(
     nodes: Nodes, source: LogSource, keys: JobKeys, reason: Reason, user_id: str | None = None
 ) -> bool:
-    """Delete a job that has ended, if a user is given only theirs; False: it was deleted before.
+    """Delete a job that has ended, if a user is given only theirs; False: it was deleted before, or is kept.
 
     JobNotFoundError, InvalidTransitionError (it hasn't ended), ProjectionMissingError, StoreFormatError.
     """
@@ -75,6 +75,8 @@ async def delete_job(
             raise JobNotFoundError(keys.job_id)
         if state.status not in ENDED or state.claim is not None:
             raise InvalidTransitionError(keys.job_id, state.status, "deleted", "cancel it first")
+        if reason is Reason.RETENTION and state.is_kept:
+            return False
         call = _call(keys, state, reason)
         answer = await nodes.run(DELETE, *DELETE.order(call))
         if answer in (b"deleted", b"gone"):

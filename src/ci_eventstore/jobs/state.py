@@ -70,6 +70,8 @@ class JobState(JobFields):
     ends_if_lost: bool | None = None
     #: The line that is to end the log when the controller has stopped the job; None if nobody asked for that.
     cancel_line: str | None = None
+    #: Whether retention leaves the job alone.
+    is_kept: bool | None = None
     #: Position of the `complete` event; of the last event where a job was created ended without one.
     end_position: int | None = None
     #: Whether there is a `complete` event.
@@ -136,7 +138,7 @@ _BY_TYPE: dict[type, Decode] = {
 _DECODERS: dict[str, Decode] = {
     **{name: _BY_TYPE[field.type] for name, field in JOB_FIELDS.items()},
     "status": _decode_status,
-    **dict.fromkeys(("end_time_from_event", "has_complete", "ends_if_lost"), _decode_flag),
+    **dict.fromkeys(("end_time_from_event", "has_complete", "ends_if_lost", "is_kept"), _decode_flag),
     **dict.fromkeys(("epoch", "attempts", "hand_backs", "version", *_NUMBERS), _decode_number),
     "mark": lambda text: text or None,
 }

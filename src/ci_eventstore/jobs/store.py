@@ -19,7 +19,7 @@ from ci_eventstore.events.log_source import LogSource, Standing, read_standing
 from ci_eventstore.events.records import Fact, FactType, Record
 from ci_eventstore.facts.facts import facts_of
 from ci_eventstore.jobs.create import create_waiting, waiting_job
-from ci_eventstore.jobs.decide import Cancel, Command, decide, decide_creation
+from ci_eventstore.jobs.decide import Cancel, Command, Keep, decide, decide_creation
 from ci_eventstore.jobs.evolve import evolve_all
 from ci_eventstore.jobs.log_times import LogTimes
 from ci_eventstore.jobs.records import read_record
@@ -212,7 +212,7 @@ def check_claim(job_id: str, state: JobState, command: Command, claim: str) -> s
         if state.claim != claim:
             raise LeaseLostError(job_id)
         return claim
-    if isinstance(command, Cancel):
+    if isinstance(command, Cancel | Keep):
         return ANY_CLAIM
     if state.claim is not None:
         raise JobClaimedError(job_id)

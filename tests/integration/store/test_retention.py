@@ -6,14 +6,16 @@ from datetime import timedelta
 import pytest
 
 from ci_common.errors import JobGoneError
-from ci_common.models import Job, utc_now
+from ci_common.models import Job, JobEvent, utc_now
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.history import retention
 from ci_eventstore.history.retention import Policy, drop_tombstones, sweep
+from ci_eventstore.jobs.delete import delete_job
 from ci_eventstore.jobs.tombstones import Reason, read_tombstone
 from ci_eventstore.keys import Keys, gone_key
 from ci_eventstore.repository import RedisJobRepository
 from tests.cancelling import Counted, Steps
+from tests.claims import claim
 from tests.integration.store.sealing import seal_job
 
 ALL = Policy(older_than_seconds=0, takes_unsealed=True)
@@ -125,3 +127,50 @@ async def test_tombstones_are_dropped_by_age(repository: RedisJobRepository, ser
     assert await drop_tombstones(repository.engine, 0) == 1
     assert await server.read("HKEYS", gone_key("{ci:0}")) == [b"odd"]
     await repository.create_job(Job(id="j", status="queued"))
+
+
+@pytest.mark.parametrize("status", ["running", "completed"])
+async def test_a_job_that_is_kept(repository: RedisJobRepository, server: Nodes, keys: Keys, status: str) -> None:
+    """Retention leaves it alone, also when it was kept after the sweep had read it, sealed it is, and mended."""
+    await make(repository, "j", 1, status)
+    for _ in range(2):
+        await repository.keep_job("j")
+    if status == "running":
+        await repository.complete_job("j", True, utc_now())
+    events = await repository.read_events("j")
+    assert await seal_job(repository) == "sealed"
+    assert await sweep(repository.engine, ALL) == retention.Swept()
+    engine, job = repository.engine, keys.job("j")
+    assert not await delete_job(engine.nodes, engine.reader.source, job, Reason.RETENTION)
+    await server.read("HSET", job.hash, "is_kept", "0")
+    assert await repository.rebuild("j")
+    assert await repository.read_events("j") == events
+    assert (await sweep(repository.engine, ALL)).deleted == []
+    await repository.keep_job("j", is_kept=False)
+    await seal_job(repository)
+    assert await repository.read_events("j") == events
+    assert (await sweep(repository.engine, Policy(older_than_seconds=0))).deleted == ["j"]
+
+
+async def test_a_kept_job_may_be_deleted_by_hand(repository: RedisJobRepository) -> None:
+    """A pin is against retention alone; one of a deleted job is refused."""
+    await make(repository, "j", 1)
+    await make(repository, "k", 1)
+    for job_id in ("j", "k"):
+        await repository.keep_job(job_id)
+    await repository.keep_job("k", is_kept=False)
+    assert (await sweep(repository.engine, ALL)).deleted == ["k"]
+    assert await repository.delete_job("j")
+    with pytest.raises(JobGoneError):
+        await repository.keep_job("j")
+
+
+async def test_a_claimed_job_may_be_kept(repository: RedisJobRepository) -> None:
+    """Its controller goes on, and doesn't notice."""
+    await repository.create_job(Job(id="j", status="queued"))
+    [claimed] = await claim(repository, "default", "controller", 1, 30)
+    await repository.keep_job("j")
+    writer = repository.writer("j", claimed.claim, claimed)
+    await writer.append([JobEvent("log", "a\n")])
+    await writer.complete(True, utc_now())
+    assert (await sweep(repository.engine, ALL)).deleted == []

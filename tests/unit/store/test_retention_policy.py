@@ -37,6 +37,8 @@ MONTH = Policy(older_than_seconds=30 * 86_400)
         (MONTH, replace(LONG_AGO, status=JobStatus.QUEUED), False),
         (MONTH, replace(LONG_AGO, claim="1 t"), False),
         (MONTH, replace(LONG_AGO, log=None), False),
+        (MONTH, replace(LONG_AGO, is_kept=True), False),
+        (MONTH, replace(LONG_AGO, is_kept=False), True),
         (MONTH, replace(LONG_AGO, position=8), False),
         (replace(MONTH, takes_unsealed=True), replace(LONG_AGO, log=None), True),
         (replace(MONTH, statuses=frozenset({JobStatus.FAILED})), LONG_AGO, False),
