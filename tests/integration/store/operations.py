@@ -3,9 +3,6 @@
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import pytest
-
-from ci_common.errors import JobGoneError
 from ci_common.models import APIKey, Job, JobEvent, JobStatus, User
 from ci_eventstore.accounts.store import AccountStore
 from ci_eventstore.connection.nodes import Nodes
@@ -16,9 +13,7 @@ from ci_eventstore.events.log_source import LogSource
 from ci_eventstore.following.incarnation import StoreIncarnation
 from ci_eventstore.jobs.create import create_waiting, waiting_job
 from ci_eventstore.jobs.decide import Cancel, Command, Complete, UpdateStatus, decide, decide_creation
-from ci_eventstore.jobs.delete import delete_job
 from ci_eventstore.jobs.store import plan_change
-from ci_eventstore.jobs.tombstones import Reason
 from ci_eventstore.keys import NO_QUEUE, Keys, backlog_member, listing_member, queue_everywhere
 from ci_eventstore.projection.jobs import JobProjections
 from ci_eventstore.projection.projections import Projections
@@ -35,15 +30,16 @@ from ci_eventstore.queues.lease_keeper import renew as renew_leases
 from ci_eventstore.queues.offers import Offer
 from ci_eventstore.store_format import FORMAT_VERSION, check_format
 from tests import claims
-from tests.integration.store.refusing_server import dump
 from tests.integration.store.scenes import (
     KEYS,
     LEASE,
     NOW,
     Operation,
     Scene,
+    a1_is_gone,
     a1_is_whole,
     create,
+    delete_a1,
     ended_and_late,
     log,
     running,
@@ -365,19 +361,6 @@ CANCEL = Cancel("[cancelled]\n")
 
 
 COMPLETE_COMMAND = Complete(JobEvent("complete", success=True, timestamp=NOW), True)
-
-
-async def delete_a1(scene: Scene) -> bool:
-    return await delete_job(scene.server, LogSource(scene.server), KEYS.job("a1"), Reason.ASKED)
-
-
-async def a1_is_gone(scene: Scene) -> None:
-    """Nothing of it is left but the tombstone, and no repeated deletion finds anything."""
-    assert not await delete_a1(scene)
-    with pytest.raises(JobGoneError):
-        await scene.repository.create_job(Job(id="a1", status="queued"))
-    left = [key for key in await dump(scene.server) if key.endswith(":a1") or ":a1:" in key]
-    assert left == []
 
 
 OPERATIONS: dict[str, Operation] = {

@@ -5,14 +5,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
+
+from ci_common.errors import JobGoneError
 from ci_common.models import Job, JobEvent, JobStatus
 from ci_eventstore.events.log_source import LogSource
 from ci_eventstore.history.seal import Sealed, seal
+from ci_eventstore.jobs.delete import delete_job
 from ci_eventstore.jobs.state import JobState
+from ci_eventstore.jobs.tombstones import Reason
 from ci_eventstore.keys import Keys
 from ci_eventstore.queues.claimed import Claimed
 from ci_eventstore.repository import RedisJobRepository
-from tests.integration.store.refusing_server import RefusingServer
+from tests.integration.store.refusing_server import RefusingServer, dump
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 KEYS = Keys("ci")
@@ -94,3 +99,16 @@ async def a1_is_whole(scene: Scene) -> None:
     assert await status_of(scene, "a1") == "completed"
     assert await seal_a1(scene) in (Sealed.SEALED, Sealed.ALREADY)
     assert await scene.repository.verify("a1", deep=True) == []
+
+
+async def delete_a1(scene: Scene) -> bool:
+    return await delete_job(scene.server, LogSource(scene.server), KEYS.job("a1"), Reason.ASKED)
+
+
+async def a1_is_gone(scene: Scene) -> None:
+    """Nothing of it is left but the tombstone, and no repeated deletion finds anything."""
+    assert not await delete_a1(scene)
+    with pytest.raises(JobGoneError):
+        await scene.repository.create_job(Job(id="a1", status="queued"))
+    left = [key for key in await dump(scene.server) if key.endswith(":a1") or ":a1:" in key]
+    assert left == []
