@@ -147,8 +147,10 @@ async def main(order: Order) -> None:
         poll_seconds=0.5,
         grace_seconds=1.0,
     )
-    worker, stopped = Worker(order, Journal(order)), asyncio.Event()
+    stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
+    # The journal's file says that it can be stopped.
+    worker = Worker(order, Journal(order))
     while not stopped.is_set():
         with contextlib.suppress(StoreError):
             # The server may be away at the beginning.

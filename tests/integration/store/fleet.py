@@ -18,6 +18,7 @@ from ci_eventstore.repository import RedisJobRepository
 from tests.claim_history import ClaimHistory, check_claims, read_journals
 from tests.integration.store.chaos_controller_program import Order
 from tests.records import records_of
+from tests.waiting import wait_until
 
 PROGRAM = Path(__file__).with_name("chaos_controller_program.py")
 ROOT = Path(__file__).parents[3]
@@ -71,7 +72,10 @@ class Controllers:
 
     async def stop(self) -> list[str]:
         """Ask all to end, and return what was wrong with that."""
-        for process in self.running.values():
+        for name, process in self.running.items():
+            # One that was just started would be killed by the signal.
+            journal = self._folder / f"{name}.jsonl"
+            await wait_until(lambda journal=journal, process=process: journal.exists() or process.poll() is not None)  # type: ignore[misc]
             process.send_signal(signal.SIGTERM)
         found = []
         for name, process in self.running.items():
