@@ -178,6 +178,41 @@ async def test_nobody_has_more_than_one_may(
     assert {str(job.status) for job in jobs} == {"completed"}
 
 
+async def test_an_offer_that_cant_be_taken_back_brings_nothing_on_top(
+    repository: RedisJobRepository, server: Nodes
+) -> None:
+    """Its partition can't be asked, so another one gives a job; what the offer brings then goes back into its queue."""
+    ended, running, begun = asyncio.Event(), set[str](), list[str]()
+
+    async def handler(job: ClaimedJob) -> None:
+        assert not running
+        running.add(job.job.id)
+        begun.append(job.job.id)
+        await ended.wait()
+        running.clear()
+
+    async with asyncio.timeout(30), Controller(repository, queues=["a", "b"], settings=PATIENT) as controller:
+        working = asyncio.create_task(controller.run(handler))
+        await wait_until(lambda: controller._is_waiting and controller._open_intake()._claimer._offer.place is not None)
+        place = controller._open_intake()._claimer._offer.place
+        assert place is not None
+        await server.read("SET", place.dispatch, "damage")
+        await repository.create_job(Job(id="1", status="queued", queue="ab".replace(place.name, "")))
+        await wait_until(lambda: running == {"1"} and controller._is_waiting)
+        await server.read("DEL", place.dispatch)
+        await repository.create_job(Job(id="2", status="queued", queue=place.name))
+        assert await server.read("HGET", "{ci:0}:job:2", "epoch") == b"1"
+        while await server.read("HGET", "{ci:0}:job:2", "status") != b"queued":
+            assert begun == ["1"]
+            await asyncio.sleep(0.005)
+        ended.set()
+        await wait_until(lambda: begun == ["1", "2"])
+        controller.stop()
+        await working
+    assert await server.read("HGET", "{ci:0}:job:2", "attempts") == b"1"
+    assert {str(job.status) for job in await repository.list_jobs()} == {"completed"}
+
+
 async def test_who_runs_a_job_offers_nothing(repository: RedisJobRepository, server: Nodes) -> None:
     """A handler may block its event loop: another controller, which has nothing to do, begins the next job."""
     both = asyncio.Barrier(2)
