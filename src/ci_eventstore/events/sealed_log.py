@@ -188,14 +188,17 @@ class SealedLogs:
     async def find(self, keys: JobKeys) -> list[Reference]:
         """Return references to the segments of a job that has lost its record; it walks all keys.
 
-        Of those that are there, these are the ones that the newest one names, one after the other.
+        Of those that are there, these are the ones that the newest one names, one after the other. No record refers to
+        one that expires: the stream still has all of it.
         """
         found: dict[bytes, tuple[Reference, bytes]] = {}
         if not is_unicode(keys.job_id):
             return []
         async for page in self._nodes.scan(segment_key(keys, "*").translate(_LITERALLY)):
             for key in page:
-                size = int(await self._nodes.read("STRLEN", key))
+                size, left_ms = await self._nodes.read_many([("STRLEN", key), ("PTTL", key)])
+                if size is WRONG_TYPE or left_ms != -1:
+                    continue
                 name = key.rpartition(":")[2]
                 try:
                     reader = SegmentReader.of(await self._end(keys, name, size), size, name)

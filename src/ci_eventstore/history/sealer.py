@@ -89,7 +89,8 @@ class Sealer:
                 return
             failures = await self._failures(tag, page)
             for job_id, (_, until, why) in failures.items():
-                if until > now:
+                # A longer pause than any is of a clock that was ahead.
+                if now < until <= now + LONGEST_PAUSE_MS:
                     sweep.left[job_id] = why
             tried = [job_id for job_id in page if job_id not in sweep.left]
             for start in range(0, len(tried), TOGETHER):

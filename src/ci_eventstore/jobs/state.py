@@ -232,6 +232,9 @@ def from_packed(job_id: str, packed: bytes, reply: Sequence[bytes] = ()) -> JobS
     """Return the state at the end of a segment, but for the fields that the job's hash has; StoreFormatError."""
     found = dict(zip(reply[::2], reply[1::2], strict=True))
     known = {name: value for name, value in unpack_fields(packed).items() if name in _DEFAULTS}
+    if found and b"incarnation" not in found:
+        # The hash of a job of an older program, which has none though its log says one.
+        known.pop("incarnation", None)
     try:
         known |= {name: decode(found[name.encode()].decode()) for name, decode in _NEEDED if name.encode() in found}
         known["status"] = JobStatus(known["status"])

@@ -13,7 +13,14 @@ from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import WRONG_TYPE, Reply, as_bytes, as_text_map, as_texts
 from ci_eventstore.errors import ProjectionDamagedError, StoreFormatError
 from ci_eventstore.events.log_index import LogIndex
-from ci_eventstore.events.log_source import LogSource, at_places, entries_in, last_command, range_command
+from ci_eventstore.events.log_source import (
+    PAGE_ENTRIES,
+    LogSource,
+    at_places,
+    entries_in,
+    last_command,
+    range_command,
+)
 from ci_eventstore.events.records import Place
 from ci_eventstore.events.sealed_log import END_BYTES, Reference, end_command, references_in, state_in
 from ci_eventstore.jobs.state import KEPT_FIELDS, JobState, from_packed, part_of_state, to_hash
@@ -150,11 +157,17 @@ class JobProjections:
         last, index = await self._nodes.read_at_once([last_command(keys), ("LRANGE", keys.log_index, 0, -1)])
         if last is WRONG_TYPE:
             return None
-        if last:
-            await fold.advance(self._source, _place_of_last(last))
+        end = _place_of_last(last) if last else None
+        # The record may say something else of where the log lies, so the stream itself is read.
+        while end is not None and fold.place < end:
+            page = await self._nodes.read(*range_command(keys, fold.place.next, end, PAGE_ENTRIES))
+            if not entries_in(page):
+                # It was sealed meanwhile, which the script finds.
+                break
+            fold.take(at_places(entries_in(page)))
         if fold.state is not None:
             fold.state = fold.state.but(log=log)
-        return fold, str(fold.place) if last else "", as_texts(index)
+        return fold, "" if end is None else str(end), as_texts(index)
 
     async def _whole_fold(self, keys: JobKeys) -> tuple[Fold, str, list[str]] | None:
         """Return the fold of all records, where the stream ends, and the sparse index: if that is wrong, a new one."""

@@ -179,7 +179,7 @@ class Projections:
         return [Difference(f"job {keys.job_id}", f"key {key}", None, "left of a deleted job") for key in left]
 
     async def _unlisted(self, page: Sequence[str]) -> list[JobKeys]:
-        """Return the jobs whose streams or hashes are among some keys and that stand in no ids.
+        """Return the jobs whose streams, hashes or segments are among some keys and that stand in no ids.
 
         A key in a wrong partition is no job's.
         """
@@ -187,7 +187,9 @@ class Projections:
         for key in page:
             tag, _, rest = key.partition("}:")
             kind, _, job_id = rest.partition(":")
-            if kind in ("events", "job") and self._keys.job(job_id).tag == f"{tag}}}":
+            if kind == "segment":
+                job_id = job_id.rpartition(":")[0]
+            if kind in ("events", "job", "segment") and self._keys.job(job_id).tag == f"{tag}}}":
                 jobs.setdefault(f"{tag}}}", set()).add(job_id)
         asked = {tag: sorted(ids) for tag, ids in jobs.items()}
         replies = await self._nodes.read_many(

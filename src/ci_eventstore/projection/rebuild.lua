@@ -4,13 +4,14 @@
 -- `jobs.py` names its keys and arguments.
 -- CONST REBUILT_LEASE_MS
 --
--- Returns "right" (nothing had to be changed), "mended", or "changed" and changes nothing: the stream has gone on.
+-- Returns "right" (nothing had to be changed), "mended", or "changed" and changes nothing: the stream has gone on, the log was sealed, or the job
+-- deleted.
 
 -- Libraries: telling, standing, reading, calls, clock, tickets, queue, mending
 
 local last = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)
 local log = redis.pcall('HGET', hash, 'log')
-if (last[1] and last[1][1] or '') ~= place or type(log) == 'string' and log ~= log_before then
+if (last[1] and last[1][1] or '') ~= place or type(log) ~= 'table' and (log or '') ~= log_before then
   return 'changed'
 end
 

@@ -1,0 +1,126 @@
+"""What is lost or damaged of a sealed job's record and indexes is mended, and nothing comes of what isn't the job's."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from ci_common.errors import JobGoneError
+from ci_common.models import JobEvent
+from ci_eventstore.connection.nodes import Nodes
+from ci_eventstore.history.seal import STAGED_MS, Sealed
+from ci_eventstore.history.sealer import LONGEST_PAUSE_MS, Sealer
+from ci_eventstore.keys import JobKeys, Keys, segment_key, unsealable_key
+from ci_eventstore.projection.rebuild import rebuild
+from ci_eventstore.repository import RedisJobRepository
+from tests.integration.store.sealing import ended_job, seal_job
+
+LATE = JobEvent("log", "late\n")
+FIELDS = ("position", "status", "end_position", "version", "created_at", "log")
+
+
+async def damage_ways(server: Nodes, job: JobKeys) -> Mapping[str, Sequence[tuple[str, ...]]]:
+    """Return commands for each damage: of the record, of its fields, of the indexes."""
+    ways: dict[str, Sequence[tuple[str, ...]]] = {f"no {name}": [("HDEL", job.hash, name)] for name in FIELDS}
+    ways |= {f"log {value!r}": [("HSET", job.hash, "log", value)] for value in ("", "x", "0-1,5-0,10")}
+    [ended] = await server.read("ZRANGE", job.ended, 0, -1)
+    indexes: list[tuple[str, ...]]
+    indexes = [("ZREM", job.ids, job.job_id), ("ZREM", job.ended, ended.decode()), ("ZREM", job.unsealed, job.job_id)]
+    indexes += [("DEL", "{ci:0}:jobs:completed"), ("DEL", "{ci:0}:jobs")]
+    return ways | {"no record": [("DEL", job.hash)], "indexes": indexes, "all": [("DEL", job.hash), *indexes]}
+
+
+@pytest.mark.parametrize("is_late", [False, True], ids=["sealed", "late"])
+async def test_every_damage_is_mended(
+    repository: RedisJobRepository, server: Nodes, keys: Keys, *, is_late: bool
+) -> None:
+    """Though a record says nonsense of where its log lies, or nothing but segments are left to find the job by."""
+    job = keys.job("j")
+    await ended_job(repository)
+    assert await seal_job(repository) is Sealed.SEALED
+    if is_late:
+        await repository.add_event("j", LATE)
+    before = await repository.get_job("j")
+    for what, commands in (await damage_ways(server, job)).items():
+        await server.read_many(commands)
+        assert await repository.verify() != [], what
+        await repository.rebuild()
+        assert await repository.get_job("j") == before, what
+        assert await repository.verify(deep=True) == [], what
+
+
+async def test_a_segment_that_expires_is_not_part_of_a_log(
+    repository: RedisJobRepository, server: Nodes, keys: Keys
+) -> None:
+    """A sealer has written it, and stopped; then the record is lost: that refers to what stays, as it did before."""
+    job = keys.job("j")
+    await ended_job(repository)
+    assert await seal_job(repository) is Sealed.SEALED
+    log = await server.read("HGET", job.hash, "log")
+    await repository.add_event("j", LATE)
+    before = await repository.get_job("j")
+    # What a sealer that has stopped leaves: the segment of all of it, and all that it would have replaced.
+    [old] = [key async for page in server.scan(segment_key(job, "*")) for key in page]
+    kept = await server.read_many([("DUMP", key) for key in (old, job.hash, job.stream)])
+    assert await seal_job(repository) is Sealed.SEALED
+    [staged] = [key async for page in server.scan(segment_key(job, "*")) for key in page]
+    await server.read("PEXPIRE", staged, STAGED_MS)
+    for key, data in zip((old, job.hash, job.stream), kept, strict=True):
+        await server.read("RESTORE", key, 0, data, "REPLACE")
+    await server.read("DEL", job.hash)
+    await repository.rebuild()
+    assert await server.read("HGET", job.hash, "log") == log
+    await server.read("DEL", staged)
+    assert await repository.get_job("j") == before
+
+
+async def test_a_job_that_is_deleted_while_it_is_rebuilt_stays_deleted(
+    repository: RedisJobRepository, server: Nodes, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look at it and the script that mends it."""
+    await ended_job(repository)
+    assert await seal_job(repository) is Sealed.SEALED
+    await server.read("ZREM", keys.job("j").ids, "j")
+
+    async def delete_and_mend(*arguments: Any) -> bytes:
+        await repository.delete_job("j")
+        return await rebuild(*arguments)
+
+    monkeypatch.setattr("ci_eventstore.projection.jobs.rebuild", delete_and_mend)
+    await repository.rebuild("j")
+    with pytest.raises(JobGoneError):
+        await repository.get_job("j")
+    assert await server.read("EXISTS", *keys.job("j").all(), keys.job("j").ids) == 0
+
+
+async def test_a_job_of_an_older_program_is_sealed_again_and_deleted(
+    repository: RedisJobRepository, server: Nodes, keys: Keys
+) -> None:
+    """Its record has no incarnation, though its log says one."""
+    await ended_job(repository)
+    await server.read("HDEL", keys.job("j").hash, "incarnation")
+    assert await seal_job(repository) is Sealed.SEALED
+    assert await server.read("HEXISTS", keys.job("j").hash, "has_complete") == 0
+    await repository.add_event("j", LATE)
+    assert await seal_job(repository) is Sealed.SEALED
+    assert await repository.verify("j", deep=True) == []
+    await repository.delete_job("j")
+    with pytest.raises(JobGoneError):
+        await repository.get_job("j")
+
+
+async def test_a_clock_that_was_ahead_keeps_no_job_from_being_sealed(
+    repository: RedisJobRepository, server: Nodes, keys: Keys
+) -> None:
+    """It was to be tried again a year from now, which is longer than any pause is."""
+    job = keys.job("j")
+    await ended_job(repository)
+    seconds, _ = await server.read("TIME")
+    now = int(seconds) * 1000
+    engine = repository.engine
+    sealer = Sealer(engine.nodes, engine.reader.source, engine.keys)
+    await server.read("HSET", unsealable_key(job.tag), "j", f"3 {now + LONGEST_PAUSE_MS // 2} broken")
+    assert (await sealer.sweep(0)).left == {"j": "broken"}
+    await server.read("HSET", unsealable_key(job.tag), "j", f"3 {now + 365 * LONGEST_PAUSE_MS} broken")
+    assert (await sealer.sweep(0)).sealed == 1
+    assert await server.read("EXISTS", unsealable_key(job.tag)) == 0
