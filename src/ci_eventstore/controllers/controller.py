@@ -183,8 +183,8 @@ class Controller:
                     for _ in range(TURNS_TO_LEAVE):
                         await asyncio.sleep(0)
                 for job in found:
-                    is_paused = self._health.pause(asyncio.get_running_loop().time())
-                    if self._stopping.is_set() or is_paused or not self._has_room():
+                    is_over = len(self._running) > self.settings.concurrency  # by an offer that stood elsewhere
+                    if is_over or self._stopping.is_set() or self._health.pause(asyncio.get_running_loop().time()):
                         await self._give_back([job])
                     elif job.cancelled.is_set() or job.attempts > self.settings.max_attempts:
                         await self._turn_away(job)
@@ -237,10 +237,6 @@ class Controller:
         """Return whether it may get the next job without asking for it."""
         return not self._running and not self._stopping.is_set() and not self._health.is_unfit
 
-    def _has_room(self) -> bool:
-        """Return whether it may run all that it has: an offer that couldn't be taken back may bring one too many."""
-        return len(self._running) <= self.settings.concurrency
-
     def _wanted(self) -> int:
         """Return how many jobs to ask for: if many may run, only a part, so that some run while others come."""
         free = self._health.allowed(self.settings.concurrency - len(self._running), asyncio.get_running_loop().time())
@@ -257,9 +253,10 @@ class Controller:
     def _receive(self, claimed: Claimed) -> None:
         """Begin a job that an offer has brought if `claims` would do nothing else first; else keep it for that."""
         [job] = self._take_over([claimed])
-        is_free = self._is_waiting and not self._woken.is_set() and not self._stopping.is_set() and self._has_room()
+        is_free = self._is_waiting and not self._woken.is_set() and not self._stopping.is_set()
         is_fit = not self._health.pause(asyncio.get_running_loop().time()) and not job.cancelled.is_set()
-        if self._handlers is not None and is_free and is_fit and job.attempts <= self.settings.max_attempts:
+        has_room = len(self._running) <= self.settings.concurrency and job.attempts <= self.settings.max_attempts
+        if self._handlers is not None and is_free and is_fit and has_room:
             self._handlers.begin(job)
         else:
             self._open_intake().brought.append(job)
