@@ -57,10 +57,14 @@ class JobProjections:
         beginning of its first segment.
         """
         subject = f"job {keys.job_id}"
-        try:
-            return await self._compare(subject, keys, is_deep=is_deep)
-        except StoreFormatError as error:
-            return [Difference(subject, "stream", "entries that can be read", str(error))]
+        while True:
+            log = await read_log(self._nodes, keys)
+            try:
+                return await self._compare(subject, keys, is_deep=is_deep)
+            except StoreFormatError as error:
+                # Segments that were joined meanwhile are gone.
+                if await read_log(self._nodes, keys) == log:
+                    return [Difference(subject, "stream", "entries that can be read", str(error))]
 
     async def _compare(self, subject: str, keys: JobKeys, *, is_deep: bool) -> list[Difference]:
         stream_type, ending = await self._nodes.read_many([("TYPE", keys.stream), ("HMGET", keys.hash, *ENDING)])
@@ -136,7 +140,9 @@ class JobProjections:
                 lies = await log_of(self._nodes, self._source, keys, log)
                 found = await (self._whole_fold(keys) if lies is None else self._sealed_fold(keys, lies))
             except StoreFormatError:
-                return False
+                if await read_log(self._nodes, keys) == log:
+                    return False
+                continue
             if found is None:
                 return False
             if await rebuild(self._nodes, *found, log or "") != b"changed":

@@ -11,7 +11,9 @@ from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.history.seal import STAGED_MS, Sealed
 from ci_eventstore.history.sealer import LONGEST_PAUSE_MS, Sealer
 from ci_eventstore.keys import JobKeys, Keys, segment_key, unsealable_key
+from ci_eventstore.projection.jobs import JobProjections
 from ci_eventstore.projection.rebuild import rebuild
+from ci_eventstore.projection.sealed import fold_of_sealed
 from ci_eventstore.repository import RedisJobRepository
 from tests.integration.store.sealing import ended_job, seal_job
 
@@ -91,6 +93,31 @@ async def test_a_job_that_is_deleted_while_it_is_rebuilt_stays_deleted(
     with pytest.raises(JobGoneError):
         await repository.get_job("j")
     assert await server.read("EXISTS", *keys.job("j").all(), keys.job("j").ids) == 0
+
+
+@pytest.mark.parametrize("is_deep", [False, True], ids=["fast", "deep"])
+async def test_segments_that_are_joined_meanwhile_are_no_damage(
+    repository: RedisJobRepository, monkeypatch: pytest.MonkeyPatch, *, is_deep: bool
+) -> None:
+    """Between the look at where the log lies and that at what lies there it is sealed again, with late output."""
+    await ended_job(repository)
+    assert await seal_job(repository) is Sealed.SEALED
+    await repository.add_event("j", LATE)
+    done = list[Sealed]()
+
+    async def seal_and_look(*arguments: Any, **options: Any) -> Any:
+        if not done:
+            done.append(await seal_job(repository))
+            repository.engine.reader.source.sealed.forget()
+        return await fold_of_sealed(*arguments, **options)
+
+    monkeypatch.setattr("ci_eventstore.projection.jobs.fold_of_sealed", seal_and_look)
+    assert await repository.verify("j", deep=is_deep) == []
+    assert done == [Sealed.SEALED]
+    await repository.add_event("j", LATE)
+    done.clear()
+    assert await JobProjections(repository.engine.nodes, repository.engine.reader.source).rebuild(Keys("ci").job("j"))
+    assert done == [Sealed.SEALED]
 
 
 async def test_a_job_of_an_older_program_is_sealed_again_and_deleted(
