@@ -222,6 +222,8 @@ class RedisJobRepository(AccountStore, JobRepository):
                         last_event_id = record.id or last_event_id
                         yield record
                     elif isinstance(record, Notice):
+                        # Unless it was deleted meanwhile.
+                        await self.engine.reader.extent(self._keys.job(job_id))
                         expected = last_event_id + 1 if record.type is NoticeType.GAP else max(last_event_id, 1)
                         raise StreamDamagedError(job_id, expected, record.position or None)
                 if page.is_last:

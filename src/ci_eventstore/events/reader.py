@@ -157,15 +157,20 @@ class EventReader:
         """Return the visible events after a position, at most `limit`, up to the log's extent.
 
         `previous` is the event at that position, if the caller has read it: it has to be there still.
-        StreamDamagedError if an event isn't there, or another one is: empty is never the end.
+        StreamDamagedError if an event isn't there, or another one is: empty is never the end. JobGoneError.
         """
         events: list[JobEvent] = []
         last = extent.position if limit is None else min(extent.position, after + limit)
         count = extent.page_entries()
         while after < last:
-            entries = await self._page(keys, after, last, count, previous)
             known = len(events)
-            after = _take_visible(keys.job_id, entries, after, events)
+            try:
+                entries = await self._page(keys, after, last, count, previous)
+                after = _take_visible(keys.job_id, entries, after, events)
+            except StreamDamagedError:
+                # Unless the whole job was deleted meanwhile.
+                await check_standing(self._nodes, keys)
+                raise
             previous = events[-1]
             count = next_page_entries(count, events[known:], PAGE_BYTES)
         return events

@@ -85,7 +85,11 @@ class Projections:
         """
         if job_id is not None:
             await self._check_exists(job_id)
-            return await self._jobs.verify(self._keys.job(job_id), is_deep=is_deep)
+            differences = await self._jobs.verify(self._keys.job(job_id), is_deep=is_deep)
+            if differences:
+                # It may have been deleted meanwhile.
+                await self._check_exists(job_id)
+            return differences
         walk = _Walk(progress, mends=False, is_deep=is_deep)
         return [difference async for difference in self._walk(walk, is_fast=is_fast)]
 

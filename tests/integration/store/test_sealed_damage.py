@@ -1,6 +1,6 @@
 """What is lost or damaged of a sealed job's record and indexes is mended, and nothing comes of what isn't the job's."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -8,6 +8,7 @@ import pytest
 from ci_common.errors import JobGoneError
 from ci_common.models import JobEvent
 from ci_eventstore.connection.nodes import Nodes
+from ci_eventstore.events.log_source import LogSource
 from ci_eventstore.history.seal import STAGED_MS, Sealed
 from ci_eventstore.history.sealer import LONGEST_PAUSE_MS, Sealer
 from ci_eventstore.keys import JobKeys, Keys, segment_key, unsealable_key
@@ -19,6 +20,18 @@ from tests.integration.store.sealing import ended_job, seal_job
 
 LATE = JobEvent("log", "late\n")
 FIELDS = ("position", "status", "end_position", "version", "created_at", "log")
+
+
+async def follow(repository: RedisJobRepository) -> None:
+    async for _ in repository.follow_events("j"):
+        pass
+
+
+WAYS: dict[str, Callable[[RedisJobRepository], Awaitable[object]]] = {
+    "read": lambda repository: repository.get_events_since("j", 0),
+    "follow": follow,
+    "verify": lambda repository: repository.verify("j"),
+}
 
 
 async def damage_ways(server: Nodes, job: JobKeys) -> Mapping[str, Sequence[tuple[str, ...]]]:
@@ -74,6 +87,32 @@ async def test_a_segment_that_expires_is_not_part_of_a_log(
     assert await server.read("HGET", job.hash, "log") == log
     await server.read("DEL", staged)
     assert await repository.get_job("j") == before
+
+
+@pytest.mark.parametrize("is_sealed", [False, True], ids=["stream", "sealed"])
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_job_that_is_deleted_while_it_is_read_is_gone(
+    repository: RedisJobRepository, monkeypatch: pytest.MonkeyPatch, way: str, *, is_sealed: bool
+) -> None:
+    """Between the look at how far its log goes and that at its entries: no error of a damaged log."""
+    await ended_job(repository, count=1200)
+    if is_sealed:
+        assert await seal_job(repository) is Sealed.SEALED
+        await repository.add_event("j", LATE)
+    read, looks = LogSource.range, 0
+    # verify reads the first entry of a log that isn't sealed before it looks how far that goes.
+    last_look = 2 if way == "verify" and not is_sealed else 1
+
+    async def delete_and_read(*arguments: Any, **options: Any) -> Any:
+        nonlocal looks
+        looks += 1
+        if looks == last_look:
+            await repository.delete_job("j")
+        return await read(*arguments, **options)
+
+    monkeypatch.setattr(LogSource, "range", delete_and_read)
+    with pytest.raises(JobGoneError):
+        await WAYS[way](repository)
 
 
 async def test_a_job_that_is_deleted_while_it_is_rebuilt_stays_deleted(
