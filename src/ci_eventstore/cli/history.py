@@ -97,6 +97,7 @@ def verify_archive(file: Path, root: str | None) -> int:
         click.echo(f"{file}: {error}")
         return ExitCode.FAILED
     events, newest = sum(one.tail.events for one in found), found[0]
-    click.echo(f"job {newest.tail.job_id}: {events} events in {len(found)} segments, root {newest.root.hex()}")
+    segments = "1 segment" if len(found) == 1 else f"{len(found)} segments"
+    click.echo(f"job {newest.tail.job_id}: {events} events in {segments}, root {newest.root.hex()}")
     click.echo("consistent" if wanted is None else "complete and unaltered")
     return ExitCode.SUCCESS
