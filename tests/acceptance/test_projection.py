@@ -37,7 +37,8 @@ async def test_a_difference_is_found_and_mended(
     difference = "job job-1: field status: expected 'completed', found 'running'"
     assert (found.code, found.text.splitlines()[0]) == (1, difference)
     assert re.search(r"\d+ differences?: `ci-eventstore rebuild` mends", found.err)
-    assert here("verify", "--fast").out == found.out
+    fast = here("verify", "--fast").out
+    assert sorted(fast.splitlines()) == sorted(found.out.splitlines())
     as_json = json.loads(here("verify", "--json").out)[0]
     assert as_json == {
         "subject": "job job-1",
