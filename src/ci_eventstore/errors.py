@@ -11,6 +11,8 @@
     │   │   ├── AuthenticationError
     │   │   │   └── MissingRightsError
     │   │   └── EmbeddedServerError
+    │   ├── ArchiveUnavailableError
+    │   ├── ArchiveDiffersError
     │   ├── UnsuitableServerError
     │   ├── ReadOnlyAccessError
     │   ├── StoreFormatError
@@ -88,6 +90,23 @@ class MissingRightsError(AuthenticationError):
 
 class EmbeddedServerError(StoreUnavailableError):
     """Raised when the embedded server doesn't start; the message ends with the end of its log."""
+
+
+class ArchiveUnavailableError(StoreError):
+    """Raised when an archive can't be used: it is away, refuses, or no archive is at its URL; try again later."""
+
+    def __init__(self, url: str, why: str) -> None:
+        super().__init__(f"the archive at {url} can't be used: {why}")
+        self.url = url
+
+
+class ArchiveDiffersError(StoreError):
+    """Raised when an archive has an object of the name with other bytes than were to be written; they stay."""
+
+    def __init__(self, url: str, name: str) -> None:
+        super().__init__(f"the archive at {url} has other bytes as {name}: they stay, and nothing was written")
+        self.url = url
+        self.name = name
 
 
 class UnsuitableServerError(StoreError):

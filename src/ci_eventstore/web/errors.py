@@ -18,6 +18,7 @@ from ci_common.errors import (
 from ci_eventstore.connection.outage_log import Outages
 from ci_eventstore.errors import (
     AcknowledgedEventsLostError,
+    ArchiveUnavailableError,
     NotInitializedError,
     OutcomeUnknownError,
     ProjectionDamagedError,
@@ -62,6 +63,7 @@ ANSWERS: tuple[tuple[type[RepositoryError], tuple[int, str] | WebError], ...] = 
     (AlreadyExistsError, (409, "conflict")),
     (OutcomeUnknownError, UNKNOWN),
     (StoreUnavailableError, UNAVAILABLE),
+    (ArchiveUnavailableError, UNAVAILABLE),
     (NotInitializedError, UNAVAILABLE),
     (AcknowledgedEventsLostError, UNAVAILABLE),
     (ProjectionMissingError, UNAVAILABLE),
