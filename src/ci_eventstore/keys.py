@@ -17,6 +17,7 @@
     {ci:0}:ring:<id>                hash: the end of a log that has outgrown its budget, until the job ends
     {ci:0}:sealer                   text: who seals the partition's jobs; expires
     {ci:0}:unsealable               hash: jobs that can't be sealed: how often, when they are tried again, and why
+    {ci:0}:staged:<id>:<token>      stream: what a copy has brought of a job so far; expires
     {ci:0}:segment:<id>:<name>      text: a segment of a sealed log, of which there may be several
     {ci:0}:ids                      sorted set: job ids, for look-up by prefix
     {ci:0}:jobs:<status>            sorted set: jobs of a status by creation; "all" for all of them
@@ -204,10 +205,6 @@ class Keys:
         """Return the keys of a job: its partition is the CRC32 of its id modulo the count."""
         return JobKeys(job_id, self.tag(zlib.crc32(job_id.encode("utf-8", "surrogateescape")) % self.partitions))
 
-    def pattern(self, name: str) -> str:
-        """Return what matches all keys of a kind (job, events, jobs, owned) in all partitions, for `SCAN`."""
-        return f"{{{self.prefix}:*}}:{name}:*"
-
     @property
     def store(self) -> str:
         """The hash that holds the format version and the partition count."""
@@ -252,6 +249,11 @@ class Keys:
 def segment_key(keys: JobKeys, name: str) -> str:
     """Return the key of a segment of a job's sealed log, by its name."""
     return f"{keys.tag}:segment:{keys.job_id}:{name}"
+
+
+def staged_key(keys: JobKeys, token: str) -> str:
+    """Return the key of what a copy has brought of a job so far; it expires."""
+    return f"{keys.tag}:staged:{keys.job_id}:{token}"
 
 
 def sealer_key(tag: str) -> str:
@@ -360,10 +362,7 @@ def jobs_key(tag: str, user_id: str | None = None, status: JobStatus | None = No
 
 
 def listing_member(created_at: datetime, job_id: str) -> str:
-    """Return a job's member in the listings; members sort by creation, then by id.
-
-    Sixteen hex digits of microseconds since year 1, a colon, the id.
-    """
+    """Return a job's member in the listings; members sort by creation, then by id."""
     return f"{sort_key(created_at)}:{job_id}"
 
 

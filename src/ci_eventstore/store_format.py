@@ -56,3 +56,9 @@ def refusal(prefix: str, version: str) -> str:
     if version.isdecimal() and int(version) < FORMAT_VERSION:
         return f"{says}: run `ci-eventstore upgrade` once, which asks for a backup first"
     return f"{says}: use the program version that wrote it, or another prefix"
+
+
+async def find_partitions(nodes: Nodes, keys: Keys) -> int | None:
+    """Return how many partitions a store has, None if there is none yet; StoreUnavailableError."""
+    found = await nodes.read("HGET", keys.store, "partitions")
+    return None if found is None else int(found)

@@ -11,6 +11,7 @@ from ci_eventstore.cli.facts import facts
 from ci_eventstore.cli.history import seal, segment, verify_archive
 from ci_eventstore.cli.jobs import jobs
 from ci_eventstore.cli.maintenance import rebuild, restored, upgrade, verify
+from ci_eventstore.cli.moving import copy
 from ci_eventstore.cli.output import discard_output, open_missing_streams, say
 from ci_eventstore.cli.queues import queues
 from ci_eventstore.cli.replay import export, replay
@@ -70,7 +71,7 @@ def program() -> None:
 
 for command in (
     *(run, tail, replay, export, submit, controller, serve, queues, jobs, facts, users, keys),
-    *(verify, rebuild, seal, verify_archive, retention, restored, upgrade),
+    *(verify, rebuild, seal, verify_archive, retention, copy, restored, upgrade),
 ):
     program.add_command(command)
 jobs.add_command(segment)

@@ -4,15 +4,41 @@
 -- `jobs.py` names its keys and arguments.
 -- CONST REBUILT_LEASE_MS
 --
--- Returns "right" (nothing had to be changed), "mended", or "changed" and changes nothing: the stream has gone on, the log was sealed, or the job
--- deleted.
+-- If it is a copy, the stream and the segments that were staged become the job's first, in place of what the target has of it so far.
+--
+-- Returns "right" (nothing had to be changed), "mended", or "changed" and changes nothing: it isn't as it was read, it is deleted, or what
+-- was staged is gone.
 
 -- Libraries: telling, standing, reading, calls, clock, tickets, queue, mending
 
-local last = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)
+local last = redis.call('XREVRANGE', is_copy == 1 and staged or stream, '+', '-', 'COUNT', 1)
 local log = redis.pcall('HGET', hash, 'log')
 if (last[1] and last[1][1] or '') ~= place or type(log) ~= 'table' and (log or '') ~= log_before then
   return 'changed'
+end
+if is_copy == 1 then
+  local found = redis.call('HMGET', hash, 'position', 'part', 'mark', 'log')
+  if redis.call('HEXISTS', gone, id) == 1 or not found[1] and redis.call('EXISTS', stream) == 1 or (found[1] or '') .. '-'
+    .. (found[2] or '') ~= place_before or (found[3] or '') ~= mark_before or (found[4] or '') ~= log_before then
+    return 'changed'
+  end
+  if #segments > 0 and redis.call('EXISTS', unpack(KEYS, segments.places())) < #segments then
+    return 'changed'
+  end
+  local error = forbidden('PERSIST', stream) or place ~= '' and forbidden('RENAME', staged, stream)
+  if error then
+    return error
+  end
+  -- The first write takes no memory: none after it is refused for want of that.
+  redis.call('UNLINK', stream, unpack(KEYS, dropped.places()))
+  if place ~= '' then
+    redis.call('RENAME', staged, stream)
+    redis.call('PERSIST', stream)
+  end
+  for i = 1, #segments do
+    redis.call('PERSIST', segments(i))
+  end
+  redis.call('ZREM', ended_jobs, ended_before)
 end
 
 must_be('hash', hash, ring, tickets, clock)

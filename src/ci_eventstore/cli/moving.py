@@ -1,0 +1,78 @@
+"""`copy`: bring what a store holds into another one."""
+
+import asyncio
+
+import click
+
+from ci_eventstore.cli.output import say, showing_progress
+from ci_eventstore.cli.usage import ExitCode, examples
+from ci_eventstore.connection.deployments import from_url
+from ci_eventstore.connection.nodes import Nodes
+from ci_eventstore.errors import ConfigurationError
+from ci_eventstore.history.copying import Copier, CopyReport, copy_accounts
+from ci_eventstore.keys import Keys
+from ci_eventstore.repository import RedisJobRepository
+from ci_eventstore.store_format import find_partitions
+
+
+@click.command(
+    epilog=examples(
+        "copy --from embedded:///var/lib/ci --to redis://server --partitions 16",
+        "copy --from redis://old --to redis://new --to-prefix ci-2",
+    )
+)
+@click.option("--from", "source_url", metavar="URL", required=True, help="The store that is copied. It is only read.")
+@click.option("--to", "target_url", metavar="URL", required=True, help="The store that it is copied to.")
+@click.option("--prefix", metavar="NAME", default="ci", help="The name of the store that is copied.")
+@click.option("--to-prefix", metavar="NAME", help="The name of the other one.  [default: the same]")
+@click.option(
+    "--partitions",
+    type=click.IntRange(1, 1024),
+    help="How many partitions the other store gets, if it is new.  [default: as many]",
+)
+def copy(source_url: str, target_url: str, prefix: str, to_prefix: str | None, partitions: int | None) -> int:
+    """Bring what a store holds into another one.
+
+    Jobs with their logs, tombstones, users and API keys; jobs that wait get their places in their queues. Jobs that run
+    are left out, and named. It may be interrupted at any time and run again: it copies what is new or longer. At the
+    end both stores are compared, each entry of each job; the exit code is 1 if something differs or was left out. Stop
+    controllers first, or jobs that wait in both stores may run twice.
+    """
+    return asyncio.run(_copy((source_url, prefix), (target_url, to_prefix or prefix), partitions))
+
+
+async def _copy(source_at: tuple[str, str], target_at: tuple[str, str], partitions: int | None) -> int:
+    found = await _partitions(*source_at)
+    if found is None:
+        raise ConfigurationError(f"there is no store {source_at[1]!r} to copy from")
+    wanted = partitions or await _partitions(*target_at) or found
+    async with (
+        RedisJobRepository.from_url(source_at[0], prefix=source_at[1], partitions=found, access="read") as source,
+        RedisJobRepository.from_url(target_at[0], prefix=target_at[1], partitions=wanted) as target,
+    ):
+        with showing_progress("jobs copied and compared") as progress:
+            copier = Copier(source.engine, target.engine, progress)
+            await copy_accounts(source, target, copier.report)
+            return _tell(await copier.copy())
+
+
+async def _partitions(url: str, prefix: str) -> int | None:
+    deployment = from_url(url)
+    nodes = Nodes(deployment)
+    try:
+        return await find_partitions(nodes, Keys(prefix))
+    finally:
+        await nodes.close()
+        deployment.release()
+
+
+def _tell(report: CopyReport) -> int:
+    for what, why in sorted(report.left.items()):
+        say(f"{what} isn't copied: {why}")
+    for job_id in sorted(report.different):
+        say(f"job {job_id} differs: if it was written to meanwhile, copy again")
+    say(f"copied {report.copied} jobs and {report.deleted} tombstones; {report.already} jobs were there")
+    say(f"compared {report.compared} jobs, of which {len(report.different)} differ")
+    say(f"digest of the source {report.source_digest:040x}")
+    say(f"digest of the target {report.target_digest:040x}")
+    return ExitCode.SUCCESS if report.is_whole else ExitCode.FAILED

@@ -1,0 +1,31 @@
+"""`ci-eventstore copy`."""
+
+import asyncio
+from collections.abc import Callable
+
+from ci_common.models import Job
+from tests.acceptance.command_line import CommandLine, Ended
+from tests.integration.store.sealing import ended_job
+
+
+def test_a_store_is_copied(cli: CommandLine, here: Callable[..., Ended]) -> None:
+    """The other store has the same jobs; a digest of each store is printed; a store is never copied into itself."""
+    asyncio.run(_fill(cli))
+    prefix, other = cli.environment["CI_EVENTSTORE_PREFIX"], cli.environment["CI_EVENTSTORE_PREFIX"] + "-2"
+    address = cli.environment["CI_EVENTSTORE_URL"]
+    copied = here("copy", "--from", address, "--prefix", prefix, "--to", address, "--to-prefix", other)
+    assert copied.code == 0, copied.err
+    *_, first, second, source, target = copied.err.splitlines()
+    assert first == "ci-eventstore: copied 2 jobs and 0 tombstones; 0 jobs were there"
+    assert second == "ci-eventstore: compared 2 jobs, of which 0 differ"
+    assert source.split()[-1] == target.split()[-1]
+    assert here("--prefix", other, "tail", "job-1").text == here("tail", "job-1").text
+    assert here("--prefix", other, "verify").code == 0
+    assert here("copy", "--from", address, "--prefix", prefix, "--to", address).code == 2
+    assert here("copy", "--from", address, "--prefix", "none", "--to", address).code == 2
+
+
+async def _fill(cli: CommandLine) -> None:
+    async with cli.repository() as repository:
+        await ended_job(repository, "job-1", 5)
+        await repository.create_job(Job(id="job-2", status="queued"))

@@ -1,0 +1,177 @@
+"""A copied store reads as the one that it was copied from, whatever the partitions, and wherever a copy is stopped."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from ci_common.errors import JobGoneError
+from ci_common.models import APIKey, Job, JobEvent, User
+from ci_eventstore.history.copying import Copier, CopyReport, copy_accounts
+from ci_eventstore.repository import RedisJobRepository
+from tests.cancelling import Counted, Steps
+from tests.claims import claim
+from tests.integration.store.sealing import NOW, ended_job, lines, seal_job
+from tests.servers import RealServer
+
+
+@asynccontextmanager
+async def store(own: RealServer, prefix: str, partitions: int = 1) -> AsyncIterator[RedisJobRepository]:
+    """Open a store of its own on a server."""
+    async with RedisJobRepository.from_url(own.url, prefix=prefix, partitions=partitions) as opened:
+        yield opened
+
+
+async def copy(source: RedisJobRepository, target: RedisJobRepository) -> CopyReport:
+    """Copy all of a store."""
+    copier = Copier(source.engine, target.engine)
+    await copy_accounts(source, target, copier.report)
+    return await copier.copy()
+
+
+async def fill(repository: RedisJobRepository, choose: random.Random, jobs: int) -> None:
+    """Make users, keys, and jobs: waiting, ended, sealed, with late output, deleted."""
+    for name in ("ada", "bob"):
+        await repository.create_user(User(id=name, name=name, email=f"{name}@example.org", created_at=NOW))
+    await repository.update_user_active("bob", False)
+    await repository.create_api_key(APIKey(id="k", user_id="ada", key_hash="hash", created_at=NOW))
+    for number in range(jobs):
+        job_id = f"j{number}-{choose.randrange(1000)}"
+        if number % 5 == 0:
+            job = Job(id=job_id, status="queued", user_id=choose.choice(["ada", None]), command=["make"])
+            await repository.create_job(job)
+            continue
+        await ended_job(repository, job_id, choose.randrange(40))
+        if number % 5 > 1:
+            await seal_job(repository, job_id)
+        if number % 5 > 2:
+            await repository.add_events(job_id, lines(choose.randrange(1, 5), 100))
+        if number % 10 == 9:
+            await repository.delete_job(job_id)
+
+
+async def seen(repository: RedisJobRepository) -> dict[str, Any]:
+    """Return all that readers get of a store."""
+    jobs = await repository.list_jobs()
+    return {
+        "jobs": sorted(map(repr, jobs)),
+        "order": [job.id for job in await repository.page_jobs()],
+        "events": {job.id: await repository.get_events_since(job.id, 0) for job in jobs},
+        "users": await repository.list_users(),
+        "keys": await repository.list_api_keys(),
+        "of ada": sorted(job.id for job in await repository.page_jobs(user_id="ada")),
+    }
+
+
+@pytest.mark.parametrize(
+    "jobs", [6, pytest.param(120, marks=pytest.mark.slow(reason="many jobs, read several times"))], ids=str
+)
+async def test_a_copy_reads_as_the_store_did(own: RealServer, seed: int, jobs: int) -> None:
+    """From one partition to four, to three, and back to one; a second copy changes nothing."""
+    async with (
+        store(own, "a") as first,
+        store(own, "b", 4) as second,
+        store(own, "c", 3) as third,
+        store(own, "d") as last,
+    ):
+        await fill(first, random.Random(seed), jobs)
+        before = await seen(first)
+        for source, target in ((first, second), (second, third), (third, last)):
+            report = await copy(source, target)
+            assert (report.left, report.different) == ({}, [])
+            assert report.source_digest == report.target_digest
+            assert await seen(target) == before
+            assert await target.verify(deep=True) == []
+            again = await copy(source, target)
+            assert (again.copied, again.deleted, again.already) == (0, 0, report.copied)
+        waiting = [job.id for job in await first.list_jobs() if job.status == "queued"]
+        claimed = await claim(last, "default", "c", len(waiting), 30)
+        assert {one.job.id for one in claimed} == set(waiting)
+
+
+async def test_what_is_new_or_longer_is_copied(own: RealServer) -> None:
+    """Late output, a job that has ended since, one that was sealed, one that was deleted; what runs is named."""
+    async with store(own, "a") as source, store(own, "b", 2) as target:
+        for job_id in ("late", "gone", "sealed"):
+            await ended_job(source, job_id, 5)
+        await source.create_job(Job(id="waits", status="queued"))
+        await source.create_job(Job(id="runs", status="running"))
+        report = await copy(source, target)
+        assert (report.copied, report.left, report.compared) == (4, {"job runs": "it is running"}, 4)
+        await seal_job(target, "late")
+        await seal_job(source, "sealed")
+        await source.add_events("late", lines(3, 50))
+        await source.delete_job("gone")
+        await source.cancel_job("waits")
+        await source.complete_job("runs", True, NOW)
+        report = await copy(source, target)
+        assert (report.copied, report.already, report.deleted) == (3, 1, 1)
+        assert report.is_whole
+        assert await seen(target) == await seen(source)
+        with pytest.raises(JobGoneError):
+            await target.get_job("gone")
+        assert await target.verify(deep=True) == []
+
+
+async def test_what_the_target_has_otherwise_stays(own: RealServer) -> None:
+    """Another job of that id, one that went on there, one that was deleted there, another user: named, and left."""
+    async with store(own, "a") as source, store(own, "b") as target:
+        await source.create_user(User(id="ada", name="Ada", email="ada@example.org", created_at=NOW))
+        await target.create_user(User(id="ada", name="Eve", email="eve@example.org", created_at=NOW))
+        await ended_job(target, "other")
+        for job_id in ("other", "went on", "gone"):
+            await ended_job(source, job_id, 5)
+        assert set((await copy(source, target)).left) == {"user ada", "job other"}
+        await target.add_event("went on", JobEvent("log", "there\n"))
+        await source.add_event("went on", JobEvent("log", "here\n"))
+        await target.delete_job("gone")
+        before = await seen(target)
+        report = await copy(source, target)
+        assert set(report.left) == {"user ada", "job other", "job went on", "job gone"}
+        assert await seen(target) == before
+        assert await target.verify() == []
+
+
+async def test_damage_is_named_and_stops_nothing(own: RealServer) -> None:
+    """An entry that is missing keeps its job from the target, and no other."""
+    async with store(own, "a") as source, store(own, "b") as target:
+        for job_id in ("bad", "good"):
+            await ended_job(source, job_id, 5)
+        await source.engine.nodes.read("XDEL", source.engine.keys.job("bad").stream, "3-0")
+        report = await copy(source, target)
+        assert list(report.left) == ["job bad"]
+        assert [job.id for job in await target.list_jobs()] == ["good"]
+        assert await target.verify() == []
+
+
+async def test_a_copy_may_stop_anywhere(own: RealServer) -> None:
+    """Cancelled at any await, it leaves no half of a job, and the next copy completes it."""
+    async with store(own, "a") as source:
+        await ended_job(source, "live", 3)
+        await ended_job(source, "late", 3)
+        await seal_job(source, "late")
+        await source.add_event("late", JobEvent("log", "late\n"))
+        await source.create_job(Job(id="waits", status="queued"))
+        before = await seen(source)
+        at, step = 0, 7
+        while True:
+            at += step
+            async with store(own, f"b{at}", 2) as target:
+                steps = Steps(at, 1)
+
+                async def work(target: RedisJobRepository = target) -> None:
+                    await copy(source, target)
+
+                steps.victim = task = asyncio.create_task(Counted(work(), steps))
+                await asyncio.gather(task, return_exceptions=True)
+                half = await seen(target)
+                assert all(before["events"][job_id] == events for job_id, events in half["events"].items())
+                assert await target.verify() == []
+                assert (await copy(source, target)).is_whole
+                assert await seen(target) == before
+                assert await target.verify() == []
+            if not steps.was_reached:
+                break
