@@ -32,7 +32,7 @@ WORDS = set(
 )
 WORDS |= {"DAMAGED", "WRONGTYPE"}
 #: What only `verify` and `rebuild` need, and `+srem` lets `serve` forget queues.
-MAINTENANCE = ("+scan", "+sscan", "+hscan", "+zscan", "+zmscore", "+srem", "+sismember")
+MAINTENANCE = ("+scan", "+sscan", "+hscan", "+zscan", "+zmscore", "+srem", "+sismember", "+rename")
 
 
 @pytest.fixture(scope="module", params=BINARIES, ids=["redis 7.0", "valkey"])
