@@ -13,9 +13,11 @@ from ci_common.models import APIKey, Job, JobEvent, User, utc_now
 from ci_eventstore.controllers.claimed_job import ClaimedJob
 from ci_eventstore.controllers.controller import Controller
 from ci_eventstore.errors import MissingRightsError, ReadOnlyAccessError, StoreFormatError
+from ci_eventstore.history.seal import Sealed
 from ci_eventstore.keys import Keys
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.requirements import ACCOUNTS, LISTENING, READING, WRITING, commands_of, describe, names_of
+from tests.integration.store.sealing import seal_job
 from tests.servers import RealServer, find_redis7, find_valkey
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "operations.md"
@@ -32,7 +34,7 @@ WORDS = set(
 )
 WORDS |= {"DAMAGED", "WRONGTYPE"}
 #: What only `verify` and `rebuild` need, and `+srem` lets `serve` forget queues.
-MAINTENANCE = ("+scan", "+sscan", "+hscan", "+zscan", "+zmscore", "+srem", "+sismember", "+rename")
+MAINTENANCE = ("+scan", "+sscan", "+hscan", "+zscan", "+zmscore", "+pttl", "+srem", "+sismember", "+rename")
 
 
 @pytest.fixture(scope="module", params=BINARIES, ids=["redis 7.0", "valkey"])
@@ -110,8 +112,12 @@ async def work_as_a_server(repository: RedisJobRepository) -> None:
     await repository.update_job_status("long", "failed")
     await repository.create_job(Job(id="waits", status="queued"))
     await repository.cancel_job("waits", "why")
+    assert await seal_job(repository, "long") is Sealed.SEALED
+    # Its segments say what it was.
+    await repository.engine.nodes.read("DEL", repository.engine.keys.job("long").hash)
     await repository.rebuild()
     assert await repository.verify() == []
+    assert await repository.get_job("long") is not None
 
 
 async def test_the_server_needs_no_more(admin: Redis, guarded: RealServer) -> None:
