@@ -96,7 +96,7 @@ class ArchiveUnavailableError(StoreError):
     """Raised when an archive can't be used: it is away, refuses, or no archive is at its URL; try again later."""
 
     def __init__(self, url: str, why: str) -> None:
-        super().__init__(f"the archive at {url} can't be used: {why}")
+        super().__init__(f"the archive{f' at {url}' if url else ''} can't be used: {why}")
         self.url = url
 
 
@@ -139,6 +139,7 @@ class SegmentDamagedError(StoreFormatError):
         where = "" if block is None else f", block {block}"
         super().__init__(f"segment {segment or 'without a name'}{where}: {what}")
         self.segment = segment
+        self.what = what
         self.block = block
 
 

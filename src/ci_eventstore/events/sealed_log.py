@@ -1,16 +1,18 @@
 """The part of a log that lies in segments: references to them, as a job's record has them, and their entries.
 
-Where a segment's bytes lie is known here alone, in `_command`. A segment never changes, so what was read of one is kept
+Where a segment's bytes lie is known here alone, in `_bytes`. A segment never changes, so what was read of one is kept
 by its root, and shared by all who read it.
 """
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import partial
 from typing import Generic, NamedTuple, TypeVar
 
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import WRONG_TYPE, Reply, is_unicode
 from ci_eventstore.errors import ProjectionDamagedError, SegmentDamagedError, StoreFormatError
+from ci_eventstore.events.archived_log import ArchivedLogs, Range
 from ci_eventstore.events.records import Place
 from ci_eventstore.keys import JobKeys, segment_key
 from ci_eventstore.segments.packing import Content
@@ -22,6 +24,8 @@ StoredEntry = tuple[bytes, bytes]
 
 #: So much of a root is in a record and in a name: what finds mistakes. Whoever proves something has all of it.
 ROOT_BYTES = 8
+#: The fifth part of a reference to what lies in the archive.
+ARCHIVED = ",a"
 #: So much of a segment's end is read at first: all of a small one, and the tail of one of some hundred blocks.
 END_BYTES = 4 * 1024
 #: What patterns of keys have a meaning for stands for itself, but for the last `*`.
@@ -39,6 +43,8 @@ class Reference(NamedTuple):
     size: int
     #: Its first eight bytes.
     root: bytes
+    #: Whether it lies in the archive, and no longer in the store.
+    is_archived: bool = False
 
     @property
     def name(self) -> str:
@@ -47,7 +53,7 @@ class Reference(NamedTuple):
 
     def __str__(self) -> str:
         """Return what stands in the record."""
-        return f"{self.first},{self.last},{self.size},{self.root.hex()}"
+        return f"{self.first},{self.last},{self.size},{self.root.hex()}{ARCHIVED if self.is_archived else ''}"
 
 
 def references_in(job_id: str, log: str | bytes) -> list[Reference]:
@@ -56,10 +62,9 @@ def references_in(job_id: str, log: str | bytes) -> list[Reference]:
     try:
         found = []
         for reference in text.split(" "):
-            first, last, size, root = reference.split(",")
-            found.append(
-                Reference(Place.parse(first.encode()), Place.parse(last.encode()), int(size), bytes.fromhex(root))
-            )
+            first, last, size, root = reference.removesuffix(ARCHIVED).split(",")
+            places = Place.parse(first.encode()), Place.parse(last.encode())
+            found.append(Reference(*places, int(size), bytes.fromhex(root), reference.endswith(ARCHIVED)))
             if len(found[-1].root) != ROOT_BYTES or found[-1].first > found[-1].last:
                 raise ValueError(f"{reference!r} refers to no segment")
     except ValueError as error:
@@ -92,10 +97,14 @@ class _Kept(OrderedDict[object, V], Generic[V]):
 
 
 class SealedLogs:
-    """Reads segments; all raise SegmentDamagedError, which names the segment, and StoreUnavailableError."""
+    """Reads segments.
+
+    All raise SegmentDamagedError, which names the segment, StoreUnavailableError and ArchiveUnavailableError.
+    """
 
     def __init__(self, nodes: Nodes) -> None:
         self._nodes = nodes
+        self._archived = ArchivedLogs(nodes)
         self._readers = _Kept[SegmentReader](KEPT_TAILS)
         self._contents = _Kept[Content](KEPT_BLOCKS)
 
@@ -114,7 +123,7 @@ class SealedLogs:
                 continue
             reader = await self.reader(keys, reference)
             for block in reader.blocks(first, until):
-                content = await self._content(keys, reader, block)
+                content = await self._content(keys, reference, reader, block)
                 found += _between(content.entries, first, until)
                 if len(found) >= limit:
                     return found[:limit]
@@ -126,7 +135,7 @@ class SealedLogs:
         for reference in reversed(references):
             reader = await self.reader(keys, reference)
             for block in reversed(range(len(reader.tail.blocks))):
-                content = await self._content(keys, reader, block)
+                content = await self._content(keys, reference, reader, block)
                 found += reversed(content.entries)
                 if len(found) >= limit:
                     return found[:limit]
@@ -134,8 +143,9 @@ class SealedLogs:
 
     async def state(self, keys: JobKeys, references: Sequence[Reference]) -> bytes:
         """Return the state at the end of the last segment, packed."""
-        reader = await self.reader(keys, references[-1])
-        return (await self._content(keys, reader, len(reader.tail.blocks) - 1)).state
+        reference = references[-1]
+        reader = await self.reader(keys, reference)
+        return (await self._content(keys, reference, reader, len(reader.tail.blocks) - 1)).state
 
     async def states(self, logs: Sequence[tuple[JobKeys, str]]) -> list[bytes | StoreFormatError]:
         """Return what `state` does for many small jobs at once, by their records' field `log`."""
@@ -147,7 +157,10 @@ class SealedLogs:
             except StoreFormatError as error:
                 found[place] = error
             else:
-                asked[place] = last, end_command(keys, last)
+                if last.is_archived:
+                    found[place] = await self._state_or_damage(keys, last)
+                else:
+                    asked[place] = last, end_command(keys, last)
         replies = await self._nodes.read_many([command for _, command in asked.values()])
         for (place, (reference, _)), reply in zip(asked.items(), replies, strict=True):
             try:
@@ -155,6 +168,12 @@ class SealedLogs:
             except SegmentDamagedError as error:
                 found[place] = error
         return [found[place] for place in range(len(logs))]
+
+    async def _state_or_damage(self, keys: JobKeys, last: Reference) -> bytes | StoreFormatError:
+        try:
+            return await self.state(keys, [last])
+        except StoreFormatError as error:
+            return error
 
     async def milestones(self, keys: JobKeys, references: Sequence[Reference]) -> list[str]:
         """Return the entries of the sparse index that the segments have."""
@@ -166,24 +185,44 @@ class SealedLogs:
         known = self._readers.find((keys, reference))
         if known is not None:
             return known
-        name = reference.name
-        end = await self._end(keys, name, reference.size)
-        reader = SegmentReader.of(end, reference.size, name, reference.root)
-        if len(end) == reference.size:
-            # All of it is here.
-            for block in range(len(reader.tail.blocks)):
-                offset, size = reader.span(block)
-                self._contents.keep((reader.root, block), reader.read(block, end[offset : offset + size]))
+        if reference.is_archived:
+            return await self._archived.once((keys, reference), partial(self._read_end, keys, reference))
+        return await self._read_end(keys, reference)
+
+    async def _read_end(self, keys: JobKeys, reference: Reference) -> SegmentReader:
+        try:
+            end = await self._end(keys, reference.name, reference.size, is_archived=reference.is_archived)
+            reader = SegmentReader.of(end, reference.size, reference.name, reference.root)
+            if len(end) == reference.size:
+                # All of it is here.
+                for block in range(len(reader.tail.blocks)):
+                    offset, size = reader.span(block)
+                    self._contents.keep((reader.root, block), reader.read(block, end[offset : offset + size]))
+        except SegmentDamagedError as error:
+            raise await self._named(keys, reference, error) from None
         return self._readers.keep((keys, reference), reader)
 
     async def data(self, keys: JobKeys, reference: Reference) -> bytes:
         """Return a whole segment, which isn't looked at."""
-        return await self._bytes(keys, reference.name, 0, reference.size)
+        wanted = Range(keys, reference.name, 0, reference.size)
+        return await self._bytes(wanted, is_archived=reference.is_archived)
 
     async def missing(self, keys: JobKeys, references: Sequence[Reference]) -> list[Reference]:
         """Return those segments that aren't there, or have another size; what they hold isn't looked at."""
-        sizes = await self._nodes.read_many([("STRLEN", segment_key(keys, one.name)) for one in references])
-        return [one for one, size in zip(references, sizes, strict=True) if size != one.size]
+        here = [one for one in references if not one.is_archived]
+        sizes = dict(
+            zip(
+                here,
+                await self._nodes.read_many([("STRLEN", segment_key(keys, one.name)) for one in here]),
+                strict=True,
+            )
+        )
+        for one in references:
+            if one.is_archived:
+                # The last byte, and the one that shouldn't be there.
+                end = Range(keys, one.name, one.size - 1, one.size + 1)
+                sizes[one] = one.size - 1 + len(await self._bytes(end, is_archived=True))
+        return [one for one in references if sizes[one] != one.size]
 
     async def find(self, keys: JobKeys) -> list[Reference]:
         """Return references to the segments of a job that has lost its record; it walks all keys.
@@ -213,26 +252,48 @@ class SealedLogs:
             chain.insert(0, reference)
         return [] if root else chain
 
-    async def _end(self, keys: JobKeys, name: str, size: int) -> bytes:
+    async def _end(self, keys: JobKeys, name: str, size: int, *, is_archived: bool = False) -> bytes:
         """Return enough of the end of a segment to have its tail."""
-        end = await self._bytes(keys, name, max(size - END_BYTES, 0), size)
+        wanted = Range(keys, name, max(size - END_BYTES, 0), size)
+        end = await self._bytes(wanted, is_archived=is_archived)
         if not end:
             raise SegmentDamagedError(name, f"it is missing, and with it a part of the log of job {keys.job_id!r}")
         needed = bytes_of_tail(end, name)
-        return end if needed <= len(end) else await self._bytes(keys, name, max(size - needed, 0), size)
+        if needed <= len(end):
+            return end
+        return await self._bytes(wanted._replace(start=max(size - needed, 0)), is_archived=is_archived)
 
-    async def _content(self, keys: JobKeys, reader: SegmentReader, block: int) -> Content:
+    async def _content(self, keys: JobKeys, reference: Reference, reader: SegmentReader, block: int) -> Content:
         known = self._contents.find((reader.root, block))
         if known is not None:
             return known
-        offset, size = reader.span(block)
-        data = await self._bytes(keys, reader.name, offset, offset + size)
-        return self._contents.keep((reader.root, block), reader.read(block, data))
+        if reference.is_archived:
+            work = partial(self._read_block, keys, reference, reader, block)
+            return await self._archived.once((reader.root, block), work)
+        return await self._read_block(keys, reference, reader, block)
 
-    async def _bytes(self, keys: JobKeys, name: str, start: int, end: int) -> bytes:
+    async def _read_block(self, keys: JobKeys, reference: Reference, reader: SegmentReader, block: int) -> Content:
+        offset, size = reader.span(block)
+        wanted = Range(keys, reader.name, offset, offset + size)
+        data = await self._bytes(wanted, is_archived=reference.is_archived)
+        try:
+            return self._contents.keep((reader.root, block), reader.read(block, data))
+        except SegmentDamagedError as error:
+            raise await self._named(keys, reference, error) from None
+
+    async def _bytes(self, wanted: Range, *, is_archived: bool) -> bytes:
         """Return some bytes of a segment; fewer, if they aren't there."""
-        [reply] = await self._nodes.read_many([_command(keys, name, start, end)])
+        if is_archived:
+            return await self._archived.fetch(wanted)
+        [reply] = await self._nodes.read_many([_command(*wanted)])
         return _bytes_of(reply)
+
+    async def _named(self, keys: JobKeys, reference: Reference, error: SegmentDamagedError) -> SegmentDamagedError:
+        """Return an error that names job and object, too, if the segment lies in the archive."""
+        if not reference.is_archived:
+            return error
+        place = await self._archived.place_of(keys, reference.name)
+        return SegmentDamagedError(error.segment, f"{error.what} (job {keys.job_id!r}, {place})", error.block)
 
 
 def _command(keys: JobKeys, name: str, start: int, end: int) -> tuple[str | int, ...]:

@@ -331,7 +331,7 @@ def _plan(keys: JobKeys, reply: Reply) -> _Plan | None:
         return None
     if state.position > SMALL_ENTRIES // 2 or state.bytes > SMALL_BYTES or state.truncated_at is not None:
         return None
-    if len(references) > 1 or (references and references[0].size > END_BYTES):
+    if len(references) > 1 or (references and (references[0].is_archived or references[0].size > END_BYTES)):
         return None
     segment = references[0] if references else None
     member, queue = listing_member(state.created_at, keys.job_id), keys.queue(state.lease_queue)

@@ -50,6 +50,9 @@ class ResponseCutError(Exception):
 
 
 UNAVAILABLE = WebError(503, "unavailable", "the store can't be used at the moment: try again", _RETRY)
+ARCHIVE_UNAVAILABLE = WebError(
+    503, "archive_unavailable", "the archive that has this log can't be used at the moment: try again", _RETRY
+)
 UNKNOWN = WebError(503, "outcome_unknown", "the store gave no answer: the change was made, or never will be", _RETRY)
 INTERNAL = WebError(500, "internal", "something is wrong on the server")
 
@@ -63,7 +66,7 @@ ANSWERS: tuple[tuple[type[RepositoryError], tuple[int, str] | WebError], ...] = 
     (AlreadyExistsError, (409, "conflict")),
     (OutcomeUnknownError, UNKNOWN),
     (StoreUnavailableError, UNAVAILABLE),
-    (ArchiveUnavailableError, UNAVAILABLE),
+    (ArchiveUnavailableError, ARCHIVE_UNAVAILABLE),
     (NotInitializedError, UNAVAILABLE),
     (AcknowledgedEventsLostError, UNAVAILABLE),
     (ProjectionMissingError, UNAVAILABLE),

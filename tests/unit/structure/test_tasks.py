@@ -16,6 +16,7 @@ OWNERS: Mapping[str, str] = {
     "ci_eventstore.controllers.handlers:_grace": "nobody: waiting for an event can't fail",
     "ci_eventstore.controllers.handlers:begin": "nobody: it logs what its handler and its job raise",
     "ci_eventstore.controllers.intake:ask_ahead": "nobody: it logs what the store says; the rest is `find`'s",
+    "ci_eventstore.events.archived_log:once": "those who wait for it",
     "ci_eventstore.events.lanes:do": "those who wait for their answers",
     "ci_eventstore.events.lanes:put": "those who wait for their answers",
     "ci_eventstore.following.hub:_open": "nobody: the loop logs it, and goes on",
