@@ -1,15 +1,19 @@
 """A log that isn't in a stream any more reads as before, by every reader."""
 
+from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from ci_common.models import Job, JobEvent, utc_now
+from ci_eventstore.archive import MARK
 from ci_eventstore.cli import tail
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.history.seal import Sealed, seal
 from ci_eventstore.keys import Keys
 from ci_eventstore.repository import RedisJobRepository
+from tests.integration.store.sealing import archive_job
 
 EVENTS = 2500
 PATHS = [
@@ -78,3 +82,42 @@ async def test_a_missing_segment_is_an_error_of_every_route(
             continue
         assert answer.status_code >= 500 or b"event: error" in answer.content, (path, answer.content)
     await server.read("RENAME", "aside", segment)
+
+
+@pytest.mark.slow  # a log of 2,500 lines is read by each route, three times
+async def test_an_archived_log_reads_as_before_or_is_unavailable(
+    client: httpx.AsyncClient, repository: RedisJobRepository, server: Nodes, tmp_path: Path
+) -> None:
+    """From an archive every route answers the same; if that is away, 503 under a name of its own, or breaks off.
+
+    What followers had a moment ago may still be kept for the next one: then it is all of it.
+    """
+    await repository.create_job(Job(id="j", user_id="ada", status="running"))
+    for start in range(0, EVENTS, 500):
+        await repository.add_events("j", [JobEvent("log", f"line {start + one}\n") for one in range(500)])
+    await repository.complete_job("j", True, utc_now())
+    before, engine = await seen(repository, client), repository.engine
+    assert await seal(engine.nodes, engine.reader.source, engine.keys, "j") is Sealed.SEALED
+    [name] = await archive_job(repository, server, Keys("ci"), tmp_path)
+    assert await seen(repository, client) == before
+    whole = {path: (await client.get(path)).content for path in (*PATHS, "/jobs/j/events")}
+    data = (tmp_path / name).read_bytes()
+    (tmp_path / name).unlink()
+    (tmp_path / MARK).unlink()
+    statuses = set[int]()
+    for path, content in whole.items():
+        engine.reader.source.sealed.forget()
+        try:
+            answer = await client.get(path)
+        except httpx.TransportError:
+            # It had begun, and was broken off.
+            continue
+        statuses.add(answer.status_code)
+        is_named = answer.status_code == 503 and answer.json()["error"]["code"] == "archive_unavailable"
+        is_whole = "stream" in path and answer.content == content
+        assert (is_named and answer.headers["Retry-After"]) or is_whole, (path, answer.content)
+    assert 503 in statuses
+    assert (await client.get("/jobs/j")).status_code == (await client.get("/jobs")).status_code == 200
+    (tmp_path / name).write_bytes(data)
+    (tmp_path / MARK).touch()
+    assert await seen(repository, client) == before
