@@ -29,3 +29,14 @@ async def _fill(cli: CommandLine) -> None:
     async with cli.repository() as repository:
         await ended_job(repository, "job-1", 5)
         await repository.create_job(Job(id="job-2", status="queued"))
+
+
+def test_a_callable_may_be_the_source(cli: CommandLine, here: Callable[..., Ended]) -> None:
+    """A module's callable that returns a repository; anything else is named."""
+    address = cli.environment["CI_EVENTSTORE_URL"]
+    to = ["--to", address, "--to-prefix", cli.environment["CI_EVENTSTORE_PREFIX"]]
+    copied = here("copy", "--from", "ci_common.memory:MemoryJobRepository", *to)
+    assert (copied.code, "copied 0 jobs" in copied.err) == (0, True)
+    for source, said in (("ci_common.memory:Nothing", "MODULE:CALLABLE"), ("builtins:dict", "returns a dict")):
+        refused = here("copy", "--from", source, *to)
+        assert (refused.code, said in refused.err) == (2, True), refused.err

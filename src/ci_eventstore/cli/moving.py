@@ -1,15 +1,18 @@
 """`copy`: bring what a store holds into another one."""
 
 import asyncio
+from importlib import import_module
 
 import click
 
+from ci_common.repository import JobRepository
 from ci_eventstore.cli.output import say, showing_progress
 from ci_eventstore.cli.usage import ExitCode, examples
 from ci_eventstore.connection.deployments import from_url
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.errors import ConfigurationError
-from ci_eventstore.history.copying import Copier, CopyReport, copy_accounts
+from ci_eventstore.history.copying import Copier, CopyReport
+from ci_eventstore.history.copying_by_contract import copy_accounts, copy_jobs
 from ci_eventstore.keys import Keys
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.store_format import find_partitions
@@ -19,9 +22,16 @@ from ci_eventstore.store_format import find_partitions
     epilog=examples(
         "copy --from embedded:///var/lib/ci --to redis://server --partitions 16",
         "copy --from redis://old --to redis://new --to-prefix ci-2",
+        "copy --from our_ci.adapter:open_jobs --to redis://new",
     )
 )
-@click.option("--from", "source_url", metavar="URL", required=True, help="The store that is copied. It is only read.")
+@click.option(
+    "--from",
+    "source_url",
+    metavar="URL",
+    required=True,
+    help="The store that is copied; it is only read. Or MODULE:CALLABLE, which returns a `JobRepository` of any kind.",
+)
 @click.option("--to", "target_url", metavar="URL", required=True, help="The store that it is copied to.")
 @click.option("--prefix", metavar="NAME", default="ci", help="The name of the store that is copied.")
 @click.option("--to-prefix", metavar="NAME", help="The name of the other one.  [default: the same]")
@@ -42,6 +52,8 @@ def copy(source_url: str, target_url: str, prefix: str, to_prefix: str | None, p
 
 
 async def _copy(source_at: tuple[str, str], target_at: tuple[str, str], partitions: int | None) -> int:
+    if "://" not in source_at[0]:
+        return await _copy_by_contract(_repository_of(source_at[0]), target_at, partitions)
     found = await _partitions(*source_at)
     if found is None:
         raise ConfigurationError(f"there is no store {source_at[1]!r} to copy from")
@@ -54,6 +66,29 @@ async def _copy(source_at: tuple[str, str], target_at: tuple[str, str], partitio
             copier = Copier(source.engine, target.engine, progress)
             await copy_accounts(source, target, copier.report)
             return _tell(await copier.copy())
+
+
+async def _copy_by_contract(source: JobRepository, target_at: tuple[str, str], partitions: int | None) -> int:
+    wanted, report = partitions or await _partitions(*target_at) or 1, CopyReport()
+    async with (
+        source,
+        RedisJobRepository.from_url(target_at[0], prefix=target_at[1], partitions=wanted) as target,
+    ):
+        await copy_accounts(source, target, report)
+        await copy_jobs(source, target, report)
+        return _tell(report)
+
+
+def _repository_of(name: str) -> JobRepository:
+    """Return what the callable of that name returns; ConfigurationError."""
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(import_module(module), attribute)()
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        raise ConfigurationError(f"--from {name}: it is no URL, and no MODULE:CALLABLE: {error}") from error
+    if not isinstance(found, JobRepository):
+        raise ConfigurationError(f"--from {name}: it returns a {type(found).__name__}, not a JobRepository")
+    return found
 
 
 async def _partitions(url: str, prefix: str) -> int | None:

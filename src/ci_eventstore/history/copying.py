@@ -7,20 +7,13 @@ else. Jobs are compared afterwards, entry by entry, as readers of both stores ge
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
 from typing import NamedTuple
 
-from ci_common.errors import (
-    APIKeyAlreadyExistsError,
-    EmailAlreadyExistsError,
-    RepositoryError,
-    UserAlreadyExistsError,
-    UserNotFoundError,
-)
+from ci_common.errors import RepositoryError
 from ci_common.models import JobStatus
-from ci_eventstore.accounts.store import AccountStore
 from ci_eventstore.connection.call_names import Key
 from ci_eventstore.connection.replies import WRONG_TYPE, as_text, is_unicode
 from ci_eventstore.connection.scripts import load_script
@@ -40,7 +33,7 @@ from ci_eventstore.events.sealed_log import END_BYTES, Reference, StoredEntry, r
 from ci_eventstore.history.seal import PAGE_BYTES, STAGED_MS
 from ci_eventstore.jobs.delete import delete_job
 from ci_eventstore.jobs.records import read_record
-from ci_eventstore.jobs.state import JobState, from_packed
+from ci_eventstore.jobs.state import KEPT_FIELDS, JobState, from_packed, to_hash
 from ci_eventstore.jobs.tombstones import Tombstone, read_tombstone
 from ci_eventstore.keys import JobKeys, gone_key, ids_key, queues_key, segment_key, staged_key
 from ci_eventstore.projection.differences import Progress
@@ -240,14 +233,15 @@ class Copier:
         references = references_in(source.job_id, state.log) if state.log else []
         for reference in references:
             await self._stage_segment(source, keys, reference)
-        fold, index = Fold(keys), list[str]()
+        fold, index, checkpoint = Fold(keys), list[str](), None
         if references:
             logs = self._source.reader.source
             checkpoint = from_packed(source.job_id, await logs.sealed.state(source, references))
             reader = await logs.sealed.reader(source, references[-1])
             fold.state = checkpoint.but(mark=reader.tail.mark or None)
             after = fold.place.position
-            index = [entry for entry in await logs.milestones(source) if int(entry.partition(" ")[0]) > after]
+            milestones = [(int(entry.partition(" ")[0]), entry) for entry in await logs.milestones(source)]
+            index = [entry for position, entry in milestones if after < position <= state.position]
         end = await self._stage_entries(source, fold, state)
         if end is None:
             return False
@@ -261,7 +255,9 @@ class Copier:
             before,
             [segment_key(keys, reference.name) for reference in references],
             [segment_key(keys, reference.name) for reference in had if reference.name not in names],
-            is_packed=not end and len(references) == 1 and references[0].size <= END_BYTES,
+            is_packed=len(references) == 1
+            and references[0].size <= END_BYTES
+            and may_be_packed(checkpoint, fold.state),
         )
         log_before = (before.log or "") if before is not None else ""
         index = index if references else fold.index.entries
@@ -300,8 +296,8 @@ class Copier:
         if source is None and target is None:
             return
         self.report.compared += 1
-        self.report.source_digest = _sum(self.report.source_digest, source)
-        self.report.target_digest = _sum(self.report.target_digest, target)
+        self.report.source_digest = add_digest(self.report.source_digest, source)
+        self.report.target_digest = add_digest(self.report.target_digest, target)
         if source != target:
             self.report.different.append(job_id)
 
@@ -339,6 +335,12 @@ def why_not(state: JobState) -> str | None:
     return None
 
 
+def may_be_packed(checkpoint: JobState | None, state: JobState) -> bool:
+    """Return whether a checkpoint has all that a packed record in this state lacks. Pure."""
+    had, has = ({} if one is None else to_hash(one) for one in (checkpoint, state))
+    return all(had.get(name) == has.get(name) for name in had.keys() | has.keys() if name not in KEPT_FIELDS)
+
+
 def is_same(before: JobState, state: JobState) -> bool:
     """Return whether two stores have the same job, with the same end. Pure."""
     return (before.incarnation, before.position, before.part, before.mark) == (
@@ -349,41 +351,6 @@ def is_same(before: JobState, state: JobState) -> bool:
     )
 
 
-def _sum(total: int, digest: bytes | None) -> int:
+def add_digest(total: int, digest: bytes | None) -> int:
+    """Return a sum of digests with one more. Pure."""
     return (total + int.from_bytes(digest or b"")) % (1 << 8 * DIGEST_BYTES)
-
-
-async def copy_accounts(source: AccountStore, target: AccountStore, report: CopyReport) -> None:
-    """Copy users and API keys, of which there are only hashes; what is there stays, but follows if it was deactivated.
-
-    Users and keys that differ otherwise are named; StoreUnavailableError.
-    """
-    for user in await source.list_users():
-        try:
-            known = await target.get_user(user.id)
-            if known is None:
-                await target.create_user(user)
-            elif replace(known, is_active=user.is_active) != user:
-                raise StoreError("the target has it otherwise")
-            elif known != user:
-                await target.update_user_active(user.id, user.is_active)
-        except (UserAlreadyExistsError, EmailAlreadyExistsError, StoreFormatError, StoreError) as error:
-            _leave(report, f"user {user.id}", error)
-    known_keys = {key.id: key for key in await target.list_api_keys()}
-    for key in await source.list_api_keys():
-        try:
-            there = known_keys.get(key.id)
-            if there is None:
-                await target.create_api_key(key)
-            elif (there.key_hash, there.user_id) != (key.key_hash, key.user_id):
-                raise StoreError("the target has it otherwise")
-            elif there.is_active and not key.is_active:
-                await target.revoke_api_key(key.id)
-        except (APIKeyAlreadyExistsError, UserNotFoundError, StoreError) as error:
-            _leave(report, f"API key {key.id}", error)
-
-
-def _leave(report: CopyReport, what: str, error: RepositoryError) -> None:
-    if isinstance(error, StoreUnavailableError | OutcomeUnknownError):
-        raise error
-    report.left[what] = str(error)

@@ -1,6 +1,7 @@
 """A copied store reads as the one that it was copied from, whatever the partitions, and wherever a copy is stopped."""
 
 import asyncio
+import contextlib
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,9 +10,13 @@ from typing import Any
 import pytest
 
 from ci_common.errors import JobGoneError
+from ci_common.memory import MemoryJobRepository
 from ci_common.models import APIKey, Job, JobEvent, User
-from ci_eventstore.history.copying import Copier, CopyReport, copy_accounts
+from ci_eventstore.history.copying import Copier, CopyReport
+from ci_eventstore.history.copying_by_contract import copy_accounts, copy_jobs
+from ci_eventstore.keys import all_keys_pattern, segment_key
 from ci_eventstore.repository import RedisJobRepository
+from tests.acceptance.command_line import PROGRAM
 from tests.cancelling import Counted, Steps
 from tests.claims import claim
 from tests.integration.store.sealing import NOW, ended_job, lines, seal_job
@@ -47,6 +52,8 @@ async def fill(repository: RedisJobRepository, choose: random.Random, jobs: int)
         await ended_job(repository, job_id, choose.randrange(40))
         if number % 5 > 1:
             await seal_job(repository, job_id)
+        if number % 5 == 2:
+            await repository.keep_job(job_id)
         if number % 5 > 2:
             await repository.add_events(job_id, lines(choose.randrange(1, 5), 100))
         if number % 10 == 9:
@@ -66,8 +73,24 @@ async def seen(repository: RedisJobRepository) -> dict[str, Any]:
     }
 
 
+async def kept_for_a_while(repository: RedisJobRepository) -> list[str]:
+    """Return the keys of jobs and segments that expire, and whatever is staged."""
+    engine = repository.engine
+    keys = [key async for page in engine.nodes.scan(all_keys_pattern(engine.keys)) for key in page]
+    ends = await engine.nodes.read_many([("PTTL", key) for key in keys])
+    return [key for key, end in zip(keys, ends, strict=True) if end != -1 or ":staged:" in key]
+
+
+async def fields_of_records(repository: RedisJobRepository) -> dict[str, int]:
+    """Return how many fields the record of each job has: few if it is packed."""
+    engine = repository.engine
+    jobs = [engine.keys.job(job.id) for job in await repository.list_jobs()]
+    sizes = await engine.nodes.read_many([("HLEN", keys.hash) for keys in jobs])
+    return {keys.job_id: size for keys, size in zip(jobs, sizes, strict=True)}
+
+
 @pytest.mark.parametrize(
-    "jobs", [6, pytest.param(120, marks=pytest.mark.slow(reason="many jobs, read several times"))], ids=str
+    "jobs", [5, pytest.param(120, marks=pytest.mark.slow(reason="many jobs, read several times"))], ids=str
 )
 async def test_a_copy_reads_as_the_store_did(own: RealServer, seed: int, jobs: int) -> None:
     """From one partition to four, to three, and back to one; a second copy changes nothing."""
@@ -88,6 +111,10 @@ async def test_a_copy_reads_as_the_store_did(own: RealServer, seed: int, jobs: i
             again = await copy(source, target)
             assert (again.copied, again.deleted, again.already) == (0, 0, report.copied)
         waiting = [job.id for job in await first.list_jobs() if job.status == "queued"]
+        for repository in (second, third, last):
+            assert await kept_for_a_while(repository) == []
+            records = await fields_of_records(repository)
+            assert records == await fields_of_records(first)
         claimed = await claim(last, "default", "c", len(waiting), 30)
         assert {one.job.id for one in claimed} == set(waiting)
 
@@ -113,6 +140,9 @@ async def test_what_is_new_or_longer_is_copied(own: RealServer) -> None:
         assert await seen(target) == await seen(source)
         with pytest.raises(JobGoneError):
             await target.get_job("gone")
+        # The target's own segments went with what they held.
+        late = segment_key(target.engine.keys.job("late"), "*")
+        assert [key async for page in target.engine.nodes.scan(late) for key in page] == []
         assert await target.verify(deep=True) == []
 
 
@@ -126,7 +156,8 @@ async def test_what_the_target_has_otherwise_stays(own: RealServer) -> None:
             await ended_job(source, job_id, 5)
         assert set((await copy(source, target)).left) == {"user ada", "job other"}
         await target.add_event("went on", JobEvent("log", "there\n"))
-        await source.add_event("went on", JobEvent("log", "here\n"))
+        for text in ("here\n", "and here\n"):
+            await source.add_event("went on", JobEvent("log", text))
         await target.delete_job("gone")
         before = await seen(target)
         report = await copy(source, target)
@@ -175,3 +206,60 @@ async def test_a_copy_may_stop_anywhere(own: RealServer) -> None:
                 assert await target.verify() == []
             if not steps.was_reached:
                 break
+
+
+async def test_a_store_of_another_kind_is_copied(own: RealServer) -> None:
+    """What its readers get, users and keys included; what runs is named, and a job that is otherwise there stays."""
+    async with MemoryJobRepository() as source, store(own, "a", 2) as target:
+        await source.create_user(User(id="ada", name="Ada", email="ada@example.org", created_at=NOW))
+        await source.create_api_key(APIKey(id="k", user_id="ada", key_hash="hash", created_at=NOW))
+        for job_id, status in (("ended", "running"), ("waits", "queued"), ("runs", "running"), ("other", "queued")):
+            await source.create_job(Job(id=job_id, status=status, user_id="ada", created_at=NOW))
+        await source.add_events("ended", lines(1500))
+        await source.complete_job("ended", True, NOW)
+        await target.create_job(Job(id="other", status="queued", created_at=NOW))
+        for count in (2, 0):
+            report = CopyReport()
+            await copy_accounts(source, target, report)
+            await copy_jobs(source, target, report)
+            assert (report.copied, report.already, report.compared) == (count, 3 - count, 3)
+            assert (report.left, report.different) == ({"job runs": "it is running"}, ["other"])
+            assert await target.get_job("ended") == await source.get_job("ended")
+            assert await target.list_users() == await source.list_users()
+            assert await target.verify() == []
+
+
+@pytest.mark.slow
+async def test_copies_are_killed_again_and_again_while_writers_write(own: RealServer, seed: int) -> None:
+    """Slow, as it starts many processes: the target never has anything but beginnings of jobs, and all in the end."""
+    choose, url = random.Random(seed), own.url
+    arguments = ["copy", "--from", url, "--prefix", "a", "--to", url, "--to-prefix", "b", "--partitions", "3"]
+    async with store(own, "a") as source, store(own, "b", 3) as target:
+        await fill(source, choose, 60)
+        jobs, is_over = [job.id for job in await source.list_jobs() if job.status != "queued"], False
+
+        async def write() -> None:
+            while not is_over:
+                await source.add_event(choose.choice(jobs), JobEvent("log", "late\n"))
+                job_id = choose.choice(jobs)
+                await seal_job(source if choose.random() < 0.5 else target, job_id)
+
+        writer = asyncio.create_task(write())
+        for number in range(8):
+            process = await asyncio.create_subprocess_exec(str(PROGRAM), *arguments, stderr=asyncio.subprocess.DEVNULL)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), 0.6 + number * 0.2)
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+            there = [job.id for job in await target.list_jobs()]
+            for job_id in there:
+                copied = await target.get_events_since(job_id, 0)
+                assert (await source.get_events_since(job_id, 0))[: len(copied)] == copied
+            assert await target.verify() == []
+        is_over = True
+        await writer
+        report = await copy(source, target)
+        assert report.is_whole
+        assert await seen(target) == await seen(source)
+        assert await target.verify(deep=True) == []
