@@ -247,7 +247,8 @@ class Copier:
             return False
         assert fold.state is not None
         if references:
-            fold.state = fold.state.but(log=state.log)
+            # The target has them itself, also those that the source has in its archive.
+            fold.state = fold.state.but(log=" ".join(str(one._replace(is_archived=False)) for one in references))
         names = {reference.name for reference in references}
         had = references_in(keys.job_id, before.log) if before is not None and before.log else []
         copied = Copied(

@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import random
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +21,7 @@ from ci_eventstore.repository import RedisJobRepository
 from tests.acceptance.command_line import PROGRAM
 from tests.cancelling import Counted, Steps
 from tests.claims import claim
-from tests.integration.store.sealing import NOW, ended_job, lines, seal_job
+from tests.integration.store.sealing import NOW, archive_job, ended_job, lines, seal_job
 from tests.servers import RealServer
 
 
@@ -263,3 +265,19 @@ async def test_copies_are_killed_again_and_again_while_writers_write(own: RealSe
         assert report.is_whole
         assert await seen(target) == await seen(source)
         assert await target.verify(deep=True) == []
+
+
+async def test_archived_logs_are_copied(own: RealServer, tmp_path: Path) -> None:
+    """The target has them itself, and needs no archive; one whose archive is away is named."""
+    async with store(own, "a") as source, store(own, "b", 2) as target:
+        await ended_job(source)
+        await seal_job(source)
+        engine = source.engine
+        await archive_job(source, engine.nodes, engine.keys, tmp_path)
+        assert (await copy(source, target)).is_whole
+        shutil.rmtree(tmp_path)
+        assert len(await target.get_events_since("j", 0)) == 31
+        assert await target.verify(deep=True) == []
+        async with store(own, "c") as third:
+            assert list((await copy(source, third)).left) == ["job j"]
+            assert await third.list_jobs() == []
