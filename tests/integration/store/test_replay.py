@@ -1,6 +1,7 @@
 """Replays and past states agree with what was written: at any cut, sealed or not, with facts, cancelled, in pages."""
 
 import asyncio
+import os
 import random
 import resource
 from contextlib import aclosing
@@ -245,23 +246,24 @@ async def test_pages_are_the_same_as_all_at_once(
             await seal_all(repository)
 
 
-@pytest.mark.slow  # It writes and reads a million lines.
+@pytest.mark.slow  # It writes and reads very many lines.
 @pytest.mark.timeout(600)
-async def test_a_million_lines_are_replayed_in_constant_memory(repository: RedisJobRepository) -> None:
-    """Live and sealed; the state at a random position has its lines."""
+async def test_a_long_log_is_replayed_in_constant_memory(repository: RedisJobRepository) -> None:
+    """Live and sealed; the state at a random position has its lines. `make soak` takes a million lines."""
+    lines = 1_000_000 if os.environ.get("CI_EVENTSTORE_SOAK") == "1" else 300_000
     await repository.create_job(Job(id="j", status="running"))
-    for start in range(1, 1_000_001, 10_000):
+    for start in range(1, lines + 1, 10_000):
         await repository.add_events("j", [line(n) for n in range(start, start + 10_000)])
     await repository.complete_job("j", True, NOON)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    position = random.Random(7).randrange(1, 1_000_000)
+    position = random.Random(7).randrange(1, lines)
     for sealed in (False, True):
         count = 0
         async for record in repository.replay("j"):
             count += 1
             assert isinstance(record, JobEvent)
             assert record.type == "complete" or record.data == f"{count}\n"
-        assert count == 1_000_001
+        assert count == lines + 1
         state = await (await History.of(repository.engine.reader, repository.engine.keys.job("j"))).state(position)
         assert state is not None
         assert state.lines == position

@@ -243,9 +243,13 @@ async def test_sealers_are_killed_again_and_again(own: RealServer, seed: int) ->
         for job_id in jobs:
             await ended_job(repository, job_id, choose.randrange(1, 400))
         before = {job_id: await repository.get_events_since(job_id, 0) for job_id in jobs}
-        for _ in range(12):
+        for number in range(40):
+            states = [await repository.engine.jobs.state(job_id) for job_id in jobs]
+            # On a busy machine a sealer is killed before it has begun.
+            if number >= 12 and any(state is not None and state.log is not None for state in states):
+                break
             sealers = [await asyncio.create_subprocess_exec(*command) for _ in range(2)]
-            ends_at = time.monotonic() + 0.9 + choose.random()
+            ends_at = time.monotonic() + 0.9 + choose.random() + max(0, number - 11) / 4
             while time.monotonic() < ends_at:
                 job_id = choose.choice(jobs)
                 await repository.add_event(job_id, JobEvent("log", f"late {written[job_id]}\n"))
@@ -256,8 +260,8 @@ async def test_sealers_are_killed_again_and_again(own: RealServer, seed: int) ->
                 await sealer.wait()
             # Or the next ones would wait for its lease to run out.
             await repository.engine.nodes.read("DEL", sealer_key("{ci:0}"))
-        states = [await repository.engine.jobs.state(job_id) for job_id in jobs]
-        assert any(state is not None and state.log is not None for state in states)
+        else:
+            pytest.fail("no sealer has sealed anything")
         for job_id in jobs:
             assert await seal_job(repository, job_id) in (Sealed.SEALED, Sealed.ALREADY)
             events = await repository.get_events_since(job_id, 0)
