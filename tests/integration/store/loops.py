@@ -114,6 +114,23 @@ async def _follow(repository: RedisJobRepository, job: str) -> None:
         follower.close()
 
 
+async def _replay(repository: RedisJobRepository, job: str) -> None:
+    async with aclosing(repository.replay(job)) as records:
+        await anext(records)
+
+
+async def _subscribe(repository: RedisJobRepository, job: str) -> None:
+    async with aclosing(repository.subscribe(job)) as batches:
+        batch = await anext(batches)
+        assert batch.has_gap
+        await batch.acknowledge()
+
+
+async def _delete(repository: RedisJobRepository, job: str) -> None:
+    await repository.create_job(Job(id=f"{job}-d", status="completed", success=True))
+    await repository.delete_job(f"{job}-d")
+
+
 async def _log_writer(repository: RedisJobRepository, job: str) -> None:
     async with repository.log_writer(job) as writer:
         await writer.write("written\n")
@@ -166,6 +183,11 @@ ENTRIES: dict[str, Step] = {
     "follow_events": _follow_events,
     "follow_records": _follow_records,
     "follow": _follow,
+    "replay": _replay,
+    "job_at": lambda repository, job: repository.job_at(job, 1),
+    "subscribe": _subscribe,
+    "keep_job": lambda repository, job: repository.keep_job(job),
+    "delete_job": _delete,
     "incarnation": lambda repository, job: repository.incarnation(job),
     "following_stats": _sync(lambda repository, job: repository.following_stats()),
     "position_of_line": lambda repository, job: repository.position_of_line(job, 1),
