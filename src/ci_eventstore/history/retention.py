@@ -7,6 +7,7 @@ and found by the next one. So it may be stopped anywhere, and several may run.
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from ci_common.models import JobStatus, as_utc
 from ci_common.transitions import ENDED
@@ -96,7 +97,10 @@ async def sweep(engine: Engine, policy: Policy, *, is_dry_run: bool = False) -> 
                         raise record
                     if record is None or not policy.takes(keys.job_id, record, now):
                         continue
-                    if is_dry_run or await delete_job(engine.nodes, engine.reader.source, keys, Reason.RETENTION):
+                    # A job that was written to or kept since is looked at again.
+                    takes = partial(policy.takes, keys.job_id, now=now)
+                    source = engine.reader.source
+                    if is_dry_run or await delete_job(engine.nodes, source, keys, Reason.RETENTION, takes=takes):
                         swept.deleted.append(keys.job_id)
                 except (StoreUnavailableError, OutcomeUnknownError):
                     raise

@@ -8,7 +8,7 @@
 -- Libraries: standing
 
 -- Check.
-local state = redis.pcall('HMGET', hash, 'version', 'incarnation', 'log', 'claim')
+local state = redis.pcall('HMGET', hash, 'version', 'incarnation', 'log', 'claim', 'position', 'part')
 local was_deleted = redis.pcall('HEXISTS', gone, id)
 local error = failed(state, hash) or failed(was_deleted, gone)
 if error then
@@ -16,7 +16,8 @@ if error then
 elseif was_deleted == 0 and not state[1] then
   -- Libraries: existence
   return standing_of(state[1], stream)
-elseif was_deleted == 0 and (state[1] ~= version or (state[2] or '') ~= incarnation or (state[3] or '') ~= log or state[4]) then
+elseif was_deleted == 0 and (state[1] ~= version or (state[2] or '') ~= incarnation or (state[3] or '') ~= log or state[4]
+    or state[5] ~= position or state[6] ~= part) then
   return 'changed'
 end
 error = unreadable('ZCARD', ids, ended_jobs, unsealed, unpack(KEYS, listings.places())) or unreadable('HLEN', unsealable)

@@ -3,7 +3,7 @@
 A deletion may be repeated by anybody, however often: who finds the tombstone has nothing left to do.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ci_common.errors import InvalidTransitionError, JobGoneError, JobNotFoundError
@@ -46,6 +46,8 @@ class DeleteCall(NamedTuple):
     fact: str
     #: The job as it was read.
     version: str
+    position: str
+    part: str
     incarnation: str
     log: str
     #: Its members of the listings and of the ended.
@@ -59,9 +61,17 @@ DELETE = load_script(__package__, "delete", call=DeleteCall)
 
 
 async def delete_job(
-    nodes: Nodes, source: LogSource, keys: JobKeys, reason: Reason, user_id: str | None = None
+    nodes: Nodes,
+    source: LogSource,
+    keys: JobKeys,
+    reason: Reason,
+    user_id: str | None = None,
+    *,
+    takes: Callable[[JobState], bool] | None = None,
 ) -> bool:
-    """Delete a job that has ended, if a user is given only theirs; False: it was deleted before, or is kept.
+    """Delete a job that has ended, as long as `takes` says so; False: it was deleted before, or isn't taken.
+
+    Given a user, only theirs.
 
     JobNotFoundError, InvalidTransitionError (it hasn't ended), ProjectionMissingError, StoreFormatError.
     """
@@ -75,7 +85,7 @@ async def delete_job(
             raise JobNotFoundError(keys.job_id)
         if state.status not in ENDED or state.claim is not None:
             raise InvalidTransitionError(keys.job_id, state.status, "deleted", "cancel it first")
-        if reason is Reason.RETENTION and state.is_kept:
+        if takes is not None and not takes(state):
             return False
         call = _call(keys, state, reason)
         answer = await nodes.run(DELETE, *DELETE.order(call))
@@ -110,6 +120,8 @@ def _call(keys: JobKeys, state: JobState, reason: Reason) -> DeleteCall:
         tombstone=tombstone.rest,
         fact=fact_text(FactKind.DELETED, state.status),
         version=str(state.version),
+        position=str(state.position),
+        part=str(state.part),
         incarnation=state.incarnation or "",
         log=state.log or "",
         member=listing_member(state.created_at, keys.job_id),

@@ -164,7 +164,7 @@ def _index(routes: Iterable[BaseRoute]) -> Callable[[Request], Awaitable[Respons
         ]
         rows.append(("GET", f"{root}/openapi.json", "Describe all of this for programs."))
         width = max(len(path) for _, path, _ in rows)
-        lines = [f"{method:4} {path:{width}}  {text}".rstrip() for method, path, text in rows]
+        lines = [f"{method:6} {path:{width}}  {text}".rstrip() for method, path, text in rows]
         return PlainTextResponse(INTRODUCTION + "\n" + "\n".join(lines) + "\n")
 
     return index

@@ -11,8 +11,10 @@ import pytest
 from ci_eventstore.connection import connections, node
 from ci_eventstore.connection.deployments import from_url
 from ci_eventstore.connection.nodes import Nodes
+from ci_eventstore.history import seal as sealing
 from ci_eventstore.keys import Keys
 from ci_eventstore.repository import RedisJobRepository
+from ci_eventstore.segments import segment as segments
 from tests.fault_proxy import FaultProxy
 from tests.servers import RealServer, find_valkey
 
@@ -78,3 +80,12 @@ def seed() -> int:
     chosen = int(os.environ.get("CI_EVENTSTORE_SEED") or random.SystemRandom().getrandbits(32))
     logger.warning("CI_EVENTSTORE_SEED=%d", chosen)
     return chosen
+
+
+@pytest.fixture
+def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logs of a thousand lines take several blocks and segments."""
+    monkeypatch.setattr(segments, "BLOCK_BYTES", 2000)
+    monkeypatch.setattr(segments, "SEGMENT_BYTES", 3000)
+    monkeypatch.setattr(sealing, "PAGE_BYTES", 2000)
+    monkeypatch.setattr(sealing, "JOINED_BYTES", 2000)

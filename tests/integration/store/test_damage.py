@@ -50,6 +50,9 @@ def everything(repository: RedisJobRepository, job_id: str) -> list[Callable[[],
         lambda: repository.cancel_job(job_id),
         lambda: repository.complete_job(job_id, True, utc_now()),
         lambda: first_page(repository, job_id),
+        lambda: replayed(repository, job_id),
+        lambda: repository.job_at(job_id, 1),
+        lambda: repository.keep_job(job_id),
         *(lambda queue=queue: claims.overview(repository, queue) for queue in ("default", "work", "other")),
         *(
             lambda queue=queue: claims.claim(repository, queue, "new", 3, 30.0)
@@ -64,6 +67,11 @@ async def first_page(repository: RedisJobRepository, job_id: str) -> None:
         await follower.read(0.05)
     finally:
         follower.close()
+
+
+async def replayed(repository: RedisJobRepository, job_id: str) -> None:
+    async for _ in repository.replay(job_id, facts=True):
+        pass
 
 
 async def ask_everything(repository: RedisJobRepository, job_id: str) -> list[str]:

@@ -2,17 +2,21 @@
 
 import asyncio
 from datetime import timedelta
+from functools import partial
 
 import pytest
 
 from ci_common.errors import JobGoneError
 from ci_common.models import Job, JobEvent, utc_now
 from ci_eventstore.connection.nodes import Nodes
+from ci_eventstore.events.log_source import LogSource
 from ci_eventstore.history import retention
 from ci_eventstore.history.retention import Policy, drop_tombstones, sweep
 from ci_eventstore.jobs.delete import delete_job
+from ci_eventstore.jobs.records import read_record
+from ci_eventstore.jobs.state import JobState
 from ci_eventstore.jobs.tombstones import Reason, read_tombstone
-from ci_eventstore.keys import Keys, gone_key
+from ci_eventstore.keys import JobKeys, Keys, gone_key
 from ci_eventstore.repository import RedisJobRepository
 from tests.cancelling import Counted, Steps
 from tests.claims import claim
@@ -141,7 +145,8 @@ async def test_a_job_that_is_kept(repository: RedisJobRepository, server: Nodes,
     assert await seal_job(repository) == "sealed"
     assert await sweep(repository.engine, ALL) == retention.Swept()
     engine, job = repository.engine, keys.job("j")
-    assert not await delete_job(engine.nodes, engine.reader.source, job, Reason.RETENTION)
+    takes = partial(ALL.takes, "j", now=utc_now())
+    assert not await delete_job(engine.nodes, engine.reader.source, job, Reason.RETENTION, takes=takes)
     await server.read("HSET", job.hash, "is_kept", "0")
     assert await repository.rebuild("j")
     assert await repository.read_events("j") == events
@@ -150,6 +155,26 @@ async def test_a_job_that_is_kept(repository: RedisJobRepository, server: Nodes,
     await seal_job(repository)
     assert await repository.read_events("j") == events
     assert (await sweep(repository.engine, Policy(older_than_seconds=0))).deleted == ["j"]
+
+
+async def test_a_sealed_job_with_late_output_stays(
+    repository: RedisJobRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It came after the sweep had looked, so not all of the log is sealed any more."""
+    await make(repository, "j", 1)
+    assert await seal_job(repository) == "sealed"
+    late: list[JobEvent] = [JobEvent("log", "late\n")]
+
+    async def read_and_write(nodes: Nodes, source: LogSource, keys: JobKeys) -> JobState | None:
+        state = await read_record(nodes, source, keys)
+        while late:
+            await repository.add_event("j", late.pop())
+        return state
+
+    monkeypatch.setattr("ci_eventstore.jobs.delete.read_record", read_and_write)
+    assert await sweep(repository.engine, Policy(older_than_seconds=0)) == retention.Swept()
+    assert (await repository.read_events("j"))[-1].data == "late\n"
+    assert await repository.delete_job("j")
 
 
 async def test_a_kept_job_may_be_deleted_by_hand(repository: RedisJobRepository) -> None:

@@ -15,14 +15,12 @@ from ci_eventstore.events.append import append
 from ci_eventstore.events.caller import Call
 from ci_eventstore.events.codec import encode_logs
 from ci_eventstore.events.sealed_log import references_in
-from ci_eventstore.history import seal as sealing
 from ci_eventstore.history.seal import Sealed
 from ci_eventstore.jobs.create import create_waiting, waiting_job
 from ci_eventstore.jobs.decide import decide_creation
 from ci_eventstore.keys import Keys
 from ci_eventstore.projection.jobs import doubtful
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.segments import segment as segments
 from tests.integration.store.sealing import NOW, ended_job, lines, seal_job
 from tests.servers import RealServer
 
@@ -36,15 +34,6 @@ async def seen(repository: RedisJobRepository, job_id: str, afters: Sequence[int
         found.append([record async for record in repository.follow_records(job_id, after)])
     found += [await repository.position_of_line(job_id, line) for line in (1, 700, 1500)]
     return found
-
-
-@pytest.fixture
-def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Logs of a thousand lines take several blocks and segments."""
-    monkeypatch.setattr(segments, "BLOCK_BYTES", 2000)
-    monkeypatch.setattr(segments, "SEGMENT_BYTES", 3000)
-    monkeypatch.setattr(sealing, "PAGE_BYTES", 2000)
-    monkeypatch.setattr(sealing, "JOINED_BYTES", 2000)
 
 
 @pytest.mark.usefixtures("small_segments")

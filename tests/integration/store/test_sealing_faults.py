@@ -19,21 +19,11 @@ from ci_eventstore.history.seal import Sealed
 from ci_eventstore.history.sealer import Sealer
 from ci_eventstore.keys import Keys, sealer_key, segment_key, unsealable_key
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.segments import segment as segments
 from tests.acceptance.command_line import PROGRAM
 from tests.cancelling import Counted, Steps
 from tests.integration.store.sealing import NOW, ended_job, seal_job
 from tests.servers import RealServer
 from tests.waiting import wait_until
-
-
-@pytest.fixture
-def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Logs of a thousand lines take several blocks and segments."""
-    monkeypatch.setattr(segments, "BLOCK_BYTES", 2000)
-    monkeypatch.setattr(segments, "SEGMENT_BYTES", 3000)
-    monkeypatch.setattr(sealing, "PAGE_BYTES", 2000)
-    monkeypatch.setattr(sealing, "JOINED_BYTES", 2000)
 
 
 @pytest.mark.usefixtures("small_segments")

@@ -28,7 +28,7 @@ async def test_addresses_are_those_behind_a_proxy(repository: RedisJobRepository
     outer = FastAPI()
     outer.mount("/ci", create_app(repository))
     async with serve(outer) as served, served.client() as client:
-        assert "GET  /ci/jobs/{job_id} " in (await client.get("/ci/")).text
+        assert "GET    /ci/jobs/{job_id} " in (await client.get("/ci/")).text
 
 
 async def test_an_application_keeps_its_own_page(repository: RedisJobRepository) -> None:
