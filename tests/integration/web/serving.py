@@ -17,7 +17,6 @@ from ci_common.api_keys import generate_api_key, hash_api_key
 from ci_common.models import APIKey, Job, JobEvent, User, utc_now
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.web.server import WebServer, listen, server_config
-from tests.servers import free_port
 
 
 @dataclass(frozen=True)
@@ -64,11 +63,12 @@ class Served:
 @asynccontextmanager
 async def serve(app: FastAPI, path: str = "") -> AsyncIterator[Served]:
     """Serve an application until this is left."""
-    port = free_port()
-    config = uvicorn.Config(app, port=port, log_config=None, lifespan="on", timeout_graceful_shutdown=5)
-    server = uvicorn.Server(config)
-    async with _running(server):
-        yield Served(f"http://127.0.0.1:{port}{path}", app)
+    # The port is ours from here on. Were it taken, uvicorn would exit, and pytest keeps no fixture that has done that.
+    with listen("127.0.0.1", 0) as listening:
+        port = listening.getsockname()[1]
+        config = uvicorn.Config(app, port=port, log_config=None, lifespan="on", timeout_graceful_shutdown=5)
+        async with _running(uvicorn.Server(config), [listening]):
+            yield Served(f"http://127.0.0.1:{port}{path}", app)
 
 
 @asynccontextmanager
@@ -83,7 +83,7 @@ async def serve_as_cli(app: FastAPI) -> AsyncIterator[Served]:
 
 
 @asynccontextmanager
-async def _running(server: uvicorn.Server, sockets: list[socket.socket] | None = None) -> AsyncIterator[None]:
+async def _running(server: uvicorn.Server, sockets: list[socket.socket]) -> AsyncIterator[None]:
     # Without the signals, which are the tests'.
     task = asyncio.create_task(server._serve(sockets))
     while not server.started:
