@@ -2,11 +2,13 @@
 
 import asyncio
 import logging
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 
 from ci_eventstore.accounts.store import SessionStore
 from ci_eventstore.connection.deployments import Deployment
 from ci_eventstore.connection.nodes import Nodes
+from ci_eventstore.errors import MissingRightsError
 from ci_eventstore.events.log_source import LogSource
 from ci_eventstore.events.reader import EventReader
 from ci_eventstore.facts.groups import Groups
@@ -21,7 +23,7 @@ from ci_eventstore.queues.holders import Holders
 from ci_eventstore.queues.lost_jobs import LostJobs
 from ci_eventstore.requirements import check_rights_to_read, check_rights_to_write, check_server
 from ci_eventstore.settings import Settings
-from ci_eventstore.store_format import check_format
+from ci_eventstore.store_format import check_format, find_partitions
 from ci_eventstore.writer.time_limit import TimeLimit
 
 logger = logging.getLogger("ci_eventstore")
@@ -52,12 +54,20 @@ class Engine:
 
     @classmethod
     async def open(cls, deployment: Deployment, settings: Settings) -> "Engine":
-        """Connect, check the server and the data's format; StoreError."""
-        keys, is_read_only = settings.keys, settings.access == "read"
+        """Connect, check the server and the data's format; StoreError.
+
+        Settings that don't say how many partitions there are get what the store has.
+        """
+        is_read_only = settings.access == "read"
         nodes = Nodes(deployment, settings.replicas, is_read_only=is_read_only)
         try:
             for node in nodes.all:
                 check_server(await node.info(), is_read_only=is_read_only)
+            if settings.partitions is None:
+                # What the user may not do is named with all else that is missing.
+                with suppress(MissingRightsError):
+                    settings = replace(settings, partitions=await find_partitions(nodes, settings.keys) or 1)
+            keys = settings.keys
             await (check_rights_to_read if is_read_only else check_rights_to_write)(nodes, keys)
             known = await check_format(nodes, keys, is_read_only=is_read_only)
         except BaseException:

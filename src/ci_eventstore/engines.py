@@ -52,8 +52,9 @@ class Engines:
     def __init__(self, deployment: Deployment, settings: Settings) -> None:
         self.deployment = deployment
         self._shared = replace(deployment, release=lambda: None)
+        self._given = settings
+        #: With as many partitions as the store has, once it is open.
         self.settings = settings
-        self.keys = settings.keys
         self._mutex = threading.Lock()
         self._places: dict[AbstractEventLoop, _Place] = {}
         self._opening = LoopLocks()
@@ -82,7 +83,8 @@ class Engines:
                 self._another(loop)
                 return
             try:
-                engine = await Engine.open(self._shared, self.settings)
+                engine = await Engine.open(self._shared, self._given)
+                self.settings = engine.jobs.settings
                 life = self._begin(engine, loop)
             except BaseException:
                 if self._last is None:

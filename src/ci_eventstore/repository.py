@@ -65,7 +65,7 @@ class RedisJobRepository(AccountStore, JobRepository):
         """
         deployment = client if isinstance(client, Deployment) else deployments.from_client(client)
         self._engines = Engines(deployment, Settings(**settings))
-        self._keys = self._engines.keys
+        self._keys = self._engines.settings.keys
 
     @classmethod
     def from_url(cls, url: str | None = None, **settings: Unpack[GivenSettings]) -> Self:
@@ -92,6 +92,7 @@ class RedisJobRepository(AccountStore, JobRepository):
         UnsuitableServerError, StoreFormatError.
         """
         await self._engines.open()
+        self._keys = self._engines.settings.keys
 
     async def close(self) -> None:
         """Send waiting writes, then close the connections.

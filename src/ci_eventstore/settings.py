@@ -28,7 +28,7 @@ class GivenSettings(TypedDict, total=False):
     """The settings that a repository may be given as keywords, each as in `Settings`."""
 
     prefix: str
-    partitions: int
+    partitions: int | None
     max_event_bytes: int
     max_head_bytes: int
     durability: Durability
@@ -41,8 +41,8 @@ class Settings:
 
     #: Repositories of different prefixes never see each other.
     prefix: str = "ci"
-    #: Fixed with the first `initialize()` of a store.
-    partitions: int = 1
+    #: Fixed with the first `initialize()` of a store. None: as many as the store has, one if it is new.
+    partitions: int | None = None
     #: The most UTF-8 bytes of one event's data.
     max_event_bytes: int = MAX_EVENT_BYTES
     #: The most bytes of text that a log has before it only keeps its end.
@@ -55,7 +55,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Refuse what can't be."""
-        Keys(self.prefix, self.partitions)
+        _ = self.keys
         if self.durability not in ("server", "replicated"):
             raise ConfigurationError(f"durability={self.durability!r} must be 'server' or 'replicated'")
         if self.access not in ("read", "write"):
@@ -66,7 +66,7 @@ class Settings:
     @property
     def keys(self) -> Keys:
         """The names of all keys under the prefix."""
-        return Keys(self.prefix, self.partitions)
+        return Keys(self.prefix, 1 if self.partitions is None else self.partitions)
 
     @property
     def replicas(self) -> int:

@@ -59,6 +59,10 @@ def refusal(prefix: str, version: str) -> str:
 
 
 async def find_partitions(nodes: Nodes, keys: Keys) -> int | None:
-    """Return how many partitions a store has, None if there is none yet; StoreUnavailableError."""
+    """Return how many partitions a store has, None if there is none yet; StoreUnavailableError, StoreFormatError."""
     found = await nodes.read("HGET", keys.store, "partitions")
-    return None if found is None else int(found)
+    if found is None:
+        return None
+    if not found.isdigit():
+        raise StoreFormatError(f"the store {keys.prefix!r} has {as_text(found)!r} partitions, which is no number")
+    return int(found)

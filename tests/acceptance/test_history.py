@@ -38,11 +38,16 @@ def test_a_log_is_sealed_written_and_proven(cli: CommandLine, here: Callable[...
 
 
 @pytest.mark.slow
-def test_a_server_seals_meanwhile(cli: CommandLine, here: Callable[..., Ended]) -> None:
+@pytest.mark.parametrize(
+    ("command", "told"), [(("serve", "--port", "0"), "serving on "), (("controller",), "takes jobs from")]
+)
+def test_a_program_seals_meanwhile(
+    cli: CommandLine, here: Callable[..., Ended], command: tuple[str, ...], told: str
+) -> None:
     """Slow, as it starts a server: with `--seal-after`, that packs what has ended, and stops as before."""
     cli("run", "--id", "job-1", "--", "echo", "hello")
-    server = cli.start("serve", "--port", "0", "--seal-after", "0s")
-    server.wait_for_error("serving on ")
+    server = cli.start(*command, "--seal-after", "0s")
+    server.wait_for_error(told)
     wait_until(lambda: json.loads(here("jobs", "show", "job-1", "--json").out)["root"] is not None, "the job is sealed")
     server.send(signal.SIGTERM)
     assert server.end().code == 0

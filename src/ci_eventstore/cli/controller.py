@@ -10,6 +10,7 @@ from typing import TypedDict, Unpack
 
 import click
 
+from ci_eventstore.cli.history import seal_after_option, sealing
 from ci_eventstore.cli.output import say, saying_warnings_of
 from ci_eventstore.cli.secrecy import (
     Secrets,
@@ -42,6 +43,7 @@ class Options(TypedDict):
     name: str | None
     secrets: Secrets
     passed: Sequence[str]
+    seal_after: float | None
 
 
 @click.command(
@@ -77,6 +79,7 @@ class Options(TypedDict):
     callback=check_set,
     help="Pass this variable to commands, although it holds a secret or begins with CI_EVENTSTORE_. May be repeated.",
 )
+@seal_after_option
 @unseen
 @uses_store
 async def controller(repository: RedisJobRepository, **options: Unpack[Options]) -> int:
@@ -120,7 +123,7 @@ async def controller(repository: RedisJobRepository, **options: Unpack[Options])
     environment = without_own(os.environ, options["secrets"].names, options["passed"])
     with WorkFolder() as folder, saying_warnings_of("ci_eventstore.controllers"):
         handler = CommandHandler(folder, time_limit_seconds=options["time_limit"], environment=environment, tell=say)
-        async with taking:
+        async with taking, sealing(repository, options["seal_after"]):
             _stop_by_signals(taking, handler, repository)
             say(f"controller {taking.name} takes jobs from {', '.join(sorted(queues))}")
             await taking.run(handler)

@@ -1,7 +1,10 @@
 """`seal`, `segment` and `verify-archive`: logs of jobs that have ended, packed, written to a file, and proven."""
 
 import asyncio
+import logging
 import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import click
@@ -16,6 +19,30 @@ from ci_eventstore.history.sealer import Sealer, Sweep
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.segments.segment import segments_of
 from ci_eventstore.segments.tail import DIGEST_BYTES
+from ci_eventstore.tasks import begin
+
+logger = logging.getLogger("ci_eventstore.history")
+
+#: Of programs that seal beside their own work.
+seal_after_option = duration_option(
+    "--seal-after", "Pack the logs of jobs that have ended and weren't written to for this long, as `seal` does."
+)
+
+
+@asynccontextmanager
+async def sealing(repository: RedisJobRepository, after_seconds: float | None) -> AsyncIterator[None]:
+    """Seal jobs meanwhile, if a time is given."""
+    if after_seconds is None:
+        yield
+        return
+    engine = repository.engine
+    sealer = Sealer(engine.nodes, engine.reader.source, engine.keys)
+    work = begin(sealer.run(after_seconds), logger, "sealing jobs")
+    try:
+        yield
+    finally:
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
 
 
 @click.command(epilog=examples("seal --once", "seal --once --after 0s", "seal --after 10m"))

@@ -69,10 +69,10 @@ async def _copy(source_at: tuple[str, str], target_at: tuple[str, str], partitio
 
 
 async def _copy_by_contract(source: JobRepository, target_at: tuple[str, str], partitions: int | None) -> int:
-    wanted, report = partitions or await _partitions(*target_at) or 1, CopyReport()
+    report = CopyReport()
     async with (
         source,
-        RedisJobRepository.from_url(target_at[0], prefix=target_at[1], partitions=wanted) as target,
+        RedisJobRepository.from_url(target_at[0], prefix=target_at[1], partitions=partitions) as target,
     ):
         await copy_accounts(source, target, report)
         await copy_jobs(source, target, report)

@@ -5,8 +5,8 @@ import logging
 import re
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
@@ -14,15 +14,12 @@ from typing import TypedDict, Unpack
 
 import click
 
+from ci_eventstore.cli.history import seal_after_option, sealing
 from ci_eventstore.cli.output import say
 from ci_eventstore.cli.store import uses_store
 from ci_eventstore.cli.submit import data_folder
-from ci_eventstore.cli.usage import duration_option, examples
-from ci_eventstore.history.sealer import Sealer
+from ci_eventstore.cli.usage import examples
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.tasks import begin
-
-logger = logging.getLogger("ci_eventstore.history")
 
 MEBIBYTE = 1024 * 1024
 _SEGMENT = re.compile(r"[A-Za-z0-9._~-]+")
@@ -157,9 +154,7 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     multiple=True,
     help="Let pages of this site send requests with a key: https://ci.example. May be repeated; '*' allows any.",
 )
-@duration_option(
-    "--seal-after", "Pack the logs of jobs that have ended and weren't written to for this long, as `seal` does."
-)
+@seal_after_option
 @click.option("--access-log", is_flag=True, help="Print a line of JSON for each request when it has ended.")
 @partial(uses_store, loop_factory=new_event_loop)
 async def serve(repository: RedisJobRepository, **options: Unpack[Options]) -> None:
@@ -203,24 +198,8 @@ async def serve(repository: RedisJobRepository, **options: Unpack[Options]) -> N
     authenticate = this_machine_sees_everything if options["no_auth"] else None
     app = create_app(repository, authenticate=authenticate, settings=settings)
     with _listening(options) as listening:
-        async with repository.engine.holders.watched(), _sealing(repository, options["seal_after"]):
+        async with repository.engine.holders.watched(), sealing(repository, options["seal_after"]):
             await WebServer(app, server_config(app, service)).serve(sockets=[listening])
-
-
-@asynccontextmanager
-async def _sealing(repository: RedisJobRepository, after_seconds: float | None) -> AsyncIterator[None]:
-    """Seal jobs meanwhile, if asked to."""
-    if after_seconds is None:
-        yield
-        return
-    engine = repository.engine
-    sealer = Sealer(engine.nodes, engine.reader.source, engine.keys)
-    work = begin(sealer.run(after_seconds), logger, "sealing jobs")
-    try:
-        yield
-    finally:
-        work.cancel()
-        await asyncio.gather(work, return_exceptions=True)
 
 
 @contextmanager

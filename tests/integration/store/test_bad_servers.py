@@ -123,9 +123,11 @@ async def test_a_server_that_repeats_the_password() -> None:
 
 
 async def test_a_store_of_another_format(other: RealServer) -> None:
-    """Data of another format version is left alone; so is one of another partition count."""
+    """Data of another format version is left alone; so is one of another partition count, unless none is asked for."""
     async with RedisJobRepository.from_url(other.url, prefix="old", partitions=4):
         pass
+    async with RedisJobRepository.from_url(other.url, prefix="old", access="read") as repository:
+        assert repository.engine.keys.partitions == 4
     plain = Redis(port=other.port)
     for partitions, says in [(1, "4 partitions, not 1"), (64, "partitions=4")]:
         with pytest.raises(StoreFormatError, match=says):
