@@ -27,8 +27,7 @@ from ci_eventstore.store_format import FORMAT_VERSION
 from ci_eventstore.upgrade import conversions
 from ci_eventstore.upgrade import upgrade as upgrading
 from ci_eventstore.upgrade.conversions import add_times, index_ended, separate_backlogs
-from ci_eventstore.upgrade.obstacles import CLIENT_NAME, UNSEEN, old_clients
-from ci_eventstore.upgrade.upgrade import MOVES, Dialog, Stage, cancel, upgrade
+from ci_eventstore.upgrade.upgrade import CLIENT_NAME, MOVES, UNSEEN, Dialog, Stage, cancel, old_clients, upgrade
 from tests import old_store
 from tests.servers import BINARIES, RealServer
 from tests.waiting import wait_until
