@@ -12,9 +12,14 @@ from ci_common.models import Outcome
 from ci_eventstore.connection.deployments import JOB_VARIABLE
 from ci_eventstore.controllers.claimed_job import ClaimedJob
 from ci_eventstore.controllers.durations import format_duration
-from ci_eventstore.controllers.machine import machine_error, raise_machine_error, this_machine_needs
+from ci_eventstore.controllers.machine import (
+    WorkFolder,
+    machine_error,
+    raise_machine_error,
+    remove_folder,
+    this_machine_needs,
+)
 from ci_eventstore.controllers.project import unpack
-from ci_eventstore.controllers.work_folder import WorkFolder, remove
 from ci_eventstore.errors import LogNotStoredError, MachineError, ProjectError
 from ci_eventstore.processes.command import Command, Place, without_own
 from ci_eventstore.processes.guard import GuardedGroup
@@ -107,7 +112,7 @@ class CommandHandler:
         async with AsyncExitStack() as stack:
             with this_machine_needs("no folder can be made for a job"):
                 folder = self._folder.new()
-            stack.push_async_callback(lambda: finish(asyncio.to_thread(remove, folder)))
+            stack.push_async_callback(lambda: finish(asyncio.to_thread(remove_folder, folder)))
             if claimed.job.zip_file_path is not None:
                 await _unpack(Path(claimed.job.zip_file_path), folder)
             with this_machine_needs("no process can be started for a job"):

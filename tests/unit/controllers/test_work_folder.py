@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ci_eventstore.controllers import work_folder
-from ci_eventstore.controllers.work_folder import PREFIX, WorkFolder
+from ci_eventstore.controllers import machine
+from ci_eventstore.controllers.machine import FOLDER_PREFIX, WorkFolder
 from tests.leftovers import descriptors
 
 
@@ -32,15 +32,15 @@ def test_it_goes_with_all_that_is_in_it(temporary: Path) -> None:
 
 def test_what_a_killed_controller_left_is_removed(temporary: Path) -> None:
     """What one has that lives stays, and so does what isn't a controller's."""
-    abandoned = temporary / f"{PREFIX}abandoned"
+    abandoned = temporary / f"{FOLDER_PREFIX}abandoned"
     (abandoned / "job").mkdir(parents=True)
-    (temporary / f"{PREFIX}link").symlink_to(temporary / "other")
+    (temporary / f"{FOLDER_PREFIX}link").symlink_to(temporary / "other")
     (temporary / "other").mkdir()
     with WorkFolder() as first:
         job = first.new()
         with WorkFolder():
             assert job.exists()
-    assert sorted(path.name for path in temporary.iterdir()) == [f"{PREFIX}link", "other"]
+    assert sorted(path.name for path in temporary.iterdir()) == [f"{FOLDER_PREFIX}link", "other"]
 
 
 def test_a_folder_that_someone_has_removed_is_made_again(temporary: Path) -> None:
@@ -66,14 +66,14 @@ def test_no_descriptor_is_left_when_there_is_no_folder(temporary: Path, monkeypa
     locked: list[Path] = []
 
     def lock(folder: Path, *, waits: bool = False) -> int | None:
-        descriptor = work_folder_lock(folder, waits=waits)
+        descriptor = lock_of_machine(folder, waits=waits)
         locked.append(folder)
         if len(locked) == 1:
             folder.rmdir()
         return descriptor
 
-    work_folder_lock = work_folder._lock
-    monkeypatch.setattr(work_folder, "_lock", lock)
+    lock_of_machine = machine._lock
+    monkeypatch.setattr(machine, "_lock", lock)
     with WorkFolder() as folder:
         assert folder.new().is_dir()
     assert (len(locked), descriptors()) == (2, before)
