@@ -11,7 +11,7 @@ import pytest
 
 from ci_common.models import Job, JobEvent, utc_now
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.web import log_text
+from ci_eventstore.web import log_routes
 
 TIME = datetime(2030, 1, 2, 3, 4, 5, 678901, UTC)
 STAMP = "2030-01-02T03:04:05.678Z"
@@ -35,8 +35,8 @@ def scattered_texts(count: int) -> list[str]:
 @pytest.fixture(autouse=True)
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """A log takes several pages, and a page several pieces."""
-    monkeypatch.setattr(log_text, "PAGE_EVENTS", 700)
-    monkeypatch.setattr(log_text, "PIECE_BYTES", 500)
+    monkeypatch.setattr(log_routes, "PAGE_EVENTS", 700)
+    monkeypatch.setattr(log_routes, "PIECE_BYTES", 500)
 
 
 @pytest.mark.parametrize("texts", [[], [""], ["a"], ["a\n", "b\udcffc"], scattered_texts(2500)], ids=len)
