@@ -4,6 +4,7 @@
     ├── NotFoundError
     │   ├── JobNotFoundError
     │   │   └── JobGoneError
+    │   ├── LogDeletedError
     │   ├── UserNotFoundError
     │   └── APIKeyNotFoundError
     ├── AlreadyExistsError
@@ -54,6 +55,16 @@ class JobGoneError(JobNotFoundError):
     def __init__(self, job_id: str) -> None:
         NotFoundError.__init__(self, f"job {job_id!r} was deleted")
         self.job_id = job_id
+
+
+class LogDeletedError(NotFoundError):
+    """Raised when events are asked for that were deleted with the job's log; the job itself is there."""
+
+    def __init__(self, job_id: str, position: int) -> None:
+        super().__init__(f"the log of job {job_id!r} was deleted, up to event {position}")
+        self.job_id = job_id
+        #: Of the last event that is gone; later ones can be read.
+        self.position = position
 
 
 class UserNotFoundError(NotFoundError):

@@ -215,6 +215,8 @@ class Job(JobFields):
     #: Whether its log has outgrown its budget: while the job runs, `events` are the log's beginning only, and when it
     #: has ended, a line among them says what is left out. Said by the store; no part of equality.
     log_truncated: bool = field(default=False, compare=False)
+    #: Whether its log was deleted: `events` are those that came later. Said by the store; no part of equality.
+    log_deleted: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
         """Hold sequences as lists and the status as `JobStatus`; UnknownStatusError, InvalidArgumentError."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Self, Unpack
 
-from ci_common.errors import InvalidArgumentError, JobNotFoundError
+from ci_common.errors import InvalidArgumentError, JobNotFoundError, LogDeletedError
 from ci_common.models import Job, JobEvent, JobStatus
 from ci_common.repository import JobRepository
 from ci_common.validation import (
@@ -33,7 +33,7 @@ from ci_eventstore.following.hub import FollowingStats
 from ci_eventstore.following.records import Followed, Notice, NoticeType
 from ci_eventstore.job_writer import JobWriter
 from ci_eventstore.jobs.decide import Keep
-from ci_eventstore.jobs.delete import delete_job
+from ci_eventstore.jobs.delete import delete_job, delete_log
 from ci_eventstore.jobs.state import JobState, to_job
 from ci_eventstore.jobs.tombstones import Reason
 from ci_eventstore.projection.differences import Difference, Progress
@@ -108,12 +108,14 @@ class RedisJobRepository(AccountStore, JobRepository):
         await self._engines.current.jobs.create(job)
 
     async def get_job(self, job_id: str, user_id: str | None = None) -> Job | None:
-        """Return a job with its events, those up to the moment that its state belongs to; JobGoneError."""
+        """Return a job with its events, up to its state's moment, those after a deletion of its log; JobGoneError."""
         state = await self._visible_state(job_id, user_id)
         if state is None:
             return None
-        keys = self._keys.job(job_id)
-        events = await self.engine.reader.read(keys, 0, state.extent)
+        try:
+            events = await self.engine.reader.read(self._keys.job(job_id), state.deleted_to or 0, state.extent)
+        except LogDeletedError:  # Since its state was read.
+            return await self.get_job(job_id, user_id)
         return replace(to_job(job_id, state), events=events)
 
     async def get_job_summary(self, job_id: str, user_id: str | None = None) -> Job | None:
@@ -172,6 +174,11 @@ class RedisJobRepository(AccountStore, JobRepository):
         keys, owner = self._keys.job(check_id("job id", job_id)), optional_id("user id", user_id)
         return await delete_job(self._nodes, self.engine.reader.source, keys, Reason.ASKED, owner)
 
+    async def delete_log(self, job_id: str, user_id: str | None = None) -> bool:
+        """Delete the log of a job that has ended, which stays: LogDeletedError from then on. As `delete_job`."""
+        keys, owner = self._keys.job(check_id("job id", job_id)), optional_id("user id", user_id)
+        return await delete_log(self._nodes, self.engine.reader.source, keys, owner)
+
     async def keep_job(self, job_id: str, *, is_kept: bool = True) -> None:
         """Have retention leave a job alone, or not any more; `delete_job` deletes it all the same. JobNotFoundError."""
         await self.writer(job_id).execute(Keep(check_flag("is_kept", is_kept)))
@@ -223,7 +230,7 @@ class RedisJobRepository(AccountStore, JobRepository):
                         yield record
                     elif isinstance(record, Notice):
                         # Unless it was deleted meanwhile.
-                        await self.engine.reader.extent(self._keys.job(job_id))
+                        (await self.engine.reader.extent(follower.keys)).check_deleted(job_id, last_event_id)
                         expected = last_event_id + 1 if record.type is NoticeType.GAP else max(last_event_id, 1)
                         raise StreamDamagedError(job_id, expected, record.position or None)
                 if page.is_last:

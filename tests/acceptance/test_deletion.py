@@ -1,4 +1,4 @@
-"""`ci-eventstore jobs delete`."""
+"""`ci-eventstore jobs delete` and `jobs delete-log`."""
 
 from collections.abc import Callable
 
@@ -19,6 +19,21 @@ def test_a_job_is_deleted(cli: CommandLine, here: Callable[..., Ended]) -> None:
     refused = here("jobs", "delete", "job-2")
     assert (refused.code, "cancel it first" in refused.err) == (2, True)
     assert here("verify").code == 0
+
+
+def test_a_log_is_deleted(cli: CommandLine, here: Callable[..., Ended]) -> None:
+    """The job stays; who asks for its log is told."""
+    here("submit", "--id", "job-2", "--", "true")
+    refused = here("jobs", "delete-log", "job-2")
+    assert (refused.code, "cancel it first" in refused.err) == (2, True)
+    cli("run", "--id", "job-1", "--", "echo", "secret")
+    assert here("jobs", "delete-log", "job-1").text == "the log of job job-1 is deleted\n"
+    assert here("jobs", "delete-log", "job-1").text == "the log of job job-1 was deleted before\n"
+    assert "it was deleted" in here("jobs", "show", "job-1").text
+    for command in (("tail", "job-1"), ("tail", "job-1", "--no-follow"), ("replay", "job-1")):
+        told = here(*command)
+        assert (told.code, told.text) == (3, "")
+        assert "the log of job 'job-1' was deleted" in told.err
 
 
 def test_old_jobs_are_deleted(cli: CommandLine, here: Callable[..., Ended]) -> None:

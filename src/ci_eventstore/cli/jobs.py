@@ -31,7 +31,8 @@ FIRST = (
     "job", "name", "command", "status", "result", "user", "queue", "project", "created", "started", "ended", "took",
     "container",
 )  # fmt: skip
-#: What is said of a long log.
+#: What is said of a log that was deleted, and of a long one.
+DELETED = "it was deleted; what was written later is there"
 OUTGROWN = "it has outgrown its budget: a line in it says what is left out"
 OUTGROWN_SO_FAR = (
     "it has outgrown its budget: its beginning is kept, and its end, which `tail --no-follow` shows so far"
@@ -166,6 +167,21 @@ async def delete(repository: RedisJobRepository, job: tuple[str, ...]) -> None:
         click.echo(f"job {job_id} is deleted" if was_there else f"job {job_id} was deleted before")
 
 
+@jobs.command("delete-log", epilog=examples("jobs delete-log 3f9c", "jobs delete-log 3f9c 77aa 0b1d"))
+@click.argument("job", nargs=-1, required=True)
+@uses_store
+async def delete_log(repository: RedisJobRepository, job: tuple[str, ...]) -> None:
+    """Delete the logs of jobs that have ended; the jobs stay.
+
+    Nothing brings a log back: whoever asks for it is told that it was deleted. The job's status, its times and its
+    command stay. A job that waits or runs has to be cancelled first.
+    """
+    for beginning in job:
+        job_id = await find_job(repository, beginning)
+        was_there = await repository.delete_log(job_id)
+        click.echo(f"the log of job {job_id} {'is' if was_there else 'was'} deleted{'' if was_there else ' before'}")
+
+
 async def _owner_id(repository: RedisJobRepository, user: str) -> str:
     """Return the id of a user who has an account, or at least a job; UserNotFoundError."""
     try:
@@ -196,6 +212,7 @@ def job_properties(job: Job) -> list[tuple[str, str]]:
         "result": result_in_full(job),
         "took": _took(job),
         **({"log": outgrown} if job.log_truncated else {}),
+        **({"log": DELETED} if job.log_deleted else {}),
     }
     return [(label, known.pop(label)) for label in FIRST] + list(known.items())
 

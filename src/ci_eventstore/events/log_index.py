@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
 from ci_common.models import JobEvent
-from ci_eventstore.events.records import Record, log_text, text_size
+from ci_eventstore.events.records import Fact, FactType, Record, log_text, text_size
 
 INDEX_EVENTS = 1000
 INDEX_BYTES = 1024 * 1024
@@ -19,6 +19,12 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 def milliseconds_of(time: datetime | None) -> int:
     """Return a time as milliseconds since 1970; 0 for one without a zone, which is no point in time."""
     return 0 if time is None or time.tzinfo is None else (time - _EPOCH) // timedelta(milliseconds=1)
+
+
+def first_entry(deletion: Fact) -> str:
+    """Return the entry with which an index begins whose log was deleted: how far that went."""
+    position, lines, size = (deletion.fields.get(name, 0) for name in ("position", "lines", "bytes"))
+    return f"{position} {lines} {size} {milliseconds_of(deletion.time)}"
 
 
 class LogIndex:
@@ -39,6 +45,8 @@ class LogIndex:
     def add(self, record: Record) -> None:
         """Go on by one record."""
         if not isinstance(record, JobEvent):
+            if record.type is FactType.LOG_DELETED and record.fields.get("position"):
+                self._begin(record)
             return
         if self._gap_at is None and self._is_behind(2):
             self._gap_at = self._position
@@ -48,6 +56,14 @@ class LogIndex:
             self._indexed_position, self._indexed_bytes = self._position, self._bytes
             time = milliseconds_of(record.timestamp)
             self.entries.append(f"{self._position} {self._lines} {self._bytes} {time}")
+
+    def _begin(self, deletion: Fact) -> None:
+        """Begin after the events that were deleted, with an entry that says how much they were."""
+        self._position, self._bytes, self._lines = (
+            deletion.fields.get(name, 0) for name in ("position", "bytes", "lines")
+        )
+        self._indexed_position, self._indexed_bytes = self._position, self._bytes
+        self.entries.append(first_entry(deletion))
 
     def _is_entry(self) -> bool:
         if self._positions is not None:

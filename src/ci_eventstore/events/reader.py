@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
-from ci_common.errors import JobNotFoundError
+from ci_common.errors import JobNotFoundError, LogDeletedError
 from ci_common.models import JobEvent
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import as_optional_texts
@@ -37,6 +37,13 @@ class Extent(NamedTuple):
     truncated_at: int | None = None
     #: The job's, if it has one.
     incarnation: str | None = None
+    #: Of the last event that was deleted with the log.
+    deleted_to: int | None = None
+
+    def check_deleted(self, job_id: str, after: int) -> None:
+        """Refuse to read on after a position if what comes then was deleted; LogDeletedError. Pure."""
+        if self.deleted_to is not None and after < self.deleted_to:
+            raise LogDeletedError(job_id, self.deleted_to)
 
     @property
     def is_outgrown(self) -> bool:
@@ -133,7 +140,7 @@ class EventReader:
         JobNotFoundError, also for another user's job, ProjectionMissingError, ProjectionDamagedError.
         """
         reply = await self._nodes.read_together("HMGET", keys.hash, *Extent._fields, "user_id")
-        position, end_position, size, lines, part, truncated_at, incarnation, owner = as_optional_texts(reply)
+        position, end_position, size, lines, part, truncated_at, incarnation, deleted, owner = as_optional_texts(reply)
         if position is None:
             await check_standing(self._nodes, keys)
         if position is None or user_id not in (None, owner):
@@ -147,6 +154,7 @@ class EventReader:
                 part=int(part or 0),
                 truncated_at=None if truncated_at is None else int(truncated_at),
                 incarnation=incarnation,
+                deleted_to=None if deleted is None else int(deleted),
             )
         except ValueError as error:
             raise ProjectionDamagedError(keys.job_id, f"a position of its hash is {error}") from error
@@ -157,8 +165,10 @@ class EventReader:
         """Return the visible events after a position, at most `limit`, up to the log's extent.
 
         `previous` is the event at that position, if the caller has read it: it has to be there still.
-        StreamDamagedError if an event isn't there, or another one is: empty is never the end. JobGoneError.
+        StreamDamagedError if an event isn't there, or another one is: empty is never the end. LogDeletedError,
+        JobGoneError.
         """
+        extent.check_deleted(keys.job_id, after)
         events: list[JobEvent] = []
         last = extent.position if limit is None else min(extent.position, after + limit)
         count = extent.page_entries()
@@ -168,8 +178,8 @@ class EventReader:
                 entries = await self._page(keys, after, last, count, previous)
                 after = _take_visible(keys.job_id, entries, after, events)
             except StreamDamagedError:
-                # Unless the whole job was deleted meanwhile.
-                await check_standing(self._nodes, keys)
+                # Unless the job or its log was deleted meanwhile.
+                (await self.extent(keys)).check_deleted(keys.job_id, after)
                 raise
             previous = events[-1]
             count = next_page_entries(count, events[known:], PAGE_BYTES)
@@ -177,9 +187,9 @@ class EventReader:
 
     async def last_text(self, keys: JobKeys, until: int, extent: Extent) -> str:
         """Return the text of the last event up to a position that has any; "" if none has. StreamDamagedError."""
-        count = LAST_EVENTS
-        while until > 0 and extent.bytes:
-            after = max(until - count, 0)
+        count, first = LAST_EVENTS, extent.deleted_to or 0
+        while until > first and extent.bytes:
+            after = max(until - count, first)
             for event in reversed(await self.read(keys, after, extent, until - after)):
                 if event.type == "log" and event.data:
                     return event.data

@@ -34,6 +34,8 @@ class FactType(StrEnum):
     TRUNCATING = "truncating"
     #: An explicit end time replaced one that came from an event.
     END_TIME_SET = "end_time_set"
+    #: Its log was deleted: the log begins with this, which has the whole state instead of what came before.
+    LOG_DELETED = "log_deleted"
 
 
 @dataclass(frozen=True, slots=True)

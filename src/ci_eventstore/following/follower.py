@@ -45,7 +45,8 @@ class Follower:
     def __init__(self, source: Source, keys: JobKeys, user_id: str | None) -> None:
         self._source = source
         self._loop = asyncio.get_running_loop()
-        self._keys = keys
+        #: The job's.
+        self.keys = keys
         #: Whose job it has to be; None: anybody's.
         self._user_id = user_id
         self._cursor = Cursor(Place(0))
@@ -61,7 +62,7 @@ class Follower:
     async def begin(self, after: int) -> Extent:
         """Begin, or begin again, after a position, and return how far the log goes."""
         cursor = Cursor(Place(after))
-        feed, extent = await self._source.join(self._keys, self._user_id, cursor)
+        feed, extent = await self._source.join(self.keys, self._user_id, cursor)
         self._let_go()
         self._cursor, self._feed = cursor, feed
         self._generation, self._incarnation = feed.generation, feed.incarnation
@@ -86,7 +87,7 @@ class Follower:
         OtherEventLoopError.
         """
         if asyncio.get_running_loop() is not self._loop:
-            raise OtherEventLoopError(f"the follower of job {self._keys.job_id!r}")
+            raise OtherEventLoopError(f"the follower of job {self.keys.job_id!r}")
         while not self._has_ended:
             if self._must_join:
                 await self.begin(0)

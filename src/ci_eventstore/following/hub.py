@@ -88,7 +88,7 @@ class Hub:
         """Return a follower that begins after a position; it has to be closed.
 
         A position that the log doesn't reach, or that belongs to another incarnation, is told as a reset.
-        JobNotFoundError, ProjectionMissingError, StoreUnavailableError.
+        JobNotFoundError, LogDeletedError, ProjectionMissingError, StoreUnavailableError.
         """
         follower = Follower(self, keys, user_id)
         extent = await follower.begin(after)
@@ -132,6 +132,7 @@ class Hub:
     async def join(self, keys: JobKeys, user_id: str | None, cursor: Cursor) -> tuple[Feed, Extent]:
         """Return a job's feed, for a cursor at one of its places, and how far the log goes now."""
         extent = await self._reader.extent(keys, user_id)
+        extent.check_deleted(keys.job_id, cursor.place.position)
         if extent.end_position is not None:
             feed = Feed(keys, extent, is_live=False, incarnation=self._known(extent))
             feed.begin(Place(extent.position, extent.part), None)

@@ -31,6 +31,7 @@ class Notice:
 
 
 Followed = JobEvent | Fact | Notice
+_ENDS = (FactType.ENDED, FactType.LOG_DELETED)
 
 
 class Entry(NamedTuple):
@@ -77,8 +78,8 @@ class Page:
         self.before: bytes | None = None
         #: Whether that one is gone with the beginning of the stream.
         self.is_cut = False
-        #: Whether its job was created ended: what follows is all there.
-        self.has_end = any(type(record) is Fact and record.type is FactType.ENDED for record in records)
+        #: Whether its job was created ended, or its log was deleted: what follows is all there.
+        self.has_end = any(type(record) is Fact and record.type in _ENDS for record in records)
         self._encoded: tuple[Encode, bytes] | None = None
 
     def follows(self, payload: bytes | None) -> bool:

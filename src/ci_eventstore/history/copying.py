@@ -224,6 +224,9 @@ class Copier:
             or end >= Place(state.position, state.part)
         ):
             raise StoreError("the target has another job of that id, or more of it")
+        if state.deleted_to is not None and state.deleted_to >= before.position:
+            # What the target has was deleted.
+            return
         found = at_places(await self._source.reader.source.range(keys, end, end, 1))
         if not found or mark_of(found[0][1]) != before.mark:
             raise StoreError("it went on otherwise in the target")

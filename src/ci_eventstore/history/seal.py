@@ -129,7 +129,7 @@ async def _segments(
     count = state.extent.page_entries(PAGE_BYTES, least=1)
     while fold.place < end:
         begun = fold.state
-        size = (begun.lines, begun.bytes) if begun else (0, 0)
+        size = (begun.lines, begun.bytes) if begun else await _deleted(source, keys, state)
         writer = SegmentWriter(Origin(store, keys.job_id, state.incarnation, previous, *size))
         while not writer.is_full and fold.place < end:
             page = at_places(await source.range(keys, fold.place.next, end, count))
@@ -148,6 +148,15 @@ async def _segments(
         segment = writer.finish(pack_state(fold.state), fold.state.mark or "", own)
         previous = segment.root
         yield segment
+
+
+async def _deleted(source: LogSource, keys: JobKeys, state: JobState) -> tuple[int, int]:
+    """Return how many lines and bytes were deleted before a log begins."""
+    if state.deleted_to is None:
+        return 0, 0
+    fold = Fold(keys)
+    fold.take(at_places(await source.range(keys, Place(0), limit=1)))
+    return (fold.state.lines, fold.state.bytes) if fold.state else (0, 0)
 
 
 async def _milestones(source: LogSource, keys: JobKeys, after: int) -> list[tuple[int, str]]:

@@ -1,22 +1,29 @@
-"""Delete one job that has ended: its tombstone first, then all that is the job's, in one script.
+"""Delete one job that has ended, or its log alone.
 
-A deletion may be repeated by anybody, however often: who finds the tombstone has nothing left to do.
+Of a job its tombstone comes first, then all that is the job's goes, in one script. Its log goes in one script, too: the
+fact of it begins a new stream, and has the state that the log said. Both may be repeated by anybody, however often.
 """
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import NamedTuple
 
 from ci_common.errors import InvalidTransitionError, JobGoneError, JobNotFoundError
+from ci_common.models import utc_now
 from ci_common.transitions import ENDED
 from ci_eventstore.connection.call_names import Key
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.errors import StoreError
-from ci_eventstore.events.log_source import LogSource, check_standing
+from ci_eventstore.events.append import Field
+from ci_eventstore.events.codec import encode
+from ci_eventstore.events.log_index import first_entry
+from ci_eventstore.events.log_source import BEGINNING, LogSource, check_standing
+from ci_eventstore.events.records import Fact, FactType, Place
 from ci_eventstore.events.sealed_log import references_in
 from ci_eventstore.facts.facts import FactKind, fact_text
 from ci_eventstore.jobs.records import read_record
-from ci_eventstore.jobs.state import JobState
+from ci_eventstore.jobs.state import JobState, checkpoint_fields, to_hash
 from ci_eventstore.jobs.tombstones import Reason, Tombstone
 from ci_eventstore.keys import JobKeys, facts_key, gone_key, listing_member, segment_key, sort_key, unsealable_key
 
@@ -60,6 +67,38 @@ class DeleteCall(NamedTuple):
 DELETE = load_script(__package__, "delete", call=DeleteCall)
 
 
+class DeleteLogCall(NamedTuple):
+    """What `delete_log.lua` is called with."""
+
+    hash: Key
+    stream: Key
+    log_index: Key
+    ring: Key
+    unsealed: Key
+    unsealable: Key
+    gone: Key
+    facts: Key
+    id: str
+    #: The fact of all jobs that it comes to.
+    fact: str
+    #: The job as it was read.
+    version: str
+    position: str
+    part: str
+    incarnation: str
+    log: str
+    #: What the log shall have: an entry at a place, and one of the sparse index, "" for none.
+    place: str
+    entry: bytes
+    milestone: str
+    segments: Sequence[Key]
+    #: Of the record as it shall be.
+    fields: Sequence[Field]
+
+
+DELETE_LOG = load_script(__package__, "delete_log", call=DeleteLogCall)
+
+
 async def delete_job(
     nodes: Nodes,
     source: LogSource,
@@ -76,15 +115,10 @@ async def delete_job(
     JobNotFoundError, InvalidTransitionError (it hasn't ended), ProjectionMissingError, StoreFormatError.
     """
     for _ in range(LOOKS):
-        state = await read_record(nodes, source, keys)
-        if state is None or user_id not in (None, state.user_id):
-            try:
-                await check_standing(nodes, keys)
-            except JobGoneError:
-                return False
-            raise JobNotFoundError(keys.job_id)
-        if state.status not in ENDED or state.claim is not None:
-            raise InvalidTransitionError(keys.job_id, state.status, "deleted", "cancel it first")
+        try:
+            state = await _ended_state(nodes, source, keys, user_id)
+        except JobGoneError:
+            return False
         if takes is not None and not takes(state):
             return False
         call = _call(keys, state, reason)
@@ -94,8 +128,63 @@ async def delete_job(
     raise StoreError(f"job {keys.job_id!r} is written to all the time: delete it later")
 
 
-def _call(keys: JobKeys, state: JobState, reason: Reason) -> DeleteCall:
+async def delete_log(nodes: Nodes, source: LogSource, keys: JobKeys, user_id: str | None = None) -> bool:
+    """Delete the log of a job that has ended; False: it was deleted before, and nothing came after it.
+
+    Given a user, only theirs.
+
+    JobNotFoundError, JobGoneError, InvalidTransitionError (it hasn't ended), ProjectionMissingError, StoreFormatError.
+    """
+    for _ in range(LOOKS):
+        state = await _ended_state(nodes, source, keys, user_id)
+        first = await source.range(keys, BEGINNING, limit=1)
+        if state.deleted_to is not None and first and first[0][0] == b"%d-%d" % (state.position, state.part):
+            return False
+        call = _log_call(keys, state, utc_now())
+        if await nodes.run(DELETE_LOG, *DELETE_LOG.order(call)) == b"deleted":
+            return True
+    raise StoreError(f"job {keys.job_id!r} is written to all the time: delete its log later")
+
+
+async def _ended_state(nodes: Nodes, source: LogSource, keys: JobKeys, user_id: str | None) -> JobState:
+    """Return the state of a job that may be deleted; the errors of `delete_log`."""
+    state = await read_record(nodes, source, keys)
+    if state is None or user_id not in (None, state.user_id):
+        await check_standing(nodes, keys)
+        raise JobNotFoundError(keys.job_id)
+    if state.status not in ENDED or state.claim is not None:
+        raise InvalidTransitionError(keys.job_id, state.status, "deleted", "cancel it first")
+    return state
+
+
+def _log_call(keys: JobKeys, state: JobState, now: datetime) -> DeleteLogCall:
+    end = Place(state.position, state.part).next
+    after = state.but(version=state.version + 1, part=end.part, log=None, deleted_to=state.position)
+    deletion = Fact(FactType.LOG_DELETED, now, checkpoint_fields(after))
+    return DeleteLogCall(
+        *(keys.hash, keys.stream, keys.log_index, keys.ring, keys.unsealed),
+        *(unsealable_key(keys.tag), gone_key(keys.tag), facts_key(keys.tag)),
+        id=keys.job_id,
+        fact=fact_text(FactKind.LOG_DELETED, state.status),
+        version=str(state.version),
+        position=str(state.position),
+        part=str(state.part),
+        incarnation=state.incarnation or "",
+        log=state.log or "",
+        place=str(end),
+        entry=encode(deletion),
+        milestone=first_entry(deletion) if state.position else "",
+        segments=_segments(keys, state),
+        fields=[Field(name, value) for name, value in to_hash(after.but(mark=None)).items()],
+    )
+
+
+def _segments(keys: JobKeys, state: JobState) -> Sequence[str]:
     references = references_in(keys.job_id, state.log) if state.log else []
+    return [segment_key(keys, reference.name) for reference in references]
+
+
+def _call(keys: JobKeys, state: JobState, reason: Reason) -> DeleteCall:
     tombstone = Tombstone(
         reason,
         state.status,
@@ -127,5 +216,5 @@ def _call(keys: JobKeys, state: JobState, reason: Reason) -> DeleteCall:
         member=listing_member(state.created_at, keys.job_id),
         ended=state.ended_member(keys.job_id),
         listings=keys.listings(state.user_id, state.status),
-        segments=[segment_key(keys, reference.name) for reference in references],
+        segments=_segments(keys, state),
     )

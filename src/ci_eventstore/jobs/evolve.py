@@ -8,7 +8,7 @@ from typing import Any, cast
 from ci_common.models import JobEvent, JobStatus, Outcome
 from ci_common.transitions import ENDED
 from ci_eventstore.events.records import Fact, FactType, Record, log_text, text_size
-from ci_eventstore.jobs.state import JobState, created_fields, decided_changes
+from ci_eventstore.jobs.state import JobState, created_fields, decided_changes, from_checkpoint
 
 _ANY_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 #: The fields that a job loses with its controller.
@@ -16,7 +16,9 @@ UNCLAIMED: dict[str, Any] = dict.fromkeys(("controller", "claim", "ticket", "can
 
 
 def evolve(state: JobState | None, record: Record) -> JobState:
-    """Return the state after one more record; None is the state before `created`."""
+    """Return the state after one more record; None is the state before the first, `created` or `log_deleted`."""
+    if isinstance(record, Fact) and record.type is FactType.LOG_DELETED:
+        return from_checkpoint(record.fields)
     created = isinstance(record, Fact) and record.type is FactType.CREATED
     if created != (state is None):
         raise ValueError(f"a job's stream begins with `created`, once: {record.type} comes at the wrong place")

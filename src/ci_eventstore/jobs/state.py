@@ -87,6 +87,8 @@ class JobState(JobFields):
     #: Bytes at the job's end, and the position at which the log last outgrew its budget.
     end_bytes: int | None = None
     truncated_at: int | None = None
+    #: Position of the last event that was deleted with the log; None if the log is whole.
+    deleted_to: int | None = None
     #: References to the segments that have the beginning of the log; None if it wasn't sealed.
     log: str | None = None
     #: Of the last entry: the first eight hex digits of its payload's SHA-1. Jobs that older programs wrote have none.
@@ -139,7 +141,7 @@ _DECODERS: dict[str, Decode] = {
     **{name: _BY_TYPE[field.type] for name, field in JOB_FIELDS.items()},
     "status": _decode_status,
     **dict.fromkeys(("end_time_from_event", "has_complete", "ends_if_lost", "is_kept"), _decode_flag),
-    **dict.fromkeys(("epoch", "attempts", "hand_backs", "version", *_NUMBERS), _decode_number),
+    **dict.fromkeys(("epoch", "attempts", "hand_backs", "version", "deleted_to", *_NUMBERS), _decode_number),
     "mark": lambda text: text or None,
 }
 _NAMES = tuple(field.name for field in fields(JobState))
@@ -147,7 +149,7 @@ _RAW_NAMES = tuple(name.encode() for name in _NAMES)
 _NEEDED = tuple((name, _DECODERS.get(name, str)) for name in _NAMES)
 #: Only jobs that have ended have these.
 _OF_ENDED = {name for name, field in JOB_FIELDS.items() if field.is_result}
-_OF_ENDED |= {"end_time_from_event", "has_complete", "end_position", "end_bytes", "log"}
+_OF_ENDED |= {"end_time_from_event", "has_complete", "end_position", "end_bytes", "log", "deleted_to"}
 _NEEDED_OF_CLAIMED = tuple((name, decode) for name, decode in _NEEDED if name not in _OF_ENDED)
 #: Fields of a claimed job's hash, for scripts that return their values in this order.
 CLAIMED_FIELDS = " ".join(name for name, _ in _NEEDED_OF_CLAIMED)
@@ -202,7 +204,7 @@ def from_hash(job_id: str, reply: Sequence[bytes]) -> JobState:
 #: What the hash of a small sealed job keeps: what scripts read, and what says where the job has to stand.
 KEPT_FIELDS = (
     *("version", "position", "part", "bytes", "lines", "end_position", "end_bytes", "truncated_at", "mark"),
-    *("incarnation", "status", "user_id", "created_at", "end_time", "log"),
+    *("incarnation", "status", "user_id", "created_at", "end_time", "log", "deleted_to"),
 )
 
 
@@ -220,31 +222,45 @@ def packed_log(reply: Reply) -> str | None:
     return as_text(reply[2 * names.index(b"log") + 1])
 
 
+def checkpoint_fields(state: JobState) -> dict[str, Any]:
+    """Return all fields of a state, as facts have them; not where the log lies, nor the mark of its last entry."""
+    known = {name: value for name in _NAMES if (value := getattr(state, name)) != _DEFAULTS[name]}
+    known = {name: value for name, value in known.items() if name not in ("log", "mark")}
+    return {**known, "status": state.status.value}
+
+
 def pack_state(state: JobState) -> bytes:
     """Return all that the end of a segment says of its job."""
-    known = {name: value for name in _NAMES if (value := getattr(state, name)) != _DEFAULTS[name]}
     # Where the log lies isn't known before it lies there; the mark is in the tail.
-    known = {name: value for name, value in known.items() if name not in ("log", "mark")}
-    return pack_fields({**known, "status": state.status.value})
+    return pack_fields(checkpoint_fields(state))
+
+
+def from_checkpoint(fields: Mapping[str, Any]) -> JobState:
+    """Return the state of which these are the fields; those that only later programs know are left out.
+
+    ValueError, KeyError, TypeError.
+    """
+    known = {name: value for name, value in fields.items() if name in _DEFAULTS}
+    known["status"] = JobStatus(known["status"])
+    if known.get("command") is not None:
+        known["command"] = tuple(known["command"])
+    if type(known["created_at"]) is not datetime:
+        raise ValueError(f"it was created {known['created_at']!r}")
+    return JobState.of(**known)
 
 
 def from_packed(job_id: str, packed: bytes, reply: Sequence[bytes] = ()) -> JobState:
     """Return the state at the end of a segment, but for the fields that the job's hash has; StoreFormatError."""
     found = dict(zip(reply[::2], reply[1::2], strict=True))
-    known = {name: value for name, value in unpack_fields(packed).items() if name in _DEFAULTS}
+    known = unpack_fields(packed)
     if found and b"incarnation" not in found:
         # The hash of a job of an older program, which has none though its log says one.
         known.pop("incarnation", None)
     try:
         known |= {name: decode(found[name.encode()].decode()) for name, decode in _NEEDED if name.encode() in found}
-        known["status"] = JobStatus(known["status"])
-        if known.get("command") is not None:
-            known["command"] = tuple(known["command"])
-        if type(known["created_at"]) is not datetime:
-            raise ValueError(f"it was created {known['created_at']!r}")
+        return from_checkpoint(known)
     except (ValueError, KeyError, TypeError) as error:
         raise ProjectionDamagedError(job_id, f"its packed record can't be read: {error!r}") from error
-    return JobState.of(**known)
 
 
 def claimed_state(job_id: str, values: Sequence[bytes | None]) -> JobState:
@@ -318,7 +334,8 @@ def to_job(job_id: str, state: JobState) -> Job:
     known = vars(state)
     job = object.__new__(Job)
     shared = {name: known[name] for name in _SHARED}
-    vars(job).update(shared, id=job_id, events=[], log_truncated=state.truncated_at is not None)
+    said = {"log_truncated": state.truncated_at is not None, "log_deleted": state.deleted_to is not None}
+    vars(job).update(shared, id=job_id, events=[], **said)
     if state.command is not None:
         vars(job).update(command=list(state.command))
     return job

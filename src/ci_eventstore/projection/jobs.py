@@ -88,6 +88,7 @@ class JobProjections:
             return [Difference(subject, "hash at", str(end), str(place))]
         index = as_texts(index_reply)
         if log is None:
+            fold = Fold(keys)
             fold.index = LogIndex(index)
         await fold.advance(self._source, place)
         expected, said = fold.ended_member(), ended_member(keys, _values_of(found, ENDING))
@@ -154,7 +155,8 @@ class JobProjections:
             index = await self._source.milestones(keys) if is_deep else None
             return await fold_of_sealed(self._source, keys, log, is_deep=is_deep, index=index)
         fold = Fold(keys)
-        await fold.advance(self._source, Place(0, 1))
+        if first := at_places(await self._source.range(keys, Place(0), limit=1)):
+            fold.take(first)
         return fold
 
     async def _sealed_fold(self, keys: JobKeys, log: str) -> tuple[Fold, str, list[str]] | None:

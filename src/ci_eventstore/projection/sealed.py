@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import WRONG_TYPE, as_text
 from ci_eventstore.errors import ProjectionDamagedError, SegmentDamagedError, StoreFormatError
+from ci_eventstore.events.codec import decode
 from ci_eventstore.events.log_index import LogIndex
 from ci_eventstore.events.log_source import LogSource, entries_in, range_command
-from ci_eventstore.events.records import Place
+from ci_eventstore.events.records import Fact, FactType, Place
 from ci_eventstore.events.sealed_log import Reference, references_in
 from ci_eventstore.jobs.state import from_packed, pack_state
 from ci_eventstore.keys import JobKeys
@@ -26,7 +27,7 @@ async def log_of(nodes: Nodes, source: LogSource, keys: JobKeys, log: str | None
     A job that has lost its record, or whose record lacks that, is known by its segments.
     """
     [begin] = await nodes.read_many([range_command(keys, Place(0), None, 1)])
-    if begin is WRONG_TYPE or (begin and entries_in(begin)[0][0] == b"0-1"):
+    if begin is WRONG_TYPE or (begin and _is_beginning(*entries_in(begin)[0])):
         return None
     if log is not None:
         try:
@@ -37,6 +38,14 @@ async def log_of(nodes: Nodes, source: LogSource, keys: JobKeys, log: str | None
             return log
     found = await source.sealed.find(keys)
     return " ".join(map(str, found)) or None
+
+
+def _is_beginning(stream_id: bytes, payload: bytes) -> bool:
+    """Return whether a log begins with an entry; StoreFormatError."""
+    if stream_id == b"0-1":
+        return True
+    record = decode(payload, 0)
+    return isinstance(record, Fact) and record.type is FactType.LOG_DELETED
 
 
 async def fold_of_sealed(

@@ -10,7 +10,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from ci_common.errors import InvalidArgumentError
+from ci_common.errors import InvalidArgumentError, LogDeletedError
 from ci_common.models import JobEvent, as_utc
 from ci_common.validation import check_position, check_time, is_number
 from ci_eventstore.errors import StoreFormatError, StreamDamagedError
@@ -113,8 +113,10 @@ class History:
         """Yield the records from one point to another, both included.
 
         `until` a position includes the facts between its event and the next one. StreamDamagedError if the log doesn't
-        reach `since`, a record isn't there, or the log becomes another one meanwhile; JobGoneError if the job goes.
+        reach `since`, a record isn't there, or the log becomes another one meanwhile; JobGoneError if the job goes,
+        LogDeletedError.
         """
+        await self._check_deleted(since - 1 if isinstance(since, int) and since else since)
         if isinstance(since, int) and since > self.extent.position + 1:
             raise StreamDamagedError(self.keys.job_id, since, None)
         first = Place(since) if isinstance(since, int) and since else BEGINNING
@@ -133,8 +135,9 @@ class History:
     async def state(self, until: Point) -> JobState | None:
         """Return the job's state after the records up to a point; None if it was created later.
 
-        StreamDamagedError if the log doesn't reach that position.
+        StreamDamagedError if the log doesn't reach that position, LogDeletedError.
         """
+        await self._check_deleted(until)
         if isinstance(until, int) and until > self.extent.position:
             raise StreamDamagedError(self.keys.job_id, until, None)
         state = None if isinstance(until, datetime) else await self._checkpoint(until)
@@ -159,6 +162,19 @@ class History:
                     yield records
                 if len(records) < len(page):
                     return
+
+    async def _check_deleted(self, point: Point | None) -> None:
+        """Refuse a history of which something was deleted that comes after a point; LogDeletedError."""
+        deleted = self.extent.deleted_to
+        if deleted is None:
+            return
+        if isinstance(point, datetime):
+            found = at_places(await self.reader.source.range(self.keys, BEGINNING, limit=1))
+            deletion = [time_of(decode(payload, 0, self.keys.job_id)) for _, payload in found]
+            if any(time is not None and point < time for time in deletion):
+                raise LogDeletedError(self.keys.job_id, deleted)
+        else:
+            self.extent.check_deleted(self.keys.job_id, point or 0)
 
     async def _checkpoint(self, until: int) -> JobState | None:
         """Return the state at the end of the last segment that ends by a position; None if none does."""
@@ -190,9 +206,11 @@ class History:
                 return
             page = list[Placed]()
             for place, payload in found:
-                if place not in (before.next, Place(before.position + 1)):
+                record = decode(payload, place.position, self.keys.job_id)
+                is_next = place in (before.next, Place(before.position + 1))
+                if not (is_next or (reached is None and record.type == FactType.LOG_DELETED)):
                     await self._raise_damage(before.position + 1, [(place, payload)])
-                page.append((place, decode(payload, place.position, self.keys.job_id)))
+                page.append((place, record))
                 before = place
             reached = found[-1]
             yield page
@@ -200,8 +218,10 @@ class History:
             count = next_page_entries(count, events, PAGE_BYTES) if events else count
 
     async def _raise_damage(self, expected: int, found: Sequence[tuple[Place, bytes]]) -> None:
-        """Raise the error for a record that isn't where it was expected, or for a job that has gone."""
-        await self.reader.extent(self.keys)
+        """Raise the error for a record that isn't where it was expected, or for a job or a log that has gone."""
+        extent = await self.reader.extent(self.keys)
+        if extent.deleted_to is not None and extent.deleted_to != self.extent.deleted_to:
+            raise LogDeletedError(self.keys.job_id, extent.deleted_to)
         raise StreamDamagedError(self.keys.job_id, expected, found[0][0].position if found else None)
 
 

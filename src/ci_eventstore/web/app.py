@@ -92,14 +92,15 @@ def create_router(
     add = partial(_add, router, [Security(bearer), Security(session)] if web.keys is not None else [])
     jobs, events, log, health = JobRoutes(web), EventRoutes(web), LogRoutes(web), HealthRoutes(web)
     add("GET", "/jobs", jobs.list_jobs, "list_jobs", answers(JobsAnswer, *ASKED, 404))
-    created: Responses = {
-        200: {"model": JobAnswer, "description": "The same request came before: its job as it stands"}
-    }
+    created: Responses = {200: {"model": JobAnswer, "description": "As it stands: the same request came before"}}
     created |= answers(JobAnswer, *ASKED, 409, 410, 415, 422, status=201)
     add("POST", "/jobs", jobs.create, "create_job", created, status_code=201, openapi_extra=jobs.submission_body())
     add("GET", "/jobs/{job_id}", jobs.show, "show_job", answers(JobAnswer, *ASKED, 404, 410))
+    delete = partial(add, "DELETE", status_code=204, response_class=Response)
     deleted = answers(None, *ASKED, 404, 409, status=204, says="It is gone, or was before")
-    add("DELETE", "/jobs/{job_id}", jobs.delete, "delete_job", deleted, status_code=204, response_class=Response)
+    delete("/jobs/{job_id}", jobs.delete, "delete_job", deleted)
+    deleted = answers(None, *ASKED, 404, 409, 410, status=204, says="Its log is gone, or was before; the job stays")
+    delete("/jobs/{job_id}/log", jobs.delete_log, "delete_log", deleted)
     cancelled, reason = answers(JobAnswer, *ASKED, 404, 409, 410), JobRoutes.CANCEL_BODY
     add("POST", "/jobs/{job_id}/cancel", jobs.cancel, "cancel_job", cancelled, openapi_extra=reason)
     streamed: Responses = {204: {"description": "The job has ended, and the client has everything"}}
@@ -108,15 +109,8 @@ def create_router(
     add("GET", "/jobs/{job_id}/events", events.events, "list_events", answers(PageAnswer, *ASKED, 404, 409, 410))
     text = answers(Kind.TEXT, *ASKED, 404, 409, 410, 416, says="The log, byte for byte")
     text[206] = {"description": "The bytes of the log that were asked for", "content": text[200]["content"]}
-    add(
-        "GET",
-        "/jobs/{job_id}/log",
-        log.log,
-        "read_log",
-        text,
-        response_class=Response,
-        openapi_extra=LogRoutes.READ_HEADERS,
-    )
+    asked = {"response_class": Response, "openapi_extra": LogRoutes.READ_HEADERS}
+    add("GET", "/jobs/{job_id}/log", log.log, "read_log", text, **asked)
     add("GET", "/jobs/{job_id}/export", log.export, "export_job", EXPORTED, response_class=Response)
     open_to_all = partial(_add, router, [])
     open_to_all("GET", "/health", health.health, "health", answers(HealthAnswer))

@@ -50,6 +50,7 @@ _OPTIONAL = {field.name for field in fields(JobFields) if field.default is None}
 _SUMMARY = ("success", "start_time", "end_time")
 _PUBLIC = {name: _answer_of(name, field) for name, field in JOB_FIELDS.items() if field.is_public}
 _TRUNCATED = Annotated[bool, Field(description="the log has outgrown its budget: its middle isn't kept")]
+_DELETED = Annotated[bool, Field(description="the log was deleted: what was in it is answered with 410")]
 _INCARNATION = Annotated[str, Field(description="which life of the job and its store a position belongs to")]
 _ANSWER: dict[str, Any] = {
     "job_id": str,
@@ -57,6 +58,7 @@ _ANSWER: dict[str, Any] = {
     **{name: _PUBLIC[name] for name in _SUMMARY},
     **_PUBLIC,
     "log_truncated": _TRUNCATED,
+    "log_deleted": _DELETED,
     "incarnation": _INCARNATION,
 }
 #: A type alone is no field to pydantic 2.9.

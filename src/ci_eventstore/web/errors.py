@@ -12,6 +12,7 @@ from ci_common.errors import (
     ConflictError,
     InvalidInputError,
     JobGoneError,
+    LogDeletedError,
     NotFoundError,
     RepositoryError,
 )
@@ -60,6 +61,7 @@ INTERNAL = WebError(500, "internal", "something is wrong on the server")
 #: told what concerns the server alone.
 ANSWERS: tuple[tuple[type[RepositoryError], tuple[int, str] | WebError], ...] = (
     (JobGoneError, (410, "gone")),
+    (LogDeletedError, (410, "log_deleted")),
     (NotFoundError, (404, "not_found")),
     (InvalidInputError, (400, "invalid")),
     (ConflictError, (409, "conflict")),

@@ -125,6 +125,7 @@ class EventRoutes:
         opening = sse.encode_state(to_job(job_id, state), start.after, found)
         if start.answer is Answer.COMPLETE:
             return await self._complete(job_id, state, start, opening)
+        state.extent.check_deleted(job_id, 0 if start.begins_again(state) else start.after)
         added = AddedEnd.of(state)
 
         async def follow(after: int, known: str | None) -> Follower:
@@ -145,7 +146,7 @@ class EventRoutes:
     async def _complete(self, job_id: str, state: JobState, start: Start, opening: bytes) -> Response:
         """Return nothing but the end of a job that has ended."""
         end = sse.encode_completion(state.success, start.after + 1)
-        if state.has_complete:
+        if state.has_complete and start.after >= (state.deleted_to or 0):
             end = b"".join(map(sse.encode, await self._repository.read_events(job_id, start.after, 1)))
         return Response(sse.RETRY + opening + end, headers=PLAIN_HEADERS)
 

@@ -87,6 +87,12 @@ class JobRoutes:
         await self._repository.delete_job(job_id, caller.user_id)
         return Response(status_code=204)
 
+    async def delete_log(self, request: Request, job_id: JobId) -> Response:
+        """Delete the log of a job that has ended, which stays; doing so again does nothing."""
+        caller = await self._web.caller(request)
+        await self._repository.delete_log(job_id, caller.user_id)
+        return Response(status_code=204)
+
     async def create(
         self,
         request: Request,

@@ -255,6 +255,8 @@ class LogRoutes:
         reader, keys = self._web.log(job_id)
         extent, ring = await reader.head_and_ring(keys, caller.user_id)
         await self._web.check_incarnation(extent, incarnation)
+        if tail is None and "range" not in request.headers:
+            extent.check_deleted(job_id, 0)
         text = LogText(reader, keys, extent, ring if provisional else None)
         headers = {OUTGROWN: "true"} if extent.is_outgrown else {}
         # A client whose range has a condition gets all: versions of a log have no names that it could know.

@@ -131,6 +131,11 @@ async def _delete(repository: RedisJobRepository, job: str) -> None:
     await repository.delete_job(f"{job}-d")
 
 
+async def _delete_log(repository: RedisJobRepository, job: str) -> None:
+    await repository.create_job(Job(id=f"{job}-l", status="completed", success=True))
+    assert await repository.delete_log(f"{job}-l")
+
+
 async def _log_writer(repository: RedisJobRepository, job: str) -> None:
     async with repository.log_writer(job) as writer:
         await writer.write("written\n")
@@ -187,6 +192,7 @@ ENTRIES: dict[str, Step] = {
     "job_at": lambda repository, job: repository.job_at(job, 1),
     "subscribe": _subscribe,
     "keep_job": lambda repository, job: repository.keep_job(job),
+    "delete_log": _delete_log,
     "delete_job": _delete,
     "incarnation": lambda repository, job: repository.incarnation(job),
     "following_stats": _sync(lambda repository, job: repository.following_stats()),

@@ -36,10 +36,12 @@ from tests.integration.store.scenes import (
     NOW,
     Operation,
     Scene,
+    a1_has_no_log,
     a1_is_gone,
     a1_is_whole,
     create,
     delete_a1,
+    delete_log_of_a1,
     ended_and_late,
     log,
     running,
@@ -356,15 +358,13 @@ async def without_an_index(scene: Scene) -> None:
 #: These find something wrong, and are there to mend it.
 MENDING = {"rebuild", "mended ticket", "mended listing", "mended index"}
 
-
 CANCEL = Cancel("[cancelled]\n")
-
-
 COMPLETE_COMMAND = Complete(JobEvent("complete", success=True, timestamp=NOW), True)
 
 
 OPERATIONS: dict[str, Operation] = {
     "delete": Operation(script="delete", prepare=ended_and_late, act=delete_a1, check=a1_is_gone),
+    "delete_log": Operation(script="delete_log", prepare=ended_and_late, act=delete_log_of_a1, check=a1_has_no_log),
     "seal": Operation(script="seal", prepare=ended_and_late, act=seal_a1, check=a1_is_whole),
     "logs": Operation(script="append_logs", prepare=running, act=append_logs, check=logs_are_there),
     "ring": Operation(script="append", prepare=running, act=append_to_ring, check=ring_is_there),

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from ci_common.errors import JobGoneError
+from ci_common.errors import JobGoneError, LogDeletedError
 from ci_common.models import Job, JobEvent, JobStatus
 from ci_eventstore.events.log_source import LogSource
 from ci_eventstore.history.seal import Sealed, seal
-from ci_eventstore.jobs.delete import delete_job
+from ci_eventstore.jobs.delete import delete_job, delete_log
 from ci_eventstore.jobs.state import JobState
 from ci_eventstore.jobs.tombstones import Reason
 from ci_eventstore.keys import Keys
@@ -103,6 +103,23 @@ async def a1_is_whole(scene: Scene) -> None:
 
 async def delete_a1(scene: Scene) -> bool:
     return await delete_job(scene.server, LogSource(scene.server), KEYS.job("a1"), Reason.ASKED)
+
+
+async def delete_log_of_a1(scene: Scene) -> bool:
+    return await delete_log(scene.server, LogSource(scene.server), KEYS.job("a1"))
+
+
+async def a1_has_no_log(scene: Scene) -> None:
+    """Nothing of its log is left but where it ended, and no repeated deletion finds anything."""
+    await delete_log_of_a1(scene)
+    assert not await delete_log_of_a1(scene)
+    with pytest.raises(LogDeletedError):
+        await text_of(scene, "a1")
+    assert await status_of(scene, "a1") == "completed"
+    left = await dump(scene.server)
+    assert not any(":segment:" in key for key in left)
+    assert b"first" not in repr(left).encode()
+    assert await scene.repository.verify("a1", deep=True) == []
 
 
 async def a1_is_gone(scene: Scene) -> None:

@@ -16,7 +16,7 @@ from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.web import WebSettings, create_app
 from tests import claims
 from tests.integration.web.files import content_of, names_in
-from tests.integration.web.serving import Account, serve
+from tests.integration.web.serving import Account, create_ended_job, serve
 
 
 @pytest.fixture
@@ -233,3 +233,36 @@ async def test_a_job_is_deleted(client: httpx.AsyncClient, repository: RedisJobR
     for other in ("hers", "none"):
         assert (await client.delete(f"/jobs/{other}")).status_code == 404
     assert await repository.get_job_summary("hers") is not None
+
+
+async def test_a_log_is_deleted(client: httpx.AsyncClient, repository: RedisJobRepository) -> None:
+    """The job stays and says so; every way to what was in the log is answered 410, and what comes later is there."""
+    await create_ended_job(repository, "j", 3)
+    for _ in range(2):
+        assert (await client.delete("/jobs/j/log")).status_code == 204
+    shown = (await client.get("/jobs/j")).json()
+    assert (shown["status"], shown["success"], shown["log_deleted"]) == ("completed", True, True)
+    assert [job["log_deleted"] for job in (await client.get("/jobs")).json()] == [True]
+    was_in_it = ["/events", "/events?after=3", "/events?line=2", "/log", "/log?tail=2", "/log?timestamps=true"]
+    for path in [*was_in_it, "/stream?last_event_id=2", "/stream?from_beginning=true", "/export?format=jsonl"]:
+        found = await client.get(f"/jobs/j{path}")
+        assert (found.status_code, found.json()["error"]["code"]) == (410, "log_deleted"), path
+    assert (await client.head("/jobs/j/log")).status_code == 410
+    assert (await client.get("/jobs/j/log", headers={"Range": "bytes=2-4"})).status_code == 410
+    assert '"type": "complete"' in (await client.get("/jobs/j/stream")).text
+    assert (await client.get("/jobs/j/stream?last_event_id=4")).status_code == 204
+    await repository.add_event("j", JobEvent("log", "late\n"))
+    assert [event["id"] for event in (await client.get("/jobs/j/events?after=4")).json()["events"]] == [5]
+    assert "late" in (await client.get("/jobs/j/stream?last_event_id=4")).text
+    assert (await client.get("/jobs/j/log", headers={"Range": "bytes=-5"})).text == "late\n"
+
+
+async def test_whose_log_is_deleted(client: httpx.AsyncClient, repository: RedisJobRepository) -> None:
+    """A user's own, after the job's end."""
+    await repository.create_job(Job(id="hers", user_id="bob", status="cancelled"))
+    await repository.create_job(Job(id="running", user_id="ada", status="running"))
+    answers = [(await client.delete(f"/jobs/{job}/log")).status_code for job in ("hers", "none", "running")]
+    assert answers == [404, 404, 409]
+    await repository.cancel_job("running")
+    await repository.delete_job("running")
+    assert (await client.delete("/jobs/running/log")).status_code == 410
