@@ -92,6 +92,7 @@ def test_the_job_says_what_ran(cli: CommandLine) -> None:
         "exit_code": 3,
         "signal": None,
         "log_truncated": False,
+        "log_deleted": False,
         "kept": False,
         "root": None,
     }
