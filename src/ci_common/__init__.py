@@ -3,9 +3,8 @@
 Standard library only; `ci_common.testing` alone needs pytest.
 """
 
-from ci_common.api_keys import generate_api_key, hash_api_key
 from ci_common.memory import MemoryJobRepository
-from ci_common.models import APIKey, Job, JobEvent, JobStatus, User
+from ci_common.models import APIKey, Job, JobEvent, JobStatus, User, generate_api_key, hash_api_key
 from ci_common.repository import JobRepository
 
 __all__ = [

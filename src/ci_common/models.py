@@ -1,5 +1,7 @@
 """The domain's objects: users, API keys, jobs and their events. Plain, frozen, standard library only."""
 
+import hashlib
+import secrets
 import signal
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -121,6 +123,21 @@ class APIKey:
             "last_used_at": to_rfc3339(self.last_used_at),
             "is_active": self.is_active,
         }
+
+
+#: The random bytes of a key; they make 40 URL-safe characters.
+API_KEY_BYTES = 30
+API_KEY_PREFIX = "ci_"
+
+
+def generate_api_key() -> str:
+    """Return a new key: `ci_` and 40 URL-safe characters; it is shown once, and only its hash is stored."""
+    return API_KEY_PREFIX + secrets.token_urlsafe(API_KEY_BYTES)
+
+
+def hash_api_key(api_key: str) -> str:
+    """Return the SHA-256 of a key in hex: what `APIKey.key_hash` holds and is looked up by."""
+    return hashlib.sha256(api_key.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

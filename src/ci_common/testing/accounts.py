@@ -4,7 +4,6 @@ from collections.abc import Callable, Coroutine
 
 import pytest
 
-from ci_common.api_keys import generate_api_key, hash_api_key
 from ci_common.errors import (
     APIKeyAlreadyExistsError,
     APIKeyNotFoundError,
@@ -12,7 +11,7 @@ from ci_common.errors import (
     UserAlreadyExistsError,
     UserNotFoundError,
 )
-from ci_common.models import User
+from ci_common.models import User, generate_api_key, hash_api_key
 from ci_common.repository import JobRepository
 from ci_common.testing.samples import at, new_key, new_user
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple, TypeVar
 
-from ci_common.api_keys import hash_api_key
 from ci_common.errors import (
     APIKeyAlreadyExistsError,
     APIKeyNotFoundError,
@@ -16,7 +15,7 @@ from ci_common.errors import (
     UserAlreadyExistsError,
     UserNotFoundError,
 )
-from ci_common.models import APIKey, User, as_utc
+from ci_common.models import APIKey, User, as_utc, hash_api_key
 from ci_common.repository import APIKeyRepository, UserRepository
 from ci_common.validation import (
     as_text,

@@ -4,8 +4,7 @@ import secrets
 
 import click
 
-from ci_common.api_keys import generate_api_key, hash_api_key
-from ci_common.models import APIKey, User, utc_now
+from ci_common.models import APIKey, User, generate_api_key, hash_api_key, utc_now
 from ci_eventstore.cli.output import NOTHING, echo_json, json_option, local_time, say, table
 from ci_eventstore.cli.store import find_user, uses_store
 from ci_eventstore.cli.usage import examples

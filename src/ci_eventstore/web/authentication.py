@@ -13,9 +13,8 @@ from urllib.parse import parse_qs, urlsplit
 from fastapi import Request, Response
 from pydantic import BaseModel, Field
 
-from ci_common.api_keys import hash_api_key
 from ci_common.errors import RepositoryError
-from ci_common.models import APIKey, as_utc, utc_now
+from ci_common.models import APIKey, as_utc, hash_api_key, utc_now
 from ci_eventstore.accounts.store import SESSION_SECONDS
 from ci_eventstore.connection.outage_log import OutageLog
 from ci_eventstore.repository import RedisJobRepository

@@ -13,8 +13,7 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 
-from ci_common.api_keys import generate_api_key, hash_api_key
-from ci_common.models import APIKey, Job, JobEvent, User, utc_now
+from ci_common.models import APIKey, Job, JobEvent, User, generate_api_key, hash_api_key, utc_now
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.web.server import WebServer, listen, server_config
 

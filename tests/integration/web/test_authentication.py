@@ -7,8 +7,7 @@ import httpx
 import pytest
 from fastapi import Request
 
-from ci_common.api_keys import generate_api_key, hash_api_key
-from ci_common.models import APIKey, Job, utc_now
+from ci_common.models import APIKey, Job, generate_api_key, hash_api_key, utc_now
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.web import WebSettings, authentication, create_app, this_machine_sees_everything
 from tests.integration.web.serving import Account, Served, create_ended_job, serve
