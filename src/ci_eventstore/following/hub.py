@@ -16,8 +16,7 @@ from ci_eventstore.events.records import Place
 from ci_eventstore.following.feed import Cursor, Feed, parse_message
 from ci_eventstore.following.follower import Follower
 from ci_eventstore.following.incarnation import Incarnation, StoreIncarnation
-from ci_eventstore.following.job_reader import JobReader
-from ci_eventstore.following.pages import Pages
+from ci_eventstore.following.job_reader import JobReader, Pages
 from ci_eventstore.following.records import Page
 from ci_eventstore.keys import JobKeys
 

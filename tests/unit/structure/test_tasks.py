@@ -21,7 +21,7 @@ OWNERS: Mapping[str, str] = {
     "ci_eventstore.events.lanes:put": "those who wait for their answers",
     "ci_eventstore.following.hub:_open": "nobody: the loop logs it, and goes on",
     "ci_eventstore.following.job_reader:start": "the followers of its feed",
-    "ci_eventstore.following.pages:read": "those who wait for the page",
+    "ci_eventstore.following.job_reader:read": "those who wait for the page",
     "ci_eventstore.tasks:finish": "whoever waits for it in the same function",
     "ci_eventstore.tasks:begin": "the log",
     "ci_eventstore.connection.exchange:set_protocol": "those who wait for replies",
