@@ -9,10 +9,12 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from lupa import lua51  # type: ignore[import-untyped]
 
 import ci_eventstore
-from ci_eventstore.connection.scripts import Script, load_libraries, with_lists
+from ci_eventstore.connection.scripts import DRIFT, ClockReading, Script, load_libraries, with_lists
 
 SRC = Path(ci_eventstore.__file__).parent
 SCRIPTS = sorted(path for path in SRC.rglob("*.lua") if path.parent.name != "lua" and path.name != "deadline.lua")
@@ -126,3 +128,30 @@ def test_a_script_uses_all_that_it_is_called_with(path: Path) -> None:
     text = with_lists(text, scripts()[path.stem].constants)
     for name in names.fields if names else []:
         assert re.search(rf"\b{re.escape(name)}\b", text) or f"{name.split('.')[0]}.places()" in text, name
+
+
+seconds = st.floats(0, 300)
+
+
+@given(
+    offset=st.integers(-(10**12), 10**12),
+    to_server=seconds,
+    back=seconds,
+    later=seconds,
+    patience=st.floats(0, 60),
+    drift=st.floats(-DRIFT, DRIFT),
+)
+def test_a_deadline_gives_the_time_asked_for_and_is_past_when_it_says_so(
+    offset: int, to_server: float, back: float, later: float, patience: float, drift: float
+) -> None:
+    """Whenever the server read its clock on the way, and however that clock drifts, both bounds hold."""
+
+    def server_ms(local: float) -> int:
+        return offset + int((local - to_server) * (1 + drift) * 1000)
+
+    reading = ClockReading(offset, 0.0, to_server + back)
+    now = to_server + back + later
+    deadline = reading.deadline_ms(now, patience)
+    assert server_ms(now + patience) <= deadline + 1
+    waited = now + reading.seconds_until_past(deadline, now)
+    assert server_ms(waited) >= deadline

@@ -1,13 +1,16 @@
-"""Standard output whose reader is slow, stuck or gone."""
+"""What the program prints: through a slow or stuck reader, in its own form, and masked."""
 
 import asyncio
+import logging
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from ci_eventstore.cli.output import StandardOutput
+from ci_eventstore.cli.output import StandardOutput, saying_warnings_of
 from tests.waiting import wait_until
 
 #: More than a pipe holds.
@@ -68,3 +71,41 @@ def test_files_are_written_too(tmp_path: Path) -> None:
     with path.open("wb") as file:
         asyncio.run(StandardOutput(file.fileno()).write(MUCH))
     assert path.read_bytes() == MUCH
+
+
+def test_warnings_are_said_while_something_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    """In one line with the program's name; what is less than a warning isn't said, nor what comes later."""
+    logger = logging.getLogger("ci_eventstore.writer")
+    with saying_warnings_of("ci_eventstore.writer"):
+        logger.warning("the store is away,\nthe log waits")
+        logger.info("not of interest")
+    assert capsys.readouterr().err == "ci-eventstore: the store is away, | the log waits\n"
+    assert logger.handlers == []
+
+
+PROGRAM = """
+import logging
+from ci_eventstore.cli.output import say
+from ci_eventstore.cli.secrecy import mask_standard_error
+mask_standard_error(["hunter2-0815", "one line of\\ntwo lines"])
+say("a hunter2-0815 in a message")
+logging.getLogger("ci_eventstore.writer").warning("one of %s in a log", "hunter2-0815")
+try:
+    raise ValueError("hunter2-0815")
+except ValueError:
+    logging.getLogger("asyncio").exception("a task failed")
+raise RuntimeError({"a": "one line of\\ntwo lines", "b": "aHVudGVyMi0wODE1"})
+"""
+
+
+@pytest.mark.slow
+def test_messages_logs_and_tracebacks() -> None:
+    """Also what Python itself says of an exception that nobody handles; slow, since it starts a process."""
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    said = done.stderr
+    assert said.startswith("ci-eventstore: a *** in a message\none of *** in a log\na task failed\nTraceback")
+    assert "ValueError: ***" in said
+    assert "RuntimeError: {'a': '***', 'b': '***'}" in said
+    for secret in ("hunter2", "one line", "two lines", "aHVudGVy"):
+        assert secret not in said
