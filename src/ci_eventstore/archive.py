@@ -74,14 +74,21 @@ class Archive:
             raise ConfigurationError(_LACKS_EXTRA)
 
     async def prepare(self) -> None:
-        """Say that an archive is there; who is to write begins with that."""
+        """Say that an archive is there; whoever has a new one begins with that."""
         await self.put(MARK, MARK_DATA)
+
+    async def check(self) -> None:
+        """Refuse what is no archive, or none any more."""
+        await self._check_mark("")
 
     async def put(self, name: str, data: bytes) -> None:
         """Write an object unless it is there, and read it back; ArchiveDiffersError if it has other bytes.
 
         Whatever the answer was to the writing, or if it was lost: what is there then decides.
         """
+        if self._folder is not None:
+            # The disk may not be mounted; a bucket can't be missing unnoticed.
+            await self._check_mark(name)
         for left in reversed(range(WRITES)):
             refusal = await self._create(name, data)
             found = await self._read(name)
@@ -243,7 +250,7 @@ class Archive:
             raise _RefusedError(_words_of(error)) from None
 
     def _failure(self, why: str, name: str) -> ArchiveUnavailableError:
-        return ArchiveUnavailableError(self.url, f"{why} ({name})")
+        return ArchiveUnavailableError(self.url, f"{why} ({name})" if name else why)
 
 
 class _RefusedError(Exception):

@@ -89,7 +89,7 @@ LISTENING = "SUBSCRIBE {events}"
 WRITING = """
     EVAL s 0 | EVALSHA s 0 | TIME
     EXISTS {store} | HGET {store} f | HSET {store} f v | HSETNX {store} f v
-    EVALSHA s 1 {job} | HSET {job} f v | HDEL {job} f | DEL {job}
+    EVALSHA s 1 {job} | HSET {job} f v | HDEL {job} f | DEL {job} | PERSIST {job}
     EVALSHA s 1 {events} | XADD {events} * f v
     EVALSHA s 1 {calls} | HGET {calls} f | HGETALL {calls} | HLEN {calls} | HSET {calls} f v | HDEL {calls} f
     PEXPIRE {calls} 1

@@ -1,4 +1,4 @@
-"""Bytes of segments that lie in the store's archive, whose URL the store itself has.
+"""The store's archive, whose URL the store itself has, and bytes of segments that lie there.
 
 What one reader waits for, others wait for with it: each range is fetched once. `SealedLogs` keeps what was fetched.
 """
@@ -26,12 +26,37 @@ class Range(NamedTuple):
 
 
 class ArchivedLogs:
-    """Reads archived segments of one store; ArchiveUnavailableError, StoreUnavailableError."""
+    """Finds the archive of one store, and reads its segments; ArchiveUnavailableError, StoreUnavailableError."""
 
     def __init__(self, nodes: Nodes) -> None:
         self._nodes = nodes
         self._archive: Archive | None = None
         self._at_work: dict[object, asyncio.Task[Any]] = {}
+
+    async def archive(self, tag: str) -> Archive | None:
+        """Return the archive of the store that a partition is of; None if it has none."""
+        [url] = await self._nodes.read("HMGET", Keys(_store_of(tag)).store, "archive")
+        if url is None:
+            return None
+        if self._archive is None or self._archive.url != as_text(url):
+            try:
+                self._archive = Archive(as_text(url))
+            except ConfigurationError as error:
+                raise ArchiveUnavailableError("", str(error)) from error
+        return self._archive
+
+    async def remember(self, keys: Keys, url: str) -> Archive:
+        """Have the store keep an archive's URL; ConfigurationError if it has another one, or that can't be used."""
+        archive = Archive(url)
+        known = await self._nodes.read("HGET", keys.store, "archive")
+        if known is None:
+            await archive.prepare()
+            await self._nodes.read("HSETNX", keys.store, "archive", archive.url)
+            known = await self._nodes.read("HGET", keys.store, "archive")
+        if as_text(known) != archive.url:
+            raise ConfigurationError(f"the store's archive is {as_text(known)}, and stays there: {url} is another one")
+        await archive.check()
+        return archive
 
     async def once(self, what: object, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Do some work, or wait for it if it is done for somebody else; it has to keep its result where all look."""
@@ -64,17 +89,19 @@ class ArchivedLogs:
         return f"object {name} in the archive at {archive.url}"
 
     async def _find(self, keys: JobKeys, segment: str) -> tuple[Archive, str]:
-        prefix, _, partition = keys.tag.strip("{}").partition(":")
         [incarnation] = await self._nodes.read_many([("HGET", keys.hash, "incarnation")])
         said = None if incarnation is None or incarnation is WRONG_TYPE else as_text(incarnation)
-        self._archive = self._archive or await self._open(Keys(prefix).store)
-        return self._archive, object_name(prefix, int(partition), keys.job_id, said, segment)
-
-    async def _open(self, store: str) -> Archive:
-        [url] = await self._nodes.read("HMGET", store, "archive")
-        if url is None:
+        archive = self._archive or await self.archive(keys.tag)
+        if archive is None:
             raise ArchiveUnavailableError("", "a log lies there, and the store doesn't say where it is")
-        try:
-            return Archive(as_text(url))
-        except ConfigurationError as error:
-            raise ArchiveUnavailableError("", str(error)) from error
+        return archive, name_in_archive(keys, said, segment)
+
+
+def name_in_archive(keys: JobKeys, incarnation: str | None, what: str) -> str:
+    """Return the name of an object that is a job's: of a segment, or of the tombstone. Pure."""
+    partition = int(keys.tag.strip("{}").partition(":")[2])
+    return object_name(_store_of(keys.tag), partition, keys.job_id, incarnation, what)
+
+
+def _store_of(tag: str) -> str:
+    return tag.strip("{}").partition(":")[0]

@@ -104,7 +104,8 @@ class SealedLogs:
 
     def __init__(self, nodes: Nodes) -> None:
         self._nodes = nodes
-        self._archived = ArchivedLogs(nodes)
+        #: The store's archive.
+        self.archived = ArchivedLogs(nodes)
         self._readers = _Kept[SegmentReader](KEPT_TAILS)
         self._contents = _Kept[Content](KEPT_BLOCKS)
 
@@ -186,7 +187,7 @@ class SealedLogs:
         if known is not None:
             return known
         if reference.is_archived:
-            return await self._archived.once((keys, reference), partial(self._read_end, keys, reference))
+            return await self.archived.once((keys, reference), partial(self._read_end, keys, reference))
         return await self._read_end(keys, reference)
 
     async def _read_end(self, keys: JobKeys, reference: Reference) -> SegmentReader:
@@ -269,7 +270,7 @@ class SealedLogs:
             return known
         if reference.is_archived:
             work = partial(self._read_block, keys, reference, reader, block)
-            return await self._archived.once((reader.root, block), work)
+            return await self.archived.once((reader.root, block), work)
         return await self._read_block(keys, reference, reader, block)
 
     async def _read_block(self, keys: JobKeys, reference: Reference, reader: SegmentReader, block: int) -> Content:
@@ -284,7 +285,7 @@ class SealedLogs:
     async def _bytes(self, wanted: Range, *, is_archived: bool) -> bytes:
         """Return some bytes of a segment; fewer, if they aren't there."""
         if is_archived:
-            return await self._archived.fetch(wanted)
+            return await self.archived.fetch(wanted)
         [reply] = await self._nodes.read_many([_command(*wanted)])
         return _bytes_of(reply)
 
@@ -292,7 +293,7 @@ class SealedLogs:
         """Return an error that names job and object, too, if the segment lies in the archive."""
         if not reference.is_archived:
             return error
-        place = await self._archived.place_of(keys, reference.name)
+        place = await self.archived.place_of(keys, reference.name)
         return SegmentDamagedError(error.segment, f"{error.what} (job {keys.job_id!r}, {place})", error.block)
 
 

@@ -107,7 +107,7 @@ async def seal(nodes: Nodes, source: LogSource, keys: Keys, job_id: str) -> Seal
     made: list[Reference] = []
     try:
         async for segment in _segments(source, keys.prefix, job, state, kept):
-            await _stage(nodes, job, segment)
+            await stage_segment(nodes, job, segment.name, segment.data)
             made.append(_reference_to(segment))
     except StoreFormatError:
         # Unless it was sealed or deleted meanwhile.
@@ -182,12 +182,12 @@ def _reference_to(segment: Segment) -> Reference:
     )
 
 
-async def _stage(nodes: Nodes, keys: JobKeys, segment: Segment) -> None:
+async def stage_segment(nodes: Nodes, keys: JobKeys, name: str, data: bytes) -> None:
     """Put a segment there unless it is there, for a while; SegmentDamagedError if it isn't found as it was sent."""
-    key = segment_key(keys, segment.name)
-    _, found = await nodes.read_many([("SET", key, segment.data, "NX", "PX", STAGED_MS), ("GETRANGE", key, 0, -1)])
-    if found is WRONG_TYPE or found != segment.data:
-        raise SegmentDamagedError(segment.name, "it isn't there as it was written")
+    key = segment_key(keys, name)
+    _, found = await nodes.read_many([("SET", key, data, "NX", "PX", STAGED_MS), ("GETRANGE", key, 0, -1)])
+    if found is WRONG_TYPE or found != data:
+        raise SegmentDamagedError(name, "it isn't there as it was written")
 
 
 async def _refer(

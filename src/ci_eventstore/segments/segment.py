@@ -169,6 +169,17 @@ class SegmentReader(NamedTuple):
         return unpack(data, tail.blocks[number], tail.codec, self.name, number)
 
 
+def check_segment(data: bytes, name: str, root: bytes) -> None:
+    """Refuse a whole segment with another byte than was written, or more or fewer of them; SegmentDamagedError."""
+    reader = SegmentReader.of(data, len(data), name, root)
+    before = reader.tail.previous
+    for number, block in enumerate(reader.tail.blocks):
+        offset, size = reader.span(number)
+        before = digest_of(before, data[offset : offset + size])
+        if before != block.digest:
+            raise SegmentDamagedError(name, f"its {size} bytes aren't what was written", number)
+
+
 def segments_of(file: BinaryIO, root: bytes | None = None) -> Iterator[SegmentReader]:
     """Yield the segments that one file has one after the other, the last one first; SegmentDamagedError.
 

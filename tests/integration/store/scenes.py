@@ -3,13 +3,18 @@
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
 from ci_common.errors import JobGoneError, LogDeletedError
 from ci_common.models import Job, JobEvent, JobStatus
+from ci_eventstore.archive import Archive
 from ci_eventstore.events.log_source import LogSource
+from ci_eventstore.history.archiving import Moved, archive_job, unarchive_job
 from ci_eventstore.history.seal import Sealed, seal
 from ci_eventstore.jobs.delete import delete_job, delete_log
 from ci_eventstore.jobs.state import JobState
@@ -94,6 +99,37 @@ async def seal_a1(scene: Scene) -> Sealed:
     return await seal(scene.server, LogSource(scene.server), KEYS, "a1")
 
 
+async def sealed(scene: Scene) -> None:
+    """Have a sealed job of one small segment, and an archive."""
+    await ended_and_late(scene)
+    await seal_a1(scene)
+    await _archive_of(LogSource(scene.server))
+
+
+async def archived(scene: Scene) -> None:
+    """Have its segment in an archive."""
+    await sealed(scene)
+    await archive_a1(scene)
+
+
+@cache
+def _folder() -> TemporaryDirectory[str]:
+    return TemporaryDirectory()
+
+
+async def _archive_of(source: LogSource) -> Archive:
+    return await source.sealed.archived.remember(KEYS, Path(_folder().name).as_uri())
+
+
+async def archive_a1(scene: Scene) -> Moved:
+    source = LogSource(scene.server)
+    return await archive_job(scene.server, source, await _archive_of(source), KEYS.job("a1"))
+
+
+async def unarchive_a1(scene: Scene) -> Moved:
+    return await unarchive_job(scene.server, LogSource(scene.server), KEYS.job("a1"))
+
+
 async def a1_is_whole(scene: Scene) -> None:
     assert await text_of(scene, "a1") == ["first", "True", "late"]
     assert await status_of(scene, "a1") == "completed"
@@ -129,3 +165,11 @@ async def a1_is_gone(scene: Scene) -> None:
         await scene.repository.create_job(Job(id="a1", status="queued"))
     left = [key for key in await dump(scene.server) if key.endswith(":a1") or ":a1:" in key]
     assert left == []
+
+
+OF_HISTORY = {
+    "delete": Operation(script="delete", prepare=ended_and_late, act=delete_a1, check=a1_is_gone),
+    "seal": Operation(script="seal", prepare=ended_and_late, act=seal_a1, check=a1_is_whole),
+    "archive": Operation(script="archive", prepare=sealed, act=archive_a1, check=a1_is_whole),
+    "unarchive": Operation(script="archive", prepare=archived, act=unarchive_a1, check=a1_is_whole),
+}

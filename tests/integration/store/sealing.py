@@ -4,12 +4,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from ci_common.models import Job, JobEvent
-from ci_eventstore.archive import Archive, object_name
-from ci_eventstore.connection.nodes import Nodes
+from ci_eventstore.events.archived_log import name_in_archive
 from ci_eventstore.events.sealed_log import references_in
+from ci_eventstore.history.archiving import Moved, archive_job
 from ci_eventstore.history.seal import Sealed, seal
-from ci_eventstore.jobs.state import to_hash
-from ci_eventstore.keys import Keys, segment_key
 from ci_eventstore.repository import RedisJobRepository
 
 NOW = datetime(2026, 11, 26, tzinfo=UTC)
@@ -36,23 +34,13 @@ async def ended_job(repository: RedisJobRepository, job_id: str = "j", count: in
     await repository.complete_job(job_id, True, NOW + timedelta(hours=1))
 
 
-async def archive_job(
-    repository: RedisJobRepository, server: Nodes, keys: Keys, folder: Path, job_id: str = "j"
-) -> list[str]:
-    """Put a sealed job's segments into an archive and have its record say so; return their objects' names."""
-    archive, job = Archive(folder.as_uri()), keys.job(job_id)
-    await archive.prepare()
-    await server.read("HSET", keys.store, "archive", archive.url)
-    state = await repository.engine.jobs.state(job_id)
+async def archive_sealed(repository: RedisJobRepository, folder: Path, job_id: str = "j") -> list[str]:
+    """Move a sealed job's segments to an archive in a folder; return their objects' names."""
+    engine = repository.engine
+    keys, source = engine.keys.job(job_id), engine.reader.source
+    archive = await source.sealed.archived.remember(engine.keys, folder.as_uri())
+    assert await archive_job(engine.nodes, source, archive, keys) in (Moved.MOVED, Moved.ALREADY)
+    state = await engine.jobs.state(job_id)
     assert state is not None
-    references, names = references_in(job_id, state.log or ""), list[str]()
-    for one in references:
-        key = segment_key(job, one.name)
-        names.append(object_name(keys.prefix, int(job.tag[1:-1].split(":")[1]), job_id, state.incarnation, one.name))
-        await archive.put(names[-1], await server.read("GET", key))
-        await server.read("DEL", key)
-    log = " ".join(str(one._replace(is_archived=True)) for one in references)
-    fields = {**to_hash(state), "log": log}
-    await server.read("HSET", job.hash, *(part for field in fields.items() for part in field))
-    repository.engine.reader.source.sealed.forget()
-    return names
+    source.sealed.forget()
+    return [name_in_archive(keys, state.incarnation, one.name) for one in references_in(job_id, state.log or "")]

@@ -16,7 +16,7 @@ from ci_eventstore.history.seal import Sealed
 from ci_eventstore.keys import Keys
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.segments import segment as segments
-from tests.integration.store.sealing import archive_job, ended_job, lines, seal_job
+from tests.integration.store.sealing import archive_sealed, ended_job, lines, seal_job
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ async def test_every_reader_sees_the_same(
     await ended_job(repository, count=count)
     before = await ways(repository)
     assert await seal_job(repository) is Sealed.SEALED
-    names = await archive_job(repository, server, keys, tmp_path)
+    names = await archive_sealed(repository, tmp_path)
     assert await ways(repository) == before
     assert await repository.verify("j", deep=True) == await repository.verify("j") == await repository.verify() == []
     await repository.add_events("j", [JobEvent("log", "late\n")])
@@ -78,7 +78,7 @@ async def test_many_readers_fetch_once(
     await ended_job(repository, count=300)
     expected = await repository.get_events_since("j", 0)
     await seal_job(repository)
-    await archive_job(repository, server, keys, tmp_path)
+    await archive_sealed(repository, tmp_path)
     fetched, get_range = list[tuple[int, int]](), Archive.get_range
 
     async def counting(archive: Archive, name: str, start: int, end: int) -> bytes:
@@ -122,7 +122,7 @@ async def test_damage_names_job_range_and_object(
     await ended_job(repository, count=count)
     expected = await repository.get_events_since("j", 0)
     await seal_job(repository)
-    [name] = await archive_job(repository, server, keys, tmp_path)
+    [name] = await archive_sealed(repository, tmp_path)
     path = tmp_path / name
     data = path.read_bytes()
     assert (len(data) > END_BYTES) == (count > 100)
@@ -149,7 +149,7 @@ async def test_an_archive_that_is_away_is_no_empty_log(
     await ended_job(repository)
     expected = await repository.get_events_since("j", 0)
     await seal_job(repository)
-    [name] = await archive_job(repository, server, keys, tmp_path)
+    [name] = await archive_sealed(repository, tmp_path)
     url = tmp_path.as_uri()
     data, mark = (tmp_path / name).read_bytes(), (tmp_path / MARK).read_bytes()
     (tmp_path / name).unlink()

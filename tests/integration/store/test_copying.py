@@ -21,7 +21,7 @@ from ci_eventstore.repository import RedisJobRepository
 from tests.acceptance.command_line import PROGRAM
 from tests.cancelling import Counted, Steps
 from tests.claims import claim
-from tests.integration.store.sealing import NOW, archive_job, ended_job, lines, seal_job
+from tests.integration.store.sealing import NOW, archive_sealed, ended_job, lines, seal_job
 from tests.servers import RealServer
 
 
@@ -272,8 +272,7 @@ async def test_archived_logs_are_copied(own: RealServer, tmp_path: Path) -> None
     async with store(own, "a") as source, store(own, "b", 2) as target:
         await ended_job(source)
         await seal_job(source)
-        engine = source.engine
-        await archive_job(source, engine.nodes, engine.keys, tmp_path)
+        await archive_sealed(source, tmp_path)
         assert (await copy(source, target)).is_whole
         shutil.rmtree(tmp_path)
         assert len(await target.get_events_since("j", 0)) == 31

@@ -13,7 +13,7 @@ from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.history.seal import Sealed, seal
 from ci_eventstore.keys import Keys
 from ci_eventstore.repository import RedisJobRepository
-from tests.integration.store.sealing import archive_job
+from tests.integration.store.sealing import archive_sealed
 
 EVENTS = 2500
 PATHS = [
@@ -98,7 +98,7 @@ async def test_an_archived_log_reads_as_before_or_is_unavailable(
     await repository.complete_job("j", True, utc_now())
     before, engine = await seen(repository, client), repository.engine
     assert await seal(engine.nodes, engine.reader.source, engine.keys, "j") is Sealed.SEALED
-    [name] = await archive_job(repository, server, Keys("ci"), tmp_path)
+    [name] = await archive_sealed(repository, tmp_path)
     assert await seen(repository, client) == before
     whole = {path: (await client.get(path)).content for path in (*PATHS, "/jobs/j/events")}
     data = (tmp_path / name).read_bytes()

@@ -1,0 +1,247 @@
+"""Logs moved to the archive and back lose nothing and double nothing: stopped anywhere, by two, under late output."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import fakeredis
+import pytest
+
+from ci_common.errors import RepositoryError
+from ci_common.models import JobEvent
+from ci_eventstore.archive import MARK
+from ci_eventstore.connection.nodes import Nodes
+from ci_eventstore.errors import (
+    ArchiveDiffersError,
+    ArchiveUnavailableError,
+    ConfigurationError,
+    SegmentDamagedError,
+)
+from ci_eventstore.events.sealed_log import references_in
+from ci_eventstore.history.archiving import Moved, archive_job, unarchive_job
+from ci_eventstore.history.seal import Sealed
+from ci_eventstore.keys import Keys, segment_key
+from ci_eventstore.repository import RedisJobRepository
+from tests.cancelling import Counted, Steps
+from tests.integration.store.sealing import archive_sealed, ended_job, lines, seal_job
+from tests.integration.store.test_sealing import seen
+from tests.servers import RealServer
+from tests.waiting import wait_until
+
+
+async def archive(repository: RedisJobRepository, folder: Path, job_id: str = "j") -> Moved:
+    """Move a job's segments to the archive in a folder."""
+    engine = repository.engine
+    logs = engine.reader.source
+    there = await logs.sealed.archived.remember(engine.keys, folder.as_uri())
+    return await archive_job(engine.nodes, logs, there, engine.keys.job(job_id))
+
+
+async def unarchive(repository: RedisJobRepository, job_id: str = "j") -> Moved:
+    """Bring them back."""
+    engine = repository.engine
+    return await unarchive_job(engine.nodes, engine.reader.source, engine.keys.job(job_id))
+
+
+async def segments_in_store(server: Nodes) -> int:
+    """Return how many segments have keys."""
+    return sum([len(page) async for page in server.scan("{ci:0}:segment:*")])
+
+
+@pytest.mark.usefixtures("small_segments")
+@pytest.mark.parametrize("count", [3, 700])
+async def test_readers_get_the_same_there_and_back(
+    repository: RedisJobRepository, server: Nodes, tmp_path: Path, count: int
+) -> None:
+    """A small job, whose record was packed, and one of many segments; with late output each time."""
+    await ended_job(repository, count=count)
+    for round_ in range(2):
+        assert await archive(repository, tmp_path) is Moved.NOT_DUE
+        assert await seal_job(repository) is Sealed.SEALED
+        before = await seen(repository, "j", [0, 1, count - 1, count])
+        for move, done, there in ((archive, Moved.MOVED, 0), (unarchive, Moved.MOVED, 1), (archive, Moved.MOVED, 0)):
+            assert await (move(repository, tmp_path) if move is archive else unarchive(repository)) is done
+            assert (await segments_in_store(server) > 0) == there
+            repository.engine.reader.source.sealed.forget()
+            assert await seen(repository, "j", [0, 1, count - 1, count]) == before
+            assert await repository.verify(deep=True) == []
+        assert await archive(repository, tmp_path) is Moved.ALREADY
+        await repository.add_events("j", lines(3, 2000 + round_))
+        assert len(await repository.get_events_since("j", count + 1)) == 3 * (round_ + 1)
+        assert await repository.verify(deep=True) == []
+    assert await unarchive(repository, "nothing") is Moved.MISSING
+
+
+@pytest.mark.parametrize("back", [False, True], ids=["there", "back"])
+async def test_it_may_stop_anywhere(repository: RedisJobRepository, tmp_path: Path, back: bool) -> None:
+    """Cancelled at any await, as if it had been killed there, it leaves a job that reads as before."""
+    at = 0
+    while True:
+        at += 1
+        job_id = f"j{at}"
+        await ended_job(repository, job_id, 5)
+        assert await seal_job(repository, job_id) is Sealed.SEALED
+        if back:
+            assert await archive(repository, tmp_path, job_id) is Moved.MOVED
+        before = await repository.get_job(job_id)
+        steps = Steps(at, 1)
+
+        async def work(job_id: str = job_id) -> None:
+            await (unarchive(repository, job_id) if back else archive(repository, tmp_path, job_id))
+
+        steps.victim = task = asyncio.create_task(Counted(work(), steps))
+        await asyncio.gather(task, return_exceptions=True)
+        repository.engine.reader.source.sealed.forget()
+        assert await repository.get_job(job_id) == before
+        assert await repository.verify(job_id, deep=True) == []
+        await work()
+        assert await (unarchive(repository, job_id) if back else archive(repository, tmp_path, job_id)) is Moved.ALREADY
+        assert await repository.get_job(job_id) == before
+        if not steps.was_reached:
+            break
+    assert at > 5
+
+
+@pytest.mark.usefixtures("small_segments")
+async def test_all_meet(repository: RedisJobRepository, tmp_path: Path, seed: int) -> None:
+    """Two archive, one brings back, one seals, one writes, and readers begin anywhere: each event is there, once."""
+    choose, is_over = random.Random(seed), False
+    await ended_job(repository, count=300)
+    await seal_job(repository)
+    done = dict.fromkeys(("archived", "brought", "sealed"), 0)
+
+    async def again_and_again(name: str, work: Callable[[], Awaitable[object]]) -> None:
+        while not is_over:
+            done[name] += await work() in (Moved.MOVED, Sealed.SEALED)
+            await asyncio.sleep(0)
+
+    async def write() -> None:
+        nonlocal is_over
+        for number in range(6):
+            before = dict(done)
+            await repository.add_events("j", lines(1, 1000 + number))
+            await wait_until(lambda before=before: all(done[name] > before[name] for name in done))  # type: ignore[misc]
+        is_over = True
+
+    async def read() -> None:
+        while not is_over:
+            after = choose.randrange(302)
+            events = await repository.get_events_since("j", after)
+            assert [event.id for event in events] == list(range(after + 1, after + 1 + len(events)))
+            assert len(events) + after >= 301
+
+    await asyncio.gather(
+        write(),
+        read(),
+        again_and_again("archived", lambda: archive(repository, tmp_path)),
+        again_and_again("archived", lambda: archive(repository, tmp_path)),
+        again_and_again("brought", lambda: unarchive(repository)),
+        again_and_again("sealed", lambda: seal_job(repository)),
+    )
+    late = [event.data for event in await repository.get_events_since("j", 301)]
+    assert late == [event.data for event in lines(6, 1000)]
+    assert await repository.verify(deep=True) == []
+
+
+async def test_what_cant_be_verified_stays(
+    repository: RedisJobRepository, server: Nodes, keys: Keys, tmp_path: Path
+) -> None:
+    """A damaged segment isn't archived; where the archive has other bytes of its name, those stay, and the segment."""
+    await ended_job(repository)
+    await seal_job(repository)
+    state = await repository.engine.jobs.state("j")
+    assert state is not None
+    [reference] = references_in("j", state.log or "")
+    key = segment_key(keys.job("j"), reference.name)
+    data = await server.read("GET", key)
+    await server.read("SET", key, data[:50] + bytes([data[50] ^ 1]) + data[51:])
+    with pytest.raises(SegmentDamagedError):
+        await archive(repository, tmp_path)
+    await server.read("SET", key, data)
+    [name] = await archive_sealed(repository, tmp_path)
+    await unarchive(repository)
+    (tmp_path / name).write_bytes(b"something else")
+    with pytest.raises(ArchiveDiffersError):
+        await archive(repository, tmp_path)
+    assert await repository.verify(deep=True) == []
+    (tmp_path / name).unlink()
+    assert await archive(repository, tmp_path) is Moved.MOVED
+    (tmp_path / name).write_bytes(data[:-1])
+    repository.engine.reader.source.sealed.forget()
+    with pytest.raises(SegmentDamagedError):
+        await unarchive(repository)
+    (tmp_path / name).write_bytes(data)
+    assert await unarchive(repository) is Moved.MOVED
+
+
+async def test_the_store_has_one_archive(repository: RedisJobRepository, server: Nodes, tmp_path: Path) -> None:
+    """Another URL is refused; so is a folder that has lost its mark, as one that isn't mounted has."""
+    await ended_job(repository)
+    await seal_job(repository)
+    with pytest.raises(ConfigurationError, match="secret"):
+        await repository.engine.reader.source.sealed.archived.remember(
+            repository.engine.keys, "s3://user:pass@bucket/x"
+        )
+    await repository.engine.reader.source.sealed.archived.remember(repository.engine.keys, tmp_path.as_uri())
+    other = tmp_path / "other"
+    other.mkdir()
+    with pytest.raises(ConfigurationError, match="another one"):
+        await archive(repository, other)
+    (tmp_path / MARK).unlink()
+    with pytest.raises(ArchiveUnavailableError):
+        await archive(repository, tmp_path)
+    assert await segments_in_store(server) == 1
+    assert await repository.verify(deep=True) == []
+
+
+async def test_without_an_archive_nothing_comes_back_and_all_else_goes_on(
+    repository: RedisJobRepository, tmp_path: Path
+) -> None:
+    """While it is away: named, by `unarchive`, and by sealing late output; writes go on, and later all is there."""
+    await ended_job(repository)
+    await seal_job(repository)
+    await archive(repository, tmp_path)
+    repository.engine.reader.source.sealed.forget()
+    (tmp_path / "ci").rename(tmp_path / "away")
+    (tmp_path / MARK).unlink()
+    for _ in range(2):
+        await repository.add_event("j", JobEvent("log", "late\n"))
+        for work in (unarchive(repository), seal_job(repository)):
+            with pytest.raises(ArchiveUnavailableError):
+                await work
+    (tmp_path / "away").rename(tmp_path / "ci")
+    (tmp_path / MARK).write_bytes(b"archive of ci_eventstore, version 1\n")
+    assert await seal_job(repository) is Sealed.SEALED
+    assert len(await repository.get_events_since("j", 0)) == 33
+    assert await repository.verify(deep=True) == []
+
+
+async def test_a_server_without_memory_archives(own: RealServer, tmp_path: Path) -> None:
+    """That is what helps then."""
+    async with RedisJobRepository.from_url(own.url) as repository:
+        await ended_job(repository)
+        before = await repository.get_job("j")
+        await seal_job(repository)
+        await repository.engine.reader.source.sealed.archived.remember(repository.engine.keys, tmp_path.as_uri())
+        await repository.engine.nodes.read("CONFIG", "SET", "maxmemory", "1")
+        try:
+            assert await archive(repository, tmp_path) is Moved.MOVED
+        finally:
+            await repository.engine.nodes.read("CONFIG", "SET", "maxmemory", "0")
+        assert await repository.get_job("j") == before
+
+
+async def test_a_simulated_server_archives_too(tmp_path: Path) -> None:
+    """Whoever tests with `fakeredis` has archived jobs there."""
+    client = fakeredis.FakeAsyncRedis(server=fakeredis.FakeServer(version=(7, 0)))
+    async with RedisJobRepository(client) as repository:
+        await ended_job(repository)
+        before = await seen(repository, "j", [0, 3])
+        await seal_job(repository)
+        await archive_sealed(repository, tmp_path)
+        assert await seen(repository, "j", [0, 3]) == before
+        assert await unarchive(repository) is Moved.MOVED
+        assert await seen(repository, "j", [0, 3]) == before
+        with pytest.raises(RepositoryError):
+            await repository.engine.reader.source.sealed.archived.remember(repository.engine.keys, "file:///other")
