@@ -60,7 +60,7 @@ def refusal(prefix: str, version: str) -> str:
 
 async def find_partitions(nodes: Nodes, keys: Keys) -> int | None:
     """Return how many partitions a store has, None if there is none yet; StoreUnavailableError, StoreFormatError."""
-    found = await nodes.read("HGET", keys.store, "partitions")
+    [found] = await nodes.read("HMGET", keys.store, "partitions")
     if found is None:
         return None
     if not found.isdigit():

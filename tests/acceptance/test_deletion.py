@@ -1,6 +1,8 @@
 """`ci-eventstore jobs delete` and `jobs delete-log`."""
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 from tests.acceptance.command_line import CommandLine, Ended
 
@@ -58,3 +60,29 @@ def test_old_jobs_are_deleted(cli: CommandLine, here: Callable[..., Ended]) -> N
     )
     assert here("retention", "--older-than", "9999999d").code == 2
     assert here("verify").code == 0
+
+
+def test_the_store_keeps_rules(cli: CommandLine, here: Callable[..., Ended], tmp_path: Path) -> None:
+    """`jobs show` says what they will do, and `retention` does it."""
+    for job_id in ("job-1", "job-2"):
+        cli("run", "--id", job_id, "--", "true")
+    assert here("rules", "show").err == "ci-eventstore: the store keeps no rules\n"
+    assert here("retention", "--unsealed").code == 2
+    assert json.loads(here("jobs", "show", "job-1", "--json").out)["retention"] is None
+    file = tmp_path / "retention.toml"
+    file.write_text("[[rules]]\nmax-size = '5GB'\n")
+    wrong = here("rules", "set", str(file))
+    assert (wrong.code, "rule 1: max-size: '5GB' is no size" in wrong.err) == (2, True)
+    file.write_text("[[rules]]\nmax-size = '2KiB'\nunsealed = true\n")
+    assert here("rules", "set", str(file)).err == "ci-eventstore: the store keeps 1 rule\n"
+    assert here("rules", "show").text == '{"rules": [{"max-size": "2KiB", "unsealed": true}]}\n'
+    assert "deleted when newer jobs of the rule have 2KiB, by rule 1" in here("jobs", "show", "job-1").text
+    assert here("retention", "--dry-run").text == ""
+    assert here("retention", "--max-size", "1KiB", "--unsealed", "--dry-run").text == "job-1\n"
+    file.write_text("[[rules]]\nmax-size = '1KiB'\nunsealed = true\n")
+    assert here("retention", "--rules", str(file), "--dry-run").text == "job-1\n"
+    assert here("retention", "--rules", str(file), "--unsealed").code == 2
+    file.write_bytes(b"\xff")
+    assert here("retention", "--rules", str(file)).code == 2
+    assert here("rules", "drop").err == "ci-eventstore: the store keeps no rules\n"
+    assert here("retention").code == 2

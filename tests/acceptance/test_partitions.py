@@ -40,10 +40,12 @@ CALLS = (
     ("jobs segment {0}", ""),
     ("verify --deep", "no differences"),
     ("retention --older-than 0s --dry-run", "would delete 8 jobs"),
+    ("rules drop", "keeps no rules"),
+    ("rules show", "keeps no rules"),
     ("restored", ""),
     ("jobs delete {0}", "is deleted"),
 )
-OTHERS = {"run", "controller", "serve", "facts tail", "verify-archive", "copy", "upgrade"}
+OTHERS = {"rules set", "run", "controller", "serve", "facts tail", "verify-archive", "copy", "upgrade"}
 
 
 @pytest.fixture

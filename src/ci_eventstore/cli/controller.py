@@ -10,6 +10,7 @@ from typing import TypedDict, Unpack
 
 import click
 
+from ci_eventstore.amounts import format_duration
 from ci_eventstore.cli.history import seal_after_option, sealing
 from ci_eventstore.cli.output import say, saying_warnings_of
 from ci_eventstore.cli.secrecy import (
@@ -24,7 +25,6 @@ from ci_eventstore.cli.stopping import STOPPING_SIGNALS
 from ci_eventstore.cli.store import uses_store
 from ci_eventstore.cli.usage import ExitCode, duration_option, examples
 from ci_eventstore.controllers import CommandHandler, Controller, ControllerSettings, WorkFolder
-from ci_eventstore.controllers.durations import format_duration
 from ci_eventstore.processes.command import without_own
 from ci_eventstore.repository import RedisJobRepository
 

@@ -23,6 +23,8 @@ from ci_eventstore.cli.output import (
 from ci_eventstore.cli.store import find_job, find_user, uses_store
 from ci_eventstore.cli.usage import examples
 from ci_eventstore.events.sealed_log import references_in
+from ci_eventstore.history.retention import rules_in_force
+from ci_eventstore.history.rules import outlook
 from ci_eventstore.job_fields import JOB_FIELDS, job_json
 from ci_eventstore.repository import RedisJobRepository
 
@@ -96,11 +98,19 @@ async def show(repository: RedisJobRepository, job: str, as_json: bool) -> None:
     state = await repository.engine.jobs.state(job_id)
     root = None if state is None or state.log is None else await _root(repository, job_id, state.log)
     is_kept = state is not None and bool(state.is_kept)
+    rules = await rules_in_force(repository.engine)
+    prospect = outlook(rules, job_id, state) if rules and state is not None else None
     if as_json:
-        more = {"incarnation": await repository.incarnation(job_id), "root": root, "kept": is_kept}
+        more = {
+            "incarnation": await repository.incarnation(job_id),
+            "root": root,
+            "kept": is_kept,
+            "retention": prospect,
+        }
         echo_json({**job_json(found), **more})
     else:
         kept = [("kept", "retention leaves it alone")] if is_kept else []
+        kept += [] if prospect is None else [("retention", prospect)]
         click.echo(properties(job_properties(found) + ([] if root is None else [("sealed, root", root)]) + kept))
 
 

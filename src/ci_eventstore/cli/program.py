@@ -15,7 +15,7 @@ from ci_eventstore.cli.moving import copy
 from ci_eventstore.cli.output import discard_output, open_missing_streams, say
 from ci_eventstore.cli.queues import queues
 from ci_eventstore.cli.replay import export, replay
-from ci_eventstore.cli.retention import retention
+from ci_eventstore.cli.retention import retention, rules
 from ci_eventstore.cli.run import run
 from ci_eventstore.cli.secrecy import receive
 from ci_eventstore.cli.serve import serve
@@ -71,7 +71,7 @@ def program() -> None:
 
 for command in (
     *(run, tail, replay, export, submit, controller, serve, queues, jobs, facts, users, keys),
-    *(verify, rebuild, seal, verify_archive, retention, copy, restored, upgrade),
+    *(verify, rebuild, seal, verify_archive, retention, rules, copy, restored, upgrade),
 ):
     program.add_command(command)
 jobs.add_command(segment)

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import click
 
 from ci_common.errors import AlreadyExistsError, ConflictError, InvalidInputError, NotFoundError, RepositoryError
-from ci_eventstore.controllers.durations import parse_duration
+from ci_eventstore.amounts import parse_duration
 from ci_eventstore.errors import AmbiguousPrefixError, ConfigurationError
 
 Function = TypeVar("Function", bound=Callable[..., Any])

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from ci_common.errors import LeaseLostError
 from ci_common.models import Outcome
+from ci_eventstore.amounts import format_duration
 from ci_eventstore.connection.deployments import JOB_VARIABLE
 from ci_eventstore.controllers.claimed_job import ClaimedJob
-from ci_eventstore.controllers.durations import format_duration
 from ci_eventstore.controllers.machine import (
     WorkFolder,
     machine_error,

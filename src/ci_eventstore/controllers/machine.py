@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-from ci_eventstore.controllers.durations import format_duration
+from ci_eventstore.amounts import format_duration
 from ci_eventstore.errors import MachineError
 
 logger = logging.getLogger("ci_eventstore.controllers")

@@ -1,76 +1,29 @@
-"""Delete jobs that have ended long enough ago: which ones says a policy, and a sweep finds them by their ends.
+"""Delete jobs that have ended, as rules say, which the store may keep: a sweep finds them by their ends.
 
 A sweep keeps nothing of itself: a job that it has deleted isn't found again, and one that it couldn't delete is named,
 and found by the next one. So it may be stopped anywhere, and several may run.
 """
 
+from bisect import insort
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
-from ci_common.models import JobStatus, as_utc
-from ci_common.transitions import ENDED
-from ci_common.validation import is_number
-from ci_eventstore.connection.replies import WRONG_TYPE, as_texts
+from ci_eventstore.connection.replies import WRONG_TYPE, as_text, as_texts
 from ci_eventstore.engine import Engine
-from ci_eventstore.errors import ConfigurationError, OutcomeUnknownError, StoreFormatError, StoreUnavailableError
-from ci_eventstore.events.records import Place
-from ci_eventstore.events.sealed_log import references_in
+from ci_eventstore.errors import OutcomeUnknownError, StoreFormatError, StoreUnavailableError
+from ci_eventstore.history.rules import Rule, Selection, check_age, read_rules, write_rules
 from ci_eventstore.jobs.delete import delete_job
-from ci_eventstore.jobs.records import read_records
-from ci_eventstore.jobs.state import JobState
+from ci_eventstore.jobs.records import Record, read_records
 from ci_eventstore.jobs.tombstones import Reason, Tombstone
 from ci_eventstore.keys import ended_key, gone_key, member_job_id, sort_key
 
 PAGE_JOBS = 100
 #: For how long tombstones are kept, unless a setting says otherwise.
 TOMBSTONE_DAYS = 400
-#: A greater age would be older than times can be.
-LONGEST_SECONDS = 100 * 365 * 86_400
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
-    """Which jobs are deleted; ConfigurationError. A job that hasn't ended never is."""
-
-    #: How long ago a job has to have ended.
-    older_than_seconds: float
-    #: Only jobs that ended so; none: however they ended.
-    statuses: frozenset[JobStatus] = frozenset()
-    #: Only jobs of this queue.
-    queue: str | None = None
-    #: Whether jobs are deleted, too, whose logs aren't sealed.
-    takes_unsealed: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse what would take jobs that nobody meant."""
-        check_age("older_than_seconds", self.older_than_seconds)
-        if not self.statuses <= ENDED:
-            raise ConfigurationError("a job that hasn't ended is never deleted: cancel it first")
-
-    def takes(self, job_id: str, state: JobState, now: datetime) -> bool:
-        """Return whether a job in this state is deleted. Pure; ProjectionDamagedError."""
-        if state.status not in ENDED or state.claim is not None or state.is_kept:
-            return False
-        ended = as_utc(state.end_time or state.created_at)
-        is_meant = self.queue in (None, state.queue) and state.status in (self.statuses or ENDED)
-        return (
-            is_meant
-            and ended <= now - timedelta(seconds=self.older_than_seconds)
-            and (self.takes_unsealed or is_sealed(job_id, state))
-        )
-
-
-def check_age(name: str, seconds: float) -> None:
-    """Refuse what is no age; ConfigurationError."""
-    if not is_number(seconds, 0, LONGEST_SECONDS):
-        raise ConfigurationError(f"{name}={seconds!r} must be a number from 0 to {LONGEST_SECONDS}, a hundred years")
-
-
-def is_sealed(job_id: str, state: JobState) -> bool:
-    """Return whether all of a job's log lies in segments. Pure; ProjectionDamagedError."""
-    return bool(state.log) and references_in(job_id, state.log or "")[-1].last == Place(state.position, state.part)
+#: Of the store's hash.
+RULES_FIELD = "retention"
 
 
 @dataclass(slots=True)
@@ -83,30 +36,77 @@ class Swept:
     left: dict[str, str] = field(default_factory=dict)
 
 
-async def sweep(engine: Engine, policy: Policy, *, is_dry_run: bool = False) -> Swept:
-    """Delete what the policy takes, or only say what that is; StoreUnavailableError, OutcomeUnknownError."""
+async def sweep(engine: Engine, rules: Sequence[Rule], *, is_dry_run: bool = False) -> Swept:
+    """Delete what the rules take, or only say what that is; StoreUnavailableError, OutcomeUnknownError."""
     swept = Swept()
+    selection = await _select(engine, rules, swept)
     for tag in engine.keys.tags:
         now = await _now(engine, tag)
-        async for job_ids in _old_jobs(engine, tag, now - timedelta(seconds=policy.older_than_seconds)):
-            jobs = [engine.keys.job(job_id) for job_id in job_ids]
-            records = await read_records(engine.nodes, engine.reader.source, jobs)
-            for keys, record in zip(jobs, records, strict=True):
+        async for job_ids in _ended_jobs(engine, tag, _last_member(selection, now)):
+            for job_id, record in await _records(engine, job_ids):
                 try:
                     if isinstance(record, StoreFormatError):
                         raise record
-                    if record is None or not policy.takes(keys.job_id, record, now):
+                    if record is None or not selection.takes(job_id, record, now):
                         continue
                     # A job that was written to or kept since is looked at again.
-                    takes = partial(policy.takes, keys.job_id, now=now)
-                    source = engine.reader.source
+                    takes = partial(selection.takes, job_id, now=now)
+                    source, keys = engine.reader.source, engine.keys.job(job_id)
                     if is_dry_run or await delete_job(engine.nodes, source, keys, Reason.RETENTION, takes=takes):
-                        swept.deleted.append(keys.job_id)
+                        swept.deleted.append(job_id)
                 except (StoreUnavailableError, OutcomeUnknownError):
                     raise
                 except Exception as error:  # noqa: BLE001 - one job must not stop the sweep, which names it
-                    swept.left[keys.job_id] = str(error)
+                    swept.left[job_id] = str(error)
     return swept
+
+
+async def _select(engine: Engine, rules: Sequence[Rule], swept: Swept) -> Selection:
+    """Return what the rules take, by the sizes of all jobs, the newest first, as far as they ask for sizes.
+
+    A job is judged by those that ended after it, so a sweep that deletes older ones meanwhile changes nothing. One that
+    can't be read isn't counted, but named.
+    """
+    selection = Selection(rules)
+    if selection.needs_more():
+        async for job_ids in _newest_jobs(engine):
+            for job_id, record in await _records(engine, job_ids):
+                try:
+                    if isinstance(record, StoreFormatError):
+                        raise record
+                    if record is not None:
+                        selection.add(job_id, record)
+                except StoreFormatError as error:
+                    swept.left[job_id] = str(error)
+            if not selection.needs_more():
+                break
+    return selection
+
+
+async def _records(engine: Engine, job_ids: Sequence[str]) -> list[tuple[str, Record]]:
+    jobs = [engine.keys.job(job_id) for job_id in job_ids]
+    return list(zip(job_ids, await read_records(engine.nodes, engine.reader.source, jobs), strict=True))
+
+
+def _last_member(selection: Selection, now: datetime) -> str:
+    """Return the last member of the ended that a job may have that is taken; "" if there is none. Pure."""
+    ages = [rule.older_than_seconds for rule in selection.rules if rule.older_than_seconds is not None]
+    by_age = [f"{sort_key(now - timedelta(seconds=min(ages)))}:\U0010ffff"] if ages else []
+    return max([*by_age, *selection.cuts.values()], default="")
+
+
+async def rules_in_force(engine: Engine) -> list[Rule]:
+    """Return the rules that the store keeps, none if it has none; ConfigurationError, StoreUnavailableError."""
+    [text] = await engine.nodes.read("HMGET", engine.keys.store, RULES_FIELD)
+    return [] if text is None else read_rules(as_text(text), "the rules in the store", is_json=True)
+
+
+async def keep_rules(engine: Engine, rules: Sequence[Rule]) -> None:
+    """Have the store keep these rules instead of those that it has, none at all if there are none."""
+    if rules:
+        await engine.nodes.read("HSET", engine.keys.store, RULES_FIELD, write_rules(rules))
+    else:
+        await engine.nodes.read("HDEL", engine.keys.store, RULES_FIELD)
 
 
 async def drop_tombstones(engine: Engine, older_than_seconds: float) -> int:
@@ -114,7 +114,7 @@ async def drop_tombstones(engine: Engine, older_than_seconds: float) -> int:
 
     From then on such a job was never there: its id may be given to another one. ConfigurationError.
     """
-    check_age("older_than_seconds", older_than_seconds)
+    check_age("older than", older_than_seconds)
     dropped = 0
     for tag in engine.keys.tags:
         until_ms = ((await _now(engine, tag)).timestamp() - older_than_seconds) * 1000
@@ -133,11 +133,11 @@ def _is_before(text: str, until_ms: float) -> bool:
         return False
 
 
-async def _old_jobs(engine: Engine, tag: str, until: datetime) -> AsyncIterator[Sequence[str]]:
-    """Yield the jobs of a partition that ended by then, a page at a time, by their places, which no deletion moves."""
-    after, last = "-", f"[{sort_key(until)}:\U0010ffff"
-    while True:
-        command = ("ZRANGEBYLEX", ended_key(tag), after, last, "LIMIT", 0, PAGE_JOBS)
+async def _ended_jobs(engine: Engine, tag: str, last: str) -> AsyncIterator[Sequence[str]]:
+    """Yield the jobs of a partition that ended up to then, a page at a time, by members, which no deletion moves."""
+    after = "-"
+    while last:
+        command = ("ZRANGEBYLEX", ended_key(tag), after, f"[{last}", "LIMIT", 0, PAGE_JOBS)
         [reply] = await engine.nodes.read_many([command])
         members = [] if reply is WRONG_TYPE else as_texts(reply)
         if members:
@@ -145,6 +145,35 @@ async def _old_jobs(engine: Engine, tag: str, until: datetime) -> AsyncIterator[
             after = f"({members[-1]}"
         if len(members) < PAGE_JOBS:
             return
+
+
+async def _newest_jobs(engine: Engine) -> AsyncIterator[Sequence[str]]:
+    """Yield the jobs of all partitions that have ended, the newest first, a page at a time."""
+    walks = [_newest_members(engine, tag) for tag in engine.keys.tags]
+    heads = [(member, number) for number, walk in enumerate(walks) if (member := await anext(walk, "")) != ""]
+    heads.sort()
+    page: list[str] = []
+    while heads:
+        member, number = heads.pop()
+        page.append(member_job_id(member))
+        if following := await anext(walks[number], ""):
+            insort(heads, (following, number))
+        if len(page) == PAGE_JOBS or not heads:
+            yield page
+            page = []
+
+
+async def _newest_members(engine: Engine, tag: str) -> AsyncIterator[str]:
+    start = "+"
+    while True:
+        command = ("ZREVRANGEBYLEX", ended_key(tag), start, "-", "LIMIT", 0, PAGE_JOBS)
+        [reply] = await engine.nodes.read_many([command])
+        members = [] if reply is WRONG_TYPE else as_texts(reply)
+        for member in members:
+            yield member
+        if len(members) < PAGE_JOBS:
+            return
+        start = f"({members[-1]}"
 
 
 async def _now(engine: Engine, tag: str) -> datetime:

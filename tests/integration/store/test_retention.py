@@ -1,4 +1,4 @@
-"""Retention deletes what its policy takes, and nothing else, whoever stops it and whatever is damaged."""
+"""Retention deletes what its rules take, and nothing else, whoever stops it and whatever is damaged."""
 
 import asyncio
 from datetime import timedelta
@@ -7,11 +7,12 @@ from functools import partial
 import pytest
 
 from ci_common.errors import JobGoneError
-from ci_common.models import Job, JobEvent, utc_now
+from ci_common.models import Job, JobEvent, JobStatus, utc_now
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.events.log_source import LogSource
 from ci_eventstore.history import retention
-from ci_eventstore.history.retention import Policy, drop_tombstones, sweep
+from ci_eventstore.history.retention import drop_tombstones, keep_rules, rules_in_force, sweep
+from ci_eventstore.history.rules import Rule, Selection
 from ci_eventstore.jobs.delete import delete_job
 from ci_eventstore.jobs.records import read_record
 from ci_eventstore.jobs.state import JobState
@@ -21,8 +22,9 @@ from ci_eventstore.repository import RedisJobRepository
 from tests.cancelling import Counted, Steps
 from tests.claims import claim
 from tests.integration.store.sealing import seal_job
+from tests.servers import RealServer
 
-ALL = Policy(older_than_seconds=0, takes_unsealed=True)
+ALL = [Rule(older_than_seconds=0, takes_unsealed=True)]
 
 
 async def make(repository: RedisJobRepository, job_id: str, age_days: float, status: str = "completed") -> None:
@@ -58,18 +60,18 @@ async def test_a_dry_run_says_what_a_sweep_does(repository: RedisJobRepository, 
         await make(repository, status, 100, status)
     for n in range(7):
         await seal_job(repository, f"old-{n}")
-    policy = Policy(older_than_seconds=30 * 86_400)
+    rules = [Rule(older_than_seconds=30 * 86_400)]
     before = await ids(repository)
-    planned = await sweep(repository.engine, policy, is_dry_run=True)
+    planned = await sweep(repository.engine, rules, is_dry_run=True)
     assert await ids(repository) == before
-    swept = await sweep(repository.engine, policy)
+    swept = await sweep(repository.engine, rules)
     assert swept == planned
     assert sorted(swept.deleted) == [f"old-{n}" for n in range(7)]
     assert await ids(repository) == sorted(set(before) - set(swept.deleted))
     tombstone = await read_tombstone(server, keys.job("old-0"))
     assert tombstone is not None
     assert tombstone.reason is Reason.RETENTION
-    assert (await sweep(repository.engine, policy)).deleted == []
+    assert (await sweep(repository.engine, rules)).deleted == []
 
 
 @pytest.mark.usefixtures("small_pages")
@@ -145,7 +147,7 @@ async def test_a_job_that_is_kept(repository: RedisJobRepository, server: Nodes,
     assert await seal_job(repository) == "sealed"
     assert await sweep(repository.engine, ALL) == retention.Swept()
     engine, job = repository.engine, keys.job("j")
-    takes = partial(ALL.takes, "j", now=utc_now())
+    takes = partial(Selection(ALL).takes, "j", now=utc_now())
     assert not await delete_job(engine.nodes, engine.reader.source, job, Reason.RETENTION, takes=takes)
     await server.read("HSET", job.hash, "is_kept", "0")
     assert await repository.rebuild("j")
@@ -154,7 +156,7 @@ async def test_a_job_that_is_kept(repository: RedisJobRepository, server: Nodes,
     await repository.keep_job("j", is_kept=False)
     await seal_job(repository)
     assert await repository.read_events("j") == events
-    assert (await sweep(repository.engine, Policy(older_than_seconds=0))).deleted == ["j"]
+    assert (await sweep(repository.engine, [Rule(older_than_seconds=0)])).deleted == ["j"]
 
 
 async def test_a_sealed_job_with_late_output_stays(
@@ -172,7 +174,7 @@ async def test_a_sealed_job_with_late_output_stays(
         return state
 
     monkeypatch.setattr("ci_eventstore.jobs.delete.read_record", read_and_write)
-    assert await sweep(repository.engine, Policy(older_than_seconds=0)) == retention.Swept()
+    assert await sweep(repository.engine, [Rule(older_than_seconds=0)]) == retention.Swept()
     assert (await repository.read_events("j"))[-1].data == "late\n"
     assert await repository.delete_job("j")
 
@@ -199,3 +201,59 @@ async def test_a_claimed_job_may_be_kept(repository: RedisJobRepository) -> None
     await writer.append([JobEvent("log", "a\n")])
     await writer.complete(True, utc_now())
     assert (await sweep(repository.engine, ALL)).deleted == []
+
+
+@pytest.mark.usefixtures("small_pages")
+async def test_the_oldest_go_until_the_size_is_kept(own: RealServer) -> None:
+    """In all partitions together; a dry run says the same; a damaged job is named, and a second sweep finds nothing."""
+    async with RedisJobRepository.from_url(own.url, prefix="a", partitions=4) as repository:
+        for n in range(20):
+            await make(repository, f"j-{n:02}", n)
+            await repository.add_event(f"j-{n:02}", JobEvent("log", "x" * 2048))
+        await repository.keep_job("j-15")
+        engine = repository.engine
+        await engine.nodes.read("HSET", engine.keys.job("j-03").hash, "bytes", "many")
+        # Each counts for 3 KiB, but for the damaged one and the one that is kept.
+        rules = [Rule(max_bytes=30 << 10, takes_unsealed=True)]
+        planned = await sweep(engine, rules, is_dry_run=True)
+        assert sorted(planned.deleted) == [f"j-{n:02}" for n in range(11, 20) if n != 15]
+        first, second = await asyncio.gather(sweep(engine, rules), sweep(engine, rules))
+        assert sorted(first.deleted + second.deleted) == sorted(planned.deleted)
+        assert set(first.left) | set(planned.left) == {"j-03"}
+        assert (await sweep(engine, rules)).deleted == []
+        await repository.rebuild("j-03")
+        assert (await sweep(engine, rules)).deleted == ["j-10"]
+        assert (await sweep(engine, [Rule(max_bytes=1 << 40, takes_unsealed=True)])).deleted == []
+
+
+async def test_the_first_rule_that_fits_decides(repository: RedisJobRepository) -> None:
+    """Failed jobs go sooner than others, and what no rule fits stays; the store keeps the rules."""
+    for n in range(4):
+        await make(repository, f"passed-{n}", 10 * n)
+        await make(repository, f"cancelled-{n}", 0, "cancelled")
+    rules = [
+        Rule(statuses=frozenset({JobStatus.CANCELLED}), older_than_seconds=0, takes_unsealed=True),
+        Rule(statuses=frozenset({JobStatus.COMPLETED}), older_than_seconds=15 * 86_400, takes_unsealed=True),
+    ]
+    assert await rules_in_force(repository.engine) == []
+    await keep_rules(repository.engine, rules)
+    assert await rules_in_force(repository.engine) == rules
+    assert await repository.verify() == []
+    swept = await sweep(repository.engine, rules)
+    assert sorted(swept.deleted) == [*(f"cancelled-{n}" for n in range(4)), "passed-2", "passed-3"]
+    await keep_rules(repository.engine, [])
+    assert await rules_in_force(repository.engine) == []
+
+
+@pytest.mark.slow
+async def test_one_poisoned_job_among_many(repository: RedisJobRepository, server: Nodes, keys: Keys) -> None:
+    """Slow, as there are many: it is named, and all others go."""
+    for start in range(0, 2_000, 500):
+        await asyncio.gather(*(make(repository, f"j-{n}", n % 100) for n in range(start, start + 500)))
+    await server.read("HSET", keys.job("j-777").hash, "created_at", "never")
+    rules = [Rule(older_than_seconds=50 * 86_400 - 3600, max_bytes=1 << 40, takes_unsealed=True)]
+    planned = await sweep(repository.engine, rules, is_dry_run=True)
+    swept = await sweep(repository.engine, rules)
+    assert swept == planned
+    assert (len(swept.deleted), list(swept.left)) == (999, ["j-777"])
+    assert await repository.rebuild("j-777")

@@ -1,8 +1,8 @@
-"""Durations, read and written."""
+"""Durations and sizes, read and written."""
 
 import pytest
 
-from ci_eventstore.controllers.durations import format_duration, parse_duration
+from ci_eventstore.amounts import format_duration, format_size, parse_duration, parse_size
 
 
 @pytest.mark.parametrize(
@@ -31,3 +31,13 @@ def test_durations_are_written(seconds: float, text: str) -> None:
     """In the biggest unit that fits, and so that they can be read again."""
     assert format_duration(seconds) == text
     assert parse_duration(text) == seconds
+
+
+def test_sizes_are_written_as_they_are_read() -> None:
+    """With the biggest unit that fits; what is no size is refused."""
+    for text in ("1B", "1023B", "1KiB", "1536KiB", "10GiB", "2TiB", "0B"):
+        assert format_size(parse_size(text)) == text
+    assert parse_size(" 1024 ") == 1024
+    for text in ("", "1.5GiB", "-1", "1 GiB", "1gib"):
+        with pytest.raises(ValueError, match="is no size"):
+            parse_size(text)
