@@ -21,6 +21,7 @@ from ci_eventstore.events.sealed_log import Reference, references_in
 from ci_eventstore.history.seal import StagedSegment, stage_segment
 from ci_eventstore.jobs.records import read_record
 from ci_eventstore.jobs.state import KEPT_FIELDS, JobState, to_hash
+from ci_eventstore.jobs.tombstones import Deletion, read_tombstone, remove_deleted
 from ci_eventstore.keys import JobKeys, segment_key
 from ci_eventstore.segments.segment import check_segment
 
@@ -93,7 +94,14 @@ async def archive_job(
         if await read_record(nodes, source, keys) == state:
             raise
         return Moved.CHANGED
-    return await _refer(nodes, keys, state, references, moved) if moved else Moved.ALREADY
+    if not moved:
+        return Moved.ALREADY
+    answer = await _refer(nodes, keys, state, references, moved)
+    tombstone = await read_tombstone(nodes, keys) if answer is Moved.MISSING else None
+    if tombstone is not None:
+        # Whoever has deleted it meanwhile may have looked for objects before these were there.
+        await remove_deleted(archive, keys, tombstone.incarnation, Deletion(keys.job_id, tombstone))
+    return answer
 
 
 async def unarchive_job(nodes: Nodes, source: LogSource, keys: JobKeys) -> Moved:

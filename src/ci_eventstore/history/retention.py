@@ -12,7 +12,7 @@ from functools import partial
 
 from ci_eventstore.connection.replies import WRONG_TYPE, as_text, as_texts
 from ci_eventstore.engine import Engine
-from ci_eventstore.errors import OutcomeUnknownError, StoreFormatError, StoreUnavailableError
+from ci_eventstore.errors import ArchiveUnavailableError, OutcomeUnknownError, StoreFormatError, StoreUnavailableError
 from ci_eventstore.history.rules import Rule, Selection, check_age, read_rules, write_rules
 from ci_eventstore.jobs.delete import delete_job
 from ci_eventstore.jobs.records import Record, read_records
@@ -37,7 +37,10 @@ class Swept:
 
 
 async def sweep(engine: Engine, rules: Sequence[Rule], *, is_dry_run: bool = False) -> Swept:
-    """Delete what the rules take, or only say what that is; StoreUnavailableError, OutcomeUnknownError."""
+    """Delete what the rules take, or only say what that is.
+
+    StoreUnavailableError, OutcomeUnknownError, ArchiveUnavailableError.
+    """
     swept = Swept()
     selection = await _select(engine, rules, swept)
     for tag in engine.keys.tags:
@@ -54,7 +57,7 @@ async def sweep(engine: Engine, rules: Sequence[Rule], *, is_dry_run: bool = Fal
                     source, keys = engine.reader.source, engine.keys.job(job_id)
                     if is_dry_run or await delete_job(engine.nodes, source, keys, Reason.RETENTION, takes=takes):
                         swept.deleted.append(job_id)
-                except (StoreUnavailableError, OutcomeUnknownError):
+                except (StoreUnavailableError, OutcomeUnknownError, ArchiveUnavailableError):
                     raise
                 except Exception as error:  # noqa: BLE001 - one job must not stop the sweep, which names it
                     swept.left[job_id] = str(error)

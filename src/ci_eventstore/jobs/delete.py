@@ -2,6 +2,9 @@
 
 Of a job its tombstone comes first, then all that is the job's goes, in one script. Its log goes in one script, too: the
 fact of it begins a new stream, and has the state that the log said. Both may be repeated by anybody, however often.
+
+In a store with an archive, that is told first, and its objects go last: if it is away, nothing is deleted; if it goes
+away after that, the next call, or `archive check`, removes what is left there.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,6 +19,7 @@ from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.errors import StoreError
 from ci_eventstore.events.append import Field
+from ci_eventstore.events.archived_log import name_in_archive
 from ci_eventstore.events.codec import encode
 from ci_eventstore.events.log_index import first_entry
 from ci_eventstore.events.log_source import BEGINNING, LogSource, check_standing
@@ -24,7 +28,14 @@ from ci_eventstore.events.sealed_log import references_in
 from ci_eventstore.facts.facts import FactKind, fact_text
 from ci_eventstore.jobs.records import read_record
 from ci_eventstore.jobs.state import JobState, checkpoint_fields, to_hash
-from ci_eventstore.jobs.tombstones import Reason, Tombstone
+from ci_eventstore.jobs.tombstones import (
+    Deletion,
+    Reason,
+    Tombstone,
+    note_deletion,
+    read_tombstone,
+    remove_deleted,
+)
 from ci_eventstore.keys import JobKeys, facts_key, gone_key, listing_member, segment_key, sort_key, unsealable_key
 
 #: How often a job is read again that was written to meanwhile.
@@ -112,18 +123,31 @@ async def delete_job(
 
     Given a user, only theirs.
 
-    JobNotFoundError, InvalidTransitionError (it hasn't ended), ProjectionMissingError, StoreFormatError.
+    JobNotFoundError, InvalidTransitionError (it hasn't ended), ProjectionMissingError, StoreFormatError,
+    ArchiveUnavailableError.
     """
+    archive, noted = await source.sealed.archived.archive(keys.tag), None
     for _ in range(LOOKS):
         try:
             state = await _ended_state(nodes, source, keys, user_id)
         except JobGoneError:
+            tombstone = await read_tombstone(nodes, keys)
+            if archive is not None and tombstone is not None:
+                await remove_deleted(archive, keys, tombstone.incarnation, Deletion(keys.job_id, tombstone))
             return False
         if takes is not None and not takes(state):
+            if archive is not None and noted is not None:
+                await archive.delete(name_in_archive(keys, state.incarnation, noted.name))
             return False
         call = _call(keys, state, reason)
+        if archive is not None:
+            now = await _now_ms(nodes, keys)
+            noted = Deletion(keys.job_id, _tombstone(state, reason)._replace(deleted_ms=now))
+            await note_deletion(archive, keys, state.incarnation, noted)
         answer = await nodes.run(DELETE, *DELETE.order(call))
         if answer in (b"deleted", b"gone"):
+            if archive is not None and noted is not None:
+                await remove_deleted(archive, keys, state.incarnation, noted)
             return bool(answer == b"deleted")
     raise StoreError(f"job {keys.job_id!r} is written to all the time: delete it later")
 
@@ -133,16 +157,24 @@ async def delete_log(nodes: Nodes, source: LogSource, keys: JobKeys, user_id: st
 
     Given a user, only theirs.
 
-    JobNotFoundError, JobGoneError, InvalidTransitionError (it hasn't ended), ProjectionMissingError, StoreFormatError.
+    JobNotFoundError, JobGoneError, InvalidTransitionError (it hasn't ended), ProjectionMissingError, StoreFormatError,
+    ArchiveUnavailableError.
     """
+    archive = await source.sealed.archived.archive(keys.tag)
     for _ in range(LOOKS):
         state = await _ended_state(nodes, source, keys, user_id)
         first = await source.range(keys, BEGINNING, limit=1)
-        if state.deleted_to is not None and first and first[0][0] == b"%d-%d" % (state.position, state.part):
-            return False
+        end = Place(state.position, state.part)
+        is_repeated = state.deleted_to is not None and bool(first) and first[0][0] == b"%d-%d" % end
+        # The log begins at the place after that of the last entry that was deleted.
+        deletion = Deletion(keys.job_id, until=end._replace(part=end.part - 1) if is_repeated else end)
         call = _log_call(keys, state, utc_now())
-        if await nodes.run(DELETE_LOG, *DELETE_LOG.order(call)) == b"deleted":
-            return True
+        if archive is not None and not is_repeated:
+            await note_deletion(archive, keys, state.incarnation, deletion)
+        if is_repeated or await nodes.run(DELETE_LOG, *DELETE_LOG.order(call)) == b"deleted":
+            if archive is not None:
+                await remove_deleted(archive, keys, state.incarnation, deletion)
+            return not is_repeated
     raise StoreError(f"job {keys.job_id!r} is written to all the time: delete its log later")
 
 
@@ -184,14 +216,19 @@ def _segments(keys: JobKeys, state: JobState) -> Sequence[str]:
     return [segment_key(keys, reference.name) for reference in references]
 
 
+async def _now_ms(nodes: Nodes, keys: JobKeys) -> int:
+    """Return the time of the server that has the job."""
+    _, time = await nodes.node_of(keys.tag).read_many([("EXISTS", keys.hash), ("TIME",)])
+    return int(time[0]) * 1000 + int(time[1]) // 1000
+
+
+def _tombstone(state: JobState, reason: Reason) -> Tombstone:
+    times = sort_key(state.created_at), sort_key(state.end_time or state.created_at)
+    return Tombstone(reason, state.status, *times, state.incarnation or "")
+
+
 def _call(keys: JobKeys, state: JobState, reason: Reason) -> DeleteCall:
-    tombstone = Tombstone(
-        reason,
-        state.status,
-        sort_key(state.created_at),
-        sort_key(state.end_time or state.created_at),
-        state.incarnation or "",
-    )
+    tombstone = _tombstone(state, reason)
     return DeleteCall(
         keys.hash,
         keys.stream,

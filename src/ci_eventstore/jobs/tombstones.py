@@ -1,14 +1,22 @@
-"""Tombstones: what stays of a deleted job, so that its id is given to no other, and whoever asks for it is told."""
+"""Tombstones: what stays of a deleted job, so that its id is given to no other, and whoever asks for it is told.
+
+Where the store has an archive, an object there says the same, and that a log was deleted. It is written before anything
+is deleted. So what an older store, restored from a backup, has of it again is known to be deleted.
+"""
 
 from enum import Enum
 from typing import NamedTuple
 
 from ci_common.models import JobStatus
+from ci_eventstore.archive import Archive
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import WRONG_TYPE, as_text
-from ci_eventstore.errors import StoreFormatError
+from ci_eventstore.errors import ArchiveDiffersError, StoreFormatError
+from ci_eventstore.events.archived_log import name_in_archive
+from ci_eventstore.events.records import Place
 from ci_eventstore.facts.facts import STATUS_LETTERS, STATUSES
 from ci_eventstore.keys import JobKeys, gone_key
+from ci_eventstore.segments.segment import places_in
 
 
 class Reason(Enum):
@@ -58,3 +66,67 @@ async def read_tombstone(nodes: Nodes, keys: JobKeys) -> Tombstone | None:
     """Return a job's tombstone, None if it has none; StoreFormatError, StoreUnavailableError."""
     [found] = await nodes.read_many([("HGET", gone_key(keys.tag), keys.job_id)])
     return None if found is None or found is WRONG_TYPE else Tombstone.parse(keys.job_id, as_text(found))
+
+
+#: What the names of deletions begin with.
+DELETED = "deleted-"
+
+
+class Deletion(NamedTuple):
+    """What an archive says of a job that was deleted, or whose log was: an object in the folder of the job."""
+
+    job_id: str
+    #: Of the job, with the time; None if its log alone was deleted.
+    tombstone: Tombstone | None = None
+    #: Up to where the log was deleted, if the job stays.
+    until: Place = Place(0)
+
+    @property
+    def name(self) -> str:
+        """The object's name, without its folder."""
+        said = f"{self.until.position}.{self.until.part}" if self.tombstone is None else self.tombstone.reason.value
+        return DELETED + said
+
+    @property
+    def data(self) -> bytes:
+        """What the object holds."""
+        stone = self.tombstone
+        said = str(self.until) if stone is None else f"{stone.letters} {stone.deleted_ms} {stone.rest}"
+        return f"{said}\n{self.job_id}".encode("utf-8", "surrogatepass")
+
+    @classmethod
+    def parse(cls, name: str, data: bytes) -> "Deletion":
+        """Read an object, of whatever folder; StoreFormatError."""
+        try:
+            said, _, job_id = data.decode("utf-8", "surrogatepass").partition("\n")
+            is_of_job = " " in said
+            tombstone = Tombstone.parse(job_id, said) if is_of_job else None
+            found = cls(job_id, tombstone, Place(0) if is_of_job else Place.parse(said.encode()))
+            if not job_id or found.name != name.rpartition("/")[2]:
+                raise ValueError("it isn't what its name says")
+        except ValueError as error:
+            raise StoreFormatError(f"what {name} says was deleted can't be read: {error}") from error
+        return found
+
+    def covers(self, name: str) -> bool:
+        """Return whether the object of a name, without its folder, was deleted. Pure."""
+        places = places_in(name)
+        return places is not None and (self.tombstone is not None or places[1] <= self.until)
+
+
+async def note_deletion(archive: Archive, keys: JobKeys, incarnation: str | None, deletion: Deletion) -> None:
+    """Say in the archive what is about to be deleted; also again. ArchiveUnavailableError, StoreFormatError."""
+    name = name_in_archive(keys, incarnation, deletion.name)
+    try:
+        await archive.put(name, deletion.data)
+    except ArchiveDiffersError:
+        # It was said before, at another time.
+        Deletion.parse(name, await archive.get(name) or b"")
+
+
+async def remove_deleted(archive: Archive, keys: JobKeys, incarnation: str | None, deletion: Deletion) -> None:
+    """Remove the objects of what was deleted, as far as they are there; ArchiveUnavailableError."""
+    async for page in archive.pages(name_in_archive(keys, incarnation, "").rstrip("/")):
+        for listed in page:
+            if deletion.covers(listed.name.rpartition("/")[2]):
+                await archive.delete(listed.name)

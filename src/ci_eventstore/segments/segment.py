@@ -4,6 +4,7 @@ Whoever writes hands over one entry after the other and keeps no more than a seg
 have what it wants, gets these from wherever they lie, and is told of each byte that isn't as it was written.
 """
 
+import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO, NamedTuple
@@ -21,6 +22,8 @@ STATE_BYTES = 8 * 1024
 #: A segment should end when it has this many: it is kept in memory, and is sent at once.
 SEGMENT_BYTES = 4 * 1024 * 1024
 PAYLOAD_VERSION = 1
+
+_NAME = re.compile(r"(\d{1,20})\.(\d{1,20})-(\d{1,20})\.(\d{1,20})-[0-9a-f]{16}")
 
 
 class Origin(NamedTuple):
@@ -126,6 +129,12 @@ class SegmentWriter:
 def name_of(first: tuple[int, int], last: tuple[int, int], root: bytes) -> str:
     """Return a segment's name: its range and the beginning of its root."""
     return f"{first[0]}.{first[1]}-{last[0]}.{last[1]}-{root.hex()[:16]}"
+
+
+def places_in(name: str) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """Return the places of the first and the last entry, as a segment's name says them; None if it is no such name."""
+    found = _NAME.fullmatch(name)
+    return found and ((int(found[1]), int(found[2])), (int(found[3]), int(found[4])))
 
 
 class SegmentReader(NamedTuple):
