@@ -11,6 +11,7 @@ from ci_eventstore.cli.usage import ExitCode, examples
 from ci_eventstore.connection.deployments import from_url
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.errors import ConfigurationError
+from ci_eventstore.history.copied_stores import StoreSource, StoreTarget
 from ci_eventstore.history.copying import Copier, CopyReport
 from ci_eventstore.history.copying_by_contract import copy_accounts, copy_jobs
 from ci_eventstore.keys import Keys
@@ -63,7 +64,7 @@ async def _copy(source_at: tuple[str, str], target_at: tuple[str, str], partitio
         RedisJobRepository.from_url(target_at[0], prefix=target_at[1], partitions=wanted) as target,
     ):
         with showing_progress("jobs copied and compared") as progress:
-            copier = Copier(source.engine, target.engine, progress)
+            copier = Copier(StoreSource(source.engine), StoreTarget(target.engine), progress)
             await copy_accounts(source, target, copier.report)
             return _tell(await copier.copy())
 

@@ -14,6 +14,7 @@ import pytest
 from ci_common.errors import JobGoneError
 from ci_common.memory import MemoryJobRepository
 from ci_common.models import APIKey, Job, JobEvent, User
+from ci_eventstore.history.copied_stores import StoreSource, StoreTarget
 from ci_eventstore.history.copying import Copier, CopyReport
 from ci_eventstore.history.copying_by_contract import copy_accounts, copy_jobs
 from ci_eventstore.keys import all_keys_pattern, segment_key
@@ -34,7 +35,7 @@ async def store(own: RealServer, prefix: str, partitions: int = 1) -> AsyncItera
 
 async def copy(source: RedisJobRepository, target: RedisJobRepository) -> CopyReport:
     """Copy all of a store."""
-    copier = Copier(source.engine, target.engine)
+    copier = Copier(StoreSource(source.engine), StoreTarget(target.engine))
     await copy_accounts(source, target, copier.report)
     return await copier.copy()
 

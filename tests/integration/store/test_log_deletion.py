@@ -12,6 +12,7 @@ from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.events.caller import Call
 from ci_eventstore.events.codec import encode_logs
 from ci_eventstore.facts.facts import FactKind
+from ci_eventstore.history.copied_stores import StoreSource, StoreTarget
 from ci_eventstore.history.copying import Copier
 from ci_eventstore.history.seal import Sealed
 from ci_eventstore.jobs.delete import DELETE_LOG
@@ -342,12 +343,12 @@ async def test_a_copy_has_what_is_left(repository: RedisJobRepository, own: Real
         if is_sealed:
             await seal_job(repository, f"j{n}")
     async with RedisJobRepository.from_url(own.url, partitions=3) as target:
-        assert (await Copier(repository.engine, target.engine).copy()).is_whole
+        assert (await Copier(StoreSource(repository.engine), StoreTarget(target.engine)).copy()).is_whole
         for n in range(2):
             await repository.delete_log(f"j{n}")
         await seal_job(repository, "j1")
         await repository.add_event("j1", JobEvent("log", "late\n"))
-        report = await Copier(repository.engine, target.engine).copy()
+        report = await Copier(StoreSource(repository.engine), StoreTarget(target.engine)).copy()
         assert report.is_whole, report
         assert report.copied == 2
         assert [event.data for event in await target.read_events("j1", 31)] == ["late\n"]
