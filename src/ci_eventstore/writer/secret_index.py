@@ -2,17 +2,24 @@
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from ci_eventstore.writer.known_words import KnownWords
+from ci_eventstore.writer.known_words import KnownWords, ordinary
 
 #: Longer spellings are looked for in parts of this many bytes, each of which overlaps the next one.
 PART_BYTES = 4096
+#: A spelling's words are among its first bytes, this many where they are those with a capital letter.
+_CAPITAL_BYTES = 31
+#: So many spellings of any length may be found by words of 4 bytes, since a text is looked through for these anyway.
+_MOST_BY_SHORT_WORDS = 256
 #: Where a text repeats itself within this many bytes, whole runs of it are looked at, not each place.
 _LONGEST_PERIOD = 512
 _SHORTEST_RUN = 64
 #: This many bytes that come again are taken for the beginning of a run.
 _ALIKE_BYTES = 16
+
+#: Capital letters become A, all else a blank.
+_CAPITALS = bytes(ord("A" if ord("A") <= byte <= ord("Z") else " ") for byte in range(256))
 
 Span = tuple[int, int]
 Starts = Callable[[int], int | None]
@@ -22,7 +29,8 @@ class SecretIndex:
     """Spellings to be found: by aligned words of the text, which a set knows, and then by comparison."""
 
     def __init__(self) -> None:
-        self._tiers = (_Words(8), _Words(4), _Short())
+        self._capitals, self._words, self._short_words, self._short = _Capitals(), _Words(8), _Words(4), _Short()
+        self._tiers = (self._capitals, self._words, self._short_words, self._short)
 
     @property
     def is_empty(self) -> bool:
@@ -31,27 +39,37 @@ class SecretIndex:
 
     def add(self, spelling: bytes) -> None:
         """Let a spelling be found, of one byte or more."""
-        same = _same(spelling)
+        same = ordinary(spelling)
         last = max(0, len(same) - PART_BYTES)
         for start in (*range(0, last, PART_BYTES - 1), last):
             part = same[start : start + PART_BYTES]
-            next(tier for tier in self._tiers if len(part) >= tier.shortest).add(part)
+            self._tier_of(part).add(part)
+
+    def _tier_of(self, part: bytes) -> "_Tier":
+        if self._capitals.takes(part):
+            return self._capitals
+        if self._words.takes(part) and len(self._short_words) >= _MOST_BY_SHORT_WORDS:
+            return self._words
+        return self._short_words if self._short_words.takes(part) else self._short
 
     def find(self, text: bytes, *, goes_on: bool) -> tuple[list[Span], int]:
         """Return where spellings are, in any order, and where one may begin that ends after the text, if that goes on.
 
         Spans that begin there or later may be missing.
         """
-        same, spans = _same(text), list[Span]()
-        pending = [tier.find(same, spans, goes_on=goes_on) for tier in self._tiers if tier]
+        hits = [(tier, tier.hits_in(text)) for tier in self._tiers if tier]
+        # Where no spelling can be whole, only the beginning of one at the end is left to be found.
+        first = 0 if any(places for _, places in hits) else max(0, len(text) - _CAPITAL_BYTES)
+        same, spans = ordinary(text[first:]), list[Span]()
+        pending = [first + tier.find(same, places, spans, goes_on=goes_on) for tier, places in hits]
         return spans, min(pending, default=len(text)) if goes_on else len(text)
 
 
 class _Tier:
     """Spellings of certain lengths, by the bytes they begin with."""
 
-    #: Of the spellings.
-    shortest: int
+    #: Returns places in a text by which all whole spellings in it are found: none if there are none.
+    hits_in: Callable[[bytes], list[int]]
 
     def __init__(self, width: int) -> None:
         self._width = width
@@ -59,8 +77,8 @@ class _Tier:
         self._spellings: dict[bytes, tuple[bytes, ...]] = {}
         self._beginnings: list[bytes] | None = None
 
-    def __bool__(self) -> bool:
-        return bool(self._spellings)
+    def __len__(self) -> int:
+        return len(self._spellings)
 
     def add(self, spelling: bytes) -> bool:
         """Let a spelling be found; return whether it is a new one."""
@@ -73,9 +91,9 @@ class _Tier:
         self._beginnings = None
         return True
 
-    def find(self, text: bytes, spans: list[Span], *, goes_on: bool) -> int:
+    def find(self, text: bytes, hits: list[int], spans: list[Span], *, goes_on: bool) -> int:
         """Add where spellings are; return where one may begin that ends after the text, or the text's end."""
-        starts, no_run_before = self._starts(text), 0
+        starts, no_run_before = self._starts(text, hits), 0
         start = starts(0)
         while start is not None:
             following = starts(start + 1)
@@ -97,7 +115,7 @@ class _Tier:
             start = following
         return self._short_tail(text)
 
-    def _starts(self, text: bytes) -> Starts:
+    def _starts(self, text: bytes, hits: list[int]) -> Starts:
         """Return what finds the next head of a spelling at a place or after it, be it complete or at the text's end."""
         raise NotImplementedError
 
@@ -162,40 +180,72 @@ class _Tier:
 class _Words(_Tier):
     """Spellings that have a whole aligned word of a text in their first bytes, wherever they begin in it."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, *, have_capitals: bool = False) -> None:
         super().__init__(width)
-        self.shortest = 2 * width - 1
-        self._words = KnownWords(width)
+        self._known = KnownWords(width, have_capitals=have_capitals)
+        self.hits_in = self._known.places_in
+        #: Within how many of a spelling's bytes its words are.
+        self._longest = _CAPITAL_BYTES if have_capitals else 2 * width - 1
+
+    def takes(self, spelling: bytes) -> bool:
+        """Whether it has such a word wherever it begins."""
+        return len(spelling) >= 2 * self._width - 1
 
     def add(self, spelling: bytes) -> bool:
         is_new = super().add(spelling)
         if is_new:
             width = self._width
-            self._words.add(b"".join([spelling[offset : offset + width] for offset in range(width)]))
+            self._known.add(b"".join([spelling[offset : offset + width] for offset in self._offsets(spelling)]))
         return is_new
 
-    def _starts(self, text: bytes) -> Starts:
-        width, spellings = self._width, self._spellings
-        #: Where words of spellings are: a spelling begins there, or less than a word before.
-        hits = self._words.places_in(text)
+    def _offsets(self, _: bytes) -> Iterable[int]:
+        """Return where in a spelling its words are, of which an aligned one is known wherever it begins."""
+        return range(self._width)
+
+    def _starts(self, text: bytes, hits: list[int]) -> Starts:
+        width, spellings, before = self._width, self._spellings, self._longest - self._width
 
         def next_start(place: int) -> int | None:
             for number in range(bisect_left(hits, place), len(hits)):
-                for start in range(max(place, hits[number] - width + 1), hits[number] + 1):
+                for start in range(max(place, hits[number] - before), hits[number] + 1):
                     if text[start : start + width] in spellings:
                         return start
-            return self._next_in_tail(text, place, self.shortest - 1)
+                place = hits[number] + 1
+            return self._next_in_tail(text, place, self._longest - 1)
 
         return next_start
+
+
+class _Capitals(_Words):
+    """Spellings that have, wherever they begin, an aligned word with a capital letter in their first bytes.
+
+    Most have: base64 is a third capital letters. In most logs these are rare, so few words of a log are looked up.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(8, have_capitals=True)
+
+    def takes(self, spelling: bytes) -> bool:
+        return len(self._offsets(spelling)) == self._width
+
+    def _offsets(self, spelling: bytes) -> list[int]:
+        width, offsets = self._width, list[int]()
+        capitals = spelling[:_CAPITAL_BYTES].translate(_CAPITALS)
+        for alignment in range(width):
+            place = capitals.find(b"A", alignment)
+            offset = place - (place - alignment) % width
+            if place < 0 or offset + width > len(capitals):
+                break
+            offsets.append(offset)
+        return offsets
 
 
 class _Short(_Tier):
     """Spellings that are too short for that."""
 
-    shortest = 1
-
     def __init__(self) -> None:
         super().__init__(1)
+        self.hits_in = self._first_place
         self._expression: re.Pattern[bytes] | None = None
         self._longest = 0
 
@@ -204,10 +254,18 @@ class _Short(_Tier):
         self._longest = max(self._longest, len(spelling))
         return super().add(spelling)
 
-    def _starts(self, text: bytes) -> Starts:
+    def _first_place(self, text: bytes) -> list[int]:
+        found = self._search(ordinary(text), 0)
+        return [] if found is None else [found.start()]
+
+    @property
+    def _search(self) -> Callable[[bytes, int], re.Match[bytes] | None]:
         if self._expression is None:
             self._expression = _expression(self._spellings)
-        search = self._expression.search
+        return self._expression.search
+
+    def _starts(self, text: bytes, _: list[int]) -> Starts:
+        search = self._search
 
         def next_start(place: int) -> int | None:
             found = search(text, place)
@@ -217,12 +275,6 @@ class _Short(_Tier):
             return found.start() if tail is None else min(found.start(), tail)
 
         return next_start
-
-
-def _same(text: bytes) -> bytes:
-    """Return a text with the ordinary base64 alphabet for the URL-safe one, so that a spelling stands for both."""
-    # Half the time of `translate`: these are rare.
-    return text.replace(b"-", b"+").replace(b"_", b"/")
 
 
 def _expression(spellings: dict[bytes, tuple[bytes, ...]]) -> re.Pattern[bytes]:

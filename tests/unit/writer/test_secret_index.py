@@ -6,13 +6,15 @@ from collections.abc import Sequence
 
 import pytest
 
-from ci_eventstore.writer import known_words
+from ci_eventstore.writer import known_words, secret_index
+from ci_eventstore.writer.known_words import ordinary
 from ci_eventstore.writer.secret_index import SecretIndex, Span
 
 IS_SOAK = os.environ.get("CI_EVENTSTORE_SOAK") == "1"
 
-#: Few letters make spellings overlap each other and themselves.
-ALPHABETS = (b"a", b"ab", b"=0", b"abc", b"abcdefghijkl")
+#: Few letters make spellings overlap each other and themselves. Those with capitals are found by these, if there are
+#: enough in the first bytes; both alphabets of base64 are the same.
+ALPHABETS = (b"a", b"ab", b"=0", b"abc", b"abcdefghijkl", b"A", b"aB", b"abcdefgH", b"AB", b"aB+/-_", b"aaaaaaaaaaaaA")
 
 
 def index_of(spellings: Sequence[bytes]) -> SecretIndex:
@@ -54,6 +56,7 @@ def covered_by(spans: Sequence[Span], size: int) -> list[bool]:
 
 def check(spellings: Sequence[bytes], text: bytes) -> None:
     """Compare with what a look at each place finds."""
+    original, spellings, text = text, [ordinary(spelling) for spelling in spellings], ordinary(text)
     spans = [
         (start, start + len(spelling))
         for spelling in spellings
@@ -65,12 +68,12 @@ def check(spellings: Sequence[bytes], text: bytes) -> None:
         for start in range(len(text))
         if any(len(spelling) > len(text) - start and spelling.startswith(text[start:]) for spelling in spellings)
     ]
-    found, certain = index_of(spellings).find(text, goes_on=True)
+    found, certain = index_of(spellings).find(original, goes_on=True)
     assert certain == min(pending, default=len(text)), (spellings, text)
     has_begun = covered_by([span for span in found if span[0] < certain], len(text))
     must, may = covered_by([span for span in spans if span[0] < certain], len(text)), covered_by(spans, len(text))
     assert all(low <= one <= high for low, one, high in zip(must, has_begun, may, strict=True)), (spellings, text)
-    found, certain = index_of(spellings).find(text, goes_on=False)
+    found, certain = index_of(spellings).find(original, goes_on=False)
     assert (covered_by(found, len(text)), certain) == (covered_by(spans, len(text)), len(text)), (spellings, text)
 
 
@@ -80,6 +83,13 @@ def few_words(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(known_words, "_FEW_WORDS", 1)
     if request.param == "without numpy":
         monkeypatch.setattr(known_words, "load_numpy", lambda: None)
+
+
+@pytest.fixture(params=["words of 8 bytes", "words of 4 bytes"], autouse=True)
+def many_spellings(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Find spellings of lower case as where there are many, and as where there are few."""
+    if request.param == "words of 8 bytes":
+        monkeypatch.setattr(secret_index, "_MOST_BY_SHORT_WORDS", 0)
 
 
 @pytest.mark.usefixtures("few_words")
@@ -98,3 +108,12 @@ def test_what_is_found_is_what_is_there_in_many_cases() -> None:
     random_ = random.Random(2026)
     for _ in range(20_000 if IS_SOAK else 2_000):
         check(*random_case(random_))
+
+
+@pytest.mark.usefixtures("few_words")
+def test_every_beginning_of_a_spelling_is_held() -> None:
+    """A text that has no spelling may end with the beginning of one, which is known by its first bytes alone."""
+    for spelling in (b"a" * 22 + b"Aab-cdefgh", b"abcdefghijklmnopqrstuvwxyz", b"abcdefgh+", b"a/b"):
+        for length in range(1, len(spelling)):
+            for before in range(32, 40):
+                check([spelling], b"." * before + spelling[:length])
