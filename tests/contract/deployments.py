@@ -13,16 +13,18 @@ from ci_eventstore import RedisJobRepository
 from ci_eventstore.history.seal import Sealed, seal
 
 #: Names of the fixtures in `conftest`, each of which gives a `MakeRepository`.
-REAL_SERVERS = ["embedded", pytest.param("redis7", marks=pytest.mark.needs("redis7"))]
-SERVERS = ["fake", *REAL_SERVERS]
-#: The simulated server takes four times as long as a real one, so the whole contract on it is left to the slow tests;
-#: so is that on a store that seals each job at once.
+#: The simulated server takes four times as long as a real one, so it is left to the slow tests.
+FAKE = pytest.param("fake", marks=pytest.mark.slow)
+SERVERS = [FAKE, "embedded", pytest.param("redis7", marks=pytest.mark.needs("redis7"))]
+#: The whole contract on one real server is quick enough; on Redis 7, and on a store that seals each job at once, it is
+#: slow.
 DEPLOYMENTS = [
     "memory",
     "defaults",
-    pytest.param("fake", marks=pytest.mark.slow),
+    "embedded",
+    FAKE,
+    pytest.param("redis7", marks=[pytest.mark.needs("redis7"), pytest.mark.slow]),
     pytest.param("sealing", marks=pytest.mark.slow),
-    *REAL_SERVERS,
 ]
 
 

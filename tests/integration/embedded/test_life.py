@@ -65,6 +65,8 @@ def test_asking_twice_is_harmless(directory: Path, server: EmbeddedServer) -> No
     wait_until(lambda: not processes_in(directory), "the end of the server")
 
 
+# Ten interpreters start.
+@pytest.mark.slow
 def test_ten_processes_at_once_get_one_server(directory: Path, start: Start) -> None:
     """They all come to the same one, and no other was started beside it."""
     children = [start() for _ in range(10)]

@@ -31,8 +31,14 @@ async def load_into(server: RealServer, version: int) -> RedisJobRepository:
 
 
 @pytest.fixture(
-    params=[(1, find_valkey), (1, find_redis7), (1, None), (2, find_valkey), (2, None)],
-    ids=["1-valkey", "1-redis7", "1-fake", "2-valkey", "2-fake"],
+    params=[
+        pytest.param((1, find_valkey), id="1-valkey"),
+        pytest.param((1, find_redis7), id="1-redis7"),
+        pytest.param((2, find_valkey), id="2-valkey"),
+        # A simulated server takes four times as long.
+        pytest.param((1, None), id="1-fake", marks=pytest.mark.slow),
+        pytest.param((2, None), id="2-fake", marks=pytest.mark.slow),
+    ],
 )
 async def repository(request: pytest.FixtureRequest) -> AsyncIterator[RedisJobRepository]:
     """The old store, upgraded and opened by today's program; its projections must agree with its streams in the end."""
