@@ -23,7 +23,7 @@ LINES = 30
 TEXT_BYTES = 1200
 TOGETHER = 50
 #: By what their keys' names begin with.
-KINDS = ("segment", "job:", "ids", "jobs:all", "jobs:", "owned:all", "owned:", "ended", "calls", "events", "unsealed")
+KINDS = ("segment", "job:", "ids", "jobs:", "owned:", "ended", "calls", "events", "unsealed")
 
 
 def small_logs(count: int) -> Iterator[list[JobEvent]]:

@@ -20,7 +20,7 @@
     {ci:0}:staged:<id>:<token>      stream: what a copy has brought of a job so far; expires
     {ci:0}:segment:<id>:<name>      text: a segment of a sealed log, of which there may be several
     {ci:0}:ids                      sorted set: job ids, for look-up by prefix
-    {ci:0}:jobs:<status>            sorted set: jobs of a status by creation; "all" for all of them
+    {ci:0}:jobs:<status>            sorted set: jobs of a status by creation
     {ci:0}:owned:<status>:<user>    sorted set: the same for one user's jobs
     {ci:0}:unsealed                 sorted set: ended jobs whose logs are in their streams, by their last writes
     {ci:0}:ended                    sorted set: ended jobs by when they ended, "time of the end:id"
@@ -175,7 +175,7 @@ class JobKeys(NamedTuple):
     def listings(self, user_id: str | None, status: JobStatus) -> list[str]:
         """Return the sorted sets that a job of that user and status stands in."""
         owners = (None,) if user_id is None else (None, user_id)
-        return [jobs_key(self.tag, owner, which) for owner in owners for which in (None, status)]
+        return [jobs_key(self.tag, status, owner) for owner in owners]
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,8 +330,8 @@ def named_indexes(keys: Keys, queue: str | None = None) -> list[str]:
         return [key for its in its_keys for key in (its.backlog, its.leases, its.tickets)]
     found = []
     for tag in keys.tags:
-        found += [ids_key(tag), jobs_key(tag), QueueKeys(NO_QUEUE, tag).leases, ended_key(tag), unsealed_key(tag)]
-        found += [jobs_key(tag, status=status) for status in JobStatus]
+        found += [ids_key(tag), QueueKeys(NO_QUEUE, tag).leases, ended_key(tag), unsealed_key(tag)]
+        found += [jobs_key(tag, status) for status in JobStatus]
     return found
 
 
@@ -355,10 +355,9 @@ def probe_key(keys: Keys) -> str:
     return f"{{{keys.prefix}:accounts}}:probe"
 
 
-def jobs_key(tag: str, user_id: str | None = None, status: JobStatus | None = None) -> str:
-    """Return the key of a listing: a partition's jobs, those of one user, of one status, or of both."""
-    name = status.value if status else "all"
-    return f"{tag}:jobs:{name}" if user_id is None else f"{tag}:owned:{name}:{user_id}"
+def jobs_key(tag: str, status: JobStatus, user_id: str | None = None) -> str:
+    """Return the key of a listing: a partition's jobs of one status, or of those one user's."""
+    return f"{tag}:jobs:{status.value}" if user_id is None else f"{tag}:owned:{status.value}:{user_id}"
 
 
 def listing_member(created_at: datetime, job_id: str) -> str:

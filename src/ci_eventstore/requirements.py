@@ -82,6 +82,7 @@ READING = """
     HEXISTS {gone} f | HGET {gone} f
     LRANGE {index} 0 -1 | HGETALL {ring} | GETRANGE {segment} 0 1
     ZRANGEBYLEX {jobs} - + | ZREVRANGEBYLEX {jobs} + - | ZRANGEBYLEX {owned} - + | ZREVRANGEBYLEX {owned} + -
+    MULTI | EXEC
 """
 LISTENING = "SUBSCRIBE {events}"
 
@@ -164,8 +165,8 @@ def names_of(keys: Keys, partition: int) -> dict[str, str]:
         "unsealed": job.unsealed,
         "gone": gone_key(tag),
         "facts": facts_key(tag),
-        "jobs": jobs_key(tag, status=JobStatus.RUNNING),
-        "owned": jobs_key(tag, "*", JobStatus.RUNNING),
+        "jobs": jobs_key(tag, JobStatus.RUNNING),
+        "owned": jobs_key(tag, JobStatus.RUNNING, "*"),
         "backlog": queue.backlog,
         "tickets": queue.tickets,
         "dispatch": queue.dispatch,

@@ -45,7 +45,6 @@ end
 local function write()
   redis.call('ZADD', ids, '0', id)
   for i = 1, #listings do
-    redis.call('ZADD', listings.all(i), '0', member)
     redis.call('ZADD', taker and listings.running(i) or listings.queued(i), '0', member)
   end
   if taker then
@@ -98,7 +97,7 @@ for _, key in ipairs({ids, leases}) do
   redis.pcall('ZREM', key, id)
 end
 for i = 1, #listings do
-  for _, key in ipairs({listings.all(i), listings.queued(i), listings.running(i)}) do
+  for _, key in ipairs({listings.queued(i), listings.running(i)}) do
     redis.pcall('ZREM', key, member)
   end
 end

@@ -19,7 +19,6 @@ from ci_eventstore.keys import JobKeys, QueueKeys, facts_key, gone_key, jobs_key
 class Listings(NamedTuple):
     """The listings of all jobs, or of a user's."""
 
-    all: Key
     queued: Key
     running: Key
 
@@ -125,7 +124,7 @@ def _shared(tag: str, queue_name: str, user_id: str | None) -> _Shared:
     """Return what jobs of a partition, queue and owner have in common: keys, the queue's channels, the listings."""
     queue, owners = QueueKeys(queue_name, tag), (None,) if user_id is None else (None, user_id)
     listings = [
-        Listings(*(jobs_key(tag, owner, status) for status in (None, JobStatus.QUEUED, JobStatus.RUNNING)))
+        Listings(*(jobs_key(tag, status, owner) for status in (JobStatus.QUEUED, JobStatus.RUNNING)))
         for owner in owners
     ]
     keys = (queue.dispatch, queue.backlog, queue.tickets, queue.leases, queue.clock, queue.offers, queue.offered)

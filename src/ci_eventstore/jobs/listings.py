@@ -1,8 +1,10 @@
 """List jobs in the order of their creation, and find them by the beginning of their id."""
 
+import asyncio
 import heapq
 import logging
 from collections.abc import AsyncIterator, Sequence
+from itertools import groupby, islice
 
 from ci_common.errors import JobNotFoundError
 from ci_common.models import Job, JobStatus
@@ -73,12 +75,23 @@ class Listings:
     async def _members(
         self, user_id: str | None, status: JobStatus | None, count: int, cursor: str | None
     ) -> list[str]:
-        start = "+" if cursor is None else f"({cursor}"
+        """Return the members of the next jobs; all jobs are those of each status.
+
+        A job moves between statuses in one step, so what one transaction reads has each job of a partition once.
+        """
+        range_of = ("+" if cursor is None else f"({cursor}", "-", "LIMIT", 0, count)
+        statuses = JobStatus if status is None else (status,)
         commands = [
-            ("ZREVRANGEBYLEX", jobs_key(tag, user_id, status), start, "-", "LIMIT", 0, count) for tag in self._keys.tags
+            [("ZREVRANGEBYLEX", jobs_key(tag, which, user_id), *range_of) for which in statuses]
+            for tag in self._keys.tags
         ]
-        found = [as_texts(reply) for reply in await self._nodes.read_many(commands)]
-        return list(heapq.merge(*found, reverse=True))[:count]
+        if status is None:
+            pages = await asyncio.gather(*map(self._nodes.read_at_once, commands))
+        else:
+            pages = [await self._nodes.read_many([command for [command] in commands])]
+        found = [as_texts(reply) for page in pages for reply in page]
+        # Damaged listings may have the same job twice.
+        return [member for member, _ in islice(groupby(heapq.merge(*found, reverse=True)), count)]
 
     async def _jobs(self, members: Sequence[str], user_id: str | None, status: JobStatus | None) -> list[Job]:
         """Return the members' jobs that still match, and log which can't be read."""

@@ -1,12 +1,12 @@
 -- A job's moves between listings. A script looks with `unlistable` whether anything can stop them.
 
--- Returns the error if a job can't be moved from some listings to others, or be one of all jobs.
+-- Returns the error if a job can't be moved from some listings to others, or its id be one of the partition's.
 local function unlistable(listing)
   return unreadable('ZCARD', listing.ids, unpack(listing.leaves)) or unreadable('ZCARD', unpack(listing.joins))
     or forbidden('ZADD', listing.ids, '0', '') or forbidden('ZREM', listing.ids, '')
 end
 
--- Move it; a new job, which is given with its id, becomes one of all jobs.
+-- Move it; the id of a new job becomes one of the partition's.
 local function relist(listing, member, new_id)
   if new_id then
     redis.call('ZADD', listing.ids, 0, new_id)

@@ -13,7 +13,7 @@ class Difference:
 
     #: What it is about, such as `job 4f1c` or `user 7`.
     subject: str
-    #: Where it differs, such as `field status`, `listing {ci:0}:jobs:all`.
+    #: Where it differs, such as `field status`, `listing {ci:0}:jobs:queued`.
     place: str
     expected: str | None
     found: str | None

@@ -61,7 +61,7 @@ class Fold:
             return {}
         user_id = self.state.user_id
         scopes = [None] if user_id is None else [None, user_id]
-        possible = [jobs_key(self.keys.tag, scope, status) for scope in scopes for status in (None, *JobStatus)]
+        possible = [jobs_key(self.keys.tag, status, scope) for scope in scopes for status in JobStatus]
         member_of = set(self.keys.listings(user_id, self.state.status))
         return {key: key in member_of for key in possible}
 

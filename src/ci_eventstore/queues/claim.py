@@ -178,7 +178,7 @@ async def claim(
     queued, running = JobStatus.QUEUED, JobStatus.RUNNING
     all_of_it = ClaimCall(
         *(keys.dispatch, keys.backlog, keys.tickets, keys.leases, keys.clock, keys.calls),
-        *(jobs_key(tag, status=queued), jobs_key(tag, status=running), facts_key(tag)),
+        *(jobs_key(tag, queued), jobs_key(tag, running), facts_key(tag)),
         controller,
         call,
         lease_ms,
@@ -187,7 +187,7 @@ async def claim(
         keys.channel,
         len(expired),
         jobs,
-        [OwnedListings(jobs_key(tag, user, queued), jobs_key(tag, user, running)) for user in users],
+        [OwnedListings(jobs_key(tag, queued, user), jobs_key(tag, running, user)) for user in users],
         users,
     )
     found, damaged = await nodes.run(CLAIM, *CLAIM.order(all_of_it))

@@ -133,8 +133,8 @@ async def complete(nodes: Nodes, queue: QueueKeys, call: Call, completions: Sequ
                 _outcome_field(event.outcome),
             )
         )
-    owned = [OwnedListings(jobs_key(tag, user, running), jobs_key(tag, user, completed)) for user in owners]
-    last_call, of_all = queue.last_call(call.token), (jobs_key(tag, status=running), jobs_key(tag, status=completed))
+    owned = [OwnedListings(jobs_key(tag, running, user), jobs_key(tag, completed, user)) for user in owners]
+    last_call, of_all = queue.last_call(call.token), (jobs_key(tag, running), jobs_key(tag, completed))
     of_ended = ended_key(tag), unsealed_key(tag), facts_key(tag)
     all_of_it = CompleteCall(last_call, queue.dispatch, queue.leases, *of_all, *of_ended, call.number, jobs, owned)
     reply: bytes = await nodes.run(COMPLETE, *COMPLETE.order(all_of_it))

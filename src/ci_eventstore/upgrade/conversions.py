@@ -131,11 +131,19 @@ async def index_ended(nodes: Nodes, keys: Keys, hashes: Mapping[str, str]) -> No
     await nodes.read_many(commands)
 
 
+async def drop_lists_of_all(nodes: Nodes, keys: Keys, listings: Mapping[str, str]) -> None:
+    """Drop the listings of jobs of all statuses, which version 3 merges from the others."""
+    dropped = [key for key, name in listings.items() if name.partition(":")[0] == "all"]
+    await nodes.read_many([("UNLINK", key) for key in dropped])
+
+
 #: All that versions 2 and 3 have in another form than the version before.
 CONVERSIONS: tuple[Conversion, ...] = (
     Conversion("index", add_times),
     Conversion("backlog", separate_backlogs),
     Conversion("job", index_ended),
+    Conversion("jobs", drop_lists_of_all),
+    Conversion("owned", drop_lists_of_all),
 )
 
 

@@ -196,7 +196,7 @@ INDEX_DAMAGE: list[tuple[Any, ...]] = [
     ("SET", "{ci:0}:job:running", "no hash"),
     ("SET", "{ci:0}:index:long", "no list"),
     ("RPUSH", "{ci:0}:index:running", b"\xff"),
-    ("SET", "{ci:0}:jobs:all", "no sorted set"),
+    ("SET", "{ci:0}:jobs:completed", "no sorted set"),
     ("SET", "{ci:0}:owned:running:ada", "no sorted set"),
     ("SET", "{ci:0}:ids", "no sorted set"),
     ("SET", "{ci:0}:backlog:default", "no sorted set"),

@@ -95,8 +95,7 @@ class Town:
             member = listing_member(job.created_at, job.id)
             commands += [("EXISTS", keys.hash)]
             for user_id in (None, job.user_id):
-                for listing in (jobs_key(keys.tag, user_id), jobs_key(keys.tag, user_id, status)):
-                    commands.append(("ZLEXCOUNT", listing, f"[{member}", f"[{member}"))
+                commands.append(("ZLEXCOUNT", jobs_key(keys.tag, status, user_id), f"[{member}", f"[{member}"))
             if status is JobStatus.QUEUED:
                 queue = keys.queue(job.queue)
                 backlog_member = f"{job.user_id}\0{member[:16]}\0{job.id}"
@@ -130,8 +129,8 @@ async def damage(server: Nodes, ghost: str) -> None:
             ("SADD", KEYS.api_keys, ghost),
             ("HSET", KEYS.api_key_hashes, f"hash-{ghost}", ghost),
             ("SADD", KEYS.user_api_keys(ghost), ghost),
-            ("ZADD", jobs_key(queue.tag), "0", f"0000000000000000:{ghost}"),
-            ("ZADD", jobs_key(queue.tag, ghost), "0", f"0000000000000000:{ghost}"),
+            ("ZADD", jobs_key(queue.tag, JobStatus.QUEUED), "0", f"0000000000000000:{ghost}"),
+            ("ZADD", jobs_key(queue.tag, JobStatus.QUEUED, ghost), "0", f"0000000000000000:{ghost}"),
         ]
     )
 

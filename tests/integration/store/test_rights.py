@@ -24,7 +24,7 @@ DOCUMENT = Path(__file__).parents[3] / "docs" / "operations.md"
 LINES = dict(re.findall(r"^    ACL SETUSER (ci-\w+) (.*)$", DOCUMENT.read_text(), re.MULTILINE))
 BINARIES = [pytest.param(find_redis7, marks=pytest.mark.needs("redis7")), find_valkey]
 #: What may be missing.
-OPTIONAL = ("+info", "+hello", "+ping", "+unsubscribe", "+select", "+wait", "+multi", "+exec")
+OPTIONAL = ("+info", "+hello", "+ping", "+unsubscribe", "+select", "+wait")
 #: Words in scripts that aren't commands.
 WORDS = set(
     re.findall(
