@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -88,11 +89,14 @@ async def test_jobs_that_run_meanwhile_are_on_every_list(repository: RedisJobRep
             assert await pages_of(repository, 5) == names
             lists += 1
 
+    def is_over(wanted: int) -> bool:
+        return lists >= wanted or listing.done()
+
     listing = asyncio.create_task(list_all())
     for name in names:
         await repository.update_job_status(name, "running")
         await repository.complete_job(name, name != "j3", utc_now())
-        await wait_until(lambda before=lists: lists > before or listing.done())
+        await wait_until(partial(is_over, lists + 1))
     listing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await listing
