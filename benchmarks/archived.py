@@ -1,0 +1,183 @@
+"""Reading an archived log beside the same log live: `python -m benchmarks.archived`.
+
+Any line and the last thousand, cold, as the first reader of a process finds them, and warm; the fetches of a hundred
+readers at once beside those of one; and the memory of a server that sends a large log to one client.
+"""
+
+import argparse
+import asyncio
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+from benchmarks.servers import running, server_binaries
+from benchmarks.table import align
+from benchmarks.texts import generated_lines
+from ci_common.models import Job, JobEvent
+from ci_eventstore import RedisJobRepository
+from ci_eventstore.archive import Archive
+from ci_eventstore.history.archiving import Moved, archive_job
+from ci_eventstore.history.seal import seal
+
+KNOWN_LINES = 10_000
+LINES_IN_EVENT = 20
+BATCH = 500
+LAST_LINES = 1000
+READERS = 100
+PLACES = 40
+MEBIBYTE = 1024 * 1024
+Row = tuple[str, ...]
+
+
+async def fill(repository: RedisJobRepository, job_id: str, lines: int) -> int:
+    """Create a job that has ended, with so many lines; return how many bytes they are."""
+    known = [f"{line}\n" for line in generated_lines(KNOWN_LINES)]
+    pieces = ["".join(known[at : at + LINES_IN_EVENT]) for at in range(0, KNOWN_LINES, LINES_IN_EVENT)]
+    await repository.create_job(Job(id=job_id, status="running"))
+    size, batch = 0, list[JobEvent]()
+    for number in range(lines // LINES_IN_EVENT):
+        text = pieces[number % len(pieces)]
+        size += len(text)
+        batch.append(JobEvent("log", text))
+        if len(batch) == BATCH:
+            await repository.add_events(job_id, batch)
+            batch = []
+    await repository.add_events(job_id, [*batch, JobEvent("complete", success=True)])
+    return size
+
+
+async def archive(repository: RedisJobRepository, folder: Path, job_id: str) -> None:
+    """Seal a job and move it to the archive in a folder, which the store remembers."""
+    engine, store = repository.engine, Archive(folder.as_uri())
+    await store.prepare()
+    await engine.nodes.read("HSET", engine.keys.store, "archive", store.url)
+    await seal(engine.nodes, engine.reader.source, engine.keys, job_id)
+    moved = await archive_job(engine.nodes, engine.reader.source, store, engine.keys.job(job_id))
+    assert moved is Moved.MOVED, moved
+
+
+async def read_lines(repository: RedisJobRepository, job_id: str, first: int, count: int) -> None:
+    """Read so many lines, from one on, as a page of a log does."""
+    after, end = max(0, await repository.position_of_line(job_id, first) - 1), -(-(first + count - 1) // LINES_IN_EVENT)
+    while after < end:
+        events = await repository.read_events(job_id, after, min(100, end - after))
+        after = events[-1].id or 0
+
+
+async def median_time(read: Callable[[int], Awaitable[None]], numbers: Sequence[int]) -> float:
+    """Return the median of the times that a reading takes, in milliseconds."""
+    times = []
+    for number in numbers:
+        begun = time.perf_counter()
+        await read(number)
+        times.append(1000 * (time.perf_counter() - begun))
+    return statistics.median(times)
+
+
+async def reading_rows(url: str, folder: Path, lines: int) -> list[Row]:
+    """Return rows of how long lines take to be read, live and archived."""
+    choose = random.Random(7)
+    numbers = [choose.randrange(1, lines - LAST_LINES) for _ in range(PLACES)]
+    ends = [lines - LAST_LINES + 1] * PLACES
+    async with RedisJobRepository.from_url(url, max_head_bytes=2**40) as repository:
+        await fill(repository, "live", lines)
+        await fill(repository, "archived", lines)
+        await archive(repository, folder, "archived")
+        sealed, rows = repository.engine.reader.source.sealed, list[Row]()
+        for what, first, count in (("any line", numbers, 1), (f"the last {LAST_LINES:,} lines", ends, LAST_LINES)):
+
+            async def read(job_id: str, number: int, count: int = count, *, is_cold: bool = False) -> None:
+                if is_cold:
+                    sealed.forget()
+                await read_lines(repository, job_id, number, count)
+
+            live = await median_time(lambda number: read("live", number), first)
+            cold = await median_time(lambda number: read("archived", number, is_cold=True), first)
+            await read("archived", first[-1])
+            warm = await median_time(lambda number: read("archived", number), [first[-1]] * PLACES)
+            rows += [
+                (what, "live, ms", f"{live:.2f}"),
+                (what, "archived, cold, ms", f"{cold:.2f}"),
+                (what, "archived, cold, by live (3)", f"{cold / live:.2f}"),
+                (what, "archived, warm, by live (3)", f"{warm / live:.2f}"),
+            ]
+        rows.append(("fetches", f"of one reader, of {READERS} at once", await fetches(repository)))
+    return rows
+
+
+async def fetches(repository: RedisJobRepository) -> str:
+    """Return how often the archive is asked by one reader of a whole log, and by a hundred at once."""
+    source, counts = repository.engine.reader.source, []
+    asked = source.sealed.archived.fetch
+    for readers in (1, READERS):
+        wanted = list[object]()
+
+        async def fetch(*arguments: object, wanted: list[object] = wanted) -> bytes:
+            wanted.append(arguments)
+            return await asked(*arguments)  # type: ignore[arg-type]
+
+        source.sealed.forget()
+        source.sealed.archived.fetch = fetch  # type: ignore[method-assign, assignment]
+        await asyncio.gather(*(repository.read_events("archived", 0, 20_000) for _ in range(readers)))
+        counts.append(len(wanted))
+    return ", ".join(map(str, counts))
+
+
+async def prepare_large(url: str, folder: Path, mebibytes: int) -> None:
+    """Make an archived job with a log of so many MiB."""
+    async with RedisJobRepository.from_url(url, max_head_bytes=2**40) as repository:
+        size = await fill(repository, "sample", KNOWN_LINES)
+        await fill(repository, "large", mebibytes * MEBIBYTE * KNOWN_LINES // size)
+        await archive(repository, folder, "large")
+
+
+def serving_rows(url: str) -> list[Row]:
+    """Return rows of a server that sends a large archived log: how much, at what rate, with how much memory."""
+    command = [sys.executable, "-m", "ci_eventstore.cli", "serve", "--no-auth", "--port", "0", "--url", url]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        assert process.stdout is not None
+        line = next(line for line in process.stdout if "http://" in line)
+        address = line[line.index("http://") :].split()[0].rstrip("/.,;")
+        begun, size = time.perf_counter(), 0
+        with urllib.request.urlopen(f"{address}/jobs/large/log") as response:
+            while part := response.read(MEBIBYTE):
+                size += len(part)
+        seconds = time.perf_counter() - begun
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        peak = int(status.partition("VmHWM:")[2].split()[0]) / 1024
+    finally:
+        process.terminate()
+        process.wait()
+    return [
+        ("GET /log", "MiB", f"{size / MEBIBYTE:,.0f}"),
+        ("GET /log", "MiB/s", f"{size / MEBIBYTE / seconds:,.1f}"),
+        ("GET /log", "the server's peak, MiB (200)", f"{peak:.0f}"),
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, and print a table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.archived", description=__doc__)
+    parser.add_argument("--lines", type=int, default=1_000_000, metavar="N", help="lines of the log that is read")
+    parser.add_argument("--mebibytes", type=int, default=1024, metavar="N", help="of the log that is served")
+    options = parser.parse_args(arguments)
+    os.environ.pop("CI_EVENTSTORE_URL", None)
+    rows: list[Row] = [("what", "measured", "")]
+    with running(server_binaries()[0], "append-only file off", tcp=False) as url, tempfile.TemporaryDirectory() as name:
+        rows += asyncio.run(reading_rows(url, Path(name), options.lines))
+        asyncio.run(prepare_large(url, Path(name), options.mebibytes))
+        rows += serving_rows(url)
+    for line in align(rows, right=(2,)):
+        print(line)
+
+
+if __name__ == "__main__":
+    main()
