@@ -16,10 +16,10 @@ pytest := $(python) -m pytest -n 4 --dist load --maxschedchunk 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all soak check format bench bench-peers bench-live docs sizes clean
+.PHONY: help setup demo test test-all soak check format bench bench-peers bench-live bench-history docs sizes clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(installed) ## make .venv with the package and everything the other targets need
 
@@ -43,7 +43,7 @@ test-all: $(installed) ## run all tests, with as many examples as CI tries
 soak: $(installed) ## break all there is under fifty writers and six controllers, and try to leak a secret, for an hour
 	@CI_EVENTSTORE_SOAK=1 $(python) -m pytest tests/integration/store/test_chaos.py \
 		tests/integration/store/test_controller_chaos.py tests/unit/writer/test_no_leaks.py \
-		tests/unit/writer/test_secret_index.py tests/integration/store/test_replay.py $(ARGS)
+		tests/unit/writer/test_secret_index.py tests/integration/store/test_replay.py tests/integration/store/test_moving_histories.py $(ARGS)
 
 check: $(installed) ## check format, lint, types and the structure of the code
 	@$(python) -m ruff format --check .
@@ -67,6 +67,11 @@ bench-peers: $(installed) ## measure the controllers beside other queues, each i
 bench-live: $(installed) ## measure how live jobs are followed beside a blocking XREAD and other SSE servers; AGAINST likewise
 	@$(if $(AGAINST),true,$(python) -m pip install --quiet --disable-pip-version-check -e '.[all,bench]')
 	@$(python) -m $(if $(AGAINST),benchmarks.against $(AGAINST) --kind live,benchmarks.live --plots docs) $(ARGS)
+
+bench-history: $(installed) ## seal, verify and copy ten million lines, read a million archived ones, weigh small jobs
+	@$(python) -m benchmarks.history
+	@$(python) -m benchmarks.archived
+	@$(python) -m benchmarks.sealed
 
 docs: $(installed) ## write the documents that are made from the code
 	@$(python) -m tests.documents

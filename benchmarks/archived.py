@@ -31,6 +31,7 @@ LINES_IN_EVENT = 20
 BATCH = 500
 LAST_LINES = 1000
 READERS = 100
+READ_EVENTS = 5000
 PLACES = 40
 MEBIBYTE = 1024 * 1024
 Row = tuple[str, ...]
@@ -125,7 +126,7 @@ async def fetches(repository: RedisJobRepository) -> str:
 
         source.sealed.forget()
         source.sealed.archived.fetch = fetch  # type: ignore[method-assign, assignment]
-        await asyncio.gather(*(repository.read_events("archived", 0, 20_000) for _ in range(readers)))
+        await asyncio.gather(*(repository.read_events("archived", 0, READ_EVENTS) for _ in range(readers)))
         counts.append(len(wanted))
     return ", ".join(map(str, counts))
 
