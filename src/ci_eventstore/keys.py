@@ -16,6 +16,7 @@
     {ci:0}:clock                    hash: for how long this partition was served; leases are measured by it
     {ci:0}:ring:<id>                hash: the end of a log that has outgrown its budget, until the job ends
     {ci:0}:sealer                   text: who seals the partition's jobs; expires
+    {ci:0}:archiver                 text: who archives the partition's jobs; expires
     {ci:0}:unsealable               hash: jobs that can't be sealed: how often, when they are tried again, and why
     {ci:0}:staged:<id>:<token>      stream: what a copy has brought of a job so far; expires
     {ci:0}:segment:<id>:<name>      text: a segment of a sealed log, of which there may be several
@@ -256,9 +257,9 @@ def staged_key(keys: JobKeys, token: str) -> str:
     return f"{keys.tag}:staged:{keys.job_id}:{token}"
 
 
-def sealer_key(tag: str) -> str:
-    """Return the key of who seals a partition's jobs; it expires."""
-    return f"{tag}:sealer"
+def sweeper_key(tag: str, sweeper: Literal["sealer", "archiver"]) -> str:
+    """Return the key of who seals or archives a partition's jobs; it expires."""
+    return f"{tag}:{sweeper}"
 
 
 def unsealable_key(tag: str) -> str:

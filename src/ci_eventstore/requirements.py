@@ -27,9 +27,9 @@ from ci_eventstore.keys import (
     jobs_key,
     probe_key,
     queues_key,
-    sealer_key,
     segment_key,
     session_key,
+    sweeper_key,
     unsealable_key,
 )
 
@@ -96,7 +96,8 @@ WRITING = """
     PEXPIRE {calls} 1
     EVALSHA s 1 {index} | LINDEX {index} -1 | RPUSH {index} v | DEL {index}
     UNLINK {index} | UNLINK {events}
-    SET {sealer} v | GET {sealer} | PEXPIRE {sealer} 1 | DEL {sealer} | EXISTS {sealer}
+    SET {sealer} v | GET {sealer} | PEXPIRE {sealer} 1 | DEL {sealer}
+    SET {archiver} v | GET {archiver} | PEXPIRE {archiver} 1 | DEL {archiver}
     HMGET {unsealable} f | HSET {unsealable} f v | HDEL {unsealable} f | ZRANGEBYSCORE {unsealed} 0 1
     EVALSHA s 1 {segment} | STRLEN {segment} | SET {segment} v | PERSIST {segment} | UNLINK {segment}
     EVALSHA s 1 {ring} | HGET {ring} f | HMGET {ring} f | HSET {ring} f v | HDEL {ring} f | HLEN {ring}
@@ -158,7 +159,8 @@ def names_of(keys: Keys, partition: int) -> dict[str, str]:
         "index": job.log_index,
         "ring": job.ring,
         "segment": segment_key(job, "*"),
-        "sealer": sealer_key(tag),
+        "sealer": sweeper_key(tag, "sealer"),
+        "archiver": sweeper_key(tag, "archiver"),
         "unsealable": unsealable_key(tag),
         "ids": job.ids,
         "ended": job.ended,

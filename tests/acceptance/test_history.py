@@ -1,4 +1,4 @@
-"""`ci-eventstore seal`, `jobs segment` and `verify-archive`."""
+"""`ci-eventstore seal`, `jobs segment`, `verify-archive`, `archive sweep`, `jobs archive` and `jobs unarchive`."""
 
 import json
 import signal
@@ -37,6 +37,39 @@ def test_a_log_is_sealed_written_and_proven(cli: CommandLine, here: Callable[...
     assert here("seal", "--once").err == "ci-eventstore: sealed 0 jobs\n"
 
 
+def test_a_log_is_archived_and_comes_back(cli: CommandLine, here: Callable[..., Ended], tmp_path: Path) -> None:
+    """The store remembers where; another place is refused, and so is what isn't sealed; it reads as before."""
+    (tmp_path / "archive").mkdir()
+    url, once = (tmp_path / "archive").as_uri(), ("archive", "sweep", "--older-than", "0s", "--once")
+    for job_id in ("job-1", "job-2"):
+        cli("run", "--id", job_id, "--", "printf", "hello\\nworld\\n")
+    before = here("tail", "job-1").out
+    unnamed = here(*once)
+    assert (unnamed.code, "--archive URL" in unnamed.err) == (2, True)
+    assert here(*once, "--archive", url).err == "ci-eventstore: archived 0 jobs\n"
+    unsealed = here("jobs", "archive", "job-1")
+    assert (unsealed.code, "isn't sealed" in unsealed.err) == (4, True)
+    here("seal", "--once", "--after", "0s")
+    assert here("jobs", "archive", "job-1").text == "the log of job job-1 is in the archive\n"
+    assert here("jobs", "archive", "job-1").text == "the log of job job-1 was there\n"
+    assert here("archive", "sweep", "--older-than", "1h", "--once").err == "ci-eventstore: archived 0 jobs\n"
+    assert here(*once).err == "ci-eventstore: archived 1 job\n"
+    other = here(*once, "--archive", "file:///elsewhere")
+    assert (other.code, "another one" in other.err) == (2, True)
+    assert here("tail", "job-1").out == before
+    assert here("verify", "--deep").code == 0
+    assert here("jobs", "unarchive", "job-1").text == "the log of job job-1 is in the store\n"
+    assert here("jobs", "unarchive", "job-1").text == "the log of job job-1 was there\n"
+    assert here("tail", "job-1").out == before
+    (tmp_path / "archive").rename(tmp_path / "away")
+    away = here("tail", "job-2")
+    assert (away.code, "can't be used" in away.err) == (4, True)
+    assert here("jobs", "delete", "job-1").code == 4
+    (tmp_path / "away").rename(tmp_path / "archive")
+    assert here("jobs", "delete", "job-1", "job-2").code == 0
+    assert len([path for path in (tmp_path / "archive").rglob("*") if path.is_file()]) == 3
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "told"), [(("serve", "--port", "0"), "serving on "), (("controller",), "takes jobs from")]
@@ -49,6 +82,21 @@ def test_a_program_seals_meanwhile(
     server = cli.start(*command, "--seal-after", "0s")
     server.wait_for_error(told)
     wait_until(lambda: json.loads(here("jobs", "show", "job-1", "--json").out)["root"] is not None, "the job is sealed")
+    server.send(signal.SIGTERM)
+    assert server.end().code == 0
+    assert here("verify", "--deep").code == 0
+
+
+@pytest.mark.slow
+def test_a_server_archives_meanwhile(cli: CommandLine, here: Callable[..., Ended], tmp_path: Path) -> None:
+    """Slow, as it starts a server: that archives, and stops as before; it doesn't start with half of the options."""
+    half = cli("serve", "--archive", tmp_path.as_uri())
+    assert (half.code, "give both" in half.err) == (2, True), half.err
+    cli("run", "--id", "job-1", "--", "echo", "hello")
+    here("seal", "--once", "--after", "0s")
+    server = cli.start("serve", "--port", "0", "--archive", tmp_path.as_uri(), "--archive-after", "0s")
+    server.wait_for_error("serving on ")
+    wait_until(lambda: len(list(tmp_path.rglob("0.1-*"))) == 1, "the job is archived")
     server.send(signal.SIGTERM)
     assert server.end().code == 0
     assert here("verify", "--deep").code == 0

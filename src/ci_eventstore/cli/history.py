@@ -3,9 +3,10 @@
 import asyncio
 import logging
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -15,7 +16,8 @@ from ci_eventstore.cli.store import find_job, store_options, uses_store
 from ci_eventstore.cli.usage import ExitCode, duration_option, examples
 from ci_eventstore.errors import SegmentDamagedError, StoreError
 from ci_eventstore.events.sealed_log import references_in
-from ci_eventstore.history.sealer import Sealer, Sweep
+from ci_eventstore.history.sealer import Sealer
+from ci_eventstore.history.sweeping import Sweep
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.segments.segment import segments_of
 from ci_eventstore.segments.tail import DIGEST_BYTES
@@ -37,12 +39,38 @@ async def sealing(repository: RedisJobRepository, after_seconds: float | None) -
         return
     engine = repository.engine
     sealer = Sealer(engine.nodes, engine.reader.source, engine.keys)
-    work = begin(sealer.run(after_seconds), logger, "sealing jobs")
+    async with working(sealer.run(after_seconds), "sealing jobs"):
+        yield
+
+
+@asynccontextmanager
+async def working(work: Coroutine[Any, Any, None], what: str) -> AsyncIterator[None]:
+    """Do some work meanwhile, until it is cancelled."""
+    task = begin(work, logger, what)
     try:
         yield
     finally:
-        work.cancel()
-        await asyncio.gather(work, return_exceptions=True)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def until_stopped(work: Coroutine[Any, Any, None]) -> int:
+    """Do some work until Ctrl-C or SIGTERM."""
+    task = asyncio.create_task(work)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    await asyncio.gather(task, return_exceptions=True)
+    return ExitCode.SUCCESS
+
+
+def tell_sweep(sweep: Sweep, can_be: str, doing: str) -> int:
+    """Say what a sweep has done, in these words, and return the exit code."""
+    for job_id, why in sorted(sweep.left.items()):
+        say(f"job {job_id} can't be {can_be}: {why}")
+    if sweep.busy:
+        say(f"another process is {doing} in {sweep.busy} partitions")
+    say(f"{can_be} {sweep.done} job{'' if sweep.done == 1 else 's'}")
+    return ExitCode.FAILED if sweep.left else ExitCode.SUCCESS
 
 
 @click.command(epilog=examples("seal --once", "seal --once --after 0s", "seal --after 10m"))
@@ -59,21 +87,8 @@ async def seal(repository: RedisJobRepository, once: bool, after: float) -> int:
     engine = repository.engine
     sealer = Sealer(engine.nodes, engine.reader.source, engine.keys)
     if not once:
-        work = asyncio.create_task(sealer.run(after))
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, work.cancel)
-        await asyncio.gather(work, return_exceptions=True)
-        return ExitCode.SUCCESS
-    return _tell(await sealer.sweep(after))
-
-
-def _tell(sweep: Sweep) -> int:
-    for job_id, why in sorted(sweep.left.items()):
-        say(f"job {job_id} can't be sealed: {why}")
-    if sweep.busy:
-        say(f"another process is sealing in {sweep.busy} partitions")
-    say(f"sealed {sweep.sealed} job{'' if sweep.sealed == 1 else 's'}")
-    return ExitCode.FAILED if sweep.left else ExitCode.SUCCESS
+        return await until_stopped(sealer.run(after))
+    return tell_sweep(await sealer.sweep(after), "sealed", "sealing")
 
 
 @click.command(epilog=examples("jobs segment 3f9c > 3f9c.log.zst"))

@@ -6,6 +6,7 @@ import click
 
 from ci_common.errors import RepositoryError
 from ci_eventstore.cli.accounts import keys, users
+from ci_eventstore.cli.archive import archive, archive_one, unarchive
 from ci_eventstore.cli.controller import controller
 from ci_eventstore.cli.facts import facts
 from ci_eventstore.cli.history import seal, segment, verify_archive
@@ -71,10 +72,11 @@ def program() -> None:
 
 for command in (
     *(run, tail, replay, export, submit, controller, serve, queues, jobs, facts, users, keys),
-    *(verify, rebuild, seal, verify_archive, retention, rules, copy, restored, upgrade),
+    *(verify, rebuild, seal, archive, verify_archive, retention, rules, copy, restored, upgrade),
 ):
     program.add_command(command)
-jobs.add_command(segment)
+for command in (segment, archive_one, unarchive):
+    jobs.add_command(command)
 
 
 def main() -> None:

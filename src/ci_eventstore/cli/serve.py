@@ -14,6 +14,7 @@ from typing import TypedDict, Unpack
 
 import click
 
+from ci_eventstore.cli.archive import archive_after_option, archive_option, archiving
 from ci_eventstore.cli.history import seal_after_option, sealing
 from ci_eventstore.cli.output import say
 from ci_eventstore.cli.store import uses_store
@@ -42,6 +43,8 @@ class Options(TypedDict):
     cors_origin: tuple[str, ...]
     access_log: bool
     seal_after: float | None
+    archive_after: float | None
+    archive_url: str | None
 
 
 def checked_root_path(context: click.Context, parameter: click.Parameter, value: str) -> str:
@@ -155,6 +158,8 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     help="Let pages of this site send requests with a key: https://ci.example. May be repeated; '*' allows any.",
 )
 @seal_after_option
+@archive_after_option
+@archive_option
 @click.option("--access-log", is_flag=True, help="Print a line of JSON for each request when it has ended.")
 @partial(uses_store, loop_factory=new_event_loop)
 async def serve(repository: RedisJobRepository, **options: Unpack[Options]) -> None:
@@ -198,7 +203,8 @@ async def serve(repository: RedisJobRepository, **options: Unpack[Options]) -> N
     authenticate = this_machine_sees_everything if options["no_auth"] else None
     app = create_app(repository, authenticate=authenticate, settings=settings)
     with _listening(options) as listening:
-        async with repository.engine.holders.watched(), sealing(repository, options["seal_after"]):
+        sweeping = archiving(repository, options["archive_after"], options["archive_url"])
+        async with repository.engine.holders.watched(), sealing(repository, options["seal_after"]), sweeping:
             await WebServer(app, server_config(app, service)).serve(sockets=[listening])
 
 

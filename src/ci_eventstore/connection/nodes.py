@@ -133,6 +133,12 @@ class Nodes:
         return self._first.link.subscription(on_message, on_listening)
 
 
+async def time_ms(nodes: Nodes, tag: str) -> int:
+    """Return the time of the server that has a partition, in milliseconds since 1970; StoreUnavailableError."""
+    seconds, microseconds = await nodes.node_of(tag).read("TIME")
+    return int(seconds) * 1000 + int(microseconds) // 1000
+
+
 def _tag_in(word: str | int | bytes) -> str | None:
     text = word.decode("utf-8", "replace") if isinstance(word, bytes) else str(word)
     start, end = text.find("{"), text.find("}")

@@ -1,1 +1,1 @@
-"""What becomes of jobs that have ended: their logs are sealed, the jobs are deleted, or copied to another store."""
+"""What becomes of jobs that have ended: logs are sealed and archived, jobs are deleted, or copied to another store."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
+from ci_eventstore.connection.nodes import time_ms
 from ci_eventstore.connection.replies import WRONG_TYPE, as_text, as_texts
 from ci_eventstore.engine import Engine
 from ci_eventstore.errors import ArchiveUnavailableError, OutcomeUnknownError, StoreFormatError, StoreUnavailableError
@@ -181,5 +182,4 @@ async def _newest_members(engine: Engine, tag: str) -> AsyncIterator[str]:
 
 async def _now(engine: Engine, tag: str) -> datetime:
     """Return the time of the server that has a partition."""
-    _, time = await engine.nodes.node_of(tag).read_many([("EXISTS", ended_key(tag)), ("TIME",)])
-    return datetime.fromtimestamp(int(time[0]) + int(time[1]) / 1_000_000, UTC)
+    return datetime.fromtimestamp(await time_ms(engine.nodes, tag) / 1000, UTC)

@@ -15,7 +15,7 @@ from ci_common.errors import InvalidTransitionError, JobGoneError, JobNotFoundEr
 from ci_common.models import utc_now
 from ci_common.transitions import ENDED
 from ci_eventstore.connection.call_names import Key
-from ci_eventstore.connection.nodes import Nodes
+from ci_eventstore.connection.nodes import Nodes, time_ms
 from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.errors import StoreError
 from ci_eventstore.events.append import Field
@@ -141,8 +141,8 @@ async def delete_job(
             return False
         call = _call(keys, state, reason)
         if archive is not None:
-            now = await _now_ms(nodes, keys)
-            noted = Deletion(keys.job_id, _tombstone(state, reason)._replace(deleted_ms=now))
+            tombstone = _tombstone(state, reason)._replace(deleted_ms=await time_ms(nodes, keys.tag))
+            noted = Deletion(keys.job_id, tombstone)
             await note_deletion(archive, keys, state.incarnation, noted)
         answer = await nodes.run(DELETE, *DELETE.order(call))
         if answer in (b"deleted", b"gone"):
@@ -214,12 +214,6 @@ def _log_call(keys: JobKeys, state: JobState, now: datetime) -> DeleteLogCall:
 def _segments(keys: JobKeys, state: JobState) -> Sequence[str]:
     references = references_in(keys.job_id, state.log) if state.log else []
     return [segment_key(keys, reference.name) for reference in references]
-
-
-async def _now_ms(nodes: Nodes, keys: JobKeys) -> int:
-    """Return the time of the server that has the job."""
-    _, time = await nodes.node_of(keys.tag).read_many([("EXISTS", keys.hash), ("TIME",)])
-    return int(time[0]) * 1000 + int(time[1]) // 1000
 
 
 def _tombstone(state: JobState, reason: Reason) -> Tombstone:

@@ -19,9 +19,10 @@ from ci_eventstore.errors import (
     SegmentDamagedError,
 )
 from ci_eventstore.events.sealed_log import references_in
+from ci_eventstore.history.archiver import Archiver
 from ci_eventstore.history.archiving import Moved, archive_job, unarchive_job
 from ci_eventstore.history.seal import Sealed
-from ci_eventstore.keys import Keys, segment_key
+from ci_eventstore.keys import Keys, segment_key, sweeper_key
 from ci_eventstore.repository import RedisJobRepository
 from tests.cancelling import Counted, Steps
 from tests.integration.store.sealing import archive_sealed, ended_job, lines, seal_job
@@ -245,3 +246,48 @@ async def test_a_simulated_server_archives_too(tmp_path: Path) -> None:
         assert await seen(repository, "j", [0, 3]) == before
         with pytest.raises(RepositoryError):
             await repository.engine.reader.source.sealed.archived.remember(repository.engine.keys, "file:///other")
+
+
+async def test_a_sweep_moves_what_is_due(repository: RedisJobRepository, server: Nodes, tmp_path: Path) -> None:
+    """Not what isn't sealed, nor what ended lately; one that can't be moved stops nothing."""
+    engine = repository.engine
+    for number in range(12):
+        await ended_job(repository, f"j{number:02}", 3)
+        if number:
+            await seal_job(repository, f"j{number:02}")
+    archiver = Archiver(engine.nodes, engine.reader.source, engine.keys, tmp_path.as_uri())
+    key = next(iter([key async for page in server.scan("{ci:0}:segment:j05:*") for key in page]))
+    data = await server.read("GETDEL", key)
+    assert (await archiver.sweep(1e9)).done == 0
+    sweep = await archiver.sweep(-1e8)
+    assert (sweep.done, list(sweep.left), sweep.busy) == (10, ["j05"], 0)
+    assert "missing" in sweep.left["j05"] or "0 bytes" in sweep.left["j05"]
+    await server.read("SET", key, data)
+    await seal_job(repository, "j00")
+    archiver = Archiver(engine.nodes, engine.reader.source, engine.keys)
+    await server.read("SET", sweeper_key("{ci:0}", "archiver"), "somebody")
+    assert (await archiver.sweep(-1e8)).busy == 1
+    await server.read("DEL", sweeper_key("{ci:0}", "archiver"))
+    assert (await archiver.sweep(-1e8)).done == 2
+    assert await segments_in_store(server) == await server.read("EXISTS", sweeper_key("{ci:0}", "archiver")) == 0
+    assert await repository.verify(deep=True) == []
+
+
+async def test_a_sweep_stops_when_the_archive_is_away(repository: RedisJobRepository, tmp_path: Path) -> None:
+    """It says so, names no jobs for it, and goes on where it was."""
+    engine = repository.engine
+    for number in range(3):
+        await ended_job(repository, f"j{number}", 3)
+        await seal_job(repository, f"j{number}")
+    archiver = Archiver(engine.nodes, engine.reader.source, engine.keys, tmp_path.as_uri())
+    await archiver.find()
+    mark = (tmp_path / MARK).read_bytes()
+    (tmp_path / MARK).unlink()
+    with pytest.raises(ArchiveUnavailableError):
+        await archiver.sweep(-1e8)
+    (tmp_path / MARK).write_bytes(mark)
+    archiver = Archiver(engine.nodes, engine.reader.source, engine.keys)
+    assert (await archiver.sweep(-1e8)).done == 3
+    await engine.nodes.read("HDEL", engine.keys.store, "archive")
+    with pytest.raises(ConfigurationError, match="--archive URL"):
+        await archiver.sweep(0)

@@ -49,7 +49,7 @@ async def all_records(repository: RedisJobRepository) -> list[tuple[Place, Recor
 async def seal_all(repository: RedisJobRepository) -> None:
     """Seal what has ended."""
     engine = repository.engine
-    assert (await Sealer(engine.nodes, engine.reader.source, engine.keys).sweep(0)).sealed == 1
+    assert (await Sealer(engine.nodes, engine.reader.source, engine.keys).sweep(0)).done == 1
 
 
 async def replayed(

@@ -188,5 +188,5 @@ async def test_a_clock_that_was_ahead_keeps_no_job_from_being_sealed(
     await server.read("HSET", unsealable_key(job.tag), "j", f"3 {now + LONGEST_PAUSE_MS // 2} broken")
     assert (await sealer.sweep(0)).left == {"j": "broken"}
     await server.read("HSET", unsealable_key(job.tag), "j", f"3 {now + 365 * LONGEST_PAUSE_MS} broken")
-    assert (await sealer.sweep(0)).sealed == 1
+    assert (await sealer.sweep(0)).done == 1
     assert await server.read("EXISTS", unsealable_key(job.tag)) == 0

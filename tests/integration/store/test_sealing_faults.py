@@ -17,7 +17,7 @@ from ci_eventstore.events.sealed_log import references_in
 from ci_eventstore.history import seal as sealing
 from ci_eventstore.history.seal import Sealed
 from ci_eventstore.history.sealer import Sealer
-from ci_eventstore.keys import Keys, sealer_key, segment_key, unsealable_key
+from ci_eventstore.keys import Keys, segment_key, sweeper_key, unsealable_key
 from ci_eventstore.repository import RedisJobRepository
 from tests.acceptance.command_line import PROGRAM
 from tests.cancelling import Counted, Steps
@@ -153,11 +153,11 @@ async def test_one_job_that_can_not_be_sealed_stops_nothing(
     engine = repository.engine
     sealer = Sealer(engine.nodes, engine.reader.source, engine.keys)
     sweep = await sealer.sweep(0)
-    assert (sweep.sealed, list(sweep.left), sweep.busy) == (11, ["j03"], 0)
+    assert (sweep.done, list(sweep.left), sweep.busy) == (11, ["j03"], 0)
     assert "missing" in sweep.left["j03"]
     await ended_job(repository, "another", 2)
     sweep = await sealer.sweep(0)
-    assert (sweep.sealed, list(sweep.left)) == (1, ["j03"])
+    assert (sweep.done, list(sweep.left)) == (1, ["j03"])
     note = (await server.read("HGET", unsealable_key(poisoned.tag), "j03")).decode()
     assert note.startswith("1 ")
     # Put back as it was: no entry goes in before others.
@@ -167,7 +167,7 @@ async def test_one_job_that_can_not_be_sealed_stops_nothing(
         await server.read("XADD", poisoned.stream, stream_id, "e", payload)
     await server.read("HDEL", unsealable_key(poisoned.tag), "j03")
     sweep = await sealer.sweep(0)
-    assert (sweep.sealed, sweep.left) == (1, {})
+    assert (sweep.done, sweep.left) == (1, {})
 
 
 async def test_a_partition_is_swept_by_one(repository: RedisJobRepository, server: Nodes) -> None:
@@ -178,8 +178,8 @@ async def test_a_partition_is_swept_by_one(repository: RedisJobRepository, serve
     await server.read("SET", "{ci:0}:sealer", "somebody")
     assert (await sealer.sweep(0)).busy == 1
     await server.read("DEL", "{ci:0}:sealer")
-    assert (await sealer.sweep(3600)).sealed == 0
-    assert (await sealer.sweep(0)).sealed == 1
+    assert (await sealer.sweep(3600)).done == 0
+    assert (await sealer.sweep(0)).done == 1
     assert await server.read("EXISTS", "{ci:0}:sealer", "{ci:0}:unsealed") == 0
 
 
@@ -249,7 +249,7 @@ async def test_sealers_are_killed_again_and_again(own: RealServer, seed: int) ->
                 sealer.kill()
                 await sealer.wait()
             # Or the next ones would wait for its lease to run out.
-            await repository.engine.nodes.read("DEL", sealer_key("{ci:0}"))
+            await repository.engine.nodes.read("DEL", sweeper_key("{ci:0}", "sealer"))
         else:
             pytest.fail("no sealer has sealed anything")
         for job_id in jobs:

@@ -1,0 +1,124 @@
+"""`archive`, `jobs archive` and `jobs unarchive`: sealed logs in a folder or a bucket, and back."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import click
+
+from ci_common.errors import JobNotFoundError
+from ci_eventstore.cli.history import tell_sweep, until_stopped, working
+from ci_eventstore.cli.store import find_job, uses_store
+from ci_eventstore.cli.usage import ExitCode, duration_option, examples
+from ci_eventstore.errors import ArchiveUnavailableError, ConfigurationError, StoreError
+from ci_eventstore.history.archiver import Archiver
+from ci_eventstore.history.archiving import Moved, archive_job, unarchive_job
+from ci_eventstore.repository import RedisJobRepository
+
+archive_option = click.option(
+    "--archive",
+    "archive_url",
+    metavar="URL",
+    help="Where the archive is: file:///folder, or s3://, gs:// or az:// with a bucket and a prefix. Needed once: the "
+    "store remembers it.",
+)
+#: Of programs that archive beside their own work.
+archive_after_option = duration_option(
+    "--archive-after", "Move the sealed logs of jobs that ended this long ago to the archive, as `archive sweep` does."
+)
+
+
+def _archiver(repository: RedisJobRepository, url: str | None) -> Archiver:
+    engine = repository.engine
+    return Archiver(engine.nodes, engine.reader.source, engine.keys, url)
+
+
+@asynccontextmanager
+async def archiving(
+    repository: RedisJobRepository, after_seconds: float | None, url: str | None
+) -> AsyncIterator[None]:
+    """Archive jobs meanwhile, if a time is given; ConfigurationError."""
+    if after_seconds is None:
+        if url is not None:
+            raise ConfigurationError("--archive says where logs go, --archive-after when: give both")
+        yield
+        return
+    archiver = _archiver(repository, url)
+    with suppress(ArchiveUnavailableError):
+        # Each sweep logs that until it is back.
+        await archiver.find()
+    async with working(archiver.run(after_seconds), "archiving jobs"):
+        yield
+
+
+@click.group(epilog=examples("archive sweep --archive file:///srv/ci/archive --older-than 7d --once"))
+def archive() -> None:
+    """Keep sealed logs in a folder or a bucket.
+
+    Archived logs take no memory of the server but a record, and read as before. `jobs archive` and `jobs unarchive`
+    move single ones. Credentials of a bucket stand in the environment, as its own programs have them.
+    """
+
+
+@archive.command(
+    epilog=examples(
+        "archive sweep --archive s3://bucket/ci --older-than 7d",
+        "archive sweep --older-than 30d --once",
+    )
+)
+@archive_option
+@duration_option("--older-than", "Only jobs that ended this long ago.", required=True)
+@click.option("--once", is_flag=True, help="Move what is due, then end; 1 is the exit code if a job can't be archived.")
+@uses_store
+async def sweep(repository: RedisJobRepository, archive_url: str | None, older_than: float, once: bool) -> int:
+    """Move sealed logs to the archive.
+
+    Each is written, read back and compared before the store lets go of it. Only sealed jobs are moved (`seal`). Several
+    of these may run, and be stopped at any time. A job that can't be archived is named, and tried again later; `verify
+    --deep` says what is wrong with it. Without --once this goes on until Ctrl-C or SIGTERM.
+    """
+    archiver = _archiver(repository, archive_url)
+    if not once:
+        await archiver.find()
+        return await until_stopped(archiver.run(older_than))
+    return tell_sweep(await archiver.sweep(older_than), "archived", "archiving")
+
+
+@click.command("archive", epilog=examples("jobs archive 3f9c", "jobs archive 3f9c --archive file:///srv/ci/archive"))
+@click.argument("job")
+@archive_option
+@uses_store
+async def archive_one(repository: RedisJobRepository, job: str, archive_url: str | None) -> int:
+    """Move a sealed log to the archive."""
+    job_id = await find_job(repository, job)
+    engine, there = repository.engine, await _archiver(repository, archive_url).find()
+    return _tell(
+        await archive_job(engine.nodes, engine.reader.source, there, engine.keys.job(job_id)), job_id, "in the archive"
+    )
+
+
+@click.command(epilog=examples("jobs unarchive 3f9c"))
+@click.argument("job")
+@uses_store
+async def unarchive(repository: RedisJobRepository, job: str) -> int:
+    """Bring a log back from the archive.
+
+    It stays sealed. A sweep moves it to the archive again; `archive check --remove` removes what is there until then.
+    """
+    job_id = await find_job(repository, job)
+    engine = repository.engine
+    found = await unarchive_job(engine.nodes, engine.reader.source, engine.keys.job(job_id))
+    return _tell(found, job_id, "in the store")
+
+
+def _tell(found: Moved, job_id: str, where: str) -> int:
+    match found:
+        case Moved.MISSING:
+            raise JobNotFoundError(job_id)
+        case Moved.NOT_DUE:
+            raise StoreError(
+                f"job {job_id!r} isn't sealed: `ci-eventstore seal --once --after 0s` seals what has ended"
+            )
+        case Moved.CHANGED:
+            raise StoreError(f"job {job_id!r} was written to, sealed or moved meanwhile: do it again")
+    click.echo(f"the log of job {job_id} is {where}" if found is Moved.MOVED else f"the log of job {job_id} was there")
+    return ExitCode.SUCCESS
