@@ -2,6 +2,7 @@
 
 import gc
 import random
+from itertools import product
 
 import pytest
 
@@ -26,6 +27,30 @@ def test_every_word_is_found_and_no_other(width: int, monkeypatch: pytest.Monkey
         expected = [place * width for place, word in enumerate(text) if word in there]
         assert known.places_in(b"".join(text)) == expected
         assert known.places_in(b"".join(others)) == []
+
+
+@pytest.mark.parametrize(("width", "have_capitals"), [(4, False), (8, False), (8, True)])
+def test_both_alphabets_of_base64_are_one(width: int, have_capitals: bool) -> None:
+    """A word is found with each `+` and `/` as it is or as in URLs, one by one, in a long text and in a short one."""
+    word = b"A+/+/bc/"[:width]
+    variants = list(map(bytes, product(*({43: b"+-", 47: b"/_"}.get(byte, (byte,)) for byte in word))))
+    for spelled in (variants[0], variants[-1]):
+        known = KnownWords(width, have_capitals=have_capitals)
+        known.add(spelled)
+        for count in (1, 300):
+            text = b"".join(b"." * width * count + variant for variant in variants)
+            step = (count + 1) * width
+            assert known.places_in(text) == [number * step - width for number in range(1, len(variants) + 1)]
+
+
+def test_words_without_a_capital_letter_are_not_looked_at() -> None:
+    """Where all known words have one, however many words a text has."""
+    known = KnownWords(8, have_capitals=True)
+    capitals = [b"@[`{\x80~ " + bytes([byte]) for byte in b"AZ"]
+    known.add(b"".join(capitals))
+    text = [b"abcdefgh", capitals[0], b"@[`{\x80~ A", b"@[`{\x80~ [", capitals[1], b"12345678"] * 300
+    places = [number * 8 for number, word in enumerate(text) if word in capitals]
+    assert known.places_in(b"".join(text)) == places
 
 
 def test_many_secrets_are_nothing_for_the_garbage_collector() -> None:
