@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 
 from ci_common.models import Job
 from tests.acceptance.command_line import CommandLine, Ended
@@ -40,3 +41,30 @@ def test_a_callable_may_be_the_source(cli: CommandLine, here: Callable[..., Ende
     for source, said in (("ci_common.memory:Nothing", "MODULE:CALLABLE"), ("builtins:dict", "returns a dict")):
         refused = here("copy", "--from", source, *to)
         assert (refused.code, said in refused.err) == (2, True), refused.err
+
+
+def test_a_store_becomes_a_file_and_back(cli: CommandLine, here: Callable[..., Ended], tmp_path: Path) -> None:
+    """Its digests are printed; a file that was cut off is refused by name, and nothing is made of it."""
+    asyncio.run(_fill(cli))
+    other, file = cli.environment["CI_EVENTSTORE_PREFIX"] + "-2", tmp_path / "ci.store"
+    exported = here("export-store", str(file))
+    assert exported.code == 0, exported.err
+    assert "ci-eventstore: written 2 jobs and 0 tombstones; 0 jobs were there" in exported.err
+    assert list(tmp_path.iterdir()) == [file]
+    cut = tmp_path / "cut.store"
+    cut.write_bytes(file.read_bytes()[:-7])
+    refused = here("import-store", str(cut), "--prefix", other)
+    assert (refused.code, f"{cut}: it is cut off" in refused.err, "nothing was imported" in refused.err) == (
+        4,
+        True,
+        True,
+    )
+    for said in ("imported 2 jobs and 0 tombstones; 0 jobs were there", "imported 0 jobs and 0 tombstones; 2 jobs"):
+        imported = here("import-store", str(file), "--prefix", other, "--partitions", "4")
+        assert (imported.code, said in imported.err) == (0, True), imported.err
+        digests = {line.split()[-1] for line in imported.err.splitlines() if "digest of" in line}
+        assert len(digests) == 1
+    assert here("--prefix", other, "tail", "job-1").text == here("tail", "job-1").text
+    assert here("--prefix", other, "verify").code == 0
+    assert here("export-store", "/dev/null").code == 2
+    assert here("import-store", str(tmp_path / "none")).code == 74

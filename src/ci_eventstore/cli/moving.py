@@ -1,21 +1,27 @@
-"""`copy`: bring what a store holds into another one."""
+"""`copy`, `export-store` and `import-store`: bring what a store holds into another one, or into a file and back."""
 
 import asyncio
+import os
 from importlib import import_module
+from pathlib import Path
 
 import click
 
 from ci_common.repository import JobRepository
 from ci_eventstore.cli.output import say, showing_progress
+from ci_eventstore.cli.replay import replaced
+from ci_eventstore.cli.store import StoreAddress, uses_address, uses_store
 from ci_eventstore.cli.usage import ExitCode, examples
 from ci_eventstore.connection.deployments import from_url
 from ci_eventstore.connection.nodes import Nodes
-from ci_eventstore.errors import ConfigurationError
+from ci_eventstore.errors import ConfigurationError, StoreFormatError
 from ci_eventstore.history.copied_stores import StoreSource, StoreTarget
 from ci_eventstore.history.copying import Copier, CopyReport
 from ci_eventstore.history.copying_by_contract import copy_accounts, copy_jobs
+from ci_eventstore.history.store_file import StoreFile, StoreFileSource
 from ci_eventstore.keys import Keys
 from ci_eventstore.repository import RedisJobRepository
+from ci_eventstore.settings import GivenSettings
 from ci_eventstore.store_format import find_partitions
 
 
@@ -102,13 +108,76 @@ async def _partitions(url: str, prefix: str) -> int | None:
         deployment.release()
 
 
-def _tell(report: CopyReport) -> int:
+def _regular(context: click.Context, parameter: click.Parameter, file: Path) -> Path:
+    if file.exists() and not file.is_file():
+        raise click.BadParameter(f"{file} is no regular file, and an export is read back to compare it")
+    return file
+
+
+@click.command("export-store", epilog=examples("export-store ci.store", "export-store /backup/ci.store --prefix ci-2"))
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False), callback=_regular)
+@uses_store
+async def export_store(repository: RedisJobRepository, file: Path) -> int:
+    """Write all that a store holds to one file.
+
+    Jobs with their logs, tombstones, users and the hashes of API keys, as `copy` brings them to another store; jobs
+    that run are left out, and named. docs/format.md describes the file, for other programs. It has its name once it is
+    whole and was compared with the store; the exit code is 1 if something differs or was left out.
+    """
+    engine = repository.engine
+    with replaced(file) as descriptor, os.fdopen(descriptor, "r+b", closefd=False) as opened:
+        written = StoreFile(opened, engine.keys.prefix, await engine.incarnation.read())
+        for user in await repository.list_users():
+            written.take_account(user)
+        for key in await repository.list_api_keys():
+            written.take_account(key)
+        with showing_progress("jobs written and compared") as progress:
+            copier = Copier(StoreSource(engine), written, progress)
+            await copier.bring()
+            source = StoreFileSource(opened)
+            source.check()
+            compared = Copier(source, StoreTarget(engine), progress, copier.report)
+            await compared.compare()
+    return _tell(copier.report, "written", "the file", "the store")
+
+
+@click.command("import-store", epilog=examples("import-store ci.store", "import-store ci.store --partitions 16"))
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--partitions",
+    type=click.IntRange(1, 1024),
+    help="How many partitions the store gets, if it is new.  [default: one]",
+)
+@uses_address
+async def import_store(address: StoreAddress, file: Path, partitions: int | None) -> int:
+    """Bring what a file of export-store holds into a store.
+
+    The file is read through first: if a byte of it isn't as it was written, or something is missing, nothing is
+    imported. The rest is as for `copy`: it may be interrupted and run again, brings what is new or longer, names what
+    the store has otherwise, and compares all at the end.
+    """
+    with file.open("rb") as opened:
+        source = StoreFileSource(opened)
+        try:
+            source.check()
+            accounts = await source.accounts()
+        except StoreFormatError as error:
+            raise StoreFormatError(f"{file}: {error}; nothing was imported") from error
+        settings: GivenSettings = {**address.settings(), "partitions": partitions}
+        async with RedisJobRepository.from_url(address.find_url(), **settings) as repository:
+            with showing_progress("jobs imported and compared") as progress:
+                copier = Copier(source, StoreTarget(repository.engine), progress)
+                await copy_accounts(accounts, repository, copier.report)
+                return _tell(await copier.copy(), "imported", "the file", "the store")
+
+
+def _tell(report: CopyReport, done: str = "copied", source: str = "the source", target: str = "the target") -> int:
     for what, why in sorted(report.left.items()):
-        say(f"{what} isn't copied: {why}")
+        say(f"{what} isn't {done}: {why}")
     for job_id in sorted(report.different):
         say(f"job {job_id} differs: if it was written to meanwhile, copy again")
-    say(f"copied {report.copied} jobs and {report.deleted} tombstones; {report.already} jobs were there")
+    say(f"{done} {report.copied} jobs and {report.deleted} tombstones; {report.already} jobs were there")
     say(f"compared {report.compared} jobs, of which {len(report.different)} differ")
-    say(f"digest of the source {report.source_digest:040x}")
-    say(f"digest of the target {report.target_digest:040x}")
+    say(f"digest of {source} {report.source_digest:040x}")
+    say(f"digest of {target} {report.target_digest:040x}")
     return ExitCode.SUCCESS if report.is_whole else ExitCode.FAILED

@@ -12,7 +12,7 @@ from ci_eventstore.cli.facts import facts
 from ci_eventstore.cli.history import seal, segment, verify_archive
 from ci_eventstore.cli.jobs import jobs
 from ci_eventstore.cli.maintenance import rebuild, restored, upgrade, verify
-from ci_eventstore.cli.moving import copy
+from ci_eventstore.cli.moving import copy, export_store, import_store
 from ci_eventstore.cli.output import discard_output, open_missing_streams, say
 from ci_eventstore.cli.queues import queues
 from ci_eventstore.cli.replay import export, replay
@@ -72,7 +72,8 @@ def program() -> None:
 
 for command in (
     *(run, tail, replay, export, submit, controller, serve, queues, jobs, facts, users, keys),
-    *(verify, rebuild, seal, archive, verify_archive, retention, rules, copy, restored, upgrade),
+    *(verify, rebuild, seal, archive, verify_archive, retention, rules),
+    *(copy, export_store, import_store, restored, upgrade),
 ):
     program.add_command(command)
 for command in (segment, archive_one, unarchive):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ci_common.models import JobStatus
 from ci_eventstore.connection.call_names import Key
-from ci_eventstore.connection.replies import WRONG_TYPE, as_text, is_unicode
+from ci_eventstore.connection.replies import WRONG_TYPE, as_text, as_texts, is_unicode
 from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.engine import Engine
 from ci_eventstore.errors import StoreError, StoreFormatError
@@ -28,6 +28,9 @@ from ci_eventstore.keys import JobKeys, gone_key, ids_key, queues_key, segment_k
 from ci_eventstore.projection.fold import Fold
 from ci_eventstore.projection.rebuild import Copied, rebuild
 from ci_eventstore.segments.segment import SegmentReader
+
+#: Jobs whose ids are read together.
+PAGE_JOBS = 1000
 
 
 class StagedEntry(NamedTuple):
@@ -108,10 +111,17 @@ class StoreSource(Source):
                 yield list(zip(page[::2], page[1::2], strict=True))
 
     async def jobs(self) -> AsyncIterator[Sequence[HeldJob]]:
-        """Yield the jobs of each partition."""
+        """Yield the jobs of each partition, in the order of their ids, so that none comes twice."""
         for tag in self._engine.keys.tags:
-            async for page in self._engine.nodes.scan_members("ZSCAN", ids_key(tag)):
-                yield [StoredJob(self._engine, job_id) for job_id in dict.fromkeys(filter(is_unicode, page[::2]))]
+            after = "-"
+            while True:
+                command = ("ZRANGEBYLEX", ids_key(tag), after, "+", "LIMIT", 0, PAGE_JOBS)
+                [reply] = await self._engine.nodes.read_many([command])
+                page = [] if reply is WRONG_TYPE else as_texts(reply)
+                yield [StoredJob(self._engine, job_id) for job_id in page if is_unicode(job_id)]
+                if len(page) < PAGE_JOBS:
+                    break
+                after = f"({page[-1]}"
 
 
 class StoreTarget(Target):
@@ -127,9 +137,10 @@ class StoreTarget(Target):
         """Return the store's incarnation."""
         return await self._engine.incarnation.read()
 
-    async def finish(self) -> None:
+    async def finish(self, *, has_changed: bool) -> None:
         """Have groups look anew, since the facts of what came aren't told."""
-        await self._engine.facts.forget_facts()
+        if has_changed:
+            await self._engine.facts.forget_facts()
 
     def job(self, job_id: str) -> HeldJob:
         """Return a job, to compare it."""
@@ -178,7 +189,7 @@ class StoreTarget(Target):
         for reference in references:
             data = await self._stage_segment(job, keys, reference)
             if reference == references[-1]:
-                checkpoint, mark = _end_of(job.job_id, reference, data)
+                checkpoint, mark = end_of(job.job_id, reference, data)
                 fold.state = checkpoint.but(mark=mark)
                 after = fold.place.position
                 milestones = [(int(entry.partition(" ")[0]), entry) for entry in await job.milestones()]
@@ -231,7 +242,7 @@ class StoreTarget(Target):
         return as_text(before)
 
 
-def _end_of(job_id: str, reference: Reference, data: bytes) -> tuple[JobState, str | None]:
+def end_of(job_id: str, reference: Reference, data: bytes) -> tuple[JobState, str | None]:
     """Return the state at a segment's end, and the mark of its last entry; StoreFormatError. Pure."""
     reader = SegmentReader.of(data, reference.size, reference.name, reference.root)
     last = len(reader.tail.blocks) - 1

@@ -77,7 +77,7 @@ class Source(ABC):
 
     @abstractmethod
     def jobs(self) -> AsyncIterator[Sequence[HeldJob]]:
-        """Yield the jobs, a page at a time; some may come twice."""
+        """Yield the jobs, a page at a time."""
 
 
 class Taken(Enum):
@@ -106,8 +106,8 @@ class Target(ABC):
         """Take a job in that state, or nothing of it; StoreError if what is here is otherwise."""
 
     @abstractmethod
-    async def finish(self) -> None:
-        """Do what has to be done once after jobs were taken."""
+    async def finish(self, *, has_changed: bool) -> None:
+        """Do what has to be done once after all jobs, some of which were taken or deleted, or none."""
 
     @abstractmethod
     def job(self, job_id: str) -> HeldJob:
@@ -171,8 +171,7 @@ class Copier:
             for job_id, text in page:
                 await self._try(job_id, partial(self._bring_tombstone, job_id, text))
         await self._for_all(self._bring_job)
-        if self.report.copied or self.report.deleted:
-            await self._target.finish()
+        await self._target.finish(has_changed=bool(self.report.copied or self.report.deleted))
 
     async def compare(self) -> None:
         """Compare the jobs of both; the errors of `copy`."""

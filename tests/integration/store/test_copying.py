@@ -14,6 +14,7 @@ import pytest
 from ci_common.errors import JobGoneError
 from ci_common.memory import MemoryJobRepository
 from ci_common.models import APIKey, Job, JobEvent, User
+from ci_eventstore.errors import MissingRightsError
 from ci_eventstore.history.copied_stores import StoreSource, StoreTarget
 from ci_eventstore.history.copying import Copier, CopyReport
 from ci_eventstore.history.copying_by_contract import copy_accounts, copy_jobs
@@ -281,3 +282,22 @@ async def test_archived_logs_are_copied(own: RealServer, tmp_path: Path) -> None
         async with store(own, "c") as third:
             assert list((await copy(source, third)).left) == ["job j"]
             assert await third.list_jobs() == []
+
+
+async def test_writers_are_kept_out_by_the_server(own: RealServer) -> None:
+    """As docs/operations.md says: who loses the right to write is refused at once, and the copy has everything."""
+    async with store(own, "a") as admin, store(own, "b", 2) as target:
+        await admin.engine.nodes.read("ACL", "SETUSER", "ci-server", "on", ">pw", "allkeys", "allchannels", "+@all")
+        url = own.url.replace("unix://", "unix://ci-server:pw@")
+        async with RedisJobRepository.from_url(url, prefix="a") as source:
+            await ended_job(source, "j", 5)
+            await source.create_job(Job(id="runs", status="running"))
+            await admin.engine.nodes.read("ACL", "SETUSER", "ci-server", "-@write")
+            for job_id in ("runs", "j"):
+                with pytest.raises(MissingRightsError):
+                    await source.add_event(job_id, JobEvent("log", "x"))
+            report = await copy(admin, target)
+            assert (report.left, report.different) == ({"job runs": "it is running"}, [])
+            assert await source.get_events_since("j", 0) == await target.get_events_since("j", 0)
+            await admin.engine.nodes.read("ACL", "SETUSER", "ci-server", "+@write")
+            await source.add_event("runs", JobEvent("log", "x"))
