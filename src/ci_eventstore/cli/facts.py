@@ -27,17 +27,17 @@ def facts() -> None:
 async def tail(repository: RedisJobRepository, group: str, as_json: bool) -> None:
     """Print a line for each fact, as they come.
 
-    It has its time, what happened, the job's status then, and the job's id. A fact counts as read once it is printed. A
-    group begins when it is first read. "gap" on standard error, or in JSON as {"gap": …} with the partition's number,
-    says that earlier facts may be lost to the group; it begins with that. Of several readers of a group, each partition
-    has one at a time.
+    The line has the time, what happened, the job's status then, and the job's id. A fact counts as read once it is
+    printed. A group begins when somebody first reads for it. "gap" on standard error, or in JSON as {"gap": …} with the
+    partition's number, says that the group may have missed earlier facts; each group begins with one. If several
+    readers share a group, one at a time reads a partition.
     """
     async with aclosing(repository.subscribe(group)) as batches:
         async for batch in batches:
             if batch.has_gap and as_json:
                 click.echo(json.dumps({"gap": batch.partition}))
             elif batch.has_gap:
-                say(f"gap: earlier facts of partition {batch.partition} may be lost: look at the jobs themselves")
+                say(f"gap: earlier facts of partition {batch.partition} may be lost: list the jobs instead")
             for fact in batch.facts:
                 if as_json:
                     click.echo(json.dumps(_as_dict(fact)))
@@ -94,7 +94,7 @@ async def groups(repository: RedisJobRepository, as_json: bool) -> None:
 async def drop(repository: RedisJobRepository, group: str) -> int:
     """Forget a group.
 
-    Its readers end. When no group is left, facts are kept no more.
+    Its readers end. Without groups, the store keeps no facts.
     """
     if await repository.engine.facts.drop(group):
         say(f"the group {group} is dropped")

@@ -45,7 +45,7 @@ OUTGROWN_SO_FAR = (
     epilog=examples("jobs list --status running", "jobs show 3f9c", "jobs cancel 3f9c --reason 'wrong branch'")
 )
 def jobs() -> None:
-    """List, show and cancel jobs."""
+    """List, show, cancel, keep and delete jobs."""
 
 
 @jobs.command(
@@ -116,7 +116,7 @@ async def show(repository: RedisJobRepository, job: str, as_json: bool) -> None:
 
 @jobs.command(epilog=examples("jobs cancel 3f9c", "jobs cancel 3f9c --reason 'wrong branch'"))
 @click.argument("job")
-@click.option("--reason", metavar="TEXT", help="Why; it stands in the job's log.")
+@click.option("--reason", metavar="TEXT", help="The reason, for the job's log.")
 @uses_store
 async def cancel(repository: RedisJobRepository, job: str, reason: str | None) -> None:
     """Cancel a job.
@@ -168,7 +168,7 @@ async def keep(repository: RedisJobRepository, job: str, unkeep: bool) -> None:
 async def delete(repository: RedisJobRepository, job: tuple[str, ...]) -> None:
     """Delete jobs that have ended, with their logs.
 
-    Nothing brings them back. Their ids are given to no other jobs; whoever asks for one is told that it was deleted.
+    Nothing brings them back. No other job can have their ids; asking for one says that the job was deleted.
     A job that waits or runs has to be cancelled first.
     """
     for beginning in job:
@@ -183,8 +183,8 @@ async def delete(repository: RedisJobRepository, job: tuple[str, ...]) -> None:
 async def delete_log(repository: RedisJobRepository, job: tuple[str, ...]) -> None:
     """Delete the logs of jobs that have ended; the jobs stay.
 
-    Nothing brings a log back: whoever asks for it is told that it was deleted. The job's status, its times and its
-    command stay. A job that waits or runs has to be cancelled first.
+    Nothing brings a log back; asking for it says that it was deleted. The job's status, times and command stay. A job
+    that waits or runs has to be cancelled first.
     """
     for beginning in job:
         job_id = await find_job(repository, beginning)

@@ -36,8 +36,8 @@ MARKED = (
 async def verify(repository: RedisJobRepository, job: str | None, as_json: bool, fast: bool, deep: bool) -> int:
     """Compare hashes and indexes with their logs.
 
-    Those of one job, or of the whole store. Prints each difference in a line, and exits with 1 if there are any. The
-    store may be in use. On a terminal it shows how many jobs it has looked at.
+    Looks at one job, or the whole store, which may be in use. Prints a line for each difference, and exits with 1 if
+    there are any. On a terminal it shows its progress.
     """
     job_id = None if job is None else await find_job(repository, job)
     with showing_progress("jobs verified") as progress:
@@ -58,8 +58,8 @@ async def verify(repository: RedisJobRepository, job: str | None, as_json: bool,
 async def rebuild(repository: RedisJobRepository, job: str | None, as_json: bool, fast: bool) -> int:
     """Mend hashes and indexes that differ from their streams.
 
-    Those of one job, or of the whole store. Prints what was mended, and exits with 1 if something couldn't be, such as
-    a job whose stream is gone. The store may be in use.
+    Looks at one job, or the whole store, which may be in use. Prints what it mended, and exits with 1 if something
+    can't be mended, such as a job whose stream is gone.
     """
     job_id = None if job is None else await find_job(repository, job)
     with showing_progress("jobs looked at") as progress:
@@ -89,25 +89,33 @@ def _count(differences: Sequence[Difference]) -> str:
 async def restored(repository: RedisJobRepository) -> None:
     """Tell the store that its data was restored from a backup.
 
-    Run it when the server has the older data, before clients come back. It gives the store a new incarnation: a client
-    that comes back with a position and an older incarnation begins again, even if the log has grown past that position
-    since. Run it after a failover that may have lost writes, too. Running it twice does no harm: clients begin again.
+    Run it when the server has the older data, before clients reconnect. It gives the store a new incarnation: a client
+    that reconnects with a position and an older incarnation begins again, even if the log has grown past that position
+    since. Run it also after a failover that may have lost writes. Running it twice does no harm: clients only begin
+    again once more.
     """
     incarnation = await repository.restored()
-    say(f"the store has the incarnation {incarnation} now: clients that come back with another one begin again")
+    say(f"the store has the incarnation {incarnation} now: clients that reconnect with another one begin again")
 
 
 @click.command(epilog=examples("upgrade", "upgrade --yes", "upgrade --cancel"))
 @click.option("--yes", is_flag=True, help="Don't ask whether there is a backup.")
-@click.option("--force", is_flag=True, help="Don't wait: no program of the old version is running.")
-@click.option("--cancel", "is_cancelled", is_flag=True, help="Give the store back, if nothing is converted yet.")
+@click.option(
+    "--force", is_flag=True, help="Don't wait until programs of the old version are gone; only if none is running."
+)
+@click.option(
+    "--cancel",
+    "is_cancelled",
+    is_flag=True,
+    help="Give the store back to the old version, if nothing is converted yet.",
+)
 @uses_address
 async def upgrade(address: StoreAddress, yes: bool, force: bool, is_cancelled: bool) -> int:
     """Bring a store of an earlier format version over to this one.
 
-    First the store is marked, so that no program opens it. Then it waits until programs of the old version are gone,
-    asks for a backup, and converts the store. It may be interrupted at any time: run it again. Once it has begun to
-    convert, there is no way back but the backup.
+    It marks the store, so that no program opens it, waits until programs of the old version are gone, asks for a
+    backup, and converts the store. It may be interrupted at any time: run it again to finish it. Once it has begun to
+    convert, only the backup leads back.
     """
     deployment, settings = from_url(address.find_url() or default_url()), Settings(**address.settings())
     if is_cancelled:
@@ -115,7 +123,7 @@ async def upgrade(address: StoreAddress, yes: bool, force: bool, is_cancelled: b
         say("the store isn't marked any more: programs of the old version open it again")
         return ExitCode.SUCCESS
     if not yes and not sys.stdin.isatty():
-        raise click.UsageError("nobody can be asked whether there is a backup: make one, then give --yes")
+        raise click.UsageError("there is no terminal to ask whether there is a backup: make one, then give --yes")
     with showing_progress("keys looked at") as progress:
         dialog = Dialog(lambda: yes or _has_backup(), _say_waiting, progress)
         try:

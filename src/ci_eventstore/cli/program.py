@@ -64,9 +64,9 @@ class GroupInOrder(click.Group):
 def program() -> None:
     """Keep CI jobs and their logs as streams of events on Redis or Valkey.
 
-    Without --url, --url-file, CI_EVENTSTORE_URL and CI_EVENTSTORE_URL_FILE, the store is a server of its own under your
-    data directory, which starts by itself and stops when nobody uses it. The beginning of a job's id
-    is enough wherever a command takes one.
+    Without --url, --url-file, CI_EVENTSTORE_URL and CI_EVENTSTORE_URL_FILE, the store is a server of its own in your
+    data directory, which starts by itself and stops when nobody uses it. Commands that take a job accept the beginning
+    of its id.
     """
 
 

@@ -55,13 +55,15 @@ def read_point(context: click.Context, parameter: click.Parameter, text: str | N
     )
 )
 @click.argument("job")
-@click.option("--speed", metavar="N", type=float, default=1.0, help="N times as fast as it was; inf: at once.")
+@click.option(
+    "--speed", metavar="N", type=float, default=1.0, help="Replay N times as fast; inf prints everything at once."
+)
 @duration_option(
     "--max-gap", "Wait no longer than this, before --speed counts, where nothing was printed.", default="1m"
 )
 @click.option("--since", metavar="POINT", callback=read_point, help="Begin with this event, or at this time.")
 @click.option("--until", metavar="POINT", callback=read_point, help="End with this event, or at this time.")
-@click.option("--facts", is_flag=True, help="Say on standard error what else happened to the job, as it comes.")
+@click.option("--facts", is_flag=True, help="Report on standard error what else happened to the job.")
 @click.option("--at", metavar="POINT", callback=read_point, help="Show the job as it was then, instead of its log.")
 @json_option
 @uses_store
@@ -76,11 +78,11 @@ async def replay(
 ) -> int:
     """Print a job's log again, as it was printed.
 
-    Prints the bytes that the command printed, with the pauses that it made. Of a running job, that is what there is
-    now. POINT is the number of an event or a time; without a zone, it is a local one.
+    Prints the bytes that the command printed, with its pauses. For a running job, it prints the log so far. POINT is
+    the number of an event or a time, which is local unless it has a zone.
 
-    --at shows what `jobs show` showed then: after event N and before the next one, or before the first record that is
-    later than a time.
+    --at shows what `jobs show` would have shown then: after event N and before the next one, or before the first record
+    that is later than the time.
     """
     if at is not None:
         return await _show(repository, await find_job(repository, job), at, as_json=as_json)
@@ -146,8 +148,8 @@ def _told(fact: Fact) -> str:
 async def export(repository: RedisJobRepository, job: str, name: FormatName, output: Path | None) -> int:
     """Write a job's history for other programs.
 
-    Of a running job, this is what there is now. FILE has its name once all of it is written: an export that is broken
-    off leaves no file, and the one that was there before.
+    For a running job, it writes the history so far. FILE appears once all of it is written: an export that is
+    interrupted leaves no file, and an older one as it was.
     """
     job_id = await find_job(repository, job)
     history = await History.of(repository.engine.reader, repository.engine.keys.job(job_id))

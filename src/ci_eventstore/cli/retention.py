@@ -11,7 +11,7 @@ from ci_common.transitions import ENDED
 from ci_eventstore.amounts import parse_size
 from ci_eventstore.cli.output import say
 from ci_eventstore.cli.store import uses_store
-from ci_eventstore.cli.usage import ExitCode, duration_option, examples
+from ci_eventstore.cli.usage import ExitCode, duration_option, examples, literally
 from ci_eventstore.errors import ConfigurationError
 from ci_eventstore.history.retention import TOMBSTONE_DAYS, drop_tombstones, keep_rules, rules_in_force, sweep
 from ci_eventstore.history.rules import Rule, read_rules, write_rules
@@ -133,30 +133,34 @@ def _read_file(path: Path) -> list[Rule]:
 
 @click.group(epilog=examples("rules set retention.toml", "rules show", "rules drop"))
 def rules() -> None:
-    """Say which ended jobs are deleted, when `retention` is run."""
+    """Keep rules by which `retention` deletes jobs."""
 
 
-@rules.command("set", epilog=examples("rules set retention.toml", "rules set retention.json"))
+#: Shown by the help of `rules set`.
+EXAMPLE = literally(
+    "A file of rules:",
+    "  [[rules]]",
+    '  queue = ["release"]',
+    "  keep = true",
+    "  [[rules]]",
+    '  status = ["failed", "cancelled"]',
+    '  older-than = "7d"',
+    "  [[rules]]",
+    '  older-than = "90d"',
+    '  max-size = "10GiB"',
+    "  unsealed = true",
+)
+
+
+@rules.command("set", epilog=f"{EXAMPLE}\n\n{examples('rules set retention.toml', 'rules set retention.json')}")
 @click.argument("file", type=click.Path(path_type=Path))
 @uses_store
 async def set_rules(repository: RedisJobRepository, file: Path) -> None:
-    r"""Have the store keep the rules in a file.
+    """Have the store keep the rules in a file.
 
-    They replace those that it has. `retention` goes by them, and `jobs show` says what they will do with a job. Nothing
-    is deleted before somebody runs `retention`. The file is JSON if its name ends with .json, else TOML. The first rule
-    that fits a job decides; a job that none fits stays:
-
-    \b
-      [[rules]]
-      queue = ["release"]
-      keep = true
-      [[rules]]
-      status = ["failed", "cancelled"]
-      older-than = "7d"
-      [[rules]]
-      older-than = "90d"
-      max-size = "10GiB"
-      unsealed = true
+    They replace the rules that it has. `retention` goes by them, and `jobs show` says what they will do with a job.
+    Nothing is deleted before somebody runs `retention`. The file is JSON if its name ends with .json, else TOML. The
+    first rule that fits a job decides; a job that no rule fits stays.
     """
     found = _read_file(file)
     await keep_rules(repository.engine, found)

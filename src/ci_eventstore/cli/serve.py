@@ -211,18 +211,27 @@ async def serve(repository: RedisJobRepository, **options: Unpack[Options]) -> N
 @contextmanager
 def _listening(options: Options) -> Iterator[socket.socket]:
     """Listen, and print the address; OSError."""
-    from ci_eventstore.web.server import listen, listen_at
+    from ci_eventstore.web.server import listen_at
 
     if options["uds"] is not None:
         with listen_at(options["uds"]) as listening:
             say(f"serving on {options['uds']}")
             yield listening
         return
-    with listen(options["host"], options["port"]) as listening:
+    with _listen(options["host"], options["port"]) as listening:
         address, port = listening.getsockname()[:2]
         shown = f"[{address}]" if ":" in address else address
         say(f"serving on http://{shown}:{port}{options['root_path']}")
         yield listening
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    from ci_eventstore.web.server import listen
+
+    try:
+        return listen(host, port)
+    except OSError as error:
+        raise OSError(f"can't listen on {host}, port {port}: {error.strerror}") from error
 
 
 def _write_access_log() -> None:
