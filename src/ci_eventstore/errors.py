@@ -28,6 +28,8 @@
     │   ├── AcknowledgedEventsLostError
     │   ├── ProjectionMissingError
     │   └── StreamDamagedError (also an EventsLostError)
+    ├── ConflictError
+    │   └── UserBusyError
     ├── InvalidInputError (also a ValueError)
     │   └── ProjectError
     └── MachineError
@@ -35,7 +37,9 @@
 What an error is about stands in its attributes as well as in its message. `make docs` draws the tree.
 """
 
-from ci_common.errors import EventsLostError, InvalidInputError, RepositoryError
+from collections.abc import Sequence
+
+from ci_common.errors import ConflictError, EventsLostError, InvalidInputError, RepositoryError
 
 
 class StoreError(RepositoryError):
@@ -224,6 +228,16 @@ class ProjectionMissingError(StoreError):
 
 class StreamDamagedError(StoreError, EventsLostError):
     """Raised when a job's stream lacks events that the store had acknowledged, or has others in their place."""
+
+
+class UserBusyError(ConflictError):
+    """Raised when a user can't be erased because jobs of theirs run; the user is inactive by then."""
+
+    def __init__(self, user_id: str, job_ids: Sequence[str]) -> None:
+        some = ", ".join(job_ids[:10]) + (" …" if len(job_ids) > 10 else "")
+        super().__init__(f"jobs of user {user_id!r} run: {some}; cancel them first, or erase with --cancel")
+        self.user_id = user_id
+        self.job_ids = job_ids
 
 
 class ProjectError(InvalidInputError):

@@ -86,3 +86,34 @@ def test_the_store_keeps_rules(cli: CommandLine, here: Callable[..., Ended], tmp
     assert here("retention", "--rules", str(file)).code == 2
     assert here("rules", "drop").err == "ci-eventstore: the store keeps no rules\n"
     assert here("retention").code == 2
+
+
+def test_a_user_is_erased(cli: CommandLine, here: Callable[..., Ended]) -> None:
+    """With their jobs and keys; the receipt counts these, and says what may be left elsewhere."""
+    cli("user", "create", "Ada", "ada@example.com", "--id", "ada")
+    cli("key", "create", "ada")
+    cli("run", "--user", "ada", "--id", "job-1", "--", "true")
+    here("submit", "--user", "ada", "--id", "job-2", "--", "true")
+    erased = here("user", "erase", "Ada@example.com", "--settle", "0s", "--rewrite")
+    assert erased.code == 0
+    counts = dict(line.rsplit(maxsplit=1) for line in erased.text.splitlines())
+    expected = {"jobs": "2", "cancelled": "1", "accounts": "1", "api keys": "1", "sessions": "0", "rewritten": "1"}
+    assert counts == {**expected, "projects": "0", "projects left": "0"}
+    assert "what may be left of the user: files of replicas" in erased.err
+    assert here("jobs", "show", "job-1").code == 3
+    assert here("key", "list").text == ""
+    again = here("user", "erase", "ada", "--settle", "0s", "--rewrite")
+    assert (again.code, again.err) == (3, "ci-eventstore: there is no user 'ada'\n")
+    assert here("verify").code == 0
+
+
+def test_a_user_is_not_erased_while_jobs_run(cli: CommandLine, here: Callable[..., Ended]) -> None:
+    """Without --cancel; with it, they are cancelled first."""
+    cli("user", "create", "Ada", "ada@example.com", "--id", "ada")
+    running = cli.start("run", "--user", "ada", "--id", "job-1", "--", "sh", "-c", "echo begun; sleep 600")
+    running.wait_for_output(b"begun\n")
+    refused = here("user", "erase", "ada", "--settle", "0s")
+    assert (refused.code, "jobs of user 'ada' run: job-1" in refused.err) == (2, True)
+    erased = here("user", "erase", "ada", "--settle", "0s", "--cancel", "--json")
+    assert (erased.code, json.loads(erased.text)["cancelled"]) == (0, 1)
+    assert running.end().code != 0

@@ -13,7 +13,7 @@ local TYPES = {'hash', 'set', 'hash', 'hash', 'set'}
 local known_call, is_owned, is_taken
 local error = attempt(function()
   known_call, is_taken = redis.call('HGET', record, 'call'), redis.call('HEXISTS', unique, value) == 1
-  is_owned = #owners == 0 or redis.call('EXISTS', owners.record(1)) == 1
+  is_owned = #owners == 0 or redis.call('EXISTS', owners.record(1)) == 1 and redis.call('HEXISTS', owners.record(1), 'erasing') == 0
 end) or forbidden('HSET', record, '', '')
 if error then
   return named(error, TYPES)

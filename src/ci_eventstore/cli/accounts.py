@@ -1,19 +1,30 @@
 """`user` and `key`: accounts, and the API keys by which their users are known."""
 
 import secrets
+from dataclasses import asdict
+from pathlib import Path
 
 import click
 
+from ci_common.errors import UserNotFoundError
 from ci_common.models import APIKey, User, generate_api_key, hash_api_key, utc_now
-from ci_eventstore.cli.output import NOTHING, echo_json, json_option, local_time, say, table
+from ci_eventstore.cli.output import NOTHING, echo_json, json_option, local_time, properties, say, table
 from ci_eventstore.cli.store import find_user, uses_store
-from ci_eventstore.cli.usage import examples
+from ci_eventstore.cli.usage import ExitCode, duration_option, examples
+from ci_eventstore.history.erasing import SETTLE_SECONDS, Eraser, Receipt, rewrite_files
 from ci_eventstore.repository import RedisJobRepository
+
+#: What no store can erase.
+ELSEWHERE = (
+    "files of replicas, backups, exports, copies, and old versions in a bucket",
+    "logs of servers and controllers, and the server's slow log",
+    "ids of jobs in tombstones and facts, which have nothing else",
+)
 
 
 @click.group("user", epilog=examples("user create 'Ada Lovelace' ada@example.com", "user list"))
 def users() -> None:
-    """Create, list, activate and deactivate users."""
+    """Create, list, activate, deactivate and erase users."""
 
 
 @users.command(
@@ -72,6 +83,74 @@ async def deactivate(repository: RedisJobRepository, user: str) -> None:
     Jobs and keys stay.
     """
     await _set_active(repository, user, False)
+
+
+@users.command(epilog=examples("user erase ada@example.com", "user erase ada --cancel --rewrite"))
+@click.argument("user")
+@click.option("--cancel", is_flag=True, help="Cancel jobs of theirs that run; without it, such a user isn't erased.")
+@click.option("--rewrite", is_flag=True, help="Have the server write its files anew, and wait for it.")
+@click.option(
+    "--projects",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Delete the jobs' projects, too, which `serve` keeps in this folder.",
+)
+@duration_option(
+    "--settle", "How long requests that were let in before may still create jobs.", default=f"{SETTLE_SECONDS:.0f}s"
+)
+@json_option
+@uses_store
+async def erase(
+    repository: RedisJobRepository,
+    user: str,
+    cancel: bool,
+    rewrite: bool,
+    projects: Path | None,
+    settle: float,
+    as_json: bool,
+) -> int:
+    """Erase a user, given by id or email, with all their jobs.
+
+    Nothing brings them back. The user can't authenticate from the beginning on, and the account goes last: if this is
+    stopped, repeat it. It prints how much has gone, and what is left outside of the store. Without --rewrite, the
+    server's append-only file and snapshot have the user's data until they are written anew.
+    """
+    account = await repository.get_user(user) or await repository.get_user_by_email(user)
+    user_id = user if account is None else account.id
+    eraser = Eraser(repository, user_id, cancels=cancel, project_folder=projects, settle_seconds=settle)
+    try:
+        receipt = await eraser.erase()
+    except UserNotFoundError:
+        # It may have been stopped between the end of the account and the rewriting.
+        if rewrite:
+            await rewrite_files(repository.engine.nodes.all)
+        raise
+    if rewrite and not receipt.left:
+        receipt.rewritten = await rewrite_files(repository.engine.nodes.all)
+    if as_json:
+        echo_json(asdict(receipt))
+    else:
+        click.echo(properties(_went(receipt)))
+        for text in _remains(receipt):
+            say(text)
+    return ExitCode.FAILED if receipt.left else ExitCode.SUCCESS
+
+
+def _went(receipt: Receipt) -> list[tuple[str, str]]:
+    counted = {name: value for name, value in asdict(receipt).items() if isinstance(value, int)}
+    return [(name.replace("_", " "), str(value)) for name, value in counted.items()]
+
+
+def _remains(receipt: Receipt) -> list[str]:
+    """Return what is told of what remains."""
+    if receipt.left:
+        named = [f"job {job_id} can't be deleted: {why}" for job_id, why in sorted(receipt.left.items())]
+        return [*named, "the account stays, inactive, until they are gone: erase the user again then"]
+    files = [] if receipt.rewritten else ["the server's append-only file and snapshot, until they are written anew"]
+    queues = [f"the memory of queue {name}, until others' tickets there are taken" for name in receipt.queues]
+    projects = [f"{receipt.projects_left} projects outside of the folder"] if receipt.projects_left else []
+    where = [*files, *queues, *projects, *ELSEWHERE]
+    return ["what may be left of the user: " + "; ".join(where)]
 
 
 async def _set_active(repository: RedisJobRepository, id_or_email: str, is_active: bool) -> None:

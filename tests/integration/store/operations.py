@@ -37,10 +37,7 @@ from tests.integration.store.scenes import (
     OF_HISTORY,
     Operation,
     Scene,
-    a1_has_no_log,
     create,
-    delete_log_of_a1,
-    ended_and_late,
     log,
     running,
     state_of,
@@ -361,7 +358,6 @@ COMPLETE_COMMAND = Complete(JobEvent("complete", success=True, timestamp=NOW), T
 
 OPERATIONS: dict[str, Operation] = {
     **OF_HISTORY,
-    "delete_log": Operation(script="delete_log", prepare=ended_and_late, act=delete_log_of_a1, check=a1_has_no_log),
     "logs": Operation(script="append_logs", prepare=running, act=append_logs, check=logs_are_there),
     "ring": Operation(script="append", prepare=running, act=append_to_ring, check=ring_is_there),
     "end of a ring": Operation(script="append", prepare=overfull, act=commanding(COMPLETE_COMMAND), check=a1_has_ended),

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from ci_common.errors import JobGoneError, LogDeletedError
-from ci_common.models import Job, JobEvent, JobStatus
+from ci_common.models import APIKey, Job, JobEvent, JobStatus, User
+from ci_eventstore.accounts.erasure import delete_account
 from ci_eventstore.archive import Archive
 from ci_eventstore.events.log_source import LogSource
 from ci_eventstore.history.archiving import Moved, archive_job, unarchive_job
+from ci_eventstore.history.erasing import REWRITE_TICKETS, RewriteTicketsCall
 from ci_eventstore.history.seal import Sealed, seal
 from ci_eventstore.jobs.delete import delete_job, delete_log
 from ci_eventstore.jobs.state import JobState
@@ -22,6 +24,7 @@ from ci_eventstore.jobs.tombstones import Reason
 from ci_eventstore.keys import Keys
 from ci_eventstore.queues.claimed import Claimed
 from ci_eventstore.repository import RedisJobRepository
+from tests import claims
 from tests.integration.store.refusing_server import RefusingServer, dump
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -167,8 +170,42 @@ async def a1_is_gone(scene: Scene) -> None:
     assert left == []
 
 
+async def with_an_account(scene: Scene) -> None:
+    await scene.repository.create_user(User(id="u1", name="Ada", email="ada@example.org", created_at=NOW))
+    await scene.repository.create_api_key(APIKey(id="k1", user_id="u1", name="ci", key_hash="f" * 64, created_at=NOW))
+
+
+async def delete_the_account(scene: Scene) -> int:
+    return await delete_account(scene.server, KEYS, "u1")
+
+
+async def the_account_is_gone(scene: Scene) -> None:
+    """A repeated deletion finds nothing, and removes what another one has left."""
+    await delete_the_account(scene)
+    assert [await scene.repository.list_users(), await scene.repository.list_api_keys()] == [[], []]
+    left = {key for key in await dump(scene.server) if ":accounts}:" in key}
+    assert left <= {KEYS.store}
+
+
+async def write_tickets_anew(scene: Scene) -> None:
+    await scene.server.run(REWRITE_TICKETS, *REWRITE_TICKETS.order(RewriteTicketsCall("{ci:0}:dispatch:default")))
+
+
+async def a1_is_next(scene: Scene) -> None:
+    """Its ticket is there once, or will be when the queue is mended, and it is taken before others."""
+    await scene.repository.rebuild()
+    [claimed] = await claims.claim(scene.repository, "default", "c1", 1, LEASE)
+    assert claimed.job.id == "a1"
+    await scene.repository.writer("a1", claimed.claim, claimed).complete(True, NOW)
+
+
 OF_HISTORY = {
     "delete": Operation(script="delete", prepare=ended_and_late, act=delete_a1, check=a1_is_gone),
+    "delete_log": Operation(script="delete_log", prepare=ended_and_late, act=delete_log_of_a1, check=a1_has_no_log),
+    "account": Operation(
+        script="delete_account", prepare=with_an_account, act=delete_the_account, check=the_account_is_gone
+    ),
+    "tickets": Operation(script="rewrite_tickets", prepare=waiting, act=write_tickets_anew, check=a1_is_next),
     "seal": Operation(script="seal", prepare=ended_and_late, act=seal_a1, check=a1_is_whole),
     "archive": Operation(script="archive", prepare=sealed, act=archive_a1, check=a1_is_whole),
     "unarchive": Operation(script="archive", prepare=archived, act=unarchive_a1, check=a1_is_whole),

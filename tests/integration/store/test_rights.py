@@ -33,8 +33,20 @@ WORDS = set(
     )
 )
 WORDS |= {"DAMAGED", "WRONGTYPE"}
-#: What only `verify` and `rebuild` need, and `+srem` lets `serve` forget queues.
-MAINTENANCE = ("+scan", "+sscan", "+hscan", "+zscan", "+zmscore", "+pttl", "+srem", "+sismember", "+rename")
+WORDS |= {"FORCE", "IDLE", "RETRYCOUNT", "STREAM"}
+#: What only `verify` and `rebuild` need, and `user erase`; `+srem` lets `serve` forget queues.
+MAINTENANCE: tuple[str, ...] = (
+    "+scan",
+    "+sscan",
+    "+hscan",
+    "+zscan",
+    "+zmscore",
+    "+pttl",
+    "+srem",
+    "+sismember",
+    "+rename",
+)
+MAINTENANCE += ("+xpending", "+xsetid", "+xinfo|stream")
 
 
 @pytest.fixture(scope="module", params=BINARIES, ids=["redis 7.0", "valkey"])

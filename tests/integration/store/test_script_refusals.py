@@ -89,7 +89,8 @@ IN_THE_MIDDLE = {
     *("XADD events", "HSET job", "HDEL job", "HSET ring", "DEL ring"),
     *("ZREM unsealed", "UNLINK events", "UNLINK segment", "UNLINK job", "ZREM ids"),
     *("ZADD ids", "ZADD jobs", "ZREM jobs", "ZADD owned", "ZREM owned"),
-    *("ZADD ended", "ZREM ended", "ZADD unsealed", "RPUSH index"),
+    *("ZADD ended", "ZREM ended", "ZADD unsealed", "RPUSH index", "XADD dispatch"),
+    *("SREM keys", "DEL key", "DEL user-keys", "SREM users", "DEL user"),
     *("ZADD leases", "ZREM leases", "ZADD backlog", "ZREM backlog", "HSET tickets", "HDEL tickets"),
     *("EXISTS dispatch", "XACK dispatch", "XDEL dispatch", "XREADGROUP"),
 }
