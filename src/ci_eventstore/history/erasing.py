@@ -9,6 +9,7 @@ import stat
 from collections.abc import AsyncIterator, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -126,11 +127,11 @@ class Eraser:
         return receipt
 
     async def _pages(self) -> AsyncIterator[list[tuple[str, JobState | StoreFormatError | None]]]:
-        """Yield the user's jobs, by their places, which no deletion moves."""
-        for tag in self._engine.keys.tags:
+        """Yield the user's jobs, by their places, which no deletion moves; those that haven't ended come first."""
+        for tag, status in product(self._engine.keys.tags, JobStatus):
             after = "-"
             while True:
-                command = ("ZRANGEBYLEX", jobs_key(tag, self._user_id), after, "+", "LIMIT", 0, PAGE_JOBS)
+                command = ("ZRANGEBYLEX", jobs_key(tag, status, self._user_id), after, "+", "LIMIT", 0, PAGE_JOBS)
                 [reply] = await self._engine.nodes.read_many([command])
                 members = [] if reply is WRONG_TYPE else as_texts(reply)
                 if not members:
