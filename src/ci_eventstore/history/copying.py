@@ -175,6 +175,7 @@ class Copier:
 
     async def compare(self) -> None:
         """Compare the jobs of both; the errors of `copy`."""
+        self._total = self._total or await self._source.count()
         await self._for_all(self._compare_job)
 
     async def _for_all(self, work: Callable[[HeldJob], Awaitable[None]]) -> None:

@@ -12,7 +12,7 @@ import msgpack
 import pytest
 import zstandard
 
-from ci_common.errors import JobGoneError
+from ci_common.errors import JobGoneError, LogDeletedError
 from ci_common.models import Job, JobEvent
 from ci_eventstore.errors import StoreFormatError
 from ci_eventstore.history import copied_stores, store_file
@@ -129,6 +129,38 @@ async def test_a_long_log_in_small_pages(own: RealServer, monkeypatch: pytest.Mo
         # An older file brings nothing back.
         assert set((await bring(early, target)).left) == {"job j"}
         assert await seen(target) == await seen(source)
+
+
+async def test_deleted_logs_stay_deleted(own: RealServer) -> None:
+    """What came after them is there, and what the target had of them goes."""
+    async with store(own, "a") as source, store(own, "b", 2) as target:
+        for n in range(4):
+            await ended_job(source, f"j{n}", 5)
+        await seal_job(source, "j1")
+        await seal_job(source, "j3")
+        assert (await bring((await export(source))[0], target)).copied == 4
+        for n in range(4):
+            await source.delete_log(f"j{n}")
+        await seal_job(source, "j1")
+        for n in (2, 3):
+            await source.add_event(f"j{n}", JobEvent("log", "late\n"))
+        await seal_job(source, "j3")
+        data, report = await export(source)
+        assert (report.is_whole, b"line 3" in b"".join(map(repr_bytes, frames_of(data)))) == (True, False)
+        assert (await bring(data, target)).is_whole
+        async with store(own, "c", 3) as fresh:
+            assert (await bring(data, fresh)).is_whole
+            for repository in (target, fresh):
+                for n in (2, 3):
+                    assert [event.data for event in await repository.read_events(f"j{n}", 6)] == ["late\n"]
+                with pytest.raises(LogDeletedError):
+                    await repository.read_events("j0")
+                assert await repository.verify(deep=True) == []
+
+
+def repr_bytes(frame: list[Any]) -> bytes:
+    """Return what stands in a frame, as bytes to look into."""
+    return repr(frame).encode()
 
 
 async def test_what_runs_or_cannot_be_read_is_left_out(own: RealServer) -> None:
