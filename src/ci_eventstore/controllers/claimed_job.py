@@ -5,6 +5,7 @@ import logging
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime
+from functools import cached_property
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,6 +14,7 @@ from ci_common.models import Job, JobEvent, JobStatus, Outcome, utc_now
 from ci_eventstore.controllers.interrupt import Cause, Interrupt
 from ci_eventstore.controllers.storing import EndStorage
 from ci_eventstore.errors import LogWriterClosedError, MachineError
+from ci_eventstore.job_writer import JobWriter
 from ci_eventstore.jobs.decide import HandBack, is_handed_back_too_often
 from ci_eventstore.queues.claimed import Claim, Claimed
 from ci_eventstore.repository import RedisJobRepository
@@ -48,11 +50,11 @@ class ClaimedJob:
         secrets: SecretTexts = (),
         on_end: Callable[["ClaimedJob"], None] = lambda job: None,
     ) -> None:
+        self._repository = repository
+        self._outages = repository.engine.nodes.outages
         self._claimed = claimed
         self.job: Job = claimed.job
         self.claim: Claim = claimed.claim
-        #: Writes to the job under its claim.
-        self.writer = repository.writer(claimed.job.id, claimed.claim, claimed)
         #: How often the job was tried, this time included; attempts that were given back in order don't count.
         self.attempts = claimed.state.attempts
         self.lost_by = claimed.lost_by
@@ -77,10 +79,19 @@ class ClaimedJob:
         #: Whether nobody cancels its task after its body is over; then its ending needs no task of its own.
         self.is_owned = False
         self.body = Interrupt()
-        self.storage = EndStorage(self.job.id, self.lost, self._add_line, repository.engine.nodes.outages)
         self._is_ending = False
         if claimed.state.cancel_line is not None:
             self.cancelled.set()
+
+    @cached_property
+    def writer(self) -> JobWriter:
+        """Writes to the job under its claim."""
+        return self._repository.writer(self.job.id, self.claim, self._claimed)
+
+    @cached_property
+    def storage(self) -> EndStorage:
+        """Stores the job's end. Like `writer`, it isn't made before it is needed: a handler starts sooner without."""
+        return EndStorage(self.job.id, self.lost, self._add_line, self._outages)
 
     @property
     def log(self) -> LogWriter:
