@@ -80,7 +80,7 @@ if is_done and taker then
       unpack(ARGV, fields.places()))
     redis.call('XADD', stream, '0-2', 'e', claimed)
     note_given(taker, given_token, id)
-    tell(taker.channel, string.format('%s\n%s\n%d\n', taker.question, id, #created) .. created .. claimed)
+    tell(taker.channel, string.format('%s\n%s\n%s\n%s\n', taker.question, id, claim, new_ticket) .. created)
   end)
 end
 if is_done then

@@ -27,6 +27,13 @@ def evolve(state: JobState | None, record: Record) -> JobState:
     return _fact(state, record) if isinstance(record, Fact) else _event(state, record)
 
 
+def evolve_given(created: Record, controller: str, claim: str, ticket: str) -> JobState:
+    """Return the state of a job that a controller was given in the step that created it: at that time, by its claim."""
+    state, time = evolve(None, created), cast(Fact, created).time
+    known = {"epoch": 1, "attempts": 1, "controller": controller, "claim": claim, "ticket": ticket}
+    return evolve(state, Fact(FactType.CLAIMED, time, known))
+
+
 def evolve_all(state: JobState | None, records: Iterable[Record]) -> JobState:
     """Return the state after some more records; logs, of which there are many, are counted run by run."""
     for is_log, run in groupby(records, _is_log):

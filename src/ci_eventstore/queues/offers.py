@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from ci_eventstore.events.caller import Caller
 from ci_eventstore.events.codec import decode
-from ci_eventstore.jobs.evolve import evolve
+from ci_eventstore.jobs.evolve import evolve_given
 from ci_eventstore.keys import Keys, QueueKeys
 from ci_eventstore.queues.claimed import Claim, Claimed, as_claimed
 
@@ -82,22 +82,27 @@ def after(standing: Standing, what: Happening) -> Standing:
         case Answered(partition, token, is_made):
             # The token of the answer becomes the newest: a store that lost its last moments knows an earlier one. But
             # an answer that a message has overtaken is older than what the message brought.
-            brought = _brought(standing, partition, token, is_newest=not standing.has_brought)
-            return brought if is_made else brought._replace(place=None)
+            known, total = _with_claim(standing, partition, token, is_newest=not standing.has_brought)
+            place = standing.place if is_made else None
+            return Standing(place, standing.question, standing.has_brought, known, total)
         case Told(partition, question, token):
-            brought = _brought(standing, partition, token)
-            return brought._replace(place=None, has_brought=True) if question == standing.question else brought
+            known, total = _with_claim(standing, partition, token)
+            is_last = question == standing.question
+            place = None if is_last else standing.place
+            return Standing(place, standing.question, is_last or standing.has_brought, known, total)
         case Abandoned():
             return standing._replace(place=None)
 
 
-def _brought(standing: Standing, partition: QueueKeys, token: str, *, is_newest: bool = False) -> Standing:
-    is_news = standing.is_news(partition, token)
+def _with_claim(
+    standing: Standing, partition: QueueKeys, token: str, *, is_newest: bool = False
+) -> tuple[Mapping[QueueKeys, tuple[str, ...]], int]:
+    """Return the tokens that are known and how many jobs were brought, once a claim with this token was."""
+    before, is_news = standing.known.get(partition, ()), standing.is_news(partition, token)
     if not token or not (is_news or is_newest):
-        return standing
-    others = tuple(one for one in standing.known.get(partition, ()) if one != token)
-    known = {**standing.known, partition: (*others, token)[-KNOWN_CLAIMS:]}
-    return standing._replace(known=known, total=standing.total + is_news)
+        return standing.known, standing.total
+    others = before if is_news else tuple(one for one in before if one != token)
+    return {**standing.known, partition: (*others, token)[-KNOWN_CLAIMS:]}, standing.total + is_news
 
 
 class Offer:
@@ -148,12 +153,11 @@ class Offer:
 
     def read(self, keys: Keys, message: bytes) -> Claimed | None:
         """Return the job in a message; None if it is known."""
-        question, job_id, size, payloads = message.split(b"\n", maxsplit=3)
-        created, claimed = payloads[: int(size)], payloads[int(size) :]
-        state = evolve(evolve(None, decode(created, 0)), decode(claimed, 0))
-        given_id = job_id.decode()
+        *words, payload = message.split(b"\n", maxsplit=4)
+        question, given_id, claim, ticket = [word.decode() for word in words]
+        state = evolve_given(decode(payload, 0), self.controller, claim, ticket)
         given = as_claimed(keys.job(given_id).queue(state.queue), given_id, state)
-        return given if self._happened(Told(given.queue, question.decode(), given.claim.token)) else None
+        return given if self._happened(Told(given.queue, question, given.claim.token)) else None
 
     def abandon(self) -> None:
         """Stop asking where it may stand."""
