@@ -41,11 +41,8 @@ class _Group:
     keys: tuple[str, ...]
     values: tuple[str, ...]
     numbers: frozenset[str]
-
-    @property
-    def is_flat(self) -> bool:
-        """Whether each is a key or a value itself, not a tuple of them."""
-        return (*self.keys, *self.values) == ("",)
+    #: Whether each is a key or a value itself, not a tuple of them.
+    is_flat: bool
 
 
 class CallNames:
@@ -72,6 +69,11 @@ class CallNames:
             **({} if last_with_values is None else {last_with_values.name: "ARGV"}),
         }
 
+        # What `order` goes by, for each call.
+        self._first_value, self._first_group = len(self._keys), len(fixed)
+        self._places_of_counted = [group.place for group in self._counted]
+        self._steps = [(group.place, len(group.keys), group.is_flat) for group in self._groups]
+
     @property
     def fields(self) -> list[str]:
         """All names, those of groups with the names of their fields: `jobs.id`."""
@@ -84,20 +86,15 @@ class CallNames:
 
     def order(self, call: tuple[Any, ...]) -> tuple[list[str | bytes], list[Value]]:
         """Return the keys and the arguments of a call."""
-        before_values, before_groups = len(self._keys), len(self._keys) + len(self._values)
-        keys: list[str | bytes] = [*call[:before_values]]
-        arguments: list[Value] = [*call[before_values:before_groups]]
-        arguments += [len(call[group.place]) for group in self._counted]
-        for group in self._groups:
-            side: list[Any] = arguments if group.values else keys
-            if group.is_flat:
-                side += call[group.place]
-            elif not (group.keys and group.values):
-                for one in call[group.place]:
-                    side += one
+        keys: list[Any] = [*call[: self._first_value]]
+        arguments: list[Any] = [*call[self._first_value : self._first_group]]
+        arguments += [len(call[place]) for place in self._places_of_counted]
+        for place, width, is_flat in self._steps:
+            if is_flat:
+                side = keys if width else arguments
+                side += call[place]
             else:
-                width = len(group.keys)
-                for one in call[group.place]:
+                for one in call[place]:
                     keys += one[:width]
                     arguments += one[width:]
         return keys, arguments
@@ -203,9 +200,10 @@ def _group(place: int, name: str, one: Any) -> _Group:
     """Return the group of a sequence whose items are keys, values, or tuples of both."""
     kinds: Mapping[str, Any] = getattr(one, "__annotations__", {}) if isinstance(one, type) else {}
     if not kinds:
-        return _Group(place, name, ("",) if one is Key else (), () if one is Key else ("",), frozenset())
+        return _Group(place, name, ("",) if one is Key else (), () if one is Key else ("",), frozenset(), is_flat=True)
     keys = tuple(member for member, kind in kinds.items() if kind is Key)
     values = tuple(member for member in kinds if member not in keys)
     if [*kinds] != [*keys, *values]:
         raise TypeError(f"{one.__name__} has to name keys, then values")
-    return _Group(place, name, keys, values, frozenset(member for member, kind in kinds.items() if kind is int))
+    numbers = frozenset(member for member, kind in kinds.items() if kind is int)
+    return _Group(place, name, keys, values, numbers, is_flat=False)
