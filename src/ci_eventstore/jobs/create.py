@@ -12,7 +12,7 @@ from ci_eventstore.connection.scripts import load_script, placed
 from ci_eventstore.events.codec import encode, encode_time
 from ci_eventstore.events.records import Fact, Record
 from ci_eventstore.jobs.evolve import CLAIM_FIELDS, QUEUED_FIELDS
-from ci_eventstore.jobs.state import created_fields, encode_field
+from ci_eventstore.jobs.state import encode_field, given_fields
 from ci_eventstore.keys import JobKeys, QueueKeys, facts_key, gone_key, jobs_key, members_of_waiting
 
 
@@ -92,7 +92,7 @@ async def create_waiting(nodes: Nodes, keys: JobKeys, created: Fact) -> None:
     known, time = created.fields, created.time
     user_id = known.get("user_id")
     shared = _shared(keys.tag, known["queue"], user_id)
-    own = created_fields({**known, "incarnation": created.token})
+    own = given_fields({**known, "incarnation": created.token})
     member, waiting = members_of_waiting(user_id, known["created_at"], keys.job_id)
     call = CreateCall(
         keys.hash,

@@ -302,11 +302,15 @@ _DEFAULT_FIELDS = {
 }
 
 
-def created_fields(known: Mapping[str, Any]) -> dict[str, str]:
-    """Return the decided fields of a new job's hash, by the fields that it was created with."""
+def given_fields(known: Mapping[str, Any]) -> dict[str, str]:
+    """Return the fields of a new job's hash that it was created with; none of them is None."""
     # Most are text.
-    given = {name: value if type(value) is str else encode_field(value) or "" for name, value in known.items()}
-    return {**_DEFAULT_FIELDS, **given, "version": "1"}
+    return {name: value if type(value) is str else encode_field(value) or "" for name, value in known.items()}
+
+
+def created_fields(known: Mapping[str, Any]) -> dict[str, str]:
+    """Return all decided fields of a new job's hash, by the fields that it was created with."""
+    return {**_DEFAULT_FIELDS, **given_fields(known), "version": "1"}
 
 
 def decided_changes(before: JobState | None, after: JobState) -> tuple[dict[str, str], list[str]]:
