@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
 
 from benchmarks.servers import running, server_binaries
@@ -72,18 +72,8 @@ async def read_lines(repository: RedisJobRepository, job_id: str, first: int, co
         after = events[-1].id or 0
 
 
-async def median_time(read: Callable[[int], Awaitable[None]], numbers: Sequence[int]) -> float:
-    """Return the median of the times that a reading takes, in milliseconds."""
-    times = []
-    for number in numbers:
-        begun = time.perf_counter()
-        await read(number)
-        times.append(1000 * (time.perf_counter() - begun))
-    return statistics.median(times)
-
-
 async def reading_rows(url: str, folder: Path, lines: int) -> list[Row]:
-    """Return rows of how long lines take to be read, live and archived."""
+    """Return rows of how long lines take to be read, live and archived, in turn."""
     choose = random.Random(7)
     numbers = [choose.randrange(1, lines - LAST_LINES) for _ in range(PLACES)]
     ends = [lines - LAST_LINES + 1] * PLACES
@@ -91,26 +81,34 @@ async def reading_rows(url: str, folder: Path, lines: int) -> list[Row]:
         await fill(repository, "live", lines)
         await fill(repository, "archived", lines)
         await archive(repository, folder, "archived")
-        sealed, rows = repository.engine.reader.source.sealed, list[Row]()
-        for what, first, count in (("any line", numbers, 1), (f"the last {LAST_LINES:,} lines", ends, LAST_LINES)):
-
-            async def read(job_id: str, number: int, count: int = count, *, is_cold: bool = False) -> None:
-                if is_cold:
-                    sealed.forget()
-                await read_lines(repository, job_id, number, count)
-
-            live = await median_time(lambda number: read("live", number), first)
-            cold = await median_time(lambda number: read("archived", number, is_cold=True), first)
-            await read("archived", first[-1])
-            warm = await median_time(lambda number: read("archived", number), [first[-1]] * PLACES)
+        rows = list[Row]()
+        for what, firsts, count in (("any line", numbers, 1), (f"the last {LAST_LINES:,} lines", ends, LAST_LINES)):
+            live, cold, warm = list[float](), list[float](), list[float]()
+            for first in firsts:
+                live.append(await time_of(read_lines(repository, "live", first, count)))
+                repository.engine.reader.source.sealed.forget()
+                cold.append(await time_of(read_lines(repository, "archived", first, count)))
+                warm.append(await time_of(read_lines(repository, "archived", first, count)))
             rows += [
-                (what, "live, ms", f"{live:.2f}"),
-                (what, "archived, cold, ms", f"{cold:.2f}"),
-                (what, "archived, cold, by live (3)", f"{cold / live:.2f}"),
-                (what, "archived, warm, by live (3)", f"{warm / live:.2f}"),
+                (what, "live, ms", f"{statistics.median(live):.2f}"),
+                (what, "archived, cold, ms", f"{statistics.median(cold):.2f}"),
+                (what, "archived, cold, by live (3)", f"{median_ratio(cold, live):.2f}"),
+                (what, "archived, warm, by live (3)", f"{median_ratio(warm, live):.2f}"),
             ]
         rows.append(("fetches", f"of one reader, of {READERS} at once", await fetches(repository)))
     return rows
+
+
+async def time_of(work: Awaitable[None]) -> float:
+    """Return how many milliseconds some work takes."""
+    begun = time.perf_counter()
+    await work
+    return 1000 * (time.perf_counter() - begun)
+
+
+def median_ratio(times: Sequence[float], beside: Sequence[float]) -> float:
+    """Return the median of the ratios of times that were taken in turn."""
+    return statistics.median(one / other for one, other in zip(times, beside, strict=True))
 
 
 async def fetches(repository: RedisJobRepository) -> str:
