@@ -75,7 +75,7 @@ def test_schemathesis_finds_nothing(cli: CommandLine, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIGURATION), "run"]
     command += [f"{url}/openapi.json", "--header", f"Authorization: Bearer {key}", "--no-color"]
     done = run(command, tmp_path, {"PYTHONPATH": str(ROOT)})
-    assert "Tested: 14" in done
+    assert "Tested: 15" in done
 
 
 @pytest.mark.slow  # A generator, a server and a controller.

@@ -80,7 +80,8 @@ def size_of(job_id: str, state: JobState) -> int:
     """Return what a job counts for: the bytes of its segments, or of its text if not all of that is sealed."""
     log = state.log or ""
     sealed = sum(one.size for one in references_in(job_id, log)) if is_sealed(job_id, state) else None
-    return RECORD_BYTES + (state.bytes if sealed is None else sealed)
+    unsealed = 0 if state.deleted_to == state.position else state.bytes
+    return RECORD_BYTES + (unsealed if sealed is None else sealed)
 
 
 def rule_for(rules: Sequence[Rule], state: JobState) -> int | None:

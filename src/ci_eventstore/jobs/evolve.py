@@ -17,10 +17,10 @@ UNCLAIMED: dict[str, Any] = dict.fromkeys(("controller", "claim", "ticket", "can
 
 def evolve(state: JobState | None, record: Record) -> JobState:
     """Return the state after one more record; None is the state before the first, `created` or `log_deleted`."""
-    if isinstance(record, Fact) and record.type is FactType.LOG_DELETED:
-        return from_checkpoint(record.fields)
     created = isinstance(record, Fact) and record.type is FactType.CREATED
     if created != (state is None):
+        if isinstance(record, Fact) and record.type is FactType.LOG_DELETED:
+            return from_checkpoint(record.fields)
         raise ValueError(f"a job's stream begins with `created`, once: {record.type} comes at the wrong place")
     if state is None:
         return _created(cast(Fact, record))
@@ -109,6 +109,8 @@ def _fact(state: JobState, fact: Fact) -> JobState:
     if fact.type is FactType.TRUNCATING:
         # It is about the log, so like a log event it raises no version.
         return state.but(part=state.part + 1, truncated_at=state.position)
+    if fact.type is FactType.LOG_DELETED:
+        return from_checkpoint(fact.fields)
     changes = {**_CHANGES[fact.type], **fact.fields}
     if fact.type is FactType.CLAIMED and state.start_time is None:
         changes["start_time"] = fact.time

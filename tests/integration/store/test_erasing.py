@@ -19,7 +19,7 @@ from ci_eventstore.keys import Keys, segment_key
 from ci_eventstore.repository import RedisJobRepository
 from tests.claims import claim
 from tests.integration.store.erasing import WORDS, account, ended, erase, found_in_keys, job
-from tests.integration.store.sealing import seal_job
+from tests.integration.store.sealing import archive_sealed, seal_job
 from tests.servers import RealServer, find_valkey
 from tests.waiting import wait_until
 
@@ -222,6 +222,19 @@ async def test_projects_in_the_folder_are_removed(repository: RedisJobRepository
     assert not paths[0].exists()
     assert paths[1].is_symlink()
     assert paths[2].exists()
+
+
+async def test_archived_jobs(repository: RedisJobRepository, server: Nodes, tmp_path: Path) -> None:
+    """Nothing of the user is in the archive either; another user's objects stay."""
+    await store_with_a_user(repository)
+    await ended(repository, "bobs-other", "bob")
+    await seal_job(repository, "bobs-other")
+    archived = [await archive_sealed(repository, tmp_path, job_id) for job_id in ("sealed", "bobs-other")]
+    await erase(repository)
+    assert await found_in_keys(server) == []
+    assert words_in_files(tmp_path) == set()
+    assert [(tmp_path / name).exists() for name in (*archived[0], *archived[1])] == [False, True]
+    assert len(await repository.read_events("bobs-other")) == 2
 
 
 async def test_what_a_sealer_was_making_goes(repository: RedisJobRepository, server: Nodes, keys: Keys) -> None:

@@ -1,5 +1,10 @@
 """An erasure is stopped at each of its calls, and repeated: it ends the same."""
 
+import asyncio
+import json
+import signal
+import subprocess
+import sys
 from contextlib import suppress
 from typing import Any
 
@@ -12,6 +17,7 @@ from ci_eventstore.history.erasing import Eraser
 from ci_eventstore.repository import RedisJobRepository
 from tests.integration.store.erasing import account, ended, erase, found_in_keys
 from tests.integration.store.sealing import seal_job
+from tests.servers import RealServer
 
 
 class Stopped(BaseException):
@@ -87,3 +93,47 @@ class Stand:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
+
+
+@pytest.mark.slow  # Starts a server and the program again and again.
+async def test_the_program_and_the_server_are_killed(own: RealServer) -> None:
+    """Whatever is killed in the middle, the same call goes on; what it had deleted stays so."""
+    async with RedisJobRepository.from_url(own.url) as repository:
+        await account(repository)
+        await asyncio.gather(*(ended(repository, f"j-{n}") for n in range(200)))
+        for left in (150, 80):
+            program = start_erasing(own.url)
+            await until_there_are(repository, left)
+            program.kill()
+            program.communicate()
+            assert program.returncode == -signal.SIGKILL
+            if left == 80:
+                own.kill()
+                own.start()
+            assert await repository.verify() == []
+            user = await repository.get_user("zebedee-id")
+            assert user is not None
+            assert not user.is_active
+        program = start_erasing(own.url)
+        out, err = await asyncio.to_thread(program.communicate)
+        assert program.returncode == 0, err
+        receipt = json.loads(out)
+        assert 0 < receipt["jobs"] < 150
+        assert receipt["accounts"] == 1
+        assert await found_in_keys(repository.engine.nodes) == []
+        assert await repository.list_jobs("zebedee-id") == []
+        assert await repository.verify() == []
+
+
+async def until_there_are(repository: RedisJobRepository, count: int) -> None:
+    """Wait until the user has no more jobs than that."""
+    for _ in range(10_000):
+        if len(await repository.list_jobs("zebedee-id")) <= count:
+            return
+        await asyncio.sleep(0.005)
+
+
+def start_erasing(url: str) -> "subprocess.Popen[bytes]":
+    """Erase the user by a program of its own."""
+    command = [sys.executable, "-m", "ci_eventstore.cli", "--url", url, "user", "erase", "zebedee-id", "--settle", "0s"]
+    return subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
