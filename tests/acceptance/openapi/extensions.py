@@ -33,9 +33,10 @@ def filter_case(context: schemathesis.HookContext, case: Case) -> bool:
     Forms with one empty `command` are forbidden by `prefixItems`, which isn't looked at. Whatever a form has is text.
     """
     if isinstance(case.body, dict):
-        command = case.body.get("command")
+        fields = [case.body[name] for name in ("command", "name", "queue") if name in case.body]
+        texts = [text for field in fields for text in (field if isinstance(field, list) else [field])]
         is_form = case.media_type == "multipart/form-data"
-        if command in ([""], "") or (is_form and isinstance(command, list) and not all(map(_is_text, command))):
+        if case.body.get("command") in ([""], "") or (is_form and not all(map(_is_text, texts))):
             return False
     flags = (str((case.query or {}).get(name, "true")) for name in ("from_beginning", "timestamps", "provisional"))
     return all(flag.strip().lower() not in OTHER_FLAGS for flag in flags)
