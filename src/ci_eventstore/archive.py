@@ -265,6 +265,17 @@ def object_name(store: str, partition: int, job_id: str, incarnation: str | None
     return "/".join((_safe(store), str(partition), _safe(job_id), _safe(incarnation or "-"), segment))
 
 
+def text_of(part: str) -> str | None:
+    """Return what a folder of such a name stands for; None if the name doesn't say it whole. Pure."""
+    if "+" in part:
+        return None
+    data = re.sub(rb"=([0-9a-f]{2})", lambda found: bytes.fromhex(found[1].decode()), part.encode())
+    try:
+        return data.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return None
+
+
 def _safe(text: str) -> str:
     data = text.encode("utf-8", "surrogatepass")
     name = "".join(_escaped(byte) for byte in data)

@@ -87,6 +87,33 @@ def test_a_program_seals_meanwhile(
     assert here("verify", "--deep").code == 0
 
 
+def test_an_archive_is_checked(cli: CommandLine, here: Callable[..., Ended], tmp_path: Path) -> None:
+    """Damage is named, what isn't needed goes only if asked to; `restored` says what to run then."""
+    for job_id in ("job-1", "job-2"):
+        cli("run", "--id", job_id, "--", "echo", "hello")
+    here("seal", "--once", "--after", "0s")
+    assert here("archive", "check").code == 2
+    assert "archive rebuild" not in here("restored").err
+    here("archive", "sweep", "--archive", tmp_path.as_uri(), "--older-than", "0s", "--once")
+    assert "archive rebuild" in here("restored").err
+    whole = here("archive", "check", "--deep")
+    assert (whole.code, whole.text) == (0, "")
+    assert whole.err == "ci-eventstore: looked at 2 archived jobs and 2 objects: 0 jobs are damaged\n"
+    [first], [second] = (list((tmp_path).glob(f"*/0/{job_id}/*/*")) for job_id in ("job-1", "job-2"))
+    data, other = first.read_bytes(), second.read_bytes()
+    first.unlink()
+    broken = here("archive", "check")
+    assert (broken.code, broken.text.startswith("job job-1: segment ")) == (1, True)
+    first.write_bytes(data)
+    here("jobs", "delete", "job-2")
+    second.write_bytes(other)
+    assert here("archive", "check").text == f"not needed any more: {second.relative_to(tmp_path)}\n"
+    assert here("archive", "check", "--remove").text == f"removed: {second.relative_to(tmp_path)}\n"
+    assert here("archive", "rebuild").err == "ci-eventstore: brought back 0 jobs, deleted 0 again\n"
+    (tmp_path / "empty").mkdir()
+    assert here("archive", "rebuild", "--archive", (tmp_path / "empty").as_uri()).code == 4
+
+
 @pytest.mark.slow
 def test_a_server_archives_meanwhile(cli: CommandLine, here: Callable[..., Ended], tmp_path: Path) -> None:
     """Slow, as it starts a server: that archives, and stops as before; it doesn't start with half of the options."""

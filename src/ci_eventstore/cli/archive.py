@@ -6,10 +6,14 @@ from contextlib import asynccontextmanager, suppress
 import click
 
 from ci_common.errors import JobNotFoundError
+from ci_eventstore.archive import Archive
 from ci_eventstore.cli.history import tell_sweep, until_stopped, working
+from ci_eventstore.cli.output import say
 from ci_eventstore.cli.store import find_job, uses_store
 from ci_eventstore.cli.usage import ExitCode, duration_option, examples
 from ci_eventstore.errors import ArchiveUnavailableError, ConfigurationError, StoreError
+from ci_eventstore.history.archive_check import check_archive
+from ci_eventstore.history.archive_rebuild import rebuild_from_archive
 from ci_eventstore.history.archiver import Archiver
 from ci_eventstore.history.archiving import Moved, archive_job, unarchive_job
 from ci_eventstore.repository import RedisJobRepository
@@ -81,6 +85,50 @@ async def sweep(repository: RedisJobRepository, archive_url: str | None, older_t
         await archiver.find()
         return await until_stopped(archiver.run(older_than))
     return tell_sweep(await archiver.sweep(older_than), "archived", "archiving")
+
+
+@archive.command(epilog=examples("archive check", "archive check --deep", "archive check --remove"))
+@click.option("--deep", is_flag=True, help="Read all bytes of archived logs, not their sizes and ends alone.")
+@click.option("--remove", is_flag=True, help="Remove the objects that nobody will ask for again.")
+@uses_store
+async def check(repository: RedisJobRepository, deep: bool, remove: bool) -> int:
+    """Compare the archive's objects with the store's records.
+
+    Prints what is missing or damaged, and exits with 1 if there is anything; then what nobody will ask for again, which
+    --remove removes: the job's record refers to another segment that has all of it, or it was deleted. Objects of jobs
+    that the store doesn't know are named, and stay: `archive rebuild` brings such jobs back.
+    """
+    there = await _archiver(repository, None).find()
+    report = await check_archive(repository.engine, there, is_deep=deep, removes=remove)
+    for job_id, why in sorted(report.damaged.items()):
+        click.echo(f"job {job_id}: {why}")
+    for name in report.orphans:
+        click.echo(f"{'removed' if remove else 'not needed any more'}: {name}")
+    for name, why in sorted(report.unknown.items()):
+        click.echo(f"not known: {name}: {why}")
+    say(f"looked at {report.jobs} archived jobs and {report.objects} objects: {len(report.damaged)} jobs are damaged")
+    return ExitCode.SUCCESS if report.is_whole else ExitCode.FAILED
+
+
+@archive.command(epilog=examples("archive rebuild", "archive rebuild --archive s3://bucket/ci"))
+@archive_option
+@uses_store
+async def rebuild(repository: RedisJobRepository, archive_url: str | None) -> int:
+    """Bring back what the archive has and the store lacks.
+
+    For a server that was restored from an older backup, or has lost its data. Jobs of whose logs the archive has more
+    than the store come back as the archive has them; what was deleted is deleted again. What runs stays as it is, and
+    is named. A new server has to be given as many partitions as the lost one had. It may be interrupted and repeated.
+    """
+    if archive_url is not None:
+        # An empty folder isn't the archive that is meant.
+        await Archive(archive_url).check()
+    there = await _archiver(repository, archive_url).find()
+    report = await rebuild_from_archive(repository.engine, there)
+    for what, why in sorted(report.left.items()):
+        click.echo(f"{what}: {why}")
+    say(f"brought back {len(report.brought)} jobs, deleted {len(report.deleted)} again")
+    return ExitCode.FAILED if report.left else ExitCode.SUCCESS
 
 
 @click.command("archive", epilog=examples("jobs archive 3f9c", "jobs archive 3f9c --archive file:///srv/ci/archive"))

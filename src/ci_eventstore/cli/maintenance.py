@@ -96,6 +96,9 @@ async def restored(repository: RedisJobRepository) -> None:
     """
     incarnation = await repository.restored()
     say(f"the store has the incarnation {incarnation} now: clients that reconnect with another one begin again")
+    engine = repository.engine
+    if await engine.reader.source.sealed.archived.archive(engine.keys.tags[0]) is not None:
+        say("run `ci-eventstore archive rebuild` now: it deletes again what was deleted since the backup")
 
 
 @click.command(epilog=examples("upgrade", "upgrade --yes", "upgrade --cancel"))

@@ -171,6 +171,12 @@ class StoreTarget(Target):
             await _check_beginning(job, before, state)
         return Taken.COPIED if await self._bring(job, keys, state, before) else Taken.CHANGED
 
+    async def replace(self, job: HeldJob, state: JobState) -> bool:
+        """Put a job here in place of what is here of it, which has the same end; False if that isn't so any more."""
+        keys = self._engine.keys.job(job.job_id)
+        before = await self._before(keys)
+        return before is not None and is_same(before, state) and await self._bring(job, keys, state, before)
+
     async def _before(self, keys: JobKeys) -> JobState | None:
         """Return what is here of a job; StoreError if none can be put here."""
         state = await read_record(self._nodes, self._logs, keys)

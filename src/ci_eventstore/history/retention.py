@@ -17,7 +17,7 @@ from ci_eventstore.errors import ArchiveUnavailableError, OutcomeUnknownError, S
 from ci_eventstore.history.rules import Rule, Selection, check_age, read_rules, write_rules
 from ci_eventstore.jobs.delete import delete_job
 from ci_eventstore.jobs.records import Record, read_records
-from ci_eventstore.jobs.tombstones import Reason, Tombstone
+from ci_eventstore.jobs.tombstones import Reason, Tombstone, forget_deletion
 from ci_eventstore.keys import ended_key, gone_key, member_job_id, sort_key
 
 PAGE_JOBS = 100
@@ -116,25 +116,31 @@ async def keep_rules(engine: Engine, rules: Sequence[Rule]) -> None:
 async def drop_tombstones(engine: Engine, older_than_seconds: float) -> int:
     """Drop the tombstones of jobs that were deleted that long ago, and return how many; StoreUnavailableError.
 
-    From then on such a job was never there: its id may be given to another one. ConfigurationError.
+    From then on such a job was never there: its id may be given to another one. What the archive has of it goes first.
+    ConfigurationError, ArchiveUnavailableError.
     """
     check_age("older than", older_than_seconds)
     dropped = 0
     for tag in engine.keys.tags:
+        archive = await engine.reader.source.sealed.archived.archive(tag)
         until_ms = ((await _now(engine, tag)).timestamp() - older_than_seconds) * 1000
         async for page in engine.nodes.scan_members("HSCAN", gone_key(tag)):
-            old = [job_id for job_id, text in zip(page[::2], page[1::2], strict=True) if _is_before(text, until_ms)]
+            found = {job_id: _tombstone(text) for job_id, text in zip(page[::2], page[1::2], strict=True)}
+            old = {job_id: one for job_id, one in found.items() if one is not None and one.deleted_ms < until_ms}
+            if archive is not None:
+                for job_id, tombstone in old.items():
+                    await forget_deletion(archive, engine.keys.job(job_id), tombstone)
             if old:
                 dropped += await engine.nodes.read("HDEL", gone_key(tag), *old)
     return dropped
 
 
-def _is_before(text: str, until_ms: float) -> bool:
-    """Return whether a tombstone was made before that; one that can't be read stays."""
+def _tombstone(text: str) -> Tombstone | None:
+    """Return what a tombstone says; one that can't be read stays."""
     try:
-        return Tombstone.parse("", text).deleted_ms < until_ms
+        return Tombstone.parse("", text)
     except StoreFormatError:
-        return False
+        return None
 
 
 async def _ended_jobs(engine: Engine, tag: str, last: str) -> AsyncIterator[Sequence[str]]:

@@ -163,9 +163,10 @@ async def delete_log(nodes: Nodes, source: LogSource, keys: JobKeys, user_id: st
     archive = await source.sealed.archived.archive(keys.tag)
     for _ in range(LOOKS):
         state = await _ended_state(nodes, source, keys, user_id)
-        first = await source.range(keys, BEGINNING, limit=1)
+        # What an older store has again may lack its objects, and is deleted without being read.
+        first = [] if state.deleted_to is None else await source.range(keys, BEGINNING, limit=1)
         end = Place(state.position, state.part)
-        is_repeated = state.deleted_to is not None and bool(first) and first[0][0] == b"%d-%d" % end
+        is_repeated = bool(first) and first[0][0] == b"%d-%d" % end
         # The log begins at the place after that of the last entry that was deleted.
         deletion = Deletion(keys.job_id, until=end._replace(part=end.part - 1) if is_repeated else end)
         call = _log_call(keys, state, utc_now())

@@ -4,6 +4,7 @@ Where the store has an archive, an object there says the same, and that a log wa
 is deleted. So what an older store, restored from a backup, has of it again is known to be deleted.
 """
 
+from collections.abc import Callable
 from enum import Enum
 from typing import NamedTuple
 
@@ -126,7 +127,17 @@ async def note_deletion(archive: Archive, keys: JobKeys, incarnation: str | None
 
 async def remove_deleted(archive: Archive, keys: JobKeys, incarnation: str | None, deletion: Deletion) -> None:
     """Remove the objects of what was deleted, as far as they are there; ArchiveUnavailableError."""
+    await _remove(archive, keys, incarnation, deletion.covers)
+
+
+async def forget_deletion(archive: Archive, keys: JobKeys, tombstone: Tombstone) -> None:
+    """Remove all that the archive has of a deleted job, what says so last; ArchiveUnavailableError."""
+    await remove_deleted(archive, keys, tombstone.incarnation, Deletion(keys.job_id, tombstone))
+    await _remove(archive, keys, tombstone.incarnation, lambda name: name.startswith(DELETED))
+
+
+async def _remove(archive: Archive, keys: JobKeys, incarnation: str | None, takes: Callable[[str], bool]) -> None:
     async for page in archive.pages(name_in_archive(keys, incarnation, "").rstrip("/")):
         for listed in page:
-            if deletion.covers(listed.name.rpartition("/")[2]):
+            if takes(listed.name.rpartition("/")[2]):
                 await archive.delete(listed.name)
