@@ -43,7 +43,8 @@ test-all: $(installed) ## run all tests, with as many examples as CI tries
 soak: $(installed) ## break all there is under fifty writers and six controllers, and try to leak a secret, for an hour
 	@CI_EVENTSTORE_SOAK=1 $(python) -m pytest tests/integration/store/test_chaos.py \
 		tests/integration/store/test_controller_chaos.py tests/unit/writer/test_no_leaks.py \
-		tests/unit/writer/test_secret_index.py tests/integration/store/test_replay.py tests/integration/store/test_moving_histories.py $(ARGS)
+		tests/unit/writer/test_secret_index.py tests/integration/store/test_replay.py tests/integration/store/test_moving_histories.py \
+		tests/integration/store/test_retention.py $(ARGS)
 
 check: $(installed) ## check format, lint, types and the structure of the code
 	@$(python) -m ruff format --check .

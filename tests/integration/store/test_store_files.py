@@ -1,5 +1,6 @@
 """A store's content as one file: what it holds comes back, and a file that isn't as it was written is refused."""
 
+import asyncio
 import io
 import random
 from collections import Counter
@@ -21,6 +22,7 @@ from ci_eventstore.history.copying import Copier, CopyReport
 from ci_eventstore.history.copying_by_contract import copy_accounts
 from ci_eventstore.history.store_file import StoreFile, StoreFileSource
 from ci_eventstore.repository import RedisJobRepository
+from tests.cancelling import Counted, Steps
 from tests.claims import claim
 from tests.integration.store.sealing import archive_sealed, ended_job, lines, seal_job
 from tests.integration.store.test_copying import fill, kept_for_a_while, seen, store
@@ -287,3 +289,31 @@ async def test_nothing_of_a_damaged_file_is_imported(own: RealServer, data: byte
         with pytest.raises(StoreFormatError):
             await bring(data[:-10], target)
         assert await seen(target) == before
+
+
+@pytest.mark.slow
+async def test_an_import_may_stop_anywhere(own: RealServer) -> None:
+    """Slow, as it begins many times: cancelled at any await, it leaves no half of a job; the next one completes it."""
+    async with store(own, "a") as source:
+        await fill(source, random.Random(2), 6)
+        await ended_job(source, "gone")
+        await source.delete_job("gone")
+        before, (data, _) = await seen(source), await export(source)
+    at = 0
+    while True:
+        at += 11
+        async with store(own, f"b{at}", 2) as target:
+            steps = Steps(at, 1)
+
+            async def work(target: RedisJobRepository = target) -> None:
+                await bring(data, target)
+
+            steps.victim = task = asyncio.create_task(Counted(work(), steps))
+            await asyncio.gather(task, return_exceptions=True)
+            half = await seen(target)
+            assert all(before["events"][job_id] == events for job_id, events in half["events"].items())
+            assert await target.verify() == []
+            assert (await bring(data, target)).is_whole
+            assert await seen(target) == before
+        if not steps.was_reached:
+            break
