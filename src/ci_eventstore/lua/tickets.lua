@@ -12,9 +12,9 @@ local function is_ticket(text)
 end
 
 local function add_ticket(dispatch, tickets, user)
-  local is_new = redis.call('EXISTS', dispatch) == 0
-  local ticket = redis.call('XADD', dispatch, '*', 'user', user)
-  if is_new then
+  local ticket = redis.call('XADD', dispatch, 'NOMKSTREAM', '*', 'user', user)
+  if not ticket then
+    ticket = redis.call('XADD', dispatch, '*', 'user', user)
     redis.call('XGROUP', 'CREATE', dispatch, 'controllers', '0')
     -- Tickets that were lost with the stream count for nothing.
     redis.call('DEL', tickets)
