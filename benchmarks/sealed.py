@@ -5,6 +5,7 @@ import asyncio
 import random
 import resource
 import secrets
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from benchmarks.texts import generated_lines, real_lines
 from ci_common.models import Job, JobEvent
 from ci_eventstore import RedisJobRepository
 from ci_eventstore.connection.replies import as_info
+from ci_eventstore.history.archiving import archive_job
 from ci_eventstore.history.seal import seal
 from ci_eventstore.history.sealer import Sealer
 from tests import claims
@@ -71,8 +73,8 @@ async def parts(repository: RedisJobRepository, count: int) -> list[tuple[str, f
     return found
 
 
-async def small_jobs(binary: Path, count: int) -> list[tuple[str, ...]]:
-    """Fill a store with small jobs, seal them, and return rows of what that takes."""
+async def small_jobs(binary: Path, count: int, archive: str = "") -> list[tuple[str, ...]]:
+    """Fill a store with small jobs, seal them, perhaps archive them, and return rows of what that takes."""
     with running(binary, "append-only file off", tcp=False) as url:
         async with RedisJobRepository.from_url(url) as repository:
             nodes = repository.engine.nodes
@@ -83,19 +85,35 @@ async def small_jobs(binary: Path, count: int) -> list[tuple[str, ...]]:
             sweep = await Sealer(engine.nodes, engine.reader.source, engine.keys).sweep(0)
             assert sweep.sealed == count, sweep
             seconds = time.process_time() - begun
+            if archive:
+                await archive_all(repository, archive)
             sealed = await memory(repository)
             rows = await parts(repository, count)
             await nodes.read("FLUSHALL", "SYNC")
             empty = await memory(repository)
-    server = binary.name
+    server, how = binary.name, "archived" if archive else "sealed"
+    found = [
+        (server, f"{how}, with calls", f"{(sealed - empty) / count:.0f}"),
+        *((server, f"{how}: {kind}", f"{size:.0f}") for kind, size in rows if size >= 1),
+        (server, f"{how}, calls aside", f"{sum(size for kind, size in rows if kind != 'calls'):.0f}"),
+    ]
+    if archive:
+        return found
     return [
         (server, "text", f"{text / count:.0f}"),
         (server, "live, with calls", f"{(live - empty) / count:.0f}"),
-        (server, "sealed, with calls", f"{(sealed - empty) / count:.0f}"),
-        *((server, f"sealed: {kind}", f"{size:.0f}") for kind, size in rows if size >= 1),
-        (server, "sealed, calls aside", f"{sum(size for kind, size in rows if kind != 'calls'):.0f}"),
+        *found,
         (server, "CPU of the sealer, µs a job", f"{1e6 * seconds / count:.0f}"),
     ]
+
+
+async def archive_all(repository: RedisJobRepository, folder: str) -> None:
+    """Move the segments of all jobs to an archive in a folder."""
+    engine = repository.engine
+    source = engine.reader.source
+    archive = await source.sealed.archived.remember(engine.keys, Path(folder).as_uri())
+    for job in await repository.list_jobs():
+        await archive_job(engine.nodes, source, archive, engine.keys.job(job.id))
 
 
 async def long_job(binary: Path, lines: int) -> list[tuple[str, ...]]:
@@ -140,6 +158,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = [("server", "", "bytes, unless it says otherwise")]
     for binary in server_binaries():
         rows += asyncio.run(small_jobs(binary, options.jobs))
+        with tempfile.TemporaryDirectory() as folder:
+            rows += asyncio.run(small_jobs(binary, options.jobs, folder))
     if options.lines:
         rows += asyncio.run(long_job(server_binaries()[0], options.lines))
     for line in align(rows, right=(2,)):

@@ -128,6 +128,25 @@ def unpack_fields(packed: bytes) -> dict[str, Any]:
         raise StoreFormatError(f"the state at the end of a segment can't be read: {error}") from error
 
 
+def pack_values(fields: Mapping[str, Any], names: Sequence[str]) -> bytes:
+    """Return the values of fields of these names, in that order, up to the last one that there is."""
+    values = [fields.get(name) for name in names]
+    while values and values[-1] is None:
+        values.pop()
+    return _pack([_encode_time(value) if isinstance(value, datetime) else value for value in values])
+
+
+def unpack_values(packed: bytes, names: Sequence[str]) -> dict[str, Any]:
+    """Return what was packed so, but for those that aren't there; StoreFormatError."""
+    try:
+        found = zip(names, msgpack.unpackb(packed, timestamp=3), strict=False)
+        known = {name: value for name, value in found if value is not None}
+        times = {name for name in known if _FIELD_TYPES.get(name) is datetime}
+        return _decode_fields({name: {"time": value} if name in times else value for name, value in known.items()})
+    except (ValueError, TypeError, KeyError, AttributeError, msgpack.UnpackException) as error:
+        raise StoreFormatError(f"the packed state in a record can't be read: {error}") from error
+
+
 def mark_of(payload: bytes) -> str:
     """Return the mark of an entry: which one it is among those that may stand at its place in different histories."""
     return hashlib.sha1(payload, usedforsecurity=False).hexdigest()[:8]

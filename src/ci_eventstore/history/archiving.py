@@ -5,7 +5,7 @@ holds, so a copy that nobody refers to is as good as the one that comes next. Th
 refers to the segments that were copied.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from ci_eventstore.events.records import Place
 from ci_eventstore.events.sealed_log import Reference, references_in
 from ci_eventstore.history.seal import StagedSegment, stage_segment
 from ci_eventstore.jobs.records import read_record
-from ci_eventstore.jobs.state import KEPT_FIELDS, JobState, to_hash
+from ci_eventstore.jobs.state import KEPT_FIELDS, JobState, pieces_of, to_hash
 from ci_eventstore.jobs.tombstones import Deletion, read_tombstone, remove_deleted
 from ci_eventstore.keys import JobKeys, segment_key
 from ci_eventstore.segments.segment import check_segment
@@ -52,7 +52,7 @@ class ArchiveCall(NamedTuple):
     segments: Sequence[StagedSegment]
     dropped: Sequence[Key]
     #: What a packed record lacks, names and values by turns.
-    fields: Sequence[str]
+    fields: Sequence[str | bytes]
 
 
 ARCHIVE = load_script(__package__, "archive", call=ArchiveCall)
@@ -135,6 +135,7 @@ async def _refer(
     to_archive = not moved[0].is_archived
     log = " ".join(str(one._replace(is_archived=to_archive) if one in moved else one) for one in references)
     lacking = {name: value for name, value in to_hash(state).items() if name not in KEPT_FIELDS}
+    rest: Mapping[str, str | bytes] = pieces_of(state) or lacking
     call = ArchiveCall(
         hash=keys.hash,
         incarnation=state.incarnation or "",
@@ -142,6 +143,6 @@ async def _refer(
         log=log,
         segments=[] if to_archive else [StagedSegment(segment_key(keys, one.name), one.size) for one in moved],
         dropped=[segment_key(keys, one.name) for one in moved] if to_archive else [],
-        fields=[text for field in lacking.items() for text in field],
+        fields=[text for field in rest.items() for text in field],
     )
     return _ANSWERS[await nodes.run(ARCHIVE, *ARCHIVE.order(call))]

@@ -27,7 +27,7 @@ from ci_eventstore.events.records import Fact, FactType, Place
 from ci_eventstore.events.sealed_log import references_in
 from ci_eventstore.facts.facts import FactKind, fact_text
 from ci_eventstore.jobs.records import read_record
-from ci_eventstore.jobs.state import JobState, checkpoint_fields, to_hash
+from ci_eventstore.jobs.state import PIECES, JobState, checkpoint_fields, to_hash
 from ci_eventstore.jobs.tombstones import (
     Deletion,
     Reason,
@@ -107,7 +107,7 @@ class DeleteLogCall(NamedTuple):
     fields: Sequence[Field]
 
 
-DELETE_LOG = load_script(__package__, "delete_log", call=DeleteLogCall)
+DELETE_LOG = load_script(__package__, "delete_log", {"PIECES": PIECES}, call=DeleteLogCall)
 
 
 async def delete_job(

@@ -1,6 +1,7 @@
 -- Delete the log of a job that has ended, and leave one entry that says so and has the job's whole state: one atomic step.
 --
 -- `delete.py` names its keys and arguments.
+-- CONST PIECES: of a packed record
 --
 -- Returns "deleted"; or changes nothing and returns "gone", "missing", "unprojected", or "changed" (it was written to, sealed or created anew
 -- since it was read).
@@ -53,7 +54,7 @@ error = attempt(function()
     redis.call('RPUSH', log_index, milestone)
   end
   redis.call('HSET', hash, 'mark', mark_of(entry), unpack(ARGV, fields.places()))
-  redis.call('HDEL', hash, 'log')
+  redis.call('HDEL', hash, 'log', PIECES)
   if #segments > 0 then
     redis.call('UNLINK', unpack(KEYS, segments.places()))
   end

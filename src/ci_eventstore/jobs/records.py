@@ -6,9 +6,11 @@ from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import WRONG_TYPE, Reply, as_bytes
 from ci_eventstore.errors import ProjectionDamagedError, StoreFormatError
 from ci_eventstore.events.log_source import LogSource
-from ci_eventstore.jobs.state import JobState, from_hash, from_packed, packed_log
+from ci_eventstore.jobs.state import JobState, from_hash, from_packed, packed_log, part_of_state
 from ci_eventstore.keys import JobKeys
 
+#: The fields that say when a job has ended.
+ENDING = ("status", "created_at", "end_time")
 #: A job's state, None if it has no hash, or what is wrong with its record.
 Record = JobState | StoreFormatError | None
 
@@ -38,6 +40,38 @@ async def read_record(nodes: Nodes, source: LogSource, keys: JobKeys) -> JobStat
     if isinstance(found, StoreFormatError):
         raise found
     return found
+
+
+async def parts_in(
+    nodes: Nodes, source: LogSource, jobs: Sequence[JobKeys], names: Sequence[str], replies: Sequence[Reply]
+) -> list[JobState | None]:
+    """Return states of which some fields are needed, read by `HMGET`, the last of them `log`; None: they can't be read.
+
+    Creation and status are among the fields. Of a packed record, which lacks them, all is read.
+    """
+    found = [_part_in(keys, names, reply) for keys, reply in zip(jobs, replies, strict=True)]
+    packed = [
+        number
+        for number, reply in enumerate(replies)
+        if found[number] is None and reply is not WRONG_TYPE and reply[-1] is not None
+    ]
+    records = await read_records(nodes, source, [jobs[number] for number in packed]) if packed else []
+    for number, record in zip(packed, records, strict=True):
+        found[number] = record if isinstance(record, JobState) else None
+    return found
+
+
+def ended_member(keys: JobKeys, reply: Reply) -> str:
+    """Return what a hash, of which these are the fields of `ENDING`, says is the job's member of the ended."""
+    state = _part_in(keys, ENDING, reply)
+    return "" if state is None else state.ended_member(keys.job_id)
+
+
+def _part_in(keys: JobKeys, names: Sequence[str], reply: Reply) -> JobState | None:
+    try:
+        return None if reply is WRONG_TYPE else part_of_state(keys.job_id, names, reply)
+    except StoreFormatError:
+        return None
 
 
 def _record_in(keys: JobKeys, reply: Reply) -> Record:

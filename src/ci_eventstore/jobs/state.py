@@ -11,8 +11,9 @@ from ci_common.models import Job, JobFields, JobStatus, as_utc
 from ci_common.transitions import ENDED
 from ci_eventstore.connection.replies import WRONG_TYPE, Reply, as_text
 from ci_eventstore.errors import ProjectionDamagedError
-from ci_eventstore.events.codec import pack_fields, unpack_fields
+from ci_eventstore.events.codec import pack_fields, pack_values, unpack_fields, unpack_values
 from ci_eventstore.events.reader import Extent
+from ci_eventstore.facts.facts import STATUS_LETTERS, STATUSES
 from ci_eventstore.job_fields import JOB_FIELDS
 from ci_eventstore.keys import NO_QUEUE, listing_member
 
@@ -198,14 +199,35 @@ def from_hash(job_id: str, reply: Sequence[bytes]) -> JobState:
     Fields that this version doesn't know are left alone. ProjectionDamagedError.
     """
     found = dict(zip(reply[::2], reply[1::2], strict=True))
+    if b"r0" in found and b"has_complete" not in found:
+        packed = b"".join(found.get(piece.encode(), b"") for piece in PIECES)
+        rest = unpack_values(packed, REST_FIELDS)
+        return _unpacked(job_id, {**rest, "status": STATUSES.get(rest.get("status", ""))}, found)
     return _state_of(job_id, _NEEDED, [found.get(name) for name in _RAW_NAMES])
 
 
-#: What the hash of a small sealed job keeps: what scripts read, and what says where the job has to stand.
+#: What the hash of a small sealed job keeps: what scripts and followers read.
 KEPT_FIELDS = (
     *("version", "position", "part", "bytes", "lines", "end_position", "end_bytes", "truncated_at", "mark"),
-    *("incarnation", "status", "user_id", "created_at", "end_time", "log", "deleted_to"),
+    *("incarnation", "user_id", "log", "deleted_to"),
 )
+#: Once its segment is in the archive, the hash has the rest of the state as well: the values of these in that order,
+#: to which others may be added in the end. A server spreads a hash that has a longer value than a piece.
+PIECES = ("r0", "r1", "r2", "r3")
+PIECE_BYTES = 64
+REST_FIELDS = (
+    *("status", "created_at", "end_time", "success", "start_time", "name", "queue", "command", "exit_code", "epoch"),
+    *("attempts", "end_time_from_event", "has_complete", "signal", "container_id", "zip_file_path", "is_kept"),
+    *("hand_backs", "handed_back_by", "controller", "claim", "ticket", "ends_if_lost", "cancel_line"),
+)
+
+
+def pieces_of(state: JobState) -> dict[str, bytes]:
+    """Return the fields that have the rest of a state; none if it is too long for them."""
+    known = {name: value for name in REST_FIELDS if (value := getattr(state, name)) != _DEFAULTS[name]}
+    packed = pack_values({**known, "status": STATUS_LETTERS[state.status]}, REST_FIELDS)
+    pieces = [packed[start : start + PIECE_BYTES] for start in range(0, len(packed), PIECE_BYTES)]
+    return dict(zip(PIECES, pieces, strict=False)) if len(pieces) <= len(PIECES) else {}
 
 
 def packed_log(reply: Reply) -> str | None:
@@ -217,7 +239,7 @@ def packed_log(reply: Reply) -> str | None:
         # As of nearly every job.
         return None
     names = reply[::2]
-    if b"log" not in names or b"has_complete" in names:
+    if b"log" not in names or b"has_complete" in names or b"r0" in names:
         return None
     return as_text(reply[2 * names.index(b"log") + 1])
 
@@ -256,6 +278,11 @@ def from_packed(job_id: str, packed: bytes, reply: Sequence[bytes] = ()) -> JobS
     if found and b"incarnation" not in found:
         # The hash of a job of an older program, which has none though its log says one.
         known.pop("incarnation", None)
+    return _unpacked(job_id, known, found)
+
+
+def _unpacked(job_id: str, known: dict[str, Any], found: Mapping[bytes, bytes]) -> JobState:
+    """Return the state with what was packed and, before that, what the hash has; ProjectionDamagedError."""
     try:
         known |= {name: decode(found[name.encode()].decode()) for name, decode in _NEEDED if name.encode() in found}
         return from_checkpoint(known)
@@ -326,7 +353,7 @@ def decided_changes(before: JobState | None, after: JobState) -> tuple[dict[str,
             given[name] = text
         elif before and getattr(before, name) is not None:
             lost.append(name)
-    return given, lost
+    return given, [*lost, *PIECES] if before and before.log is not None else lost
 
 
 #: What a job and its state both have.

@@ -5,11 +5,12 @@ from typing import Any, NamedTuple
 
 from ci_eventstore.connection.call_names import Key
 from ci_eventstore.connection.nodes import Nodes
-from ci_eventstore.connection.replies import WRONG_TYPE, Reply, as_bytes, as_text
+from ci_eventstore.connection.replies import WRONG_TYPE, as_bytes, as_text
 from ci_eventstore.connection.scripts import load_script
-from ci_eventstore.errors import ProjectionDamagedError
+from ci_eventstore.events.log_source import LogSource
 from ci_eventstore.events.records import Place
-from ci_eventstore.jobs.state import JobState, part_of_state
+from ci_eventstore.jobs.records import parts_in
+from ci_eventstore.jobs.state import JobState
 from ci_eventstore.keys import (
     JobKeys,
     Keys,
@@ -22,7 +23,7 @@ from ci_eventstore.keys import (
 from ci_eventstore.projection.differences import Difference
 
 #: The fields that say where a job belongs.
-PLACING = ("status", "user_id", "created_at", "end_time", "queue", "claim", "ends_if_lost")
+PLACING = ("status", "user_id", "created_at", "end_time", "queue", "claim", "ends_if_lost", "log")
 #: The kinds of sorted sets, by what their keys' names begin with.
 KINDS = ("jobs", "owned", "ids", "backlog", "leases", "ended", "unsealed")
 PAGE_MEMBERS = 500
@@ -93,9 +94,10 @@ def sorted_set(keys: Keys, key: str) -> SortedSet | None:
 class Strays:
     """The strays of one store."""
 
-    def __init__(self, nodes: Nodes, keys: Keys) -> None:
+    def __init__(self, nodes: Nodes, keys: Keys, source: LogSource) -> None:
         self._nodes = nodes
         self._keys = keys
+        self._source = source
 
     async def verify(self, index: SortedSet, *, mends: bool) -> AsyncIterator[Difference]:
         """Yield the strays of one sorted set; if `mends`, a script looks at each again and removes it.
@@ -116,10 +118,11 @@ class Strays:
     async def _suspects(self, index: SortedSet, members: Sequence[str]) -> list[str]:
         jobs = [self._keys.job(index.job_id(member)) for member in members]
         replies = await self._nodes.read_many([("HMGET", as_bytes(keys.hash), *PLACING) for keys in jobs])
+        states = await parts_in(self._nodes, self._source, jobs, PLACING, replies)
         return [
             member
-            for member, keys, reply in zip(members, jobs, replies, strict=True)
-            if not _belongs(index, member, keys, _state(keys, reply))
+            for member, keys, state in zip(members, jobs, states, strict=True)
+            if not _belongs(index, member, keys, state)
         ]
 
     async def _judge(self, index: SortedSet, member: str, *, mends: bool) -> Difference | None:
@@ -138,7 +141,7 @@ class Strays:
                     ("ZSCORE", index.key, as_bytes(member)),
                 ]
             )
-            state = _state(keys, values)
+            [state] = await parts_in(self._nodes, self._source, [keys], PLACING, [values])
             is_source = has_stream or values is WRONG_TYPE
             if score is None or _belongs(index, member, keys, state) or (is_source and state is None):
                 return difference if look else None
@@ -154,16 +157,6 @@ class Strays:
         call = StrayCall(index.key, as_bytes(keys.hash), as_bytes(keys.stream), as_bytes(member), has_stream, seen)
         reply: bytes = await self._nodes.run(MEND_STRAY, *MEND_STRAY.order(call))
         return reply
-
-
-def _state(keys: JobKeys, reply: Reply) -> JobState | None:
-    """Return the part of a hash that says where its job belongs; None if it is missing or can't be read."""
-    if reply is WRONG_TYPE:
-        return None
-    try:
-        return part_of_state(keys.job_id, PLACING, reply)
-    except ProjectionDamagedError:
-        return None
 
 
 def _belongs(index: SortedSet, member: str, keys: JobKeys, state: JobState | None) -> bool:

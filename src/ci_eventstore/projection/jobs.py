@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from ci_common.models import JobStatus
 from ci_eventstore.connection.nodes import Nodes
-from ci_eventstore.connection.replies import WRONG_TYPE, Reply, as_bytes, as_text_map, as_texts
-from ci_eventstore.errors import ProjectionDamagedError, StoreFormatError
+from ci_eventstore.connection.replies import WRONG_TYPE, Reply, as_bytes, as_text, as_text_map, as_texts
+from ci_eventstore.errors import StoreFormatError
 from ci_eventstore.events.log_index import LogIndex
 from ci_eventstore.events.log_source import (
     PAGE_ENTRIES,
@@ -23,7 +23,8 @@ from ci_eventstore.events.log_source import (
 )
 from ci_eventstore.events.records import Place
 from ci_eventstore.events.sealed_log import END_BYTES, Reference, end_command, references_in, state_in
-from ci_eventstore.jobs.state import KEPT_FIELDS, JobState, from_packed, part_of_state, to_hash
+from ci_eventstore.jobs.records import ENDING, ended_member, parts_in
+from ci_eventstore.jobs.state import KEPT_FIELDS, JobState, from_packed, pieces_of, to_hash
 from ci_eventstore.keys import JobKeys, backlog_member, listing_member
 from ci_eventstore.projection.differences import Difference, compare
 from ci_eventstore.projection.fold import Fold
@@ -38,8 +39,6 @@ RING_COUNTERS = 5
 
 #: What `read_at_once` gives of a job before its listings and its queue.
 _FIRST = 8
-#: The fields that say when a job has ended.
-ENDING = ("status", "created_at", "end_time")
 
 
 class JobProjections:
@@ -72,7 +71,7 @@ class JobProjections:
             return [Difference(subject, "stream", "a stream", stream_type.decode())]
         log = await read_log(self._nodes, keys)
         fold = await self._begun_fold(keys, log, is_deep=is_deep)
-        ended = ended_member(keys, ending)
+        ended = _ended_in(fold, log, ending)
         replies = await self._look(fold, ended)
         last, hash_reply, index_reply, ring_length, ring_ends, in_ids, in_unsealed, in_ended = replies[:_FIRST]
         found = as_text_map(hash_reply)
@@ -91,7 +90,7 @@ class JobProjections:
             fold = Fold(keys)
             fold.index = LogIndex(index)
         await fold.advance(self._source, place)
-        expected, said = fold.ended_member(), ended_member(keys, _values_of(found, ENDING))
+        expected, said = fold.ended_member(), _ended_in(fold, log, _values_of(found, ENDING))
         if said != ended:
             # Between two looks it has ended, or its end has moved.
             return await self._compare(subject, keys, is_deep=is_deep)
@@ -197,7 +196,9 @@ def compare_fields(subject: str, fold: Fold, found: dict[str, str]) -> list[Diff
     fields, said = dict(found), to_hash(fold.state) if fold.state else {}
     log = fields.pop("log", None)
     if log is not None and "has_complete" not in fields:
+        rest = pieces_of(fold.state) if fold.state and "r0" in fields else {}
         said = {name: value for name, value in said.items() if name in KEPT_FIELDS}
+        said |= {name: as_text(piece) for name, piece in rest.items()}
     for name in LATER_FIELDS:
         if not fields.get(name):
             # Older programs wrote none; on `fakeredis` the mark is empty.
@@ -233,12 +234,10 @@ def _values_of(fields: dict[str, str], names: Sequence[str]) -> list[bytes | Non
     return [as_bytes(fields[name]) if name in fields else None for name in names]
 
 
-def ended_member(keys: JobKeys, reply: Reply) -> str:
-    """Return what a hash, of which these are the fields of `ENDING`, says is the job's member of the ended."""
-    try:
-        return "" if reply is WRONG_TYPE else part_of_state(keys.job_id, ENDING, reply).ended_member(keys.job_id)
-    except ProjectionDamagedError:
-        return ""
+def _ended_in(fold: Fold, log: str | None, ending: Reply) -> str:
+    """Return what a record says is the job's member of the ended; a packed one says what its segment does."""
+    is_packed = log is not None and ending is not WRONG_TYPE and ending[0] is None
+    return fold.ended_member() if is_packed else ended_member(fold.keys, ending)
 
 
 def _compare_ended(
@@ -302,12 +301,12 @@ class _Plan(NamedTuple):
     segment: Reference | None = None
 
 
-async def doubtful(nodes: Nodes, jobs: Sequence[JobKeys]) -> list[JobKeys]:
+async def doubtful(nodes: Nodes, source: LogSource, jobs: Sequence[JobKeys]) -> list[JobKeys]:
     """Return those jobs that have to be looked at one by one: large, damaged, or changed between two looks."""
     hashes = await nodes.read_many([("HMGET", keys.hash, *PLANNED) for keys in jobs])
     plans, left = defaultdict[str, list[_Plan]](list), list[JobKeys]()
-    for keys, reply in zip(jobs, hashes, strict=True):
-        plan = _plan(keys, reply)
+    for keys, state in zip(jobs, await parts_in(nodes, source, jobs, PLANNED, hashes), strict=True):
+        plan = _plan(keys, state)
         if plan is None:
             left.append(keys)
         else:
@@ -323,11 +322,10 @@ async def doubtful(nodes: Nodes, jobs: Sequence[JobKeys]) -> list[JobKeys]:
     return left
 
 
-def _plan(keys: JobKeys, reply: Reply) -> _Plan | None:
-    if reply is WRONG_TYPE:
+def _plan(keys: JobKeys, state: JobState | None) -> _Plan | None:
+    if state is None:
         return None
     try:
-        state = part_of_state(keys.job_id, PLANNED, reply)
         references = references_in(keys.job_id, state.log) if state.log is not None else []
     except StoreFormatError:
         return None

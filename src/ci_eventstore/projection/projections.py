@@ -66,8 +66,9 @@ class Projections:
     def __init__(self, nodes: Nodes, keys: Keys, source: LogSource) -> None:
         self._nodes = nodes
         self._keys = keys
+        self._source = source
         self._jobs = JobProjections(nodes, source)
-        self._strays = Strays(nodes, keys)
+        self._strays = Strays(nodes, keys, source)
         self._tickets = Tickets(nodes)
         self._accounts = AccountProjections(nodes, keys)
 
@@ -158,7 +159,7 @@ class Projections:
                 yield difference
 
     async def _look_at(self, jobs: Sequence[JobKeys], walk: _Walk) -> list[Difference]:
-        doubted = jobs if walk.is_deep else await doubtful(self._nodes, jobs)
+        doubted = jobs if walk.is_deep else await doubtful(self._nodes, self._source, jobs)
         found: list[Difference] = []
         for start in range(0, len(doubted), TOGETHER):
             looks = (self._look_at_one(keys, walk) for keys in doubted[start : start + TOGETHER])

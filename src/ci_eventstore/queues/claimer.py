@@ -14,7 +14,7 @@ from ci_eventstore.connection.outage_log import OutageLog
 from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.errors import ProjectionDamagedError, StoreError
 from ci_eventstore.events.caller import Caller
-from ci_eventstore.jobs.state import from_hash
+from ci_eventstore.jobs.state import from_hash, packed_log
 from ci_eventstore.keys import Keys, QueueKeys, queue_everywhere
 from ci_eventstore.queues.claim import CLAIM_JOBS, Peeked, Waiting, claim, peek
 from ci_eventstore.queues.claimed import GONE_MS, Claimed, as_claimed, name_damage
@@ -222,7 +222,7 @@ class Claimer:
         missed = self._offer.missed(partition, peeked.given)
         reply = missed and await self._nodes.read("HGETALL", self._keys.job(missed.job_id).hash)
         is_news = self._offer.answered(partition, peeked.given, is_made=peeked.is_offer_made)
-        if missed is None or not reply or not is_news:
+        if missed is None or not reply or not is_news or packed_log(reply) is not None:
             return []
         try:
             state = from_hash(missed.job_id, reply)

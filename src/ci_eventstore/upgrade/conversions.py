@@ -17,9 +17,9 @@ from ci_eventstore.events.codec import decode_event
 from ci_eventstore.events.log_index import milliseconds_of
 from ci_eventstore.events.log_source import at_places, entries_in, range_command
 from ci_eventstore.events.records import Place
+from ci_eventstore.jobs.records import ENDING, ended_member
 from ci_eventstore.keys import JobKeys, Keys, all_keys_pattern
 from ci_eventstore.projection.differences import Progress
-from ci_eventstore.projection.jobs import ENDING, ended_member
 
 
 class Member(NamedTuple):

@@ -154,11 +154,11 @@ async def test_many_sealed_jobs_are_verified_together(
     for job in jobs:
         await ended_job(repository, job.job_id)
         await seal_job(repository, job.job_id)
-    assert await doubtful(server, jobs) == []
+    assert await doubtful(server, repository.engine.reader.source, jobs) == []
     await repository.add_event("j0", JobEvent("log", "late\n"))
     await server.read("ZADD", jobs[1].unsealed, 1, "j1")
     await server.read("HSET", jobs[2].hash, "lines", 29)
-    assert await doubtful(server, jobs) == jobs[:3]
+    assert await doubtful(server, repository.engine.reader.source, jobs) == jobs[:3]
     found = {difference.subject for difference in await repository.verify()}
     assert found == {"job j1", "job j2"}
     await repository.rebuild()
