@@ -2,16 +2,18 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import fakeredis
 import pytest
 
 from ci_common.errors import RepositoryError
-from ci_common.models import JobEvent
+from ci_common.models import Job, JobEvent
 from ci_eventstore.archive import MARK
 from ci_eventstore.connection.nodes import Nodes
+from ci_eventstore.connection.replies import as_texts
 from ci_eventstore.errors import (
     ArchiveDiffersError,
     ArchiveUnavailableError,
@@ -22,10 +24,11 @@ from ci_eventstore.events.sealed_log import references_in
 from ci_eventstore.history.archiver import Archiver
 from ci_eventstore.history.archiving import Moved, archive_job, unarchive_job
 from ci_eventstore.history.seal import Sealed
+from ci_eventstore.jobs.state import KEPT_FIELDS, PIECES
 from ci_eventstore.keys import Keys, segment_key, sweeper_key
 from ci_eventstore.repository import RedisJobRepository
 from tests.cancelling import Counted, Steps
-from tests.integration.store.sealing import archive_sealed, ended_job, lines, seal_job
+from tests.integration.store.sealing import NOW, archive_sealed, ended_job, lines, seal_job
 from tests.integration.store.test_sealing import seen
 from tests.servers import RealServer
 from tests.waiting import wait_until
@@ -43,6 +46,14 @@ async def unarchive(repository: RedisJobRepository, job_id: str = "j") -> Moved:
     """Bring them back."""
     engine = repository.engine
     return await unarchive_job(engine.nodes, engine.reader.source, engine.keys.job(job_id))
+
+
+@contextmanager
+def read_without(folder: Path) -> Iterator[None]:
+    """Take the archive away for a while."""
+    away = folder.rename(folder.with_name("away"))
+    yield
+    away.rename(folder)
 
 
 async def segments_in_store(server: Nodes) -> int:
@@ -72,6 +83,46 @@ async def test_readers_get_the_same_there_and_back(
         assert len(await repository.get_events_since("j", count + 1)) == 3 * (round_ + 1)
         assert await repository.verify(deep=True) == []
     assert await unarchive(repository, "nothing") is Moved.MISSING
+
+
+@pytest.mark.parametrize("command", [["make", "test"], ["x" * 300]], ids=["short", "long"])
+async def test_records_of_archived_jobs_are_small(
+    repository: RedisJobRepository, server: Nodes, keys: Keys, tmp_path: Path, command: list[str]
+) -> None:
+    """They are read without the archive, verified, mended, moved back, and whole again after a write."""
+    job = Job(id="j", status="failed", user_id="ada", name="build", command=command, exit_code=2, start_time=NOW)
+    await repository.create_job(job)
+    before, key = await repository.get_job("j"), keys.job("j").hash
+    assert await seal_job(repository) is Sealed.SEALED
+    assert await server.read("HMGET", key, "status", "created_at", "end_time", "name") == [None] * 4
+    assert await archive(repository, tmp_path) is Moved.MOVED
+    if len(command) == 2:
+        assert {name for name in as_texts(await server.read("HKEYS", key)) if name not in KEPT_FIELDS} == {"r0"}
+        assert await server.read("OBJECT", "ENCODING", key) == b"listpack"
+    with read_without(tmp_path):
+        assert await repository.get_job("j") == before
+        assert await repository.page_jobs(user_id="ada", status="failed") == [before]
+        assert await repository.page_jobs() == [before]
+    assert await repository.verify(deep=True) == []
+    for _ in range(2):
+        assert await unarchive(repository) is Moved.MOVED
+        assert await repository.get_job("j") == before
+        assert await archive(repository, tmp_path) is Moved.MOVED
+    record = await server.read("DUMP", key)
+    field = "r0" if len(command) == 2 else "status"
+    value = await server.read("HGET", key, field)
+    for damage in (("HSET", key, field, "x"), ("HDEL", key, field), ("HSET", key, field, value[:-1] + b"\xc2")):
+        await server.read(*damage)
+        assert await repository.verify() != []
+        await repository.rebuild()
+        assert await repository.get_job("j") == before
+        assert await repository.verify() == []
+        await server.read("RESTORE", key, 0, record, "REPLACE")
+    await repository.keep_job("j")
+    assert not {*PIECES} & {*as_texts(await server.read("HKEYS", key))}
+    after = await repository.get_job("j")
+    assert after == before
+    assert await repository.verify(deep=True) == []
 
 
 @pytest.mark.parametrize("back", [False, True], ids=["there", "back"])

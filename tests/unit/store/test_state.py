@@ -9,8 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ci_common.models import Job, JobStatus
-from ci_eventstore.errors import ProjectionDamagedError
-from ci_eventstore.jobs.state import JobState, from_hash, to_hash, to_job
+from ci_eventstore.errors import ProjectionDamagedError, StoreFormatError
+from ci_eventstore.jobs.state import (
+    KEPT_FIELDS,
+    PIECES,
+    REST_FIELDS,
+    JobState,
+    from_hash,
+    packed_log,
+    pieces_of,
+    to_hash,
+    to_job,
+)
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 STATE = JobState(
@@ -79,3 +89,63 @@ def test_a_job_is_what_its_constructor_makes_of_the_state(truncated_at: int | No
     job = to_job("job-1", state)
     assert (job, vars(job), hash(job)) == (made, vars(made), hash(made))
     assert type(job.command) is list
+
+
+def packed(state: JobState) -> dict[bytes, bytes]:
+    """Return the hash of a job whose small segment is in the archive."""
+    kept = {name.encode(): value.encode() for name, value in to_hash(state).items() if name in KEPT_FIELDS}
+    return {**kept, **{name.encode(): piece for name, piece in pieces_of(state).items()}}
+
+
+def test_packed_records_lack_no_field() -> None:
+    """Each field of a state is kept for scripts, or is one of the rest."""
+    assert {*KEPT_FIELDS, *REST_FIELDS} == {field.name for field in fields(JobState)}
+    assert not {*KEPT_FIELDS} & {*REST_FIELDS}
+
+
+texts, times = st.none() | st.text(max_size=20), st.datetimes() | st.datetimes(timezones=st.just(UTC))
+numbers = st.integers(0, 2**53)
+
+
+@given(
+    st.builds(
+        STATE.but,
+        created_at=times,
+        start_time=st.none() | times,
+        end_time=st.none() | times,
+        status=st.sampled_from(JobStatus),
+        name=texts,
+        user_id=texts,
+        command=st.none() | st.lists(st.text(max_size=9), max_size=5).map(tuple),
+        success=st.none() | st.booleans(),
+        exit_code=st.none() | numbers,
+        epoch=numbers,
+        hand_backs=st.none() | numbers,
+        handed_back_by=texts,
+        is_kept=st.none() | st.booleans(),
+        has_complete=st.booleans(),
+        lines=numbers,
+        log=st.just("0-1,4-0,400,0123456789abcdef,a"),
+    )
+)
+def test_a_packed_record_is_read_as_it_was_written(state: JobState) -> None:
+    """Whatever its fields hold; what the hash has wins, and no value is too long for a small hash."""
+    found = packed(state)
+    if b"r0" in found:
+        assert read(found) == state
+        assert read({**found, b"lines": b"7", b"unheard_of": b"1"}) == state.but(lines=7)
+        assert packed_log([part for pair in found.items() for part in pair]) is None
+        assert max(len(value) for name, value in found.items() if name.decode() in PIECES) <= 64
+
+
+def test_what_is_too_long_is_not_packed() -> None:
+    """Four pieces are enough for most jobs; another one has all fields."""
+    assert pieces_of(STATE.but(command=("x" * 300,))) == {}
+    assert list(pieces_of(STATE.but(command=("x" * 180,)))) == list(PIECES)
+
+
+@given(st.binary(max_size=80))
+def test_any_piece_is_a_state_or_an_error_of_ours(piece: bytes) -> None:
+    """Whatever it holds."""
+    with suppress(StoreFormatError):
+        read({**packed(STATE), b"r0": piece})
