@@ -1,5 +1,6 @@
 """`ci-eventstore jobs delete` and `jobs delete-log`."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -84,6 +85,9 @@ def test_the_store_keeps_rules(cli: CommandLine, here: Callable[..., Ended], tmp
     assert here("retention", "--rules", str(file), "--unsealed").code == 2
     file.write_bytes(b"\xff")
     assert here("retention", "--rules", str(file)).code == 2
+    asyncio.run(_keep_rules_of_a_later_version(cli))
+    assert "not known: the rules in the store: rule 1: colour:" in here("jobs", "show", "job-1").text
+    assert here("retention").code == 2
     assert here("rules", "drop").err == "ci-eventstore: the store keeps no rules\n"
     assert here("retention").code == 2
 
@@ -117,3 +121,9 @@ def test_a_user_is_not_erased_while_jobs_run(cli: CommandLine, here: Callable[..
     erased = here("user", "erase", "ada", "--settle", "0s", "--cancel", "--json")
     assert (erased.code, json.loads(erased.text)["cancelled"]) == (0, 1)
     assert running.end().code != 0
+
+
+async def _keep_rules_of_a_later_version(cli: CommandLine) -> None:
+    async with cli.repository() as repository:
+        rules = '{"rules": [{"colour": "red"}]}'
+        await repository.engine.nodes.read("HSET", repository.engine.keys.store, "retention", rules)

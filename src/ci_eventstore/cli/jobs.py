@@ -22,10 +22,12 @@ from ci_eventstore.cli.output import (
 )
 from ci_eventstore.cli.store import find_job, find_user, uses_store
 from ci_eventstore.cli.usage import examples
+from ci_eventstore.errors import ConfigurationError
 from ci_eventstore.events.sealed_log import references_in
 from ci_eventstore.history.retention import rules_in_force
 from ci_eventstore.history.rules import outlook
 from ci_eventstore.job_fields import JOB_FIELDS, job_json
+from ci_eventstore.jobs.state import JobState
 from ci_eventstore.repository import RedisJobRepository
 
 #: What `jobs show` begins with, in this order.
@@ -98,8 +100,7 @@ async def show(repository: RedisJobRepository, job: str, as_json: bool) -> None:
     state = await repository.engine.jobs.state(job_id)
     root = None if state is None or state.log is None else await _root(repository, job_id, state.log)
     is_kept = state is not None and bool(state.is_kept)
-    rules = await rules_in_force(repository.engine)
-    prospect = outlook(rules, job_id, state) if rules and state is not None else None
+    prospect = None if state is None else await _prospect(repository, job_id, state)
     if as_json:
         more = {
             "incarnation": await repository.incarnation(job_id),
@@ -112,6 +113,16 @@ async def show(repository: RedisJobRepository, job: str, as_json: bool) -> None:
         kept = [("kept", "retention leaves it alone")] if is_kept else []
         kept += [] if prospect is None else [("retention", prospect)]
         click.echo(properties(job_properties(found) + ([] if root is None else [("sealed, root", root)]) + kept))
+
+
+async def _prospect(repository: RedisJobRepository, job_id: str, state: JobState) -> str | None:
+    """Return what the store's rules will do with a job, None if it keeps none."""
+    try:
+        rules = await rules_in_force(repository.engine)
+    except ConfigurationError as error:
+        # Another version's, which is no reason to show nothing.
+        return f"not known: {error}"
+    return outlook(rules, job_id, state) if rules else None
 
 
 @jobs.command(epilog=examples("jobs cancel 3f9c", "jobs cancel 3f9c --reason 'wrong branch'"))
