@@ -233,9 +233,11 @@ class StreamDamagedError(StoreError, EventsLostError):
 class UserBusyError(ConflictError):
     """Raised when a user can't be erased because jobs of theirs run; the user is inactive by then."""
 
-    def __init__(self, user_id: str, job_ids: Sequence[str]) -> None:
+    def __init__(self, user_id: str, job_ids: Sequence[str], *, were_cancelled: bool = False) -> None:
         some = ", ".join(job_ids[:10]) + (" …" if len(job_ids) > 10 else "")
-        super().__init__(f"jobs of user {user_id!r} run: {some}; cancel them first, or erase with --cancel")
+        told = "were cancelled, and still run" if were_cancelled else "run"
+        advice = "erase the user when they have ended" if were_cancelled else "cancel them, or erase with --cancel"
+        super().__init__(f"jobs of user {user_id!r} {told}: {some}; {advice}")
         self.user_id = user_id
         self.job_ids = job_ids
 

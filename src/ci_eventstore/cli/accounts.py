@@ -11,6 +11,7 @@ from ci_common.models import APIKey, User, generate_api_key, hash_api_key, utc_n
 from ci_eventstore.cli.output import NOTHING, echo_json, json_option, local_time, properties, say, table
 from ci_eventstore.cli.store import find_user, uses_store
 from ci_eventstore.cli.usage import ExitCode, duration_option, examples
+from ci_eventstore.errors import StoreError
 from ci_eventstore.history.erasing import SETTLE_SECONDS, Eraser, Receipt, rewrite_files
 from ci_eventstore.repository import RedisJobRepository
 
@@ -125,15 +126,25 @@ async def erase(
         if rewrite:
             await rewrite_files(repository.engine.nodes.all)
         raise
-    if rewrite and not receipt.left:
-        receipt.rewritten = await rewrite_files(repository.engine.nodes.all)
+    failure = await _rewritten(repository, receipt) if rewrite and not receipt.left else None
     if as_json:
         echo_json(asdict(receipt))
     else:
         click.echo(properties(_went(receipt)))
-        for text in _remains(receipt):
+        for text in _remains(receipt, has_files=not rewrite or failure is not None):
             say(text)
+    if failure is not None:
+        raise failure
     return ExitCode.FAILED if receipt.left else ExitCode.SUCCESS
+
+
+async def _rewritten(repository: RedisJobRepository, receipt: Receipt) -> StoreError | None:
+    """Have the files written anew; return what went wrong, as the receipt has to be printed first."""
+    try:
+        receipt.rewritten = await rewrite_files(repository.engine.nodes.all)
+    except StoreError as error:
+        return error
+    return None
 
 
 def _went(receipt: Receipt) -> list[tuple[str, str]]:
@@ -141,12 +152,12 @@ def _went(receipt: Receipt) -> list[tuple[str, str]]:
     return [(name.replace("_", " "), str(value)) for name, value in counted.items()]
 
 
-def _remains(receipt: Receipt) -> list[str]:
+def _remains(receipt: Receipt, *, has_files: bool) -> list[str]:
     """Return what is told of what remains."""
     if receipt.left:
         named = [f"job {job_id} can't be deleted: {why}" for job_id, why in sorted(receipt.left.items())]
         return [*named, "the account stays, inactive, until they are gone: erase the user again then"]
-    files = [] if receipt.rewritten else ["the server's append-only file and snapshot, until they are written anew"]
+    files = [] if not has_files else ["the server's append-only file and snapshot, until they are written anew"]
     queues = [f"the memory of queue {name}, until others' tickets there are taken" for name in receipt.queues]
     projects = [f"{receipt.projects_left} projects outside of the folder"] if receipt.projects_left else []
     where = [*files, *queues, *projects, *ELSEWHERE]

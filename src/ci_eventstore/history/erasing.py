@@ -202,7 +202,7 @@ class Eraser:
             if found is None or found.status in ENDED:
                 return
             if asyncio.get_running_loop().time() > deadline:
-                raise UserBusyError(self._user_id, [job_id])
+                raise UserBusyError(self._user_id, [job_id], were_cancelled=True)
             await asyncio.sleep(PAUSE_SECONDS)
 
     def _remove_project(self, record: JobState) -> None:
@@ -262,6 +262,8 @@ async def rewrite_files(nodes: Collection[Node], within_seconds: float = REWRITE
     rewritten = 0
     for node in nodes:
         info = await node.info()
+        if not info:
+            raise StoreError("INFO isn't allowed, which says what files the server has")
         has_snapshot = info.get("rdb_saves", "0") != "0" or info.get("rdb_last_load_keys_loaded", "0") != "0"
         if info.get("aof_enabled") == "1":
             await _write(node, "BGREWRITEAOF", within_seconds)
@@ -278,10 +280,13 @@ _OUTCOMES = {"BGREWRITEAOF": "aof_last_bgrewrite_status", "BGSAVE": "rdb_last_bg
 
 async def _write(node: Node, command: str, within_seconds: float) -> None:
     """Write a file from now on: one that is being written already may have what has gone since."""
-    async with asyncio.timeout(within_seconds):
-        await _until_idle(node)
-        await node.read(command)
-        info = await _until_idle(node)
+    try:
+        async with asyncio.timeout(within_seconds):
+            await _until_idle(node)
+            await node.read(command)
+            info = await _until_idle(node)
+    except TimeoutError as error:
+        raise StoreError(f"{command} takes longer than {within_seconds:.0f} s") from error
     if info.get(_OUTCOMES[command]) != "ok":
         raise StoreError(f"{command} failed: the server's log says why")
 

@@ -20,7 +20,7 @@ from ci_eventstore.repository import RedisJobRepository
 from tests.claims import claim
 from tests.integration.store.erasing import WORDS, account, ended, erase, found_in_keys, job
 from tests.integration.store.sealing import archive_sealed, seal_job
-from tests.servers import RealServer, find_valkey
+from tests.servers import BINARIES, RealServer
 from tests.waiting import wait_until
 
 
@@ -59,10 +59,10 @@ async def sessions(repository: RedisJobRepository) -> int:
     return len([key async for page in repository.engine.nodes.scan("{ci:accounts}:session:*") for key in page])
 
 
-@pytest.fixture
-async def plain(tmp_path: Path) -> AsyncIterator[tuple[RealServer, RedisJobRepository]]:
+@pytest.fixture(params=BINARIES)
+async def plain(request: pytest.FixtureRequest) -> AsyncIterator[tuple[RealServer, RedisJobRepository]]:
     """A server of its own that compresses nothing, so that words can be found in its files."""
-    with RealServer(find_valkey(), "rdbcompression no", "save 3600 1") as server:
+    with RealServer(request.param(), "rdbcompression no", "save 3600 1") as server:
         async with RedisJobRepository.from_url(server.url, partitions=3) as repository:
             yield server, repository
 

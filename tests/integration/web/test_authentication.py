@@ -1,15 +1,19 @@
 """Who may ask, and whose jobs are seen."""
 
 import asyncio
+from contextlib import suppress
 from dataclasses import replace
 
 import httpx
 import pytest
 from fastapi import Request
 
+from ci_common.errors import JobNotFoundError, LeaseLostError
 from ci_common.models import APIKey, Job, generate_api_key, hash_api_key, utc_now
+from ci_eventstore.history.erasing import Eraser, Receipt
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.web import WebSettings, authentication, create_app, this_machine_sees_everything
+from tests.claims import claim
 from tests.integration.web.serving import Account, Served, create_ended_job, serve
 from tests.waiting import wait_until
 
@@ -238,3 +242,44 @@ async def test_without_keys_other_sites_pages_do_nothing(
     async with serve(app) as served, served.client() as client:
         json = {"command": "true"} if method == "POST" else None
         assert (await client.request(method, "/jobs", headers=headers, json=json)).status_code == status
+
+
+@pytest.mark.slow  # It waits as long as a key may be trusted.
+async def test_a_user_who_submits_while_being_erased(
+    web: Served, repository: RedisJobRepository, ada: Account, bob: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key is refused soon; what requests have made until then is gone, also what a controller has."""
+    monkeypatch.setattr(authentication, "TRUST_SECONDS", 0.5)
+    made, refused = list[str](), asyncio.Event()
+
+    async def submit(account: Account) -> None:
+        async with web.client(account) as client:
+            for _ in range(10_000):
+                answer = await client.post("/jobs", json={"command": ["true"]})
+                if answer.status_code == 401:
+                    refused.set()
+                else:
+                    made.append(answer.json()["job_id"])
+                if answer.status_code == 401 or (account is bob and refused.is_set()):
+                    return
+
+    async def control() -> None:
+        while not refused.is_set():
+            for found in await claim(repository, "default", "controller", 5, 30):
+                with suppress(LeaseLostError, JobNotFoundError):
+                    await repository.writer(found.job.id, found.claim, found).complete(True, utc_now())
+            await asyncio.sleep(0.01)
+
+    async def erase() -> Receipt:
+        await wait_until(lambda: len(made) > 20)
+        return await Eraser(repository, "ada", cancels=True, settle_seconds=1.0).erase()
+
+    erasing = asyncio.create_task(erase())
+    await asyncio.gather(control(), *(submit(account) for account in (ada, ada, ada, bob)))
+    erased = await erasing
+    assert erased.jobs > 20
+    assert await repository.list_jobs("ada") == []
+    left = await repository.list_jobs()
+    assert {job.user_id for job in left} == {"bob"}
+    assert erased.jobs + len(left) == len(made)
+    assert await repository.verify() == []
