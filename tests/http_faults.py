@@ -6,6 +6,9 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Self
 
+#: What no error may show.
+SECRET = "a-very-secret-key"
+
 
 class HttpFault(Enum):
     """What happens to a request and its answer."""
@@ -40,6 +43,18 @@ def broken(fault: HttpFault, method: str, times: int = 1_000_000) -> HttpPlan:
             return None
         left -= 1
         return fault
+
+    return plan
+
+
+def nth(fault: HttpFault, number: int) -> HttpPlan:
+    """Return a plan that breaks one request, counted from 1, whatever its method."""
+    count = 0
+
+    def plan(_: str) -> HttpFault | None:
+        nonlocal count
+        count += 1
+        return fault if count == number else None
 
     return plan
 

@@ -3,11 +3,15 @@
 import logging
 import os
 import random
+import subprocess
+import sys
+import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from ci_eventstore import archive as archives
 from ci_eventstore.connection import connections, node
 from ci_eventstore.connection.deployments import from_url
 from ci_eventstore.connection.nodes import Nodes
@@ -16,7 +20,8 @@ from ci_eventstore.keys import Keys
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.segments import segment as segments
 from tests.fault_proxy import FaultProxy
-from tests.servers import RealServer, find_valkey
+from tests.http_faults import SECRET, HttpFaultProxy
+from tests.servers import RealServer, find_valkey, wait_until
 
 logger = logging.getLogger("tests.chaos")
 
@@ -89,3 +94,41 @@ def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(segments, "SEGMENT_BYTES", 3000)
     monkeypatch.setattr(sealing, "PAGE_BYTES", 2000)
     monkeypatch.setattr(sealing, "JOINED_BYTES", 2000)
+
+
+@pytest.fixture(scope="session")
+def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of a server that speaks S3."""
+    # A line for each request would fill a pipe that nobody reads.
+    output = tmp_path_factory.mktemp("moto") / "output"
+
+    def ports() -> list[int]:
+        lines = output.read_text("utf-8").splitlines()
+        return [int(line.rpartition(":")[2]) for line in lines if "Running on" in line]
+
+    with output.open("wb") as opened:
+        process = subprocess.Popen(
+            [sys.executable, "-c", "from moto.server import main; main(['-H', '127.0.0.1', '-p', '0'])"],
+            stderr=opened,
+            stdout=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+    try:
+        wait_until(lambda: bool(ports()), "the port")
+        [port] = ports()
+        bucket = urllib.request.Request(f"http://127.0.0.1:{port}/logs", method="PUT")
+        wait_until(lambda: urllib.request.urlopen(bucket).status == 200, "the bucket")
+        yield port
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+async def bucket_proxy(moto: int, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[HttpFaultProxy]:
+    """A proxy before it, and clients that wait for less long."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "someone")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.setattr(archives, "CALL_SECONDS", 1.0)
+    async with HttpFaultProxy(moto) as proxy:
+        yield proxy

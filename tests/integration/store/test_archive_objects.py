@@ -1,11 +1,6 @@
 """Objects of an archive: in a folder, and in a bucket behind a proxy that breaks requests."""
 
 import asyncio
-import os
-import subprocess
-import sys
-import urllib.request
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,12 +8,10 @@ import pytest
 from ci_eventstore import archive as archives
 from ci_eventstore.archive import MARK, Archive, object_name
 from ci_eventstore.errors import ArchiveDiffersError, ArchiveUnavailableError
-from tests.http_faults import HttpFault, HttpFaultProxy, broken
-from tests.servers import wait_until
+from tests.http_faults import SECRET, HttpFault, HttpFaultProxy, broken
 
 DATA = bytes(range(256)) * 40
 NAME = object_name("ci", 0, "j", "a1", "0.1-30.0-0123456789abcdef")
-SECRET = "a-very-secret-key"
 
 
 @pytest.fixture
@@ -90,42 +83,10 @@ async def test_any_id_has_a_name(folder: Archive, tmp_path: Path, job_id: str) -
     assert name.isascii()
 
 
-@pytest.fixture(scope="module")
-def moto() -> Iterator[int]:
-    """The port of a server that speaks S3."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", "from moto.server import main; main(['-H', '127.0.0.1', '-p', '0'])"],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
-    assert process.stderr is not None
-    try:
-        port = next(int(line.rpartition(":")[2]) for line in process.stderr if "Running on" in line)
-        bucket = urllib.request.Request(f"http://127.0.0.1:{port}/logs", method="PUT")
-        wait_until(lambda: urllib.request.urlopen(bucket).status == 200, "the bucket")
-        yield port
-    finally:
-        process.kill()
-        process.wait()
-        process.stderr.close()
-
-
 @pytest.fixture
-async def proxy(moto: int, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[HttpFaultProxy]:
-    """A proxy before it, and clients that wait for less long."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "someone")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    monkeypatch.setattr(archives, "CALL_SECONDS", 1.0)
-    async with HttpFaultProxy(moto) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-async def bucket(proxy: HttpFaultProxy, request: pytest.FixtureRequest) -> Archive:
+async def bucket(bucket_proxy: HttpFaultProxy, request: pytest.FixtureRequest) -> Archive:
     """An archive in a bucket."""
-    archive = Archive(f"s3://logs/{abs(hash(request.node.name))}?endpoint=http://127.0.0.1:{proxy.port}")
+    archive = Archive(f"s3://logs/{abs(hash(request.node.name))}?endpoint=http://127.0.0.1:{bucket_proxy.port}")
     await archive.prepare()
     return archive
 
@@ -152,12 +113,12 @@ async def test_a_bucket_keeps_objects_as_a_folder_does(bucket: Archive, monkeypa
 @pytest.mark.slow  # it waits for requests that are tried again
 @pytest.mark.parametrize("fault", [HttpFault.ANSWER_LOST, HttpFault.BROKEN, HttpFault.SLOW_DOWN, HttpFault.CONFLICT])
 async def test_what_happens_once_to_a_writing_is_nothing(
-    bucket: Archive, proxy: HttpFaultProxy, fault: HttpFault
+    bucket: Archive, bucket_proxy: HttpFaultProxy, fault: HttpFault
 ) -> None:
     """A lost answer, which the next try finds as 412 for our own object; 500, 503 and 409: the object is there."""
-    proxy.plan = broken(fault, "PUT", times=1)
+    bucket_proxy.plan = broken(fault, "PUT", times=1)
     await bucket.put(NAME, DATA)
-    assert proxy.faults == 1
+    assert bucket_proxy.faults == 1
     assert await bucket.get(NAME) == DATA
 
 
@@ -167,25 +128,25 @@ async def test_what_happens_once_to_a_writing_is_nothing(
     [HttpFault.CONFLICT, HttpFault.PRECONDITION, HttpFault.BROKEN, HttpFault.SLOW_DOWN, HttpFault.FORBIDDEN,
      HttpFault.STALL],
 )  # fmt: skip
-async def test_what_cant_be_written_is_said(bucket: Archive, proxy: HttpFaultProxy, fault: HttpFault) -> None:
+async def test_what_cant_be_written_is_said(bucket: Archive, bucket_proxy: HttpFaultProxy, fault: HttpFault) -> None:
     """Whatever keeps each writing from the server: a named error, nothing secret in it; later it works."""
-    proxy.plan = broken(fault, "PUT")
+    bucket_proxy.plan = broken(fault, "PUT")
     with pytest.raises(ArchiveUnavailableError) as caught:
         await bucket.put(NAME, DATA)
     assert NAME in str(caught.value)
     assert SECRET not in repr(caught.getrepr(style="long")) + str(caught.value)
-    proxy.plan = lambda method: None
+    bucket_proxy.plan = lambda method: None
     assert await bucket.get(NAME) is None
     await bucket.put(NAME, DATA)
 
 
 @pytest.mark.slow  # it waits for requests that are tried again
-async def test_what_is_read_back_decides(bucket: Archive, proxy: HttpFaultProxy) -> None:
+async def test_what_is_read_back_decides(bucket: Archive, bucket_proxy: HttpFaultProxy) -> None:
     """A byte that is flipped on its way once is read again; flipped each time, nothing says that it was archived."""
-    proxy.plan = broken(HttpFault.BYTE_FLIPPED, "GET", times=1)
+    bucket_proxy.plan = broken(HttpFault.BYTE_FLIPPED, "GET", times=1)
     await bucket.put(NAME, DATA)
-    assert proxy.faults == 1
-    proxy.plan = broken(HttpFault.BYTE_FLIPPED, "GET")
+    assert bucket_proxy.faults == 1
+    bucket_proxy.plan = broken(HttpFault.BYTE_FLIPPED, "GET")
     with pytest.raises(ArchiveDiffersError):
         await bucket.put(NAME, DATA)
 
@@ -193,21 +154,21 @@ async def test_what_is_read_back_decides(bucket: Archive, proxy: HttpFaultProxy)
 @pytest.mark.slow  # it waits for requests that are tried again
 @pytest.mark.parametrize("fault", [HttpFault.BODY_CUT, HttpFault.STALL, HttpFault.BROKEN, HttpFault.FORBIDDEN])
 async def test_what_cant_be_read_is_away_and_not_missing(
-    bucket: Archive, proxy: HttpFaultProxy, fault: HttpFault
+    bucket: Archive, bucket_proxy: HttpFaultProxy, fault: HttpFault
 ) -> None:
     """A body cut short, no answer, 500 or 403 are never fewer bytes, and never no object."""
     await bucket.put(NAME, DATA)
-    proxy.plan = broken(fault, "GET")
+    bucket_proxy.plan = broken(fault, "GET")
     for call in (bucket.get(NAME), bucket.get_range(NAME, 100, 9_000)):
         with pytest.raises(ArchiveUnavailableError):
             await call
-    proxy.plan = broken(fault, "GET", times=1)
+    bucket_proxy.plan = broken(fault, "GET", times=1)
     if fault in (HttpFault.BODY_CUT, HttpFault.BROKEN):
         assert await bucket.get_range(NAME, 100, 9_000) == DATA[100:9_000]
 
 
 @pytest.mark.slow  # it waits for requests that are tried again
-async def test_another_bucket_or_nobody_there_is_away(proxy: HttpFaultProxy, moto: int) -> None:
+async def test_another_bucket_or_nobody_there_is_away(bucket_proxy: HttpFaultProxy, moto: int) -> None:
     """A bucket that isn't there has no missing objects; nor has a server that isn't there."""
     for url in (f"s3://nothing/x?endpoint=http://127.0.0.1:{moto}", "s3://logs/x?endpoint=http://127.0.0.1:1"):
         archive = Archive(url)
