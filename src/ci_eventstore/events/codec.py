@@ -1,4 +1,4 @@
-"""Encode what a stream entry holds, and decode it: msgpack, with a schema version.
+"""Encode and decode stream entries: msgpack, with a schema version.
 
 Version 1 is an array:
 
@@ -10,7 +10,7 @@ Version 1 is an array:
 
 - A log event given a `success` has it as a fifth element.
 - time: msgpack's timestamp for an aware one, ISO 8601 text for a naive one.
-- data: text; bytes where it isn't UTF-8; extension type 1, Zstandard, where that is smaller.
+- data: text; bytes if it isn't UTF-8; extension type 1, Zstandard, if that is smaller.
 """
 
 import hashlib
@@ -40,7 +40,7 @@ ZSTANDARD = 1
 
 
 def _plain(value: Any) -> Any:
-    """Return what msgpack can write for a subclass of datetime."""
+    """Return a subclass of datetime in a form that msgpack can write."""
     if isinstance(value, datetime):
         return msgpack.Timestamp.from_datetime(value)
     raise TypeError(f"{value!r} can't be encoded")
@@ -52,7 +52,7 @@ encode_time: Callable[[datetime], bytes] = _pack
 
 
 class _Zstandard(threading.local):
-    """What each thread compresses with: making it takes longer than using it on a short text."""
+    """Compressors, one pair for each thread: making one takes longer than compressing a short text."""
 
     def __init__(self) -> None:
         self.compress = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL).compress
@@ -87,7 +87,7 @@ def _result(event: JobEvent) -> tuple[bool | int | str | None, ...]:
     if event.success is None:
         return ()
     outcome = event.outcome
-    # Programs that don't know of it leave what comes after the result alone.
+    # Older programs ignore the elements after the result.
     return (event.success,) if outcome is None else (event.success, outcome.exit_code, outcome.signal)
 
 
@@ -109,19 +109,19 @@ def _encode_time(time: datetime) -> datetime | str:
 
 
 def encode_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return fields of a job as payloads have them, ready to be packed."""
+    """Return fields of a job in the form that payloads hold, ready to be packed."""
     return {
         name: {"time": _encode_time(value)} if isinstance(value, datetime) else value for name, value in fields.items()
     }
 
 
 def pack_fields(fields: Mapping[str, Any]) -> bytes:
-    """Return fields of a job as the end of a segment has them."""
+    """Return fields of a job in the form of a checkpoint."""
     return _pack(encode_fields(fields))
 
 
 def unpack_fields(packed: bytes) -> dict[str, Any]:
-    """Return what was packed so; StoreFormatError."""
+    """Return the fields that `pack_fields` packed; StoreFormatError."""
     try:
         return _decode_fields(msgpack.unpackb(packed, timestamp=3))
     except (ValueError, TypeError, KeyError, AttributeError, msgpack.UnpackException) as error:
@@ -148,7 +148,7 @@ def unpack_values(packed: bytes, names: Sequence[str]) -> dict[str, Any]:
 
 
 def mark_of(payload: bytes) -> str:
-    """Return the mark of an entry: which one it is among those that may stand at its place in different histories."""
+    """Return the mark of an entry, which tells it from another history's entry at the same place."""
     return hashlib.sha1(payload, usedforsecurity=False).hexdigest()[:8]
 
 
@@ -204,7 +204,7 @@ def _decode_outcome(exit_code: object, signal: object) -> Outcome | None:
     return Outcome(cast(int | None, exit_code), cast(str | None, signal))
 
 
-#: By schema version; a version that was ever written stays.
+#: By schema version; every version that was ever written stays.
 DECODERS: dict[int, Callable[[list[Any], int], Record]] = {1: _decode_1}
 
 
@@ -216,7 +216,7 @@ def _decode_text(data: bytes | msgpack.ExtType) -> str:
     return data.decode("utf-8", "surrogateescape")
 
 
-#: What the fields of facts hold that a job's state is made of; later programs may add others.
+#: The types of facts' fields that make a job's state; later programs may add others.
 _FIELD_TYPES: dict[str, type] = {
     **{name: field.type for name, field in JOB_FIELDS.items()},
     **dict.fromkeys(("status", "controller", "claim", "ticket", "cancel_line"), str),
@@ -251,7 +251,7 @@ class Batch:
     lines: int = 0
 
     def extend(self, other: "Batch") -> None:
-        """Put another batch's log events after this one's."""
+        """Add another batch's log events after this one's."""
         self.payloads += other.payloads
         self.texts += other.texts
         self.bytes += other.bytes

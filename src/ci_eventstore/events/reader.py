@@ -1,6 +1,6 @@
-"""Read a job's log: how far it goes, its events in pages without a hole, and the ring of one over its budget.
+"""Read a job's log: its extent, its events in pages without a hole, and the ring of a log over its budget.
 
-Nothing in the ring has a position, and what is read of it may be left out by the time the job ends.
+Events in the ring have no position, and may be left out by the time the job ends.
 """
 
 from bisect import bisect_right
@@ -19,12 +19,12 @@ from ci_eventstore.events.records import Place
 from ci_eventstore.events.sealed_log import StoredEntry
 from ci_eventstore.keys import JobKeys
 
-#: What a page is about to have at most; events of many mebibytes are read a few at a time.
+#: The most of a page, roughly; events of many mebibytes are read a few at a time.
 PAGE_BYTES = 8 * 1024 * 1024
 
 
 class Extent(NamedTuple):
-    """How far a job's log goes, and where its end is, as its hash said at one moment."""
+    """How far a job's log goes, and where the job's end is, by its hash at one moment."""
 
     position: int
     end_position: int | None
@@ -33,29 +33,29 @@ class Extent(NamedTuple):
     lines: int = 0
     #: How many facts stand after the last event.
     part: int = 0
-    #: Where the log last outgrew its budget.
+    #: The position at which the log last outgrew its budget.
     truncated_at: int | None = None
-    #: The job's, if it has one.
+    #: The job's incarnation, if it has one.
     incarnation: str | None = None
-    #: Of the last event that was deleted with the log.
+    #: The position of the last event that was deleted with the log.
     deleted_to: int | None = None
 
     def check_deleted(self, job_id: str, after: int) -> None:
-        """Refuse to read on after a position if what comes then was deleted; LogDeletedError. Pure."""
+        """Raise LogDeletedError if the events after a position were deleted. Pure."""
         if self.deleted_to is not None and after < self.deleted_to:
             raise LogDeletedError(job_id, self.deleted_to)
 
     @property
     def is_outgrown(self) -> bool:
-        """Whether the job runs and what its log has is its beginning only."""
+        """Whether the job runs and its log has outgrown its budget: readers see only the beginning."""
         return self.truncated_at is not None and self.end_position is None
 
     def page_entries(self, page_bytes: int = PAGE_BYTES, limit: int = PAGE_ENTRIES, least: int = 10) -> int:
-        """Return how many entries of this log a page may have, so that it stays near a size."""
+        """Return how many entries of this log make a page of about `page_bytes`."""
         return max(least, min(limit, page_bytes * self.position // max(self.bytes, 1)))
 
 
-#: How many events of a ring are handed out together.
+#: How many events of a ring make a page.
 RING_PAGE_EVENTS = 16
 
 
@@ -64,21 +64,21 @@ class Ring:
     """What the ring of one job held at one moment."""
 
     job_id: str
-    #: What was left out before it, by then.
+    #: What was left out before the ring, at that moment.
     lost_bytes: int
     lost_lines: int
-    #: Of its own text: how many lines end in it.
+    #: How many lines end in its own text.
     lines: int
     _payloads: Sequence[bytes]
 
     @property
     def mark(self) -> str:
-        """The line that says that what follows isn't final; like the one of an ended log, it begins a line."""
+        """The line that says that the following text isn't final; it begins a line, like the one in an ended log."""
         lost = f"; {self.lost_bytes} bytes in {self.lost_lines} lines are left out so far" if self.lost_bytes else ""
         return f"\n[provisional from here on, until the job ends{lost}]\n"
 
     def pages(self) -> Iterator[list[JobEvent]]:
-        """Yield the mark and the events, without ids, some at a time. StoreFormatError."""
+        """Yield the mark and the events, without ids, in pages. StoreFormatError."""
         for start in range(0, max(len(self._payloads), 1), RING_PAGE_EVENTS):
             payloads = self._payloads[start : start + RING_PAGE_EVENTS]
             page = [replace(decode_event(payload, 0, self.job_id), id=None) for payload in payloads]
@@ -87,7 +87,7 @@ class Ring:
             yield page
 
     def last_text(self) -> str:
-        """Return the text of the last event that has any, the mark before the first one included. StoreFormatError."""
+        """Return the text of the last event with text; the mark if none has any. StoreFormatError."""
         for payload in reversed(self._payloads):
             if text := decode_event(payload, 0, self.job_id).data:
                 return text
@@ -110,7 +110,7 @@ async def read_ring(nodes: Nodes, keys: JobKeys) -> Ring | None:
     return Ring(keys.job_id, lost_bytes, lost_lines, lines, [payload for _, _, payload in entries])
 
 
-#: How many events are looked at together in search of the last text before a position.
+#: How many events the search for the last text before a position reads first.
 LAST_EVENTS = 16
 
 
@@ -164,9 +164,9 @@ class EventReader:
     ) -> list[JobEvent]:
         """Return the visible events after a position, at most `limit`, up to the log's extent.
 
-        `previous` is the event at that position, if the caller has read it: it has to be there still.
-        StreamDamagedError if an event isn't there, or another one is: empty is never the end. LogDeletedError,
-        JobGoneError.
+        `previous` is the event at that position, if the caller has read it: it still has to be there.
+        StreamDamagedError if an event is missing or another one is in its place; an empty list never stands for a
+        missing event. LogDeletedError, JobGoneError.
         """
         extent.check_deleted(keys.job_id, after)
         events: list[JobEvent] = []
@@ -178,7 +178,7 @@ class EventReader:
                 entries = await self._page(keys, after, last, count, previous)
                 after = _take_visible(keys.job_id, entries, after, events)
             except StreamDamagedError:
-                # Unless the job or its log was deleted meanwhile.
+                # If the job or its log was deleted meanwhile, this raises that error instead.
                 (await self.extent(keys)).check_deleted(keys.job_id, after)
                 raise
             previous = events[-1]
@@ -195,7 +195,7 @@ class EventReader:
                     return event.data
             until = after
             if count == LAST_EVENTS:
-                # There is no text after the first entry of the sparse index that has all of it.
+                # After the first milestone that counts all bytes, there is no text.
                 index = await self._index(keys)
                 until = min(until, next((entry.position for entry in index if entry.bytes >= extent.bytes), until))
             count = min(4 * count, PAGE_ENTRIES)
@@ -210,7 +210,7 @@ class EventReader:
         if not extent.is_outgrown:
             return extent, None
         ring = await read_ring(self._nodes, keys)
-        # If it has ended meanwhile, its log has all.
+        # If the job has ended meanwhile, its log has the ring's events.
         extent = await self.extent(keys, user_id)
         return extent, ring if extent.is_outgrown else None
 
@@ -220,7 +220,7 @@ class EventReader:
         """Return the entries after a position, of the history that has `previous` there."""
         entries = await self.source.range(keys, Place(after + 1), Place(last), count)
         if previous is not None:
-            # Asked last: if that is still what it was, so was all that was read before.
+            # Read last: if it is unchanged, the history was the same when the page was read.
             found = await self.source.range(keys, Place(after), Place(after), 1)
             if [decode_event(payload, after) for _, payload in found] != [previous]:
                 raise StreamDamagedError(keys.job_id, after, None)
@@ -249,9 +249,9 @@ class EventReader:
 
 
 def next_page_entries(count: int, page: Sequence[JobEvent], page_bytes: int) -> int:
-    """Return how many entries the page after one of `count` may have, by the size of the events in that. Pure.
+    """Return how many entries the page after one of `count` may have, by the size of its events. Pure.
 
-    A log's average says little of a part of it: a few big events make small pages of all the small ones.
+    The log's average isn't enough: a few big events would make all pages of small ones too small.
     """
     size = sum(len(event.data or "") for event in page)
     return max(10, min(PAGE_ENTRIES, 4 * count, page_bytes * len(page) // max(size, 1)))

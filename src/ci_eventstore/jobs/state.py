@@ -20,29 +20,29 @@ from ci_eventstore.keys import NO_QUEUE, listing_member
 
 @dataclass(frozen=True, kw_only=True)
 class JobState(JobFields):
-    """What the fold of a job's stream says: the job's own fields, others that are decided, then counters."""
+    """The fold of a job's stream: the job's own fields, other decided fields, then counters."""
 
     @staticmethod
     def of(**known: Any) -> "JobState":
-        """Return the state with these fields and nothing else known: the constructor takes thrice the time."""
+        """Return a state with these fields and defaults; the constructor takes three times as long."""
         state = object.__new__(JobState)
         state.__dict__.update(_DEFAULTS)
         state.__dict__.update(known)
         return state
 
     def but(self, **changes: Any) -> "JobState":
-        """Return the state with some fields changed: `dataclasses.replace`, at a tenth of its time."""
+        """Return the state with some fields changed, in a tenth of the time of `dataclasses.replace`."""
         state = object.__new__(JobState)
         state.__dict__.update(self.__dict__, **changes)
         return state
 
     @property
     def lease_queue(self) -> str:
-        """The queue whose leases have the job's: that without a name if the job ends with the process that has it."""
+        """The queue in whose leases the job's stands: the nameless one if the job ends with its holder."""
         return NO_QUEUE if self.ends_if_lost else self.queue
 
     def ended_member(self, job_id: str) -> str:
-        """Return the job's member of the ended, which sort by their ends; "" if it hasn't ended."""
+        """Return the job's member in the index of ended jobs, which sorts by their ends; "" if it hasn't ended."""
         return listing_member(self.end_time or self.created_at, job_id) if self.status in ENDED else ""
 
     @property
@@ -50,30 +50,30 @@ class JobState(JobFields):
         """How far the job's log goes."""
         return Extent(**{name: self.__dict__[name] for name in Extent._fields})
 
-    #: What tells the job from another one that had its id before; None for older jobs.
+    #: Tells the job from an earlier one with the same id; None for jobs of older programs.
     incarnation: str | None = None
     created_at: datetime
     command: tuple[str, ...] | None = None
     status: JobStatus
-    #: Whether `end_time` came from an event, so that an explicit one may replace it.
+    #: Whether `end_time` came from an event; an explicit one may then replace it.
     end_time_from_event: bool = False
-    #: How often the job was given to a controller, and how often it was tried.
+    #: How often controllers were given the job, and how many attempts these cost.
     epoch: int = 0
     attempts: int = 0
-    #: How often a controller handed the job back because its machine couldn't run it, and these controllers' names.
+    #: How often controllers handed the job back because their machines couldn't run it, and their names.
     hand_backs: int | None = None
     handed_back_by: str | None = None
     #: The controller that has the job, its claim ("epoch token"), and the ticket that it took for it.
     controller: str | None = None
     claim: str | None = None
     ticket: str | None = None
-    #: Whether the job ends with the process that has it, as one of `ci-eventstore run` does, and goes to no other.
+    #: Whether the job ends with its holder, such as `ci-eventstore run`, and goes to no controller.
     ends_if_lost: bool | None = None
-    #: The line that is to end the log when the controller has stopped the job; None if nobody asked for that.
+    #: The last line of the log once the controller has stopped the job; None if nobody asked for a cancel.
     cancel_line: str | None = None
     #: Whether retention leaves the job alone.
     is_kept: bool | None = None
-    #: Position of the `complete` event; of the last event where a job was created ended without one.
+    #: Position of the `complete` event; of the last event if the job was created as ended, without one.
     end_position: int | None = None
     #: Whether there is a `complete` event.
     has_complete: bool = False
@@ -90,13 +90,13 @@ class JobState(JobFields):
     truncated_at: int | None = None
     #: Position of the last event that was deleted with the log; None if the log is whole.
     deleted_to: int | None = None
-    #: References to the segments that have the beginning of the log; None if it wasn't sealed.
+    #: References to the segments of the log's beginning; None if it wasn't sealed.
     log: str | None = None
-    #: Of the last entry: the first eight hex digits of its payload's SHA-1. Jobs that older programs wrote have none.
+    #: The mark of the last entry, see `mark_of`; None for jobs of older programs.
     mark: str | None = None
 
 
-#: Moved by the append script itself; the other fields are sent to it.
+#: The append script moves these itself; it is sent the other fields.
 _NUMBERS = ("position", "part", "bytes", "lines", "end_position", "end_bytes", "truncated_at")
 COUNTERS = frozenset({*_NUMBERS, "mark"})
 
@@ -148,7 +148,7 @@ _DECODERS: dict[str, Decode] = {
 _NAMES = tuple(field.name for field in fields(JobState))
 _RAW_NAMES = tuple(name.encode() for name in _NAMES)
 _NEEDED = tuple((name, _DECODERS.get(name, str)) for name in _NAMES)
-#: Only jobs that have ended have these.
+#: Fields that only ended jobs have.
 _OF_ENDED = {name for name, field in JOB_FIELDS.items() if field.is_result}
 _OF_ENDED |= {"end_time_from_event", "has_complete", "end_position", "end_bytes", "log", "deleted_to"}
 _NEEDED_OF_CLAIMED = tuple((name, decode) for name, decode in _NEEDED if name not in _OF_ENDED)
@@ -165,7 +165,7 @@ def _encode_words(words: Sequence[str]) -> str:
     return json.dumps(words, ensure_ascii=False)
 
 
-#: By type, as a field's value has no other than these and their subclasses.
+#: By the type of the value; a field's value is of one of these types or a subclass.
 _ENCODERS: dict[type, Callable[[Any], str]] = {
     str: str,
     bool: lambda value: "1" if value else "0",
@@ -178,7 +178,7 @@ _ENCODERS: dict[type, Callable[[Any], str]] = {
 
 
 def encode_field(value: Any) -> str | None:
-    """Return a field as the hash holds it; None is no field at all."""
+    """Return a field's text in the hash; None if the hash has no such field."""
     if value is None:
         return None
     encode = _ENCODERS.get(type(value))
@@ -196,7 +196,7 @@ def to_hash(state: JobState) -> dict[str, str]:
 def from_hash(job_id: str, reply: Sequence[bytes]) -> JobState:
     """Return the state in a hash, given as names and values by turns.
 
-    Fields that this version doesn't know are left alone. ProjectionDamagedError.
+    Fields that this version doesn't know are ignored. ProjectionDamagedError.
     """
     found = dict(zip(reply[::2], reply[1::2], strict=True))
     if b"r0" in found and b"has_complete" not in found:
@@ -206,7 +206,7 @@ def from_hash(job_id: str, reply: Sequence[bytes]) -> JobState:
     return _state_of(job_id, _NEEDED, [found.get(name) for name in _RAW_NAMES])
 
 
-#: What the hash of a small sealed job keeps: what scripts and followers read.
+#: The fields that a small sealed job's hash keeps: those that scripts and followers read.
 KEPT_FIELDS = (
     *("version", "position", "part", "bytes", "lines", "end_position", "end_bytes", "truncated_at", "mark"),
     *("incarnation", "user_id", "log", "deleted_to"),
@@ -231,12 +231,12 @@ def pieces_of(state: JobState) -> dict[str, bytes]:
 
 
 def packed_log(reply: Reply) -> str | None:
-    """Return where the log of a job lies whose hash has `KEPT_FIELDS` alone; the rest is in its last segment.
+    """Return the field `log` of a packed hash, which has only `KEPT_FIELDS`; its other fields are in the last segment.
 
-    None if the hash has all fields, or there is none.
+    None if the hash has all fields, or there is no hash.
     """
     if reply is WRONG_TYPE or b"log" not in reply:
-        # As of nearly every job.
+        # Almost every job.
         return None
     names = reply[::2]
     if b"log" not in names or b"has_complete" in names or b"r0" in names:
@@ -245,20 +245,20 @@ def packed_log(reply: Reply) -> str | None:
 
 
 def checkpoint_fields(state: JobState) -> dict[str, Any]:
-    """Return all fields of a state, as facts have them; not where the log lies, nor the mark of its last entry."""
+    """Return the fields of a state in the form of facts, except `log` and `mark`."""
     known = {name: value for name in _NAMES if (value := getattr(state, name)) != _DEFAULTS[name]}
     known = {name: value for name, value in known.items() if name not in ("log", "mark")}
     return {**known, "status": state.status.value}
 
 
 def pack_state(state: JobState) -> bytes:
-    """Return all that the end of a segment says of its job."""
-    # Where the log lies isn't known before it lies there; the mark is in the tail.
+    """Return the checkpoint that ends a segment."""
+    # `log` isn't known before the segment is stored; the mark is in the tail.
     return pack_fields(checkpoint_fields(state))
 
 
 def from_checkpoint(fields: Mapping[str, Any]) -> JobState:
-    """Return the state of which these are the fields; those that only later programs know are left out.
+    """Return the state with these fields; ignore fields that only later programs know.
 
     ValueError, KeyError, TypeError.
     """
@@ -276,7 +276,7 @@ def from_packed(job_id: str, packed: bytes, reply: Sequence[bytes] = ()) -> JobS
     found = dict(zip(reply[::2], reply[1::2], strict=True))
     known = unpack_fields(packed)
     if found and b"incarnation" not in found:
-        # The hash of a job of an older program, which has none though its log says one.
+        # An older program wrote the hash, which lacks the incarnation that the log has.
         known.pop("incarnation", None)
     return _unpacked(job_id, known, found)
 
@@ -296,7 +296,7 @@ def claimed_state(job_id: str, values: Sequence[bytes | None]) -> JobState:
 
 
 def part_of_state(job_id: str, names: Sequence[str], values: Sequence[bytes | None]) -> JobState:
-    """Return a state of which only some fields are known, creation and status among them; ProjectionDamagedError."""
+    """Return a state from some fields, `created_at` and `status` among them; ProjectionDamagedError."""
     return _state_of(job_id, [(name, _DECODERS.get(name, str)) for name in names], values)
 
 
@@ -314,7 +314,7 @@ def _state_of(job_id: str, decoders: Sequence[tuple[str, Decode]], values: Seque
 
 
 def _raise_damage(job_id: str, decoders: Sequence[tuple[str, Decode]], values: Sequence[bytes | None]) -> None:
-    """Say which field it is that can't be read; most hashes are read without asking that of each field."""
+    """Raise ProjectionDamagedError for the field that can't be read; only damaged hashes pay for this search."""
     for (name, decode), value in zip(decoders, values, strict=True):
         try:
             None if value is None else decode(value.decode())
@@ -323,27 +323,27 @@ def _raise_damage(job_id: str, decoders: Sequence[tuple[str, Decode]], values: S
             raise ProjectionDamagedError(job_id, what) from error
 
 
-#: What a hash holds of fields that nobody has set.
+#: The fields of a hash that nobody has set.
 _DEFAULT_FIELDS = {
     name: encode_field(value) or "" for name, value in _DEFAULTS.items() if value is not None and name not in COUNTERS
 }
 
 
 def given_fields(known: Mapping[str, Any]) -> dict[str, str]:
-    """Return the fields of a new job's hash that it was created with; none of them is None."""
+    """Return the fields with which a new job was created, as its hash holds them; none of them is None."""
     # Most are text.
     return {name: value if type(value) is str else encode_field(value) or "" for name, value in known.items()}
 
 
 def created_fields(known: Mapping[str, Any]) -> dict[str, str]:
-    """Return all decided fields of a new job's hash, by the fields that it was created with."""
+    """Return all decided fields of a new job's hash, from the fields that it was created with."""
     return {**_DEFAULT_FIELDS, **given_fields(known), "version": "1"}
 
 
 def decided_changes(before: JobState | None, after: JobState) -> tuple[dict[str, str], list[str]]:
-    """Return the decided fields that a hash must be given, and those it must lose, to go from one state to the next."""
+    """Return the decided fields to set in a hash, and those to delete, to go from one state to the next."""
     given, lost = dict[str, str](), list[str]()
-    # Of a sealed job, the hash may have only a part: it gets all that the rest says.
+    # A sealed job's hash may be packed: it gets all fields.
     known = before.__dict__ if before and before.log is None else {}
     for name, new in after.__dict__.items():
         if name in COUNTERS or name == "log" or (name in known and (known[name] is new or known[name] == new)):
@@ -356,12 +356,12 @@ def decided_changes(before: JobState | None, after: JobState) -> tuple[dict[str,
     return given, [*lost, *PIECES] if before and before.log is not None else lost
 
 
-#: What a job and its state both have.
+#: Fields that `Job` and `JobState` share.
 _SHARED = tuple(field.name for field in fields(Job) if field.name in _NAMES)
 
 
 def to_job(job_id: str, state: JobState) -> Job:
-    """Return the job, without its events; not by its constructor, for the reason that `JobState.of` gives."""
+    """Return the job, without its events; made without the constructor, as in `JobState.of`."""
     known = vars(state)
     job = object.__new__(Job)
     shared = {name: known[name] for name in _SHARED}

@@ -1,6 +1,6 @@
-"""What `/openapi.json` says of the routes: shapes of requests and answers, errors, and who may ask.
+"""The parts of `/openapi.json`: shapes of requests and answers, errors, and how clients authenticate.
 
-The shapes are for the document alone: answers are made as they are, without a detour through these classes.
+The routes make their answers without these classes, which only describe them.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from ci_eventstore.job_fields import JOB_FIELDS, JobField
 from ci_eventstore.web.sse import MAX_POSITION
 
 COOKIE = "ci_session"
-#: Printable characters without braces, and without a slash, which no address could have.
+#: Printable characters without braces; no slash either, which would end the id in an address.
 ID_SCHEMA: Final = {"minLength": 1, "maxLength": MAX_ID_LENGTH, "pattern": r"^[^\x00-\x1f\x7f-\x9f{}/]+$"}
 POSITION_SCHEMA: Final = {"type": "integer", "minimum": 0, "maximum": MAX_POSITION}
 
@@ -34,7 +34,7 @@ bearer = HTTPBearer(scheme_name="key", description="An API key, `ci_…`.", auto
 session = APIKeyCookie(
     name=COOKIE,
     scheme_name="session",
-    description="A browser's session, from `POST /login`. Changes need an `Origin` header that is the server's.",
+    description="A browser's session, from `POST /login`. Changes need the server's own `Origin` header.",
     auto_error=False,
 )
 
@@ -50,7 +50,7 @@ _OPTIONAL = {field.name for field in fields(JobFields) if field.default is None}
 _SUMMARY = ("success", "start_time", "end_time")
 _PUBLIC = {name: _answer_of(name, field) for name, field in JOB_FIELDS.items() if field.is_public}
 _TRUNCATED = Annotated[bool, Field(description="the log has outgrown its budget: its middle isn't kept")]
-_DELETED = Annotated[bool, Field(description="the log was deleted: what was in it is answered with 410")]
+_DELETED = Annotated[bool, Field(description="the log was deleted: requests for it are answered with 410")]
 _INCARNATION = Annotated[str, Field(description="which life of the job and its store a position belongs to")]
 _ANSWER: dict[str, Any] = {
     "job_id": str,
@@ -61,7 +61,7 @@ _ANSWER: dict[str, Any] = {
     "log_deleted": _DELETED,
     "incarnation": _INCARNATION,
 }
-#: A type alone is no field to pydantic 2.9.
+#: pydantic 2.9 takes no bare type as a field.
 _FIELDS: dict[str, Any] = {name: (shape, ...) for name, shape in _ANSWER.items()}
 JobAnswer: type[BaseModel] = create_model("JobAnswer", __doc__="A job; more keys may follow.", **_FIELDS)
 #: Several jobs.
@@ -88,26 +88,26 @@ class PageAnswer(BaseModel):
 
 
 class HealthAnswer(BaseModel):
-    """How the server is."""
+    """The server's health."""
 
     status: str
 
 
 class ErrorDetail(BaseModel):
-    """What is the matter: a code for programs, a message for people."""
+    """An error: a code for programs, a message for people."""
 
     code: str
     message: str
 
 
 class ErrorAnswer(BaseModel):
-    """Any error."""
+    """The answer to a request that failed."""
 
     error: ErrorDetail
 
 
 class Kind(StrEnum):
-    """What a route's answer is, by media type."""
+    """The kinds of text that routes answer with; the values are media types."""
 
     TEXT = "text/plain"
     STREAM = "text/event-stream"
@@ -115,26 +115,26 @@ class Kind(StrEnum):
 
 #: An error's status and what it means here.
 MEANINGS: Mapping[int, str] = {
-    400: "A parameter or the body can't be what it is.",
-    401: "No API key, or none that is good.",
+    400: "A parameter or the body is invalid.",
+    401: "No API key, or no valid one.",
     403: "A page of another site used a browser's session; or the store was opened for reading.",
     404: "There is no such job, or it is another user's.",
     409: "The job's state forbids it; or another incarnation was named.",
     410: "The job was deleted.",
     413: "The body is too long.",
-    415: "The body is of a type that isn't taken here.",
+    415: "The body's type isn't accepted here.",
     416: "There are no such bytes.",
     422: "The `Idempotency-Key` was used for another job.",
     429: "Too many streams are open.",
     500: "Something is wrong on the server.",
     503: "The store is away; `Retry-After` says when to ask again.",
 }
-#: What whoever asks with a key or a session may be answered.
+#: Errors that every request with a key or a session may get.
 ASKED = (400, 401, 403, 413, 500, 503)
 
 STREAM_TEXT = """Server-sent events. A visible event (`log`, `complete`) has an `id`, its position, and no name; all
-others have a name. `data` is one line of JSON, whose `type` says what it is: `docs/server.md` has them all."""
-#: One event of a stream, as OpenAPI 3.2 has it, and FastAPI too.
+others have a name. `data` is one line of JSON, whose `type` says which message it is: `docs/server.md` lists them."""
+#: One event of a stream, in the words of OpenAPI 3.2, which FastAPI uses, too.
 STREAM_ITEM: Final = {
     "type": "object",
     "required": ["data"],
@@ -164,7 +164,7 @@ STREAM: Final = {"itemSchema": STREAM_ITEM, "example": STREAM_EXAMPLE}
 
 
 def answers(found: object, *statuses: int, status: int = 200, says: str = "") -> Responses:
-    """Return what a route answers, for its document: a model, a kind of text or nothing, and errors."""
+    """Return the responses of a route: its answer, which is a model, a kind of text or nothing, and its errors."""
     good: dict[str, Any] = {"description": says or HTTPStatus(status).phrase}
     if isinstance(found, Kind):
         text = {"schema": {"type": "string"}}
@@ -175,25 +175,25 @@ def answers(found: object, *statuses: int, status: int = 200, says: str = "") ->
     described: Responses = {status: good}
     described |= {error: {"model": ErrorAnswer, "description": MEANINGS[error]} for error in found_errors}
     if 422 not in statuses:
-        # The framework would document its own answer to what it can't read, which isn't what these routes answer.
-        described["4XX"] = {"description": "Another refusal: a proxy's, or that of the application around the routes."}
+        # Otherwise the framework documents its own 422 for unreadable requests, which these routes never send.
+        described["4XX"] = {"description": "Another refusal, by a proxy or by the application around the routes."}
     return described
 
 
-#: What the export of a job's events answers, in one of several formats.
+#: The responses of an export, in one of several formats.
 EXPORTED = answers(Kind.TEXT, *ASKED, 404, 410, says="The job's visible events in that format")
 for media_type in ("application/x-ndjson", "application/x-asciicast"):
     EXPORTED[200]["content"][media_type] = {"schema": {"type": "string"}}
 
 
 def headers(*named: tuple[str, str]) -> dict[str, Any]:
-    """Return headers for the document that a route reads by itself, with what each is for."""
+    """Describe headers, given by name and purpose, that a route reads without the framework."""
     shape = {"in": "header", "required": False, "schema": {"type": "string"}}
     return {"parameters": [{"name": name, "description": text, **shape} for name, text in named]}
 
 
 def body(is_needed: bool = True, **schemas: dict[str, Any]) -> dict[str, Any]:
-    """Return a request's body for the document, as `json`, `form` and `multipart`, which the route reads by itself."""
+    """Describe a body as `json`, `form` and `multipart`, which the route reads without the framework."""
     names = {
         "json": "application/json",
         "form": "application/x-www-form-urlencoded",
