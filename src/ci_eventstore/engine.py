@@ -150,6 +150,6 @@ class Engine:
         await self.nodes.close()
 
     def abandon(self) -> None:
-        """Let go of connections and of whoever waits: the event loop was closed, so nothing of it can be awaited."""
+        """Let go of connections and waiting calls: the event loop was closed, so nothing of it can be awaited."""
         self.hub.abandon()
         self.nodes.abandon()

@@ -45,7 +45,7 @@ class _Place:
 class Engines:
     """Opens and closes an engine, and makes its parts anew for each further event loop.
 
-    Connections, tasks, and whoever waits for something belong to the loop in which they were made. So each loop has an
+    Connections, tasks and futures belong to the loop in which they were made. So each loop has an
     engine of its own, which is closed when the loop ends; the next one goes on after the writes of the last.
     """
 

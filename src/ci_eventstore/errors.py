@@ -76,7 +76,7 @@ class ConfigurationError(StoreError, ValueError):
 class StoreUnavailableError(StoreError):
     """Raised when the server can't be reached, refuses, or a read got no answer in time; nothing was changed.
 
-    The same call may succeed later. A refusal is told in the server's own words.
+    The same call may succeed later. The message of a refusal has the server's own words.
     """
 
 

@@ -1,6 +1,6 @@
-"""The fields of `Job` that the store keeps, each written once: what it is in streams, hashes, answers and tables.
+"""The fields of `Job` that the store keeps, each defined once: its form in streams, hashes, answers and tables.
 
-A new field of a job is one of `JobFields` and an entry here, and nothing else.
+A new field of a job needs a field of `JobFields` and an entry here, and nothing else.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ class JobField(NamedTuple):
     is_result: bool = False
 
 
-#: In the order in which `created` holds them, but for the status, which has a part of its own everywhere.
+#: In the order of the `created` fact, without the status, which has a part of its own everywhere.
 JOB_FIELDS: Mapping[str, JobField] = {
     "user_id": JobField(str, "user"),
     "created_at": JobField(datetime, "created", is_public=True),
@@ -39,12 +39,12 @@ JOB_FIELDS: Mapping[str, JobField] = {
     "exit_code": JobField(int, is_public=True, about="of the job's command, where it is known", is_result=True),
     "signal": JobField(str, is_public=True, about="that ended the job's command, where it is known", is_result=True),
 }
-#: The names alone: a job's creation reads no more of the table.
+#: The names alone, for the creation of jobs.
 JOB_FIELD_NAMES = tuple(JOB_FIELDS)
 
 
 def job_json(job: Job, *, is_public: bool = False) -> dict[str, Any]:
-    """Return a job ready for JSON: its summary, and all else but its events; `is_public`: what HTTP shows of it."""
+    """Return a job ready for JSON, without its events: all fields, or with `is_public` those that HTTP shows."""
     shown = job.to_summary_dict()
     for name, field in JOB_FIELDS.items():
         if name not in shown and (field.is_public or not is_public):

@@ -107,7 +107,7 @@ class QueueKeys(NamedTuple):
 
     @property
     def controllers_channel(self) -> str:
-        """What the channel begins with on which a controller is told of jobs that it was given; its session follows.
+        """The beginning of the channel that notifies a controller of jobs that it was given; its session follows.
 
         Not its name: a controller that was killed must not be heard by the next one of its name.
         """
@@ -151,7 +151,7 @@ class JobKeys(NamedTuple):
         return f"{self.tag}:ring:{self.job_id}"
 
     def all(self) -> list[str]:
-        """Return all keys that are the job's alone, but for those of a sealed log."""
+        """Return all keys that are the job's alone, except for those of a sealed log."""
         return [self.hash, self.stream, self.calls, self.log_index, self.ring]
 
     @property

@@ -380,7 +380,7 @@ class RedisJobRepository(AccountStore, JobRepository):
     # Claims
 
     def writer(self, job_id: str, claim: Claim | None = None, claimed: Claimed | None = None) -> JobWriter:
-        """Return what writes to one job: under a claim, for who has claimed it, or under none."""
+        """Return a writer for one job: under the claim of a process that has the job, or without one."""
         return JobWriter(self._engines, job_id, claim, claimed)
 
     def keep_leases(self, lease_seconds: float, notify: Notify) -> LeaseKeeper:

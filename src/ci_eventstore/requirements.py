@@ -237,7 +237,7 @@ def _target(command: Command) -> str:
 
 
 async def check_rights_to_write(nodes: Nodes, keys: Keys) -> None:
-    """Raise MissingRightsError with all that the user lacks who is to write; one round trip."""
+    """Raise MissingRightsError with all rights that a writing user lacks; one round trip."""
     partitions = sorted({0, keys.partitions - 1})
     commands, accounts = list[Command](), list[Command]()
     for partition in partitions:
@@ -255,7 +255,7 @@ async def check_rights_to_write(nodes: Nodes, keys: Keys) -> None:
 
 
 async def check_rights_to_read(nodes: Nodes, keys: Keys) -> None:
-    """Raise MissingRightsError with all that the user lacks who is to read; nothing is written."""
+    """Raise MissingRightsError with all rights that a reading user lacks; nothing is written."""
     commands, listening = list[Command](), list[Command]()
     for partition in sorted({0, keys.partitions - 1}):
         names = names_of(keys, partition)

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 
 def begin(work: Coroutine[Any, Any, None], logger: logging.Logger, what: str) -> "asyncio.Task[None]":
-    """Begin work that nobody waits for; an error that ends it is logged, with what it was to do.
+    """Begin work that nobody waits for; an error that ends it is logged with `what` it should do.
 
     Whoever calls this keeps the task, and cancels it.
     """

@@ -133,7 +133,7 @@ class FollowingContract:
     async def test_nobody_waits_ahead_of_the_log(
         self, repository: JobRepository, status: str, count: int, ahead: int
     ) -> None:
-        """Whoever has seen an event that the log doesn't have is told so at once, whatever the job does."""
+        """A follower that has seen an event that the log lacks gets an error at once, whatever the job does."""
         job_id = await create(repository, *lines(count), status=status)
         with pytest.raises(EventsLostError) as raised:
             await follow(repository, job_id, count + ahead)

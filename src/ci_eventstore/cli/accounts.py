@@ -153,7 +153,7 @@ def _went(receipt: Receipt) -> list[tuple[str, str]]:
 
 
 def _remains(receipt: Receipt, *, has_files: bool) -> list[str]:
-    """Return what is told of what remains."""
+    """Return the messages about what remains."""
     if receipt.left:
         named = [f"job {job_id} can't be deleted: {why}" for job_id, why in sorted(receipt.left.items())]
         return [*named, "the account stays, inactive, until they are gone: erase the user again then"]

@@ -104,7 +104,7 @@ class JobRun:
             self._log.hurry(seconds)
         self._limit.shorten(seconds)
         if self._terminal is not None and self._stopper.has_command_ended:
-            # Whoever reads the output isn't waited for either.
+            # Don't wait for the reader of the output either.
             self._terminal.abandon()
         self._repository.engine.hurry(seconds)
 
@@ -138,7 +138,7 @@ class JobRun:
             holders = await asyncio.to_thread(find_holders, output)
         output.stop_waiting()
         if self._stopper.stop is not None and self._terminal is not None:
-            # Nor is whoever reads this output waited for.
+            # Don't wait for the reader of this output either.
             self._terminal.abandon()
         await pump
         if cut is not None and output.was_cut_off:

@@ -21,7 +21,7 @@ PROVISIONAL = (
 )
 #: Messages about records that have no text in the log.
 NOTES: Mapping[str, str] = {
-    FactType.TRUNCATING: "the log has outgrown its budget: what comes now is left out, but for its end, shown when the "
+    FactType.TRUNCATING: "the log has outgrown its budget: of the rest, only the end is kept, and shown when the "
     "job ends",
     NoticeType.GAP: "part of the log isn't there any more: it goes on after it",
     NoticeType.RESET: "the store has lost part of what was shown, or has another log now: it begins again here",

@@ -44,7 +44,7 @@ class Patience(Enum):
 
 
 class Renew(Enum):
-    """Which connections are made anew before the next try, since the address may lead to another server by now."""
+    """Which connections are renewed before the next try, since the address may lead to another server by now."""
 
     NONE = "none"
     #: Those that carry commands.
@@ -58,9 +58,9 @@ class Cause(Enum):
 
     UNAVAILABLE = "unavailable"
     FULL = "full"
-    #: Who asks isn't known, or isn't let in.
+    #: The server doesn't know the user, or refuses access.
     ACCESS = "access"
-    #: Who asks may not do this.
+    #: The user lacks a right.
     RIGHTS = "rights"
     UNSUITABLE = "unsuitable"
     #: A script found a key or a field that holds what it can't.
@@ -198,7 +198,7 @@ class Silence(Enum):
 
 
 def of_silence(silence: Silence, kind: Kind) -> Outcome:
-    """Return what it means for a command that no reply came."""
+    """Return the outcome for a command that got no reply."""
     lost = Effect.NONE if kind is Kind.READ else Effect.UNKNOWN
     match silence:
         case Silence.LOST:

@@ -227,7 +227,7 @@ class ClaimedJob:
             self.machine_error = error
             return self.hand_back(str(error))
         if cause in (Cause.INTERRUPT, Cause.OUTSIDE):
-            # The controller was stopped, or whoever runs it was cancelled.
+            # The controller was stopped, or the task that runs it was cancelled.
             return self.release(patiently=False)
         return self._fail_by(error)
 

@@ -170,7 +170,7 @@ class _Pump:
         self._command = command
         self._claimed = claimed
         self._ends_a_line = True
-        #: Whether the command ended by itself; then processes that it left behind may go on printing for a while.
+        #: Whether the command ended by itself; processes that it left running may then print for a while.
         self.is_to_wait = False
         self._ended = asyncio.create_task(command.wait())
         self._carrying = asyncio.create_task(self._carry())
@@ -201,7 +201,7 @@ class _Pump:
             await self._end_log(cut, group.number, holders)
 
     def raise_failure(self) -> None:
-        """Raise what kept output from being stored, but for LogNotStoredError, which the job's end reports."""
+        """Raise the error that kept output from being stored; the job's end reports a LogNotStoredError."""
         error = self._carrying.exception()
         if error is not None and not isinstance(error, LogNotStoredError):
             raise error

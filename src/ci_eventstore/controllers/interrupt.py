@@ -84,7 +84,7 @@ class Interrupt:
             return Cause.OUTSIDE
         if self._is_sent:
             self._task = None
-            # A cancellation that isn't the job's goes on to whom it belongs.
+            # Someone else's cancellation isn't taken back.
             return Cause.INTERRUPT if self._uncancel(task) <= self._earlier else Cause.OUTSIDE
         return Cause.BODY if task.cancelling() <= self._earlier else Cause.OUTSIDE
 

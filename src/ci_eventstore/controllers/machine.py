@@ -43,7 +43,7 @@ def machine_error(what: str, error: OSError) -> MachineError:
 
 @contextmanager
 def this_machine_needs(what: str) -> Iterator[None]:
-    """Raise MachineError for any OSError inside: no job can be run without this."""
+    """Raise MachineError for any OSError inside: without this, no job can run here."""
     try:
         yield
     except OSError as error:
@@ -51,7 +51,7 @@ def this_machine_needs(what: str) -> Iterator[None]:
 
 
 class MachineHealth:
-    """Decides from the last jobs whether this machine can run any. Pure but for its log: callers pass the time."""
+    """Decides from the last jobs whether this machine can run any. Pure, except for its log: callers pass the time."""
 
     def __init__(self) -> None:
         self._failures = 0
@@ -73,7 +73,7 @@ class MachineHealth:
         return 0 if self.pause(now) else min(count, 1)
 
     def note_failure(self, error: MachineError, began: float, now: float) -> None:
-        """Note that a job couldn't be run; a job that began before the last failure says nothing new."""
+        """Note that a job couldn't be run; a job that began before the last failure doesn't count."""
         if began < self._failed_at:
             return
         pause = min(FIRST_PAUSE_SECONDS * 2**self._failures, LAST_PAUSE_SECONDS)
@@ -87,7 +87,7 @@ class MachineHealth:
         self._failed_at, self._until = now, now + pause
 
     def note_success(self, began: float) -> None:
-        """Note that a job was run, however it ended; a job that began before the last failure proves nothing."""
+        """Note that a job was run, however it ended; a job that began before the last failure doesn't count."""
         if began < self._failed_at:
             return
         if self._failures:

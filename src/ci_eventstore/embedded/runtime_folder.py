@@ -1,7 +1,7 @@
-"""Where the socket lies: in a private folder with a short path, which the data directory's `socket` file names.
+"""Where the socket is: in a private folder with a short path, which the data directory's `socket` file names.
 
-The file is there because processes of one user may see different environments: one that cron started has no
-XDG_RUNTIME_DIR, and would look for the socket somewhere else than one in a login session.
+The file is needed because processes of one user may have different environments: cron sets no XDG_RUNTIME_DIR, and so
+its processes would look for the socket elsewhere than those of a login session.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ def current_socket(directory: Path) -> Path:
 
 
 def default_socket(directory: Path, environment: Mapping[str, str], user_id: int) -> Path:
-    """Return where the socket for a data directory (without symbolic links) is to be made."""
+    """Return where to make the socket for a data directory, which is given without symbolic links."""
     place = Path(_folder_name(directory)) / "server.sock"
     session = environment.get("XDG_RUNTIME_DIR", "")
     preferred = Path(session) / "ci-eventstore" / place

@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> None:
     if os.fork():
         return
     os.chdir(directory)
-    # Whoever starts this may have blocked signals, or ignore the end of children, and the server would inherit that.
+    # The starting process may have blocked signals, or ignore the end of children, and the server would inherit that.
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     server = _start(command, int(descriptor))
@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _start(command: list[str], descriptor: int) -> subprocess.Popen[bytes]:
-    """Start the server. It has the lock too: whoever gets it knows that both are dead."""
+    """Start the server. It holds the lock, too: a process that gets the lock knows that both are dead."""
     # A locale that isn't installed keeps newer servers from starting.
     environment = os.environ | {"LC_ALL": "C"}
     try:

@@ -28,7 +28,7 @@ class Call(NamedTuple):
     number: int = 1
     #: Tokens to close: calls under them that are still on their way are refused from now on.
     closes: tuple[str, ...] = ()
-    #: Tokens and numbers of acknowledged calls that this one comes after, but for that of its own token.
+    #: Tokens and numbers of acknowledged calls before this one, except for its own token's.
     after: tuple[tuple[str, int], ...] = ()
 
     @property
@@ -54,7 +54,7 @@ seconds_since_start: Callable[[], float] = (
 
 
 class Ledger:
-    """The last acknowledged calls of this process to each job: those that no later one comes after."""
+    """The last acknowledged calls of this process to each job, one for each token that no later call covers."""
 
     def __init__(self) -> None:
         #: By job, the one written to last at the end: by token, the number and when it was acknowledged.

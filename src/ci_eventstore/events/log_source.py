@@ -160,7 +160,7 @@ class Standing(StrEnum):
 
     @classmethod
     def of(cls, *, has_record: bool, has_log: bool, was_deleted: bool) -> "Standing":
-        """Return the standing of an id by what there is of it."""
+        """Return the standing of an id from the keys that it has."""
         if has_record:
             return cls.THERE
         if was_deleted:

@@ -84,7 +84,7 @@ class FactGroup:
     #: In how many partitions it is, and in how many of them somebody reads for it.
     partitions: int
     read_now: int
-    #: How far it has read where it is furthest behind, in the server's time; None: it is to be told a gap.
+    #: The time of its last read fact in the partition where it is furthest behind; None: it will get a gap.
     read_until: datetime | None
     #: For how many seconds, by the server's clock, there have been facts that it hasn't read.
     behind_seconds: float
@@ -174,7 +174,7 @@ class Groups:
         return [_summary(name, its) for name, its in sorted(found.items())]
 
     async def forget_facts(self) -> None:
-        """Remove all facts, so that every group is told a gap: what it has read may not be so. StoreError."""
+        """Remove all facts, so that every group gets a gap: facts that it has read may be undone. StoreError."""
         keys = [facts_key(tag) for tag in self.tags]
         await self._nodes.read_many([("DEL", key) for key in keys])
         await self._nodes.read_many([("PUBLISH", key, FREE) for key in keys])
@@ -241,7 +241,7 @@ class FactReader:
         self._nodes = nodes
         self._limit = limit
         self._tags = {facts_key(tag): tag for tag in groups.tags}
-        #: When each partition is to be looked at, by the monotonic clock; the entry that was handed out last in each.
+        #: When to look at each partition, by the monotonic clock; then the last entry handed out of each.
         self._due = dict.fromkeys(groups.tags, 0.0)
         self._after: dict[str, str] = {}
         #: What this reader has, as far as it knows.

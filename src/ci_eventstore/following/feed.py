@@ -1,4 +1,4 @@
-r"""The live end of one job, shared by all who follow it: what came last, and who waits for more. No I/O.
+r"""The live end of one job, shared by its followers: the last entries, and the followers that wait for more. No I/O.
 
 It is fed by what scripts publish to the job's channel after an append:
 

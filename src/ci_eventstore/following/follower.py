@@ -143,7 +143,7 @@ class Follower:
         return None
 
     async def _is_sure(self, feed: Feed, place: Place) -> bool:
-        """Tell whether the feed goes on with what was read from the stream."""
+        """Tell whether the feed continues the pages read from the stream."""
         payload = self._cursor.payload
         if payload is None or feed.has(place, payload):
             self._is_unsure = False

@@ -40,7 +40,7 @@ class FollowingStats:
 
     followers: int
     jobs: int
-    #: For how long the job that is furthest behind has been known to be.
+    #: For how long new entries of the job that is furthest behind have been known.
     lag_seconds: float
     #: Since the beginning: entries read, notices that the store had lost some.
     entries: int
@@ -86,7 +86,7 @@ class Hub:
     ) -> Follower:
         """Return a follower that begins after a position; it has to be closed.
 
-        A position that the log doesn't reach, or that belongs to another incarnation, is told as a reset.
+        For a position that the log doesn't reach, or of another incarnation, the follower gets a reset.
         JobNotFoundError, LogDeletedError, ProjectionMissingError, StoreUnavailableError.
         """
         follower = Follower(self, keys, user_id)
@@ -317,5 +317,5 @@ def _tip_of(reply: Reply, known_mark: str | None) -> tuple[Place, str | None] | 
 
 
 def _ends_if_lost(reply: Reply) -> bool:
-    """Tell whether the job is to end when whoever has it is gone: it is to be cancelled, or no controller's at all."""
+    """Tell whether the job ends if its process is lost: it has to be cancelled, or has a holder, not a controller."""
     return reply is not WRONG_TYPE and reply[3] is not None and any(reply[4:])

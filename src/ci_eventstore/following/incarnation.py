@@ -41,7 +41,7 @@ def new_incarnation() -> str:
 
 
 class Incarnation(NamedTuple):
-    """A job's and its store's; clients know both as one text, in which nothing is to be read."""
+    """A job's incarnation and its store's; clients know both as one opaque text."""
 
     #: None: the job was created by an older program.
     job: str | None = None

@@ -50,7 +50,7 @@ class JobReader:
             self._task = asyncio.create_task(self._read_all())
 
     async def compare(self) -> None:
-        """Do the same, and return when it is done; whoever waits may be cancelled."""
+        """Do the same, and return when it is done; cancelling the caller doesn't stop the reading."""
         self.start()
         if self._task is not None:
             await asyncio.wait({self._task})

@@ -272,7 +272,7 @@ def from_checkpoint(fields: Mapping[str, Any]) -> JobState:
 
 
 def from_packed(job_id: str, packed: bytes, reply: Sequence[bytes] = ()) -> JobState:
-    """Return the state at the end of a segment, but for the fields that the job's hash has; StoreFormatError."""
+    """Return the state at the end of a segment, updated with the fields of the job's hash; StoreFormatError."""
     found = dict(zip(reply[::2], reply[1::2], strict=True))
     known = unpack_fields(packed)
     if found and b"incarnation" not in found:

@@ -270,7 +270,7 @@ def _may_read_terminal() -> bool:
 def is_alive(group: int, besides: int | None = None) -> bool:
     """Tell whether a process group has more than processes that have ended and nobody has collected.
 
-    Those are told apart where there is `/proc`; in a container whose first process collects nothing, they stay. One
+    `/proc` tells these apart, where it exists; in a container whose first process collects nothing, they stay. One
     process can be left out. A thousand other processes cost about a millisecond.
     """
     try:
@@ -302,7 +302,7 @@ def _runs_in(group: int, process_id: int) -> bool:
 async def until_ended(group: int, besides: int | None = None, gives_up: Callable[[], bool] = lambda: False) -> None:
     """Return when nothing of a process group runs any more, apart from one process that can be left out.
 
-    Nobody is told of the end of processes that aren't its own: it is looked for, in a thread, ever more seldom.
+    The system reports only the end of child processes, so a thread looks for that of others, ever more seldom.
     """
     pause = FIRST_LOOK_SECONDS
     while not gives_up() and await asyncio.to_thread(is_alive, group, besides):

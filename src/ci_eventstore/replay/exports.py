@@ -245,7 +245,7 @@ def _otlp_event(event: JobEvent) -> dict[str, Any]:
 
 
 def _otlp_fact(place: Place, fact: Fact) -> dict[str, Any]:
-    """Return what is told of a fact: no field that is a right to the job, as a claim is."""
+    """Return the exported fields of a fact: none that gives a right to the job, as a claim does."""
     return {"body": {"stringValue": str(fact.type)}, "attributes": {"ci.event.part": place.part}}
 
 
@@ -290,7 +290,7 @@ def _json_text(text: str) -> dict[str, str]:
 
 
 def _json_value(value: object) -> object:
-    """Return a fact's field; a time is told from a text."""
+    """Return a fact's field in a form that tells a time from a text."""
     return {"time": _json_time(value)} if isinstance(value, datetime) else value
 
 

@@ -1,7 +1,7 @@
-"""What differs between the format versions: kinds of keys, and how what they hold is converted.
+"""The conversions from earlier format versions, one for each kind of key whose content has changed.
 
-Whoever changes what a kind of key holds adds its conversion to the table. A conversion gets all keys of its kind in a
-page, leaves what is in the new form alone, and so may be killed and repeated at will.
+A conversion gets all keys of its kind in a page, and leaves alone what already has the new form: so it may be killed
+and repeated at will.
 """
 
 from collections import defaultdict
@@ -38,7 +38,7 @@ class MoveCall(NamedTuple):
 
 
 class ChangedEntry(NamedTuple):
-    """An entry, by its place, as it was and as it is to be."""
+    """An entry's place, its old text and its new one."""
 
     place: int
     old: str
@@ -148,7 +148,7 @@ CONVERSIONS: tuple[Conversion, ...] = (
 
 
 async def convert(nodes: Nodes, keys: Keys, progress: Progress | None) -> None:
-    """Convert all keys of a store, page by page; `progress` is told how many of the server's keys were looked at."""
+    """Convert all keys of a store, page by page; `progress` gets the number of the server's keys so far, and of all."""
     conversions = {conversion.kind: conversion.convert for conversion in CONVERSIONS}
     total = sum([await node.read("DBSIZE") for node in nodes.all])
     done = 0

@@ -148,7 +148,7 @@ def create_app(
 
 
 def _index(routes: Iterable[BaseRoute]) -> Callable[[Request], Awaitable[Response]]:
-    """Return the page that lists the other routes, for whoever looks at this address with a browser or curl."""
+    """Return the page that lists the other routes, for people who open this address in a browser or with curl."""
     listed = [route for route in routes if isinstance(route, APIRoute) and route.include_in_schema]
 
     async def index(request: Request) -> Response:

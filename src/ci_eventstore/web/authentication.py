@@ -1,4 +1,4 @@
-"""Who asks: API keys as bearer tokens, and browsers' sessions, each of which stands for a key."""
+"""Authenticate clients by API keys as bearer tokens, and by browsers' sessions, each of which stands for a key."""
 
 import asyncio
 import logging

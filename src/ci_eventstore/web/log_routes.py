@@ -41,7 +41,7 @@ class LogText:
 
     @property
     def has_ring(self) -> bool:
-        """Whether the log goes on with what a ring holds, after a line that says so."""
+        """Whether the log goes on with the events of a ring, after a line that says so."""
         return self._ring is not None
 
     async def between(self, first: int, end: int) -> AsyncGenerator[bytes]:
@@ -204,7 +204,7 @@ class LogResponse(StreamingResponse):
 
 
 class _Broken(bytes):
-    """A piece of a body that raises an error in whoever tries to send it.
+    """A piece of a body that raises an error in the code that tries to send it.
 
     Middleware such as Starlette's `BaseHTTPMiddleware` runs the application in a task, and ends the response regularly
     when that fails. A piece of a body reaches the code that sends it.
