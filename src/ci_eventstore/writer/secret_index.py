@@ -10,6 +10,8 @@ from ci_eventstore.writer.known_words import KnownWords, ordinary
 PART_BYTES = 4096
 #: A spelling's words are among its first bytes, this many where they are those with a capital letter.
 _CAPITAL_BYTES = 31
+#: Parts of a spelling begin with lines if these are at most this long.
+_LINE_BYTES = 80
 #: So many spellings of any length may be found by words of 4 bytes, since a text is looked through for these anyway.
 _MOST_BY_SHORT_WORDS = 256
 #: Where a text repeats itself within this many bytes, whole runs of it are looked at, not each place.
@@ -30,6 +32,8 @@ class SecretIndex:
 
     def __init__(self) -> None:
         self._capitals, self._words, self._short_words, self._short = _Capitals(), _Words(8), _Words(4), _Short()
+        #: Which bytes are among those by which spellings are found; most chunks end with a line, and few of these do.
+        self._first_bytes = set[int]()
         self._tiers = (self._capitals, self._words, self._short_words, self._short)
 
     @property
@@ -41,9 +45,13 @@ class SecretIndex:
         """Let a spelling be found, of one byte or more."""
         same = ordinary(spelling)
         last = max(0, len(same) - PART_BYTES)
-        for start in (*range(0, last, PART_BYTES - 1), last):
+        for first in (*range(0, last, PART_BYTES - 1 - _LINE_BYTES), last):
+            # A part begins with a line, as most chunks end with one: then no end of a chunk is taken for a beginning.
+            start = same.find(b"\n", first, first + _LINE_BYTES) + 1 if first else 0
+            start = start or first
             part = same[start : start + PART_BYTES]
             self._tier_of(part).add(part)
+            self._first_bytes.update(part[:_CAPITAL_BYTES])
 
     def _tier_of(self, part: bytes) -> "_Tier":
         if self._capitals.takes(part):
@@ -58,8 +66,12 @@ class SecretIndex:
         Spans that begin there or later may be missing.
         """
         hits = [(tier, tier.hits_in(text)) for tier in self._tiers if tier]
-        # Where no spelling can be whole, only the beginning of one at the end is left to be found.
-        first = 0 if any(places for _, places in hits) else max(0, len(text) - _CAPITAL_BYTES)
+        first = 0
+        if not any(places for _, places in hits):
+            # No spelling is whole, but the end may be the beginning of one.
+            first = max(0, len(text) - _CAPITAL_BYTES)
+            if self._first_bytes.isdisjoint(ordinary(text[-1:])):
+                return [], len(text)
         same, spans = ordinary(text[first:]), list[Span]()
         pending = [first + tier.find(same, places, spans, goes_on=goes_on) for tier, places in hits]
         return spans, min(pending, default=len(text)) if goes_on else len(text)

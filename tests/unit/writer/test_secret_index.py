@@ -117,3 +117,14 @@ def test_every_beginning_of_a_spelling_is_held() -> None:
         for length in range(1, len(spelling)):
             for before in range(32, 40):
                 check([spelling], b"." * before + spelling[:length])
+
+
+@pytest.mark.parametrize("width", [1, 60, 76, 79, 80, 500])
+def test_a_long_spelling_of_lines_is_found_whole(width: int) -> None:
+    """Its parts, which begin with lines, overlap each other and reach to its end; a chunk's end holds nothing."""
+    letters = "".join(random.Random(width).choices("ABCDEFGHIJKLMNOP", k=30_000))
+    spelling = "\n".join(letters[start : start + width] for start in range(0, len(letters), width)).encode()
+    index = index_of([spelling])
+    spans, certain = index.find(b"log\n" + spelling + b"log\n", goes_on=True)
+    assert covered_by(spans, certain) == [False] * 4 + [True] * len(spelling) + [False] * 4
+    assert index.find(b"one line\n" * 1000, goes_on=True) == ([], 9000)
