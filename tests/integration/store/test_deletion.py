@@ -177,6 +177,23 @@ async def test_a_list_goes_on_after_a_deleted_job(repository: RedisJobRepository
     assert [job.id for job in await repository.page_jobs(limit=3, before=first[-1].id)] == listed[3:]
 
 
+async def test_a_list_whose_jobs_are_deleted_while_it_is_paged(repository: RedisJobRepository) -> None:
+    """The last one of each page, and one of the next page: all others come once, in their order."""
+    for n in range(24):
+        await ended_job(repository, f"job-{n:02}", 1)
+    listed = [job.id for job in await repository.list_jobs()]
+    found, before, deleted = list[str](), None, set[str]()
+    while page := await repository.page_jobs("ada", limit=4, before=before):
+        found += [job.id for job in page]
+        before = page[-1].id
+        for job_id in (before, *listed[len(found) + len(deleted - set(found)) :][:1]):
+            deleted.add(job_id)
+            await repository.delete_job(job_id)
+    assert [job_id for job_id in found if job_id not in deleted] == [one for one in listed if one not in deleted]
+    assert len(found) == len(set(found))
+    assert len(deleted) > 8
+
+
 @pytest.mark.parametrize("what", ["stream", "hash"])
 async def test_what_is_left_of_a_deleted_job_is_removed(
     repository: RedisJobRepository, server: Nodes, keys: Keys, what: str
