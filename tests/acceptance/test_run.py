@@ -94,6 +94,7 @@ def test_the_job_says_what_ran(cli: CommandLine) -> None:
         "log_truncated": False,
         "log_deleted": False,
         "kept": False,
+        "retention": None,
         "root": None,
     }
 
