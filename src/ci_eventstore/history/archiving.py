@@ -20,7 +20,7 @@ from ci_eventstore.events.records import Place
 from ci_eventstore.events.sealed_log import Reference, references_in
 from ci_eventstore.history.seal import StagedSegment, stage_segment
 from ci_eventstore.jobs.records import read_record
-from ci_eventstore.jobs.state import KEPT_FIELDS, JobState, pieces_of, to_hash
+from ci_eventstore.jobs.state import KEPT_FIELDS, JobState, rest_of, to_hash
 from ci_eventstore.jobs.tombstones import Deletion, read_tombstone, remove_deleted
 from ci_eventstore.keys import JobKeys, segment_key
 from ci_eventstore.segments.segment import check_segment
@@ -135,7 +135,7 @@ async def _refer(
     to_archive = not moved[0].is_archived
     log = " ".join(str(one._replace(is_archived=to_archive) if one in moved else one) for one in references)
     lacking = {name: value for name, value in to_hash(state).items() if name not in KEPT_FIELDS}
-    rest: Mapping[str, str | bytes] = pieces_of(state) or lacking
+    rest: Mapping[str, str | bytes] = rest_of(state) or lacking
     call = ArchiveCall(
         hash=keys.hash,
         incarnation=state.incarnation or "",

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 from ci_eventstore.connection.nodes import Nodes
-from ci_eventstore.connection.replies import WRONG_TYPE, Reply, as_bytes
+from ci_eventstore.connection.replies import WRONG_TYPE, Reply, as_bytes, as_text
 from ci_eventstore.errors import ProjectionDamagedError, StoreFormatError
 from ci_eventstore.events.log_source import LogSource
+from ci_eventstore.events.sealed_log import ARCHIVED
 from ci_eventstore.jobs.state import JobState, from_hash, from_packed, packed_log, part_of_state
 from ci_eventstore.keys import JobKeys
 
@@ -47,16 +48,24 @@ async def parts_in(
 ) -> list[JobState | None]:
     """Return states of which some fields are needed, read by `HMGET`, the last of them `log`; None: they can't be read.
 
-    Creation and status are among the fields. Of a packed record, which lacks them, all is read.
+    Creation and status are among the fields. Of a packed record, which lacks them, they are in the segment.
     """
     found = [_part_in(keys, names, reply) for keys, reply in zip(jobs, replies, strict=True)]
-    packed = [
-        number
+    logs = {
+        number: as_text(reply[-1])
         for number, reply in enumerate(replies)
         if found[number] is None and reply is not WRONG_TYPE and reply[-1] is not None
-    ]
-    records = await read_records(nodes, source, [jobs[number] for number in packed]) if packed else []
-    for number, record in zip(packed, records, strict=True):
+    }
+    here = [number for number, log in logs.items() if not log.endswith(ARCHIVED)]
+    states = await source.sealed.states([(jobs[number], logs[number]) for number in here])
+    for number, state in zip(here, states, strict=True):
+        pairs = zip(names, replies[number], strict=True)
+        reply = [part for name, value in pairs if value is not None for part in (name.encode(), value)]
+        record = _unpacked(jobs[number], reply, state)
+        found[number] = record if isinstance(record, JobState) else None
+    # Those of archived jobs have all they need; others were sealed anew between the two reads, or can't be read.
+    left = [number for number in logs if found[number] is None]
+    for number, record in zip(left, await read_records(nodes, source, [jobs[number] for number in left]), strict=True):
         found[number] = record if isinstance(record, JobState) else None
     return found
 

@@ -148,6 +148,7 @@ _DECODERS: dict[str, Decode] = {
 _NAMES = tuple(field.name for field in fields(JobState))
 _RAW_NAMES = tuple(name.encode() for name in _NAMES)
 _NEEDED = tuple((name, _DECODERS.get(name, str)) for name in _NAMES)
+_NEEDED_BY_NAME = dict(zip(_RAW_NAMES, _NEEDED, strict=True))
 #: Fields that only ended jobs have.
 _OF_ENDED = {name for name, field in JOB_FIELDS.items() if field.is_result}
 _OF_ENDED |= {"end_time_from_event", "has_complete", "end_position", "end_bytes", "log", "deleted_to"}
@@ -222,7 +223,7 @@ REST_FIELDS = (
 )
 
 
-def pieces_of(state: JobState) -> dict[str, bytes]:
+def rest_of(state: JobState) -> dict[str, bytes]:
     """Return the fields that have the rest of a state; none if it is too long for them."""
     known = {name: value for name in REST_FIELDS if (value := getattr(state, name)) != _DEFAULTS[name]}
     packed = pack_values({**known, "status": STATUS_LETTERS[state.status]}, REST_FIELDS)
@@ -284,7 +285,9 @@ def from_packed(job_id: str, packed: bytes, reply: Sequence[bytes] = ()) -> JobS
 def _unpacked(job_id: str, known: dict[str, Any], found: Mapping[bytes, bytes]) -> JobState:
     """Return the state with what was packed and, before that, what the hash has; ProjectionDamagedError."""
     try:
-        known |= {name: decode(found[name.encode()].decode()) for name, decode in _NEEDED if name.encode() in found}
+        known |= {
+            needed[0]: needed[1](value.decode()) for raw, value in found.items() if (needed := _NEEDED_BY_NAME.get(raw))
+        }
         return from_checkpoint(known)
     except (ValueError, KeyError, TypeError) as error:
         raise ProjectionDamagedError(job_id, f"its packed record can't be read: {error!r}") from error

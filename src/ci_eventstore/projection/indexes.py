@@ -26,6 +26,8 @@ from ci_eventstore.projection.differences import Difference
 PLACING = ("status", "user_id", "created_at", "end_time", "queue", "claim", "ends_if_lost", "log")
 #: The kinds of sorted sets, by what their keys' names begin with.
 KINDS = ("jobs", "owned", "ids", "backlog", "leases", "ended", "unsealed")
+#: Those in which every job stands that was sealed, or may.
+BY_ID = ("ids", "unsealed")
 PAGE_MEMBERS = 500
 #: How often one member is looked at again because its job was changing.
 LOOKS = 10
@@ -118,10 +120,15 @@ class Strays:
     async def _suspects(self, index: SortedSet, members: Sequence[str]) -> list[str]:
         jobs = [self._keys.job(index.job_id(member)) for member in members]
         replies = await self._nodes.read_many([("HMGET", as_bytes(keys.hash), *PLACING) for keys in jobs])
+        found = list(zip(members, jobs, replies, strict=True))
+        if index.kind in BY_ID:
+            # A job whose record is packed has a place in both, whatever its segment says.
+            found = [each for each in found if each[1].tag != index.tag or each[2] is WRONG_TYPE or not each[2][-1]]
+        jobs, replies = [keys for _, keys, _ in found], [reply for _, _, reply in found]
         states = await parts_in(self._nodes, self._source, jobs, PLACING, replies)
         return [
             member
-            for member, keys, state in zip(members, jobs, states, strict=True)
+            for (member, keys, _), state in zip(found, states, strict=True)
             if not _belongs(index, member, keys, state)
         ]
 

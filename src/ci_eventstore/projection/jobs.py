@@ -24,7 +24,7 @@ from ci_eventstore.events.log_source import (
 from ci_eventstore.events.records import Place
 from ci_eventstore.events.sealed_log import ARCHIVED, END_BYTES, Reference, end_command, references_in, state_in
 from ci_eventstore.jobs.records import ENDING, ended_member, parts_in
-from ci_eventstore.jobs.state import KEPT_FIELDS, JobState, from_packed, pieces_of, to_hash
+from ci_eventstore.jobs.state import KEPT_FIELDS, JobState, from_packed, rest_of, to_hash
 from ci_eventstore.keys import JobKeys, backlog_member, listing_member
 from ci_eventstore.projection.differences import Difference, compare
 from ci_eventstore.projection.fold import Fold
@@ -196,7 +196,7 @@ def compare_fields(subject: str, fold: Fold, found: dict[str, str]) -> list[Diff
     fields, said = dict(found), to_hash(fold.state) if fold.state else {}
     log = fields.pop("log", None)
     if log is not None and "has_complete" not in fields:
-        rest = pieces_of(fold.state) if fold.state and ("r0" in fields or log.endswith(ARCHIVED)) else {}
+        rest = rest_of(fold.state) if fold.state and ("r0" in fields or log.endswith(ARCHIVED)) else {}
         said = {name: value for name, value in said.items() if name in KEPT_FIELDS}
         said |= {name: as_text(piece) for name, piece in rest.items()}
     for name in LATER_FIELDS:

@@ -17,7 +17,7 @@ from ci_eventstore.jobs.state import (
     JobState,
     from_hash,
     packed_log,
-    pieces_of,
+    rest_of,
     to_hash,
     to_job,
 )
@@ -94,7 +94,7 @@ def test_a_job_is_what_its_constructor_makes_of_the_state(truncated_at: int | No
 def packed(state: JobState) -> dict[bytes, bytes]:
     """Return the hash of a job whose small segment is in the archive."""
     kept = {name.encode(): value.encode() for name, value in to_hash(state).items() if name in KEPT_FIELDS}
-    return {**kept, **{name.encode(): piece for name, piece in pieces_of(state).items()}}
+    return {**kept, **{name.encode(): piece for name, piece in rest_of(state).items()}}
 
 
 def test_packed_records_lack_no_field() -> None:
@@ -140,8 +140,8 @@ def test_a_packed_record_is_read_as_it_was_written(state: JobState) -> None:
 
 def test_what_is_too_long_is_not_packed() -> None:
     """Four pieces are enough for most jobs; another one has all fields."""
-    assert pieces_of(STATE.but(command=("x" * 300,))) == {}
-    assert list(pieces_of(STATE.but(command=("x" * 180,)))) == list(PIECES)
+    assert rest_of(STATE.but(command=("x" * 300,))) == {}
+    assert list(rest_of(STATE.but(command=("x" * 180,)))) == list(PIECES)
 
 
 @given(st.binary(max_size=80))
