@@ -147,6 +147,22 @@ class Archive:
             if count is None or len(page) < count:
                 return
 
+    async def folders(self, prefix: str) -> list[str]:
+        """Return the names of the folders that are directly in a folder."""
+
+        async def look() -> list[str]:
+            from obstore import list_with_delimiter_async
+
+            found = await list_with_delimiter_async(self._store(), prefix)
+            return [one.rstrip("/").rpartition("/")[2] for one in found["common_prefixes"]]
+
+        try:
+            return await self._call(look)
+        except FileNotFoundError:
+            return []
+        except _RefusedError as refusal:
+            raise self._failure(str(refusal), prefix) from None
+
     async def delete(self, name: str) -> None:
         """Remove an object; that it isn't there is as good."""
 

@@ -64,6 +64,8 @@ def test_a_log_is_archived_and_comes_back(cli: CommandLine, here: Callable[..., 
     (tmp_path / "archive").rename(tmp_path / "away")
     away = here("tail", "job-2")
     assert (away.code, "can't be used" in away.err) == (4, True)
+    shown = here("jobs", "show", "job-2", "--json")
+    assert (shown.code, json.loads(shown.out)["root"], "can't be used" in shown.err) == (0, None, True)
     assert here("jobs", "delete", "job-1").code == 4
     (tmp_path / "away").rename(tmp_path / "archive")
     assert here("jobs", "delete", "job-1", "job-2").code == 0

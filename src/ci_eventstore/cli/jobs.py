@@ -22,7 +22,7 @@ from ci_eventstore.cli.output import (
 )
 from ci_eventstore.cli.store import find_job, find_user, uses_store
 from ci_eventstore.cli.usage import examples
-from ci_eventstore.errors import ConfigurationError
+from ci_eventstore.errors import ArchiveUnavailableError, ConfigurationError
 from ci_eventstore.events.sealed_log import references_in
 from ci_eventstore.history.retention import rules_in_force
 from ci_eventstore.history.rules import outlook
@@ -153,10 +153,14 @@ async def cancel(repository: RedisJobRepository, job: str, reason: str | None) -
         click.echo(f"job {job_id} is being cancelled by the process that runs it")
 
 
-async def _root(repository: RedisJobRepository, job_id: str, log: str) -> str:
-    """Return the root of a sealed log, which stands for all of it."""
+async def _root(repository: RedisJobRepository, job_id: str, log: str) -> str | None:
+    """Return the root of a sealed log, which stands for all of it; None while it lies in an archive that is away."""
     keys, last = repository.engine.keys.job(job_id), references_in(job_id, log)[-1]
-    return (await repository.engine.reader.source.sealed.reader(keys, last)).root.hex()
+    try:
+        return (await repository.engine.reader.source.sealed.reader(keys, last)).root.hex()
+    except ArchiveUnavailableError as error:
+        say(f"the root of its log can't be read: {error}")
+        return None
 
 
 @jobs.command(epilog=examples("jobs keep 3f9c", "jobs keep 3f9c --unkeep"))

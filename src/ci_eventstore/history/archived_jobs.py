@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ci_eventstore.archive import Archive, object_name, text_of
-from ci_eventstore.errors import SegmentDamagedError, StoreFormatError
+from ci_eventstore.errors import ConfigurationError, SegmentDamagedError, StoreFormatError
 from ci_eventstore.events.records import Place
 from ci_eventstore.events.sealed_log import ROOT_BYTES, Reference, StoredEntry
 from ci_eventstore.history.copying import HeldJob
@@ -41,7 +41,17 @@ class Folder:
 
 
 async def folders(archive: Archive, keys: Keys) -> AsyncIterator[Folder]:
-    """Yield what the archive has of each job of a store; ArchiveUnavailableError."""
+    """Yield what the archive has of each job of a store; ArchiveUnavailableError.
+
+    ConfigurationError if it has more partitions than the store: then jobs have other places.
+    """
+    store = object_name(keys.prefix, 0, "-", None, "-").partition("/")[0]
+    found = [int(name) for name in await archive.folders(store) if name.isdecimal()]
+    if max(found, default=0) >= keys.partitions:
+        raise ConfigurationError(
+            f"the archive has jobs of {max(found) + 1} partitions or more, the store has {keys.partitions}: open a new "
+            "one once with as many as the old one had"
+        )
     for partition in range(keys.partitions):
         folder, parts = Folder(""), object_name(keys.prefix, partition, "-", None, "-").split("/")
         async for page in archive.pages("/".join(parts[:2])):

@@ -11,6 +11,7 @@ from ci_common.errors import JobGoneError, JobNotFoundError, LogDeletedError
 from ci_common.models import Job, JobEvent
 from ci_eventstore.archive import Archive
 from ci_eventstore.connection.nodes import Nodes
+from ci_eventstore.errors import ConfigurationError
 from ci_eventstore.events.records import Place
 from ci_eventstore.events.sealed_log import Reference
 from ci_eventstore.history.archive_check import ArchiveReport, Known, Verdict, check_archive, judge
@@ -307,6 +308,16 @@ async def test_what_runs_stays(
         job = await repository.get_job("j")
         assert job is not None
         assert job.status == "running"
+
+
+async def test_an_archive_of_more_partitions_is_refused(repository: RedisJobRepository, tmp_path: Path) -> None:
+    """A store that was opened with fewer would lack jobs, and say that nothing is left."""
+    await archived_job(repository, tmp_path)
+    (tmp_path / "ci/7/other/x").mkdir(parents=True)
+    (tmp_path / "ci/7/other/x" / SEGMENT).write_bytes(b"x")
+    for look in (rebuild, check):
+        with pytest.raises(ConfigurationError, match="8 partitions"):
+            await look(repository)
 
 
 async def test_rebuilding_may_stop_anywhere(repository: RedisJobRepository, server: Nodes, tmp_path: Path) -> None:

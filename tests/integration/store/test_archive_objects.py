@@ -48,6 +48,8 @@ async def test_lists_go_on_where_they_ended(folder: Archive, monkeypatch: pytest
     assert found == names
     assert [one.name async for page in folder.pages("ci", names[12]) for one in page] == names[13:]
     assert [page async for page in folder.pages("nothing")] == []
+    assert sorted(await folder.folders("ci")) == ["0", "1"]
+    assert await folder.folders("nothing") == []
 
 
 async def test_a_folder_that_is_gone_is_no_empty_archive(folder: Archive, tmp_path: Path) -> None:
@@ -104,6 +106,8 @@ async def test_a_bucket_keeps_objects_as_a_folder_does(bucket: Archive, monkeypa
     monkeypatch.setattr(archives, "PAGE_NAMES", 4)
     pages = [[one.name for one in page] async for page in bucket.pages("ci/1")]
     assert pages == [names[:4], names[4:8], names[8:]]
+    assert sorted(await bucket.folders("ci")) == ["0", "1"]
+    assert await bucket.folders("nothing") == []
     await bucket.delete(NAME)
     await bucket.delete(NAME)
     assert await bucket.get(NAME) is None
