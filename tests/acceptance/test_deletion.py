@@ -5,6 +5,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.acceptance.command_line import CommandLine, Ended
 
 
@@ -63,8 +65,9 @@ def test_old_jobs_are_deleted(cli: CommandLine, here: Callable[..., Ended]) -> N
     assert here("verify").code == 0
 
 
+@pytest.mark.slow
 def test_the_store_keeps_rules(cli: CommandLine, here: Callable[..., Ended], tmp_path: Path) -> None:
-    """`jobs show` says what they will do, and `retention` does it."""
+    """Slow, as it calls the program often: `jobs show` says what they will do, and `retention` does it."""
     for job_id in ("job-1", "job-2"):
         cli("run", "--id", job_id, "--", "true")
     assert here("rules", "show").err == "ci-eventstore: the store keeps no rules\n"
