@@ -310,6 +310,28 @@ async def test_what_runs_stays(
         assert job.status == "running"
 
 
+@pytest.mark.slow  # a store of several partitions, whose names no file system tells apart by capitals
+async def test_stores_of_any_name_come_back(own: RealServer, tmp_path: Path) -> None:
+    """Whatever its prefix, its partitions and its ids; another store in the same archive stays another one."""
+    ids = ["a", "A", "ü/b", "x" * 200, "..", "-", "=2f", "😀"]
+    for prefix in ("Ci-X", "ci-x"):
+        async with RedisJobRepository.from_url(own.url, prefix=prefix, partitions=4) as repository:
+            for job_id in ids:
+                await archived_job(repository, tmp_path, job_id)
+    async with RedisJobRepository.from_url(own.url, prefix="Ci-X") as repository:
+        before = await all_of(repository)
+        await repository.delete_job("A")
+    async with RedisJobRepository.from_url(own.url, prefix="ci-x") as repository:
+        await repository.engine.nodes.read("FLUSHALL")
+    async with RedisJobRepository.from_url(own.url, prefix="Ci-X", partitions=4) as repository:
+        await repository.engine.reader.source.sealed.archived.remember(repository.engine.keys, tmp_path.as_uri())
+        report = await rebuild(repository)
+        assert (sorted(report.brought), report.deleted, report.left) == (sorted(set(ids) - {"A"}), ["A"], {})
+        assert await all_of(repository) == {job_id: job for job_id, job in before.items() if job_id != "A"}
+        assert await repository.verify(deep=True) == []
+        assert (await check(repository, deep=True)).unknown == {}
+
+
 async def test_an_archive_of_more_partitions_is_refused(repository: RedisJobRepository, tmp_path: Path) -> None:
     """A store that was opened with fewer would lack jobs, and say that nothing is left."""
     await archived_job(repository, tmp_path)

@@ -12,8 +12,10 @@ import pytest
 from ci_common.errors import JobGoneError, LogDeletedError, RepositoryError
 from ci_common.models import Job, JobEvent
 from ci_eventstore import archive as archives
+from ci_eventstore.errors import ArchiveUnavailableError
 from ci_eventstore.events.sealed_log import SealedLogs
 from ci_eventstore.history.archive_check import check_archive
+from ci_eventstore.history.archive_rebuild import rebuild_from_archive
 from ci_eventstore.history.archiver import Archiver
 from ci_eventstore.history.archiving import Moved, archive_job, unarchive_job
 from ci_eventstore.history.seal import Sealed
@@ -184,6 +186,40 @@ async def test_all_requests_fail(
         await act_while(trouble, act, bucket_proxy, broken(fault, method))
         patience(None)
         await settle(trouble, act, before)
+    await repository.engine.nodes.read("FLUSHALL")
+
+
+@pytest.mark.slow  # a bucket
+@pytest.mark.usefixtures("patience")
+async def test_a_bucket_gives_jobs_back(
+    repository: RedisJobRepository,
+    bucket_proxy: HttpFaultProxy,
+    in_bucket: Archiver,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In pages that end within a job; broken off by the bucket and repeated; without what was deleted."""
+    monkeypatch.setattr(archives, "PAGE_NAMES", 3)
+    for number in range(8):
+        await ended_job(repository, f"j{number}", 5)
+        await seal_job(repository, f"j{number}")
+    assert (await in_bucket.sweep(-1e8)).done == 8
+    before = await repository.get_events_since("j7", 0)
+    for job_id in ("j2", "j5"):
+        await repository.delete_job(job_id)
+    await repository.engine.nodes.read("FLUSHALL")
+    archive = await in_bucket.find()
+    bucket_proxy.plan = nth(HttpFault.FORBIDDEN, 25)
+    with pytest.raises(ArchiveUnavailableError):
+        await rebuild_from_archive(repository.engine, archive)
+    bucket_proxy.plan = lambda _: None
+    report = await rebuild_from_archive(repository.engine, archive)
+    assert report.left == {}
+    repository.engine.reader.source.sealed.forget()
+    assert sorted(job.id for job in await repository.page_jobs()) == ["j0", "j1", "j3", "j4", "j6", "j7"]
+    assert await repository.get_events_since("j7", 0) == before
+    assert await repository.verify(deep=True) == []
+    found = await check_archive(repository.engine, archive, is_deep=True)
+    assert (found.jobs, found.is_whole, found.orphans, found.unknown) == (6, True, [], {})
     await repository.engine.nodes.read("FLUSHALL")
 
 

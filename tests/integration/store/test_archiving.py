@@ -11,7 +11,7 @@ import pytest
 
 from ci_common.errors import RepositoryError
 from ci_common.models import Job, JobEvent
-from ci_eventstore.archive import MARK
+from ci_eventstore.archive import MARK, Archive
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import as_texts
 from ci_eventstore.errors import (
@@ -193,6 +193,54 @@ async def test_all_meet(repository: RedisJobRepository, tmp_path: Path, seed: in
     )
     late = [event.data for event in await repository.get_events_since("j", 301)]
     assert late == [event.data for event in lines(6, 1000)]
+    assert await repository.verify(deep=True) == []
+
+
+async def another_job(repository: RedisJobRepository) -> None:
+    """Have another job of the same id there."""
+    await repository.engine.nodes.read("HSET", repository.engine.keys.job("j").hash, "incarnation", "ab" * 8)
+
+
+async def late_and_sealed(repository: RedisJobRepository) -> None:
+    """Have late output in a segment that replaces the one that was read."""
+    await repository.add_event("j", JobEvent("log", "late\n"))
+    assert await seal_job(repository) is Sealed.SEALED
+
+
+async def deleted(repository: RedisJobRepository) -> None:
+    """Have it deleted, which looks for objects before the one is there."""
+    assert await repository.delete_job("j")
+
+
+MEANWHILE = {"another": another_job, "late": late_and_sealed, "deleted": deleted}
+
+
+@pytest.mark.parametrize("what", list(MEANWHILE))
+async def test_what_happens_meanwhile_is_found(
+    repository: RedisJobRepository, server: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Between the reading and the swap: the record stays, its segment too; of a deleted job no object is left."""
+    await ended_job(repository)
+    await seal_job(repository)
+    engine, put, waits = repository.engine, Archive.put, True
+    incarnation = await server.read("HGET", engine.keys.job("j").hash, "incarnation")
+    there = await engine.reader.source.sealed.archived.remember(engine.keys, tmp_path.as_uri())
+
+    async def put_later(archive: Archive, name: str, data: bytes) -> None:
+        nonlocal waits
+        if waits:
+            waits = False
+            await MEANWHILE[what](repository)
+        await put(archive, name, data)
+
+    monkeypatch.setattr(Archive, "put", put_later)
+    found = await archive_job(engine.nodes, engine.reader.source, there, engine.keys.job("j"))
+    assert found is (Moved.MISSING if what == "deleted" else Moved.CHANGED)
+    assert await segments_in_store(server) == (0 if what == "deleted" else 1)
+    names = {path.name for path in tmp_path.rglob("*") if path.is_file()}  # noqa: ASYNC240 - of a test
+    assert names - {MARK} == ({"deleted-a"} if what == "deleted" else names - {MARK})
+    if what == "another":
+        await server.read("HSET", engine.keys.job("j").hash, "incarnation", incarnation)
     assert await repository.verify(deep=True) == []
 
 

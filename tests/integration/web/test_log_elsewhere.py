@@ -121,3 +121,23 @@ async def test_an_archived_log_reads_as_before_or_is_unavailable(
     (tmp_path / name).write_bytes(data)
     (tmp_path / MARK).touch()
     assert await seen(repository, client) == before
+
+
+async def test_a_deletion_that_the_archive_cant_be_told_is_unavailable(
+    client: httpx.AsyncClient, repository: RedisJobRepository, tmp_path: Path
+) -> None:
+    """While the archive is away: 503 under its name, and nothing is deleted; later it is."""
+    await repository.create_job(Job(id="j", user_id="ada", status="completed", events=[JobEvent("log", "a\n")]))
+    engine = repository.engine
+    assert await seal(engine.nodes, engine.reader.source, engine.keys, "j") is Sealed.SEALED
+    await archive_sealed(repository, tmp_path)
+    mark = (tmp_path / MARK).read_bytes()
+    (tmp_path / MARK).unlink()
+    for path in ("/jobs/j/log", "/jobs/j"):
+        answer = await client.delete(path)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "archive_unavailable")
+        assert len(await repository.get_events_since("j", 0)) == 1
+    (tmp_path / MARK).write_bytes(mark)
+    for path in ("/jobs/j/log", "/jobs/j"):
+        assert (await client.delete(path)).status_code == 204
+    assert (await client.get("/jobs/j")).status_code == 410
