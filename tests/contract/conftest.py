@@ -48,7 +48,8 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeRepositor
 
 
 @pytest.fixture(scope="session")
-def sealing() -> Iterator[MakeRepository]:
+def sealing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeRepository]:
+    SealingRepository.archive_url = tmp_path_factory.mktemp("archive").as_uri()
     with RealServer(find_valkey(), "appendonly no") as server:
         yield lambda prefix, **settings: SealingRepository.from_url(server.url, prefix=prefix, **settings)
 
