@@ -4,8 +4,9 @@ A sweep keeps nothing of itself: a job that it has deleted isn't found again, an
 and found by the next one. So it may be stopped anywhere, and several may run.
 """
 
+import asyncio
 from bisect import insort
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -17,10 +18,13 @@ from ci_eventstore.errors import ArchiveUnavailableError, OutcomeUnknownError, S
 from ci_eventstore.history.rules import Rule, Selection, check_age, read_rules, write_rules
 from ci_eventstore.jobs.delete import delete_job
 from ci_eventstore.jobs.records import Record, read_records
+from ci_eventstore.jobs.state import JobState
 from ci_eventstore.jobs.tombstones import Reason, Tombstone, forget_deletion
 from ci_eventstore.keys import ended_key, gone_key, member_job_id, sort_key
 
 PAGE_JOBS = 100
+#: Jobs of a page that are deleted at the same time.
+TOGETHER = 8
 #: For how long tombstones are kept, unless a setting says otherwise.
 TOMBSTONE_DAYS = 400
 #: Of the store's hash.
@@ -47,22 +51,35 @@ async def sweep(engine: Engine, rules: Sequence[Rule], *, is_dry_run: bool = Fal
     for tag in engine.keys.tags:
         now = await _now(engine, tag)
         async for job_ids in _ended_jobs(engine, tag, _last_member(selection, now)):
-            for job_id, record in await _records(engine, job_ids):
-                try:
-                    if isinstance(record, StoreFormatError):
-                        raise record
-                    if record is None or not selection.takes(job_id, record, now):
-                        continue
-                    # A job that was written to or kept since is looked at again.
-                    takes = partial(selection.takes, job_id, now=now)
-                    source, keys = engine.reader.source, engine.keys.job(job_id)
-                    if is_dry_run or await delete_job(engine.nodes, source, keys, Reason.RETENTION, takes=takes):
-                        swept.deleted.append(job_id)
-                except (StoreUnavailableError, OutcomeUnknownError, ArchiveUnavailableError):
-                    raise
-                except Exception as error:  # noqa: BLE001 - one job must not stop the sweep, which names it
-                    swept.left[job_id] = str(error)
+            records = await _records(engine, job_ids)
+            for start in range(0, len(records), TOGETHER):
+                some = records[start : start + TOGETHER]
+                deleting = (
+                    _delete(engine, job_id, record, partial(selection.takes, job_id, now=now), swept, is_dry_run)
+                    for job_id, record in some
+                )
+                found = await asyncio.gather(*deleting)
+                swept.deleted += [job_id for (job_id, _), is_deleted in zip(some, found, strict=True) if is_deleted]
     return swept
+
+
+async def _delete(
+    engine: Engine, job_id: str, record: Record, takes: Callable[[JobState], bool], swept: Swept, is_dry_run: bool
+) -> bool:
+    """Tell whether a job was deleted, or would be; its own error is noted, the store's is raised."""
+    try:
+        if isinstance(record, StoreFormatError):
+            raise record
+        if record is None or not takes(record):
+            return False
+        # A job that was written to or kept since is looked at again.
+        source, keys = engine.reader.source, engine.keys.job(job_id)
+        return is_dry_run or await delete_job(engine.nodes, source, keys, Reason.RETENTION, takes=takes)
+    except (StoreUnavailableError, OutcomeUnknownError, ArchiveUnavailableError):
+        raise
+    except Exception as error:  # noqa: BLE001 - one job must not stop the sweep, which names it
+        swept.left[job_id] = str(error)
+        return False
 
 
 async def _select(engine: Engine, rules: Sequence[Rule], swept: Swept) -> Selection:
