@@ -156,7 +156,8 @@ async def test_it_may_stop_anywhere(repository: RedisJobRepository, tmp_path: Pa
 
 
 @pytest.mark.usefixtures("small_segments")
-async def test_all_meet(repository: RedisJobRepository, tmp_path: Path, seed: int) -> None:
+@pytest.mark.parametrize("rounds", [2, pytest.param(30, marks=pytest.mark.slow)])
+async def test_all_meet(repository: RedisJobRepository, tmp_path: Path, seed: int, rounds: int) -> None:
     """Two archive, one brings back, one seals, one writes, and readers begin anywhere: each event is there, once."""
     choose, is_over = random.Random(seed), False
     await ended_job(repository, count=300)
@@ -170,7 +171,7 @@ async def test_all_meet(repository: RedisJobRepository, tmp_path: Path, seed: in
 
     async def write() -> None:
         nonlocal is_over
-        for number in range(6):
+        for number in range(rounds):
             before = dict(done)
             await repository.add_events("j", lines(1, 1000 + number))
             await wait_until(lambda before=before: all(done[name] > before[name] for name in done))  # type: ignore[misc]
@@ -192,7 +193,7 @@ async def test_all_meet(repository: RedisJobRepository, tmp_path: Path, seed: in
         again_and_again("sealed", lambda: seal_job(repository)),
     )
     late = [event.data for event in await repository.get_events_since("j", 301)]
-    assert late == [event.data for event in lines(6, 1000)]
+    assert late == [event.data for event in lines(rounds, 1000)]
     assert await repository.verify(deep=True) == []
 
 
