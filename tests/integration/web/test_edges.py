@@ -29,6 +29,7 @@ ROUTES = [
     ("GET", "/jobs/{job_id}/stream"),
     ("GET", "/jobs/{job_id}/events"),
     ("GET", "/jobs/{job_id}/log"),
+    ("DELETE", "/jobs/{job_id}/log"),
     ("GET", "/jobs/{job_id}/export"),
     ("GET", "/health"),
     ("GET", "/ready"),
