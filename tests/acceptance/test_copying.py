@@ -32,6 +32,18 @@ async def _fill(cli: CommandLine) -> None:
         await repository.create_job(Job(id="job-2", status="queued"))
 
 
+def test_a_store_is_frozen_while_it_is_copied(cli: CommandLine, here: Callable[..., Ended], tmp_path: Path) -> None:
+    """To another server; on the same one, or from a callable, it is refused."""
+    asyncio.run(_fill(cli))
+    prefix, address = cli.environment["CI_EVENTSTORE_PREFIX"], cli.environment["CI_EVENTSTORE_URL"]
+    copied = here("copy", "--from", address, "--prefix", prefix, "--to", f"embedded://{tmp_path / 'other'}", "--freeze")
+    assert (copied.code, "copied 2 jobs" in copied.err) == (0, True), copied.err
+    same = here("copy", "--from", address, "--prefix", prefix, "--to", address, "--to-prefix", "other", "--freeze")
+    assert (same.code, "both stores are on one server" in same.err) == (2, True), same.err
+    none = here("copy", "--from", "ci_common.memory:MemoryJobRepository", "--to", address, "--freeze")
+    assert (none.code, "--freeze" in none.err) == (2, True), none.err
+
+
 def test_a_callable_may_be_the_source(cli: CommandLine, here: Callable[..., Ended]) -> None:
     """A module's callable that returns a repository; anything else is named."""
     address = cli.environment["CI_EVENTSTORE_URL"]

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from ci_eventstore.errors import ConfigurationError, StoreFormatError
 from ci_eventstore.history.copied_stores import StoreSource, StoreTarget
 from ci_eventstore.history.copying import Copier, CopyReport
 from ci_eventstore.history.copying_by_contract import copy_accounts, copy_jobs
+from ci_eventstore.history.freezing import frozen
 from ci_eventstore.history.store_file import StoreFile, StoreFileSource
 from ci_eventstore.keys import Keys
 from ci_eventstore.repository import RedisJobRepository
@@ -29,6 +31,7 @@ from ci_eventstore.store_format import find_partitions
     epilog=examples(
         "copy --from embedded:///var/lib/ci --to redis://server --partitions 16",
         "copy --from redis://old --to redis://new --to-prefix ci-2",
+        "copy --from redis://old --to redis://new --freeze",
         "copy --from our_ci.adapter:open_jobs --to redis://new",
     )
 )
@@ -47,7 +50,15 @@ from ci_eventstore.store_format import find_partitions
     type=click.IntRange(1, 1024),
     help="How many partitions the other store gets, if it is new.  [default: as many]",
 )
-def copy(source_url: str, target_url: str, prefix: str, to_prefix: str | None, partitions: int | None) -> int:
+@click.option(
+    "--freeze",
+    "is_frozen",
+    is_flag=True,
+    help="Have the first server hold back all writes until the copy is done, those of its other stores too.",
+)
+def copy(
+    source_url: str, target_url: str, prefix: str, to_prefix: str | None, partitions: int | None, is_frozen: bool
+) -> int:
     """Bring what a store holds into another one.
 
     Jobs with their logs, tombstones, users and API keys; jobs that wait get their places in their queues. Jobs that run
@@ -55,11 +66,15 @@ def copy(source_url: str, target_url: str, prefix: str, to_prefix: str | None, p
     end both stores are compared, each entry of each job; the exit code is 1 if something differs or was left out. Stop
     controllers first, or jobs that wait in both stores may run twice.
     """
-    return asyncio.run(_copy((source_url, prefix), (target_url, to_prefix or prefix), partitions))
+    return asyncio.run(_copy((source_url, prefix), (target_url, to_prefix or prefix), partitions, is_frozen=is_frozen))
 
 
-async def _copy(source_at: tuple[str, str], target_at: tuple[str, str], partitions: int | None) -> int:
+async def _copy(
+    source_at: tuple[str, str], target_at: tuple[str, str], partitions: int | None, *, is_frozen: bool
+) -> int:
     if "://" not in source_at[0]:
+        if is_frozen:
+            raise ConfigurationError("--freeze is for a store with a URL: only its server can hold writes back")
         return await _copy_by_contract(_repository_of(source_at[0]), target_at, partitions)
     found = await _partitions(*source_at)
     if found is None:
@@ -69,10 +84,14 @@ async def _copy(source_at: tuple[str, str], target_at: tuple[str, str], partitio
         RedisJobRepository.from_url(source_at[0], prefix=source_at[1], partitions=found, access="read") as source,
         RedisJobRepository.from_url(target_at[0], prefix=target_at[1], partitions=wanted) as target,
     ):
+        nodes = source.engine.nodes
+        freeze = frozen(nodes, target.engine.nodes) if is_frozen else nullcontext()
         with showing_progress("jobs copied and compared") as progress:
             copier = Copier(StoreSource(source.engine), StoreTarget(target.engine), progress)
-            await copy_accounts(source, target, copier.report)
-            return _tell(await copier.copy())
+            async with freeze:
+                await copy_accounts(source, target, copier.report)
+                await copier.copy()
+        return _tell(copier.report)
 
 
 async def _copy_by_contract(source: JobRepository, target_at: tuple[str, str], partitions: int | None) -> int:

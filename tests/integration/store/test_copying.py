@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import random
+import secrets
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,10 +15,12 @@ import pytest
 from ci_common.errors import JobGoneError
 from ci_common.memory import MemoryJobRepository
 from ci_common.models import APIKey, Job, JobEvent, User
-from ci_eventstore.errors import MissingRightsError
+from ci_eventstore.errors import ConfigurationError, MissingRightsError
+from ci_eventstore.history import freezing
 from ci_eventstore.history.copied_stores import StoreSource, StoreTarget
 from ci_eventstore.history.copying import Copier, CopyReport
 from ci_eventstore.history.copying_by_contract import copy_accounts, copy_jobs
+from ci_eventstore.history.freezing import frozen
 from ci_eventstore.keys import all_keys_pattern, segment_key
 from ci_eventstore.repository import RedisJobRepository
 from tests.acceptance.command_line import PROGRAM
@@ -25,6 +28,7 @@ from tests.cancelling import Counted, Steps
 from tests.claims import claim
 from tests.integration.store.sealing import NOW, archive_sealed, ended_job, lines, seal_job
 from tests.servers import RealServer
+from tests.waiting import wait_until
 
 
 @asynccontextmanager
@@ -282,6 +286,57 @@ async def test_archived_logs_are_copied(own: RealServer, tmp_path: Path) -> None
         async with store(own, "c") as third:
             assert list((await copy(source, third)).left) == ["job j"]
             assert await third.list_jobs() == []
+
+
+async def test_nothing_is_written_to_a_frozen_source(own: RealServer, valkey: RealServer) -> None:
+    """A writer waits, and goes on afterwards: nothing that it was told is lost, and the copy lacks nothing."""
+    async with store(own, "a") as source, store(valkey, f"b{secrets.token_hex(4)}", 2) as target:
+        await ended_job(source, "j", 5)
+        written, is_over = 0, False
+
+        async def write() -> None:
+            nonlocal written
+            async with store(own, "a") as writer:
+                while not is_over:
+                    await writer.add_event("j", JobEvent("log", f"late {written}\n"))
+                    written += 1
+
+        writing = asyncio.create_task(write())
+        await wait_until(lambda: written > 5)
+        async with frozen(source.engine.nodes, target.engine.nodes):
+            before = await source.get_events_since("j", 0)
+            assert (await copy(source, target)).is_whole
+            assert await source.get_events_since("j", 0) == before == await target.get_events_since("j", 0)
+        known = written
+        await wait_until(lambda: written > known + 5)
+        is_over = True
+        await writing
+        late = [event.data for event in await source.get_events_since("j", 6)]
+        assert late == [f"late {number}\n" for number in range(written)]
+
+
+async def test_a_freeze_ends_with_its_process(own: RealServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody lets writes through, and they are soon; a freeze that goes on is renewed."""
+    monkeypatch.setattr(freezing, "HOLD_MS", 300)
+    async with store(own, "a") as source:
+        await ended_job(source, "j", 5)
+        async with frozen(source.engine.nodes):
+            writing = asyncio.create_task(source.add_event("j", JobEvent("log", "x\n")))
+            await asyncio.sleep(1)
+            assert not writing.done()
+        await writing
+        await freezing._hold(source.engine.nodes)
+        await source.add_event("j", JobEvent("log", "y\n"))
+        assert len(await source.get_events_since("j", 0)) == 8
+
+
+async def test_a_copy_on_one_server_can_not_be_frozen(own: RealServer) -> None:
+    """Its own writes would be held back; nothing is."""
+    async with store(own, "a") as source, store(own, "b") as target:
+        with pytest.raises(ConfigurationError, match="one server"):
+            async with frozen(source.engine.nodes, target.engine.nodes):
+                pytest.fail("it is frozen")
+        await ended_job(source, "j", 5)
 
 
 async def test_writers_are_kept_out_by_the_server(own: RealServer) -> None:
