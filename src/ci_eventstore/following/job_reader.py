@@ -132,8 +132,8 @@ SHARED_PAGE_ENTRIES = 500
 KEPT_SECONDS = 2.0
 KEPT_PAGES = 64
 
-#: Job, generation of its feed, place.
-_Key = tuple[JobKeys, int, Place]
+#: Job, its history, the generation of its feed, place: feeds of another job of the same id begin at generation 0, too.
+_Key = tuple[JobKeys, Incarnation, int, Place]
 
 
 class Pages:
@@ -152,7 +152,7 @@ class Pages:
 
         Pages end at common positions, so that those who begin at different ones soon share them.
         """
-        key = feed.keys, feed.generation, place
+        key = feed.keys, feed.incarnation, feed.generation, place
         reading = self._pages.get(key)
         if reading is None:
             reading = self._pages[key] = asyncio.create_task(

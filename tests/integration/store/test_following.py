@@ -238,3 +238,16 @@ async def test_a_crowd(repository: RedisJobRepository, store: RedisJobRepository
     await asyncio.gather(*(repository.complete_job(job_id, True, utc_now()) for job_id in jobs))
     found = await asyncio.gather(*watching)
     assert found == [list(range(number % 3 + 1, 9)) for number in range(1000)]
+
+
+async def test_pages_of_another_job_of_the_same_id_are_not_taken(
+    repository: RedisJobRepository, store: RedisJobRepository
+) -> None:
+    """Pages are kept for a moment: a store that was emptied meanwhile may have another job by then."""
+    for text in ("one\n", "another\n"):
+        await repository.engine.nodes.read("FLUSHALL")
+        await repository.create_job(Job(id="j", status="running"))
+        await repository.add_events("j", [JobEvent("log", text)] * 20)
+        await repository.complete_job("j", True, utc_now())
+        found = [event.data async for event in store.follow_events("j")]
+        assert found == [*[text] * 20, None]
