@@ -10,7 +10,7 @@ venv := .venv
 python := $(venv)/bin/python
 installed := $(venv)/.installed
 # Many tests wait for a lease, a restart or a process, so there are more workers than the two cores of a small machine.
-pytest := $(python) -m pytest -n 4 --dist load --maxschedchunk 1
+pytest := $(python) -m pytest -n 6 --dist load --maxschedchunk 1
 
 # Without bytecode each of the hundreds of processes that tests start would compile all the code again.
 unexport PYTHONDONTWRITEBYTECODE

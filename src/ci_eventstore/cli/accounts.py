@@ -159,7 +159,7 @@ def _remains(receipt: Receipt, *, has_files: bool) -> list[str]:
         return [*named, "the account stays, inactive, until they are gone: erase the user again then"]
     files = [] if not has_files else ["the server's append-only file and snapshot, until they are written anew"]
     queues = [f"the memory of queue {name}, until others' tickets there are taken" for name in receipt.queues]
-    projects = [f"{receipt.projects_left} projects outside of the folder"] if receipt.projects_left else []
+    projects = [f"projects of {receipt.projects_left} jobs outside of the folder"] if receipt.projects_left else []
     where = [*files, *queues, *projects, *ELSEWHERE]
     return ["what may be left of the user: " + "; ".join(where)]
 

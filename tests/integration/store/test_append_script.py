@@ -121,7 +121,12 @@ class Twin:
         assert [event.id for event in events] == list(range(1, self.state.position + 1))
 
 
-@pytest.mark.parametrize("creation", CREATIONS, ids=lambda job: f"{job.status}-{job.success}-{job.user_id}")
+@pytest.mark.parametrize(
+    "creation",
+    # A matrix of thousands of steps: each second row is enough for `make test`.
+    [pytest.param(job, marks=[pytest.mark.slow] if place % 2 else []) for place, job in enumerate(CREATIONS)],
+    ids=[f"{job.status}-{job.success}-{job.user_id}" for job in CREATIONS],
+)
 @pytest.mark.parametrize("first", [None, *COMMANDS], ids=str)
 async def test_every_state_and_command_agree(server: Nodes, keys: Keys, creation: Job, first: Command | None) -> None:
     """From each state that a creation and a command make, each command leads both sides to the same state."""
