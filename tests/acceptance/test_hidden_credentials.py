@@ -110,6 +110,7 @@ def test_a_command_looks_around(
     assert (ended.code, PASSWORD in ended.err) == (0, False)
 
 
+@pytest.mark.slow  # It takes over a second of a CPU.
 def test_a_controllers_secrets(cli: CommandLine, tmp_path: Path) -> None:
     """A command has those that are passed on by name, and finds no others."""
     usual = cli.environment
@@ -142,6 +143,7 @@ def test_a_controller_that_started_itself_again_is_killed_as_before(cli: Command
     assert running.end().code == -signal.SIGKILL
 
 
+@pytest.mark.slow  # It takes over a second of a CPU.
 def test_a_job_has_no_store_of_its_own(cli: CommandLine, tmp_path: Path) -> None:
     """The program says so, instead of starting an embedded store that nobody else sees."""
     running = cli.start("controller")

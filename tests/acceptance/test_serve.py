@@ -91,6 +91,7 @@ def expected_log() -> bytes:
     return b"".join(b"line %d\n" % number for number in range(LINES))
 
 
+@pytest.mark.slow  # It takes over a second of a CPU.
 def test_streams_go_on_at_the_next_server(cli: CommandLine) -> None:
     """SIGTERM ends a server with open streams at once; their clients lose and double nothing at the next one."""
     port = str(free_port())

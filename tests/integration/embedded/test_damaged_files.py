@@ -60,6 +60,7 @@ def cuts(content: bytes) -> Iterator[int]:
     yield from (end, len(content) - 1)
 
 
+@pytest.mark.slow  # It takes over a second of a CPU.
 def test_what_is_left_is_a_prefix(directory: Path, server: EmbeddedServer, appended: Path) -> None:
     """Wherever the file is cut, the server starts, whole steps are left, and it goes on from there."""
     content = appended.read_bytes()

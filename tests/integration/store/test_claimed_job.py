@@ -165,6 +165,7 @@ async def test_a_healthy_controller_keeps_its_job_through_an_outage(own: RealSer
     assert runs == ([None, None] if at == "its release" else [None])
 
 
+@pytest.mark.slow  # It takes over a second of a CPU.
 @pytest.mark.usefixtures("impatient")
 async def test_a_controller_that_cant_renew_stops_its_job(own: RealServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a time of patience, since others may have it then."""

@@ -131,6 +131,7 @@ async def test_a_fifo_as_a_project_fails_the_job_at_once(
     assert "is not a regular file" in await log_of(repository, job)
 
 
+@pytest.mark.slow  # It takes over a second of a CPU.
 async def test_unpacking_can_be_cancelled(take: Take, folder: WorkFolder, tmp_path: Path) -> None:
     """A big project stops a controller no longer than it takes to unpack one more piece."""
     with zipfile.ZipFile(tmp_path / "big.zip", "w", zipfile.ZIP_DEFLATED) as archive:

@@ -118,6 +118,7 @@ async def damage_fields(repository: RedisJobRepository, server: Nodes, job_id: s
     assert {job.id for job in await repository.list_jobs()} == old_store.ALL
 
 
+@pytest.mark.slow  # It takes over a second of a CPU.
 @pytest.mark.parametrize("job_id", ["claimed"])
 async def test_damage_of_one_job_is_its_own(
     store: RedisJobRepository, server: Nodes, job_id: str, caplog: pytest.LogCaptureFixture

@@ -375,6 +375,7 @@ async def test_in_the_loop_of_the_module(repository):
 """
 
 
+@pytest.mark.slow  # It takes over a second of a CPU.
 def test_a_fixture_of_a_module_serves_tests_with_loops_of_their_own(
     valkey: RealServer, pytester: pytest.Pytester
 ) -> None:

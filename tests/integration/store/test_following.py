@@ -198,6 +198,7 @@ async def test_the_last_line_races_the_end(repository: RedisJobRepository, store
         assert await asyncio.gather(*watching) == [list(range(1, end + 1))] * 3  # type: ignore[operator]
 
 
+@pytest.mark.slow  # It takes over a second of a CPU.
 async def test_a_slow_follower_beside_a_fast_one(repository: RedisJobRepository, store: RedisJobRepository) -> None:
     """The fast one isn't held up; the slow one gets everything; what waits for it is bounded."""
     await create(repository)

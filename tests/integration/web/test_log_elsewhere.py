@@ -41,6 +41,7 @@ async def seen(repository: RedisJobRepository, client: httpx.AsyncClient) -> lis
     ]
 
 
+@pytest.mark.slow  # It takes over a second of a CPU.
 async def test_every_reader_reads_a_sealed_job_as_before(
     client: httpx.AsyncClient, repository: RedisJobRepository, server: Nodes
 ) -> None:

@@ -51,6 +51,7 @@ async def counted(repository: RedisJobRepository) -> AsyncIterator[Callable[[], 
     found = await read() - before - 1
 
 
+@pytest.mark.slow  # It takes over a second of a CPU.
 async def test_pages_of_events_take_few_commands(
     client: httpx.AsyncClient, repository: RedisJobRepository, texts: list[str]
 ) -> None:

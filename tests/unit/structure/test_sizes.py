@@ -67,6 +67,7 @@ def test_what_falls_short_is_said(change: dict[str, Any], said: list[str]) -> No
     assert list(replace(GOOD, **change).shortfalls()) == said
 
 
+@pytest.mark.slow  # It takes over a second of a CPU.
 def test_the_table_has_the_aim_and_what_falls_short(capsys: pytest.CaptureFixture[str]) -> None:
     """Of this checkout; which figures it has is not looked at here."""
     main()

@@ -53,6 +53,7 @@ def test_words_without_a_capital_letter_are_not_looked_at() -> None:
     assert known.places_in(b"".join(text)) == places
 
 
+@pytest.mark.slow  # It takes over a second of a CPU.
 def test_many_secrets_are_nothing_for_the_garbage_collector() -> None:
     """Once it has looked at them: a process with thousands would stop for tens of milliseconds otherwise."""
     gc.collect()
