@@ -1,114 +1,27 @@
-"""Where the server runs: read from a URL, which is shown without what may be secret, or taken from a ready client."""
+"""Where the store runs: taken from a URL, from the environment, or from a ready client."""
 
 import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from urllib.parse import unquote
 
 from redis import RedisError
-from redis.asyncio import Redis
-from redis.asyncio.connection import Connection, parse_url
+from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.connection import Connection, SSLConnection
+from redis.asyncio.sentinel import SentinelConnectionPool
 
+from ci_eventstore.connection.addresses import (
+    SENTINEL_CREDENTIALS,
+    HostPort,
+    Place,
+    read_address,
+    scheme_of,
+    shown_host,
+)
 from ci_eventstore.embedded import EmbeddedConnection, EmbeddedServer
 from ci_eventstore.errors import ConfigurationError
-
-#: Schemes, and those that redis-py knows them by.
-SCHEMES: Mapping[str, str] = MappingProxyType(
-    {"redis": "redis", "rediss": "rediss", "valkey": "redis", "valkeys": "rediss", "unix": "unix"}
-)
-#: Options whose values are shown; all others may be secret.
-_SHOWN_OPTIONS = frozenset({"db", "protocol", "socket_timeout", "socket_connect_timeout", "ssl_cert_reqs"})
-_CREDENTIALS = frozenset({"username", "password"})
-_SCHEME = re.compile(r"[a-z]{2,10}(?=://)")
-HIDDEN = "***"
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """A URL that was read."""
-
-    #: The URL with secrets hidden.
-    shown: str
-    #: As redis-py's connections take them, `connection_class` among them.
-    options: Mapping[str, Any] = field(repr=False)
-
-
-def read_address(url: str) -> Address:
-    """Read a URL of one of SCHEMES; ConfigurationError, which shows nothing of a URL that can't be read."""
-    scheme = scheme_of(url)
-    if scheme not in SCHEMES:
-        begins = f", not {scheme}://" if scheme else ""
-        raise ConfigurationError(
-            f"the URL must begin with embedded://, redis://, rediss://, valkey://, valkeys:// or unix://{begins}"
-        )
-    address = _parse(url, scheme)
-    if isinstance(address, str):
-        raise ConfigurationError(
-            f"the URL {scheme}://… can't be read: {address}. Write /, ?, #, @, [ and ] in user and password as "
-            "%2F, %3F, %23, %40, %5B and %5D"
-        )
-    return address
-
-
-def _parse(url: str, scheme: str) -> Address | str:
-    """Return the address, or why it can't be read."""
-    try:
-        parts = urlsplit(url)
-        why = _why_unreadable(parts)
-        return why or Address(_shown(scheme, parts), parse_url(SCHEMES[scheme] + url.removeprefix(scheme)))
-    except (ValueError, TypeError):
-        # Their words would repeat the faulty part, which may be secret.
-        return "its parts can't be told apart, or an option has a value that doesn't fit"
-
-
-def scheme_of(url: str) -> str:
-    """Return a URL's scheme; "" if it has none."""
-    found = _SCHEME.match(url)
-    return found.group() if found else ""
-
-
-def _why_unreadable(parts: SplitResult) -> str | None:
-    """Return why it isn't certain which part of a URL is what; ValueError for a port that is no number."""
-    is_unix = parts.scheme == "unix"
-    if parts.fragment or "#" in parts.geturl():
-        return "it has a #"
-    if not is_unix and _may_hide_a_host(parts):
-        return "it has an @ after its host"
-    if is_unix:
-        has_host = bool(parts.netloc.rpartition("@")[2])
-        return "it has a host" if has_host else None if parts.path.strip("/") else "it has no path"
-    database = parts.path.strip("/")
-    if database and not database.isdecimal():
-        return "its path is no database number"
-    return None if parts.port is None or parts.port > 0 else "it has the port 0"
-
-
-def _may_hide_a_host(parts: SplitResult) -> bool:
-    """Tell whether what was taken for host and path may be the beginning of a password with a / or a ?."""
-    pairs = parse_qsl(parts.query, keep_blank_values=True)
-    odd = any("@" in f"{name}{value}" for name, value in pairs if name not in _CREDENTIALS)
-    return odd or "@" in parts.path or ("@" in parts.query and "@" not in parts.netloc)
-
-
-def _shown(scheme: str, parts: SplitResult) -> str:
-    # The user too: who leaves out the colon may mean the password.
-    who = f"{HIDDEN}@" if "@" in parts.netloc else ""
-    host = "" if scheme == "unix" else parts.hostname or ""
-    port = f":{parts.port}" if host and parts.port else ""
-    options = "&".join(
-        f"{name}={value if name in _SHOWN_OPTIONS else HIDDEN}"
-        for name, value in parse_qsl(parts.query, keep_blank_values=True)
-        if name in _SHOWN_OPTIONS or name in _CREDENTIALS
-    )
-    # A password that isn't percent-encoded may go on where a path seems to begin.
-    path = "/" + parts.path.rpartition("@/")[2] if who and "@/" in parts.path else parts.path
-    place = (f"[{host}]" if ":" in host else host) + port + path
-    return f"{scheme}://{who}{place}{'?' if options else ''}{options}"
-
 
 URL_VARIABLE = "CI_EVENTSTORE_URL"
 #: Names a file that holds the URL.
@@ -123,14 +36,28 @@ def _nothing() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """How connections to one server are made."""
+    """How connections are made: to one server, to the one that Sentinels name, or to the nodes of a cluster."""
 
     #: Without a password; for messages.
     name: str
     connection_class: type[Any]
+    #: Of a cluster's nodes and of Sentinels' server, all but `host` and `port`; see `at`.
     connection_options: Mapping[str, Any] = field(repr=False)
     #: Called when the last connection was closed.
     release: Callable[[], None] = _nothing
+    kind: Place = "server"
+    #: Those of the URL, in its order: the server's, the Sentinels', or those of some nodes. None for a socket.
+    addresses: tuple[HostPort, ...] = ()
+    #: By what name Sentinels know the server.
+    service: str = ""
+    #: How connections to the Sentinels themselves are made, at each of `addresses`.
+    sentinels: "Deployment | None" = None
+
+    def at(self, host: str, port: int) -> "Deployment":
+        """Return the deployment of one server among these, a node of a cluster for example."""
+        options = {**self.connection_options, "host": host, "port": port}
+        name = f"{shown_host(host, port)} of {self.name}"
+        return Deployment(name, self.connection_class, options, addresses=((host, port),))
 
 
 def default_url() -> str:
@@ -173,9 +100,9 @@ def read_url(path: Path) -> str:
 
 
 def from_url(url: str) -> Deployment:
-    """Read a URL: `embedded://PATH`, `redis://`, `rediss://`, `valkey://`, `valkeys://`, `unix://PATH`.
+    """Read a URL: `embedded://PATH`, `unix://PATH`, or one of `redis://`, `rediss://`, `valkey://`, `valkeys://`.
 
-    ConfigurationError says what is wrong.
+    Each of these four may have `+sentinel` or `+cluster` before its colon. ConfigurationError says what is wrong.
     """
     if not isinstance(url, str):
         raise ConfigurationError(f"the URL must be text, not {type(url).__name__}")
@@ -184,20 +111,76 @@ def from_url(url: str) -> Deployment:
     address = read_address(url)
     options = dict(address.options)
     connection_class: Any = options.pop("connection_class", Connection)
+    # They have users of their own, if any; those of the server mean nothing to them.
+    given = {known: options.pop(name) for name, known in SENTINEL_CREDENTIALS.items() if name in options}
     try:
+        if given and address.kind != "sentinel":
+            raise TypeError
         connection_class(**{name: value for name, value in options.items() if name != "max_connections"})
     except (TypeError, ValueError, RedisError):
         # redis-py's words would repeat the faulty part, which may be secret.
         raise ConfigurationError(f"the URL {address.shown} has an option that can't be used") from None
-    return Deployment(address.shown, connection_class, options)
+    its: dict[str, Any] = {"kind": address.kind, "addresses": address.hosts, "service": address.service}
+    if address.kind == "sentinel":
+        common = {name: value for name, value in options.items() if name not in ("username", "password", "db")}
+        its["sentinels"] = Deployment(address.shown, connection_class, common | given)
+    return Deployment(address.shown, connection_class, options, **its)
 
 
 def from_client(client: object) -> Deployment:
-    """Use a client's address and credentials; its connections stay its own. ConfigurationError if it is no client."""
+    """Use a client's address and credentials; its connections stay its own. ConfigurationError if it is no client.
+
+    It may be that of a server, of a cluster, or of the primary that Sentinels name.
+    """
+    if isinstance(client, RedisCluster):
+        return _of_cluster(client)
     if not isinstance(client, Redis):
-        raise ConfigurationError(f"a redis.asyncio.Redis client is needed, or a URL by from_url(), not {client!r}")
+        raise ConfigurationError(
+            f"a redis.asyncio.Redis or RedisCluster client is needed, or a URL by from_url(), not {client!r}"
+        )
     pool = client.connection_pool
-    return Deployment("the given client's server", pool.connection_class, dict(pool.connection_kwargs))
+    if isinstance(pool, SentinelConnectionPool):
+        return _of_sentinel(pool)
+    options = dict(pool.connection_kwargs)
+    hosts = ((options["host"], options.get("port", 6379)),) if "host" in options else ()
+    return Deployment("the given client's server", pool.connection_class, options, addresses=hosts)
+
+
+#: Options of connections that belong to the client they were given to, or to one host of several.
+_OF_THE_CLIENT = frozenset(
+    {"connection_class", "connection_pool", "response_callbacks", "himport_registry", "redis_connect_func"}
+    | {"host", "port", "orig_host_address", "maint_notifications_pool_handler"}
+    | {"oss_cluster_maint_notifications_handler"}
+)
+
+
+def _of_cluster(client: RedisCluster) -> Deployment:
+    options = {name: value for name, value in client.connection_kwargs.items() if name not in _OF_THE_CLIENT}
+    nodes = tuple((node.host, int(node.port)) for node in client.startup_nodes)
+    connection_class = client.connection_kwargs["connection_class"]
+    return Deployment("the given client's cluster", connection_class, options, kind="cluster", addresses=nodes)
+
+
+def _of_sentinel(pool: SentinelConnectionPool) -> Deployment:
+    if not pool.is_master:
+        raise ConfigurationError("the given client's Sentinels lead it to replicas: use master_for(), not slave_for()")
+    pools = [sentinel.connection_pool for sentinel in pool.sentinel_manager.sentinels]
+    name = "the given client's server"
+    options, its = (
+        {name: value for name, value in given.items() if name not in _OF_THE_CLIENT}
+        for given in (pool.connection_kwargs, pools[0].connection_kwargs)
+    )
+    # redis-py's classes for Sentinels find the server by themselves, as `Sentinels` does here.
+    is_tls = issubclass(pool.connection_class, SSLConnection)
+    return Deployment(
+        name,
+        SSLConnection if is_tls else Connection,
+        options,
+        kind="sentinel",
+        addresses=tuple((each.connection_kwargs["host"], int(each.connection_kwargs["port"])) for each in pools),
+        service=pool.service_name,
+        sentinels=Deployment(name, pools[0].connection_class, its),
+    )
 
 
 def _embedded(url: str) -> Deployment:
