@@ -89,6 +89,8 @@ class RealServer:
         self.socket_path = self.folder / "socket"
         self.port = free_port() if tcp else 0
         self.configuration = list(configuration)
+        #: Of the command line, after the file with the configuration.
+        self.arguments: list[str] = []
         self._binary = binary
         self._process: subprocess.Popen[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
@@ -125,17 +127,32 @@ class RealServer:
         """Stop, and leave nothing behind."""
         self.remove()
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started, and neither stopped nor killed."""
+        return self._process is not None
+
     def start(self) -> None:
         """Start the process and wait until it has loaded its data and answers."""
+        self.launch()
+        self.await_answer()
+
+    def launch(self) -> None:
+        """Start the process."""
         if self._process is not None:
             raise RuntimeError("the server is running already")
         addresses = [f"port {self.port}", f"unixsocket {self.socket_path}", f"dir {self.folder}"]
         lines = [*CONFIGURATION, *addresses, *self.configuration]
         (self.folder / "server.conf").write_text("\n".join(lines) + "\n")
         with (self.folder / "log").open("ab") as log:
-            command = [self._binary, self.folder / "server.conf"]
+            command = [str(self._binary), str(self.folder / "server.conf"), *self.arguments]
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self._guard = start_guard(self._process.pid, self.folder)
+
+    def await_answer(self) -> None:
+        """Wait until the launched process has loaded its data and answers."""
+        if self._process is None:
+            raise RuntimeError("the server isn't running")
         wait_until(self._answers_or_died, f"an answer of {self.url}")
         if self._process.poll() is not None:
             self._reap()
