@@ -38,6 +38,7 @@ What an error is about stands in its attributes as well as in its message. `make
 """
 
 from collections.abc import Sequence
+from typing import Final, Literal
 
 from ci_common.errors import ConflictError, EventsLostError, InvalidInputError, RepositoryError
 
@@ -73,11 +74,24 @@ class ConfigurationError(StoreError, ValueError):
     """Raised when a URL, prefix, client or setting can't be used; nothing was sent."""
 
 
+#: A partition of a store, by its number; users, API keys and sessions stand in one of their own.
+ACCOUNTS: Final = "accounts"
+Partition = int | Literal["accounts"]
+
+
+def name_of(partition: Partition) -> str:
+    """Return a partition's name, for messages."""
+    return "the partition of accounts" if partition == ACCOUNTS else f"partition {partition}"
+
+
 class StoreUnavailableError(StoreError):
     """Raised when the server can't be reached, refuses, or a read got no answer in time; nothing was changed.
 
-    The same call may succeed later. The message of a refusal has the server's own words.
+    The same call may succeed later. The message of a refusal has the server's own words. On a cluster, `partition` is
+    the one that was asked for; others may be there.
     """
+
+    partition: Partition | None = None
 
 
 class StoreFullError(StoreUnavailableError):

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Self, Unpack
 
 from ci_common.errors import InvalidArgumentError, JobNotFoundError, LogDeletedError
-from ci_common.models import Job, JobEvent, JobStatus
+from ci_common.models import Job, JobEvent
 from ci_common.repository import JobRepository
 from ci_common.validation import (
     check_flag,
@@ -34,6 +34,7 @@ from ci_eventstore.following.records import Followed, Notice, NoticeType
 from ci_eventstore.job_writer import JobWriter
 from ci_eventstore.jobs.decide import Keep
 from ci_eventstore.jobs.delete import delete_job, delete_log
+from ci_eventstore.jobs.listings import JobPage, checked_page
 from ci_eventstore.jobs.state import JobState, to_job
 from ci_eventstore.jobs.tombstones import Reason
 from ci_eventstore.projection.differences import Difference, Progress
@@ -100,8 +101,6 @@ class RedisJobRepository(AccountStore, JobRepository):
         """
         await self._engines.close()
 
-    # Jobs
-
     async def create_job(self, job: Job) -> None:
         """Store a new job with its events, in one step; JobAlreadyExistsError, InvalidJobError."""
         check_job(job)
@@ -132,9 +131,17 @@ class RedisJobRepository(AccountStore, JobRepository):
         self, user_id: str | None = None, status: str | None = None, limit: int = 100, before: str | None = None
     ) -> list[Job]:
         """Return up to `limit` jobs in the order of `list_jobs`, those that come after the job `before`."""
-        wanted = None if status is None else JobStatus.parse(status)
-        owner, before = optional_id("user id", user_id), optional_id("job id", before)
-        return await self.engine.listings.page(owner, wanted, check_whole("limit", limit), before)
+        return (await self.engine.listings.page(*checked_page(user_id, status, limit, before))).jobs
+
+    async def page_available_jobs(
+        self, user_id: str | None = None, status: str | None = None, limit: int = 100, before: str | None = None
+    ) -> JobPage:
+        """Return what `page_jobs` does of the partitions that are there, and say which are away, with their jobs.
+
+        Paging on after the last job brings what comes after it; the jobs that were missing come with another listing.
+        """
+        asked = checked_page(user_id, status, limit, before)
+        return await self.engine.listings.page(*asked, is_partial=True)
 
     async def resolve_job_id(self, prefix: str) -> str:
         """Return the id that begins with `prefix`, if it is the only one; JobNotFoundError, AmbiguousPrefixError."""
@@ -144,8 +151,6 @@ class RedisJobRepository(AccountStore, JobRepository):
         if len(found) > 1 and prefix not in found:
             raise AmbiguousPrefixError(prefix, found)
         return found[0]
-
-    # State
 
     async def update_job_status(
         self, job_id: str, status: str, start_time: datetime | None = None, container_id: str | None = None
@@ -182,8 +187,6 @@ class RedisJobRepository(AccountStore, JobRepository):
     async def keep_job(self, job_id: str, *, is_kept: bool = True) -> None:
         """Have retention leave a job alone, or not any more; `delete_job` deletes it all the same. JobNotFoundError."""
         await self.writer(job_id).execute(Keep(check_flag("is_kept", is_kept)))
-
-    # Events
 
     async def add_event(self, job_id: str, event: JobEvent) -> None:
         """Append a visible event; it is stored when the call returns."""
@@ -347,8 +350,6 @@ class RedisJobRepository(AccountStore, JobRepository):
             raise InvalidArgumentError("lease_seconds", lease_seconds, f"a number from 0.1 to {LONGEST_LEASE_SECONDS}")
         return FactReader(self._nodes, self.engine.facts, group, lease_seconds, limit).batches()
 
-    # Projection
-
     async def verify(
         self, job_id: str | None = None, *, progress: Progress | None = None, fast: bool = False, deep: bool = False
     ) -> list[Difference]:
@@ -376,8 +377,6 @@ class RedisJobRepository(AccountStore, JobRepository):
         """
         await self.engine.facts.forget_facts()
         return await self.engine.incarnation.renew()
-
-    # Claims
 
     def writer(self, job_id: str, claim: Claim | None = None, claimed: Claimed | None = None) -> JobWriter:
         """Return a writer for one job: under the claim of a process that has the job, or without one."""

@@ -2,22 +2,25 @@
 
 import re
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from socket import gaierror
 
 from redis import exceptions
 
 from ci_eventstore.connection.outcomes import Cause, Kind, Outcome, Silence, of_reply, of_silence
 from ci_eventstore.errors import (
+    ACCOUNTS,
     AuthenticationError,
     EmbeddedServerError,
     MissingRightsError,
     OutcomeUnknownError,
+    Partition,
     StoreError,
     StoreFormatError,
     StoreFullError,
     StoreUnavailableError,
     UnsuitableServerError,
+    name_of,
 )
 
 _NO_CONNECTION = (ConnectionRefusedError, FileNotFoundError, PermissionError, gaierror)
@@ -102,10 +105,34 @@ _TOLD: Mapping[Cause, tuple[type[StoreError], str]] = {
 }
 
 
-def translate(error: Exception, outcome: Outcome, what: str, where: str, *, is_unknown: bool) -> Exception:
-    """Return our error for one of redis-py's; `is_unknown` if some try of the command may have taken effect."""
+def translate(
+    error: Exception, outcome: Outcome, what: str, where: str, *, is_unknown: bool, partition: Partition | None = None
+) -> Exception:
+    """Return our error for one of redis-py's; `is_unknown` if some try of the command may have taken effect.
+
+    It names the partition that the command was for, if one is given.
+    """
     words = words_of(error).removeprefix("DAMAGED ")
     if is_unknown:
         return OutcomeUnknownError(what, reply_of(error))
     kind, text = _TOLD.get(outcome.cause, (StoreError, "{where}, {what}: {words}"))
-    return failed_start(error) or kind(text.format(where=where, what=what, words=words))
+    place = where if partition is None else f"{name_of(partition)} at {where}"
+    told = failed_start(error) or kind(text.format(where=place, what=what, words=words))
+    if isinstance(told, StoreUnavailableError):
+        told.partition = partition
+    return told
+
+
+def tag_in(word: str | int | bytes) -> str | None:
+    """Return the hash tag in a word of a command, with its braces."""
+    text = word.decode("utf-8", "replace") if isinstance(word, bytes) else str(word)
+    start, end = text.find("{"), text.find("}")
+    return text[start : end + 1] if 0 <= start < end else None
+
+
+def partition_of(words: Iterable[str | int | bytes]) -> Partition | None:
+    """Return the partition that a command with these words is for, as its first hash tag says; None if none does."""
+    name = (next(filter(None, map(tag_in, words)), None) or "").strip("{}").rpartition(":")[2]
+    if name == ACCOUNTS:
+        return ACCOUNTS
+    return int(name) if name.isdecimal() else None

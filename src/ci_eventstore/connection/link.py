@@ -3,9 +3,11 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 from weakref import WeakSet
 
 from redis import exceptions
@@ -13,7 +15,7 @@ from redis.asyncio import Redis
 
 from ci_eventstore.connection.connections import RenewablePool, client_of
 from ci_eventstore.connection.deployments import Deployment
-from ci_eventstore.connection.failures import outcome_of, translate, words_of
+from ci_eventstore.connection.failures import outcome_of, partition_of, translate, words_of
 from ci_eventstore.connection.outage_log import OutageLog
 from ci_eventstore.connection.outcomes import Kind, Outcome, Patience, Renew, Tries
 from ci_eventstore.connection.pipeline import Pipeline
@@ -46,6 +48,47 @@ MENTIONED_SECONDS = 1.0
 #: Returns how long to try a command that failed so, given whether the server has ever answered.
 PatienceOf = Callable[[Outcome, bool], float]
 
+#: How long a command is tried again whose caller can do without this server, and how long it waits for a reply.
+HURRIED_PATIENCE_SECONDS = 1.0
+HURRIED_REPLY_SECONDS = 5.0
+#: For how long such a caller doesn't ask a server that gave no answer.
+AWAY_SECONDS = 5.0
+
+
+@dataclass(slots=True)
+class _Hurry:
+    """Is over when its block is, also for tasks that were begun there."""
+
+    is_on: bool = True
+
+
+_hurry: ContextVar[_Hurry | None] = ContextVar("hurry", default=None)
+
+
+@contextmanager
+def in_a_hurry() -> Iterator[None]:
+    """Let commands fail soon: their caller asks several servers, and goes on without those that are away."""
+    hurry = _Hurry()
+    token = _hurry.set(hurry)
+    try:
+        yield
+    finally:
+        hurry.is_on = False
+        _hurry.reset(token)
+
+
+def _is_hurried() -> bool:
+    hurry = _hurry.get()
+    return hurry is not None and hurry.is_on
+
+
+class _Sent(NamedTuple):
+    """A command; one of its words has the hash tag of the partition that it is for."""
+
+    kind: Kind
+    what: str
+    words: Sequence[str | int | bytes]
+
 
 class Link:
     """A pool for commands, another for listening, and three connections that many commands share."""
@@ -62,6 +105,10 @@ class Link:
         self.is_closed = False
         #: Whether the server has ever answered.
         self.was_reached = False
+        #: Whether errors name the partition that a command is for, since other servers have others.
+        self.names_partitions = False
+        #: The last failure of a server that gave no answer, and until when callers in a hurry take it for theirs.
+        self._away: tuple[exceptions.RedisError, float] | None = None
         self._patience_of = patience_of
         self._renewed_at = float("-inf")
         self._refusals = OutageLog(logger, "%s")
@@ -100,13 +147,17 @@ class Link:
         *,
         started: float | None = None,
         patience_seconds: float | None = None,
+        words: Sequence[str | int | bytes] = (),
     ) -> Reply:
         """Send until there is an answer, or patience is over; `send` gets whether the command was sent before.
 
-        With `patience_seconds`, no answer is waited for longer than that.
+        With `patience_seconds`, no answer is waited for longer than that. One of the `words` has the hash tag of the
+        partition that the command is for.
         """
         tries = Tries(time.monotonic() if started is None else started)
         ends_at = None if patience_seconds is None else tries.started + patience_seconds
+        if _is_hurried() and (kind is Kind.READ or patience_seconds is not None):
+            ends_at = self._hurry(_Sent(kind, what, words), ends_at)
         while True:
             if self.is_closed:
                 raise NotInitializedError
@@ -114,34 +165,56 @@ class Link:
             try:
                 reply = await _within(ends_at, send(tries.failed > 0))
             except exceptions.RedisError as error:
-                pause = self._pause_after(error, kind, what, tries, sent_at, patience_seconds)
+                pause = self._pause_after(error, _Sent(kind, what, words), tries, sent_at, patience_seconds)
             else:
-                self.was_reached = True
+                self.was_reached, self._away = True, None
                 return reply
             await asyncio.sleep(pause)
+
+    def _hurry(self, sent: _Sent, ends_at: float | None) -> float:
+        """Return until when a caller in a hurry waits for an answer; raise if the server gave none a moment ago.
+
+        Nothing of the command was sent so far.
+        """
+        now = time.monotonic()
+        if self._away is not None:
+            error, until = self._away
+            if now < until:
+                raise self._failure(error, outcome_of(error, Kind.READ), sent) from error
+            # Of those who come next, one finds out for all.
+            self._away = error, now + AWAY_SECONDS
+        return now + HURRIED_REPLY_SECONDS if ends_at is None else ends_at
+
+    def _failure(self, error: Exception, outcome: Outcome, sent: _Sent, *, is_unknown: bool = False) -> Exception:
+        """Return our error for one of redis-py's."""
+        partition = partition_of(sent.words) if self.names_partitions else None
+        return translate(error, outcome, sent.what, self.deployment.name, is_unknown=is_unknown, partition=partition)
 
     def _pause_after(
         self,
         error: exceptions.RedisError,
-        kind: Kind,
-        what: str,
+        sent: _Sent,
         tries: Tries,
         sent_at: float,
         patience_seconds: float | None,
     ) -> float:
         """Return how long to pause after a failed try; raise our error if there is no other one."""
-        outcome, now = outcome_of(error, kind), time.monotonic()
+        outcome, now = outcome_of(error, sent.kind), time.monotonic()
         self.renew(outcome.renew, sent_at)
         patience = self._patience_of(outcome, self.was_reached)
         if patience_seconds is not None:
             patience = min(patience, patience_seconds)
+        if _is_hurried():
+            patience = min(patience, HURRIED_PATIENCE_SECONDS)
         pause = tries.pause_after(outcome, now, patience)
         if pause is None:
             self.counters.errors += 1
-            is_unknown = kind is not Kind.READ and tries.may_have_arrived
-            raise translate(error, outcome, what, self.deployment.name, is_unknown=is_unknown) from error
+            if outcome.patience is Patience.OUTAGE:
+                self._away = error, now + AWAY_SECONDS
+            is_unknown = sent.kind is not Kind.READ and tries.may_have_arrived
+            raise self._failure(error, outcome, sent, is_unknown=is_unknown) from error
         self.counters.retries += 1
-        logger.debug("sending again", extra={"command": what, "error": words_of(error)})
+        logger.debug("sending again", extra={"command": sent.what, "error": words_of(error)})
         if outcome.patience in _SAID and now - tries.started > MENTIONED_SECONDS:
             self._refusals.failed(f"{self.deployment.name} refuses for the moment, trying again: {words_of(error)}")
         return pause

@@ -80,7 +80,7 @@ class Node:
         if self._is_read_only and command[0] in WRITES:
             raise ReadOnlyAccessError(str(command[0]))
         return await self.link.persist(
-            Kind.READ, str(command[0]), lambda _: self.link.commands.execute_command(*command)
+            Kind.READ, str(command[0]), lambda _: self.link.commands.execute_command(*command), words=command
         )
 
     async def read_many(self, commands: Sequence[Sequence[str | int | bytes]]) -> list[Reply]:
@@ -112,7 +112,7 @@ class Node:
 
         if not commands:
             return []
-        return cast(list[Reply], await self.link.persist(Kind.READ, "pipeline", send))
+        return cast(list[Reply], await self.link.persist(Kind.READ, "pipeline", send, words=commands[0]))
 
     async def scan_pages(self, command: str, *arguments: str) -> AsyncIterator[list[str]]:
         """Yield what `SCAN`, `SSCAN` or `HSCAN` finds, page by page; some of it may come twice.
@@ -132,7 +132,7 @@ class Node:
     async def read_together(self, *command: str | int | bytes) -> Reply:
         """Send a read, together with others that are asked for at the same time; a cancelled one disturbs no other."""
         return await self.link.persist(
-            Kind.READ, str(command[0]), lambda is_again: self._send(self.link.reads, command, is_again)
+            Kind.READ, str(command[0]), lambda is_again: self._send(self.link.reads, command, is_again), words=command
         )
 
     async def look_at_role(self) -> None:
@@ -166,7 +166,7 @@ class Node:
             raise ReadOnlyAccessError(script.name)
         started, clock = time.monotonic(), self._clock
         if clock is None or not clock.is_fresh(started):
-            clock = await self._read_clock(patience_seconds)
+            clock = await self._read_clock(patience_seconds, keys[:1])
             started = time.monotonic()
         deadline_ms = clock.deadline_ms(started, PATIENCE_SECONDS if patience_seconds is None else patience_seconds)
         values = [*keys, *arguments, deadline_ms]
@@ -195,7 +195,7 @@ class Node:
                     raise
             self._clock = None
             try:
-                run.clock = await self._read_clock(run.patience_seconds)
+                run.clock = await self._read_clock(run.patience_seconds, run.values[:1])
             except StoreUnavailableError as error:
                 # An earlier try may have taken effect, and only lost its answer.
                 raise OutcomeUnknownError(run.script.name) from error
@@ -205,7 +205,12 @@ class Node:
 
         try:
             return await self.link.persist(
-                Kind.SCRIPT, run.script.name, send, started=started, patience_seconds=run.patience_seconds
+                Kind.SCRIPT,
+                run.script.name,
+                send,
+                started=started,
+                patience_seconds=run.patience_seconds,
+                words=run.values[:1],
             )
         except OutcomeUnknownError:
             deadline_ms = cast(int, run.values[-1])
@@ -246,8 +251,8 @@ class Node:
             raise NotReplicatedError(what, self.replicas, answered)
         return reply
 
-    async def _read_clock(self, patience_seconds: float | None) -> ClockReading:
-        """Return a reading of the server's clock, from which the deadline of a command is counted."""
+    async def _read_clock(self, patience_seconds: float | None, words: Sequence[str | int | bytes]) -> ClockReading:
+        """Return a reading of the server's clock, from which the deadline of a command with these words is counted."""
         asked_at = time.monotonic()
         if self._clock is None or not self._clock.is_fresh(asked_at):
             seconds, micros = await self.link.persist(
@@ -255,6 +260,7 @@ class Node:
                 "TIME",
                 lambda _: self.link.commands.execute_command("TIME"),
                 patience_seconds=patience_seconds,
+                words=words,
             )
             self._clock = ClockReading(int(seconds) * 1000 + int(micros) // 1000, asked_at, time.monotonic())
         return self._clock

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequen
 from typing import Any
 
 from ci_eventstore.connection.deployments import Deployment
+from ci_eventstore.connection.failures import tag_in
 from ci_eventstore.connection.link import Counters
 from ci_eventstore.connection.node import Node
 from ci_eventstore.connection.outage_log import Outages
@@ -44,6 +45,8 @@ class Nodes:
         #: Returns the node of a hash tag; None: there is one node.
         self._node_of_tag: Callable[[str], Node] | None = None
         self._first = self.all[0]
+        #: Whether several servers hold the store, so that some partitions may be there while others are away.
+        self.is_divided = False
         for node, node_before in zip(self.all, before.all if before else (), strict=False):
             node.go_on_as(node_before)
 
@@ -66,7 +69,7 @@ class Nodes:
         """Return the node of the first of these words that has a hash tag; without one, the first node."""
         if self._node_of_tag is None:
             return self._first
-        tag = next(filter(None, map(_tag_in, words)), None)
+        tag = next(filter(None, map(tag_in, words)), None)
         return self._first if tag is None else self._node_of_tag(tag)
 
     def run(
@@ -137,9 +140,3 @@ async def time_ms(nodes: Nodes, tag: str) -> int:
     """Return the time of the server that has a partition, in milliseconds since 1970; StoreUnavailableError."""
     seconds, microseconds = await nodes.node_of(tag).read("TIME")
     return int(seconds) * 1000 + int(microseconds) // 1000
-
-
-def _tag_in(word: str | int | bytes) -> str | None:
-    text = word.decode("utf-8", "replace") if isinstance(word, bytes) else str(word)
-    start, end = text.find("{"), text.find("}")
-    return text[start : end + 1] if 0 <= start < end else None

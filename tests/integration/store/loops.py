@@ -181,6 +181,7 @@ ENTRIES: dict[str, Step] = {
     "get_job_summary": lambda repository, job: repository.get_job_summary(job),
     "list_jobs": lambda repository, job: repository.list_jobs(),
     "page_jobs": lambda repository, job: repository.page_jobs(),
+    "page_available_jobs": lambda repository, job: repository.page_available_jobs(),
     "resolve_job_id": lambda repository, job: repository.resolve_job_id(job),
     "update_job_status": lambda repository, job: repository.update_job_status(job, "running"),
     "get_events_since": lambda repository, job: repository.get_events_since(job, 0),
