@@ -18,6 +18,8 @@ from redis.maint_notifications import MaintNotificationsConfig
 
 from ci_eventstore.connection.deployments import Deployment
 from ci_eventstore.connection.failures import note_reply, note_unreached, reply_of
+from ci_eventstore.connection.sentinels import Sentinels
+from ci_eventstore.connection.tls import SharedContext, add_hint
 
 
 class RedisPy:
@@ -73,18 +75,31 @@ PINNED: dict[str, Any] = {
 }
 
 
-def client_of(deployment: Deployment, connections: int) -> Redis:
-    """Return a client with a pool of its own; nothing is connected yet."""
-    options = {**deployment.connection_options, **PINNED, "retry": Retry(NoBackoff(), 0)}
-    options.pop("max_connections", None)
-    if not options.keys() & {"lib_name", "lib_version"}:
-        options.setdefault("driver_info", _driver_info())
-    connection_class = type("Connection", (_Connection, deployment.connection_class), {})
+def client_of(deployment: Deployment, connections: int, sentinels: Sentinels | None = None) -> Redis:
+    """Return a client with a pool of its own; nothing is connected yet. Sentinels say where its server is."""
+    connection_class, options = _class_and_options(deployment, sentinels)
     pool = RenewablePool(max_connections=connections, timeout=10, connection_class=connection_class, **options)
     client = Redis(connection_pool=pool)
     # Replies are read as the protocol says, in `replies`, whatever shapes a version of redis-py makes of them.
     client.response_callbacks.clear()
     return client
+
+
+def sentinels_of(deployment: Deployment, on_move: Callable[[], None]) -> Sentinels | None:
+    """Return the Sentinels that say where a deployment's server is, if there are any; see `Sentinels`."""
+    if deployment.sentinels is None:
+        return None
+    connection_class, options = _class_and_options(deployment.sentinels, None)
+    return Sentinels(deployment, lambda host, port: connection_class(host=host, port=port, **options), on_move)
+
+
+def _class_and_options(deployment: Deployment, sentinels: Sentinels | None) -> tuple[type[Any], dict[str, Any]]:
+    options = {**deployment.connection_options, **PINNED, "retry": Retry(NoBackoff(), 0)}
+    options.pop("max_connections", None)
+    if not options.keys() & {"lib_name", "lib_version"}:
+        options.setdefault("driver_info", _driver_info())
+    own = {"sentinels": sentinels, "context": SharedContext(options)}
+    return type("Connection", (_Connection, deployment.connection_class), own), options
 
 
 class RenewablePool(BlockingConnectionPool):
@@ -135,6 +150,10 @@ class RenewablePool(BlockingConnectionPool):
 class _Connection:
     """Behaviour that differs from redis-py's connections, whichever of their classes is used."""
 
+    #: They say where the server is; None: its address is known.
+    sentinels: Sentinels | None
+    context: SharedContext
+
     def set_parser(self: Any, parser_class: type[Any]) -> None:
         """Have errors keep the server's own words."""
         super().set_parser(_parser_of(parser_class))  # type: ignore[misc, arg-type]
@@ -146,9 +165,14 @@ class _Connection:
     async def connect(self: Any) -> None:
         """Connect; of what fails it is noted that no command was sent, and credentials are taken out of its words."""
         try:
-            await super().connect()  # type: ignore[misc]
+            self.context.give_to(self)
+            if self.sentinels is None:
+                await super().connect()  # type: ignore[misc]
+            else:
+                await self.sentinels.lead(self, super().connect)  # type: ignore[misc]
         except exceptions.RedisError as error:
             note_unreached(error)
+            add_hint(self, error)
             self._hide_credentials(error)
             raise
 

@@ -20,6 +20,7 @@ from ci_eventstore.connection.addresses import (
     scheme_of,
     shown_host,
 )
+from ci_eventstore.connection.tls import why_unusable
 from ci_eventstore.embedded import EmbeddedConnection, EmbeddedServer
 from ci_eventstore.errors import ConfigurationError
 
@@ -120,6 +121,9 @@ def from_url(url: str) -> Deployment:
     except (TypeError, ValueError, RedisError):
         # redis-py's words would repeat the faulty part, which may be secret.
         raise ConfigurationError(f"the URL {address.shown} has an option that can't be used") from None
+    unusable = why_unusable(options) if issubclass(connection_class, SSLConnection) else None
+    if unusable:
+        raise ConfigurationError(f"the URL {address.shown} can't be used: {unusable}")
     its: dict[str, Any] = {"kind": address.kind, "addresses": address.hosts, "service": address.service}
     if address.kind == "sentinel":
         common = {name: value for name, value in options.items() if name not in ("username", "password", "db")}

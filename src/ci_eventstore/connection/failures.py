@@ -1,13 +1,13 @@
 """Read what redis-py raises, and raise ours instead: the one place that knows both."""
 
 import re
-import ssl
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from socket import gaierror
 
 from redis import exceptions
 
 from ci_eventstore.connection.outcomes import Cause, Kind, Outcome, Silence, of_reply, of_silence
+from ci_eventstore.connection.tls import is_lasting, sentence_of
 from ci_eventstore.errors import (
     ACCOUNTS,
     AuthenticationError,
@@ -26,6 +26,10 @@ from ci_eventstore.errors import (
 _NO_CONNECTION = (ConnectionRefusedError, FileNotFoundError, PermissionError, gaierror)
 #: The end of a script's error: the line of the script that raised it.
 _SCRIPT_PLACE = re.compile(r"\s+script: (?:[0-9a-f]{40}, )?on @user_script:\d+\.?$")
+
+
+class MisledError(exceptions.ConnectionError):
+    """Raised when something else stands at an address than its URL says: nothing was sent, and that lasts."""
 
 
 def note_reply(error: Exception, reply: str) -> None:
@@ -59,26 +63,15 @@ def outcome_of(error: Exception, kind: Kind) -> Outcome:
 def _silence_of(error: Exception) -> Silence:
     if failed_start(error):
         return Silence.FAILED_START
+    if isinstance(error, MisledError):
+        return Silence.MISLED
     is_connecting = bool(vars(error).get("is_unreached"))
     if isinstance(error, exceptions.InvalidResponse):
         return Silence.MISMATCHED if is_connecting else Silence.GARBLED
     if is_connecting or isinstance(error.__cause__ or error.__context__, _NO_CONNECTION):
-        return Silence.MISMATCHED if any(map(_is_lasting_tls, _chain(error))) else Silence.UNREACHED
+        return Silence.MISMATCHED if is_lasting(error) else Silence.UNREACHED
     is_lost = isinstance(error, exceptions.ConnectionError | exceptions.TimeoutError)
     return Silence.LOST if is_lost else Silence.UNSENDABLE
-
-
-def _is_lasting_tls(error: BaseException) -> bool:
-    return isinstance(error, ssl.SSLCertVerificationError) or (
-        isinstance(error, ssl.SSLError) and error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE")
-    )
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    following: BaseException | None = error
-    while following is not None:
-        yield following
-        following = following.__cause__ or following.__context__
 
 
 def failed_start(error: Exception) -> EmbeddedServerError | None:
@@ -87,8 +80,8 @@ def failed_start(error: Exception) -> EmbeddedServerError | None:
 
 
 def words_of(error: Exception) -> str:
-    """Return the server's own words, else redis-py's, without the place in a script."""
-    return _SCRIPT_PLACE.sub("", reply_of(error) or str(error))
+    """Return the server's own words, without the place in a script, else what is wrong with TLS, else redis-py's."""
+    return _SCRIPT_PLACE.sub("", reply_of(error) or sentence_of(error) or str(error))
 
 
 #: The error to raise for each cause, and its message.

@@ -13,7 +13,7 @@ from weakref import WeakSet
 from redis import exceptions
 from redis.asyncio import Redis
 
-from ci_eventstore.connection.connections import RenewablePool, client_of
+from ci_eventstore.connection.connections import RenewablePool, client_of, sentinels_of
 from ci_eventstore.connection.deployments import Deployment
 from ci_eventstore.connection.failures import outcome_of, partition_of, translate, words_of
 from ci_eventstore.connection.outage_log import OutageLog
@@ -96,8 +96,9 @@ class Link:
     def __init__(self, deployment: Deployment, patience_of: PatienceOf, counters: Counters) -> None:
         self.deployment = deployment
         self.counters = counters
-        self.commands: Redis = client_of(deployment, COMMAND_CONNECTIONS)
-        self.listening: Redis = client_of(deployment, LISTENING_CONNECTIONS)
+        sentinels = sentinels_of(deployment, self._follow)
+        self.commands: Redis = client_of(deployment, COMMAND_CONNECTIONS, sentinels)
+        self.listening: Redis = client_of(deployment, LISTENING_CONNECTIONS, sentinels)
         self.scripts = Pipeline(self.commands.connection_pool)
         self.reads = Pipeline(self.commands.connection_pool)
         #: For many reads at a time, which would keep those of followers waiting.
@@ -218,6 +219,10 @@ class Link:
         if outcome.patience in _SAID and now - tries.started > MENTIONED_SECONDS:
             self._refusals.failed(f"{self.deployment.name} refuses for the moment, trying again: {words_of(error)}")
         return pause
+
+    def _follow(self) -> None:
+        """Leave the server that isn't the primary any more."""
+        self.renew(Renew.ALL, time.monotonic())
 
     def renew(self, renew: Renew, sent_at: float) -> None:
         """Make connections anew, unless that was done since the command left that asks for it."""

@@ -189,6 +189,8 @@ class Silence(Enum):
     UNREACHED = "unreached"
     #: Something answers, but isn't usable: its certificate isn't trusted, only one side speaks TLS, or it isn't Redis.
     MISMATCHED = "mismatched"
+    #: Something else stands at the address than its URL says.
+    MISLED = "misled"
     #: The embedded server doesn't start.
     FAILED_START = "failed start"
     #: What came over an established connection isn't Redis's protocol.
@@ -209,6 +211,8 @@ def of_silence(silence: Silence, kind: Kind) -> Outcome:
             return Outcome(Effect.NONE, Patience.OUTAGE, Cause.UNAVAILABLE)
         case Silence.MISMATCHED | Silence.FAILED_START:
             return Outcome(Effect.NONE, Patience.NONE, Cause.UNAVAILABLE)
+        case Silence.MISLED:
+            return _told(Cause.UNSUITABLE)
         case Silence.UNSENDABLE:
             return Outcome()
 

@@ -17,7 +17,7 @@ from redis.asyncio.connection import DefaultParser
 
 import ci_eventstore
 from ci_eventstore.connection.connections import _parser_of
-from ci_eventstore.connection.failures import note_unreached, outcome_of, reply_of, translate
+from ci_eventstore.connection.failures import MisledError, note_unreached, outcome_of, reply_of, translate
 from ci_eventstore.connection.outcomes import (
     PAUSES_SECONDS,
     REPLIES,
@@ -276,6 +276,7 @@ SILENCES = MappingProxyType(
         "no TLS": (unreached(no_tls()), Effect.NONE, TOLD, StoreUnavailableError),
         "no Redis": (unreached(exceptions.InvalidResponse("HTTP/1.1")), Effect.NONE, TOLD, StoreUnavailableError),
         "failed start": (failed_start(), Effect.NONE, TOLD, EmbeddedServerError),
+        "misled": (MisledError("is no Sentinel"), Effect.NONE, TOLD, UnsuitableServerError),
         "unsendable": (exceptions.DataError("Invalid input of type"), Effect.NONE, TOLD, StoreError),
     }
 )

@@ -91,7 +91,7 @@ def test_a_password_is_never_shown(place: str, secret: str) -> None:
         ("unix:///x.sock?password=hunter2&db=3", "unix:///x.sock?password=***&db=3"),
         ("unix://user:pw@/tmp/a@b.sock", "unix://***@/tmp/a@b.sock"),
         ("redis+cluster://:pw@h1,h2:7001,[::1]:7002", "redis+cluster://***@h1,h2:7001,[::1]:7002"),
-        ("valkeys+cluster://h1?ssl_ca_certs=/x&ssl_check_hostname=no", "valkeys+cluster://h1?ssl_check_hostname=no"),
+        ("valkeys+cluster://h1?ssl_ciphers=x&ssl_check_hostname=no", "valkeys+cluster://h1?ssl_check_hostname=no"),
         ("redis+sentinel://u:pw@h1,h2:1/my-master", "redis+sentinel://***@h1,h2:1/my-master"),
         ("redis+sentinel://h1/m.1/3?sentinel_password=x", "redis+sentinel://h1/m.1/3?sentinel_password=***"),
     ],
