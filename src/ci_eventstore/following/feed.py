@@ -27,12 +27,12 @@ MARK_BYTES = 8
 class Message(NamedTuple):
     """What was appended to a job's stream."""
 
-    #: Where the stream ended before and ends now.
+    #: The ends of the stream before and after it.
     before: Place
     after: Place
-    #: None: they have to be read.
+    #: None: they have to be read from the stream.
     payloads: Sequence[tuple[Place, bytes]] | None
-    #: Of the entry that the stream ended with before; None if the message has none.
+    #: The mark of the stream's last entry before it; None if the message has none.
     mark: str | None = None
 
 
@@ -52,9 +52,9 @@ def parse_message(data: bytes) -> Message:
     return Message(Place.parse(before), payloads[-1][0], payloads, mark)
 
 
-#: How much is kept, as stored, for followers that haven't taken it yet; those that are further back read the stream.
+#: At most this much is kept, as stored, for followers that haven't taken it yet; slower ones read the stream.
 KEPT_BYTES = 256 * 1024
-#: How many entries may be there before those are dropped that nobody needs.
+#: Entries that every follower has are dropped once there are more than this.
 KEPT_ENTRIES = 32
 #: Roughly the memory of an entry beside its payload.
 ENTRY_BYTES = 500
@@ -67,7 +67,7 @@ class Cursor:
 
     def __init__(self, place: Place) -> None:
         self.place = place
-        #: How the entry that it was handed last is stored; None if it only knows its place.
+        #: The last entry it was handed, as stored; None if only its place is known.
         self.payload: bytes | None = None
 
 
@@ -80,11 +80,11 @@ class Feed:
 
     def __init__(self, keys: JobKeys, extent: Extent, *, is_live: bool, incarnation: Incarnation | None = None) -> None:
         self.keys = keys
-        #: Of the last entry handed out.
+        #: The place of the last entry handed out.
         self.incarnation = incarnation or Incarnation()
-        #: Whether more may come.
+        #: Whether the job may get more entries.
         self.is_live = is_live
-        #: How far the log went when its first follower came.
+        #: The end of the log when its first follower came.
         self.extent = extent
         self.cursors: set[Cursor] = set()
         #: Whether it has a head.
@@ -93,9 +93,9 @@ class Feed:
         self.failure: RepositoryError | None = None
         #: Goes up when the store has lost what was handed out.
         self.generation = 0
-        #: How many entries have come in.
+        #: The number of entries that have come in.
         self.taken = 0
-        #: How the entry at the head is stored, if that is known.
+        #: The entry at the head, as stored, if that is known.
         self.last_payload: bytes | None = None
         self._shown_payload: bytes | None = None
         self._base_payload: bytes | None = None
@@ -176,7 +176,7 @@ class Feed:
         self.wake()
 
     def wake(self) -> None:
-        """Let those who wait look again."""
+        """Wake all followers that wait."""
         for waiting in self._waiting:
             _settle(waiting, True)
         self._waiting.clear()
@@ -190,7 +190,7 @@ class Feed:
         return self._page[1]
 
     async def wait(self, seconds: float | None) -> bool:
-        """Wait until something may have changed; False: it took longer than that many seconds."""
+        """Wait until something may have changed; False if nothing did for that many seconds."""
         loop = asyncio.get_running_loop()
         waiting: asyncio.Future[bool] = loop.create_future()
         self._waiting[waiting] = None

@@ -12,12 +12,12 @@ from ci_eventstore.following.records import Notice, NoticeType, Page
 from ci_eventstore.keys import JobKeys
 
 NOTHING = Page((), Place(0))
-#: How soon a follower looks again for what should be in the stream.
+#: A follower looks again after this for an entry that the stream should have.
 LOST_SECONDS = 1.0
 
 
 class Source(Protocol):
-    """Where followers get what they hand out: the hub."""
+    """What a follower needs of the hub."""
 
     async def read_page(self, feed: Feed, place: Place) -> Page | None:
         """Return a page of what the stream has after a place, None if there is nothing."""
@@ -32,7 +32,7 @@ class Source(Protocol):
         """
 
     def leave(self, feed: Feed, cursor: Cursor) -> None:
-        """Take notice that a follower's cursor has gone."""
+        """Note that a follower's cursor has gone."""
 
 
 class Follower:
@@ -47,20 +47,20 @@ class Follower:
         self._loop = asyncio.get_running_loop()
         #: The job's.
         self.keys = keys
-        #: Whose job it has to be; None: anybody's.
+        #: The user that the job must belong to; None: any.
         self._user_id = user_id
         self._cursor = Cursor(Place(0))
         self._feed: Feed | None = None
         #: Whether it ends at the head of the log: it began at or after the job's end.
         self._ends_at_head = False
         self._has_ended = self._is_reset = self._must_join = self._is_closed = False
-        #: Whether it comes from the stream's pages, so that the feed may know another history.
+        #: Whether its last page came from the stream: the feed may know another history.
         self._is_unsure = False
         self._generation = 0
         self._incarnation = Incarnation()
 
     async def begin(self, after: int) -> Extent:
-        """Begin, or begin again, after a position, and return how far the log goes."""
+        """Begin, or begin again, after a position, and return the end of the log."""
         cursor = Cursor(Place(after))
         feed, extent = await self._source.join(self.keys, self._user_id, cursor)
         self._let_go()
@@ -72,7 +72,7 @@ class Follower:
 
     @property
     def incarnation(self) -> str:
-        """The incarnation of what was handed out last; to come back with, beside the last position."""
+        """The incarnation of what was handed out last; a client that comes back sends it with its last position."""
         return str(self._incarnation)
 
     def reset(self) -> None:
@@ -116,7 +116,7 @@ class Follower:
         return Page((), self._cursor.place, is_last=True)
 
     def close(self) -> None:
-        """End; a job that nobody follows any more isn't read any more."""
+        """End. A job without followers isn't read any more."""
         if not self._is_closed:
             self._is_closed = True
             if is_running(self._loop):
@@ -129,7 +129,7 @@ class Follower:
             self._source.leave(self._feed, self._cursor)
 
     async def _read_page(self, feed: Feed, place: Place) -> Page | None:
-        """Return the next page of the stream; None: look again at everything."""
+        """Return the next page of the stream; None if the caller has to look at everything again."""
         page = await self._source.read_page(feed, place)
         if self._generation != feed.generation:
             return None

@@ -1,4 +1,4 @@
-"""One reader for all who follow jobs in a process."""
+"""One reader for all followers of a process."""
 
 import asyncio
 import logging
@@ -23,7 +23,7 @@ from ci_eventstore.keys import JobKeys
 logger = logging.getLogger("ci_eventstore.following")
 
 UNREADABLE = "a message can't be read: %s"
-#: How often it is looked whether a job has got further without a message saying so.
+#: Jobs are compared with the store this often, in case a message was lost.
 WATCH_SECONDS = 5.0
 WATCHED_AT_ONCE = 500
 #: Under load, events are gathered so that a job's followers are woken this often together, …
@@ -40,9 +40,9 @@ class FollowingStats:
 
     followers: int
     jobs: int
-    #: For how long new entries of the job that is furthest behind have been known.
+    #: The age of the oldest entry that is known but not handed out yet.
     lag_seconds: float
-    #: Since the beginning: entries read, notices that the store had lost some.
+    #: Counted since the start: entries read, and notices that the store had lost some.
     entries: int
     resets: int
 
@@ -56,7 +56,7 @@ class _Live:
 
 
 class Hub:
-    """Follows each job once, however many ask for it.
+    """Follows each job once, however many followers it has.
 
     The server tells of each append on the job's channel, and small ones ride in the message. What a message doesn't
     bring is read from the stream: on each new subscription, at each hole, and now and then. The stream is the truth.
@@ -110,12 +110,12 @@ class Hub:
         await self._subscription.close()
 
     def abandon(self) -> None:
-        """Let all followers raise NotInitializedError, when they ask: their event loop was closed."""
+        """Have all followers raise NotInitializedError at their next call: their event loop was closed."""
         for live in self._live.values():
             live.feed.failure = NotInitializedError()
 
     def stats(self) -> FollowingStats:
-        """Return what is being followed."""
+        """Return the numbers of what is followed."""
         now = asyncio.get_running_loop().time()
         feeds = [live.feed for live in self._live.values()]
         return FollowingStats(
@@ -126,7 +126,7 @@ class Hub:
             resets=self._past_resets + sum(feed.generation for feed in feeds),
         )
 
-    # What followers ask for
+    # What followers need
 
     async def join(self, keys: JobKeys, user_id: str | None, cursor: Cursor) -> tuple[Feed, Extent]:
         """Return a job's feed, for a cursor at one of its places, and how far the log goes now."""
@@ -146,7 +146,7 @@ class Hub:
         return live.feed, extent
 
     def leave(self, feed: Feed, cursor: Cursor) -> None:
-        """Take notice that a cursor has gone; a job that nobody follows any more isn't read any more."""
+        """Note that a cursor has gone. A job without followers isn't read any more."""
         feed.cursors.discard(cursor)
         live = self._live.get(feed.keys.channel)
         if not feed.is_live:
@@ -243,7 +243,7 @@ class Hub:
         for live in filter(None, map(self._live.get, channels)):
             live.reader.start()
 
-    # What followers are handed
+    # Handing out
 
     def _on_news(self, feed: Feed) -> None:
         """Hand out new entries at once, or together with those of the next moments."""
@@ -265,7 +265,7 @@ class Hub:
     # Missed messages
 
     async def _watch(self) -> None:
-        """Look now and then how far each job is, and whether the store is still the same."""
+        """Compare each job with the store now and then, and the store's incarnation with the known one."""
         while True:
             await asyncio.sleep(WATCH_SECONDS * random.uniform(0.8, 1.0))
             try:

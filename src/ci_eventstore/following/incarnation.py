@@ -1,4 +1,4 @@
-"""Which life of a job and of its store something belongs to."""
+"""The lives of a job and of its store, told apart."""
 
 import contextlib
 import logging
@@ -15,14 +15,14 @@ from ci_eventstore.keys import Keys
 
 logger = logging.getLogger("ci_eventstore.following")
 
-#: How long the report of a loss waits for the store to take another incarnation.
+#: The report of a loss waits this long for the store to take another incarnation.
 LOSS_PATIENCE_SECONDS = 3.0
 #: Losses that writers find within this time count as one.
 SAME_LOSS_SECONDS = 60.0
 
 
 class RenewCall(NamedTuple):
-    """What `renew_incarnation.lua` is called with."""
+    """A call of `renew_incarnation.lua`."""
 
     store: Key
     #: The incarnation that the store must have now, "-" for none; "" for whichever.
@@ -36,7 +36,7 @@ RENEW = load_script(__package__, "renew_incarnation", call=RenewCall)
 
 
 def new_incarnation() -> str:
-    """Return a text that no store has had."""
+    """Return a random text that no store has had."""
     return secrets.token_hex(8)
 
 
@@ -49,7 +49,7 @@ class Incarnation(NamedTuple):
     store: str | None = None
 
     def __str__(self) -> str:
-        """Return the text that clients get."""
+        """Return it as clients know it."""
         return f"{self.job or ''}-{self.store or ''}"
 
 

@@ -50,7 +50,7 @@ class JobReader:
             self._task = asyncio.create_task(self._read_all())
 
     async def compare(self) -> None:
-        """Do the same, and return when it is done; cancelling the caller doesn't stop the reading."""
+        """Do as `start` does, and return when it is done; cancelling the caller doesn't stop the read."""
         self.start()
         if self._task is not None:
             await asyncio.wait({self._task})
@@ -81,7 +81,7 @@ class JobReader:
             return
         if feed.incarnation.store != store:
             feed.incarnation = feed.incarnation._replace(store=store)
-        # Messages may have brought some of them in the meantime.
+        # Messages may have brought some of them meanwhile.
         if feed.head <= entries[-1][0] and not self._extend(entries):
             self._is_asked = True
         feed.behind_since = None
@@ -125,10 +125,10 @@ class JobReader:
         return at_places(await self._reader.source.range(self._feed.keys, first, limit=limit, together=True))
 
 
-#: The most of a shared page, roughly: every slow follower holds one.
+#: Roughly the size of a shared page; every slow follower holds one.
 SHARED_PAGE_BYTES = 256 * 1024
 SHARED_PAGE_ENTRIES = 500
-#: How long a page is kept for other followers that come to the same place.
+#: A page is kept this long for other followers that come to its place.
 KEPT_SECONDS = 2.0
 KEPT_PAGES = 64
 
@@ -137,7 +137,7 @@ _Key = tuple[JobKeys, Incarnation, int, Place]
 
 
 class Pages:
-    """The pages of all jobs, each read once for all who ask at about the same time.
+    """The pages of all jobs, each read once for all followers that ask at about the same time.
 
     A page is never wrong for being old: later entries come after it, and a follower compares each page's beginning with
     the end of the one before.
@@ -162,7 +162,7 @@ class Pages:
         return await asyncio.shield(reading)
 
     def forget(self, keys: JobKeys) -> None:
-        """Let go of a job's pages, since it has another history now."""
+        """Forget a job's pages: it has another history now."""
         for key in [key for key in self._pages if key[0] == keys]:
             del self._pages[key]
 

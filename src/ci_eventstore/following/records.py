@@ -11,7 +11,7 @@ from ci_eventstore.events.records import Fact, FactType, Place
 
 
 class NoticeType(StrEnum):
-    """What may be wrong with the events that a follower was handed."""
+    """Why a follower's log has a break."""
 
     #: Events are no longer there; the log goes on after them.
     GAP = "gap"
@@ -24,7 +24,7 @@ class Notice:
     """A report to a follower that isn't in the stream."""
 
     type: NoticeType
-    #: Of the next event that there is; 0 for a reset, after which the log begins with its first event.
+    #: The position of the next event that exists; 0 for a reset, after which the log begins with its first event.
     position: int
     #: Of a reset: the incarnation of what follows.
     incarnation: str | None = None
@@ -35,7 +35,7 @@ _ENDS = (FactType.ENDED, FactType.LOG_DELETED)
 
 
 class Entry(NamedTuple):
-    """A record, where it stands, and how it is stored; notices are not."""
+    """A record, its place, and its stored form; a notice isn't stored."""
 
     place: Place
     record: Followed
@@ -56,7 +56,7 @@ def in_order(payloads: Iterable[tuple[Place, bytes]], position: int, job_id: str
     return entries
 
 
-#: Writes a record down as followers' clients read it.
+#: Writes a record as followers' clients read it.
 Encode = Callable[[Followed], bytes]
 
 
@@ -69,12 +69,12 @@ class Page:
         self, records: Sequence[Followed], until: Place, payload: bytes | None = None, *, is_last: bool = False
     ) -> None:
         self.records = records
-        #: The place of the last of them, and how it is stored, where that is known.
+        #: The place of the last one, and its stored form where that is known.
         self.until = until
         self.payload = payload
         #: Whether nothing follows, because the job has ended.
         self.is_last = is_last
-        #: How the entry is stored that the page was read after; None if there is none.
+        #: The entry before the page, as stored; None if there is none.
         self.before: bytes | None = None
         #: Whether that one is gone with the beginning of the stream.
         self.is_cut = False
@@ -83,7 +83,7 @@ class Page:
         self._encoded: tuple[Encode, bytes] | None = None
 
     def follows(self, payload: bytes | None) -> bool:
-        """Tell whether the page goes on with the history that has this entry at its place; None fits anything."""
+        """Tell whether the page continues a history that has this entry at its place; None fits any."""
         return payload is None or (self.is_cut if self.before is None else self.before == payload)
 
     def encoded(self, encode: Encode) -> bytes:

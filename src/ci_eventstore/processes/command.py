@@ -18,7 +18,7 @@ from typing import Self
 
 from ci_eventstore.tasks import finish
 
-#: This program's own variables begin so; among them are the store's address and its password.
+#: The prefix of this program's own variables, among them the store's address and password.
 OWN_PREFIX = "CI_EVENTSTORE_"
 
 
@@ -38,9 +38,9 @@ def without_own(
 
 
 READ_BYTES = 64 * 1024
-#: What is read at most once no more is waited for; more than the kernel keeps for a pipe.
+#: The most that is read after the wait is over; more than the kernel keeps for a pipe.
 LAST_BYTES = 1024 * 1024
-#: How often it is looked whether a group has ended: at first, and after a while.
+#: A group is checked this often for its end: at first, and after a while.
 FIRST_LOOK_SECONDS = 0.02
 LAST_LOOK_SECONDS = 0.5
 
@@ -52,11 +52,11 @@ class CommandOutput:
         """Read from one end; the path of a pseudo-terminal's other end is given."""
         os.set_blocking(descriptor, False)
         self.descriptor = descriptor
-        #: As the system shows it for those that have the other end open.
+        #: The other end as the system names it, for processes that have it open.
         self.other_end = terminal or f"pipe:[{os.fstat(descriptor).st_ino}]"
-        #: When something was read last, by the monotonic clock.
+        #: The monotonic time of the last piece read.
         self.read_at = 0.0
-        #: Whether it ended although some process still had the other end open.
+        #: Whether it was ended while some process still had the other end open.
         self.was_cut_off = False
         self._readable = asyncio.Event()
         self._bytes_left: int | None = None
@@ -88,7 +88,7 @@ class CommandOutput:
             return piece
 
     def has_unread(self) -> bool:
-        """Tell whether something is there that isn't read yet, be it the end."""
+        """Tell whether there is something to read, the end included."""
         poll = select.poll()
         poll.register(self.descriptor, select.POLLIN)
         return bool(poll.poll(0))
@@ -242,7 +242,7 @@ def _copy_size(terminal: int) -> None:
 
 
 def _preparation(announce: Callable[[], None] | None, *, pty: bool) -> Callable[[], None] | None:
-    """Return what runs in a new process before it becomes the command."""
+    """Return the function that runs in a new process before it becomes the command."""
     steps = [step for step in (announce, _control_terminal if pty else None) if step is not None]
     if not steps:
         return None
@@ -290,7 +290,7 @@ def is_alive(group: int, besides: int | None = None) -> bool:
 def _runs_in(group: int, process_id: int) -> bool:
     """Tell whether a process is in a group and hasn't ended."""
     try:
-        # To ask the kernel is a tenth of the work of reading a file.
+        # A system call is a tenth of the work of reading a file.
         if os.getpgid(process_id) != group:
             return False
         with open(f"/proc/{process_id}/stat", "rb") as file:

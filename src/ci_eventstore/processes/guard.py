@@ -27,7 +27,7 @@ LEADER_SCRIPT = IGNORE_SIGNALS + 'read -r group || exit; read -r line; kill -s K
 class _Guard:
     """A small shell that waits for the end of the pipe that it reads from, as long as the `with` statement."""
 
-    #: What it runs.
+    #: The script that it runs.
     script: str
 
     def __init__(self) -> None:
@@ -88,7 +88,7 @@ class GuardedGroup(_Guard):
         self._signal(signal.SIGKILL)
 
     async def stop(self, grace_seconds: float) -> None:
-        """Ask the group to end; return when all of it has, or the time is over."""
+        """Ask the group to end; return when all of it has ended, or the time is over."""
         self._signal(signal.SIGTERM)
         # A process that was stopped, as by Ctrl-Z, would never see it.
         self._signal(signal.SIGCONT)

@@ -1,4 +1,4 @@
-"""What still comes of an output when its command has ended: it is waited for, and a cut is said."""
+"""Wait for the output that comes after a command's end, and report a cut."""
 
 import asyncio
 import os
@@ -12,14 +12,14 @@ from ci_eventstore.processes.command import CommandOutput
 #: The output ends when nothing has come for QUIET_SECONDS, and after ALL_SECONDS in any case.
 QUIET_SECONDS = 2.0
 ALL_SECONDS = 30.0
-#: The same in all when the command was stopped, and everything it started with it.
+#: The limit when the command was stopped with everything it had started.
 STOPPED_SECONDS = 2.0
-#: How many processes are named.
+#: At most this many processes are named.
 NAMED = 5
 
 
 class Cut(Enum):
-    """Why output is waited for no longer."""
+    """Why the wait for output is over."""
 
     QUIET = f"nothing came for {QUIET_SECONDS:.0f}s"
     LATE = f"its output went on for {ALL_SECONDS:.0f}s"
@@ -35,7 +35,7 @@ class Holder(NamedTuple):
     group: int
 
     def __str__(self) -> str:
-        """Name it, as `sleep (4711)`."""
+        """Return its name and number, as in `sleep (4711)`."""
         return f"{self.name} ({self.process_id})"
 
 

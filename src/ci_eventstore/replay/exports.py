@@ -26,7 +26,7 @@ BATCH_BYTES = 1024 * 1024
 PIECE_BYTES = 64 * 1024
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-#: OTLP's numbers for how severe a record is.
+#: OTLP's numbers of severity.
 _INFO, _ERROR = (9, "INFO"), (17, "ERROR")
 
 
@@ -39,15 +39,15 @@ class Format(ABC):
         self._job = job
 
     def begin(self) -> bytes:
-        """Return what comes before the first record."""
+        """Return the text before the first record."""
         return b""
 
     @abstractmethod
     def record(self, place: Place, record: Record) -> bytes:
-        """Return what the next record adds."""
+        """Return the text that the next record adds."""
 
     def end(self) -> bytes:
-        """Return what comes after the last record."""
+        """Return the text after the last record."""
         return b""
 
 
@@ -111,7 +111,7 @@ class _Recording(Format):
         self._ends_in_return = False
         self._begun = as_utc(job.start_time or job.created_at)
         self._before = self._begun
-        #: Since the recording began, in microseconds: what is added up is exact.
+        #: Microseconds since the recording began, as an integer: sums are exact.
         self._elapsed = 0
         self._result: Outcome | None = None
 
@@ -209,7 +209,7 @@ class Otlp(Format):
 
 
 FormatName = Literal["text", "jsonl", "asciicast2", "asciicast3", "otlp"]
-#: By the names that the command line and the web have for them.
+#: By their names in the command line and the web.
 FORMATS: Mapping[FormatName, type[Format]] = {
     "text": Text,
     "jsonl": JsonLines,
@@ -256,7 +256,7 @@ def _otlp_attributes(attributes: Mapping[str, object]) -> list[dict[str, Any]]:
 def _otlp_value(value: object) -> dict[str, Any]:
     if isinstance(value, bool):
         return {"boolValue": value}
-    # 64-bit numbers are texts in protobuf's JSON.
+    # Protobuf's JSON writes 64-bit numbers as texts.
     return {"intValue": str(value)} if isinstance(value, int) else {"stringValue": str(value)}
 
 

@@ -1,4 +1,4 @@
-"""Read a job's records once more, from one point of its history to another, and fold them up to one.
+"""Read a job's records again, from one point of its history to another, and fold them up to one.
 
 A point is a position or a time. Events don't always have rising times: clocks jump, and writers bring times of their
 own. So a time means a place by one rule: what comes before the first record that is later.
@@ -32,7 +32,7 @@ _NO_TIME = timedelta(0)
 
 
 def time_of(record: Record) -> datetime | None:
-    """Return when a record came about, in UTC; a naive time counts as UTC.
+    """Return the time of a record, in UTC; a naive time counts as UTC.
 
     A creation came about when the job says that it was created: one that is brought from elsewhere has older events.
     """
@@ -43,7 +43,7 @@ def time_of(record: Record) -> datetime | None:
 
 
 def gap_between(before: datetime | None, after: datetime | None, longest_seconds: float | None = None) -> timedelta:
-    """Return how long a replay is silent between two records, at the original pace. Pure.
+    """Return the silence between two records in a replay at the original pace, in seconds. Pure.
 
     Nothing if the second one isn't later, as after a clock has jumped back: the replay goes on at once, and at its pace
     from there. A gap may be limited.
@@ -58,13 +58,13 @@ def gap_between(before: datetime | None, after: datetime | None, longest_seconds
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How fast a replay goes: `speed` times as fast as it was, or at once for None and for infinity."""
+    """The pace of a replay: `speed` times the original, or at once for None and for infinity."""
 
     speed: float | None = None
     longest_gap_seconds: float | None = LONGEST_GAP_SECONDS
 
     def __post_init__(self) -> None:
-        """Refuse what is no pace; InvalidArgumentError."""
+        """Refuse a speed that is no pace; InvalidArgumentError."""
         speed, longest = self.speed, self.longest_gap_seconds
         if speed is not None and not (is_number(speed, 0) and speed > 0):
             raise InvalidArgumentError("speed", speed, "a number above 0, or None for at once")
@@ -72,7 +72,7 @@ class Pace:
             raise InvalidArgumentError("longest_gap_seconds", longest, "a number of seconds from 0 on, or None")
 
     def seconds_between(self, before: datetime | None, after: datetime | None) -> float:
-        """Return how long the replay waits between two records."""
+        """Return the pause between two records, in seconds."""
         if self.speed is None:
             return 0.0
         return gap_between(before, after, self.longest_gap_seconds).total_seconds() / self.speed
@@ -90,7 +90,7 @@ def check_point(what: str, point: Point | None) -> Point | None:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What happened to a job up to where it stands when this is made, as its log has it.
+    """A job's history as its log has it, up to the last record at the time this is made.
 
     Of a running job whose log has outgrown its budget, that is the beginning of the log.
     """
@@ -101,12 +101,12 @@ class History:
 
     @classmethod
     async def of(cls, reader: EventReader, keys: JobKeys, user_id: str | None = None) -> "History":
-        """Return a job's; JobNotFoundError, also for another user's job."""
+        """Return a job's history; JobNotFoundError, also for another user's job."""
         return cls(reader, keys, await reader.extent(keys, user_id))
 
     @property
     def end(self) -> Place:
-        """Where the last record stands."""
+        """The place of the last record."""
         return Place(self.extent.position, self.extent.part)
 
     async def records(self, since: Point | None = None, until: Point | None = None) -> AsyncGenerator[Placed, None]:
