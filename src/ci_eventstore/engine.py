@@ -21,7 +21,7 @@ from ci_eventstore.projection.projections import Projections
 from ci_eventstore.queues.completions import Completions
 from ci_eventstore.queues.holders import Holders
 from ci_eventstore.queues.lost_jobs import LostJobs
-from ci_eventstore.requirements import check_rights_to_read, check_rights_to_write, check_server
+from ci_eventstore.requirements import check_rights_to_read, check_rights_to_write, check_server, may_lose_writes
 from ci_eventstore.settings import Settings
 from ci_eventstore.store_format import check_format, find_partitions
 from ci_eventstore.writer.time_limit import TimeLimit
@@ -30,6 +30,7 @@ logger = logging.getLogger("ci_eventstore")
 
 #: How long the end of an event loop waits for commands on their way.
 END_SECONDS = 2.0
+EXPOSED = "%s has min-replicas-to-write 0: cut off from its replicas, it takes writes that a failover then loses"
 UNSURE = "the store gave no answer to what was sent last: it may have taken effect or not"
 
 
@@ -62,7 +63,10 @@ class Engine:
         nodes = Nodes(deployment, settings.replicas, is_read_only=is_read_only)
         try:
             for node in nodes.all:
-                check_server(await node.info(), is_read_only=is_read_only)
+                info = await node.info()
+                check_server(info, kind=deployment.kind, is_read_only=is_read_only)
+                if nodes.replicas and may_lose_writes(info):
+                    logger.warning(EXPOSED, node.link.deployment.name)
             if settings.partitions is None:
                 # What the user may not do is named with all else that is missing.
                 with suppress(MissingRightsError):

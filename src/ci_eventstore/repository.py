@@ -58,10 +58,10 @@ class RedisJobRepository(AccountStore, JobRepository):
     """
 
     def __init__(self, client: object, **settings: Unpack[GivenSettings]) -> None:
-        """Use the server of a ready `redis.asyncio.Redis` client; its connections are left alone.
+        """Use the server of a ready `redis.asyncio` client (`Redis`, `RedisCluster`, `Sentinel.master_for(…)`).
 
-        The settings are those of `Settings`: `prefix`, `partitions`, `max_event_bytes`, `max_head_bytes`, `durability`,
-        `access`. ConfigurationError.
+        Its connections are left alone. The settings are those of `Settings`: `prefix`, `partitions`, `max_event_bytes`,
+        `max_head_bytes`, `durability`, `access`. ConfigurationError.
         """
         deployment = client if isinstance(client, Deployment) else deployments.from_client(client)
         self._engines = Engines(deployment, Settings(**settings))
@@ -71,8 +71,9 @@ class RedisJobRepository(AccountStore, JobRepository):
     def from_url(cls, url: str | None = None, **settings: Unpack[GivenSettings]) -> Self:
         """Use the server at `embedded://PATH`, `redis://`, `rediss://`, `valkey://`, `valkeys://` or `unix://PATH`.
 
-        None: what the environment variable CI_EVENTSTORE_URL says, else an embedded server under the user's data
-        directory. The settings are those of the constructor. ConfigurationError.
+        Also `redis+sentinel://HOST,HOST/NAME`, `redis+cluster://HOST,HOST` and their like. None: what the environment
+        variable CI_EVENTSTORE_URL says, else an embedded server under the user's data directory. The settings are those
+        of the constructor. ConfigurationError.
         """
         return cls(deployments.from_url(url or deployments.default_url()), **settings)
 

@@ -12,12 +12,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ci_common.models import JobStatus
-from ci_eventstore.connection.failures import outcome_of
+from ci_eventstore.connection.addresses import Place
+from ci_eventstore.connection.failures import outcome_of, reply_of
 from ci_eventstore.connection.link import try_each, try_listening
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.outcomes import Cause, Kind
 from ci_eventstore.connection.scripts import load_script
-from ci_eventstore.errors import MissingRightsError, UnsuitableServerError
+from ci_eventstore.errors import MissingRightsError, OutcomeUnknownError, StoreError, UnsuitableServerError
 from ci_eventstore.keys import (
     JobKeys,
     Keys,
@@ -37,16 +38,24 @@ from ci_eventstore.keys import (
 MINIMUM_VERSION = (7, 0)
 
 
-def check_server(info: Mapping[str, str], *, is_read_only: bool = False) -> None:
+def check_server(info: Mapping[str, str], *, kind: Place = "server", is_read_only: bool = False) -> None:
     """Raise UnsuitableServerError unless the server may hold the store; a value that `INFO` leaves out counts as good.
 
-    A reader may use a replica, however the server treats writes.
+    `kind` is what the URL says. A reader may use a replica, however the server treats writes.
     """
     version = info.get("redis_version", "")
     if version and _parse(version) < MINIMUM_VERSION:
         raise UnsuitableServerError(f"the server is Redis {version}: Redis 7.0, or Valkey 8, is the oldest that works")
-    if info.get("redis_mode") == "cluster":
-        raise UnsuitableServerError("the server is a node of a cluster, and the URL says a single server")
+    mode = info.get("redis_mode") or info.get("server_mode")
+    if mode == "sentinel":
+        raise UnsuitableServerError(
+            "a Sentinel answers, which holds no data: write redis+sentinel://HOST:PORT/NAME, with the name by which "
+            "it knows the server"
+        )
+    if mode == "cluster" and kind != "cluster":
+        raise UnsuitableServerError("the server is a node of a cluster: write redis+cluster://HOST:PORT")
+    if mode == "standalone" and kind == "cluster":
+        raise UnsuitableServerError("the server is no node of a cluster: write redis://HOST:PORT")
     if is_read_only:
         return
     policy = info.get("maxmemory_policy", "noeviction")
@@ -56,6 +65,14 @@ def check_server(info: Mapping[str, str], *, is_read_only: bool = False) -> None
         )
     if info.get("role") == "slave":
         raise UnsuitableServerError("the server is a replica, which takes no writes: use the address of its primary")
+
+
+def may_lose_writes(info: Mapping[str, str]) -> bool:
+    """Tell whether a primary goes on taking writes when it is cut off from its replicas, one of which may replace it.
+
+    `INFO` counts good replicas if `min-replicas-to-write` asks for some.
+    """
+    return info.get("role") == "master" and "min_slaves_good_slaves" not in info
 
 
 def _parse(version: str) -> tuple[int, ...]:
@@ -248,10 +265,26 @@ async def check_rights_to_write(nodes: Nodes, keys: Keys) -> None:
         commands.append(("WAIT", "1", "0"))
     asked = [*commands, *accounts]
     call = RIGHTS.order(RightsCall(["\n".join(command) for command in asked]))
-    refused = {asked[number - 1] for node in nodes.all for number in await node.run(RIGHTS, *call)}
+    try:
+        refused = {asked[number - 1] for node in nodes.all for number in await node.run(RIGHTS, *call)}
+    except StoreError as error:
+        _complain_of_scripts(nodes, error)
+        raise
     if refused.issuperset(accounts):
         asked, refused = commands, refused.difference(accounts)
     _complain(nodes, asked, refused)
+
+
+def _complain_of_scripts(nodes: Nodes, error: StoreError) -> None:
+    """Raise UnsuitableServerError if an error is a reply to the first script that only what runs none would give."""
+    reply, cause = None, error.__cause__
+    if type(error) in (StoreError, OutcomeUnknownError) and isinstance(cause, Exception):
+        reply = reply_of(cause)
+    if reply is not None:
+        raise UnsuitableServerError(
+            f"{nodes.deployment.name} runs no scripts, which the store needs: reach the server itself, not through a "
+            f"proxy that hides EVALSHA or EVAL ({reply})"
+        ) from error
 
 
 async def check_rights_to_read(nodes: Nodes, keys: Keys) -> None:

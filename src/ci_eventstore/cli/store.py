@@ -81,7 +81,8 @@ def store_options(function: Function) -> Function:
     url = option(
         "--url",
         metavar="URL",
-        help="The store's address: embedded://PATH, redis://, rediss://, valkey://, valkeys:// or unix://PATH.  "
+        help="The store's address: embedded://PATH, redis://, rediss://, valkey://, valkeys:// or unix://PATH, "
+        "redis+sentinel://HOST,HOST/NAME or redis+cluster://HOST,HOST and their like.  "
         "[env: CI_EVENTSTORE_URL; default: embedded, in ~/.local/share/ci-eventstore]",
     )
     url_file = option(

@@ -39,6 +39,8 @@ _REFUSED = frozenset(
     }
 )
 
+_ASKS = "perhaps it asks for a client's certificate, ssl_certfile and ssl_keyfile"
+
 
 def why_unusable(options: Mapping[str, Any]) -> str | None:
     """Return why the files that the options of a connection name can't be used; None if they can."""
@@ -120,8 +122,8 @@ def add_hint(connection: Any, error: exceptions.RedisError) -> None:
     if isinstance(connection, SSLConnection):
         if isinstance(error, exceptions.TimeoutError):
             hint = "perhaps it doesn't speak TLS"
-        elif is_closed and not is_refused and connection.certfile is None:
-            hint = "perhaps it asks for a client's certificate, ssl_certfile and ssl_keyfile"
+        elif is_closed and not is_refused:
+            hint = "perhaps it doesn't accept the client's certificate" if connection.certfile else _ASKS
         else:
             return
     elif is_closed and not is_refused and hasattr(connection, "host"):

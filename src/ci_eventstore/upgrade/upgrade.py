@@ -203,7 +203,7 @@ async def _connected(deployment: Deployment, access: Access) -> AsyncIterator[No
     nodes = Nodes(replace(deployment, connection_options=options), is_read_only=access == "read")
     try:
         for node in nodes.all:
-            check_server(await node.info())
+            check_server(await node.info(), kind=nodes.deployment.kind)
         yield nodes
     finally:
         await nodes.close()
