@@ -2,6 +2,7 @@
 
 pytest_plugins = [
     "pytester",
+    "tests.deployments.homes",
     "tests.needs",
     "tests.no_skips_in_ci",
     "tests.examples",

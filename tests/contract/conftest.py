@@ -1,7 +1,9 @@
 """A fixture per deployment, and the repository that the contract's tests use."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
 
 import fakeredis
 import pytest
@@ -10,11 +12,14 @@ from ci_common import JobRepository, MemoryJobRepository
 from ci_eventstore import RedisJobRepository
 from tests.contract.deployments import (
     DEPLOYMENTS,
+    FURTHER,
+    AtHome,
     DefaultsJobRepository,
     MakeRepository,
     SealingRepository,
     new_prefix,
 )
+from tests.deployments.homes import open_home
 from tests.servers import RealServer, find_redis7, find_valkey
 
 
@@ -60,8 +65,17 @@ def redis7() -> Iterator[MakeRepository]:
         yield lambda prefix, **settings: RedisJobRepository.from_url(server.url, prefix=prefix, **settings)
 
 
+@pytest.fixture(scope="session")
+def homes() -> Iterator[Callable[[str], AtHome]]:
+    """Deployments by their names, each started when it is first asked for."""
+    with ExitStack() as stack:
+        yield cache(lambda name: AtHome(stack.enter_context(open_home(name))))
+
+
 @pytest.fixture(params=DEPLOYMENTS)
-def deployment(request: pytest.FixtureRequest) -> MakeRepository:
+def deployment(request: pytest.FixtureRequest, homes: Callable[[str], AtHome]) -> MakeRepository:
+    if request.param in FURTHER:
+        return homes(request.param)
     made: MakeRepository = request.getfixturevalue(request.param)
     return made
 
@@ -77,4 +91,7 @@ async def repository(deployment: MakeRepository) -> AsyncIterator[JobRepository]
             await opened.initialize()
             assert await opened.verify() == []
             # The next test's verification needn't walk these keys.
-            await opened.engine.nodes.read("FLUSHALL")
+            if isinstance(deployment, AtHome):
+                deployment.empty()
+            else:
+                await opened.engine.nodes.read("FLUSHALL")

@@ -13,11 +13,14 @@ from ci_common.models import Job, JobEvent
 from ci_eventstore import RedisJobRepository
 from ci_eventstore.history.archiving import archive_job
 from ci_eventstore.history.seal import Sealed, seal
+from tests.deployments.homes import Home
 
 #: Names of the fixtures in `conftest`, each of which gives a `MakeRepository`.
 #: The simulated server takes four times as long as a real one, so it is left to the slow tests.
 FAKE = pytest.param("fake", marks=pytest.mark.slow)
 SERVERS = [FAKE, "embedded", pytest.param("redis7", marks=pytest.mark.needs("redis7"))]
+#: Those of `HOMES` that have no fixture of their own: the contract's store has as many partitions as is usual there.
+FURTHER = ("tls", "sentinel")
 #: The whole contract on one real server is quick enough; it is slow on Redis 7, and on a store that seals and archives
 #: each job at once.
 DEPLOYMENTS = [
@@ -27,6 +30,7 @@ DEPLOYMENTS = [
     FAKE,
     pytest.param("redis7", marks=[pytest.mark.needs("redis7"), pytest.mark.slow]),
     pytest.param("sealing", marks=pytest.mark.slow),
+    *(pytest.param(name, marks=[pytest.mark.needs("redis7"), pytest.mark.slow]) for name in FURTHER),
 ]
 
 
@@ -35,6 +39,17 @@ class MakeRepository(Protocol):
 
     def __call__(self, prefix: str, **settings: Any) -> JobRepository:
         """Make one with settings that those in memory don't have."""
+
+
+class AtHome:
+    """Makes repositories on a deployment, which it can empty."""
+
+    def __init__(self, home: Home) -> None:
+        self.empty = home.empty
+        self._url = home.url
+
+    def __call__(self, prefix: str, **settings: Any) -> JobRepository:
+        return RedisJobRepository.from_url(self._url, prefix=prefix, **settings)
 
 
 class DefaultsJobRepository(MemoryJobRepository):

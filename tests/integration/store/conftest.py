@@ -19,6 +19,7 @@ from ci_eventstore.history import seal as sealing
 from ci_eventstore.keys import Keys
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.segments import segment as segments
+from tests.deployments.homes import Home, open_home
 from tests.fault_proxy import FaultProxy
 from tests.http_faults import SECRET, HttpFaultProxy
 from tests.servers import RealServer, find_valkey, wait_until
@@ -27,15 +28,19 @@ logger = logging.getLogger("tests.chaos")
 
 
 @pytest.fixture(scope="session")
-def valkey() -> Iterator[RealServer]:
-    with RealServer(find_valkey(), "appendonly no") as server:
-        yield server
+def valkey(request: pytest.FixtureRequest) -> Iterator[Home]:
+    """What the option `--deployment` chooses, a server unless it is given."""
+    with open_home(request.config.getoption("deployment")) as home:
+        yield home
 
 
 @pytest.fixture
-async def server(valkey: RealServer) -> AsyncIterator[Nodes]:
+async def server(valkey: Home) -> AsyncIterator[Nodes]:
     opened = Nodes(from_url(valkey.url))
-    await opened.read("FLUSHALL")
+    valkey.empty()
+    if valkey.partitions is not None:
+        async with RedisJobRepository.from_url(valkey.url, partitions=valkey.partitions):
+            pass
     yield opened
     await opened.close()
 
