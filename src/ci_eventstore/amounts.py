@@ -36,3 +36,24 @@ def format_size(size: int) -> str:
     """Write a size with the biggest unit of which it is a whole number."""
     unit = next(name for name in reversed(UNITS) if size % UNITS[name] == 0 and (size or name == "B"))
     return f"{size // UNITS[unit]}{unit}"
+
+
+def about_duration(seconds: float) -> str:
+    """Write roughly how long something takes, such as `0.4s`, `12s`, `3m 07s`, `2h 05m`, `3d 04h`."""
+    whole = int(seconds)
+    if whole < 10:
+        return f"{seconds:.1f}s"
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m {whole % 60:02}s"
+    if whole < 86400:
+        return f"{whole // 3600}h {whole % 3600 // 60:02}m"
+    return f"{whole // 86400}d {whole % 86400 // 3600:02}h"
+
+
+def about_size(size: float) -> str:
+    """Write a size roughly, such as `712 B`, `1.5 MiB` or `38 GiB`."""
+    unit = next(name for name in reversed(UNITS) if abs(size) >= UNITS[name] or name == "B")
+    value = size / UNITS[unit]
+    return f"{value:.1f} {unit}" if unit != "B" and value < 10 else f"{value:.0f} {unit}"

@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 import click
 
 from ci_common.models import Job, Outcome, as_utc
+from ci_eventstore.amounts import about_duration
 
 NOTHING = "-"
 
@@ -138,17 +139,7 @@ def duration(start: datetime | None, end: datetime) -> str:
     """Write how long something took, such as `0.4s`, `12s`, `3m 07s`, `2h 05m`, `3d 04h`."""
     if start is None:
         return NOTHING
-    took = max(as_utc(end) - as_utc(start), timedelta(0))
-    seconds = int(took.total_seconds())
-    if seconds < 10:
-        return f"{took.total_seconds():.1f}s"
-    if seconds < 60:
-        return f"{seconds}s"
-    if seconds < 3600:
-        return f"{seconds // 60}m {seconds % 60:02}s"
-    if seconds < 86400:
-        return f"{seconds // 3600}h {seconds % 3600 // 60:02}m"
-    return f"{seconds // 86400}d {seconds % 86400 // 3600:02}h"
+    return about_duration(max(as_utc(end) - as_utc(start), timedelta(0)).total_seconds())
 
 
 def command_line(command: Sequence[str] | None) -> str:
