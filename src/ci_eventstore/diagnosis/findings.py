@@ -1,6 +1,7 @@
 """Findings: what was seen, how bad that is, and what to do. Pure."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 
@@ -78,7 +79,7 @@ def error(check: str, what: str, advice: str) -> Finding:
     return Finding(check, Severity.ERROR, what, advice)
 
 
-def worst_of(findings: list[Finding]) -> Severity:
+def worst_of(findings: Sequence[Finding]) -> Severity:
     """Return the worst severity among findings; OK if there are none."""
     return max((finding.severity for finding in findings), key=lambda severity: severity.rank, default=Severity.OK)
 
@@ -86,3 +87,8 @@ def worst_of(findings: list[Finding]) -> Severity:
 def plural(count: int, what: str) -> str:
     """Return a number of things, as `1 job` or `1,200 jobs`."""
     return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def on_node(findings: Sequence[Finding], node: str) -> list[Finding]:
+    """Return findings as those about a server."""
+    return [replace(finding, node=node) for finding in findings]

@@ -7,7 +7,7 @@ parts of `INFO`.
 import re
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from ci_eventstore.amounts import about_duration, about_size
@@ -60,6 +60,8 @@ class ServerSeen:
     now: float = 0.0
     #: Whether this process only reads, and so may use a replica.
     is_read_only: bool = False
+    #: Whether it is an embedded server, whose watchdog syncs its append-only file once a second.
+    is_embedded: bool = False
 
     def number(self, name: str) -> float | None:
         """Return a number of `INFO`; None if it isn't there, or is none."""
@@ -124,13 +126,16 @@ def _persistence(seen: ServerSeen) -> Iterator[Finding]:
     yield from troubles
     if troubles:
         return
-    fsync = {
-        "always": "synced with each write",
-        "everysec": "synced once a second: a crash of the machine may cost that",
-    }
-    policy = seen.setting("appendfsync")
-    how = fsync.get(policy or "", "how often it is synced isn't shown")
-    yield ok("persistence", f"append-only file, {how}; {_last_snapshot(seen)}")
+    yield ok("persistence", f"append-only file, {_how_synced(seen)}; {_last_snapshot(seen)}")
+
+
+def _how_synced(seen: ServerSeen) -> str:
+    match "everysec" if seen.is_embedded else seen.setting("appendfsync"):
+        case "always":
+            return "synced with each write"
+        case "everysec":
+            return "synced once a second: a crash of the machine may cost that second"
+    return "how often it is synced isn't shown"
 
 
 def _last_snapshot(seen: ServerSeen) -> str:
@@ -155,7 +160,7 @@ def _persistence_troubles(seen: ServerSeen) -> Iterator[Finding]:
         lost = "what came after the last snapshot" if changes is None else plural(int(changes), "change")
         what = f"there is no append-only file: a crash now loses {lost}; {_last_snapshot(seen)}"
         yield warning("persistence", what, f"{turn_on}, unless the service keeps each write in another way")
-    if has_file == "1" and seen.setting("appendfsync") == "no":
+    if has_file == "1" and seen.setting("appendfsync") == "no" and not seen.is_embedded:
         what = "the append-only file is never synced: a crash of the machine loses as much as the kernel hadn't written"
         yield warning("persistence", what, "set `appendfsync everysec`, or `always`")
     disk = "free some room on the server's disk, and look at its log"
@@ -291,8 +296,7 @@ def _replica_troubles(seen: ServerSeen, count: int) -> Iterator[Finding]:
             what = f"the replica {where} has said nothing for {lag}s: a failover to it may lose that much"
             yield warning("replication", what, "look at the replica's machine and at the network")
     size, rate = seen.number("repl_backlog_size"), seen.number("instantaneous_output_repl_kbps")
-    seconds = size / (rate * 1024 / count) if size and rate else BACKLOG_SECONDS
-    if seconds < BACKLOG_SECONDS:
+    if size and rate and (seconds := size / (rate * 1024 / count)) < BACKLOG_SECONDS:
         what = f"the replication backlog holds {seconds:.0f}s of what is written now: a replica that is away for longer"
         advice = (
             f"set `repl-backlog-size` to {BACKLOG_SECONDS}s of that, {about_size(size / seconds * BACKLOG_SECONDS)}"
@@ -346,8 +350,3 @@ def _certificate(one: Certificate, now: datetime) -> Finding:
         kind = error if days <= VERY_SOON_DAYS else warning
         return kind("certificates", f"{until}, in {days:.0f} days: after that nobody connects", advice)
     return ok("certificates", f"{until}, in {days:.0f} days")
-
-
-def on_node(findings: Sequence[Finding], node: str) -> list[Finding]:
-    """Return findings as those about a server."""
-    return [replace(finding, node=node) for finding in findings]

@@ -1,11 +1,13 @@
-"""Rules for the store as a whole: its servers beside each other, partitions, queues, readers, sealing, archive. Pure."""
+"""Rules for a store as a whole: clocks, partitions, queues, readers, sealing, growth and archive. Pure."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ci_eventstore.amounts import about_duration, about_size
 from ci_eventstore.diagnosis.findings import Finding, error, note, ok, plural, warning
+from ci_eventstore.store_format import FORMAT_VERSION, refusal
 
+RESTORE = "restore the record from a backup"
 #: How far clocks may be apart: log lines in a wrong order, then leases that end early or late after a failover.
 CLOCK_NOTE_SECONDS, CLOCK_WARNING_SECONDS = 1.0, 5.0
 #: For how long jobs may wait before nobody is thought to take them; idle controllers ask more often.
@@ -21,9 +23,24 @@ SILENT_SECONDS, BEHIND_SECONDS, LIVE_SECONDS = 600.0, 3600.0, 86_400.0
 #: For how long a log may stay unsealed in a store that seals.
 UNSEALED_SECONDS = 86_400.0
 NEAR_DAYS, VERY_NEAR_DAYS = 30, 7
+#: Of how many jobs growth can be told.
+LEAST_JOBS = 20
 #: What a job takes in memory: its record and listings, live, sealed and archived; and a live log by its text.
 LIVE_JOB_BYTES, SEALED_JOB_BYTES, ARCHIVED_JOB_BYTES = 4800, 1000, 700
 LIVE_SHARE = 0.35
+
+
+def judge_store(prefix: str, version: str | None, partitions: str | None) -> Finding:
+    """Return whether the store's record says that this program can open it."""
+    if version is None and partitions is None:
+        what = f"there is no store {prefix!r} on this server yet"
+        return note("store", what, "the first program that opens it to write makes it; or mend --prefix")
+    if version != str(FORMAT_VERSION):
+        what, _, advice = refusal(prefix, version or "").partition(": ")
+        return error("store", what, advice)
+    if not (partitions or "").isdecimal():
+        return error("store", f"the store {prefix!r} has {partitions!r} partitions, which is no number", RESTORE)
+    return ok("store", f"format {version}, {plural(int(partitions or 0), 'partition')}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +57,8 @@ def judge_clocks(clocks: Sequence[ClockSeen]) -> list[Finding]:
     found = list(_clock_troubles(clocks))
     if found or not clocks:
         return found
-    most = max(abs(clock.ahead) for clock in clocks)
-    return [ok("clocks", f"within {max(most, max(clock.error for clock in clocks)):.1g}s of this machine's")]
+    most = max(max(abs(clock.ahead), clock.error) for clock in clocks)
+    return [ok("clocks", f"within {most:.1g}s of this machine's")]
 
 
 def _clock_troubles(clocks: Sequence[ClockSeen]) -> Iterator[Finding]:
@@ -275,9 +292,10 @@ def bytes_per_job(jobs: Sequence[EndedJob]) -> float:
 
 def judge_growth(seen: GrowthSeen) -> list[Finding]:
     """Return for how long a server's memory lasts, if the store goes on growing as it has."""
-    each, per_day = bytes_per_job(seen.jobs), bytes_per_job(seen.jobs) * seen.jobs_per_day
-    if not seen.jobs:
-        return [ok("forecast", "no job has ended yet, so nothing is known of its growth")]
+    if len(seen.jobs) < LEAST_JOBS:
+        return [ok("forecast", f"{plural(len(seen.jobs), 'job')} ended so far: too few to say how it grows")]
+    each = bytes_per_job(seen.jobs)
+    per_day = each * seen.jobs_per_day
     what = f"about {seen.jobs_per_day:,.0f} jobs end a day, of {about_size(each)} each: {about_size(per_day)} a day"
     if seen.has_retention:
         return [ok("forecast", f"{what}, until rules of retention delete them")]

@@ -1,0 +1,159 @@
+"""Look at one server, or at all of them: what they show of themselves, how fast they answer, what they hear.
+
+What a server refuses to show is left out; errors are those of `Node`.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from ci_eventstore.connection.certificates import (
+    client_certificate,
+    expiry_of,
+    is_on_this_machine,
+    server_certificate,
+)
+from ci_eventstore.connection.link import try_each
+from ci_eventstore.connection.node import Node
+from ci_eventstore.connection.nodes import Nodes
+from ci_eventstore.connection.replies import Reply, as_map, as_text
+from ci_eventstore.diagnosis.findings import Finding, error, ok, on_node
+from ci_eventstore.diagnosis.server_rules import (
+    Certificate,
+    ServerSeen,
+    SlowCommand,
+    judge_certificates,
+    judge_latency,
+)
+from ci_eventstore.diagnosis.store_rules import ClockSeen
+from ci_eventstore.events.caller import new_token
+from ci_eventstore.keys import JobKeys, Keys
+
+SETTINGS = ("appendfsync", "save", "stop-writes-on-bgsave-error")
+PINGS = 50
+#: How often a clock is asked: the answer that came soonest counts.
+CLOCK_TRIES = 5
+SLOW_COMMANDS = 50
+#: The beginning of the id in the name of the channel that is tried; no job has it.
+TRIAL = "ci-eventstore-doctor-"
+HEARING_SECONDS = 3.0
+
+
+async def see_server(node: Node, kind: str, *, is_read_only: bool) -> ServerSeen:
+    """Return what a server shows of itself."""
+    info = await node.info()
+    settings, now = await _allowed(node, ("CONFIG", "GET", *SETTINGS), ("TIME",))
+    return ServerSeen(
+        kind=kind,
+        info=info,
+        settings=as_map(settings) if settings else None,
+        now=int(now[0]) if now else time.time(),
+        is_read_only=is_read_only,
+        is_embedded=node.link.deployment.name.startswith("embedded://"),
+    )
+
+
+async def _allowed(node: Node, *commands: Sequence[str]) -> list[Reply]:
+    """Return the replies to commands; None for one that is refused."""
+    replies = await try_each(node.link, commands)
+    return [None if isinstance(reply, Exception) else reply for reply in replies]
+
+
+async def look_at_latency(node: Node) -> list[Finding]:
+    """Measure round trips, and read the slow log if that is allowed."""
+    took = []
+    for _ in range(PINGS):
+        began = time.perf_counter()
+        await node.read("PING")
+        took.append(time.perf_counter() - began)
+    [entries, now] = await _allowed(node, ("SLOWLOG", "GET", str(SLOW_COMMANDS)), ("TIME",))
+    return judge_latency(took, _slow_commands(entries, int(now[0]) if now else time.time()))
+
+
+def _slow_commands(entries: Reply, now: float) -> list[SlowCommand] | None:
+    """Return the entries of a slow log, by the commands' names alone."""
+    if entries is None:
+        return None
+    return [
+        SlowCommand(name=as_text(words[0]).upper(), seconds=int(micros) / 1e6, ago_seconds=max(now - int(when), 0))
+        for _, when, micros, words, *_ in entries
+    ]
+
+
+async def look_at_certificates(node: Node) -> list[Finding]:
+    """Read the certificates of the server and of this client."""
+    shown, deployment = await server_certificate(node.link), node.link.deployment
+    found = [] if shown is None else [Certificate(whose="server's", until=expiry_of(shown))]
+    try:
+        own = client_certificate(deployment)
+    except (OSError, ValueError):
+        own = b""
+    if own is not None:
+        found.append(Certificate(whose="client's", until=expiry_of(own)))
+    return judge_certificates(found, datetime.now(UTC), is_near=is_on_this_machine(deployment))
+
+
+async def see_clock(node: Node) -> ClockSeen:
+    """Compare a server's clock with this machine's."""
+    best: tuple[float, float] | None = None
+    for _ in range(CLOCK_TRIES):
+        began, here = time.perf_counter(), time.time()
+        seconds, micros = await node.read("TIME")
+        took = time.perf_counter() - began
+        if best is None or took < best[0]:
+            best = took, int(seconds) + int(micros) / 1e6 - here - took / 2
+    assert best is not None
+    return ClockSeen(node=node.link.deployment.name, ahead=best[1], error=best[0] / 2)
+
+
+async def look_at_channels(nodes: Nodes, keys: Keys, *, is_read_only: bool) -> list[Finding]:
+    """Listen on each server to a channel that nobody else uses, and publish a message there."""
+    token, tags = new_token(), {nodes.node_of(tag): tag for tag in keys.tags}
+    channels = {JobKeys(f"{TRIAL}{token}", tag).channel: node for node, tag in tags.items()}
+    confirmed, heard = asyncio.Event(), asyncio.Event()
+    listening, came = set[str](), set[str]()
+
+    def on_listening(some: list[str]) -> None:
+        listening.update(some)
+        if listening >= channels.keys():
+            confirmed.set()
+
+    def on_message(channel: str, _: bytes) -> None:
+        came.add(channel)
+        if came >= channels.keys():
+            heard.set()
+
+    subscription = nodes.subscription(on_message, on_listening)
+    try:
+        subscription.listen(*channels)
+        await _within(confirmed)
+        if not is_read_only:
+            for channel in listening:
+                await nodes.read("PUBLISH", channel, token)
+            await _within(heard)
+    finally:
+        await subscription.close()
+    heard_of = listening if is_read_only else came
+    return [
+        finding
+        for channel, node in channels.items()
+        for finding in on_node([_hearing(channel in listening, channel in heard_of)], node.link.deployment.name)
+    ]
+
+
+async def _within(event: asyncio.Event) -> None:
+    try:
+        async with asyncio.timeout(HEARING_SECONDS):
+            await event.wait()
+    except TimeoutError:
+        pass
+
+
+def _hearing(is_listening: bool, is_heard: bool) -> Finding:
+    advice = "followers and controllers only look every few seconds meanwhile: look at the user's channels (`&{ci:*`)"
+    if not is_listening:
+        return error("channels", "the server confirms no channel that is listened to", advice)
+    if not is_heard:
+        return error("channels", "a message that was published isn't heard", f"{advice}, and at proxies in between")
+    return ok("channels", "a message is heard")
