@@ -51,9 +51,15 @@ def client_certificate(deployment: Deployment) -> bytes | None:
 def is_on_this_machine(deployment: Deployment) -> bool:
     """Return whether connections don't leave this machine, as far as the address says."""
     options = deployment.connection_options
-    host = str(options.get("host", "localhost"))
+    if "path" in options:
+        return True
+    hosts = [str(options["host"])] if "host" in options else [host for host, _ in deployment.addresses]
+    return all(map(_is_loopback, hosts))
+
+
+def _is_loopback(host: str) -> bool:
     try:
-        return "path" in options or ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
 

@@ -235,8 +235,10 @@ async def see_archive(nodes: Nodes, keys: Keys, *, is_read_only: bool) -> Archiv
 async def _try_object(archive: Archive, seen: ArchiveSeen) -> ArchiveSeen:
     """Create an object, create it once more with other bytes, read it, and remove it, however that goes."""
     name, first, second = f"{TRIAL}{new_token()}", b"first\n", b"second\n"
+    was_created = False
     try:
         await archive.put(name, first)
+        was_created = True
         with suppress(ArchiveDiffersError):
             await archive.put(name, second)
         seen = replace(seen, overwrites=await archive.get(name) != first)
@@ -244,14 +246,15 @@ async def _try_object(archive: Archive, seen: ArchiveSeen) -> ArchiveSeen:
         seen = replace(seen, trouble=str(error))
     finally:
         is_left = await _is_left(archive, name)
-    return replace(seen, leftover=name if is_left else "")
+    return replace(seen, leftover=name if is_left or (was_created and is_left is None) else "")
 
 
-async def _is_left(archive: Archive, name: str) -> bool:
-    """Remove an object; tell whether it may be there still. Also when the trial was broken off."""
-    try:
+async def _is_left(archive: Archive, name: str) -> bool | None:
+    """Remove an object; tell whether it is there still, None if that can't be seen. Also when the trial broke off."""
+    with suppress(TimeoutError, ArchiveUnavailableError):
         async with asyncio.timeout(CLEANING_SECONDS):
             await archive.delete(name)
+    with suppress(TimeoutError, ArchiveUnavailableError):
+        async with asyncio.timeout(CLEANING_SECONDS):
             return await archive.get(name) is not None
-    except (TimeoutError, ArchiveUnavailableError):
-        return True
+    return None

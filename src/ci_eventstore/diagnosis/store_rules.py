@@ -141,8 +141,9 @@ def judge_queues(queues: Sequence[QueueSeen]) -> list[Finding]:
     found = [finding for queue in queues for finding in _stuck(queue)]
     waiting = sum(queue.waiting for queue in queues)
     served = sum(queue.is_served for queue in queues)
-    what = f"{plural(waiting, 'job')} wait{'s' if waiting == 1 else ''} in {plural(len(queues), 'queue')}"
-    return found or [ok("queues", f"{what}, {served} of them served" if queues else "no queue has jobs or controllers")]
+    wait = "waits" if waiting == 1 else "wait"
+    what = f"{plural(waiting, 'job')} {wait} in {plural(len(queues), 'queue')}; {served} of them have a controller"
+    return found or [ok("queues", what if queues else "no queue has jobs or controllers")]
 
 
 def _stuck(queue: QueueSeen) -> Iterator[Finding]:

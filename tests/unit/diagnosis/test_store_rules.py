@@ -103,11 +103,11 @@ def test_partitions(spread: dict[str, int], slots: SlotsSeen | None, is_cluster:
 @pytest.mark.parametrize(
     ("queue", "severity", "says"),
     [
-        ({}, "ok", "0 jobs wait in 1 queue, 0 of them served"),
+        ({}, "ok", "0 jobs wait in 1 queue; 0 of them have"),
         ({"waiting": 1, "oldest_seconds": 5.0}, "ok", "1 job waits in 1 queue"),
         ({"waiting": 1, "oldest_seconds": HOUR}, "warning", "1 job waits in queue 'q', the first for 1h 00m, and no"),
         ({"waiting": 3, "oldest_seconds": 60.0, "asked": {"c": 300.0}}, "warning", "3 jobs wait"),
-        ({"waiting": 3, "oldest_seconds": 60.0, "asked": {"c": 3.0}}, "ok", "1 of them served"),
+        ({"waiting": 3, "oldest_seconds": 60.0, "asked": {"c": 3.0}}, "ok", "1 of them have a controller"),
         ({"waiting": 3, "oldest_seconds": 60.0, "running": 1}, "ok", "3 jobs wait in 1 queue"),
         ({"waiting": 3, "oldest_seconds": 2 * HOUR, "running": 1}, "note", "the first for 2h 00m"),
     ],

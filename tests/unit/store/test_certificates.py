@@ -82,6 +82,8 @@ def test_a_real_certificate(tmp_path: Path) -> None:
         ("redis://127.0.0.1", True),
         ("redis://[::1]", True),
         ("redis://10.0.0.1", False),
+        ("redis+cluster://127.0.0.1:7000,10.0.0.1:7000", False),
+        ("redis+sentinel://127.0.0.1:7000,[::1]:7000/ci", True),
         ("redis://db.example", False),
     ],
 )
