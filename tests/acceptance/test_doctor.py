@@ -209,7 +209,7 @@ async def _abandon(store: RedisJobRepository) -> None:
 
 @pytest.mark.slow
 def test_logs_that_nobody_seals(here: Here, cli: CommandLine) -> None:
-    """Slow, as it opens the store often: a backlog in a store that has sealed before is a fault, one that can't be sealed has its reason."""
+    """Slow, as it opens the store often: a backlog where logs were sealed before is a fault; failures have a reason."""
 
     async def end(store: RedisJobRepository) -> None:
         for job_id in ("sealed", "left", "broken"):
