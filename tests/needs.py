@@ -40,10 +40,14 @@ def find_chromium() -> str:
     return _find("chromium", os.environ["PATH"])
 
 
-def _find(program: str, path: str) -> str:
+def _find_systemd() -> str:
+    return _find("systemd-analyze", os.environ["PATH"], "systemd")
+
+
+def _find(program: str, path: str, package: str = "") -> str:
     found = shutil.which(program, path=path)
     if found is None:
-        raise LookupError(f"there is no {program} on PATH: apt-get install {program}")
+        raise LookupError(f"there is no {program} on PATH: apt-get install {package or program}")
     return found
 
 
@@ -65,6 +69,7 @@ NEEDS: dict[str, Callable[[], object]] = {
     "nginx": find_nginx,
     "chromium": find_chromium,
     "curl": find_curl,
+    "systemd-analyze": _find_systemd,
     "/proc": _find_processes,
     "mount namespaces": _find_mount_namespaces,
 }

@@ -1,6 +1,7 @@
 """Where the store runs: taken from a URL, from the environment, or from a ready client."""
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,7 @@ URL_VARIABLE = "CI_EVENTSTORE_URL"
 URL_FILE_VARIABLE = "CI_EVENTSTORE_URL_FILE"
 #: Tells a command which job it is.
 JOB_VARIABLE = "CI_EVENTSTORE_JOB_ID"
+_DESCRIPTOR = re.compile(r"/dev/fd/([0-9]+)")
 
 
 def _nothing() -> None:
@@ -88,9 +90,13 @@ def given_url() -> str | None:
 
 
 def read_url(path: Path) -> str:
-    """Return the URL in a file; ConfigurationError."""
+    """Return the URL in a file; ConfigurationError.
+
+    `/dev/fd/N` is read through that descriptor: to open it anew would need the right to open its file.
+    """
     try:
-        text = path.read_text().strip()
+        inherited = _DESCRIPTOR.fullmatch(str(path))
+        text = (_read_inherited(int(inherited[1])) if inherited else path.read_text()).strip()
     except OSError as error:
         raise ConfigurationError(f"the file with the URL can't be read: {path}: {error.strerror}") from None
     except ValueError:
@@ -98,6 +104,13 @@ def read_url(path: Path) -> str:
     if len(text.split()) != 1:
         raise ConfigurationError(f"the file {path} must hold one URL and nothing else")
     return text
+
+
+def _read_inherited(descriptor: int) -> str:
+    with open(os.dup(descriptor), encoding="utf-8") as file:
+        if file.seekable():
+            file.seek(0)
+        return file.read()
 
 
 def from_url(url: str) -> Deployment:

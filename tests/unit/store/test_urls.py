@@ -1,7 +1,9 @@
 """URLs of servers: which there are, and that no message has what is secret in one."""
 
 import re
+import socket
 import traceback
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -13,7 +15,7 @@ from redis.asyncio.connection import SSLConnection
 from redis.asyncio.sentinel import Sentinel
 
 from ci_eventstore.connection.connections import client_of
-from ci_eventstore.connection.deployments import from_client, from_url
+from ci_eventstore.connection.deployments import from_client, from_url, read_url
 from ci_eventstore.errors import ConfigurationError
 from tests.examples import examples
 
@@ -223,3 +225,18 @@ def test_ready_clients_of_clusters() -> None:
     assert isinstance(connection, SSLConnection)
     assert (connection.host, connection.port, connection.password) == ("h3", 3, "pw")
     assert "pw" not in repr(deployment)
+
+
+def test_a_file_that_was_opened_by_another_is_read_through_its_descriptor(tmp_path: Path) -> None:
+    """It can't be opened anew, as by a user without rights; a file is read from its beginning, as often as asked."""
+    (tmp_path / "url").write_text("redis://server\n")
+    with (tmp_path / "url").open() as file:
+        path = Path(f"/dev/fd/{file.fileno()}")
+        assert [read_url(path), read_url(path)] == ["redis://server"] * 2
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(b"redis://server")
+        theirs.shutdown(socket.SHUT_WR)
+        assert read_url(Path(f"/dev/fd/{ours.fileno()}")) == "redis://server"
+    with pytest.raises(ConfigurationError, match="can't be read: /dev/fd/1048576: Bad file descriptor"):
+        read_url(Path("/dev/fd/1048576"))

@@ -1,20 +1,22 @@
-"""The server of docker-compose.yml keeps what it is given and is reachable from its own machine only."""
+"""The store of docker-compose.yml keeps what it is given; only its own machine and its users reach it."""
 
 import ipaddress
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
-import yaml
 
+from tests.operating.images import IMAGE, read_compose
 from tests.unit.structure.source import ROOT
+
+PASSWORDS = {f"{who}_PASSWORD": f"secret-of-{who.lower()}" for who in ("ADMIN", "SERVER", "CONTROLLER")}
 
 
 @pytest.fixture(scope="module")
 def compose() -> Mapping[str, Any]:
     """The parsed file."""
-    parsed: Mapping[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
-    return parsed
+    return read_compose(PASSWORDS)
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +34,61 @@ def settings(valkey: Mapping[str, Any]) -> dict[str, str]:
     return {name.removeprefix("--"): value for name, value in zip(arguments[::2], arguments[1::2], strict=True)}
 
 
-def test_every_setting_is_text(valkey: Mapping[str, Any]) -> None:
-    """No word of the command line is one that YAML reads as something else, as it does with a bare yes."""
-    assert all(isinstance(word, str) for word in valkey["command"])
+def test_every_word_is_text(compose: Mapping[str, Any]) -> None:
+    """No word of a command line is one that YAML reads as something else, as it does with a bare yes."""
+    for service in compose["services"].values():
+        assert all(isinstance(word, str) for word in service["command"])
+
+
+@pytest.mark.parametrize("missing", PASSWORDS)
+def test_there_is_no_password_by_default(missing: str) -> None:
+    """Without one of the three, nothing starts, and the error says where to look."""
+    with pytest.raises(LookupError, match=f"{missing} is missing, see the top of docker-compose.yml"):
+        read_compose({name: text for name, text in PASSWORDS.items() if name != missing})
+
+
+def test_users_have_the_rights_of_the_document(compose: Mapping[str, Any]) -> None:
+    """Servers and controllers may do what docs/operations.md says, and whoever has no password may ping."""
+    document = (ROOT / "docs" / "operations.md").read_text()
+    users = dict(re.findall(r"^user (\S+) (.*)$", compose["configs"]["users"]["content"], re.MULTILINE))
+    for name in ("server", "controller"):
+        [rules] = re.findall(rf"^    ACL SETUSER ci-{name} (.*)$", document, re.MULTILINE)
+        assert users[f"ci-{name}"] == rules.replace("PASSWORD", f"secret-of-{name}")
+    assert users["default"] == "on nopass resetkeys resetchannels -@all +ping"
+    assert set(users) == {"default", "admin", "ci-server", "ci-controller"}
+
+
+def test_ours_can_write_only_where_they_are_told(compose: Mapping[str, Any]) -> None:
+    """Servers and controllers can't become root, and see projects under the same path; only the server writes them."""
+    ours = {name: service for name, service in compose["services"].items() if "build" in service}
+    assert set(ours) == {"server", "controller"}
+    for service in ours.values():
+        assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"])
+        assert service["depends_on"]["valkey"]["condition"] == "service_healthy"
+    folder = f"{IMAGE.settings['XDG_DATA_HOME']}/ci-eventstore/files"
+    assert ours["server"]["volumes"][0] == f"projects:{folder}"
+    assert ours["controller"]["volumes"][0] == f"projects:{folder}:ro"
+    assert ours["controller"]["deploy"]["replicas"] == 2
+
+
+def test_a_controller_has_time_for_its_jobs(compose: Mapping[str, Any]) -> None:
+    """It is killed after its grace, not before."""
+    command = compose["services"]["controller"]["command"]
+    minutes = int(command[command.index("--grace") + 1].removesuffix("m"))
+    assert int(compose["services"]["controller"]["stop_grace_period"].removesuffix("s")) > 60 * minutes
+
+
+def test_a_cluster_is_started_only_if_asked_for(compose: Mapping[str, Any]) -> None:
+    """Six nodes with volumes and fixed addresses of their own, and a service that joins them all."""
+    services, others = compose["services"], {"valkey", "server", "controller"}
+    nodes = {name: service for name, service in services.items() if name.startswith("node-")}
+    assert set(services) - set(nodes) - others == {"cluster"}
+    assert all(services[name]["profiles"] == ["cluster"] for name in (*nodes, "cluster"))
+    addresses = [node["networks"]["cluster"]["ipv4_address"] for node in nodes.values()]
+    assert len(set(addresses)) == 6
+    assert re.findall(r"(\S+):6379", services["cluster"]["command"][-1]) == addresses
+    assert sorted(services["cluster"]["depends_on"]) == sorted(nodes)
+    assert [volume for node in nodes.values() for volume in node["volumes"]] == [f"{name}:/data" for name in nodes]
 
 
 @pytest.mark.parametrize(
