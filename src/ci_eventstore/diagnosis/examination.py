@@ -16,22 +16,22 @@ from ci_eventstore.connection.deployments import Deployment
 from ci_eventstore.connection.node import Node
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import as_optional_texts
+from ci_eventstore.diagnosis.deployment_rules import judge_clocks, judge_partitions, judge_sentinels
 from ci_eventstore.diagnosis.findings import CHECKS, Finding, Severity, error, note, ok, on_node, warning
 from ci_eventstore.diagnosis.server_looks import (
     look_at_certificates,
     look_at_channels,
     look_at_latency,
     see_clock,
+    see_sentinel,
     see_server,
 )
 from ci_eventstore.diagnosis.server_rules import REWRITE_SHARE, ServerSeen, judge_kind, judge_server
 from ci_eventstore.diagnosis.store_looks import see_archive, see_groups, see_growth, see_queues, see_sealing
 from ci_eventstore.diagnosis.store_rules import (
     judge_archive,
-    judge_clocks,
     judge_consumers,
     judge_growth,
-    judge_partitions,
     judge_queues,
     judge_sealing,
     judge_store,
@@ -49,7 +49,7 @@ LOOK_SECONDS, ARCHIVE_SECONDS, ALL_SECONDS = 10.0, 30.0, 90.0
 RIGHTS = "look as a user who may: docs/operations.md has the rights of each"
 AGAIN = "try again; if that repeats, look at the server's log"
 #: Checks that are made whether there is a store or not.
-_WITHOUT_A_STORE = ("store", "rights", "clocks", "channels")
+_WITHOUT_A_STORE = ("latency", "certificates", "store", "rights", "clocks", "channels")
 
 #: Gets how many looks are done, and how many there are.
 Progress = Callable[[int, int], None]
@@ -86,14 +86,11 @@ class _Examination:
 
     async def run(self) -> list[Finding]:
         """Make all checks, one after the other."""
-        looks = (self._attempt("connection", partial(self._see, node), node=node) for node in self._nodes.all)
-        found = [finding for its in await asyncio.gather(*looks) for finding in its]
-        if not self._servers:
-            return found
-        for check, look in (("latency", look_at_latency), ("certificates", look_at_certificates)):
-            for node in self._servers:
-                found += await self._attempt(check, partial(look, node), node=node)
-        looks_at_store: list[tuple[str, Look]] = [
+        steps: list[tuple[str, Look]] = [
+            ("connection", self._connect),
+            ("sentinels", self._look_at_sentinels),
+            ("latency", lambda: self._on_each("latency", look_at_latency)),
+            ("certificates", lambda: self._on_each("certificates", look_at_certificates)),
             ("store", self._look_at_store),
             ("rights", self._look_at_rights),
             ("clocks", self._look_at_clocks),
@@ -104,21 +101,40 @@ class _Examination:
             ("unsealed", self._look_at_sealing),
             ("archive", self._look_at_archive),
         ]
-        for number, (check, look_at) in enumerate(looks_at_store, 2):
-            self._progress(number, len(looks_at_store) + 2)
-            if self._is_there or check in _WITHOUT_A_STORE:
-                found += await self._attempt(check, look_at)
+        found = list[Finding]()
+        for number, (check, look) in enumerate(steps):
+            self._progress(number, len(steps))
+            if self._can_be_made(check):
+                found += await self._attempt(check, look)
         return found
+
+    def _can_be_made(self, check: str) -> bool:
+        """Return whether what a check needs is there, as far as earlier ones have seen."""
+        if check in ("connection", "sentinels"):
+            return True
+        return bool(self._servers) and (self._is_there or check in _WITHOUT_A_STORE)
+
+    async def _connect(self) -> list[Finding]:
+        """See all servers at the same time."""
+        looks = (self._attempt("connection", partial(self._see, node), node=node) for node in self._nodes.all)
+        return [finding for found in await asyncio.gather(*looks) for finding in found]
+
+    async def _on_each(self, check: str, look: Callable[[Node], Awaitable[list[Finding]]]) -> list[Finding]:
+        """Look at one server after the other."""
+        return [
+            finding for node in self._servers for finding in await self._attempt(check, partial(look, node), node=node)
+        ]
 
     async def _attempt(self, check: str, look: Look, *, node: Node | None = None) -> Sequence[Finding]:
         """Look at something for a limited time; what goes wrong is the finding."""
         most = ARCHIVE_SECONDS if check == "archive" else LOOK_SECONDS
-        seconds = min(most, self._ends_at - time.monotonic())
+        # A look at all servers is given up after those at each of them.
+        seconds = min(most + (1 if node is None else 0), max(self._ends_at - time.monotonic(), 0))
         try:
-            async with asyncio.timeout(max(seconds, 0)):
+            async with asyncio.timeout(seconds):
                 found = await look()
         except TimeoutError:
-            found = [_unseen(check, f"no answer came within {max(seconds, 0):.0f} seconds")]
+            found = [_unseen(check, f"no answer came within {seconds:.0f} seconds")]
         except RepositoryError as failure:
             found = [_failed(check, failure)]
         except Exception as failure:
@@ -130,6 +146,14 @@ class _Examination:
         seen = await see_server(node, self._nodes.deployment.kind, is_read_only=self._is_read_only)
         self._servers[node] = seen
         return [judge_kind(seen), *judge_server(seen)]
+
+    async def _look_at_sentinels(self) -> list[Finding]:
+        deployment = self._nodes.deployment
+        if deployment.kind != "sentinel":
+            return []
+        return judge_sentinels(
+            await asyncio.gather(*(see_sentinel(deployment, address) for address in deployment.addresses))
+        )
 
     async def _look_at_store(self) -> list[Finding]:
         reply = await self._nodes.read("HMGET", self._keys.store, "format", "partitions", "retention")

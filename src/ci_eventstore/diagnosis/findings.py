@@ -25,6 +25,7 @@ class Severity(StrEnum):
 #: The names of all checks, in the order in which they are made, and what each looks at.
 CHECKS = {
     "connection": "whether each server answers, and is of the kind that the URL says",
+    "sentinels": "whether the Sentinels answer, and a failover is possible",
     "version": "the servers' versions",
     "persistence": "append-only file and snapshots: policy, last errors",
     "eviction": "whether the server throws away data when its memory is full",

@@ -8,16 +8,20 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from ci_common.errors import RepositoryError
+from ci_eventstore.connection.addresses import HostPort, Place, shown_host
 from ci_eventstore.connection.certificates import (
     client_certificate,
     expiry_of,
     is_on_this_machine,
     server_certificate,
 )
-from ci_eventstore.connection.link import try_each
+from ci_eventstore.connection.deployments import Deployment
+from ci_eventstore.connection.link import Counters, try_each
 from ci_eventstore.connection.node import Node
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import Reply, as_map, as_text
+from ci_eventstore.diagnosis.deployment_rules import ClockSeen, SentinelSeen
 from ci_eventstore.diagnosis.findings import Finding, error, ok, on_node
 from ci_eventstore.diagnosis.server_rules import (
     Certificate,
@@ -26,7 +30,6 @@ from ci_eventstore.diagnosis.server_rules import (
     judge_certificates,
     judge_latency,
 )
-from ci_eventstore.diagnosis.store_rules import ClockSeen
 from ci_eventstore.events.caller import new_token
 from ci_eventstore.keys import JobKeys, Keys
 
@@ -40,7 +43,7 @@ TRIAL = "ci-eventstore-doctor-"
 HEARING_SECONDS = 3.0
 
 
-async def see_server(node: Node, kind: str, *, is_read_only: bool) -> ServerSeen:
+async def see_server(node: Node, kind: Place, *, is_read_only: bool) -> ServerSeen:
     """Return what a server shows of itself."""
     info = await node.info()
     settings, now = await _allowed(node, ("CONFIG", "GET", *SETTINGS), ("TIME",))
@@ -92,6 +95,29 @@ async def look_at_certificates(node: Node) -> list[Finding]:
     if own is not None:
         found.append(Certificate(whose="client's", until=expiry_of(own)))
     return judge_certificates(found, datetime.now(UTC), is_near=is_on_this_machine(deployment))
+
+
+async def see_sentinel(deployment: Deployment, address: HostPort) -> SentinelSeen:
+    """Return what one Sentinel says of the primary; whatever goes wrong is said, too."""
+    assert deployment.sentinels is not None
+    shown, node = shown_host(*address), Node(deployment.sentinels.at(*address), Counters())
+    asked = [("SENTINEL", "MASTER", deployment.service), ("SENTINEL", "SENTINELS", deployment.service)]
+    try:
+        state, others = await try_each(node.link, asked)
+    except RepositoryError as failure:
+        return SentinelSeen(address=shown, failure=str(failure))
+    finally:
+        await node.close()
+    if isinstance(state, Exception) or isinstance(others, Exception):
+        return SentinelSeen(address=shown, failure=str(state if isinstance(state, Exception) else others))
+    known, flags = as_map(state), [as_map(other).get("flags", "") for other in others]
+    return SentinelSeen(
+        address=shown,
+        flags=known.get("flags", ""),
+        sentinels=len(flags) + 1,
+        usable=sum("down" not in one and "disconnected" not in one for one in flags) + 1,
+        quorum=int(known.get("quorum", "0")),
+    )
 
 
 async def see_clock(node: Node) -> ClockSeen:

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from ci_eventstore.amounts import about_duration, about_size
+from ci_eventstore.connection.addresses import Place
 from ci_eventstore.diagnosis.findings import Finding, error, note, ok, plural, warning
-from ci_eventstore.requirements import MINIMUM_VERSION
+from ci_eventstore.errors import UnsuitableServerError
+from ci_eventstore.requirements import MINIMUM_VERSION, check_server
 
 #: What a rewrite of the append-only file, or a snapshot, may take beside the data, while all of that is written to.
 REWRITE_SHARE = 0.5
@@ -51,8 +53,8 @@ class Certificate:
 class ServerSeen:
     """What one server has shown of itself."""
 
-    #: What the URL says is there: "server", "sentinel" or "cluster".
-    kind: str = "server"
+    #: What the URL says is there.
+    kind: Place = "server"
     info: Mapping[str, str] = field(default_factory=dict)
     #: What `CONFIG GET` says; None if that is forbidden.
     settings: Mapping[str, str] | None = None
@@ -87,25 +89,12 @@ def judge_server(seen: ServerSeen) -> list[Finding]:
 
 def judge_kind(seen: ServerSeen) -> Finding:
     """Return whether a server is what the URL says."""
-    mode = seen.info.get("redis_mode", "")
-    if mode == "cluster" and seen.kind != "cluster":
-        return error(
-            "connection",
-            "it is a node of a cluster, and the URL says a single server",
-            "begin the URL with redis+cluster://",
-        )
-    if mode == "sentinel":
-        return error(
-            "connection",
-            "it is a Sentinel, and holds no data",
-            "begin the URL with redis+sentinel://, and end it with the name that Sentinel knows the primary by",
-        )
-    if mode and mode != "cluster" and seen.kind == "cluster":
-        return error(
-            "connection",
-            "it is a single server, and the URL says a cluster",
-            "begin the URL with redis:// or rediss://",
-        )
+    modes = {name: seen.info[name] for name in ("redis_mode", "server_mode") if name in seen.info}
+    try:
+        check_server(modes, kind=seen.kind, is_read_only=True)
+    except UnsuitableServerError as refusal:
+        what, _, advice = str(refusal).partition(": ")
+        return error("connection", what, advice)
     return ok("connection", "it answers")
 
 
@@ -198,12 +187,16 @@ def _memory(seen: ServerSeen) -> Iterator[Finding]:
     if used is None:
         yield note("memory", "the server doesn't say how much memory it uses", "look at the service's own figures")
         return
-    troubles = [*_limit_troubles(used, limit or 0, machine or 0), *_rewrite_troubles(used, limit or 0, machine or 0)]
+    troubles = list(_rewrite_troubles(used, limit or 0, machine or 0))
+    if limit or not seen.is_embedded:
+        troubles += _limit_troubles(used, limit or 0, machine or 0)
     fragmentation = seen.number("mem_fragmentation_ratio") or 1
     if fragmentation > 1.5 and used > 100 << 20:
         what = f"the server takes {fragmentation:.1f} times the memory of its data from the machine"
         troubles.append(note("memory", what, "set `activedefrag yes`, or restart it when it suits you"))
-    yield from troubles or [ok("memory", f"{about_size(used)} in use of at most {about_size(limit or 0)}")]
+    most = limit or machine
+    of = f" of at most {about_size(most)}" if most else ""
+    yield from troubles or [ok("memory", f"{about_size(used)}{of} in use")]
 
 
 def _limit_troubles(used: float, limit: float, machine: float) -> Iterator[Finding]:
@@ -258,11 +251,10 @@ def _no_replicas(seen: ServerSeen) -> Iterator[Finding]:
     elif seen.info.get("repl_backlog_active") == "1":
         yield warning("replication", "a replica was connected, and is gone", "start the replica, or look at its log")
     elif seen.kind == "server":
-        yield note(
-            "replication",
-            "there is no replica: if the machine is lost, so is what no backup has",
-            "make backups, or add a replica and Sentinel",
-        )
+        what = "there is no replica: if the machine is lost, so is what no backup has"
+        embedded = "make backups: of its directory while nobody uses it, or by `ci-eventstore export-store`"
+        advice = "make backups, or add replicas and Sentinels"
+        yield note("replication", what, embedded if seen.is_embedded else advice)
     else:
         advice = "add a replica: without one there is no failover"
         yield warning("replication", "there is no replica to take over if it dies", advice)

@@ -1,4 +1,4 @@
-"""Rules for a store as a whole: clocks, partitions, queues, readers, sealing, growth and archive. Pure."""
+"""Rules for what a store holds: queues, readers, sealing, growth and archive. Pure."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,8 +8,6 @@ from ci_eventstore.diagnosis.findings import Finding, error, note, ok, plural, w
 from ci_eventstore.store_format import FORMAT_VERSION, refusal
 
 RESTORE = "restore the record from a backup"
-#: How far clocks may be apart: log lines in a wrong order, then leases that end early or late after a failover.
-CLOCK_NOTE_SECONDS, CLOCK_WARNING_SECONDS = 1.0, 5.0
 #: For how long jobs may wait before nobody is thought to take them; idle controllers ask more often.
 WAITING_SECONDS = 30.0
 #: How long ago a controller last asked that is there.
@@ -41,76 +39,6 @@ def judge_store(prefix: str, version: str | None, partitions: str | None) -> Fin
     if not (partitions or "").isdecimal():
         return error("store", f"the store {prefix!r} has {partitions!r} partitions, which is no number", RESTORE)
     return ok("store", f"format {version}, {plural(int(partitions or 0), 'partition')}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClockSeen:
-    """By how many seconds a server's clock is ahead of this machine's, and how wrong that may be."""
-
-    node: str
-    ahead: float
-    error: float
-
-
-def judge_clocks(clocks: Sequence[ClockSeen]) -> list[Finding]:
-    """Return whether the servers' clocks agree with each other, and with this machine's."""
-    found = list(_clock_troubles(clocks))
-    if found or not clocks:
-        return found
-    most = max(max(abs(clock.ahead), clock.error) for clock in clocks)
-    return [ok("clocks", f"within {most:.1g}s of this machine's")]
-
-
-def _clock_troubles(clocks: Sequence[ClockSeen]) -> Iterator[Finding]:
-    for clock in clocks:
-        apart = abs(clock.ahead) - clock.error
-        if apart > CLOCK_NOTE_SECONDS:
-            kind = warning if apart > CLOCK_WARNING_SECONDS else note
-            word = "ahead of" if clock.ahead > 0 else "behind"
-            what = f"the server's clock is {about_duration(abs(clock.ahead))} {word} this machine's"
-            found = kind("clocks", f"{what}: times in logs don't fit together", "let NTP set both clocks")
-            yield Finding(found.check, found.severity, found.what, found.advice, clock.node)
-    if len(clocks) > 1:
-        first, last = min(clocks, key=lambda clock: clock.ahead), max(clocks, key=lambda clock: clock.ahead)
-        apart = last.ahead - first.ahead - first.error - last.error
-        if apart > CLOCK_NOTE_SECONDS:
-            kind = warning if apart > CLOCK_WARNING_SECONDS else note
-            what = f"the clocks of {first.node} and {last.node} are {about_duration(last.ahead - first.ahead)} apart"
-            effect = "after a failover, limits of time are off by as much"
-            yield kind("clocks", f"{what}: {effect}", "let NTP set the servers' clocks")
-
-
-#: How many slots a cluster has.
-SLOTS = 16384
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SlotsSeen:
-    """What a cluster says of its slots."""
-
-    is_served: bool
-    #: How many slots somebody serves.
-    served: int
-
-
-def judge_partitions(spread: Mapping[str, int], slots: SlotsSeen | None, *, is_cluster: bool) -> list[Finding]:
-    """Return whether each server has its share; `spread` says how many partitions each has."""
-    found = []
-    if slots is not None and not (slots.is_served and slots.served == SLOTS):
-        missing = f"{plural(SLOTS - slots.served, 'slot')} of the cluster aren't served"
-        what = missing if slots.served < SLOTS else "the cluster says that it is down"
-        advice = "look which master is away (`CLUSTER NODES`); `redis-cli --cluster fix` gives its slots to others"
-        found.append(error("partitions", f"{what}: jobs of their partitions can't be used", advice))
-    total, most = sum(spread.values()), max(spread.values(), default=0)
-    what = f"{plural(total, 'partition')} on {plural(len(spread), 'server')}"
-    if is_cluster and total < len(spread):
-        advice = "`ci-eventstore copy --partitions 64` moves the store to one of more partitions"
-        found.append(warning("partitions", f"{what}: some servers have none", advice))
-    elif is_cluster and most > 2 * total / len(spread):
-        node = max(spread, key=lambda name: spread[name])
-        advice = "move slots (`redis-cli --cluster rebalance`)"
-        found.append(note("partitions", f"{what}, {most} of them on {node}: it has the most to do", advice))
-    return found or [ok("partitions", what)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

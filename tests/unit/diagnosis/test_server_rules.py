@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from ci_eventstore.connection.addresses import Place
 from ci_eventstore.diagnosis.findings import CHECKS, Finding, Severity, note, ok, plural, warning, worst_of
 from ci_eventstore.diagnosis.server_rules import (
     Certificate,
@@ -52,7 +53,7 @@ ALONE = {"connected_slaves": "0", "min_slaves_good_slaves": "", "repl_backlog_ac
 def judged(
     info: Mapping[str, str] = {},
     settings: Mapping[str, str] | None = {},
-    kind: str = "server",
+    kind: Place = "server",
     *,
     is_read_only: bool = False,
     is_embedded: bool = False,
@@ -153,7 +154,8 @@ def test_an_embedded_server_is_synced_by_its_watchdog() -> None:
 
 def test_without_a_replica_there_is_no_failover() -> None:
     """Whoever has Sentinel or a cluster expects one."""
-    for kind in ("sentinel", "cluster"):
+    kinds: tuple[Place, ...] = ("sentinel", "cluster")
+    for kind in kinds:
         [found] = bad(judged(ALONE, kind=kind))
         assert found[0] == "warning"
 
@@ -183,11 +185,11 @@ def test_a_server_that_has_saved_nothing() -> None:
         ("standalone", "cluster", False),
     ],
 )
-def test_a_server_is_what_the_url_says(mode: str, kind: str, is_right: bool) -> None:
+def test_a_server_is_what_the_url_says(mode: str, kind: Place, is_right: bool) -> None:
     """Else the finding says how the URL has to begin."""
     found = judge_kind(ServerSeen(kind=kind, info={"redis_mode": mode}))
     assert (found.severity is Severity.OK) is is_right
-    assert is_right or "begin the URL" in found.advice
+    assert is_right or "write redis" in found.advice
 
 
 @pytest.mark.parametrize(
