@@ -28,6 +28,8 @@ class SentinelSeen:
     usable: int = 0
     #: How many have to take the primary for dead.
     quorum: int = 0
+    #: Where the primary is.
+    primary: str = ""
 
     @property
     def needed(self) -> int:
@@ -60,7 +62,13 @@ def judge_sentinels(seen: Sequence[SentinelSeen]) -> list[Finding]:
     elif known > len(seen):
         what = f"the URL names {len(seen)} of {plural(known, 'Sentinel')}"
         found.append(note("sentinels", what, "name all of them, so that it works whichever of them is away"))
-    return found or [ok("sentinels", f"{plural(known, 'Sentinel')}, which agree that a failover is possible")]
+    primaries = sorted({one.primary for one in answering})
+    if len(primaries) > 1:
+        what = f"the Sentinels name several primaries: {', '.join(primaries)}"
+        found.append(
+            warning("sentinels", what, "wait for the end of a failover; else look at the network between them")
+        )
+    return found or [ok("sentinels", f"{plural(known, 'Sentinel')} can make a failover; the primary is {primaries[0]}")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,7 @@ from ci_eventstore.diagnosis.server_looks import (
     see_clock,
     see_sentinel,
     see_server,
+    words_of,
 )
 from ci_eventstore.diagnosis.server_rules import REWRITE_SHARE, ServerSeen, judge_kind, judge_server
 from ci_eventstore.diagnosis.store_looks import see_archive, see_groups, see_growth, see_queues, see_sealing
@@ -136,7 +137,7 @@ class _Examination:
         except TimeoutError:
             found = [_unseen(check, f"no answer came within {seconds:.0f} seconds")]
         except RepositoryError as failure:
-            found = [_failed(check, failure)]
+            found = [_failed(check, failure, str(failure) if node is None else words_of(node, failure))]
         except Exception as failure:
             logger.exception("a check failed", extra={"check": check})
             found = [_unseen(check, f"{type(failure).__name__}: {failure}")]
@@ -213,15 +214,15 @@ def _name_of(node: Node) -> str:
     return node.link.deployment.name
 
 
-def _failed(check: str, failure: RepositoryError) -> Finding:
+def _failed(check: str, failure: RepositoryError, why: str) -> Finding:
     """Return the finding of a look that failed."""
     if check != "connection":
         is_right = isinstance(failure, MissingRightsError)
         # Nothing is known to be wrong if this user may not look.
-        return note(check, f"it can't be looked at: {failure}", RIGHTS) if is_right else _unseen(check, str(failure))
+        return note(check, f"it can't be looked at: {why}", RIGHTS) if is_right else _unseen(check, why)
     if isinstance(failure, AuthenticationError):
-        return error(check, str(failure), "look at the user and the password in the URL")
-    return error(check, str(failure), "start the server, or mend the URL")
+        return error(check, why, "look at the user and the password in the URL")
+    return error(check, why, "start the server, or mend the URL")
 
 
 def _unseen(check: str, why: str) -> Finding:

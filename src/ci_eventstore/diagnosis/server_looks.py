@@ -105,7 +105,7 @@ async def see_sentinel(deployment: Deployment, address: HostPort) -> SentinelSee
     try:
         state, others = await try_each(node.link, asked)
     except RepositoryError as failure:
-        return SentinelSeen(address=shown, failure=str(failure))
+        return SentinelSeen(address=shown, failure=words_of(node, failure))
     finally:
         await node.close()
     if isinstance(state, Exception) or isinstance(others, Exception):
@@ -117,7 +117,13 @@ async def see_sentinel(deployment: Deployment, address: HostPort) -> SentinelSee
         sentinels=len(flags) + 1,
         usable=sum("down" not in one and "disconnected" not in one for one in flags) + 1,
         quorum=int(known.get("quorum", "0")),
+        primary=f"{known.get('ip', '?')}:{known.get('port', '?')}",
     )
+
+
+def words_of(node: Node, failure: RepositoryError) -> str:
+    """Return what went wrong, without the server's address before it."""
+    return str(failure).removeprefix(f"{node.link.deployment.name}: ")
 
 
 async def see_clock(node: Node) -> ClockSeen:

@@ -70,10 +70,11 @@ def test_partitions(spread: dict[str, int], slots: SlotsSeen | None, is_cluster:
         ([{}, {}, {"usable": 2}], ["ok"]),
         ([{}, {}, {"usable": 2, "quorum": 3}], ["error"]),
         ([{"flags": "s_down,master"}, {}, {}], ["error"]),
+        ([{"primary": "b:6379"}, {}, {}], ["warning"]),
     ],
 )
 def test_sentinels(changes: list[dict[str, Any]], severities: list[str]) -> None:
     """Those that are away, too few of them, no quorum, a primary that they take for dead, a URL that names some."""
-    given = {"address": "s:26379", "flags": "master", "sentinels": 3, "usable": 3, "quorum": 2}
+    given = {"address": "s:26379", "flags": "master", "sentinels": 3, "usable": 3, "quorum": 2, "primary": "a:6379"}
     found = judge_sentinels([SentinelSeen(**{**given, **one}) for one in changes])
     assert [one.severity for one in found] == severities
