@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from ci_eventstore.connection.failures import partition_of
-from ci_eventstore.connection.link import in_a_hurry
 from ci_eventstore.connection.nodes import Nodes
+from ci_eventstore.connection.way import in_a_hurry
 from ci_eventstore.errors import AuthenticationError, OutcomeUnknownError, StoreError, StoreUnavailableError
 
 T = TypeVar("T")

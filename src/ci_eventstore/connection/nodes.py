@@ -6,15 +6,12 @@ from typing import Any
 
 from ci_eventstore.connection.deployments import Deployment
 from ci_eventstore.connection.failures import tag_in
-from ci_eventstore.connection.link import Counters
 from ci_eventstore.connection.node import Node
 from ci_eventstore.connection.outage_log import Outages
 from ci_eventstore.connection.replies import Reply
 from ci_eventstore.connection.scripts import Script
 from ci_eventstore.connection.subscription import Subscription
-
-#: A command and its arguments.
-Command = Sequence[str | int | bytes]
+from ci_eventstore.connection.way import Command, Counters
 
 
 class Nodes:

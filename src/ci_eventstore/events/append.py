@@ -13,9 +13,9 @@ from ci_common.errors import (
     LeaseLostError,
 )
 from ci_eventstore.connection.call_names import Key
-from ci_eventstore.connection.link import Counters
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.scripts import load_script
+from ci_eventstore.connection.way import Counters
 from ci_eventstore.errors import AcknowledgedEventsLostError, LateOutputError, ProjectionMissingError
 from ci_eventstore.events.caller import Call, as_argument
 from ci_eventstore.events.codec import Batch

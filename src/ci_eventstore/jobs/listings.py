@@ -13,9 +13,9 @@ from ci_common.errors import JobNotFoundError
 from ci_common.models import Job, JobStatus
 from ci_common.validation import check_whole, optional_id
 from ci_eventstore.connection.absence import ask_each, numbers_of
-from ci_eventstore.connection.link import in_a_hurry
-from ci_eventstore.connection.nodes import Command, Nodes
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import as_texts
+from ci_eventstore.connection.way import Command, in_a_hurry
 from ci_eventstore.errors import StoreError, StoreFormatError
 from ci_eventstore.events.log_source import LogSource
 from ci_eventstore.jobs.records import Record, read_record, read_records

@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 
 from ci_common.errors import RepositoryError
 from ci_common.models import utc_now
-from ci_eventstore.connection.link import Counters
+from ci_eventstore.connection.way import Counters
 from ci_eventstore.engines import LoopLocks
 from ci_eventstore.errors import MissingRightsError, NotInitializedError
 from ci_eventstore.following.hub import FollowingStats

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from ci_common.models import Job, JobEvent
-from ci_eventstore.connection import link
+from ci_eventstore.connection import way
 from ci_eventstore.errors import StoreUnavailableError
 from ci_eventstore.repository import RedisJobRepository
 from tests.divided import ODD, PARTITIONS, divided, job_ids, opened
@@ -17,8 +17,8 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch, impatient: None) -> None:
     """Who goes on without a server gives it little time, and asks it again at once."""
-    monkeypatch.setattr(link, "HURRIED_PATIENCE_SECONDS", 0.1)
-    monkeypatch.setattr(link, "AWAY_SECONDS", 0.0)
+    monkeypatch.setattr(way, "HURRIED_PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(way, "AWAY_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -62,11 +62,11 @@ async def test_a_server_that_gave_no_answer_is_not_asked_for_a_while(
     both: RedisJobRepository, own: RealServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who goes on without it doesn't wait for it each time; any answer of the server ends that."""
-    monkeypatch.setattr(link, "AWAY_SECONDS", 1000.0)
+    monkeypatch.setattr(way, "AWAY_SECONDS", 1000.0)
     ids = await fill(both, 1)
     own.kill()
     assert (await both.page_available_jobs()).unavailable == ODD
-    monkeypatch.setattr(link, "HURRIED_PATIENCE_SECONDS", 1000.0)
+    monkeypatch.setattr(way, "HURRIED_PATIENCE_SECONDS", 1000.0)
     assert (await both.page_available_jobs()).unavailable == ODD
     own.start()
     assert (await both.page_available_jobs()).unavailable == ODD
