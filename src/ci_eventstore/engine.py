@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from ci_eventstore.accounts.store import SessionStore
 from ci_eventstore.connection.deployments import Deployment
-from ci_eventstore.connection.nodes import Nodes
+from ci_eventstore.connection.nodes import Nodes, servers_of
 from ci_eventstore.errors import MissingRightsError
 from ci_eventstore.events.log_source import LogSource
 from ci_eventstore.events.reader import EventReader
@@ -31,6 +31,8 @@ logger = logging.getLogger("ci_eventstore")
 #: How long the end of an event loop waits for commands on their way.
 END_SECONDS = 2.0
 EXPOSED = "%s has min-replicas-to-write 0: cut off from its replicas, it takes writes that a failover then loses"
+#: How many partitions a new store has in a cluster, so that each of three nodes gets about a third of them.
+CLUSTER_PARTITIONS = 64
 UNSURE = "the store gave no answer to what was sent last: it may have taken effect or not"
 
 
@@ -62,15 +64,16 @@ class Engine:
         is_read_only = settings.access == "read"
         nodes = Nodes(deployment, settings.replicas, is_read_only=is_read_only)
         try:
-            for node in nodes.all:
+            for node in await servers_of(nodes):
                 info = await node.info()
                 check_server(info, kind=deployment.kind, is_read_only=is_read_only)
                 if nodes.replicas and may_lose_writes(info):
                     logger.warning(EXPOSED, node.link.deployment.name)
             if settings.partitions is None:
+                default = CLUSTER_PARTITIONS if nodes.is_divided else 1
                 # What the user may not do is named with all else that is missing.
                 with suppress(MissingRightsError):
-                    settings = replace(settings, partitions=await find_partitions(nodes, settings.keys) or 1)
+                    settings = replace(settings, partitions=await find_partitions(nodes, settings.keys) or default)
             keys = settings.keys
             await (check_rights_to_read if is_read_only else check_rights_to_write)(nodes, keys)
             known = await check_format(nodes, keys, is_read_only=is_read_only)

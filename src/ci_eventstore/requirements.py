@@ -103,6 +103,9 @@ READING = """
 """
 LISTENING = "SUBSCRIBE {events}"
 
+#: What is said in a cluster in place of what is said to one server.
+SHARDED = {"PUBLISH": "SPUBLISH", "SUBSCRIBE": "SSUBSCRIBE", "NUMSUB": "SHARDNUMSUB"}
+
 #: What writes jobs, runs them and looks after queues.
 WRITING = """
     EVAL s 0 | EVALSHA s 0 | TIME
@@ -210,10 +213,11 @@ def names_of(keys: Keys, partition: int) -> dict[str, str]:
     }
 
 
-def commands_of(text: str, names: Mapping[str, str]) -> list[Command]:
-    """Return the commands that a text has, with the names of keys and channels."""
+def commands_of(text: str, names: Mapping[str, str], *, is_cluster: bool = False) -> list[Command]:
+    """Return the commands that a text has, with the names of keys and channels; in a cluster channels are sharded."""
+    words = {f"{{{name}}}": key for name, key in names.items()} | (SHARDED if is_cluster else {})
     lines = [part.split() for line in text.splitlines() for part in line.split("|")]
-    return [tuple(names[word[1:-1]] if word[0] == "{" else word for word in line) for line in lines if line]
+    return [tuple(words.get(word, word) for word in line) for line in lines if line]
 
 
 def describe(commands: Iterable[Command], refused: Collection[Command]) -> list[str]:
@@ -241,7 +245,7 @@ def describe(commands: Iterable[Command], refused: Collection[Command]) -> list[
 
 def _name(command: Command) -> str:
     """Return a command's name as ACLs have it."""
-    has_subcommand = command[0] in ("XGROUP", "XINFO", "PUBSUB")
+    has_subcommand = command[0] in ("XGROUP", "XINFO", "PUBSUB", "CLUSTER")
     return "|".join(command[: 2 if has_subcommand else 1]).lower()
 
 
@@ -250,7 +254,8 @@ def _target(command: Command) -> str:
     found = next((word for word in command[1:] if ":" in word), "")
     if not found or command[0] == "PUBSUB":
         return ""
-    return f"{'&' if command[0] in ('PUBLISH', 'SUBSCRIBE') else '~'}{found}"
+    is_channel = command[0] in (*SHARDED, *SHARDED.values())
+    return f"{'&' if is_channel else '~'}{found}"
 
 
 async def check_rights_to_write(nodes: Nodes, keys: Keys) -> None:
@@ -259,10 +264,12 @@ async def check_rights_to_write(nodes: Nodes, keys: Keys) -> None:
     commands, accounts = list[Command](), list[Command]()
     for partition in partitions:
         names = names_of(keys, partition)
-        commands += commands_of(READING + LISTENING + WRITING, names)
+        commands += commands_of(READING + LISTENING + WRITING, names, is_cluster=nodes.is_divided)
         accounts = commands_of(ACCOUNTS, names)
     if nodes.replicas:
         commands.append(("WAIT", "1", "0"))
+    if nodes.is_divided:
+        commands += [("CLUSTER", "SLOTS"), ("ASKING",)]
     asked = [*commands, *accounts]
     call = RIGHTS.order(RightsCall(["\n".join(command) for command in asked]))
     try:
@@ -292,12 +299,12 @@ async def check_rights_to_read(nodes: Nodes, keys: Keys) -> None:
     commands, listening = list[Command](), list[Command]()
     for partition in sorted({0, keys.partitions - 1}):
         names = names_of(keys, partition)
-        commands += commands_of(READING, names)
-        listening += commands_of(LISTENING, names)
+        commands += commands_of(READING, names, is_cluster=nodes.is_divided)
+        listening += commands_of(LISTENING, names, is_cluster=nodes.is_divided)
     asked, refused = [*commands, *listening], set[Command]()
     for node in nodes.all:
         replies = await try_each(node.link, commands)
-        replies += await try_listening(node.link, [channel for _, channel in listening])
+        replies += await try_listening(node.link, listening)
         refused.update(command for command, reply in zip(asked, replies, strict=True) if _is_refusal(reply))
     _complain(nodes, asked, refused)
 

@@ -11,6 +11,7 @@ from ci_common.models import APIKey, User, generate_api_key, hash_api_key, utc_n
 from ci_eventstore.cli.output import NOTHING, echo_json, json_option, local_time, properties, say, table
 from ci_eventstore.cli.store import find_user, uses_store
 from ci_eventstore.cli.usage import ExitCode, duration_option, examples
+from ci_eventstore.connection.nodes import servers_of
 from ci_eventstore.errors import StoreError
 from ci_eventstore.history.erasing import SETTLE_SECONDS, Eraser, Receipt, rewrite_files
 from ci_eventstore.repository import RedisJobRepository
@@ -124,7 +125,7 @@ async def erase(
     except UserNotFoundError:
         # It may have been stopped between the end of the account and the rewriting.
         if rewrite:
-            await rewrite_files(repository.engine.nodes.all)
+            await rewrite_files(await servers_of(repository.engine.nodes))
         raise
     failure = await _rewritten(repository, receipt) if rewrite and not receipt.left else None
     if as_json:
@@ -141,7 +142,7 @@ async def erase(
 async def _rewritten(repository: RedisJobRepository, receipt: Receipt) -> StoreError | None:
     """Have the files written anew; return what went wrong, as the receipt has to be printed first."""
     try:
-        receipt.rewritten = await rewrite_files(repository.engine.nodes.all)
+        receipt.rewritten = await rewrite_files(await servers_of(repository.engine.nodes))
     except StoreError as error:
         return error
     return None

@@ -14,7 +14,7 @@ from ci_eventstore.connection.failures import outcome_of
 from ci_eventstore.connection.outcomes import Kind, Outcome, Renew
 from ci_eventstore.connection.pipeline import Pipeline
 from ci_eventstore.connection.replies import Reply
-from ci_eventstore.connection.subscription import Subscription
+from ci_eventstore.connection.subscription import OnRefused, Subscription
 from ci_eventstore.connection.way import Command, Counters, PatienceOf, Target, Way
 
 COMMAND_CONNECTIONS = 32
@@ -59,10 +59,13 @@ class Link(Way, Target):
             pool.abandon()
 
     def subscription(
-        self, on_message: Callable[[str, bytes], None], on_listening: Callable[[list[str]], None]
+        self,
+        on_message: Callable[[str, bytes], None],
+        on_listening: Callable[[list[str]], None],
+        on_refused: OnRefused | None = None,
     ) -> Subscription:
         """Return a subscription that has no channels yet; it ends with this."""
-        subscription = Subscription(self.listening.connection_pool, on_message, on_listening)
+        subscription = Subscription(self.listening.connection_pool, on_message, on_listening, on_refused)
         self._subscriptions.add(subscription)
         return subscription
 
@@ -132,16 +135,16 @@ async def try_each(link: Link, commands: Sequence[Sequence[str]]) -> list[Reply 
     return cast(list[Reply | exceptions.RedisError], await link.persist(Kind.READ, "pipeline", send))
 
 
-async def try_listening(link: Link, channels: Sequence[str]) -> list[Reply | exceptions.RedisError]:
-    """Listen to some channels for a moment, each for itself; StoreUnavailableError."""
+async def try_listening(link: Link, commands: Sequence[Sequence[str]]) -> list[Reply | exceptions.RedisError]:
+    """Listen to some channels for a moment, each by a command of its own; StoreUnavailableError."""
 
     async def send(_: Target, is_again: bool) -> list[Reply]:
         pool = link.listening.connection_pool
         connection = await pool.get_connection()
         replies = list[Reply]()
         try:
-            for channel in channels:
-                await connection.send_command("SUBSCRIBE", channel)
+            for command in commands:
+                await connection.send_command(*command)
                 try:
                     replies.append(await connection.read_response())
                 except exceptions.ResponseError as error:

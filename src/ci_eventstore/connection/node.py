@@ -50,6 +50,11 @@ class Sender:
         #: How many replicas must have a write before it is acknowledged.
         self.replicas = replicas
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing more is sent."""
+        return self._way.is_closed
+
     async def read(self, *command: str | int | bytes) -> Reply:
         """Send a command that changes nothing, or does no harm if it is done twice; StoreUnavailableError."""
         if self._is_read_only and command[0] in WRITES:
@@ -316,5 +321,7 @@ def patience_of(outcome: Outcome, was_reached: bool) -> float:
             return min(FULL_PATIENCE_SECONDS, PATIENCE_SECONDS)
         case Patience.REFUSAL:
             return min(REFUSAL_PATIENCE_SECONDS, PATIENCE_SECONDS)
+        case Patience.ELSEWHERE:
+            return PATIENCE_SECONDS
         case Patience.OUTAGE:
             return PATIENCE_SECONDS if was_reached else FIRST_PATIENCE_SECONDS

@@ -4,12 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
+from ci_eventstore.connection.cluster import Cluster
 from ci_eventstore.connection.deployments import Deployment
 from ci_eventstore.connection.failures import tag_in
-from ci_eventstore.connection.node import Node
+from ci_eventstore.connection.node import Node, Sender
 from ci_eventstore.connection.outage_log import Outages
 from ci_eventstore.connection.replies import Reply
 from ci_eventstore.connection.scripts import Script
+from ci_eventstore.connection.sharded_subscription import ShardedSubscription
 from ci_eventstore.connection.subscription import Subscription
 from ci_eventstore.connection.way import Command, Counters
 
@@ -38,31 +40,45 @@ class Nodes:
         self.counters: Counters = Counters() if before is None else before.counters
         #: Logs of lasting failures, shared by all parts of the store.
         self.outages = Outages()
-        self.all = [Node(deployment, self.counters, replicas, is_read_only=is_read_only)]
-        #: Returns the node of a hash tag; None: there is one node.
-        self._node_of_tag: Callable[[str], Node] | None = None
-        self._first = self.all[0]
+        #: Returns what has a hash tag; None: there is one server, which has all.
+        self._node_of_tag: Callable[[str], Sender] | None = None
         #: Whether several servers hold the store, so that some partitions may be there while others are away.
-        self.is_divided = False
+        self.is_divided = deployment.kind == "cluster"
+        self._cluster: Cluster | None = None
+        if self.is_divided:
+            known = None if before is None else before._cluster
+            self._cluster = Cluster(deployment, self.counters, replicas, is_read_only=is_read_only, before=known)
+            self._node_of_tag = self._cluster.partition
+            self.all = self._cluster.masters
+            self._first: Sender = self._cluster.partition("")
+            return
+        self.all = [Node(deployment, self.counters, replicas, is_read_only=is_read_only)]
+        self._first = self.all[0]
         for node, node_before in zip(self.all, before.all if before else (), strict=False):
             node.go_on_as(node_before)
 
     @property
     def is_closed(self) -> bool:
         """Whether no more commands are sent."""
-        return self._first.link.is_closed
+        return self._first.is_closed
 
     async def close(self) -> None:
         """Close all connections; calls without an answer raise NotInitializedError."""
+        if self._cluster is not None:
+            await self._cluster.close()
+            return
         for node in self.all:
             await node.close()
 
     def abandon(self) -> None:
         """Let go of all connections, whose event loop was closed: nobody waits for their end."""
+        if self._cluster is not None:
+            self._cluster.abandon()
+            return
         for node in self.all:
             node.link.abandon()
 
-    def node_of(self, *words: str | int | bytes) -> Node:
+    def node_of(self, *words: str | int | bytes) -> Sender:
         """Return the node of the first of these words that has a hash tag; without one, the first node."""
         if self._node_of_tag is None:
             return self._first
@@ -101,7 +117,7 @@ class Nodes:
         """
         if self._node_of_tag is None:
             return await self._first.read_many(commands)
-        places: dict[Node, list[int]] = {}
+        places: dict[Sender, list[int]] = {}
         for place, command in enumerate(commands):
             places.setdefault(self.node_of(*command), []).append(place)
         found = await asyncio.gather(
@@ -118,7 +134,7 @@ class Nodes:
 
         It walks all keys: for maintenance, never for a request.
         """
-        for node in self.all:
+        for node in await servers_of(self):
             async for page in node.scan_pages("SCAN", "MATCH", pattern):
                 yield page
 
@@ -128,9 +144,24 @@ class Nodes:
 
     def subscription(
         self, on_message: Callable[[str, bytes], None], on_listening: Callable[[list[str]], None]
-    ) -> Subscription:
+    ) -> Subscription | ShardedSubscription:
         """Return a subscription that has no channels yet; it ends with this."""
-        return self._first.link.subscription(on_message, on_listening)
+        if self._cluster is not None:
+            return ShardedSubscription(self._cluster, on_message, on_listening)
+        return self.all[0].link.subscription(on_message, on_listening)
+
+
+async def servers_of(nodes: Nodes) -> Sequence[Node]:
+    """Return all servers of a store, of a cluster those that have slots by now; nobody keeps them. Errors of `Node`."""
+    if nodes._cluster is not None:
+        await nodes._cluster.look()
+    return list(nodes.all)
+
+
+async def publish(nodes: Nodes, channels: Iterable[str], message: bytes) -> None:
+    """Send a message on some channels, each to where its hash tag is; StoreUnavailableError."""
+    command = "SPUBLISH" if nodes.deployment.kind == "cluster" else "PUBLISH"
+    await nodes.read_many([(command, channel, message) for channel in channels])
 
 
 async def time_ms(nodes: Nodes, tag: str) -> int:

@@ -41,6 +41,8 @@ class Patience(Enum):
     FULL = "full"
     #: The server reads its data, which takes as long as there is data.
     LOADING = "loading"
+    #: Another node has the key, and is known.
+    ELSEWHERE = "elsewhere"
 
 
 class Renew(Enum):
@@ -100,13 +102,18 @@ _NOT_REPLICATED = Outcome(Effect.DONE, renew=Renew.COMMANDS)
 _NO_RIGHT = _told(Cause.RIGHTS)
 _NO_ACCESS = _told(Cause.ACCESS, Renew.COMMANDS)
 _CLUSTER = _told(Cause.UNSUITABLE)
+#: What MOVED and ASK mean to a client that knows the cluster.
+REDIRECTED = _again(Patience.ELSEWHERE)
+#: What it means that no node serves a slot.
+UNSERVED = _again(Patience.OUTAGE)
 
 #: Outcomes for reads and scripts by the beginning of the error reply; the longest match decides.
 REPLIES: Mapping[str, Outcome] = MappingProxyType(
     {
         # Soon over.
         "BUSY": _again(),
-        "TRYAGAIN": _again(),
+        # A slot is moved key by key, and this command's are on both sides.
+        "TRYAGAIN": _again(Patience.OUTAGE),
         "INPROG": _again(),
         "ERR max number of clients": _again(),
         "ERR Script killed by user": _again(),
@@ -137,7 +144,7 @@ REPLIES: Mapping[str, Outcome] = MappingProxyType(
         "NOPERM": _NO_RIGHT,
         "ERR The user executing the script": _NO_RIGHT,
         "ERR ACL failure in script": _NO_RIGHT,
-        # Another kind of server.
+        # Another kind of server: to a client that knows no cluster.
         "MOVED": _CLUSTER,
         "ASK": _CLUSTER,
         "CROSSSLOT": _CLUSTER,
@@ -217,6 +224,8 @@ def of_silence(silence: Silence, kind: Kind) -> Outcome:
             return Outcome()
 
 
+#: So often a command goes on to another node without a pause; more often, nodes contradict each other.
+REDIRECTIONS = 5
 #: The pause before each further try; the last one repeats.
 PAUSES_SECONDS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.0)
 
@@ -238,6 +247,7 @@ class Tries:
     #: Whether one of them may have taken effect.
     may_have_arrived: bool = False
     _last: Patience = Patience.NONE
+    _redirections: int = 0
 
     def pause_after(self, outcome: Outcome, now: float, patience_seconds: float) -> float | None:
         """Note a failed try, and return how long to pause before the next one; None if there is none."""
@@ -246,8 +256,12 @@ class Tries:
             # Loading doesn't count: failures after it get the full patience.
             self.started = now
         self._last = outcome.patience
+        if outcome.patience is Patience.ELSEWHERE:
+            self._redirections += 1
         pause = PAUSES_SECONDS[min(self.failed, len(PAUSES_SECONDS) - 1)]
         self.failed += 1
+        if outcome.patience is Patience.ELSEWHERE and self._redirections <= REDIRECTIONS:
+            pause = 0.0
         if not outcome.is_passing or now - self.started + pause > patience_seconds:
             return None
         return pause

@@ -8,7 +8,7 @@ import hashlib
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -76,10 +76,35 @@ class Script:
     names: CallNames | None = None
     constants: Constants = field(default_factory=dict, compare=False)
 
+    @property
+    def sharded(self) -> "Script":
+        """The same for a cluster: messages go out on sharded channels, and the last key that is named isn't used."""
+        found = _SHARDED.get(self.sha)
+        if found is None:
+            source = self.source
+            for plain, sharded in _IN_A_CLUSTER.items():
+                source = source.replace(plain, sharded)
+            found = _SHARDED[self.sha] = replace(self, source=source, sha=_sha(source))
+        return found
+
     def order(self, call: tuple[Any, ...]) -> tuple[list[str | bytes], list[Value]]:
         """Return the keys and the arguments of a call, which is of the tuple that the script was loaded with."""
         assert self.names is not None
         return self.names.order(call)
+
+
+#: What stands in the Lua of scripts, and what stands there in a cluster.
+_IN_A_CLUSTER = {
+    "'PUBLISH'": "'SPUBLISH'",
+    "'NUMSUB'": "'SHARDNUMSUB'",
+    "ARGV[last] = nil\n": "ARGV[last], KEYS[#KEYS] = nil, nil\n",
+}
+#: Scripts for a cluster, by the hashes of those for one server.
+_SHARDED: dict[str, Script] = {}
+
+
+def _sha(source: str) -> str:
+    return hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
 
 
 def load_script(
@@ -112,7 +137,7 @@ def load_script(
         script = script[: line.start()] + textwrap.indent(library, indent) + after
     head += names.head(script) if names else ""
     source = _read("ci_eventstore.connection", "deadline.lua") + head + script
-    return Script(name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest(), names, known)
+    return Script(name, source, _sha(source), names, known)
 
 
 def with_lists(lua: str, constants: Constants) -> str:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from ci_common.errors import RepositoryError
 from ci_eventstore.connection.call_names import Key
-from ci_eventstore.connection.nodes import Nodes
+from ci_eventstore.connection.nodes import Nodes, publish
 from ci_eventstore.connection.replies import as_text, as_texts
 from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.errors import FactReaderReplacedError, GroupDroppedError
@@ -177,7 +177,7 @@ class Groups:
         """Remove all facts, so that every group gets a gap: facts that it has read may be undone. StoreError."""
         keys = [facts_key(tag) for tag in self.tags]
         await self._nodes.read_many([("DEL", key) for key in keys])
-        await self._nodes.read_many([("PUBLISH", key, FREE) for key in keys])
+        await publish(self._nodes, keys, FREE)
 
 
 def _summary(name: str, parts: list[tuple[str, str, int, int, int]]) -> FactGroup:

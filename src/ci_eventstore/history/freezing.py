@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from ci_eventstore.connection.nodes import Nodes
+from ci_eventstore.connection.nodes import Nodes, servers_of
 from ci_eventstore.errors import ConfigurationError, StoreUnavailableError
 
 #: For how long servers hold writes back unless they are told again.
@@ -29,7 +29,7 @@ async def frozen(source: Nodes, target: Nodes | None = None) -> AsyncIterator[No
         yield
     finally:
         keeper.cancel()
-        for node in source.all:
+        for node in await servers_of(source):
             await node.read("CLIENT", "UNPAUSE")
         with contextlib.suppress(asyncio.CancelledError):
             await keeper
@@ -49,10 +49,10 @@ async def _keep_holding(source: Nodes) -> None:
 
 
 async def _hold(source: Nodes) -> None:
-    for node in source.all:
+    for node in await servers_of(source):
         await node.read("CLIENT", "PAUSE", HOLD_MS, "WRITE")
 
 
 async def _runs(nodes: Nodes) -> set[str]:
     """Return what distinguishes the servers' processes from all others, as far as the user may know it."""
-    return {run for node in nodes.all if (run := (await node.info()).get("run_id"))}
+    return {run for node in await servers_of(nodes) if (run := (await node.info()).get("run_id"))}

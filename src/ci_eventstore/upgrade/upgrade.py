@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ci_eventstore.connection.call_names import Key
 from ci_eventstore.connection.deployments import Deployment
-from ci_eventstore.connection.nodes import Nodes
+from ci_eventstore.connection.nodes import Nodes, servers_of
 from ci_eventstore.connection.replies import as_count, as_text
 from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.errors import StoreError, StoreFormatError
@@ -202,7 +202,7 @@ async def _connected(deployment: Deployment, access: Access) -> AsyncIterator[No
     options = {**deployment.connection_options, "client_name": CLIENT_NAME}
     nodes = Nodes(replace(deployment, connection_options=options), is_read_only=access == "read")
     try:
-        for node in nodes.all:
+        for node in await servers_of(nodes):
             check_server(await node.info(), kind=nodes.deployment.kind)
         yield nodes
     finally:

@@ -13,6 +13,7 @@ from ci_common.models import Job, JobEvent
 from ci_eventstore.connection.exchange import Exchange
 from ci_eventstore.connection.node import Node
 from ci_eventstore.connection.outage_log import Outages
+from ci_eventstore.connection.subscription import Subscription
 from ci_eventstore.following import hub
 from ci_eventstore.following.hub import Hub
 from ci_eventstore.queues import holders
@@ -59,7 +60,9 @@ async def test_listening_goes_on_without_a_connection(
 ) -> None:
     """As when credentials can't be got: the reader tries again. Nothing else brings the event within an hour."""
     monkeypatch.setattr(hub, "WATCH_SECONDS", 3600.0)
-    pool = repository.engine.hub._subscription._pool
+    subscription = repository.engine.hub._subscription
+    assert isinstance(subscription, Subscription)
+    pool = subscription._pool
     broken = BreaksOnce(type(pool).get_connection, lambda this: this is pool)
     broken.install(monkeypatch, type(pool), "get_connection")
     await follow_one(repository)

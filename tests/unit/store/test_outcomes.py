@@ -57,7 +57,7 @@ ROWS: list[tuple[str, Patience, type[StoreError], Renew]] = [
     (BUSY.replace("Redis", "Valkey"), LATER, StoreUnavailableError, Renew.NONE),
     (BUSY.replace("SCRIPT", "FUNCTION"), LATER, StoreUnavailableError, Renew.NONE),
     ("BUSY Redis is busy running RedisModule", LATER, StoreUnavailableError, Renew.NONE),
-    ("TRYAGAIN Multiple keys request during rehashing of slot", LATER, StoreUnavailableError, Renew.NONE),
+    ("TRYAGAIN Multiple keys request during rehashing of slot", FAILOVER, StoreUnavailableError, Renew.NONE),
     ("INPROG Failover already in progress", LATER, StoreUnavailableError, Renew.NONE),
     ("ERR max number of clients reached", LATER, StoreUnavailableError, Renew.NONE),
     ("ERR max number of clients + cluster connections reached", LATER, StoreUnavailableError, Renew.NONE),

@@ -10,7 +10,6 @@ from tests.unit.structure.source import Module, parse, source_modules
 
 #: Functions that do so, by where they stand, and why that is no hop.
 FACES: Mapping[str, str] = {
-    "ci_eventstore.connection.nodes.Nodes.subscription": "picks the node",
     "ci_eventstore.connection.exchange.ReplyStream.write": "redis-py calls it",
     "ci_eventstore.controllers.claimed_job.ClaimedJob.write": "opens the log on the way",
     "ci_eventstore.engine.Engine.hurry": "its time limit is its own",
