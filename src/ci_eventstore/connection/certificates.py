@@ -14,6 +14,7 @@ from ci_eventstore.connection.connections import RedisPy
 from ci_eventstore.connection.deployments import Deployment
 from ci_eventstore.connection.link import Link
 from ci_eventstore.connection.outcomes import Kind
+from ci_eventstore.connection.way import Target
 
 #: Tags of DER.
 _VERSION, _UTC_TIME, _GENERALIZED_TIME = 0xA0, 0x17, 0x18
@@ -24,7 +25,7 @@ _PARTS_BEFORE = 3
 async def server_certificate(link: Link) -> bytes | None:
     """Return the certificate that the server shows, in DER; None if the connection isn't encrypted."""
 
-    async def look(_: bool) -> bytes | None:
+    async def look(_: Target, is_again: bool) -> bytes | None:
         pool = link.commands.connection_pool
         connection = await pool.get_connection()
         try:

@@ -105,6 +105,11 @@ class Cluster:
             self._lead(route)
         return found
 
+    def master_of(self, slot: int) -> Node | None:
+        """Return the node that has a slot, None if none is known to; nobody keeps it."""
+        address = self._slots.owner(slot)
+        return None if address is None else self.node_at(address)
+
     def owners(self, slots: Iterable[int]) -> dict[int, HostPort | None]:
         """Return where the nodes are that have some slots, None for those of which none is known."""
         return {slot: self._slots.owner(slot) for slot in slots}
@@ -244,6 +249,6 @@ class Cluster:
             tell()
 
     def _lead(self, route: Route) -> None:
-        address = self._slots.owner(route.slot)
+        node = self.master_of(route.slot)
         route.was_reached = self._anyone.was_reached
-        route.lead(None if address is None else self.node_at(address).link)
+        route.lead(None if node is None else node.link)

@@ -13,6 +13,7 @@ from ci_eventstore.connection.replies import Reply
 from ci_eventstore.connection.scripts import Script
 from ci_eventstore.connection.sharded_subscription import ShardedSubscription
 from ci_eventstore.connection.subscription import Subscription
+from ci_eventstore.connection.topology import slot_of
 from ci_eventstore.connection.way import Command, Counters
 
 
@@ -156,6 +157,14 @@ async def servers_of(nodes: Nodes) -> Sequence[Node]:
     if nodes._cluster is not None:
         await nodes._cluster.look()
     return list(nodes.all)
+
+
+def server_of(nodes: Nodes, tag: str) -> Node | None:
+    """Return the server that has a hash tag, as far as is known; nobody keeps it. None if none has it."""
+    if nodes._cluster is not None:
+        return nodes._cluster.master_of(slot_of(tag))
+    found = nodes.node_of(tag)
+    return found if isinstance(found, Node) else None
 
 
 async def publish(nodes: Nodes, channels: Iterable[str], message: bytes) -> None:

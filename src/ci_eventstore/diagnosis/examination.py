@@ -14,7 +14,7 @@ from functools import partial
 from ci_common.errors import RepositoryError
 from ci_eventstore.connection.deployments import Deployment
 from ci_eventstore.connection.node import Node
-from ci_eventstore.connection.nodes import Nodes
+from ci_eventstore.connection.nodes import Nodes, server_of, servers_of
 from ci_eventstore.connection.replies import as_optional_texts
 from ci_eventstore.diagnosis.deployment_rules import judge_clocks, judge_partitions, judge_sentinels
 from ci_eventstore.diagnosis.findings import CHECKS, Finding, Severity, error, note, ok, on_node, warning
@@ -117,7 +117,8 @@ class _Examination:
 
     async def _connect(self) -> list[Finding]:
         """See all servers at the same time."""
-        looks = (self._attempt("connection", partial(self._see, node), node=node) for node in self._nodes.all)
+        servers = await servers_of(self._nodes)
+        looks = (self._attempt("connection", partial(self._see, node), node=node) for node in servers)
         return [finding for found in await asyncio.gather(*looks) for finding in found]
 
     async def _on_each(self, check: str, look: Callable[[Node], Awaitable[list[Finding]]]) -> list[Finding]:
@@ -182,7 +183,7 @@ class _Examination:
         return judge_partitions(spread, None, is_cluster=self._nodes.deployment.kind == "cluster")
 
     def _tags_of(self, node: Node) -> list[str]:
-        return [tag for tag in self._keys.tags if self._nodes.node_of(tag) is node]
+        return [tag for tag in self._keys.tags if server_of(self._nodes, tag) is node]
 
     async def _look_at_growth(self) -> list[Finding]:
         found = list[Finding]()

@@ -17,10 +17,11 @@ from ci_eventstore.connection.certificates import (
     server_certificate,
 )
 from ci_eventstore.connection.deployments import Deployment
-from ci_eventstore.connection.link import Counters, try_each
+from ci_eventstore.connection.link import try_each
 from ci_eventstore.connection.node import Node
-from ci_eventstore.connection.nodes import Nodes
+from ci_eventstore.connection.nodes import Nodes, publish, server_of
 from ci_eventstore.connection.replies import Reply, as_map, as_text
+from ci_eventstore.connection.way import Counters
 from ci_eventstore.diagnosis.deployment_rules import ClockSeen, SentinelSeen
 from ci_eventstore.diagnosis.findings import Finding, error, ok, on_node
 from ci_eventstore.diagnosis.server_rules import (
@@ -141,8 +142,8 @@ async def see_clock(node: Node) -> ClockSeen:
 
 async def look_at_channels(nodes: Nodes, keys: Keys, *, is_read_only: bool) -> list[Finding]:
     """Listen on each server to a channel that nobody else uses, and publish a message there."""
-    token, tags = new_token(), {nodes.node_of(tag): tag for tag in keys.tags}
-    channels = {JobKeys(f"{TRIAL}{token}", tag).channel: node for node, tag in tags.items()}
+    token, tags = new_token(), {server_of(nodes, tag): tag for tag in keys.tags}
+    channels = {JobKeys(f"{TRIAL}{token}", tag).channel: node for node, tag in tags.items() if node is not None}
     confirmed, heard = asyncio.Event(), asyncio.Event()
     listening, came = set[str](), set[str]()
 
@@ -161,8 +162,7 @@ async def look_at_channels(nodes: Nodes, keys: Keys, *, is_read_only: bool) -> l
         subscription.listen(*channels)
         await _within(confirmed)
         if not is_read_only:
-            for channel in listening:
-                await nodes.read("PUBLISH", channel, token)
+            await publish(nodes, listening, token.encode())
             await _within(heard)
     finally:
         await subscription.close()
