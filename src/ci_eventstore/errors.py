@@ -21,7 +21,7 @@
     │   ├── FactReaderReplacedError
     │   ├── GroupDroppedError
     │   ├── OutcomeUnknownError
-    │   ├── NotReplicatedError
+    │   │   └── NotReplicatedError
     │   ├── LogNotStoredError
     │   ├── LogWriterClosedError
     │   ├── LateOutputError
@@ -185,11 +185,11 @@ class OutcomeUnknownError(StoreError):
         super().__init__(f"{what}: the server {answer}; read the job to see whether it took effect")
 
 
-class NotReplicatedError(StoreError):
+class NotReplicatedError(OutcomeUnknownError):
     """Raised when a write took effect, but no replica said in time that it has it: a failover may lose it."""
 
     def __init__(self, what: str, wanted: int, answered: int) -> None:
-        super().__init__(f"{what}: done, but {answered} of {wanted} replicas have it; a failover may lose it")
+        StoreError.__init__(self, f"{what}: done, but {answered} of {wanted} replicas have it; a failover may lose it")
         self.wanted = wanted
         self.answered = answered
 

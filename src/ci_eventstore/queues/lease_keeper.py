@@ -205,7 +205,7 @@ class LeaseKeeper:
             try:
                 self._note(queue, await self._renew(nodes, queue, group))
             except (StoreUnavailableError, OutcomeUnknownError) as error:
-                self._note_failure("no answer" if isinstance(error, OutcomeUnknownError) else error)
+                self._note_failure("no answer" if type(error) is OutcomeUnknownError else error)
                 is_answered = False
             except StoreError as error:
                 self._note_failure(error)

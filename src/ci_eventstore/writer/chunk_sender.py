@@ -113,4 +113,4 @@ def log_loss(job_id: str) -> None:
 def _reason(error: StoreError) -> str:
     if isinstance(error, StoreFullError):
         return "the store is full"
-    return "the store gives no answer" if isinstance(error, OutcomeUnknownError) else str(error)
+    return "the store gives no answer" if type(error) is OutcomeUnknownError else str(error)

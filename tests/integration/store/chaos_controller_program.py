@@ -18,7 +18,12 @@ from ci_common.errors import ConflictError, NotFoundError, RepositoryError
 from ci_common.models import JobEvent
 from ci_eventstore.connection import connections
 from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings
-from ci_eventstore.errors import OutcomeUnknownError, StoreError, StoreUnavailableError
+from ci_eventstore.errors import (
+    AcknowledgedEventsLostError,
+    OutcomeUnknownError,
+    StoreError,
+    StoreUnavailableError,
+)
 from ci_eventstore.repository import RedisJobRepository
 from tests.claim_history import What
 from tests.history import Outcome
@@ -79,7 +84,7 @@ class Journal:
             yield outcome
         except OutcomeUnknownError:
             outcome.append(Outcome.UNKNOWN)
-        except (ConflictError, NotFoundError, StoreUnavailableError):
+        except (AcknowledgedEventsLostError, ConflictError, NotFoundError, StoreUnavailableError):
             outcome.append(Outcome.REFUSED)
         else:
             outcome.append(Outcome.ACKNOWLEDGED)

@@ -82,6 +82,27 @@ async def test_a_write_without_its_replica_is_told(pair: Pair, monkeypatch: pyte
         assert await repository.get_events_since("j", 0) == await repository.read_events("j", 0, 1) != []
 
 
+async def test_a_log_waits_for_the_replica(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log writer and a job's end outlast a replica that is away: the log is there once, and has no loss."""
+    monkeypatch.setattr(node, "REPLICATION_SECONDS", 0.05)
+    primary, replica = pair
+    async with RedisJobRepository.from_url(primary.url, durability="replicated") as repository:
+        await repository.create_job(Job(id="j", status="running"))
+        async with repository.log_writer("j", settings=WriterSettings(pause_seconds=0)) as writer:
+            await writer.write("one\n")
+            await anext(repository.follow_events("j"))
+            replica.suspend()
+            await writer.write("two\n")
+            await anext(repository.follow_events("j", 1))
+            closing = asyncio.create_task(writer.close())
+            await asyncio.wait([closing], timeout=0.2)
+            assert not closing.done()
+            replica.resume()
+            await closing
+        assert [event.data for event in await repository.get_events_since("j", 0)] == ["one\n", "two\n"]
+        assert await repository.verify() == []
+
+
 async def test_lost_acknowledged_events_are_told_once(pair: Pair, proxy: FaultProxy) -> None:
     """After a failover to a replica that was behind, the next append is refused, saying why; then it goes on."""
     async with RedisJobRepository.from_url(proxy.url) as repository:
