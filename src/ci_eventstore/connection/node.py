@@ -173,6 +173,9 @@ class Sender:
                 patience_seconds=run.patience_seconds,
                 words=run.values[:1],
             )
+        except NotReplicatedError:
+            # It took effect: nothing is left to come later.
+            raise
         except OutcomeUnknownError:
             await asyncio.sleep(run.seconds_until_past(time.monotonic()))
             raise
