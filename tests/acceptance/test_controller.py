@@ -257,3 +257,37 @@ def _read(running: Running) -> bytes:
     assert running.process.stdout is not None
     running.shown += os.read(running.process.stdout.fileno(), 65536)
     return running.shown
+
+
+@pytest.mark.slow
+def test_one_job_and_no_other(cli: CommandLine, folder: Path) -> None:
+    """With --once a controller ends after its first job, which may take longer than its grace; the next one stays."""
+    os.mkfifo(folder / "go")
+    submit(cli, "first", "--", "sh", "-c", f"echo x > {folder}/began; read line < {folder}/go; echo $line")
+    controller = start_controller(cli, "it", "--once", "--grace", "0")
+    wait_for_file(folder / "began")
+    submit(cli, "second", "--", "true")
+    (folder / "go").write_text("done\n")
+    ended = controller.end()
+    assert (ended.code, ended.err.count("started\n")) == (0, 1), ended.err
+    assert (log(cli, "first"), state(cli, "first")) == ("done\n", ("completed", True))
+    assert state(cli, "second") == ("queued", None)
+    refused = cli("controller", "--once", "--concurrency", "2")
+    assert (refused.code, "--once is for one job" in refused.err) == (2, True)
+
+
+@pytest.mark.slow
+def test_an_idle_controller_ends_if_it_is_to(cli: CommandLine, folder: Path) -> None:
+    """With --exit-when-idle it ends after that time, but not while it has a job, however long that takes."""
+    os.mkfifo(folder / "go")
+    submit(cli, "long", "--", "sh", "-c", f"echo x > {folder}/began; read line < {folder}/go; echo $line")
+    controller = start_controller(cli, "it", "--exit-when-idle", "1s", "--grace", "0")
+    wait_for_file(folder / "began")
+    other = start_controller(cli, "other", "--queue", "other", "--exit-when-idle", "1s")
+    # It is idle for as long as the first one has been since it began its job.
+    assert other.end().code == 0
+    assert controller.process.poll() is None
+    (folder / "go").write_text("done\n")
+    ended = controller.end()
+    assert (ended.code, "controller it has had no job for 1s\n" in ended.err) == (0, True), ended.err
+    assert (log(cli, "long"), state(cli, "long")) == ("done\n", ("completed", True))

@@ -203,9 +203,9 @@ def test_units_run_a_job(place: Place, elsewhere: Callable[..., None]) -> None:
     stop_all(place, controller, server)
 
 
-def start_pods(place: Place, elsewhere: Callable[..., None], name: str, secret: Path) -> Running:
-    """Start the container of a deployment."""
-    container = container_of(manifest("Deployment", name))
+def start_pod(place: Place, elsewhere: Callable[..., None], kind: str, name: str, secret: Path) -> Running:
+    """Start the container of a workload."""
+    container = container_of(manifest(kind, name))
     elsewhere({"/etc/ci-eventstore/url": str(secret)})
     service = ours(container["args"], variables_of(container))
     serves = container["args"][0] == "serve"
@@ -214,7 +214,7 @@ def start_pods(place: Place, elsewhere: Callable[..., None], name: str, secret: 
 
 def test_pods_are_ready_and_counted(place: Place, elsewhere: Callable[..., None], tmp_path: Path) -> None:
     """Probes succeed; KEDA's numbers are those of jobs that wait and run; rules for alerts name what there is."""
-    server = start_pods(place, elsewhere, "ci-eventstore-server", place.secret("server"))
+    server = start_pod(place, elsewhere, "Deployment", "ci-eventstore-server", place.secret("server"))
     container = container_of(manifest("Deployment", "ci-eventstore-server"))
     [port] = [port for port in container["ports"] if port["name"] == container["livenessProbe"]["httpGet"]["port"]]
     assert place.machine.here(str(port["containerPort"])) == str(place.web_port)
@@ -228,7 +228,7 @@ def test_pods_are_ready_and_counted(place: Place, elsewhere: Callable[..., None]
         return {trigger["name"]: place.read_metric(trigger["metadata"]["valueLocation"]) for trigger in triggers}
 
     wait_until(lambda: numbers() == {"waiting": 1, "running": 0}, "a job that waits", PATIENCE_SECONDS)
-    controller = start_pods(place, elsewhere, "ci-eventstore-controller", place.secret("controller"))
+    controller = start_pod(place, elsewhere, "Deployment", "ci-eventstore-controller", place.secret("controller"))
     wait_until(lambda: numbers() == {"waiting": 0, "running": 1}, "a job that runs", PATIENCE_SECONDS)
     (tmp_path / "go").touch()
     assert log_of(place, key, job_id) == "built\n"
@@ -236,4 +236,9 @@ def test_pods_are_ready_and_counted(place: Place, elsewhere: Callable[..., None]
     shown = {line.partition("{")[0].partition(" ")[0] for line in httpx.get(f"{place.url}/metrics").text.splitlines()}
     known = shown | {"up"} | {rule["record"] for rule in rules if "record" in rule}
     assert {selector.name for rule in rules for selector in read_expression(rule["expr"])} <= known
-    stop_all(place, controller, server)
+    stop_all(place, controller)
+    job_id = submit(place, key, "echo built")
+    one = start_pod(place, elsewhere, "ScaledJob", "ci-eventstore-job", place.secret("controller"))
+    assert log_of(place, key, job_id) == "built\n"
+    assert one.end().code == 0
+    stop_all(place, server)

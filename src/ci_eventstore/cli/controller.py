@@ -11,7 +11,7 @@ from typing import TypedDict, Unpack
 import click
 
 from ci_eventstore.amounts import format_duration
-from ci_eventstore.cli.history import seal_after_option, sealing
+from ci_eventstore.cli.history import seal_after_option, sealing, working
 from ci_eventstore.cli.output import say, saying_warnings_of
 from ci_eventstore.cli.secrecy import (
     Secrets,
@@ -24,12 +24,15 @@ from ci_eventstore.cli.secrecy import (
 from ci_eventstore.cli.stopping import STOPPING_SIGNALS
 from ci_eventstore.cli.store import uses_store
 from ci_eventstore.cli.usage import ExitCode, duration_option, examples
-from ci_eventstore.controllers import CommandHandler, Controller, ControllerSettings, WorkFolder
+from ci_eventstore.controllers import ClaimedJob, CommandHandler, Controller, ControllerSettings, WorkFolder
+from ci_eventstore.controllers.handlers import Handler
 from ci_eventstore.processes.command import without_own
 from ci_eventstore.repository import RedisJobRepository
 
 #: In a hurry, commands that are still on their way to the store have this long when everything else has ended.
 CLOSE_SECONDS = 0.5
+#: How often it is looked whether a controller is idle.
+LOOK_SECONDS = 0.2
 
 
 class Options(TypedDict):
@@ -44,6 +47,8 @@ class Options(TypedDict):
     secrets: Secrets
     passed: Sequence[str]
     seal_after: float | None
+    once: bool
+    exit_when_idle: float | None
 
 
 @click.command(
@@ -51,6 +56,7 @@ class Options(TypedDict):
         "controller",
         "controller --queue default --queue slow --concurrency 4",
         "controller --time-limit 1h --grace 5m --name builder-1",
+        "controller --once --exit-when-idle 5m",
         "controller --secret-env TOKEN --pass-env TOKEN",
         "controller --url-file /run/secrets/store",
     )
@@ -80,6 +86,8 @@ class Options(TypedDict):
     help="Pass this variable to commands, although it holds a secret or begins with CI_EVENTSTORE_. May be repeated.",
 )
 @seal_after_option
+@click.option("--once", is_flag=True, help="End after one job, however it ended.")
+@duration_option("--exit-when-idle", "End after having had no job for this long.")
 @unseen
 @uses_store
 async def controller(repository: RedisJobRepository, **options: Unpack[Options]) -> int:
@@ -109,9 +117,10 @@ async def controller(repository: RedisJobRepository, **options: Unpack[Options])
     jobs. They don't see the store's URL and password, neither in their environment nor in the list of processes, unless
     you are root. docs/server.md describes controllers for several users.
     """
-    settings = ControllerSettings(
-        concurrency=options["concurrency"], lease_seconds=options["lease"], grace_seconds=options["grace"]
-    )
+    if options["once"] and options["concurrency"] > 1:
+        raise click.UsageError("--once is for one job: leave --concurrency out")
+    concurrency, lease, grace = options["concurrency"], options["lease"], options["grace"]
+    settings = ControllerSettings(concurrency=concurrency, lease_seconds=lease, grace_seconds=grace)
     queues = list(dict.fromkeys(options["queues"]))
     mask = mask_standard_error(options["secrets"].texts)
     check_holds_none("--name or --queue", " ".join([options["name"] or "", *queues]), mask)
@@ -123,15 +132,46 @@ async def controller(repository: RedisJobRepository, **options: Unpack[Options])
     environment = without_own(os.environ, options["secrets"].names, options["passed"])
     with WorkFolder() as folder, saying_warnings_of("ci_eventstore.controllers"):
         handler = CommandHandler(folder, time_limit_seconds=options["time_limit"], environment=environment, tell=say)
-        async with taking, sealing(repository, options["seal_after"]):
+        ending = Ending(taking, handler, options["once"], options["exit_when_idle"])
+        async with taking, sealing(repository, options["seal_after"]), working(ending.watch(), "waiting for idleness"):
             _stop_by_signals(taking, handler, repository)
             say(f"controller {taking.name} takes jobs from {', '.join(sorted(queues))}")
-            await taking.run(handler)
-    if taking.unstored:
-        say(f"controller {taking.name} has ended; the store doesn't know the ends of {', '.join(taking.unstored)}")
-        return ExitCode.STORE
-    say(f"controller {taking.name} has ended")
-    return ExitCode.SUCCESS
+            await taking.run(ending.handle)
+    unstored = f"; the store doesn't know the ends of {', '.join(taking.unstored)}" if taking.unstored else ""
+    say(f"controller {taking.name} has ended{unstored}")
+    return ExitCode.STORE if unstored else ExitCode.SUCCESS
+
+
+class Ending:
+    """Ends a controller by itself: after a job, or after a time without any."""
+
+    def __init__(self, taking: Controller, handler: Handler, is_once: bool, idle_seconds: float | None) -> None:
+        self._taking = taking
+        self._handler = handler
+        self._is_once = is_once
+        self._idle_seconds = idle_seconds
+        self._idle_since = asyncio.get_running_loop().time()
+
+    async def handle(self, claimed: ClaimedJob) -> bool | None:
+        """Run a job as the handler does, and note that it is over."""
+        try:
+            return await self._handler(claimed)
+        finally:
+            self._idle_since = asyncio.get_running_loop().time()
+            if self._is_once:
+                # It has no other job: only the end of this one is still to be stored.
+                self._taking.stop()
+
+    async def watch(self) -> None:
+        """Stop the controller when it has had no job for long enough; never while it has one."""
+        if self._idle_seconds is None:
+            return
+        idle_until = self._idle_since + self._idle_seconds
+        while self._taking.running or asyncio.get_running_loop().time() < idle_until:
+            await asyncio.sleep(LOOK_SECONDS)
+            idle_until = self._idle_since + self._idle_seconds
+        say(f"controller {self._taking.name} has had no job for {format_duration(self._idle_seconds)}")
+        self._taking.stop()
 
 
 def _stop_by_signals(taking: Controller, handler: CommandHandler, repository: RedisJobRepository) -> None:

@@ -99,7 +99,7 @@ class Controller:
         if not self._queues:
             raise ConfigurationError("a controller needs one queue at least")
         self._secrets = prepared(secrets)
-        self._running: dict[Claim, ClaimedJob] = {}
+        self.running: dict[Claim, ClaimedJob] = {}  # All it has: while it is empty, `stop` interrupts nobody.
         self._woken = asyncio.Event()
         self._stopping = asyncio.Event()
         self._handlers: Handlers | None = None
@@ -145,7 +145,7 @@ class Controller:
         self._is_hurried = True
         self.stop()
         self._open_intake().hurry()
-        for job in list(self._running.values()):
+        for job in list(self.running.values()):
             job.interrupt()
             job.hurry(STORE_SECONDS)
         if self._handlers is not None:
@@ -166,7 +166,7 @@ class Controller:
         finally:
             self._handlers = None
             # Claimed jobs for which no handler was started.
-            await finish(self._give_back([job for job in self._running.values() if job.began_at is None]))
+            await finish(self._give_back([job for job in self.running.values() if job.began_at is None]))
 
     async def claims(self) -> AsyncGenerator[ClaimedJob, None]:
         """Yield claimed jobs, at most `concurrency` at a time, until stopped; enter each with `async with`."""
@@ -183,7 +183,7 @@ class Controller:
                     for _ in range(TURNS_TO_LEAVE):
                         await asyncio.sleep(0)
                 for job in found:
-                    is_over = len(self._running) > self.settings.concurrency  # by an offer that stood elsewhere
+                    is_over = len(self.running) > self.settings.concurrency  # by an offer that stood elsewhere
                     if is_over or self._stopping.is_set() or self._health.pause(asyncio.get_running_loop().time()):
                         await self._give_back([job])
                     elif job.cancelled.is_set() or job.attempts > self.settings.max_attempts:
@@ -209,14 +209,14 @@ class Controller:
         # From here on it can't hear of jobs that it is given.
         await intake.close()
         await self._outlast_others()
-        await self._give_back(list(self._running.values()))
+        await self._give_back(list(self.running.values()))
         if self._keeper is not None:
             await self._keeper.stop()
         await intake.sign_off()
 
     async def _outlast_others(self) -> None:
         """Wait until nobody runs a job that was taken from `claims`; give up those that go on."""
-        inside = [job for job in self._running.values() if job.began_at is not None]
+        inside = [job for job in self.running.values() if job.began_at is not None]
         for job in inside:
             job.interrupt()
         seconds = STORE_SECONDS if self._is_hurried else OTHERS_SECONDS
@@ -235,17 +235,17 @@ class Controller:
 
     def _is_idle(self) -> bool:
         """Return whether it may get the next job without asking for it."""
-        return not self._running and not self._stopping.is_set() and not self._health.is_unfit
+        return not self.running and not self._stopping.is_set() and not self._health.is_unfit
 
     def _wanted(self) -> int:
         """Return how many jobs to ask for: if many may run, only a part, so that some run while others come."""
-        free = self._health.allowed(self.settings.concurrency - len(self._running), asyncio.get_running_loop().time())
+        free = self._health.allowed(self.settings.concurrency - len(self.running), asyncio.get_running_loop().time())
         return min(free, max(self.settings.concurrency // WAVES, SMALL_WAVE))
 
     def _take_over(self, found: Sequence[Claimed]) -> list[ClaimedJob]:
         """Take over jobs of one queue that were just claimed."""
         jobs = [ClaimedJob(self._repository, claimed, self._secrets, on_end=self._drop) for claimed in found]
-        self._running |= {job.claim: job for job in jobs}
+        self.running |= {job.claim: job for job in jobs}
         if self._keeper is not None and found:
             self._keeper.hold(found[0].queue.name, *[job.claim for job in jobs])
         return jobs
@@ -255,7 +255,7 @@ class Controller:
         [job] = self._take_over([claimed])
         is_free = self._is_waiting and not self._woken.is_set() and not self._stopping.is_set()
         is_fit = not self._health.pause(asyncio.get_running_loop().time()) and not job.cancelled.is_set()
-        has_room = len(self._running) <= self.settings.concurrency and job.attempts <= self.settings.max_attempts
+        has_room = len(self.running) <= self.settings.concurrency and job.attempts <= self.settings.max_attempts
         if self._handlers is not None and is_free and is_fit and has_room:
             self._handlers.begin(job)
         else:
@@ -275,7 +275,7 @@ class Controller:
 
     def _drop(self, job: ClaimedJob) -> None:
         """Forget a job that has ended or was given up, and note what it shows of this machine's health."""
-        if self._running.pop(job.claim, None) is not None:
+        if self.running.pop(job.claim, None) is not None:
             if self._keeper is not None:
                 self._keeper.let_go(job.claim)
             if job.storage.unstored_end is not None:
@@ -296,7 +296,7 @@ class Controller:
         self._drop(job)
 
     def _interrupt(self, claim: Claim, answer: str) -> None:
-        if (job := self._running.get(claim)) is not None:
+        if (job := self.running.get(claim)) is not None:
             give_up_in_time(job, self._give_up)
             job.interrupt(lost=answer == "lost", cancelled=answer == "cancel")
 
@@ -316,7 +316,7 @@ class Controller:
             self._receive(heard.given)
         if heard.cancelled is None:
             self._woken.set()
-        elif self._keeper is not None and heard.cancelled in {claim.job_id for claim in self._running}:
+        elif self._keeper is not None and heard.cancelled in {claim.job_id for claim in self.running}:
             self._keeper.look()
 
 

@@ -233,7 +233,7 @@ async def test_a_connection_that_hangs_costs_no_lease(own: RealServer, proxy: Fa
 
         async with Controller(repository, settings=QUICK) as controller, Controller(other, settings=QUICK) as rival:
             running = asyncio.create_task(controller.run(handler))
-            await wait_until(lambda: bool(controller._running))
+            await wait_until(lambda: bool(controller.running))
             await asyncio.gather(running, rival.run(not_again))
         assert proxy.faults == 1
         assert await status_of(other) == ("completed", 1)
@@ -259,7 +259,7 @@ async def test_a_job_of_many_leases_stays_with_its_controller(
 
     async with Controller(repository, settings=QUICK) as first, Controller(repository, settings=QUICK) as rival:
         running = asyncio.create_task(first.run(handler))
-        await wait_until(lambda: bool(first._running))
+        await wait_until(lambda: bool(first.running))
         await asyncio.gather(running, rival.run(not_again))
     assert await status_of(repository) == ("completed", 1)
 

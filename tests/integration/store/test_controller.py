@@ -254,7 +254,7 @@ async def test_a_handler_that_blocks_the_event_loop_keeps_its_job(repository: Re
     async with Controller(repository, settings=QUICK) as controller:
         running = asyncio.create_task(controller.run(handler))
         await asyncio.to_thread(asyncio.run, rival())
-        await wait_until(lambda: not controller._running)
+        await wait_until(lambda: not controller.running)
         controller.stop()
         await running
     assert await log_of(repository, "j") == ("completed", True, "")

@@ -97,6 +97,22 @@ def test_the_number_of_controllers_follows_jobs_that_wait_and_run() -> None:
     assert {its["url"] for its in found.values()} == {"http://ci-eventstore/metrics"}
 
 
+def test_a_pod_for_each_job_counts_those_that_wait_and_run() -> None:
+    """KEDA takes the sum of both and subtracts the pods that are there; a pod ends after its job and isn't repeated."""
+    scaled = manifest("ScaledJob", "ci-eventstore-job")
+    spec = scaled["spec"]
+    of_controllers = manifest("ScaledObject", "ci-eventstore-controller")["spec"]["triggers"]
+    asked = [
+        [{**trigger["metadata"], "targetValue": ""} for trigger in triggers]
+        for triggers in (spec["triggers"], of_controllers)
+    ]
+    assert asked[0] == asked[1]
+    assert {trigger["metadata"]["targetValue"] for trigger in spec["triggers"]} == {"1"}
+    assert spec["scalingStrategy"] == {"multipleScalersCalculation": "sum"}
+    assert {"--once", "--exit-when-idle"} < set(container_of(scaled)["args"])
+    assert (spec["jobTargetRef"]["backoffLimit"], pod_of(scaled)["restartPolicy"]) == (0, "Never")
+
+
 def test_the_ingress_passes_on_what_users_ask() -> None:
     """Every address of the server is reached through it, but for those that need no key."""
     rules = manifest("Ingress", "ci-eventstore")["spec"]["rules"][0]["http"]["paths"]
