@@ -119,7 +119,8 @@ class Cluster:
         found = self._nodes.get(address)
         if found is None:
             deployment = self._deployment.at(*address)
-            found = Node(deployment, self._counters, self._replicas, is_read_only=self._is_read_only)
+            # Replicas are waited for by those who write, which is what partitions are for.
+            found = Node(deployment, self._counters, is_read_only=self._is_read_only)
             self._nodes[address] = found
         return found
 

@@ -1,0 +1,70 @@
+"""A cluster whose masters fail: replicas take over, and everybody goes on by themselves."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from ci_common.models import Job, JobEvent
+from ci_eventstore import RedisJobRepository
+from tests.deployments import Cluster, running_cluster
+from tests.integration.store.test_cluster import following, writing
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Cluster]:
+    """Three masters with a replica each."""
+    with running_cluster() as running:
+        yield running
+
+
+@pytest.fixture
+async def store(shared: Cluster) -> AsyncIterator[RedisJobRepository]:
+    """An open store whose writes are acknowledged when a replica has them."""
+    async with RedisJobRepository.from_url(shared.url, durability="replicated") as opened:
+        yield opened
+        assert await opened.verify() == []
+
+
+@pytest.mark.parametrize("how", ["asked", "killed", "stopped"])
+async def test_a_replica_takes_over(shared: Cluster, store: RedisJobRepository, how: str) -> None:
+    """Writers and followers go on at the new master; nothing acknowledged is lost."""
+    await store.create_job(Job(id=how, status="running"))
+    master = shared.owner_of_key(store.engine.keys.job(how).tag)
+    async with following(store, how) as seen:
+        async with writing(store, how) as written:
+            await wait_until(lambda: len(seen) == len(written) > 0)
+            if how == "killed":
+                master.kill()
+            elif how == "stopped":
+                master.pause()
+            await shared.fail_over(master)
+            before = len(written)
+            await wait_until(lambda: len(written) > before + 5, seconds=40)
+            if how == "killed":
+                master.start()
+            elif how == "stopped":
+                master.resume()
+            await shared.wait_ready()
+        await wait_until(lambda: len(seen) == len(written))
+    assert seen == written == [event.data for event in await store.get_events_since(how, 0)]
+
+
+async def test_all_nodes_start_again(shared: Cluster, store: RedisJobRepository) -> None:
+    """Writers and followers wait, and go on."""
+    await store.create_job(Job(id="j", status="running"))
+    async with following(store, "j") as seen:
+        await store.add_event("j", JobEvent("log", "before\n"))
+        await wait_until(lambda: len(seen) == 1)
+        writing_after = asyncio.create_task(_write_after(store))
+        await shared.restart_all()
+        await writing_after
+        await wait_until(lambda: len(seen) == 2, seconds=40)
+
+
+async def _write_after(store: RedisJobRepository) -> None:
+    await asyncio.sleep(0.3)
+    await store.add_event("j", JobEvent("log", "after\n"))
