@@ -1,16 +1,25 @@
-"""A store of many partitions beside one of a single one, and what idle controllers ask a server for."""
+"""A store of many partitions beside one of a single one, and what idle controllers ask a server for.
+
+    python -m benchmarks.partitions
+
+measures how soon jobs begin in one of many partitions, and counts commands for each pair of `GRID`.
+"""
 
 import asyncio
-from collections.abc import AsyncIterator
+import itertools
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from statistics import median
 from typing import Any
 from uuid import uuid4
 
 from redis.asyncio import Redis
 
-from benchmarks.results import Row
+from benchmarks.results import Row, Target
 from benchmarks.rounds import Lap, Side, lap_of, take_turns
-from benchmarks.scale import Scale
+from benchmarks.scale import FULL, Scale
+from benchmarks.servers import FILE_SETTINGS, running, server_binaries
 from benchmarks.texts import events
 from benchmarks.verifying import fill, verify
 from ci_common.models import Job, JobEvent
@@ -21,6 +30,11 @@ TOGETHER = 100
 SETTINGS = ControllerSettings(concurrency=TOGETHER)
 #: After so long a controller that has nothing to do has made its connections, and asked once.
 SETTLED_SECONDS = 0.5
+#: How many controllers wait for the jobs whose starts are timed, and the pause after each job.
+WAITING = 3
+PAUSE_SECONDS = 0.02
+#: Controllers and partitions for which commands are counted.
+GRID = tuple(itertools.product((1, 5, 50), (1, 8, 64)))
 
 
 class Partitioned:
@@ -123,32 +137,118 @@ async def partition_rows(url: str, scale: Scale) -> list[Row]:
             rows.append(Row(f"{what}, {scale.partitions} partitions", unit, rates[0], "one partition", rates[1]))
     for count, name in zip(counts, (f"{scale.partitions} partitions", "one partition"), strict=True):
         rows.append(Row(f"idle controller, {name}", "commands/s", [await idle_commands(url, count, scale)]))
-    return rows
+    return rows + await start_rows(url, scale)
 
 
-async def idle_commands(url: str, partitions: int, scale: Scale) -> float:
+class Starting:
+    """Times the starts of jobs that come one by one, while some controllers have nothing to do."""
+
+    def __init__(self, repository: RedisJobRepository, scale: Scale) -> None:
+        self._repository = repository
+        self._scale = scale
+        self._begun: dict[str, float] = {}
+        self._has_begun = asyncio.Event()
+
+    async def begin(self, job: ClaimedJob) -> None:
+        """Note that a controller has begun a job."""
+        self._begun[job.job.id] = time.perf_counter()
+        self._has_begun.set()
+
+    async def median_ms(self, *, is_spread: bool) -> float:
+        """Return the median from the beginning of a creation to the job's start, in one partition or in all of them."""
+        keys, found = self._repository.engine.keys, list[float]()
+        while len(found) < self._scale.timed_starts:
+            job = str(uuid4())
+            if not is_spread and keys.job(job).tag != keys.tag(0):
+                continue
+            self._has_begun.clear()
+            began_at = time.perf_counter()
+            await self._repository.create_job(Job(id=job, status="queued"))
+            await self._has_begun.wait()
+            found.append(1000 * (self._begun[job] - began_at))
+            await asyncio.sleep(PAUSE_SECONDS)
+        return median(found)
+
+
+async def start_rows(url: str, scale: Scale) -> list[Row]:
+    """Time starts with many partitions beside those with one."""
+    counts, names = (scale.partitions, 1), ("jobs in one", "jobs in all")
+    found: list[tuple[list[float], list[float]]] = [([], []), ([], [])]
+    async with AsyncExitStack() as stack:
+        sides = []
+        for count in counts:
+            repositories = [
+                await stack.enter_async_context(repository)
+                for repository in _repositories(url, count, WAITING + 1, f"starts-{uuid4().hex}")
+            ]
+            sides.append(Starting(repositories[0], scale))
+            await stack.enter_async_context(_controllers(repositories[1:], sides[-1].begin))
+        await asyncio.sleep(min(SETTLED_SECONDS, scale.idle_seconds))
+        for _ in range(max(1, scale.rounds // 3) + 1):
+            for of_name, is_spread in zip(found, (False, True), strict=True):
+                for of_side, side in zip(of_name, sides, strict=True):
+                    of_side.append(await side.median_ms(is_spread=is_spread))
+    # The first round warms up.
+    return [
+        Row(f"start, {name} of {counts[0]} partitions", "ms", many[1:], "one partition", one[1:], target)
+        for name, (many, one), target in zip(names, found, (Target(3, is_most=True), None), strict=True)
+    ]
+
+
+@asynccontextmanager
+async def _controllers(repositories: list[RedisJobRepository], handler: Any) -> AsyncIterator[None]:
+    """Run a controller for each repository."""
+    async with AsyncExitStack() as stack:
+        controllers = [await stack.enter_async_context(Controller(repository)) for repository in repositories]
+        working = [asyncio.create_task(controller.run(handler)) for controller in controllers]
+        yield
+        for controller in controllers:
+            controller.stop()
+        await asyncio.gather(*working)
+
+
+def _repositories(url: str, partitions: int, count: int, prefix: str) -> Iterator[RedisJobRepository]:
+    for _ in range(count):
+        yield RedisJobRepository.from_url(url, prefix=prefix, partitions=partitions)
+
+
+async def idle_commands(url: str, partitions: int, scale: Scale, controllers: int = 0) -> float:
     """Return how many commands a server runs for a controller in a second in which there is nothing to do.
 
     Each controller has a repository of its own, as one in a process of its own would have. Commands that a script calls
     count, too, since the server runs them.
     """
+    count = controllers or scale.idle_controllers
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(Redis.from_url(url, protocol=2))
-        prefix, controllers, running = f"idle-{uuid4().hex}", [], []
-        for _ in range(scale.idle_controllers):
-            repository = RedisJobRepository.from_url(url, prefix=prefix, partitions=partitions)
+        repositories = [
             await stack.enter_async_context(repository)
-            controllers.append(await stack.enter_async_context(Controller(repository)))
-            running.append(asyncio.create_task(controllers[-1].run(_no_job)))
-        await asyncio.sleep(min(SETTLED_SECONDS, scale.idle_seconds))
-        before = await _commands(client)
-        with lap_of(1) as lap:
-            await asyncio.sleep(scale.idle_seconds)
-            found = await _commands(client) - before
-        for controller in controllers:
-            controller.stop()
-        await asyncio.gather(*running)
-    return found / lap.seconds / scale.idle_controllers
+            for repository in _repositories(url, partitions, count, f"idle-{uuid4().hex}")
+        ]
+        async with _controllers(repositories, _no_job):
+            await asyncio.sleep(min(SETTLED_SECONDS, scale.idle_seconds))
+            before = await _commands(client)
+            with lap_of(1) as lap:
+                await asyncio.sleep(scale.idle_seconds)
+                found = await _commands(client) - before
+    return found / lap.seconds / count
+
+
+def fitted(commands: Mapping[tuple[int, int], float]) -> tuple[float, float, float]:
+    """Return what controllers, partitions and the product of both add to commands/s: the closest sum of the three.
+
+    Closest in proportion, so that a small figure counts as much as a large one.
+    """
+    rows = [[x / found for x in (c, p, c * p)] for (c, p), found in commands.items()]
+    matrix = [
+        [sum(row[i] * row[j] for row in rows) for j in range(3)] + [sum(row[i] for row in rows)] for i in range(3)
+    ]
+    for i in range(3):
+        for j in range(3):
+            if j != i:
+                factor = matrix[j][i] / matrix[i][i]
+                matrix[j] = [x - factor * y for x, y in zip(matrix[j], matrix[i], strict=True)]
+    return matrix[0][3] / matrix[0][0], matrix[1][3] / matrix[1][1], matrix[2][3] / matrix[2][2]
 
 
 async def _commands(client: Redis) -> int:
@@ -159,3 +259,23 @@ async def _commands(client: Redis) -> int:
 
 async def _no_job(job: ClaimedJob) -> None:
     raise AssertionError(f"there was to be nothing to do, and job {job.job.id} came")
+
+
+async def _main() -> None:
+    with running(server_binaries()[0], next(iter(FILE_SETTINGS)), tcp=False) as url:
+        for row in await start_rows(url, FULL):
+            ratio = median(row.ratios)
+            print(f"{row.what}: {median(row.ours):.2f} ms, {row.peer}: {median(row.theirs):.2f} ms, ratio {ratio:.2f}")
+        commands = {}
+        for controllers, partitions in GRID:
+            commands[controllers, partitions] = controllers * await idle_commands(url, partitions, FULL, controllers)
+            print(
+                f"{controllers:2} idle, {partitions:2} partitions: {commands[controllers, partitions]:6.1f} commands/s"
+            )
+        # Nobody shares a single partition.
+        shared = {pair: found for pair, found in commands.items() if pair[1] > 1}
+        print("{:.2f} x controllers + {:.2f} x partitions + {:.4f} x both".format(*fitted(shared)))
+
+
+if __name__ == "__main__":
+    asyncio.run(_main())

@@ -45,6 +45,8 @@ class Scale:
     #: Controllers whose commands are counted while there is nothing to do, and for how long.
     idle_controllers: int = 8
     idle_seconds: float = 10.0
+    #: Jobs whose starts are timed in a round, with either number of partitions.
+    timed_starts: int = 200
     #: Lines that a `LogWriter` writes in a lap.
     written_lines: int = 200_000
     #: How many secrets are masked.
@@ -79,6 +81,7 @@ QUICK = Scale(
     partition_jobs=20,
     idle_controllers=2,
     idle_seconds=0.5,
+    timed_starts=3,
     written_lines=2_000,
     secrets=20,
     measured_lines=100,

@@ -11,6 +11,7 @@
     {ci:0}:claims:<queue>           hash: the last call of each controller, so that a repeated one is known; expires
     {ci:0}:offers:<queue>           sorted set: controllers that take the next job, by when the offer ends
     {ci:0}:offered:<queue>          hash: what each controller asked last, and the last jobs that its offers brought it
+    {ci:0}:sharing:<queue>          sorted set: controllers that share its partitions, by until when; in one; expires
     {ci:0}:ends:<session>           text: the last completions of a process, so that repeated ones are known; expires
     {ci:0}:queues                   set: the names of the queues that are used, in the first partition only
     {ci:0}:clock                    hash: for how long this partition was served; leases are measured by it
@@ -91,6 +92,11 @@ class QueueKeys(NamedTuple):
         """What each controller asked last."""
         return f"{self.tag}:offered:{self.name}"
 
+    @property
+    def sharing(self) -> str:
+        """The controllers that share the queue's partitions; one partition has it."""
+        return f"{self.tag}:sharing:{self.name}"
+
     def last_call(self, session: str) -> str:
         """Return the key of the last completions of a process."""
         return f"{self.tag}:ends:{session}"
@@ -107,10 +113,7 @@ class QueueKeys(NamedTuple):
 
     @property
     def controllers_channel(self) -> str:
-        """The beginning of the channel that notifies a controller of jobs that it was given; its session follows.
-
-        Not its name: a controller that was killed must not be heard by the next one of its name.
-        """
+        """The beginning of a controller's channel of given jobs; its session follows, as another may have its name."""
         return f"{self.tag}:controller:"
 
 
@@ -175,8 +178,7 @@ class JobKeys(NamedTuple):
 
     def listings(self, user_id: str | None, status: JobStatus) -> list[str]:
         """Return the sorted sets that a job of that user and status stands in."""
-        owners = (None,) if user_id is None else (None, user_id)
-        return [jobs_key(self.tag, status, owner) for owner in owners]
+        return [jobs_key(self.tag, status, owner) for owner in dict.fromkeys((None, user_id))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,8 +329,7 @@ def queue_everywhere(keys: Keys, name: str) -> list[QueueKeys]:
 def named_indexes(keys: Keys, queue: str | None = None) -> list[str]:
     """Return the indexes whose names are known: of all partitions' jobs, or what belongs to a queue."""
     if queue is not None:
-        its_keys = queue_everywhere(keys, queue)
-        return [key for its in its_keys for key in (its.backlog, its.leases, its.tickets)]
+        return [key for its in queue_everywhere(keys, queue) for key in (its.backlog, its.leases, its.tickets)]
     found = []
     for tag in keys.tags:
         found += [ids_key(tag), QueueKeys(NO_QUEUE, tag).leases, ended_key(tag), unsealed_key(tag)]

@@ -144,6 +144,8 @@ WRITING = """
     ZPOPMAX {offers} | EXISTS {offers} | DEL {offers}
     EVALSHA s 1 {offered} | HGET {offered} f | HGETALL {offered} | HSET {offered} f v | HDEL {offered} f
     PEXPIRE {offered} 1
+    EVALSHA s 1 {sharing} | ZADD {sharing} 0 m | ZREM {sharing} m | ZRANGEBYSCORE {sharing} 0 1 | ZCARD {sharing}
+    PEXPIRE {sharing} 1 | EXISTS {backlog} | EXISTS {leases}
     EVALSHA s 1 {ends} | GET {ends} | SET {ends} v
     EVALSHA s 1 {clock} | HGETALL {clock} | HSET {clock} f v | HDEL {clock} f | HGET {clock} f
     SADD {queues} m | SMEMBERS {queues}
@@ -196,6 +198,7 @@ def names_of(keys: Keys, partition: int) -> dict[str, str]:
         "claims": queue.calls,
         "offers": queue.offers,
         "offered": queue.offered,
+        "sharing": queue.sharing,
         "ends": queue.last_call("*"),
         "clock": queue.clock,
         "queues": queues_key(keys),

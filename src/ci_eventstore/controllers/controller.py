@@ -21,15 +21,13 @@ from ci_eventstore.errors import ConfigurationError
 from ci_eventstore.queues.claimed import CANCELLER, Claim, Claimed
 from ci_eventstore.queues.claimer import Claimer, Heard
 from ci_eventstore.queues.lease_keeper import LeaseKeeper
+from ci_eventstore.queues.offers import OFFER_POLLS
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.settings import check_number
 from ci_eventstore.tasks import finish
 from ci_eventstore.writer.masking import SecretTexts, prepared
 
 logger = logging.getLogger("ci_eventstore.controllers")
-
-#: An offer stands for this many polls: a controller that hangs gets no job after that.
-OFFER_POLLS = 2.0
 
 #: A controller with many jobs claims them in this many parts, none below SMALL_WAVE: while some run, others come.
 WAVES = 4
@@ -177,7 +175,7 @@ class Controller:
                 wanted, was_asked_ahead = self._wanted(), intake.is_asking
                 found = await intake.find(wanted, is_idle=self._is_idle())
                 is_more_likely, wanted = len(found) == wanted, self._wanted()
-                if is_more_likely and wanted:
+                if (is_more_likely and wanted) or intake.is_overcommitted:
                     # The next question is on its way while these are begun.
                     intake.ask_ahead(wanted, is_idle=self._is_idle())
                     for _ in range(TURNS_TO_LEAVE):

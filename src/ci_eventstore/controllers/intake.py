@@ -32,6 +32,8 @@ class Intake:
         self._take_over = take_over
         #: Jobs that an offer has brought and that nobody has asked for yet.
         self.brought: list[ClaimedJob] = []
+        #: Whether an offer stands beside jobs that were found: the next question takes it back.
+        self.is_overcommitted = False
         #: The question that is on its way.
         self._asking: asyncio.Task[list[ClaimedJob]] | None = None
         self._is_stopped = False
@@ -127,4 +129,5 @@ class Intake:
             await self._claimer.claim(count, is_idle=is_idle, take=take)
         except Exception as error:  # noqa: BLE001 - it is logged with its traceback, and asked again
             self._mistake.failed(repr(error), traceback=error)
+        self.is_overcommitted = bool(jobs) and self._claimer.is_offering
         return jobs

@@ -7,9 +7,10 @@ without a name, so that no controller comes across them.
 
 import asyncio
 import logging
+import random
 import secrets
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import NamedTuple
 
 from ci_common.errors import JobAlreadyExistsError, RepositoryError
@@ -21,9 +22,11 @@ from ci_eventstore.connection.replies import as_texts
 from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.events.records import Fact, FactType
 from ci_eventstore.jobs.store import JobStore
-from ci_eventstore.keys import NO_QUEUE, Keys, QueueKeys
+from ci_eventstore.keys import NO_QUEUE, Keys, QueueKeys, queue_everywhere
 from ci_eventstore.queues.claimed import Claim
 from ci_eventstore.queues.lost_jobs import LostJobs
+from ci_eventstore.queues.outlook import Slices
+from ci_eventstore.queues.watch import COUNTED_POLLS, Watch
 
 logger = logging.getLogger("ci_eventstore.queues")
 
@@ -98,14 +101,22 @@ class Holders:
 
         Each look moves the clock of leases by at most half of that, so look often. StoreError.
         """
-        shortest: float | None = None
-        for tag in self._keys.tags:
-            lease_seconds, found = await look(self._nodes, QueueKeys(NO_QUEUE, tag))
+        partitions = queue_everywhere(self._keys, NO_QUEUE)
+        if len(partitions) > 1:
+            held = await self._nodes.read_many([("ZCARD", partition.leases) for partition in partitions])
+            partitions = [partition for partition, count in zip(partitions, held, strict=True) if count]
+        return min((await self._end_lost_in(partitions)).values(), default=None)
+
+    async def _end_lost_in(self, partitions: Iterable[QueueKeys]) -> dict[QueueKeys, float]:
+        """Do so in some partitions; return the shortest lease in use in each of those that have one. StoreError."""
+        leases: dict[QueueKeys, float] = {}
+        for partition in partitions:
+            lease_seconds, found = await look(self._nodes, partition)
             if lease_seconds:
-                shortest = min(shortest or lease_seconds, lease_seconds)
+                leases[partition] = lease_seconds
             for job_id in found:
                 await self._end(job_id)
-        return shortest
+        return leases
 
     @asynccontextmanager
     async def watched(self) -> AsyncGenerator[None, None]:
@@ -117,22 +128,39 @@ class Holders:
             looking.cancel()
             await asyncio.gather(looking, return_exceptions=True)
 
-    async def look_once(self) -> float | None:
-        """Do what `end_lost` does if that is possible: readers may lack the rights to."""
-        try:
-            return await self.end_lost()
-        except RepositoryError as error:
-            logger.debug("jobs of lost holders can't be ended: %s", error)
-            return None
+    async def look_once(self) -> None:
+        """Do what `end_lost` does if that is possible."""
+        with self._quietly(NO_QUEUE):
+            await self.end_lost()
 
     async def _look_again_and_again(self) -> None:
+        """Look at all partitions; later at slices of them, as those of a queue's controllers: others look, too."""
+        partitions, leases = queue_everywhere(self._keys, NO_QUEUE), dict[QueueKeys, float]()
+        slices = Slices(random.sample(partitions, len(partitions)), IDLE_SECONDS, IDLE_SECONDS)
+        all_slices, session = {NO_QUEUE: slices}, secrets.token_hex(8)
+        watch = Watch(self._nodes, self._keys, session, COUNTED_POLLS * IDLE_SECONDS, all_slices, self._quietly)
+        due = partitions
         while True:
-            shortest = None
             try:
-                shortest = await self.look_once()
+                with self._quietly(NO_QUEUE):
+                    for partition in due:
+                        leases.pop(partition, None)
+                    there = due if len(partitions) == 1 else await watch.promising(due)
+                    leases |= await self._end_lost_in(there)
+                    await watch.count(1.0)
             except Exception as error:  # noqa: BLE001 - it is logged; nobody else looks
                 self._nodes.outages.fault(logger, "looking for jobs of lost holders", error)
-            await asyncio.sleep(IDLE_SECONDS if shortest is None else min(shortest * LOOK_PART, IDLE_SECONDS))
+            slices.seen_seconds = min([lease * LOOK_PART for lease in leases.values()] + [IDLE_SECONDS])
+            due = slices.take(asyncio.get_running_loop().time())
+            await asyncio.sleep(slices.seen_seconds)
+
+    @contextmanager
+    def _quietly(self, queue: str) -> Iterator[None]:
+        """Leave out what can't be looked at: readers may lack the rights to."""
+        try:
+            yield
+        except (RepositoryError, TimeoutError) as error:
+            logger.debug("jobs of lost holders can't be ended: %s", error)
 
     async def _end(self, job_id: str) -> None:
         """End a job whose lease has run out, or remove a lease that has no such job."""

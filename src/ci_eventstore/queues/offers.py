@@ -18,6 +18,8 @@ from ci_eventstore.jobs.evolve import evolve_given
 from ci_eventstore.keys import Keys, QueueKeys
 from ci_eventstore.queues.claimed import Claim, Claimed, as_claimed
 
+#: An offer stands for this many polls: a controller that hangs gets no job after that.
+OFFER_POLLS = 2.0
 #: How many claims a controller remembers: the message about one may come after the answer.
 KNOWN_CLAIMS = 8
 

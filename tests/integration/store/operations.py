@@ -34,7 +34,7 @@ from tests.integration.store.scenes import (
     KEYS,
     LEASE,
     NOW,
-    OF_HISTORY,
+    OTHERS,
     Operation,
     Scene,
     create,
@@ -357,7 +357,7 @@ COMPLETE_COMMAND = Complete(JobEvent("complete", success=True, timestamp=NOW), T
 
 
 OPERATIONS: dict[str, Operation] = {
-    **OF_HISTORY,
+    **OTHERS,
     "logs": Operation(script="append_logs", prepare=running, act=append_logs, check=logs_are_there),
     "ring": Operation(script="append", prepare=running, act=append_to_ring, check=ring_is_there),
     "end of a ring": Operation(script="append", prepare=overfull, act=commanding(COMPLETE_COMMAND), check=a1_has_ended),

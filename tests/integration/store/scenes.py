@@ -23,6 +23,7 @@ from ci_eventstore.jobs.state import JobState
 from ci_eventstore.jobs.tombstones import Reason
 from ci_eventstore.keys import Keys
 from ci_eventstore.queues.claimed import Claimed
+from ci_eventstore.queues.watch import share
 from ci_eventstore.repository import RedisJobRepository
 from tests import claims
 from tests.integration.store.refusing_server import RefusingServer, dump
@@ -199,7 +200,18 @@ async def a1_is_next(scene: Scene) -> None:
     await scene.repository.writer("a1", claimed.claim, claimed).complete(True, NOW)
 
 
-OF_HISTORY = {
+async def share_partitions(scene: Scene) -> int:
+    await share(scene.server, KEYS, "default", "2", 60_000)
+    return await share(scene.server, KEYS, "default", "1", 60_000)
+
+
+async def one_shares_partitions(scene: Scene) -> None:
+    assert await share(scene.server, KEYS, "default", "2", 0) <= 1
+    assert await share_partitions(scene) == 2
+
+
+OTHERS = {
+    "share": Operation(script="share", prepare=waiting, act=share_partitions, check=one_shares_partitions),
     "delete": Operation(script="delete", prepare=ended_and_late, act=delete_a1, check=a1_is_gone),
     "delete_log": Operation(script="delete_log", prepare=ended_and_late, act=delete_log_of_a1, check=a1_has_no_log),
     "account": Operation(

@@ -267,13 +267,16 @@ async def test_what_is_given_to_one_that_stops_is_given_back(repository: RedisJo
     async with asyncio.timeout(30), Controller(repository, settings=PATIENT) as controller:
         waiting = asyncio.create_task(anext(controller.claims()))
         await wait_for_offers(server, 1)
-        hear = controller._open_intake()._claimer._hear
+        claimer = controller._open_intake()._claimer
+        await wait_until(lambda: not claimer._outlook._unheard)
+        hear = claimer._hear
 
         def stop_and_hear(heard: Heard) -> None:
-            controller.stop()
+            if heard.given is not None:
+                controller.stop()
             hear(heard)
 
-        controller._open_intake()._claimer._hear = stop_and_hear
+        claimer._hear = stop_and_hear
         await repository.create_job(Job(id="j", status="queued"))
         with pytest.raises(StopAsyncIteration):
             await waiting

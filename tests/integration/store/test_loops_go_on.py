@@ -105,7 +105,7 @@ async def test_lost_holders_are_looked_for_again(
 ) -> None:
     """Jobs of a `run` that is gone end all the same."""
     monkeypatch.setattr(holders, "IDLE_SECONDS", 0.01)
-    broken = BreaksOnce(Holders.end_lost).install(monkeypatch, Holders, "end_lost")
+    broken = BreaksOnce(Holders._end_lost_in).install(monkeypatch, Holders, "_end_lost_in")
     async with repository.engine.holders.watched():
         await wait_until(lambda: broken.calls > 2)
     assert "looking for jobs of lost holders failed, and goes on" in caplog.text

@@ -9,7 +9,7 @@ import pytest
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.errors import StoreUnavailableError
 from ci_eventstore.jobs.create import CREATE
-from ci_eventstore.queues import claimer
+from ci_eventstore.queues import asking
 from ci_eventstore.queues.claim import PEEK
 from ci_eventstore.queues.claim import peek as ask_whose_turn
 from ci_eventstore.repository import RedisJobRepository
@@ -180,7 +180,7 @@ async def test_who_is_given_a_job_while_it_asks_takes_no_other(
         waiter.claimer._on_message(*messages[0])
         return answer
 
-    monkeypatch.setattr(claimer, "peek", slow_peek)
+    monkeypatch.setattr(asking, "peek", slow_peek)
     assert await waiter.ask() == []
     assert ids(waiter.given) == ["a1"]
     assert await status_of(repository, "a2") == "queued"

@@ -158,7 +158,7 @@ async def test_tickets_for_nobody_are_cleared_away(
 async def test_there_is_one_offer_at_a_time(
     repository: RedisJobRepository, server: Nodes, open_waiter: Callable[..., Waiter]
 ) -> None:
-    """Of a controller with several queues, in one of them; what comes in others it is told of."""
+    """Of a controller with several queues, in one of them; what comes in others it is told of, and takes that back."""
     waiter = open_waiter("c1", "a", "b", "c")
     waiter.claimer.listen()
     await wait_until(lambda: len(waiter.heard) == 1)
@@ -173,6 +173,8 @@ async def test_there_is_one_offer_at_a_time(
             waiter.heard.clear()
         else:
             assert await waiter.ask() == [f"{number}"]
+            assert await waiter.claimer.claim(0, is_idle=False) == []
+            assert not waiter.claimer.is_offering
             assert await server.read("EXISTS", *(f"{{ci:0}}:offers:{queue}" for queue in "abc")) == 0
 
 
