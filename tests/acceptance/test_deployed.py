@@ -1,7 +1,9 @@
 """What docker-compose.yml, units and manifests tell programs to do is done here, on one store with its users."""
 
+import contextlib
 import io
 import json
+import socket
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -242,3 +244,41 @@ def test_pods_are_ready_and_counted(place: Place, elsewhere: Callable[..., None]
     assert log_of(place, key, job_id) == "built\n"
     assert one.end().code == 0
     stop_all(place, server)
+
+
+def node_port() -> int:
+    """Return a port that is free as well as the one 10,000 above it, which nodes use among themselves."""
+    while True:
+        port = spare_port()
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            # Below the ports of outgoing connections.
+            if port < 22_000:
+                probe.bind(("127.0.0.1", port + 10_000))
+                return port
+
+
+def test_nodes_of_compose_become_a_cluster(place: Place, elsewhere: Callable[..., None]) -> None:
+    """One service joins six nodes, once; then a server is healthy on them, and a command is run as a job there."""
+    services, machine = place.compose["services"], place.machine
+    names = [name for name in services if name.startswith("node-")]
+    ports = {name: node_port() for name in names}
+    places = {name: services[name]["networks"]["cluster"]["ipv4_address"] for name in names}
+    elsewhere({f"{places[name]}:6379": f"127.0.0.1:{port}" for name, port in ports.items()})
+    elsewhere({f"-h {places[name]}": f"-h 127.0.0.1 -p {port}" for name, port in ports.items()})
+    nodes = {name: theirs(services[name], machine.folder / name, port) for name, port in ports.items()}
+    started = {name: machine.start(node.command, node.environment) for name, node in nodes.items()}
+    for name, node in nodes.items():
+        machine.wait_until_healthy(started[name], node.health_check, node.environment)
+    joining = services["cluster"]["command"]
+    for _ in range(2):
+        joined = machine.call(joining, {"STAND_IN_PORT": str(ports["node-1"])})
+        assert joined.code == 0, joined
+    server = place.service("cluster-server")
+    running = machine.start([*server.command, "--port", "8000"], server.environment)
+    machine.wait_until_healthy(running, server.health_check, server.environment)
+    place.wait_for("/ready", running)
+    done = machine.call(["ci-eventstore", "run", "--", "echo", "hello"], server.environment)
+    assert (done.code, done.text) == (0, "hello\n"), done
+    verified = machine.call(["ci-eventstore", "verify"], server.environment)
+    assert verified.code == 0, verified
+    stop_all(place, running, *started.values())

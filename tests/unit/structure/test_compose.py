@@ -61,10 +61,11 @@ def test_users_have_the_rights_of_the_document(compose: Mapping[str, Any]) -> No
 def test_ours_can_write_only_where_they_are_told(compose: Mapping[str, Any]) -> None:
     """Servers and controllers can't become root, and see projects under the same path; only the server writes them."""
     ours = {name: service for name, service in compose["services"].items() if "build" in service}
-    assert set(ours) == {"server", "controller"}
+    assert set(ours) == {"server", "controller", "cluster-server"}
     for service in ours.values():
         assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"])
-        assert service["depends_on"]["valkey"]["condition"] == "service_healthy"
+    for name in ("server", "controller"):
+        assert ours[name]["depends_on"]["valkey"]["condition"] == "service_healthy"
     folder = f"{IMAGE.settings['XDG_DATA_HOME']}/ci-eventstore/files"
     assert ours["server"]["volumes"][0] == f"projects:{folder}"
     assert ours["controller"]["volumes"][0] == f"projects:{folder}:ro"
@@ -79,15 +80,18 @@ def test_a_controller_has_time_for_its_jobs(compose: Mapping[str, Any]) -> None:
 
 
 def test_a_cluster_is_started_only_if_asked_for(compose: Mapping[str, Any]) -> None:
-    """Six nodes with volumes and fixed addresses of their own, and a service that joins them all."""
+    """Six nodes with volumes and fixed addresses, one service that joins them, and one that uses them once they are."""
     services, others = compose["services"], {"valkey", "server", "controller"}
     nodes = {name: service for name, service in services.items() if name.startswith("node-")}
-    assert set(services) - set(nodes) - others == {"cluster"}
-    assert all(services[name]["profiles"] == ["cluster"] for name in (*nodes, "cluster"))
+    assert set(services) - set(nodes) - others == {"cluster", "cluster-server"}
+    assert all(services[name]["profiles"] == ["cluster"] for name in set(services) - others)
     addresses = [node["networks"]["cluster"]["ipv4_address"] for node in nodes.values()]
     assert len(set(addresses)) == 6
     assert re.findall(r"(\S+):6379", services["cluster"]["command"][-1]) == addresses
     assert sorted(services["cluster"]["depends_on"]) == sorted(nodes)
+    assert services["cluster-server"]["depends_on"] == {"cluster": {"condition": "service_completed_successfully"}}
+    within = {name for name, service in services.items() if "cluster" in service.get("networks", ())}
+    assert within - set(nodes) == {"cluster", "cluster-server"}
     assert [volume for node in nodes.values() for volume in node["volumes"]] == [f"{name}:/data" for name in nodes]
 
 
