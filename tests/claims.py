@@ -73,8 +73,8 @@ async def sign_off(repository: RedisJobRepository, queue: str, controller: str =
 
 async def overview(repository: RedisJobRepository, queue: str) -> QueueOverview:
     """Return what a queue holds."""
-    [found] = await read_overviews(repository.engine.nodes, repository.engine.keys, [queue])
-    return found
+    found = await read_overviews(repository.engine.nodes, repository.engine.keys, [queue])
+    return next(one for one in found.queues if one.name == queue)
 
 
 def new_call(repository: RedisJobRepository) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from ci_eventstore.accounts.store import SessionStore
 from ci_eventstore.connection.deployments import Deployment
-from ci_eventstore.connection.nodes import Nodes, servers_of
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.errors import MissingRightsError
 from ci_eventstore.events.log_source import LogSource
 from ci_eventstore.events.reader import EventReader
@@ -21,7 +21,13 @@ from ci_eventstore.projection.projections import Projections
 from ci_eventstore.queues.completions import Completions
 from ci_eventstore.queues.holders import Holders
 from ci_eventstore.queues.lost_jobs import LostJobs
-from ci_eventstore.requirements import check_rights_to_read, check_rights_to_write, check_server, may_lose_writes
+from ci_eventstore.requirements import (
+    answering,
+    check_rights_to_read,
+    check_rights_to_write,
+    check_server,
+    may_lose_writes,
+)
 from ci_eventstore.settings import Settings
 from ci_eventstore.store_format import check_format, find_partitions
 from ci_eventstore.writer.time_limit import TimeLimit
@@ -64,7 +70,7 @@ class Engine:
         is_read_only = settings.access == "read"
         nodes = Nodes(deployment, settings.replicas, is_read_only=is_read_only)
         try:
-            for node in await servers_of(nodes):
+            for node in await answering(nodes):
                 info = await node.info()
                 check_server(info, kind=deployment.kind, is_read_only=is_read_only)
                 if nodes.replicas and may_lose_writes(info):

@@ -13,7 +13,7 @@
     {ci:0}:offered:<queue>          hash: what each controller asked last, and the last jobs that its offers brought it
     {ci:0}:sharing:<queue>          sorted set: controllers that share its partitions, by until when; in one; expires
     {ci:0}:ends:<session>           text: the last completions of a process, so that repeated ones are known; expires
-    {ci:0}:queues                   set: the names of the queues that are used, in the first partition only
+    {ci:0}:queues                   set: the names of the partition's queues that are used
     {ci:0}:clock                    hash: for how long this partition was served; leases are measured by it
     {ci:0}:ring:<id>                hash: the end of a log that has outgrown its budget, until the job ends
     {ci:0}:sealer                   text: who seals the partition's jobs; expires
@@ -337,9 +337,9 @@ def named_indexes(keys: Keys, queue: str | None = None) -> list[str]:
     return found
 
 
-def queues_key(keys: Keys) -> str:
-    """Return the key of the set of the queues' names."""
-    return f"{keys.tag(0)}:queues"
+def queues_key(tag: str) -> str:
+    """Return the key of the set of the names of a partition's queues."""
+    return f"{tag}:queues"
 
 
 def all_keys_pattern(keys: Keys) -> str:

@@ -7,6 +7,7 @@ Commands are written as they are sent, with names of keys and channels in braces
 `@admin`); a reader, who may not run scripts, tries them.
 """
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -15,7 +16,8 @@ from ci_common.models import JobStatus
 from ci_eventstore.connection.addresses import Place
 from ci_eventstore.connection.failures import outcome_of, reply_of
 from ci_eventstore.connection.link import try_each, try_listening
-from ci_eventstore.connection.nodes import Nodes
+from ci_eventstore.connection.node import Node
+from ci_eventstore.connection.nodes import Nodes, servers_of
 from ci_eventstore.connection.outcomes import Cause, Kind
 from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.errors import MissingRightsError, OutcomeUnknownError, StoreError, UnsuitableServerError
@@ -201,7 +203,7 @@ def names_of(keys: Keys, partition: int) -> dict[str, str]:
         "sharing": queue.sharing,
         "ends": queue.last_call("*"),
         "clock": queue.clock,
-        "queues": queues_key(keys),
+        "queues": queues_key(tag),
         "wake": queue.channel,
         "controller": f"{queue.controllers_channel}*",
         "user": keys.user("*"),
@@ -261,6 +263,15 @@ def _target(command: Command) -> str:
     return f"{'&' if is_channel else '~'}{found}"
 
 
+async def answering(nodes: Nodes) -> Sequence[Node]:
+    """Return the servers that can be asked: one of several may be away, with its partitions, and the others serve."""
+    servers = await servers_of(nodes)
+    if not nodes.is_divided:
+        return servers
+    there = await asyncio.gather(*(node.is_there() for node in servers))
+    return [node for node, is_there in zip(servers, there, strict=True) if is_there]
+
+
 async def check_rights_to_write(nodes: Nodes, keys: Keys) -> None:
     """Raise MissingRightsError with all rights that a writing user lacks; one round trip."""
     partitions = sorted({0, keys.partitions - 1})
@@ -276,7 +287,8 @@ async def check_rights_to_write(nodes: Nodes, keys: Keys) -> None:
     asked = [*commands, *accounts]
     call = RIGHTS.order(RightsCall(["\n".join(command) for command in asked]))
     try:
-        refused = {asked[number - 1] for node in nodes.all for number in await node.run(RIGHTS, *call)}
+        there = await answering(nodes)
+        refused = {asked[number - 1] for node in there for number in await node.run(RIGHTS, *call)}
     except StoreError as error:
         _complain_of_scripts(nodes, error)
         raise
@@ -305,7 +317,7 @@ async def check_rights_to_read(nodes: Nodes, keys: Keys) -> None:
         commands += commands_of(READING, names, is_cluster=nodes.is_divided)
         listening += commands_of(LISTENING, names, is_cluster=nodes.is_divided)
     asked, refused = [*commands, *listening], set[Command]()
-    for node in nodes.all:
+    for node in await answering(nodes):
         replies = await try_each(node.link, commands)
         replies += await try_listening(node.link, listening)
         refused.update(command for command, reply in zip(asked, replies, strict=True) if _is_refusal(reply))

@@ -11,6 +11,7 @@ from ci_common.models import to_rfc3339, utc_now
 from ci_eventstore.cli.output import NOTHING, duration, echo_json, json_option, say, table
 from ci_eventstore.cli.store import uses_store
 from ci_eventstore.cli.usage import ExitCode, examples
+from ci_eventstore.errors import StoreUnavailableError
 from ci_eventstore.facts.facts import JobFact
 from ci_eventstore.repository import RedisJobRepository
 
@@ -44,7 +45,11 @@ async def tail(repository: RedisJobRepository, group: str, as_json: bool) -> Non
                 else:
                     click.echo(f"{to_rfc3339(fact.time)} {fact.kind.name.lower():<11} {fact.status:<9} {fact.job_id}")
             sys.stdout.flush()
-            await batch.acknowledge()
+            try:
+                await batch.acknowledge()
+            except StoreUnavailableError as error:
+                # The next acknowledgement is for these, too; if the whole store is away, the next look says so.
+                say(f"facts of partition {batch.partition} may come again: {error}")
 
 
 def _as_dict(fact: JobFact) -> dict[str, str | None]:

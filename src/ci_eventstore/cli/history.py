@@ -14,6 +14,7 @@ from ci_common.errors import JobNotFoundError
 from ci_eventstore.cli.output import say
 from ci_eventstore.cli.store import find_job, store_options, uses_store
 from ci_eventstore.cli.usage import ExitCode, duration_option, examples
+from ci_eventstore.connection.absence import names_of
 from ci_eventstore.errors import SegmentDamagedError, StoreError
 from ci_eventstore.events.sealed_log import references_in
 from ci_eventstore.history.sealer import Sealer
@@ -69,8 +70,10 @@ def tell_sweep(sweep: Sweep, can_be: str, doing: str) -> int:
         say(f"job {job_id} can't be {can_be}: {why}")
     if sweep.busy:
         say(f"another process is {doing} in {sweep.busy} partitions")
+    if sweep.unavailable:
+        say(f"{names_of(sweep.unavailable)} can't be reached: nothing was {can_be} there")
     say(f"{can_be} {sweep.done} job{'' if sweep.done == 1 else 's'}")
-    return ExitCode.FAILED if sweep.left else ExitCode.SUCCESS
+    return ExitCode.FAILED if sweep.left or sweep.unavailable else ExitCode.SUCCESS
 
 
 @click.command(epilog=examples("seal --once", "seal --once --after 0s", "seal --after 10m"))

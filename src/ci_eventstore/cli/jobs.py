@@ -22,7 +22,8 @@ from ci_eventstore.cli.output import (
 )
 from ci_eventstore.cli.store import find_job, find_user, uses_store
 from ci_eventstore.cli.usage import examples
-from ci_eventstore.errors import ArchiveUnavailableError, ConfigurationError
+from ci_eventstore.connection.absence import names_of
+from ci_eventstore.errors import ArchiveUnavailableError, ConfigurationError, StoreUnavailableError
 from ci_eventstore.events.sealed_log import references_in
 from ci_eventstore.history.retention import rules_in_force
 from ci_eventstore.history.rules import outlook
@@ -64,13 +65,16 @@ async def list_jobs(
 ) -> None:
     """List jobs, the newest first.
 
-    STATUS is where a job stands in its life, RESULT how its command ended: a completed job has passed or failed.
+    STATUS is where a job stands in its life, RESULT how its command ended: a completed job has passed or failed. A
+    partition that can't be reached is named on standard error, and its jobs are missing from the list.
     """
     user_id = None if user is None else await _owner_id(repository, user)
     before_id = None if before is None else await find_job(repository, before)
     await repository.engine.holders.look_once()
-    found = await repository.page_jobs(user_id, status, limit + 1, before_id)
-    page = found[:limit]
+    listed = await repository.page_available_jobs(user_id, status, limit + 1, before_id)
+    found, page = listed.jobs, listed.jobs[:limit]
+    if listed.unavailable:
+        say(f"{names_of(listed.unavailable)} can't be reached: the jobs there are missing from this list")
     if as_json:
         echo_json([job_json(job) for job in page])
         return
@@ -119,8 +123,8 @@ async def _prospect(repository: RedisJobRepository, job_id: str, state: JobState
     """Return what the store's rules will do with a job, None if it keeps none."""
     try:
         rules = await rules_in_force(repository.engine)
-    except ConfigurationError as error:
-        # Another version's, which is no reason to show nothing.
+    except (ConfigurationError, StoreUnavailableError) as error:
+        # Another version's, or those of a partition that is away, which is no reason to show nothing.
         return f"not known: {error}"
     return outlook(rules, job_id, state) if rules else None
 

@@ -12,6 +12,7 @@ from ci_eventstore.amounts import parse_size
 from ci_eventstore.cli.output import say
 from ci_eventstore.cli.store import uses_store
 from ci_eventstore.cli.usage import ExitCode, duration_option, examples, literally
+from ci_eventstore.connection.absence import names_of
 from ci_eventstore.errors import ConfigurationError
 from ci_eventstore.history.retention import TOMBSTONE_DAYS, drop_tombstones, keep_rules, rules_in_force, sweep
 from ci_eventstore.history.rules import Rule, read_rules, write_rules
@@ -81,12 +82,14 @@ async def retention(repository: RedisJobRepository, **options: Unpack[Options]) 
     don't count for --max-size.
 
     It may be stopped and run again at any time, for instance by a timer. A job that can't be deleted is named and left
-    behind, and the exit code is 1. Tombstones of jobs that were deleted long ago go, too: their ids are as if they had
-    never been used.
+    behind, as is a partition that can't be reached, and the exit code is 1. Tombstones of jobs that were deleted long
+    ago go, too: their ids are as if they had never been used.
     """
     swept = await sweep(repository.engine, await _rules(repository, options), is_dry_run=options["dry_run"])
     for job_id, why in sorted(swept.left.items()):
         say(f"job {job_id} can't be deleted: {why}")
+    if swept.unavailable:
+        say(f"{names_of(swept.unavailable)} can't be reached: their jobs stay")
     jobs = f"{len(swept.deleted)} job{'' if len(swept.deleted) == 1 else 's'}"
     if options["dry_run"]:
         for job_id in swept.deleted:
@@ -95,7 +98,7 @@ async def retention(repository: RedisJobRepository, **options: Unpack[Options]) 
     else:
         dropped = await drop_tombstones(repository.engine, options["tombstones"])
         say(f"deleted {jobs}" + (f", forgot {dropped} that were deleted before" if dropped else ""))
-    return ExitCode.FAILED if swept.left else ExitCode.SUCCESS
+    return ExitCode.FAILED if swept.left or swept.unavailable else ExitCode.SUCCESS
 
 
 async def _rules(repository: RedisJobRepository, options: Options) -> Sequence[Rule]:

@@ -14,7 +14,7 @@ from ci_eventstore.connection.link import Link
 from ci_eventstore.connection.outcomes import Cause, Kind, Outcome, Patience, Renew
 from ci_eventstore.connection.replies import Reply, as_info, as_map, as_texts, checked_type, is_unicode
 from ci_eventstore.connection.scripts import ClockReading, Script
-from ci_eventstore.connection.way import Command, Counters, Target, Way
+from ci_eventstore.connection.way import Command, Counters, Target, Way, in_a_hurry
 from ci_eventstore.errors import (
     MissingRightsError,
     NotReplicatedError,
@@ -269,6 +269,15 @@ class Node(Sender):
             if isinstance(error.__cause__, exceptions.ResponseError) and "unknown command" in str(error):
                 return {}
             raise
+
+    async def is_there(self) -> bool:
+        """Tell whether the server answers soon."""
+        try:
+            with in_a_hurry():
+                await self.read("TIME")
+        except StoreUnavailableError:
+            return False
+        return True
 
     async def look_at_role(self) -> None:
         """Make all connections anew if the server was a primary and is a replica now, as after a failover."""

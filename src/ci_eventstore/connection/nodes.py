@@ -130,12 +130,14 @@ class Nodes:
                 replies[place] = reply
         return replies
 
-    async def scan(self, pattern: str) -> AsyncIterator[list[str]]:
+    async def scan(self, pattern: str, *, skips_absent: bool = False) -> AsyncIterator[list[str]]:
         """Yield the keys that match a pattern, page by page, node by node; some may come twice.
 
-        It walks all keys: for maintenance, never for a request.
+        It walks all keys: for maintenance, never for a request. If told so, it skips nodes that give no answer.
         """
         for node in await servers_of(self):
+            if skips_absent and not await node.is_there():
+                continue
             async for page in node.scan_pages("SCAN", "MATCH", pattern):
                 yield page
 

@@ -126,7 +126,9 @@ class Partition(Sender):
     async def read_many(self, commands: Sequence[Command]) -> list[Reply]:
         """Send several reads together: while the slot moves key by key, each to the node that has its key by now."""
         try:
-            found = await self._way.target.many(commands, alone=False)
+            found = await self._way.try_once(
+                lambda target: target.many(commands, alone=False), commands[0] if commands else ()
+            )
         except exceptions.RedisError as error:
             found = [error] * len(commands)
         failed = [place for place, reply in enumerate(found) if isinstance(reply, Exception)]

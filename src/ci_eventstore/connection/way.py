@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from redis import exceptions
 
@@ -18,6 +18,8 @@ from ci_eventstore.connection.outcomes import Kind, Outcome, Patience, Tries
 from ci_eventstore.connection.replies import Reply
 from ci_eventstore.connection.scripts import ClockReading
 from ci_eventstore.errors import NotInitializedError
+
+T = TypeVar("T")
 
 logger = logging.getLogger("ci_eventstore.connection")
 
@@ -47,6 +49,8 @@ class Target(ABC):
 
     #: What is known of the server's clock.
     clock: ClockReading | None = None
+    #: The last failure of a server that gave no answer, and until when callers in a hurry take it for theirs.
+    away: tuple[exceptions.RedisError, float] | None = None
     #: Sends a command, given part by part, on a connection that nobody else uses meanwhile.
     alone: Callable[..., Awaitable[Reply]]
     #: Sends one together with reads of others.
@@ -126,8 +130,6 @@ class Way(ABC):
         self.was_reached = False
         #: Whether errors name the partition that a command is for, since other servers have others.
         self.names_partitions = False
-        #: The last failure of a server that gave no answer, and until when callers in a hurry take it for theirs.
-        self._away: tuple[exceptions.RedisError, float] | None = None
         self._patience_of = patience_of
         self._refusals = OutageLog(logger, "%s")
 
@@ -161,9 +163,14 @@ class Way(ABC):
                 outcome, told = self.after(error, outcome_of(error, kind), target, sent_at)
                 pause = self._pause_after(error, outcome, _Sent(kind, what, words), tries, patience_seconds)
             else:
-                self.was_reached, self._away = True, None
+                self.was_reached, target.away = True, None
                 return reply
             await asyncio.sleep(pause)
+
+    async def try_once(self, send: Callable[[Target], Awaitable[T]], words: Sequence[str | int | bytes]) -> T:
+        """Send reads once, and wait for the replies as long as there is time; redis-py's errors."""
+        ends_at = self._hurry(_Sent(Kind.READ, "pipeline", words), None) if _is_hurried() else None
+        return await _within(ends_at, send(self.target))
 
     @abstractmethod
     def after(
@@ -177,12 +184,12 @@ class Way(ABC):
         Nothing of the command was sent so far.
         """
         now = time.monotonic()
-        if self._away is not None:
-            error, until = self._away
+        if self.target.away is not None:
+            error, until = self.target.away
             if now < until:
                 raise self._failure(error, outcome_of(error, Kind.READ), sent) from error
             # Of those who come next, one finds out for all.
-            self._away = error, now + AWAY_SECONDS
+            self.target.away = error, now + AWAY_SECONDS
         return now + HURRIED_REPLY_SECONDS if ends_at is None else ends_at
 
     def _failure(self, error: Exception, outcome: Outcome, sent: _Sent, *, is_unknown: bool = False) -> Exception:
@@ -209,7 +216,8 @@ class Way(ABC):
         if pause is None:
             self.counters.errors += 1
             if outcome.patience is Patience.OUTAGE:
-                self._away = error, now + AWAY_SECONDS
+                # Of a cluster, all partitions that it has are away with it.
+                self.target.away = error, now + AWAY_SECONDS
             is_unknown = sent.kind is not Kind.READ and tries.may_have_arrived
             raise self._failure(error, outcome, sent, is_unknown=is_unknown) from error
         self.counters.retries += 1
@@ -223,7 +231,7 @@ class Way(ABC):
 _SAID = (Patience.REFUSAL, Patience.FULL, Patience.LOADING)
 
 
-async def _within(ends_at: float | None, sending: Awaitable[Reply]) -> Reply:
+async def _within(ends_at: float | None, sending: Awaitable[T]) -> T:
     if ends_at is None:
         return await sending
     try:

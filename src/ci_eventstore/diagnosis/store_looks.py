@@ -52,14 +52,14 @@ CLEANING_SECONDS = 5.0
 
 async def see_queues(nodes: Nodes, keys: Keys) -> list[QueueSeen]:
     """Return what all queues hold, and who takes jobs from them; the last one has the leases of `run`."""
-    names = await queue_names(nodes, keys)
+    names = await queue_names(nodes, keys.tags)
     found = {name: _Found() for name in (*names, NO_QUEUE)}
     for tag in keys.tags:
         await _add_partition(nodes, tag, found)
     overviews, now = await read_overviews(nodes, keys, names), datetime.now(UTC)
     waits = {
         queue.name: (queue.waiting, 0.0 if queue.oldest_created_at is None else _seconds(now, queue.oldest_created_at))
-        for queue in overviews
+        for queue in overviews.queues
     }
     queues = []
     for name, one in found.items():

@@ -14,11 +14,13 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from ci_common.errors import RepositoryError
+from ci_eventstore.connection.absence import AWAY, go_through, is_absence, report
 from ci_eventstore.connection.call_names import Key
 from ci_eventstore.connection.nodes import Nodes, publish
 from ci_eventstore.connection.replies import as_text, as_texts
 from ci_eventstore.connection.scripts import load_script
-from ci_eventstore.errors import FactReaderReplacedError, GroupDroppedError
+from ci_eventstore.connection.way import HURRIED_REPLY_SECONDS, in_a_hurry
+from ci_eventstore.errors import FactReaderReplacedError, GroupDroppedError, StoreError
 from ci_eventstore.facts.facts import JobFact, facts_in
 from ci_eventstore.keys import Keys, facts_key, groups_key
 
@@ -128,7 +130,9 @@ class Groups:
         call = ReadCall(
             facts_key(tag), groups_key(tag), group, reader, int(lease_seconds * 1000), limit, after, int(begins)
         )
-        reply = await self._nodes.run(READ, *READ.order(call))
+        # Other partitions' facts wait meanwhile.
+        patience = HURRIED_REPLY_SECONDS if self._nodes.is_divided else None
+        reply = await self._nodes.run(READ, *READ.order(call), patience_seconds=patience)
         if reply[0] == b"gone":
             raise GroupDroppedError(group)
         if reply[0] == b"held":
@@ -203,6 +207,8 @@ def _time(milliseconds: int) -> datetime:
 
 #: How often a reader looks within a lease: this renews the lease, and finds facts whose message was lost.
 LOOKS_PER_LEASE = 3
+#: How soon a reader looks again at a partition that is away.
+AWAY_SECONDS = 2.0
 #: The most entries of a batch; one entry may have facts of as many jobs as were completed together.
 MAX_ENTRIES = 10_000
 
@@ -246,14 +252,16 @@ class FactReader:
         self._after: dict[str, str] = {}
         #: What this reader has, as far as it knows.
         self._held = set[str]()
+        #: Partitions that were away when they were looked at last, and those in which the group may not be yet.
+        self._away: dict[str, StoreError] = {}
+        self._unbegun = set[str]()
         self._woken = asyncio.Event()
 
     async def batches(self) -> AsyncGenerator[FactBatch, None]:
-        """Yield what comes next, for ever; GroupDroppedError, StoreError."""
+        """Yield what comes next, for ever, of the partitions that are there; GroupDroppedError, StoreError."""
         subscription = self._nodes.subscription(self._on_message, self._on_listening)
         try:
-            for tag in self.groups.tags:
-                await self._begin(tag)
+            self._unbegun.update(await go_through(self._nodes, self.groups.tags, self._begin))
             subscription.listen(*self._tags)
             while True:
                 tag = min(self._due, key=self._due.__getitem__)
@@ -261,7 +269,7 @@ class FactReader:
                 if pause > 0:
                     await self._wait(pause)
                     continue
-                batch = await self._look(tag)
+                batch = await self._look_if_there(tag)
                 if batch is not None:
                     yield batch
         finally:
@@ -269,8 +277,28 @@ class FactReader:
             await self._release()
 
     async def _begin(self, tag: str) -> None:
-        """Begin to read a partition, before facts of another one are handed out."""
+        """Begin to read a partition, before facts of another one are handed out, unless it is away."""
         await self.groups.read(tag, self.group, self.token, self.lease_seconds, limit=0, begins=True)
+
+    async def _look_if_there(self, tag: str) -> FactBatch | None:
+        """Return what comes next in a partition, None if it is away; if all are, the first one's error is raised."""
+        try:
+            with in_a_hurry() if self._nodes.is_divided else contextlib.nullcontext():
+                if tag in self._unbegun:
+                    await self._begin(tag)
+                    self._unbegun.discard(tag)
+                batch = await self._look(tag)
+        except AWAY as error:
+            self._away[tag] = error
+            if not self._nodes.is_divided or not is_absence(error) or self._away.keys() == self._due.keys():
+                raise
+            report(self._nodes, [tag], self._away)
+            self._held.discard(tag)
+            self._due[tag] = time.monotonic() + AWAY_SECONDS
+            return None
+        if self._away.pop(tag, None) is not None:
+            report(self._nodes, [tag], {})
+        return batch
 
     async def _look(self, tag: str) -> FactBatch | None:
         """Return what comes next in a partition; None if there is nothing, or another reader has it."""
@@ -302,9 +330,11 @@ class FactReader:
         """Let other readers go on at once; if that fails, they do when the lease ends."""
         for tag in self.groups.tags:
             try:
-                await self.groups.release(tag, self.group, self.token)
+                with in_a_hurry() if self._nodes.is_divided else contextlib.nullcontext():
+                    await self.groups.release(tag, self.group, self.token)
             except RepositoryError:
-                return
+                if not self._nodes.is_divided:
+                    return
 
     def _on_message(self, channel: str, message: bytes) -> None:
         tag = self._tags[channel]

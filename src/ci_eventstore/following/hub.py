@@ -5,6 +5,7 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from ci_common.errors import RepositoryError
 from ci_eventstore.connection.node import PATIENCE_SECONDS
@@ -19,10 +20,12 @@ from ci_eventstore.following.incarnation import Incarnation, StoreIncarnation
 from ci_eventstore.following.job_reader import JobReader, Pages
 from ci_eventstore.following.records import Page
 from ci_eventstore.keys import JobKeys
+from ci_eventstore.tasks import begin
 
 logger = logging.getLogger("ci_eventstore.following")
 
 UNREADABLE = "a message can't be read: %s"
+LOOKING = "looking at followed jobs"
 #: Jobs are compared with the store this often, in case a message was lost.
 WATCH_SECONDS = 5.0
 WATCHED_AT_ONCE = 500
@@ -79,6 +82,8 @@ class Hub:
         #: By channel.
         self._live: dict[str, _Live] = {}
         self._watcher: asyncio.Task[None] | None = None
+        #: Comparisons of followed jobs with the store that are on their way, by partition.
+        self._comparing: dict[str, asyncio.Task[None]] = {}
         self._ended_followers = self._past_entries = self._past_resets = 0
 
     async def follow(
@@ -104,9 +109,10 @@ class Hub:
         """End all followers with NotInitializedError."""
         for live in list(self._live.values()):
             live.feed.fail(NotInitializedError())
-        if self._watcher is not None:
-            self._watcher.cancel()
-            await asyncio.gather(self._watcher, return_exceptions=True)
+        tasks = [*self._comparing.values(), *([] if self._watcher is None else [self._watcher])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._subscription.close()
 
     def abandon(self) -> None:
@@ -271,19 +277,38 @@ class Hub:
             try:
                 await self._look()
             except Exception as error:  # noqa: BLE001 - it is logged; nobody would notice a lost message any more
-                self._nodes.outages.fault(logger, "looking at followed jobs", error)
+                self._nodes.outages.fault(logger, LOOKING, error)
 
     async def _look(self) -> None:
         lives, now = list(self._live.values()), asyncio.get_running_loop().time()
         for live in lives:
             if not live.feed.is_ready and now - live.opened_at > PATIENCE_SECONDS:
                 live.feed.fail(StoreUnavailableError("the store doesn't confirm that it tells of new events"))
+        # A demoted primary doesn't refuse reads, so its role is asked for.
         if not self._nodes.is_divided:
             # A demoted primary doesn't refuse reads, so its role is asked for. Nodes of a cluster are looked at anyway.
             await self._nodes.all[0].look_at_role()
-        ready = [live for live in lives if live.feed.is_ready and live.feed.failure is None]
-        for start in range(0, len(ready), WATCHED_AT_ONCE):
-            await self._compare(ready[start : start + WATCHED_AT_ONCE])
+        groups: dict[str, list[_Live]] = {}
+        for live in lives:
+            if live.feed.is_ready and live.feed.failure is None:
+                groups.setdefault(live.feed.keys.tag if self._nodes.is_divided else "", []).append(live)
+        # A partition that is away keeps no other one waiting, and is asked until patience is over.
+        for tag in groups.keys() - self._comparing.keys():
+            task = begin(self._compare_all(groups[tag]), logger, LOOKING)
+            self._comparing[tag] = task
+            task.add_done_callback(partial(self._forget, tag))
+        if self._comparing:
+            await asyncio.wait(self._comparing.values(), timeout=WATCH_SECONDS)
+
+    def _forget(self, tag: str, task: "asyncio.Task[None]") -> None:
+        del self._comparing[tag]
+
+    async def _compare_all(self, lives: Sequence[_Live]) -> None:
+        try:
+            for start in range(0, len(lives), WATCHED_AT_ONCE):
+                await self._compare(lives[start : start + WATCHED_AT_ONCE])
+        except Exception as error:  # noqa: BLE001 - it is logged; nobody would notice a lost message any more
+            self._nodes.outages.fault(logger, LOOKING, error)
 
     async def _compare(self, lives: Sequence[_Live]) -> None:
         tips = [(live.feed.head, live.feed.mark) for live in lives]

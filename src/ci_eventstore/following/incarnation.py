@@ -1,16 +1,19 @@
 """The lives of a job and of its store, told apart."""
 
+import asyncio
 import contextlib
 import logging
 import secrets
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from ci_eventstore.connection.absence import is_absence
 from ci_eventstore.connection.call_names import Key
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import as_optional_texts
 from ci_eventstore.connection.scripts import load_script
-from ci_eventstore.errors import StoreError
+from ci_eventstore.connection.way import in_a_hurry
+from ci_eventstore.errors import ReadOnlyAccessError, StoreError, StoreUnavailableError
 from ci_eventstore.keys import Keys
 
 logger = logging.getLogger("ci_eventstore.following")
@@ -54,7 +57,11 @@ class Incarnation(NamedTuple):
 
 
 class StoreIncarnation:
-    """The incarnation of an open store: another one after a restore, or when acknowledged writes were lost."""
+    """The incarnation of an open store: another one after a restore, or when acknowledged writes were lost.
+
+    It stands in the partition of accounts. While that is away, and other partitions aren't, it counts as it was read
+    last: nobody can change it meanwhile.
+    """
 
     def __init__(self, nodes: Nodes, keys: Keys) -> None:
         self._nodes = nodes
@@ -62,19 +69,31 @@ class StoreIncarnation:
         self._key = keys.store
         #: As this process knows it.
         self.known: str | None = None
+        #: That under which a loss was found that the store couldn't be told of, "-" for none.
+        self._lost: str | None = None
 
     async def read(self) -> str | None:
         """Return it as the store has it now; StoreError."""
-        [self.known] = as_optional_texts(await self._nodes.read_together("HMGET", self._key, "incarnation"))
+        try:
+            with in_a_hurry() if self._nodes.is_divided else contextlib.nullcontext():
+                reply = await self._nodes.read_together("HMGET", self._key, "incarnation")
+        except StoreUnavailableError as error:
+            if not self._nodes.is_divided or not is_absence(error):
+                raise
+            message = "the store's incarnation counts as it was known before: %s"
+            self._nodes.outages.of(logger, message).failed(error)
+            return self.known
+        [self.known] = as_optional_texts(reply)
+        if self._lost is not None:
+            lost, self._lost = self._lost, None
+            return await self.renew_after_loss(lost)
         return self.known
 
     async def read_all(self, job_ids: Sequence[str]) -> list[Incarnation]:
         """Return the incarnations of some jobs as the store has them now; StoreError."""
-        hashes = [self._keys.job(job_id).hash for job_id in job_ids]
-        commands = [("HMGET", key, "incarnation") for key in (self._key, *hashes)]
-        store, *jobs = [as_optional_texts(reply)[0] for reply in await self._nodes.read_many(commands)]
-        self.known = store
-        return [Incarnation(job, store) for job in jobs]
+        commands = [("HMGET", self._keys.job(job_id).hash, "incarnation") for job_id in job_ids]
+        store, replies = await asyncio.gather(self.read(), self._nodes.read_many(commands))
+        return [Incarnation(as_optional_texts(reply)[0], store) for reply in replies]
 
     async def renew(self) -> str:
         """Give the store another one; StoreError."""
@@ -86,8 +105,10 @@ class StoreIncarnation:
         Writers don't know under which incarnation that was. So one that was given to the store a moment ago counts as
         that which another one has given it for the same loss.
         """
-        with contextlib.suppress(StoreError):
+        try:
             await self._renew(self.known or "-", LOSS_PATIENCE_SECONDS, SAME_LOSS_SECONDS)
+        except StoreError:
+            self._lost = self.known or "-"
 
     async def renew_after_loss(self, lost: str | None) -> str | None:
         """Give the store another one, once for all who find that what it had under `lost` is gone; return the new one.
@@ -99,7 +120,9 @@ class StoreIncarnation:
         except StoreError as error:
             message = "the store has lost events, and can't be given another incarnation: %s"
             self._nodes.outages.of(logger, message).failed(error)
-            return await self.read()
+            found = await self.read()
+            self._lost = None if isinstance(error, ReadOnlyAccessError) else lost or "-"
+            return found
 
     async def _renew(self, lost: str, patience_seconds: float | None = None, age_seconds: float = 0) -> str:
         call = RenewCall(self._key, lost, new_incarnation(), int(age_seconds * 1000))

@@ -222,7 +222,7 @@ class StoreTarget(Target):
         index = index if references else fold.index.entries
         answer = await rebuild(self._nodes, fold, end, index, log_before, copied)
         if answer != b"changed" and fold.state.status is JobStatus.QUEUED and fold.state.queue:
-            await self._nodes.read("SADD", queues_key(self._engine.keys), fold.state.queue)
+            await self._nodes.read("SADD", queues_key(keys.tag), fold.state.queue)
         return answer != b"changed"
 
     async def _stage_segment(self, job: HeldJob, keys: JobKeys, reference: Reference) -> bytes:

@@ -33,7 +33,8 @@ from ci_eventstore.jobs.delete import delete_job
 from ci_eventstore.jobs.records import read_records
 from ci_eventstore.jobs.state import JobState
 from ci_eventstore.jobs.tombstones import Reason
-from ci_eventstore.keys import all_keys_pattern, gone_key, jobs_key, member_job_id, queue_everywhere, queues_key
+from ci_eventstore.keys import all_keys_pattern, gone_key, jobs_key, member_job_id, queue_everywhere
+from ci_eventstore.queues.overview import queue_names
 from ci_eventstore.repository import RedisJobRepository
 
 PAGE_JOBS = 100
@@ -222,7 +223,7 @@ class Eraser:
     async def _rewrite_tickets(self) -> None:
         """Write the tickets of all queues anew, and name the queues where the server's user may not do that."""
         nodes, keys = self._engine.nodes, self._engine.keys
-        for name in sorted(as_texts(await nodes.read("SMEMBERS", queues_key(keys)))):
+        for name in await queue_names(nodes, keys.tags):
             try:
                 for queue in queue_everywhere(keys, name):
                     await nodes.run(REWRITE_TICKETS, *REWRITE_TICKETS.order(RewriteTicketsCall(queue.dispatch)))

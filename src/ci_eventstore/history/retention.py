@@ -7,12 +7,15 @@ and found by the next one. So it may be stopped anywhere, and several may run.
 import asyncio
 from bisect import insort
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
+from ci_eventstore.connection.absence import go_through, is_absence, numbers_of
 from ci_eventstore.connection.nodes import time_ms
 from ci_eventstore.connection.replies import WRONG_TYPE, as_text, as_texts
+from ci_eventstore.connection.way import in_a_hurry
 from ci_eventstore.engine import Engine
 from ci_eventstore.errors import ArchiveUnavailableError, OutcomeUnknownError, StoreFormatError, StoreUnavailableError
 from ci_eventstore.history.rules import Rule, Selection, check_age, read_rules, write_rules
@@ -39,16 +42,19 @@ class Swept:
     deleted: list[str] = field(default_factory=list)
     #: Those that couldn't be, and why.
     left: dict[str, str] = field(default_factory=dict)
+    #: The numbers of the partitions that were away: their jobs stay.
+    unavailable: tuple[int, ...] = ()
 
 
 async def sweep(engine: Engine, rules: Sequence[Rule], *, is_dry_run: bool = False) -> Swept:
-    """Delete what the rules take, or only say what that is.
+    """Delete what the rules take, or only say what that is; partitions that are away are left out, unless all are.
 
     StoreUnavailableError, OutcomeUnknownError, ArchiveUnavailableError.
     """
     swept = Swept()
     selection = await _select(engine, rules, swept)
-    for tag in engine.keys.tags:
+
+    async def sweep_partition(tag: str) -> None:
         now = await _now(engine, tag)
         async for job_ids in _ended_jobs(engine, tag, _last_member(selection, now)):
             records = await _records(engine, job_ids)
@@ -60,6 +66,8 @@ async def sweep(engine: Engine, rules: Sequence[Rule], *, is_dry_run: bool = Fal
                 )
                 found = await asyncio.gather(*deleting)
                 swept.deleted += [job_id for (job_id, _), is_deleted in zip(some, found, strict=True) if is_deleted]
+
+    swept.unavailable = numbers_of(await go_through(engine.nodes, engine.keys.tags, sweep_partition))
     return swept
 
 
@@ -134,11 +142,13 @@ async def drop_tombstones(engine: Engine, older_than_seconds: float) -> int:
     """Drop the tombstones of jobs that were deleted that long ago, and return how many; StoreUnavailableError.
 
     From then on such a job was never there: its id may be given to another one. What the archive has of it goes first.
-    ConfigurationError, ArchiveUnavailableError.
+    Partitions that are away are left out, unless all are. ConfigurationError, ArchiveUnavailableError.
     """
     check_age("older than", older_than_seconds)
     dropped = 0
-    for tag in engine.keys.tags:
+
+    async def drop_in(tag: str) -> None:
+        nonlocal dropped
         archive = await engine.reader.source.sealed.archived.archive(tag)
         until_ms = ((await _now(engine, tag)).timestamp() - older_than_seconds) * 1000
         async for page in engine.nodes.scan_members("HSCAN", gone_key(tag)):
@@ -149,6 +159,8 @@ async def drop_tombstones(engine: Engine, older_than_seconds: float) -> int:
                     await forget_deletion(archive, engine.keys.job(job_id), tombstone)
             if old:
                 dropped += await engine.nodes.read("HDEL", gone_key(tag), *old)
+
+    await go_through(engine.nodes, engine.keys.tags, drop_in)
     return dropped
 
 
@@ -175,15 +187,27 @@ async def _ended_jobs(engine: Engine, tag: str, last: str) -> AsyncIterator[Sequ
 
 
 async def _newest_jobs(engine: Engine) -> AsyncIterator[Sequence[str]]:
-    """Yield the jobs of all partitions that have ended, the newest first, a page at a time."""
+    """Yield the jobs of all partitions that have ended, the newest first, a page at a time.
+
+    Those of partitions that are away are missing: then the others have fewer bytes, and fewer jobs go.
+    """
     walks = [_newest_members(engine, tag) for tag in engine.keys.tags]
-    heads = [(member, number) for number, walk in enumerate(walks) if (member := await anext(walk, "")) != ""]
-    heads.sort()
+
+    async def next_of(number: int) -> str:
+        try:
+            with in_a_hurry() if engine.nodes.is_divided else nullcontext():
+                return await anext(walks[number], "")
+        except StoreUnavailableError as error:
+            if not engine.nodes.is_divided or not is_absence(error):
+                raise
+            return ""
+
+    heads = sorted([(member, number) for number in range(len(walks)) if (member := await next_of(number))])
     page: list[str] = []
     while heads:
         member, number = heads.pop()
         page.append(member_job_id(member))
-        if following := await anext(walks[number], ""):
+        if following := await next_of(number):
             insort(heads, (following, number))
         if len(page) == PAGE_JOBS or not heads:
             yield page

@@ -7,7 +7,6 @@ alone for a while, longer each time; the sweep goes on after it.
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import aclosing
 
 from ci_common.errors import RepositoryError
 from ci_eventstore.connection.nodes import Nodes, time_ms
@@ -42,11 +41,12 @@ class Sealer:
         await sweep_again_and_again(self._nodes, "sealing jobs", "sealed", lambda: self.sweep(after_seconds))
 
     async def sweep(self, after_seconds: float) -> Sweep:
-        """Seal all jobs whose last write is at least that long ago, by the server's clock; StoreUnavailableError."""
+        """Seal all jobs whose last write is at least that long ago, by the server's clock; StoreUnavailableError.
+
+        Partitions that are away are left out, unless all are.
+        """
         sweep = Sweep()
-        async with aclosing(self._turns.tags(sweep)) as tags:
-            async for tag in tags:
-                await self._sweep_partition(tag, after_seconds, sweep)
+        await self._turns.go_through(sweep, lambda tag: self._sweep_partition(tag, after_seconds, sweep))
         return sweep
 
     async def _sweep_partition(self, tag: str, after_seconds: float, sweep: Sweep) -> None:

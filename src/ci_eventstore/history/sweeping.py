@@ -5,14 +5,16 @@ That one process is there to do nothing twice: whatever a sweep does is right wi
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal
 
 from ci_common.errors import RepositoryError
+from ci_eventstore.connection.absence import go_through, names_of, numbers_of
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import WRONG_TYPE, as_text
+from ci_eventstore.connection.way import in_a_hurry
 from ci_eventstore.errors import StoreUnavailableError
 from ci_eventstore.events.caller import new_token
 from ci_eventstore.keys import Keys, sweeper_key
@@ -35,6 +37,8 @@ class Sweep:
     left: dict[str, str] = field(default_factory=dict)
     #: Partitions that another process was sweeping.
     busy: int = 0
+    #: The numbers of those that were away.
+    unavailable: tuple[int, ...] = ()
 
 
 class Turns:
@@ -46,20 +50,23 @@ class Turns:
         self._sweeper = sweeper
         self._token = new_token()
 
-    async def tags(self, sweep: Sweep) -> AsyncGenerator[str]:
-        """Yield the partitions that nobody else has, each this process's until the next one; StoreUnavailableError.
+    async def go_through(self, sweep: Sweep, work: Callable[[str], Awaitable[None]]) -> None:
+        """Do some work in the partitions that nobody else has, each this process's until the next one.
 
-        Whoever ends before the last one has to close it.
+        Those that are away are noted, and left out; StoreUnavailableError if all are.
         """
-        for tag in self._keys.tags:
+
+        async def take_turn(tag: str) -> None:
             if not await self.hold(tag):
                 sweep.busy += 1
-                continue
+                return
             try:
-                yield tag
+                await work(tag)
             finally:
-                with suppress(StoreUnavailableError):
+                with suppress(StoreUnavailableError), in_a_hurry():
                     await self._nodes.read("DEL", sweeper_key(tag, self._sweeper))
+
+        sweep.unavailable = numbers_of(await go_through(self._nodes, self._keys.tags, take_turn))
 
     async def hold(self, tag: str) -> bool:
         """Tell whether a partition is this process's for a while, which begins anew."""
@@ -77,7 +84,10 @@ async def sweep_again_and_again(nodes: Nodes, what: str, done: str, sweep: Calla
     while True:
         try:
             swept = await sweep()
-            outage.worked()
+            if swept.unavailable:
+                outage.failed(f"{names_of(swept.unavailable)} can't be reached")
+            else:
+                outage.worked()
             if swept.done:
                 logger.info("%s %d jobs", done, swept.done)
         except RepositoryError as error:

@@ -31,9 +31,9 @@ logger = logging.getLogger("ci_eventstore.jobs")
 
 #: A new job's events go in with it in one step, which takes no more than this.
 MAX_CREATION_EVENTS = 100_000
-#: How often the name of a queue that gets jobs is noted.
+#: How often the name of a queue that gets jobs is noted, in each partition.
 NOTE_QUEUE_SECONDS = 60.0
-QUEUES_NOTED = 1000
+QUEUES_NOTED = 10_000
 #: How many jobs are known by their logs being over their heads.
 LIMITED_NOTED = 10_000
 #: What the store has as the last number of a token that was closed.
@@ -64,8 +64,8 @@ class JobStore:
         self.log_times = LogTimes()
         #: Sends the writes of each job in their order.
         self.flusher: Flusher = Flusher(self.write, before.flusher if before else None)
-        #: When each queue's name was noted last, by the monotonic clock.
-        self._noted: dict[str, float] = {}
+        #: When each queue's name was noted last in a partition, by the monotonic clock.
+        self._noted: dict[tuple[str, str], float] = {}
         #: Jobs whose logs are over their heads, or have ended, as far as is known: `append_logs.lua` isn't asked again.
         #: `append.lua` writes all logs, so it does no harm if that isn't true any more.
         self._limited = set[str]()
@@ -105,8 +105,8 @@ class JobStore:
                 return False
             return await self._commit(keys, None, records, call)
 
-        if not self._is_noted(job.queue):
-            await self._note_queue(job.queue)
+        if not self._is_noted(keys.tag, job.queue):
+            await self._note_queue(keys.tag, job.queue)
         self._limited.discard(job.id)
         await self.flusher.create(job.id, command)
 
@@ -152,15 +152,15 @@ class JobStore:
             self._limited.clear()
         self._limited.add(job_id)
 
-    def _is_noted(self, queue: str) -> bool:
-        return time.monotonic() - self._noted.get(queue, -math.inf) <= NOTE_QUEUE_SECONDS
+    def _is_noted(self, tag: str, queue: str) -> bool:
+        return time.monotonic() - self._noted.get((tag, queue), -math.inf) <= NOTE_QUEUE_SECONDS
 
-    async def _note_queue(self, queue: str) -> None:
-        """Add a queue to those that operators see; again now and then, in case the server has lost it."""
+    async def _note_queue(self, tag: str, queue: str) -> None:
+        """Add a partition's queue to those that operators see; again now and then, in case the server has lost it."""
         if len(self._noted) >= QUEUES_NOTED:
             self._noted.clear()
-        await self._nodes.read("SADD", queues_key(self._keys), queue)
-        self._noted[queue] = time.monotonic()
+        await self._nodes.read("SADD", queues_key(tag), queue)
+        self._noted[tag, queue] = time.monotonic()
 
     def _check_claim(self, job_id: str, state: JobState, command: Command, claim: str) -> str:
         """Return what `check_claim` does, and count it when the claim was lost."""
@@ -174,8 +174,8 @@ class JobStore:
         self, keys: JobKeys, state: JobState | None, records: list[Record], call: Call, claim: str = ""
     ) -> bool:
         change = plan_change(keys, state, records)
-        if change.enters and not self._is_noted(change.enters):
-            await self._note_queue(change.enters)
+        if change.enters and not self._is_noted(keys.tag, change.enters):
+            await self._note_queue(keys.tag, change.enters)
         return await self.write(keys.job_id, encode_records(records), call, claim, change)
 
     async def write(self, job_id: str, batch: Batch, call: Call, claim: str = "", change: Change | None = None) -> bool:

@@ -5,8 +5,11 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 from ci_common.errors import JobGoneError, JobNotFoundError
+from ci_eventstore.connection.absence import AWAY, ask_each, is_absence
+from ci_eventstore.connection.failures import partition_of, tag_in
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import WRONG_TYPE, as_bytes, is_unicode
+from ci_eventstore.errors import name_of
 from ci_eventstore.events.log_source import LogSource, Standing, read_standing
 from ci_eventstore.jobs.tombstones import read_tombstone
 from ci_eventstore.keys import (
@@ -46,6 +49,8 @@ class _Walk:
     #: Whether jobs that stand in no index were mended, after indexes may have been compared with them.
     is_to_repeat: bool = False
     known: set[Difference] = field(default_factory=set)
+    #: The hash tags of partitions that were away, that of the accounts among them: nothing is said of them.
+    away: set[str] = field(default_factory=set)
     #: The queues whose tickets were found.
     queues: set[QueueKeys] = field(default_factory=set)
 
@@ -82,7 +87,8 @@ class Projections:
     ) -> list[Difference]:
         """Return where derived data differs from its source; JobNotFoundError if the one job isn't there.
 
-        If it is fast, it doesn't look for what stands in no index.
+        If it is fast, it doesn't look for what stands in no index. A partition that is away is a difference itself, and
+        nothing else is said of it; StoreUnavailableError if all are.
         """
         if job_id is not None:
             await self._check_exists(job_id)
@@ -107,7 +113,7 @@ class Projections:
 
     async def _walk(self, walk: _Walk, *, is_fast: bool) -> AsyncIterator[Difference]:
         """Yield each difference once, and mend it if `walk.mends`: jobs first, since indexes are compared with them."""
-        parts = [self._walk_ids(walk), self._accounts.verify_indexes(mends=walk.mends)]
+        parts = [self._find_absent(walk), self._walk_ids(walk), self._walk_accounts(walk)]
         parts.append(self._walk_named(walk) if is_fast else self._walk_keys(walk))
         parts += [self._walk_tickets(walk), self._walk_facts(walk)]
         for part in parts:
@@ -116,22 +122,58 @@ class Projections:
                     walk.known.add(difference)
                     yield difference
 
+    async def _find_absent(self, walk: _Walk) -> AsyncIterator[Difference]:
+        """Look which partitions are away."""
+        keys = {tag: ids_key(tag) for tag in self._keys.tags} | {tag_in(self._keys.store) or "": self._keys.store}
+
+        async def look(tag: str) -> None:
+            await self._nodes.read_many([("EXISTS", keys[tag])])
+
+        answers = await ask_each(self._nodes, list(keys), look)
+        walk.away.update(answers.away)
+        for tag in answers.away:
+            yield Difference(name_of(partition_of((tag,)) or 0), "its server", "an answer", None)
+
+    async def _past_absence(self, tag: str, walk: _Walk, part: AsyncIterator[Difference]) -> AsyncIterator[Difference]:
+        """Yield what is found in one partition; one that is away is left out, and named if it has just gone."""
+        if tag in walk.away:
+            return
+        try:
+            async for difference in part:
+                yield difference
+        except AWAY as error:
+            if not self._nodes.is_divided or not is_absence(error):
+                raise
+            async for difference in self._find_absent(walk):
+                yield difference
+            if not walk.away:
+                raise
+
+    async def _walk_accounts(self, walk: _Walk) -> AsyncIterator[Difference]:
+        part = self._accounts.verify_indexes(mends=walk.mends)
+        async for difference in self._past_absence(tag_in(self._keys.store) or "", walk, part):
+            yield difference
+
     async def _walk_ids(self, walk: _Walk) -> AsyncIterator[Difference]:
         """Look at the jobs that stand in the partitions' ids."""
-        sizes = await self._nodes.read_many([("ZCARD", ids_key(tag)) for tag in self._keys.tags])
+        there = [tag for tag in self._keys.tags if tag not in walk.away]
+        sizes = await self._nodes.read_many([("ZCARD", ids_key(tag)) for tag in there])
         walk.total = sum(size for size in sizes if size is not WRONG_TYPE)
-        for tag, size in zip(self._keys.tags, sizes, strict=True):
-            if size is WRONG_TYPE:
-                continue
-            async for page in self._nodes.scan_members("ZSCAN", ids_key(tag)):
-                # An id that can't be a job's here is a stray of the ids.
-                jobs = [keys for keys in map(self._keys.job, filter(is_unicode, page[::2])) if keys.tag == tag]
-                for difference in await self._look_at(jobs, walk):
+        for tag, size in zip(there, sizes, strict=True):
+            if size is not WRONG_TYPE:
+                async for difference in self._past_absence(tag, walk, self._walk_ids_in(tag, walk)):
                     yield difference
+
+    async def _walk_ids_in(self, tag: str, walk: _Walk) -> AsyncIterator[Difference]:
+        async for page in self._nodes.scan_members("ZSCAN", ids_key(tag)):
+            # An id that can't be a job's here is a stray of the ids.
+            jobs = [keys for keys in map(self._keys.job, filter(is_unicode, page[::2])) if keys.tag == tag]
+            for difference in await self._look_at(jobs, walk):
+                yield difference
 
     async def _walk_keys(self, walk: _Walk) -> AsyncIterator[Difference]:
         """Look at all keys: jobs that stand in no ids, and members of indexes that don't belong there."""
-        async for page in self._nodes.scan(all_keys_pattern(self._keys)):
+        async for page in self._nodes.scan(all_keys_pattern(self._keys), skips_absent=bool(walk.away)):
             jobs = await self._unlisted(page)
             walk.is_to_repeat |= bool(jobs) and walk.mends
             for difference in await self._look_at(jobs, walk):
@@ -143,17 +185,24 @@ class Projections:
             if walk.mends:
                 await add_queue_names(self._nodes, self._keys, page)
         if walk.is_to_repeat:
-            async for page in self._nodes.scan(all_keys_pattern(self._keys)):
+            async for page in self._nodes.scan(all_keys_pattern(self._keys), skips_absent=bool(walk.away)):
                 async for difference in self._look_at_indexes(page, walk):
                     yield difference
 
     async def _walk_named(self, walk: _Walk) -> AsyncIterator[Difference]:
         """Look at the keys that are known by name: listings of all jobs, queues, records that indexes name."""
-        for queue in await queue_names(self._nodes, self._keys):
-            async for difference in self._look_at_indexes(named_indexes(self._keys, queue), walk):
+        there = [tag for tag in self._keys.tags if tag not in walk.away]
+        indexes = named_indexes(self._keys)
+        for queue in await queue_names(self._nodes, there):
+            indexes += named_indexes(self._keys, queue)
+        for tag in there:
+            its = [key for key in indexes if tag_in(key) == tag]
+            async for difference in self._past_absence(tag, walk, self._look_at_indexes(its, walk)):
                 yield difference
-        async for difference in self._look_at_indexes(named_indexes(self._keys), walk):
+        async for difference in self._past_absence(tag_in(self._keys.store) or "", walk, self._walk_records(walk)):
             yield difference
+
+    async def _walk_records(self, walk: _Walk) -> AsyncIterator[Difference]:
         async for page in self._accounts.named_records():
             async for difference in self._accounts.verify_records(page, mends=walk.mends):
                 yield difference
@@ -220,12 +269,14 @@ class Projections:
     async def _walk_tickets(self, walk: _Walk) -> AsyncIterator[Difference]:
         """Look at the tickets of the queues that were found, last, since they are compared with the backlogs."""
         for queue in sorted(walk.queues):
-            async for difference in self._tickets.verify(queue, mends=walk.mends):
+            part = self._tickets.verify(queue, mends=walk.mends)
+            async for difference in self._past_absence(queue.tag, walk, part):
                 yield difference
 
     async def _walk_facts(self, walk: _Walk) -> AsyncIterator[Difference]:
         """Look at the types of what facts stand in; without it, groups are told a gap, and begin again."""
-        expected = {key(tag): kind for tag in self._keys.tags for key, kind in FACT_KEYS.items()}
+        there = [tag for tag in self._keys.tags if tag not in walk.away]
+        expected = {key(tag): kind for tag in there for key, kind in FACT_KEYS.items()}
         found = await self._nodes.read_many([("TYPE", key) for key in expected])
         for (key, kind), reply in zip(expected.items(), found, strict=True):
             if reply.decode() not in (kind, "none"):

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from ci_common.errors import JobAlreadyExistsError, RepositoryError
 from ci_common.models import Job, utc_now
 from ci_common.validation import check_job
+from ci_eventstore.connection.absence import ask_each, go_through
 from ci_eventstore.connection.call_names import Key
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import as_texts
@@ -99,23 +100,33 @@ class Holders:
     async def end_lost(self) -> float | None:
         """End jobs whose holders are gone; return the shortest lease in use in seconds, None if no job is held.
 
-        Each look moves the clock of leases by at most half of that, so look often. StoreError.
+        Each look moves the clock of leases by at most half of that, so look often. Partitions that are away are left
+        out, unless all are. StoreError.
         """
         partitions = queue_everywhere(self._keys, NO_QUEUE)
         if len(partitions) > 1:
-            held = await self._nodes.read_many([("ZCARD", partition.leases) for partition in partitions])
-            partitions = [partition for partition, count in zip(partitions, held, strict=True) if count]
+
+            async def count(tag: str) -> int:
+                [held] = await self._nodes.read_many([("ZCARD", QueueKeys(NO_QUEUE, tag).leases)])
+                return int(bool(held))
+
+            held = (await ask_each(self._nodes, self._keys.tags, count)).given
+            partitions = [partition for partition in partitions if held.get(partition.tag)]
         return min((await self._end_lost_in(partitions)).values(), default=None)
 
     async def _end_lost_in(self, partitions: Iterable[QueueKeys]) -> dict[QueueKeys, float]:
         """Do so in some partitions; return the shortest lease in use in each of those that have one. StoreError."""
         leases: dict[QueueKeys, float] = {}
-        for partition in partitions:
+
+        async def end_in(tag: str) -> None:
+            partition = QueueKeys(NO_QUEUE, tag)
             lease_seconds, found = await look(self._nodes, partition)
             if lease_seconds:
                 leases[partition] = lease_seconds
             for job_id in found:
                 await self._end(job_id)
+
+        await go_through(self._nodes, [partition.tag for partition in partitions], end_in)
         return leases
 
     @asynccontextmanager

@@ -168,22 +168,23 @@ class LeaseKeeper:
         while not self._is_stopped:
             try:
                 await self._keep_over_one_server()
-            except TimeoutError:
-                self._note_failure("no answer")
             except Exception as error:  # noqa: BLE001 - it is logged with its traceback, and leases are renewed on
                 self._mistake.failed(repr(error), traceback=error)
                 self._give_up_late_ones()
                 await self._pause(self._lease_seconds / 10)
 
     async def _keep_over_one_server(self) -> None:
-        """Renew until that fails: another connection may lead to a server that answers. TimeoutError."""
+        """Renew until that fails: another connection may lead to a server that answers."""
         nodes = Nodes(self._deployment)
         try:
             while not self._is_stopped:
-                if not await self._renew_all(nodes):
+                failed, count = await self._renew_all(nodes)
+                if failed:
                     await self._pause(RETRY_SECONDS)
-                    return
-                await self._pause(self._lease_seconds / 3)
+                    if failed == count or not nodes.is_divided:
+                        return
+                else:
+                    await self._pause(self._lease_seconds / 3)
         finally:
             await nodes.close()
 
@@ -196,23 +197,33 @@ class LeaseKeeper:
             pass
         self._wake.clear()
 
-    async def _renew_all(self, nodes: Nodes) -> bool:
-        is_answered = True
+    async def _renew_all(self, nodes: Nodes) -> tuple[int, int]:
+        """Renew all leases, those of each partition by themselves; return how many partitions failed, and of how many.
+
+        One that is away costs the jobs of others no lease.
+        """
         with self._lock:
             held = dict(self._held)
-        for queue in {queue for queue, _ in held.values()}:
-            group = [claim for claim, (its_queue, _) in held.items() if its_queue == queue]
-            try:
-                self._note(queue, await self._renew(nodes, queue, group))
-            except (StoreUnavailableError, OutcomeUnknownError) as error:
-                self._note_failure("no answer" if type(error) is OutcomeUnknownError else error)
-                is_answered = False
-            except StoreError as error:
-                self._note_failure(error)
-                await self._renew_one_by_one(nodes, queue, group)
-        if is_answered and held:
+        groups: dict[tuple[str, str], list[Claim]] = {}
+        for claim, (queue, _) in held.items():
+            groups.setdefault((queue, self._keys.job(claim.job_id).tag), []).append(claim)
+        renewing = (self._renew_group(nodes, queue, group) for (queue, _), group in groups.items())
+        failed = (await asyncio.gather(*renewing)).count(False)
+        if held and not failed:
             self._outage.worked()
-        return is_answered
+        return failed, len(groups)
+
+    async def _renew_group(self, nodes: Nodes, queue: str, group: Sequence[Claim]) -> bool:
+        """Renew leases of one partition; False: it gave no answer."""
+        try:
+            self._note(queue, await self._renew(nodes, queue, group))
+        except (StoreUnavailableError, OutcomeUnknownError, TimeoutError) as error:
+            self._note_failure("no answer" if type(error) in (OutcomeUnknownError, TimeoutError) else error)
+            return False
+        except StoreError as error:
+            self._note_failure(error)
+            await self._renew_one_by_one(nodes, queue, group)
+        return True
 
     async def _renew(self, nodes: Nodes, queue: str, group: Sequence[Claim]) -> dict[Claim, str]:
         """Renew leases, trying for a part of their time; StoreError, TimeoutError if the server doesn't even refuse."""
@@ -225,7 +236,7 @@ class LeaseKeeper:
         for claim in group:
             try:
                 self._note(queue, await self._renew(nodes, queue, [claim]))
-            except StoreError as error:
+            except (StoreError, TimeoutError) as error:
                 logger.debug("a lease can't be renewed: %s", error, extra={"job_id": claim.job_id})
         self._give_up_late_ones()
 

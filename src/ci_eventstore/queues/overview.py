@@ -3,15 +3,17 @@
 A name is noted when its queue gets jobs, and forgotten when the queue has neither jobs nor controllers.
 """
 
+import asyncio
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
+from ci_eventstore.connection.absence import ask_each, numbers_of
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import WRONG_TYPE, Reply, as_bytes, as_count, as_texts
 from ci_eventstore.errors import MissingRightsError, ReadOnlyAccessError
@@ -49,9 +51,40 @@ def idle_queue(name: str) -> QueueOverview:
     return QueueOverview(name=name, waiting=0, oldest_created_at=None, running=0, controllers={})
 
 
-async def read_overviews(nodes: Nodes, keys: Keys, names: Sequence[str]) -> list[QueueOverview]:
-    """Return what queues hold, in all partitions: three round trips for any number of queues."""
-    queues = [QueueKeys(name, tag) for name in names for tag in keys.tags]
+@dataclass(frozen=True, slots=True)
+class Overviews:
+    """What queues hold in the partitions that are there."""
+
+    queues: list[QueueOverview]
+    #: The numbers of the partitions that are away: what queues hold there isn't counted.
+    unavailable: tuple[int, ...] = ()
+
+
+async def read_overviews(
+    nodes: Nodes, keys: Keys, names: Iterable[str] | None = None, *, within_seconds: float | None = None
+) -> Overviews:
+    """Return what queues hold, beside those of some names all whose names are noted: a few round trips.
+
+    Partitions that give no answer soon, or `within_seconds`, are left out; StoreUnavailableError if none answers.
+    """
+
+    async def names_in(tag: str) -> list[str]:
+        return as_texts(await nodes.read_together("SMEMBERS", queues_key(tag)))
+
+    noted = await ask_each(nodes, keys.tags, names_in, within_seconds=within_seconds)
+    all_names = sorted({*(name for its in noted.given.values() for name in its), *(names or ())})
+
+    async def parts_in(tag: str) -> list[_Part]:
+        return await _parts_of(nodes, [QueueKeys(name, tag) for name in all_names])
+
+    found = await ask_each(nodes, list(noted.given), parts_in, within_seconds=within_seconds)
+    parts = list(zip(*found.given.values(), strict=True)) if all_names else []
+    queues = [_joined(name, its) for name, its in zip(all_names, parts, strict=True)]
+    return Overviews(queues, numbers_of([*noted.away, *found.away]))
+
+
+async def _parts_of(nodes: Nodes, queues: Sequence[QueueKeys]) -> "list[_Part]":
+    """Return what queues hold, each in its partition: three round trips for any number of queues."""
     counts = await _read_each(
         nodes,
         [
@@ -63,12 +96,10 @@ async def read_overviews(nodes: Nodes, keys: Keys, names: Sequence[str]) -> list
         nodes, [_details_of(queue, *count[2:]) for queue, count in zip(queues, counts, strict=True)]
     )
     consumers = await _consumers(nodes, queues, details)
-    parts = [
+    return [
         _Part(as_count(leased), as_count(waiting), _times(detail), consumers.get(queue, {}))
         for queue, (leased, waiting, _, _), (_, *detail) in zip(queues, counts, details, strict=True)
     ]
-    size = len(keys.tags)
-    return [_joined(name, parts[place * size : (place + 1) * size]) for place, name in enumerate(names)]
 
 
 class _Part(NamedTuple):
@@ -154,16 +185,17 @@ def _held(consumers: Reply) -> dict[str, int]:
 WATCH_SECONDS = 300.0
 
 
-async def queue_names(nodes: Nodes, keys: Keys) -> list[str]:
-    """Return the names of all queues that are used, and of some that were."""
-    return sorted(as_texts(await nodes.read("SMEMBERS", queues_key(keys))))
+async def queue_names(nodes: Nodes, tags: Sequence[str]) -> list[str]:
+    """Return the names of all queues of some partitions that are used, and of some that were; StoreUnavailableError."""
+    found = await asyncio.gather(*(nodes.read_together("SMEMBERS", queues_key(tag)) for tag in tags))
+    return sorted({name for reply in found for name in as_texts(reply)})
 
 
 async def add_queue_names(nodes: Nodes, keys: Keys, found: Sequence[str]) -> None:
     """Add the names of the queues whose tickets are among some keys."""
-    names = {queue.name for key in found if (queue := queue_of(keys, "dispatch", key)) is not None}
-    if names:
-        await nodes.read("SADD", queues_key(keys), *names)
+    queues = {queue for key in found if (queue := queue_of(keys, "dispatch", key)) is not None}
+    for queue in sorted(queues):
+        await nodes.read("SADD", queues_key(queue.tag), queue.name)
 
 
 class UsedQueues:
@@ -175,19 +207,22 @@ class UsedQueues:
         #: Until when a forgotten queue is looked at, by the monotonic clock.
         self._watched: dict[str, float] = {}
 
-    async def read(self) -> list[QueueOverview]:
-        """Return what each queue holds that has jobs or controllers."""
-        now, names = time.monotonic(), await queue_names(self.nodes, self._keys)
+    async def read(self, within_seconds: float | None = None) -> Overviews:
+        """Return what each queue holds that has jobs or controllers; see `read_overviews`."""
+        now = time.monotonic()
         self._watched = {name: until for name, until in self._watched.items() if until > now}
-        found = await read_overviews(self.nodes, self._keys, sorted({*names, *self._watched}))
-        used = [queue for queue in found if queue.is_used]
-        await self._note([queue.name for queue in used if self._watched.pop(queue.name, -math.inf) > now])
-        await self._forget([queue.name for queue in found if not queue.is_used and queue.name in names])
-        return used
+        found = await read_overviews(self.nodes, self._keys, self._watched, within_seconds=within_seconds)
+        used = [queue for queue in found.queues if queue.is_used]
+        if not found.unavailable:
+            # Else what some partitions hold isn't known.
+            await self._note([queue.name for queue in used if self._watched.pop(queue.name, -math.inf) > now])
+            idle = (queue.name for queue in found.queues if not queue.is_used)
+            await self._forget([name for name in idle if name not in self._watched])
+        return Overviews(used, found.unavailable)
 
     async def _note(self, names: list[str]) -> None:
         if names:
-            await self.nodes.read("SADD", queues_key(self._keys), *names)
+            await self._in_all("SADD", names)
 
     async def _forget(self, names: list[str]) -> None:
         if names:
@@ -195,4 +230,7 @@ class UsedQueues:
             self._watched.update(dict.fromkeys(names, time.monotonic() + WATCH_SECONDS))
             # A reader without that right reads them again each time.
             with suppress(MissingRightsError, ReadOnlyAccessError):
-                await self.nodes.read("SREM", queues_key(self._keys), *names)
+                await self._in_all("SREM", names)
+
+    async def _in_all(self, command: str, names: list[str]) -> None:
+        await asyncio.gather(*(self.nodes.read(command, queues_key(tag), *names) for tag in self._keys.tags))

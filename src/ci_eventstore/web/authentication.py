@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
@@ -16,7 +18,10 @@ from pydantic import BaseModel, Field
 from ci_common.errors import RepositoryError
 from ci_common.models import APIKey, as_utc, hash_api_key, utc_now
 from ci_eventstore.accounts.store import SESSION_SECONDS
+from ci_eventstore.connection.absence import is_absence
 from ci_eventstore.connection.outage_log import OutageLog
+from ci_eventstore.connection.way import in_a_hurry
+from ci_eventstore.errors import StoreUnavailableError
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.tasks import begin
 from ci_eventstore.web.document import COOKIE, body
@@ -32,6 +37,8 @@ _DEFAULT_PORTS = {"http": "80", "https": "443"}
 #: How long a good key is accepted without asking the store again, and so how late a revoked one ends.
 TRUST_SECONDS = 5.0
 TRUSTED_KEYS = 10_000
+#: The same, from when it was found good, while the partition of accounts is away and others of a cluster are there.
+CACHE_SECONDS = 60.0
 #: An API key in JSON or a form has less.
 MAX_LOGIN_BYTES = 4096
 #: The last use of a key is noted at most this often.
@@ -125,12 +132,50 @@ async def caller_of(authenticate: Authenticate, request: Request) -> Caller:
     return Caller(None if isinstance(user, Everything) else user, _is_allowed)
 
 
+class _Cache:
+    """What was looked up in the partition of accounts: it counts for a while when that is away."""
+
+    def __init__(self, repository: RedisJobRepository, trust_seconds: float) -> None:
+        self._repository = repository
+        self._trust_seconds = trust_seconds
+        #: What was found, and when, by the monotonic clock.
+        self._kept: dict[str, tuple[str, float]] = {}
+        self._outage = OutageLog(logger, "keys and sessions that were good a minute ago are accepted: %s")
+
+    async def find(self, name: str, look_up: Callable[[], Awaitable[str | None]]) -> str | None:
+        """Return what `look_up` finds, or found within CACHE_SECONDS; StoreUnavailableError."""
+        now = time.monotonic()
+        kept, found_at = self._kept.get(name, ("", -math.inf))
+        if now < found_at + self._trust_seconds:
+            return kept
+        is_known = now < found_at + CACHE_SECONDS and self._repository.engine.nodes.is_divided
+        try:
+            with in_a_hurry() if is_known else nullcontext():
+                found = await look_up()
+        except StoreUnavailableError as error:
+            if not is_known or not is_absence(error) or time.monotonic() >= found_at + CACHE_SECONDS:
+                raise
+            self._outage.failed(error)
+            return kept
+        self.forget(name)
+        if found is not None:
+            if len(self._kept) >= TRUSTED_KEYS:
+                self._kept.clear()
+            self._kept[name] = found, now
+        return found
+
+    def forget(self, name: str) -> None:
+        """Let what was found count no more."""
+        self._kept.pop(name, None)
+
+
 class KeyAuthentication:
     """Knows users by their API keys, given as bearer tokens or by the session that a browser's cookie names."""
 
     def __init__(self, repository: RedisJobRepository) -> None:
         self.repository = repository
-        self._trusted: dict[str, tuple[float, str]] = {}
+        self._users = _Cache(repository, TRUST_SECONDS)
+        self._sessions = _Cache(repository, 0.0)
         self._unnoted = OutageLog(logger, "the use of API keys can't be noted: %s")
         self._noting: dict[str, asyncio.Task[None]] = {}
 
@@ -141,7 +186,7 @@ class KeyAuthentication:
         if token:
             if request.method not in _SAFE and not is_same_origin(request.headers, required=True):
                 raise WebError(403, "foreign_origin", "this page may not use the session of another one")
-            key_hash = await self.repository.engine.sessions.find(token)
+            key_hash = await self._key_of(token)
         if not key_hash:
             raise unauthorized()
         user_id = await self.user_of(key_hash)
@@ -149,28 +194,41 @@ class KeyAuthentication:
             raise unauthorized()
 
         async def is_still_allowed() -> bool:
-            if token and await self.repository.engine.sessions.find(token) is None:
+            try:
+                if token and await self._key_of(token) is None:
+                    return False
+                return await self.user_of(key_hash) is not None
+            except StoreUnavailableError:
+                if not self.repository.engine.nodes.is_divided:
+                    raise
+                # Jobs are read from other servers, which don't know whether the key is still good.
                 return False
-            return await self.user_of(key_hash) is not None
 
         return Caller(user_id, is_still_allowed)
 
+    async def end_session(self, token: str) -> None:
+        """End a browser's session; StoreError."""
+        await self.repository.engine.sessions.end(token)
+        self._sessions.forget(token)
+
+    async def _key_of(self, token: str) -> str | None:
+        """Return the hash of the key that a session stands for."""
+        return await self._sessions.find(token, lambda: self.repository.engine.sessions.find(token))
+
     async def user_of(self, key_hash: str) -> str | None:
-        """Return the user of a valid key, None for any other; the answer is trusted for TRUST_SECONDS."""
-        now = time.monotonic()
-        until, user_id = self._trusted.get(key_hash, (0.0, ""))
-        if now < until:
-            return user_id
-        self._trusted.pop(key_hash, None)
+        """Return the user of a valid key, None for any other.
+
+        The answer is trusted for TRUST_SECONDS, and on a cluster whose partition of accounts is away CACHE_SECONDS.
+        """
+        return await self._users.find(key_hash, lambda: self._look_up(key_hash))
+
+    async def _look_up(self, key_hash: str) -> str | None:
         api_key = await self.repository.get_api_key_by_hash(key_hash)
         if api_key is None or not api_key.is_active:
             return None
         user = await self.repository.get_user(api_key.user_id)
         if user is None or not user.is_active:
             return None
-        if len(self._trusted) >= TRUSTED_KEYS:
-            self._trusted.clear()
-        self._trusted[key_hash] = now + TRUST_SECONDS, user.id
         self._note_use(api_key)
         return user.id
 
@@ -241,7 +299,7 @@ class SessionRoutes:
         _check_origin(request)
         await self._repository.initialize()
         if token := request.cookies.get(COOKIE):
-            await self._repository.engine.sessions.end(token)
+            await self._keys.end_session(token)
         response = Response(status_code=204)
         response.delete_cookie(COOKIE, path=request.scope.get("root_path") or "/", httponly=True, samesite="strict")
         return response

@@ -9,7 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 from http import HTTPStatus
 from types import GenericAlias
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Union
 
 from fastapi import Path
 from fastapi.security import APIKeyCookie, HTTPBearer
@@ -64,8 +64,11 @@ _ANSWER: dict[str, Any] = {
 #: pydantic 2.9 takes no bare type as a field.
 _FIELDS: dict[str, Any] = {name: (shape, ...) for name, shape in _ANSWER.items()}
 JobAnswer: type[BaseModel] = create_model("JobAnswer", __doc__="A job; more keys may follow.", **_FIELDS)
-#: Several jobs.
-JobsAnswer = GenericAlias(list, (JobAnswer,))
+_UNAVAILABLE = Annotated[list[int], Field(description="partitions of a cluster that are away: their jobs are missing")]
+_MORE: dict[str, Any] = {"jobs": (GenericAlias(list, (JobAnswer,)), ...), "unavailable": (_UNAVAILABLE, ...)}
+PartialAnswer: type[BaseModel] = create_model("PartialAnswer", __doc__="The jobs that there are now.", **_MORE)
+#: Several jobs; an object if the request asks for a `partial` list.
+JobsAnswer: Any = Union[GenericAlias(list, (JobAnswer,)), PartialAnswer]  # noqa: UP007 - of types made at run time
 
 
 class EventAnswer(BaseModel):

@@ -1,6 +1,7 @@
 """Routes of jobs: list, show, create, cancel."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from secrets import token_hex
 from typing import IO, Annotated, Any
@@ -57,10 +58,22 @@ class JobRoutes:
             Query(description="only jobs that come after this one, by its id"),
             WithJsonSchema({"type": "string", **ID_SCHEMA}),
         ] = None,
-    ) -> list[dict[str, Any]]:
-        """List jobs, the newest first."""
+        partial: Annotated[
+            bool, Query(description="an object, which has what there is while a part of a cluster is away")
+        ] = False,
+    ) -> list[dict[str, Any]] | dict[str, Any]:
+        """List jobs, the newest first.
+
+        An array has all jobs that there are; while a partition is away, only a `partial` list can be had.
+        """
         caller = await self._web.caller(request)
-        jobs = await self._repository.page_jobs(caller.user_id, status, limit, before)
+        asked = (caller.user_id, status, limit, before)
+        if not partial:
+            return await self._summaries(await self._repository.page_jobs(*asked))
+        page = await self._repository.page_available_jobs(*asked)
+        return {"jobs": await self._summaries(page.jobs), "unavailable": page.unavailable}
+
+    async def _summaries(self, jobs: Sequence[Job]) -> list[dict[str, Any]]:
         incarnations = await self._web.incarnations([job.id for job in jobs])
         return list(map(summary, jobs, incarnations))
 

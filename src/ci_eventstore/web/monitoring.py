@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 
 from fastapi import Response
 from fastapi.responses import JSONResponse
@@ -18,7 +19,7 @@ from ci_eventstore.connection.way import Counters
 from ci_eventstore.engines import LoopLocks
 from ci_eventstore.errors import MissingRightsError, NotInitializedError
 from ci_eventstore.following.hub import FollowingStats
-from ci_eventstore.queues.overview import QueueOverview, UsedQueues, idle_queue
+from ci_eventstore.queues.overview import Overviews, QueueOverview, UsedQueues, idle_queue
 from ci_eventstore.web.context import Web
 from ci_eventstore.web.errors import WebError
 
@@ -31,6 +32,8 @@ TRUST_SECONDS = 1.0
 #: What queues hold is read at most this often, and for at most this long.
 QUEUES_SECONDS = 5.0
 PATIENCE_SECONDS = 0.5
+#: The same for each of two questions to a partition that may be away.
+PARTITION_SECONDS = 0.2
 #: A store that gave no answer is asked again after this.
 AWAY_SECONDS = 1.0
 PREFIX = "ci_eventstore"
@@ -105,7 +108,7 @@ class MetricsRoutes:
         self._web = web
         self._asking = LoopLocks()
         self._used: UsedQueues | None = None
-        self._queues: list[QueueOverview] = []
+        self._found = Overviews([])
         self._is_store_up = False
         self._look_after = float("-inf")
 
@@ -150,12 +153,22 @@ class MetricsRoutes:
         errors.add_metric(["store"], counters.errors)
         errors.add_metric(["web"], self._web.errors)
         yield errors
-        queues = self._queues
+        yield self._partitions()
+        queues = self._found.queues
         if self._is_store_up:
             # Those that users may choose are there from the beginning.
             idle = (self._web.settings.queues or frozenset()).difference(queue.name for queue in queues)
             queues = sorted([*queues, *map(idle_queue, idle)], key=lambda queue: queue.name)
         yield from _queue_families(queues)
+
+    def _partitions(self) -> Metric:
+        """Return for each partition whether it answers: what queues hold in others isn't in their numbers."""
+        text = "Whether a partition of the store answers; queues' numbers leave out what lies in one that doesn't."
+        family = GaugeMetricFamily(f"{PREFIX}_partition_up", text, labels=["partition"])
+        with suppress(NotInitializedError):
+            for number in range(self._web.engine.keys.partitions):
+                family.add_metric([str(number)], self._is_store_up and number not in self._found.unavailable)
+        return family
 
     async def _look(self) -> None:
         """Read what queues hold, or note that the store is away."""
@@ -165,12 +178,12 @@ class MetricsRoutes:
                 store = self._web.engine
                 if self._used is None or self._used.nodes is not store.nodes:
                     self._used = UsedQueues(store.nodes, store.keys)
-                self._queues = await self._used.read()
+                self._found = await self._used.read(PARTITION_SECONDS)
         except MissingRightsError:
             # The store answers, but a process that may only read jobs doesn't see what queues hold.
-            self._is_store_up, self._queues, self._look_after = True, [], time.monotonic() + QUEUES_SECONDS
+            self._is_store_up, self._found, self._look_after = True, Overviews([]), time.monotonic() + QUEUES_SECONDS
         except (TimeoutError, RepositoryError) as error:
             logger.debug("the store gives no answer for metrics: %s", error)
-            self._is_store_up, self._queues, self._look_after = False, [], time.monotonic() + AWAY_SECONDS
+            self._is_store_up, self._found, self._look_after = False, Overviews([]), time.monotonic() + AWAY_SECONDS
         else:
             self._is_store_up, self._look_after = True, time.monotonic() + QUEUES_SECONDS
