@@ -58,6 +58,66 @@ class _Live:
     opened_at: float = field(default_factory=lambda: asyncio.get_running_loop().time())
 
 
+class _Comparisons:
+    """Compare how far followed jobs are with what the store says, each partition's for themselves."""
+
+    def __init__(self, nodes: Nodes, store_incarnation: StoreIncarnation, watch_lost: Callable[[str], None]) -> None:
+        self._nodes = nodes
+        self._store_incarnation = store_incarnation
+        self._watch_lost = watch_lost
+        #: Those on their way, by partition.
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def look(self, lives: Sequence[_Live]) -> None:
+        """Look at jobs; a partition that is away keeps no other one waiting, and is asked until patience is over."""
+        groups: dict[str, list[_Live]] = {}
+        for live in lives:
+            groups.setdefault(live.feed.keys.tag if self._nodes.is_divided else "", []).append(live)
+        for tag in groups.keys() - self._tasks.keys():
+            task = self._tasks[tag] = begin(self._look_at(groups[tag]), logger, LOOKING)
+            task.add_done_callback(partial(self._forget, tag))
+        if self._tasks:
+            await asyncio.wait(self._tasks.values(), timeout=WATCH_SECONDS)
+
+    async def close(self) -> None:
+        """Stop looking."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _forget(self, tag: str, task: "asyncio.Task[None]") -> None:
+        del self._tasks[tag]
+
+    async def _look_at(self, lives: Sequence[_Live]) -> None:
+        try:
+            for start in range(0, len(lives), WATCHED_AT_ONCE):
+                await self._compare(lives[start : start + WATCHED_AT_ONCE])
+        except Exception as error:  # noqa: BLE001 - it is logged; nobody would notice a lost message any more
+            self._nodes.outages.fault(logger, LOOKING, error)
+
+    async def _compare(self, lives: Sequence[_Live]) -> None:
+        tips = [(live.feed.head, live.feed.mark) for live in lives]
+        commands = [
+            ("HMGET", live.feed.keys.hash, "position", "part", "mark", "claim", "cancel_line", "ends_if_lost")
+            for live in lives
+        ]
+        try:
+            replies = await self._nodes.read_many(commands)
+            store = await self._store_incarnation.read()
+        except RepositoryError as error:
+            for live in lives:
+                live.feed.fail(error)
+            return
+        for live, tip, reply in zip(lives, tips, replies, strict=True):
+            if _ends_if_lost(reply):
+                self._watch_lost(live.feed.keys.job_id)
+            # Without a mark, only the place shows a change.
+            found = _tip_of(reply, tip[1])
+            if found != tip or live.feed.incarnation.store != store:
+                live.reader.start()
+
+
 class Hub:
     """Follows each job once, however many followers it has.
 
@@ -74,7 +134,6 @@ class Hub:
     ) -> None:
         """Follow jobs; `watch_lost` is given the id of one that is to end should its controller be gone."""
         self._nodes = nodes
-        self._watch_lost = watch_lost
         self._reader = reader
         self._store_incarnation = store_incarnation
         self._pages = Pages(reader.source)
@@ -82,8 +141,7 @@ class Hub:
         #: By channel.
         self._live: dict[str, _Live] = {}
         self._watcher: asyncio.Task[None] | None = None
-        #: Comparisons of followed jobs with the store that are on their way, by partition.
-        self._comparing: dict[str, asyncio.Task[None]] = {}
+        self._comparisons = _Comparisons(nodes, store_incarnation, watch_lost)
         self._ended_followers = self._past_entries = self._past_resets = 0
 
     async def follow(
@@ -109,10 +167,10 @@ class Hub:
         """End all followers with NotInitializedError."""
         for live in list(self._live.values()):
             live.feed.fail(NotInitializedError())
-        tasks = [*self._comparing.values(), *([] if self._watcher is None else [self._watcher])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._watcher is not None:
+            self._watcher.cancel()
+            await asyncio.gather(self._watcher, return_exceptions=True)
+        await self._comparisons.close()
         await self._subscription.close()
 
     def abandon(self) -> None:
@@ -288,48 +346,7 @@ class Hub:
         if not self._nodes.is_divided:
             # A demoted primary doesn't refuse reads, so its role is asked for. Nodes of a cluster are looked at anyway.
             await self._nodes.all[0].look_at_role()
-        groups: dict[str, list[_Live]] = {}
-        for live in lives:
-            if live.feed.is_ready and live.feed.failure is None:
-                groups.setdefault(live.feed.keys.tag if self._nodes.is_divided else "", []).append(live)
-        # A partition that is away keeps no other one waiting, and is asked until patience is over.
-        for tag in groups.keys() - self._comparing.keys():
-            task = begin(self._compare_all(groups[tag]), logger, LOOKING)
-            self._comparing[tag] = task
-            task.add_done_callback(partial(self._forget, tag))
-        if self._comparing:
-            await asyncio.wait(self._comparing.values(), timeout=WATCH_SECONDS)
-
-    def _forget(self, tag: str, task: "asyncio.Task[None]") -> None:
-        del self._comparing[tag]
-
-    async def _compare_all(self, lives: Sequence[_Live]) -> None:
-        try:
-            for start in range(0, len(lives), WATCHED_AT_ONCE):
-                await self._compare(lives[start : start + WATCHED_AT_ONCE])
-        except Exception as error:  # noqa: BLE001 - it is logged; nobody would notice a lost message any more
-            self._nodes.outages.fault(logger, LOOKING, error)
-
-    async def _compare(self, lives: Sequence[_Live]) -> None:
-        tips = [(live.feed.head, live.feed.mark) for live in lives]
-        commands = [
-            ("HMGET", live.feed.keys.hash, "position", "part", "mark", "claim", "cancel_line", "ends_if_lost")
-            for live in lives
-        ]
-        try:
-            replies = await self._nodes.read_many(commands)
-            store = await self._store_incarnation.read()
-        except RepositoryError as error:
-            for live in lives:
-                live.feed.fail(error)
-            return
-        for live, tip, reply in zip(lives, tips, replies, strict=True):
-            if _ends_if_lost(reply):
-                self._watch_lost(live.feed.keys.job_id)
-            # Without a mark, only the place shows a change.
-            found = _tip_of(reply, tip[1])
-            if found != tip or live.feed.incarnation.store != store:
-                live.reader.start()
+        await self._comparisons.look([live for live in lives if live.feed.is_ready and live.feed.failure is None])
 
 
 def _tip_of(reply: Reply, known_mark: str | None) -> tuple[Place, str | None] | None:

@@ -5,10 +5,12 @@ These are jobs that somebody has cancelled, and those that end with their proces
 
 import asyncio
 import logging
+from contextlib import nullcontext
 
 from ci_common.errors import RepositoryError
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import as_text_map
+from ci_eventstore.connection.way import in_a_hurry
 from ci_eventstore.errors import StoreFormatError
 from ci_eventstore.events.caller import Caller
 from ci_eventstore.events.codec import decode
@@ -138,10 +140,12 @@ class LostJobs:
             pause = LONGEST_SECONDS
             for job_id in list(self._watched):
                 try:
-                    if await self.look(job_id):
-                        del self._watched[job_id]
-                    else:
-                        pause = min(pause, await self._pause(job_id))
+                    # A job of a partition that is away keeps no other one waiting for long.
+                    with in_a_hurry() if self._nodes.is_divided else nullcontext():
+                        if await self.look(job_id):
+                            del self._watched[job_id]
+                        else:
+                            pause = min(pause, await self._pause(job_id))
                 except RepositoryError as error:
                     logger.debug("a job can't be looked after: %s", error, extra={"job_id": job_id})
                 except Exception:

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from ci_common.models import Job, JobEvent
-from ci_eventstore.connection import link
+from ci_eventstore.connection import way
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.web import WebSettings, authentication, create_app, monitoring
 from tests.divided import ODD, PARTITIONS, divided, is_of_accounts, job_ids, opened
@@ -24,8 +24,8 @@ LIST = {"partial": "true"}
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch, impatient: None) -> None:
     """Who goes on without a server gives it little time, and asks it again at once."""
-    monkeypatch.setattr(link, "HURRIED_PATIENCE_SECONDS", 0.1)
-    monkeypatch.setattr(link, "AWAY_SECONDS", 0.0)
+    monkeypatch.setattr(way, "HURRIED_PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(way, "AWAY_SECONDS", 0.0)
     monkeypatch.setattr(monitoring, "PATIENCE_SECONDS", 30.0)
     monkeypatch.setattr(monitoring, "PARTITION_SECONDS", 10.0)
     monkeypatch.setattr(monitoring, "QUEUES_SECONDS", 0.0)
