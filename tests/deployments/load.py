@@ -7,7 +7,6 @@ A writer's job has one follower. Controllers take jobs from a queue and write do
 import asyncio
 import contextlib
 import itertools
-import json
 import random
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -245,8 +244,8 @@ class Load:
         for silence in self.silence.values():
             silence.begin()
 
-    async def findings(self) -> list[str]:
-        """Let everybody end, and return what is wrong; nothing if all is as everybody was told."""
+    async def findings(self) -> dict[str, list[str]]:
+        """Let everybody end, and return what is wrong for whom; nothing if all is as everybody was told."""
         self._stop.set()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=PATIENCE_SECONDS)
@@ -255,13 +254,16 @@ class Load:
             controller.stop()
         if self._running:
             await asyncio.wait(self._running)
-        found = [str(difference) for difference in await self.repository.verify()] + await untold(self.repository)
+        found: dict[str, list[str]] = {"writer": [], "follower": [], "controller": await self._findings_of_claims()}
+        found["store"] = [str(one) for one in await self.repository.verify()] + await untold(self.repository)
         for writer, reader in zip(self.writers, self.readers, strict=True):
             events = await self.repository.get_events_since(writer.job_id, 0)
-            found += writer.findings(events, may_lose=self._may_lose)
+            found["writer"] += writer.findings(events, may_lose=self._may_lose)
             if reader.events != events:
-                found.append(f"{reader.job_id}: it was handed {len(reader.events)} events, {len(events)} are there")
-        return found + await self._findings_of_claims()
+                found["follower"].append(
+                    f"{reader.job_id}: it was handed {len(reader.events)} events, {len(events)} are there"
+                )
+        return {who: sentences for who, sentences in found.items() if sentences}
 
     async def _submit(self) -> None:
         for number in itertools.count():
@@ -316,11 +318,10 @@ class Load:
                 found += [f"{job_id}: {one}" for one in check_claims(history, records)]
         return found + [f"{job_id}: nobody submitted it" for job_id in histories]
 
-    def summary(self) -> str:
-        """Return in a line how much was done."""
-        told = sum(len(writer.forgiven) for writer in self.writers)
-        counts = {kind: silence.count for kind, silence in self.silence.items()}
-        return json.dumps({**counts, "told of losses": told, "resets": sum(reader.resets for reader in self.readers)})
+    @property
+    def losses(self) -> int:
+        """How often a writer was told that acknowledged events were lost."""
+        return sum(len(writer.forgiven) for writer in self.writers)
 
 
 @contextlib.asynccontextmanager
@@ -332,10 +333,11 @@ async def open_load(
     controllers: int = 2,
     durability: Literal["server", "replicated"] = "server",
     partitions: int | None = None,
+    prefix: str = "ci",
     may_lose: bool = False,
 ) -> AsyncIterator[Load]:
     """Let all of them work on a new store; with `may_lose`, a loss that they are told of is no finding."""
-    settings: dict[str, Any] = {"durability": durability, "partitions": partitions}
+    settings: dict[str, Any] = {"durability": durability, "partitions": partitions, "prefix": prefix}
     async with (
         RedisJobRepository.from_url(url, **settings) as writing,
         RedisJobRepository.from_url(url, **settings) as reading,

@@ -74,8 +74,13 @@ class Watched:
 
     async def restart_all(self) -> None:
         """Kill all servers at once, but not the Sentinels, start them again and wait until they are in step."""
+        primary = self.primary
         for server in self.servers:
             server.kill()
+            others = [line for line in server.configuration if not line.startswith("replicaof ")]
+            # As the Sentinels have had them write it down themselves.
+            its = [] if server is primary else [f"replicaof 127.0.0.1 {primary.port}"]
+            server.configuration = [*others, *its]
         await asyncio.to_thread(launch_all, self.servers)
         await self.wait_ready()
 
@@ -88,7 +93,7 @@ class Watched:
                 f"sentinel myid {ids[sentinel]}",
                 f"sentinel monitor {NAME} 127.0.0.1 {self.servers[0].port} {len(ids) // 2 + 1}",
                 f"sentinel down-after-milliseconds {NAME} {self._down_after_ms}",
-                f"sentinel failover-timeout {NAME} 6000",
+                f"sentinel failover-timeout {NAME} 3000",
                 f"sentinel parallel-syncs {NAME} {len(self.servers)}",
                 *(f"sentinel known-replica {NAME} 127.0.0.1 {server.port}" for server in self.servers[1:]),
                 *(

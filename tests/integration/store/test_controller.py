@@ -13,6 +13,7 @@ from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings
 from ci_eventstore.repository import RedisJobRepository
 from tests import claims
+from tests.servers import RealServer
 from tests.waiting import wait_until
 
 QUICK = ControllerSettings(lease_seconds=1.0, poll_seconds=0.2, grace_seconds=0.2, concurrency=4, max_attempts=3)
@@ -229,7 +230,9 @@ async def test_a_cancel_ends_a_job_whose_controller_is_gone(repository: RedisJob
     assert await log_of(repository, "j") == ("cancelled", False, "[cancelled: first]\n")
 
 
-async def test_a_handler_that_blocks_the_event_loop_keeps_its_job(repository: RedisJobRepository) -> None:
+async def test_a_handler_that_blocks_the_event_loop_keeps_its_job(
+    repository: RedisJobRepository, valkey: RealServer
+) -> None:
     """Leases are renewed from another thread, so that blocking for several leases costs nothing."""
     await submit(repository, "j")
 
@@ -244,7 +247,7 @@ async def test_a_handler_that_blocks_the_event_loop_keeps_its_job(repository: Re
     loop = asyncio.get_running_loop()
 
     async def rival() -> None:
-        async with RedisJobRepository(repository_client(repository)) as other, Controller(other, settings=QUICK) as it:
+        async with RedisJobRepository.from_url(valkey.url) as other, Controller(other, settings=QUICK) as it:
             loop.call_later(0, lambda: None)
             task = asyncio.create_task(it.run(not_again))
             await asyncio.sleep(3 * QUICK.lease_seconds)
@@ -258,14 +261,6 @@ async def test_a_handler_that_blocks_the_event_loop_keeps_its_job(repository: Re
         controller.stop()
         await running
     assert await log_of(repository, "j") == ("completed", True, "")
-
-
-def repository_client(repository: RedisJobRepository) -> object:
-    """Return a client of the same server, for another event loop."""
-    from redis.asyncio import Redis
-
-    options = repository._engines.deployment.connection_options
-    return Redis(unix_socket_path=options["path"])
 
 
 async def test_consumers_that_are_gone_are_removed(repository: RedisJobRepository, server: Nodes) -> None:
