@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from functools import cache
+from zlib import crc32
 
 import fakeredis
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from ci_common import JobRepository, MemoryJobRepository
 from ci_eventstore import RedisJobRepository
 from tests.contract.deployments import (
+    CLUSTERS,
     DEPLOYMENTS,
     FURTHER,
     AtHome,
@@ -19,8 +21,21 @@ from tests.contract.deployments import (
     SealingRepository,
     new_prefix,
 )
-from tests.deployments.homes import open_home
+from tests.deployments.homes import IS_WHOLE, open_home
 from tests.servers import RealServer, find_redis7, find_valkey
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave each cluster to half of the tests that both have, and all to `make test-deployments`."""
+    left_out = {item for item in items if not IS_WHOLE and _is_for_the_other(item)}
+    config.hook.pytest_deselected(items=list(left_out))
+    items[:] = [item for item in items if item not in left_out]
+
+
+def _is_for_the_other(item: pytest.Item) -> bool:
+    call = getattr(item, "callspec", None)
+    place = CLUSTERS.index(call.params["deployment"]) if call and call.params.get("deployment") in CLUSTERS else None
+    return place is not None and crc32(item.name.replace(CLUSTERS[place], "").encode()) % len(CLUSTERS) != place
 
 
 @pytest.fixture

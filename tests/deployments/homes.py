@@ -1,5 +1,6 @@
 """Where a suite's store lives: the option `--deployment` chooses one for the tests that share `home`'s servers."""
 
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -16,6 +17,8 @@ from tests.deployments.sentinel import Watched, running_sentinels
 from tests.deployments.tls import running_tls_server
 from tests.servers import RealServer, find_valkey
 
+#: Whether `make test-deployments` runs, which leaves nothing out.
+IS_WHOLE = os.environ.get("CI_EVENTSTORE_DEPLOYMENTS") == "all"
 #: What little there is to lose is lost with the tests.
 IN_MEMORY = ("appendonly no",)
 #: Tests that look at keys, channels or statistics of a server name those of the first partition.

@@ -13,9 +13,9 @@ from typing import Literal
 import pytest
 
 from tests.deployments.breaking import FAULTS, SITES, InapplicableError, Site
+from tests.deployments.homes import IS_WHOLE
 from tests.deployments.load import Load, open_load
 
-IS_ALL = os.environ.get("CI_EVENTSTORE_DEPLOYMENTS") == "all"
 REPORT = os.environ.get("CI_EVENTSTORE_REPORT")
 #: What loses writes that only one server had.
 LOSING = ("a primary killed", "a primary paused, and back", "a failover asked for")
@@ -67,7 +67,7 @@ async def check(
         assert findings == {}
 
 
-@pytest.mark.parametrize("fault", FAULTS if IS_ALL else ["a primary killed"])
+@pytest.mark.parametrize("fault", FAULTS if IS_WHOLE else ["a primary killed"])
 async def test_nothing_acknowledged_is_lost(site: Site, fault: str, tmp_path: Path) -> None:
     """Everybody goes on; what a replica had too, where there is one, is there once."""
     # With several replicas, Sentinels that are asked for a failover don't wait for the one that they choose.
@@ -75,7 +75,7 @@ async def test_nothing_acknowledged_is_lost(site: Site, fault: str, tmp_path: Pa
     await check(site, fault, tmp_path, site.durability, may_lose=may_lose)
 
 
-@pytest.mark.parametrize("fault", LOSING if IS_ALL else ["a primary paused, and back"])
+@pytest.mark.parametrize("fault", LOSING if IS_WHOLE else ["a primary paused, and back"])
 async def test_every_loss_is_told(site: Site, fault: str, tmp_path: Path) -> None:
     """Writes that only the primary had may be lost by a failover: each of their writers is told."""
     if site.durability == "replicated":
