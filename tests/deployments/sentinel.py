@@ -121,10 +121,17 @@ class Watched:
         return (
             self.primary.is_up
             and len({self._named_by(sentinel) for sentinel in up}) == 1
-            and self.primary.info("replication")["connected_slaves"] == len(others)
+            and self._has_all_written(len(others))
             and all(map(_is_linked, others))
             and all(_is_healthy(sentinel, len(self.servers)) for sentinel in up)
         )
+
+    def _has_all_written(self, replicas: int) -> bool:
+        """Tell whether that many replicas have all that the primary has: one that was just linked may have nothing."""
+        primary = self.primary
+        # It goes to replicas as a write does, and leaves no key.
+        primary.ask("PUBLISH", "touch", "1")
+        return bool(primary.ask("WAIT", replicas, 200) >= replicas)
 
     def _fail_over(self) -> Member:
         before, deadline = self.primary, time.monotonic() + PATIENCE_SECONDS

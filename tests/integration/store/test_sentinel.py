@@ -224,6 +224,21 @@ async def test_a_primary_is_killed(watched: Watched, skew_ms: int) -> None:
         assert await repository.verify() == []
 
 
+async def test_a_coordinated_failover_loses_nothing(watched: Watched) -> None:
+    """The old primary waits for its replica, and sends those who write there on: that suffices without WAIT, too."""
+    async with RedisJobRepository.from_url(watched.url, prefix=new_prefix()) as repository:
+        async with in_use(repository) as (writing, followed, runs):
+            before = watched.primary
+            watched.sentinels[0].ask("SENTINEL", "FAILOVER", NAME, "COORDINATED")
+            await wait_until(lambda: watched.primary is not before, 60)
+            await watched.wait_ready()
+            await until_more(writing)
+        assert runs == [1]
+        assert followed == await lines_of(repository) == writing.acknowledged
+        assert writing.losses == 0
+        assert await repository.verify() == []
+
+
 async def test_a_primary_stands_still_and_comes_back(watched: Watched) -> None:
     """Its connections are given up; when it comes back it is a replica, and nobody listens there any more."""
     prefix = new_prefix()
