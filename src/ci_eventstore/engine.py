@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from ci_eventstore.accounts.store import SessionStore
 from ci_eventstore.connection.deployments import Deployment
-from ci_eventstore.connection.nodes import Nodes
+from ci_eventstore.connection.nodes import Nodes, unserved_slots
 from ci_eventstore.errors import MissingRightsError
 from ci_eventstore.events.log_source import LogSource
 from ci_eventstore.events.reader import EventReader
@@ -26,6 +26,7 @@ from ci_eventstore.requirements import (
     check_rights_to_read,
     check_rights_to_write,
     check_server,
+    check_slots,
     may_lose_writes,
 )
 from ci_eventstore.settings import Settings
@@ -70,7 +71,9 @@ class Engine:
         is_read_only = settings.access == "read"
         nodes = Nodes(deployment, settings.replicas, is_read_only=is_read_only)
         try:
-            for node in await answering(nodes):
+            servers = await answering(nodes)
+            check_slots(unserved_slots(nodes))
+            for node in servers:
                 info = await node.info()
                 check_server(info, kind=deployment.kind, is_read_only=is_read_only)
                 if nodes.replicas and may_lose_writes(info):

@@ -14,11 +14,12 @@ from typing import NamedTuple
 
 from ci_common.models import JobStatus
 from ci_eventstore.connection.addresses import Place
-from ci_eventstore.connection.failures import outcome_of, reply_of
+from ci_eventstore.connection.failures import outcome_of, reply_of, tag_in
 from ci_eventstore.connection.link import try_each, try_listening
 from ci_eventstore.connection.node import Node
 from ci_eventstore.connection.nodes import Nodes, servers_of
 from ci_eventstore.connection.outcomes import Cause, Kind
+from ci_eventstore.connection.routes import never_key
 from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.errors import MissingRightsError, OutcomeUnknownError, StoreError, UnsuitableServerError
 from ci_eventstore.keys import (
@@ -67,6 +68,17 @@ def check_server(info: Mapping[str, str], *, kind: Place = "server", is_read_onl
         )
     if info.get("role") == "slave":
         raise UnsuitableServerError("the server is a replica, which takes no writes: use the address of its primary")
+
+
+def check_slots(unserved: int) -> None:
+    """Raise UnsuitableServerError unless each slot of a cluster has a node, whether that is there at the moment or not.
+
+    Some partitions could never be reached, and more of them after each change of the cluster.
+    """
+    if unserved:
+        raise UnsuitableServerError(
+            f"the cluster doesn't serve {unserved} of its 16384 slots: give them to nodes (redis-cli --cluster fix)"
+        )
 
 
 def may_lose_writes(info: Mapping[str, str]) -> bool:
@@ -283,7 +295,8 @@ async def check_rights_to_write(nodes: Nodes, keys: Keys) -> None:
     if nodes.replicas:
         commands.append(("WAIT", "1", "0"))
     if nodes.is_divided:
-        commands += [("CLUSTER", "SLOTS"), ("ASKING",)]
+        tags = {*map(keys.tag, partitions), tag_in(keys.store) or ""}
+        commands += [("CLUSTER", "SLOTS"), ("ASKING",), *(("EVALSHA", "s", "1", never_key(tag)) for tag in tags)]
     asked = [*commands, *accounts]
     call = RIGHTS.order(RightsCall(["\n".join(command) for command in asked]))
     try:

@@ -12,12 +12,12 @@ from redis import exceptions
 
 from ci_eventstore.connection.addresses import HostPort
 from ci_eventstore.connection.deployments import Deployment
-from ci_eventstore.connection.failures import note_reply, note_unreached
+from ci_eventstore.connection.failures import MisledError, note_reply, note_unreached, reply_of
 from ci_eventstore.connection.node import Node, patience_of
 from ci_eventstore.connection.outage_log import Outages
 from ci_eventstore.connection.outcomes import Kind, Outcome
 from ci_eventstore.connection.routes import Asking, Partition, Route, Unserved
-from ci_eventstore.connection.topology import Redirection, SlotMap, read_redirection
+from ci_eventstore.connection.topology import Redirection, SlotMap, read_redirection, why_no_node
 from ci_eventstore.connection.way import Counters, Target, Way
 from ci_eventstore.tasks import begin
 
@@ -206,7 +206,8 @@ class Cluster:
             except ValueError as error:
                 failure = exceptions.InvalidResponse(str(error))
             except exceptions.RedisError as error:
-                failure = error
+                why = why_no_node(reply_of(error) or "", address)
+                failure = error if why is None else MisledError(why)
         raise failure
 
     def _known(self) -> Iterator[HostPort]:

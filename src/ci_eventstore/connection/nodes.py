@@ -161,6 +161,11 @@ async def servers_of(nodes: Nodes) -> Sequence[Node]:
     return list(nodes.all)
 
 
+def unserved_slots(nodes: Nodes) -> int:
+    """Return how many slots of a cluster no node was given, as far as is known."""
+    return 0 if nodes._cluster is None else nodes._cluster.unserved_slots
+
+
 def server_of(nodes: Nodes, tag: str) -> Node | None:
     """Return the server that has a hash tag, as far as is known; nobody keeps it. None if none has it."""
     if nodes._cluster is not None:

@@ -113,6 +113,11 @@ class Route(Way):
         return outcome, None
 
 
+def never_key(tag: str) -> str:
+    """Return the key of a partition that every script names in a cluster, and that never is."""
+    return f"{tag}:never"
+
+
 class Partition(Sender):
     """What is sent to a partition's node. While its slot is moved key by key, its scripts wait until it has moved."""
 
@@ -121,7 +126,7 @@ class Partition(Sender):
         self.route = route
         # While a slot moves key by key, a node that has only some of a command's keys refuses it with TRYAGAIN. Of keys
         # that a script looks for without having named them it knows nothing: so each names one that never is, too.
-        self._never = f"{tag}:never"
+        self._never = never_key(tag)
 
     async def read_many(self, commands: Sequence[Command]) -> list[Reply]:
         """Send several reads together: while the slot moves key by key, each to the node that has its key by now."""

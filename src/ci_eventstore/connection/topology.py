@@ -7,7 +7,7 @@ from typing import Any
 
 from redis.crc import key_slot
 
-from ci_eventstore.connection.addresses import HostPort
+from ci_eventstore.connection.addresses import HostPort, shown_host
 
 #: How many slots every cluster has.
 SLOTS = 16384
@@ -41,6 +41,16 @@ def read_redirection(reply: str, asked: HostPort) -> Redirection | None:
         return None
     host = asked[0] if found[3] in _UNKNOWN else found[3]
     return Redirection(int(found[2]), (host, int(found[4])), found[1] == "ASK")
+
+
+def why_no_node(reply: str, asked: HostPort) -> str | None:
+    """Return what to do about what a server replies that is no node of a cluster; None if it may be one."""
+    place = shown_host(*asked)
+    if "cluster support disabled" in reply:
+        return f"{place} is no node of a cluster: write redis://{place}"
+    if reply.startswith("ERR unknown command"):
+        return f"{place} is no node of a cluster: a Sentinel is reached by redis+sentinel://{place}/NAME"
+    return None
 
 
 class SlotMap:

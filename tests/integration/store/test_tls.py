@@ -126,8 +126,25 @@ async def watched(server: TLSServer) -> AsyncIterator[str]:
         remove_all([sentinel])
 
 
+@pytest.mark.slow
 async def test_sentinels_over_tls(watched: str, server: TLSServer) -> None:
     """Certificates are for the Sentinels as for the server that they name, by its address."""
     await use(watched)
     why = await why_refused(watched.partition("?")[0] + f"?ssl_ca_certs={server.authority.file}")
     assert "client's certificate" in why
+
+
+@pytest.mark.slow
+async def test_a_cluster_over_tls() -> None:
+    """Nodes are known by addresses, which their certificates have to be for."""
+    configuration = ("cluster-enabled yes", "tls-cluster yes", "cluster-announce-ip 127.0.0.1")
+    with running_tls_server(hosts=("127.0.0.1",), configuration=configuration) as node:
+        node.ask("CLUSTER", "ADDSLOTSRANGE", 0, 16_383)
+        url = node.url.replace("rediss", "valkeys+cluster")
+        await use(url)
+        # One that knows the node by a name is led to its address; the name isn't in the certificate.
+        assert "not valid for 'localhost'" in await why_refused(url.replace("127.0.0.1", "localhost"))
+        await use(url.replace("127.0.0.1", "localhost:1,127.0.0.1"))
+        assert "client's certificate" in await why_refused(
+            f"rediss+cluster://{node.address}?ssl_ca_certs={node.authority.file}"
+        )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from ci_eventstore.errors import UnsuitableServerError
+from ci_eventstore.errors import StoreFormatError, StoreUnavailableError, UnsuitableServerError
 from ci_eventstore.repository import RedisJobRepository
 from tests.deployments.members import Member, launch_all, remove_all
 from tests.integration.store.hiding_proxy import hiding_proxy
@@ -75,12 +75,54 @@ async def test_policies_that_evict(server: RealServer, policy: str) -> None:
         assert admin.dbsize() == 0
 
 
-@pytest.mark.parametrize("find", BINARIES)
-async def test_a_node_of_a_cluster_by_the_url_of_a_server(find: Callable[[], Path]) -> None:
-    """It says how to write the address, also before any slots were given to it."""
-    node = Member(find(), "cluster-enabled yes")
+@pytest.fixture(scope="module", params=BINARIES)
+def node(request: pytest.FixtureRequest) -> Iterator[Member]:
+    """A node of a cluster, which serves no slot before a test gives it some."""
+    started = Member(request.param(), "cluster-enabled yes", "cluster-require-full-coverage no")
     try:
-        launch_all([node])
-        assert "write redis+cluster://HOST:PORT" in await why_refused(node.url)
+        launch_all([started])
+        yield started
     finally:
-        remove_all([node])
+        remove_all([started])
+
+
+async def test_a_node_of_a_cluster_by_the_url_of_a_server(node: Member) -> None:
+    """It says how to write the address, also before any slots were given to it."""
+    assert "write redis+cluster://HOST:PORT" in await why_refused(f"redis://{node.address}")
+
+
+@pytest.mark.slow
+async def test_a_cluster_without_some_slots(node: Member) -> None:
+    """It says how many are missing; with all of them it is taken, and nothing was written before."""
+    url = f"redis+cluster://{node.address}"
+    with pytest.raises(StoreUnavailableError, match="no slot is served"):
+        await RedisJobRepository.from_url(url).initialize()
+    node.ask("CLUSTER", "ADDSLOTSRANGE", 0, 9_000, 9_002, 16_382)
+    assert "doesn't serve 2 of its 16384 slots: give them to nodes" in await why_refused(url)
+    for access in ("read", "write"):
+        with pytest.raises(UnsuitableServerError, match="16384 slots"):
+            await RedisJobRepository.from_url(url, access=access).initialize()
+    assert node.ask("DBSIZE") == 0
+    node.ask("CLUSTER", "ADDSLOTS", 9_001, 16_383)
+    async with RedisJobRepository.from_url(url) as repository:
+        assert await repository.verify() == []
+    with pytest.raises(StoreFormatError, match="made with 64 partitions, not 3"):
+        await RedisJobRepository.from_url(url, partitions=3).initialize()
+
+
+@pytest.mark.parametrize("find", BINARIES)
+async def test_what_is_no_node_by_the_url_of_a_cluster(server: RealServer, find: Callable[[], Path]) -> None:
+    """A server and a Sentinel say how to write their addresses."""
+    plain = await why_refused(f"redis+cluster://127.0.0.1:{server.port}")
+    assert f"is no node of a cluster: write redis://127.0.0.1:{server.port}" in plain
+    sentinel = Member(find(), f"sentinel monitor ci 127.0.0.1 {server.port} 1")
+    # What other servers are told isn't known to Sentinels.
+    sentinel.configuration, sentinel.arguments = sentinel.configuration[-1:], ["--sentinel"]
+    try:
+        launch_all([sentinel])
+        assert f"reached by redis+sentinel://{sentinel.address}/NAME" in await why_refused(
+            f"redis+cluster://{sentinel.address}"
+        )
+        assert "write redis+sentinel://HOST:PORT/NAME" in await why_refused(f"redis://{sentinel.address}")
+    finally:
+        remove_all([sentinel])
