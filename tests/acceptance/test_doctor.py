@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from ci_common.models import Job, utc_now
+from ci_common.models import Job, JobEvent, utc_now
 from ci_eventstore import RedisJobRepository
+from ci_eventstore.archive import Archive
 from ci_eventstore.connection import node
 from ci_eventstore.diagnosis import examination, server_looks
 from ci_eventstore.diagnosis.findings import CHECKS
@@ -102,7 +104,14 @@ def test_it_is_read_by_people(here: Here) -> None:
 def test_a_careless_server(here: Here, careless: RealServer) -> None:
     """Where other commands refuse the server, this one says all that is wrong with it."""
     assert here("jobs", "list", "--url", careless.url).code == 4
+    with Redis(port=careless.port) as admin:
+        admin.config_set("slowlog-log-slower-than", 0)
+        admin.config_resetstat()
+        admin.set("password", "tiger")
+        admin.execute_command("CONFIG", "SET", "slowlog-log-slower-than", 1_000_000)
     found = examined(here, "--url", careless.url)
+    assert says(found, "latency", "note", "the slow log; the longest, ")
+    assert not any(word in what for _, what in found["latency"] for word in ("password", "tiger"))
     assert says(found, "persistence", "error", "a restart loses everything")
     assert says(found, "eviction", "error", "volatile-lru")
     assert says(found, "rights", "ok", "")
@@ -187,11 +196,10 @@ def test_stuck_jobs_and_dead_consumers(here: Here, cli: CommandLine) -> None:
     do(cli, _abandon)
     found = examined(here)
     assert says(found, "queues", "warning", "1 job waits in queue 'lonely', the first for 1h 00m")
-    assert says(found, "consumers", "warning", "the lease of 1 job of queue 'default' ran out ")
+    assert says(found, "consumers", "warning", "the lease of 1 job of queue 'default' ran out 1h 59m ago")
     assert says(found, "consumers", "warning", "(job held, held by dead)")
     assert says(found, "consumers", "note", "1 controller of queue 'lonely' has gone without signing off: gone")
     assert says(found, "consumers", "warning", "nobody has read facts for the group 'idle' for 2h 00m")
-    do(cli, lambda store: store.cancel_job("held"))
 
 
 async def _abandon(store: RedisJobRepository) -> None:
@@ -200,11 +208,12 @@ async def _abandon(store: RedisJobRepository) -> None:
     await store.create_job(Job(id="held", status="queued"))
     await store.create_job(Job(id="waits", status="queued", queue="lonely", created_at=utc_now() - timedelta(hours=1)))
     assert await claim(store, "default", "dead", 1, 60)
-    await nodes.read("HSET", keys.job("held").queue("default").clock, "now", "9000000")
-    await nodes.read("HSET", QueueKeys("lonely", tag).offered, "gone", "x-1 60000 8000000\n")
     [seconds, _] = await nodes.read("TIME")
-    looked = (int(seconds) - 7200) * 1000
-    await nodes.read("HSET", groups_key(tag), "idle", f"0-0 - 0 {looked}")
+    two_hours_ago = (int(seconds) - 7200) * 1000
+    # For so long nobody has called a script: the clock of leases stands still meanwhile.
+    await nodes.read("HSET", QueueKeys("lonely", tag).clock, "seen", str(two_hours_ago))
+    await nodes.read("HSET", QueueKeys("lonely", tag).offered, "gone", "x-1 60000 0\n")
+    await nodes.read("HSET", groups_key(tag), "idle", f"0-0 - 0 {two_hours_ago}")
 
 
 @pytest.mark.slow
@@ -233,13 +242,48 @@ def test_logs_that_nobody_seals(here: Here, cli: CommandLine) -> None:
     assert says(examined(here), "unsealed", "warning", "1 job can't be sealed: job broken: it lacks an entry")
 
 
-def test_an_archive(here: Here, cli: CommandLine, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_the_forecast_goes_by_the_jobs_that_ended_last(here: Here, cli: CommandLine, tmp_path: Path) -> None:
+    """Slow, as it writes some: of all partitions, live and then sealed; rules of retention end it."""
+    url, prefix = (cli.environment[f"CI_EVENTSTORE_{name}"] for name in ("URL", "PREFIX"))
+
+    async def end() -> None:
+        async with RedisJobRepository.from_url(url, prefix=prefix, partitions=3) as store:
+            for number in range(30):
+                job_id = f"job-{number}"
+                await store.create_job(Job(id=job_id, status="running"))
+                await store.add_event(job_id, JobEvent("log", f"{number} " * 5000))
+                await store.complete_job(job_id, success=True, end_time=utc_now())
+
+    asyncio.run(end())
+    [(severity, what)] = examined(here)["forecast"]
+    # Within an hour it counts as if that hour had passed.
+    assert (severity, what.partition(" each: ")[0]) == ("ok", "about 720 jobs end a day, of 9.2 KiB")
+    assert what.endswith("and the memory is full in years")
+    here("seal", "--once", "--after", "0s")
+    assert re.search(r"of 1\.\d KiB each: ", examined(here)["forecast"][0][1])
+    (tmp_path / "rules").write_text('[[rule]]\nolder-than = "30d"\n')
+    done = here("rules", "set", str(tmp_path / "rules"))
+    assert done.code == 0, done.err
+    assert "until rules of retention" in examined(here)["forecast"][0][1]
+
+
+def test_an_archive(here: Here, cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is tried and left as it was; one that isn't there is a fault."""
     folder = tmp_path / "archive"
     folder.mkdir()
     here("archive", "sweep", "--once", "--older-than", "0s", "--archive", folder.as_uri())
     before = sorted(folder.rglob("*"))
     assert says(examined(here), "archive", "ok", "created once, read and deleted")
+    assert sorted(folder.rglob("*")) == before
+
+    async def overwrite(archive: Archive, name: str, data: bytes) -> str:
+        (folder / name).write_bytes(data)
+        return ""
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Archive, "_create", overwrite)
+        assert says(examined(here), "archive", "error", "lets an object be written over")
     assert sorted(folder.rglob("*")) == before
     folder.rename(tmp_path / "away")
     assert says(examined(here), "archive", "error", "can't be used")
