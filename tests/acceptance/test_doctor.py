@@ -262,7 +262,7 @@ def test_the_forecast_goes_by_the_jobs_that_ended_last(here: Here, cli: CommandL
     assert what.endswith("and the memory is full in years")
     here("seal", "--once", "--after", "0s")
     assert re.search(r"of 1\.\d KiB each: ", examined(here)["forecast"][0][1])
-    (tmp_path / "rules").write_text('[[rule]]\nolder-than = "30d"\n')
+    (tmp_path / "rules").write_text('[[rules]]\nolder-than = "30d"\n')
     done = here("rules", "set", str(tmp_path / "rules"))
     assert done.code == 0, done.err
     assert "until rules of retention" in examined(here)["forecast"][0][1]
