@@ -1,13 +1,17 @@
-"""`ci-eventstore doctor` on servers that Sentinels watch, and on one that speaks TLS. Slow, as they start servers."""
+"""`ci-eventstore doctor` on a cluster, with Sentinels, and with TLS. Slow, as they start servers."""
 
+import asyncio
 import json
+import os
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 import pytest
 
+from ci_eventstore import RedisJobRepository
+from ci_eventstore.keys import Keys
 from tests.acceptance.command_line import Ended
-from tests.deployments import TLSServer, Watched, running_sentinels, running_tls_server
+from tests.deployments import Cluster, TLSServer, Watched, running_cluster, running_sentinels, running_tls_server
 from tests.servers import wait_until
 
 Here = Callable[..., Ended]
@@ -25,6 +29,13 @@ def watched() -> Iterator[Watched]:
 
 
 @pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """Three masters without replicas."""
+    with running_cluster(replicas=0) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
 def encrypted() -> Iterator[TLSServer]:
     """A server whose certificate, and that of its clients, holds for some hours."""
     with running_tls_server(valid_for=timedelta(hours=12)) as started:
@@ -35,6 +46,11 @@ def examined(here: Here, url: str) -> list[tuple[str, str, str]]:
     """Return check, severity and text of each finding."""
     findings = json.loads(here("doctor", "--json", "--url", url).out)
     return [(one["check"], one["severity"], one["what"]) for one in findings]
+
+
+def lines_of(here: Here, url: str) -> list[str]:
+    """Return what people see."""
+    return here("doctor", "--url", url).text.splitlines()
 
 
 def of_check(found: list[tuple[str, str, str]], check: str) -> list[tuple[str, str]]:
@@ -62,6 +78,47 @@ def test_sentinels(here: Here, watched: Watched) -> None:
     away = f"the Sentinel {first.address} gives no answer: "
     told = of_check(examined(here, watched.url), "sentinels")
     assert any(severity == "warning" and what.startswith(away) for severity, what in told), told
+
+
+def test_a_cluster(here: Here, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each server is looked at; one that is away takes only its own partitions with it."""
+    names = {node.address for node in cluster.primaries()}
+    assert here("run", "--url", cluster.url, "--", "true").code == 0
+    findings = json.loads(here("doctor", "--json", "--url", cluster.url).out)
+    for check in ("connection", "version", "replication", "latency", "channels", "forecast"):
+        assert {one["node"] for one in findings if one["check"] == check} == names, check
+    found = examined(here, cluster.url)
+    assert of_check(found, "partitions") == [("ok", "64 partitions on 3 servers")]
+    assert {severity for severity, _ in of_check(found, "channels")} == {"ok"}
+    assert {severity for severity, _ in of_check(found, "replication")} == {"warning"}
+    assert of_check(found, "unsealed") == [("ok", "1 job of 1 that have ended aren't sealed")]
+    assert any(line.startswith("ok       version       all servers: ") for line in lines_of(here, cluster.url))
+    monkeypatch.setenv("CI_EVENTSTORE_PREFIX", "small")
+
+    async def make() -> None:
+        async with RedisJobRepository.from_url(cluster.url, prefix="small", partitions=1):
+            pass
+
+    asyncio.run(make())
+    [(severity, what)] = of_check(examined(here, cluster.url), "partitions")
+    assert (severity, what) == ("warning", "1 partition on 3 servers: some servers have none")
+
+
+def test_a_cluster_whose_node_is_away(here: Here, cluster: Cluster) -> None:
+    """It is named, and what the others have is looked at all the same; nothing takes long."""
+    assert here("run", "--url", cluster.url, "--", "true").code == 0
+    keeper = cluster.owner_of_key(Keys(os.environ["CI_EVENTSTORE_PREFIX"]).store)
+    away = next(node for node in cluster.primaries() if node is not keeper)
+    away.kill()
+    found = examined(here, cluster.url)
+    assert sorted(severity for severity, _ in of_check(found, "connection")) == ["error", "ok", "ok"]
+    [(severity, what)] = of_check(found, "partitions")
+    assert severity == "error"
+    assert what.endswith("of 64 partitions are away: their jobs can't be used")
+    assert [severity for severity, _ in of_check(found, "channels")] == ["ok", "ok"]
+    assert [severity for severity, _ in of_check(found, "queues")] == ["warning"]
+    assert [severity for severity, _ in of_check(found, "unsealed")] == ["ok"]
+    assert [severity for severity, _ in of_check(found, "archive")] == ["ok"]
 
 
 @pytest.mark.needs("redis7")

@@ -3,7 +3,7 @@
 import shutil
 import sys
 import textwrap
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import click
 
@@ -46,16 +46,23 @@ async def doctor(address: StoreAddress, as_json: bool) -> int:
 
 
 def _show(found: list[Finding]) -> None:
-    """Print findings with what to do below them; the server is named where there are several."""
+    """Print findings with what to do below them; where there are several servers, they are named, once for the same."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH
-    has_many = len({finding.node for finding in found if finding.node}) > 1
+    names = sorted({finding.node for finding in found if finding.node})
+    of = dict[Finding, list[str]]()
     for finding in found:
-        where = f"{finding.node}: " if has_many and finding.node else ""
+        of.setdefault(replace(finding, node=None), []).extend([finding.node] if finding.node else [])
+    for finding, nodes in of.items():
         head = f"{finding.severity:<9}{finding.check:<14}"
-        for first, text in (
-            (head, f"{where}{finding.what}"),
-            (" " * len(head), finding.advice and f"→ {finding.advice}"),
-        ):
+        for first, text in ((head, _where(nodes, names) + finding.what), (" " * len(head), finding.advice)):
             if text:
-                indent = " " * (len(head) + 2 * text.startswith("→"))
-                click.echo(textwrap.fill(printable(text), width, initial_indent=first, subsequent_indent=indent))
+                mark = "→ " if first.isspace() else ""
+                indent = " " * (len(head) + len(mark))
+                click.echo(textwrap.fill(mark + printable(text), width, initial_indent=first, subsequent_indent=indent))
+
+
+def _where(nodes: list[str], names: list[str]) -> str:
+    """Return how the servers of a finding are named before it, of all that there are."""
+    if len(names) < 2 or not nodes:
+        return ""
+    return "all servers: " if len(nodes) == len(names) else f"{', '.join(nodes)}: "

@@ -8,8 +8,6 @@ from ci_eventstore.diagnosis.findings import Finding, error, note, ok, plural, w
 
 #: How far clocks may be apart: log lines in a wrong order, then leases that end early or late after a failover.
 CLOCK_NOTE_SECONDS, CLOCK_WARNING_SECONDS = 1.0, 5.0
-#: How many slots a cluster has.
-SLOTS = 16384
 #: With fewer, none may die: a failover takes most of them.
 LEAST_SENTINELS = 3
 
@@ -108,29 +106,24 @@ def _clock_troubles(clocks: Sequence[ClockSeen]) -> Iterator[Finding]:
             yield kind("clocks", f"{what}: {effect}", "let NTP set the servers' clocks")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SlotsSeen:
-    """What a cluster says of its slots."""
+def judge_partitions(spread: Mapping[str, int], *, away: int, unserved: int, is_cluster: bool) -> list[Finding]:
+    """Return whether each server has its share; `spread` says how many partitions each has that answers.
 
-    is_served: bool
-    #: How many slots somebody serves.
-    served: int
-
-
-def judge_partitions(spread: Mapping[str, int], slots: SlotsSeen | None, *, is_cluster: bool) -> list[Finding]:
-    """Return whether each server has its share; `spread` says how many partitions each has."""
+    Partitions are away whose server gives no answer, and slots unserved that no server has.
+    """
     found = []
-    if slots is not None and not (slots.is_served and slots.served == SLOTS):
-        missing = f"{plural(SLOTS - slots.served, 'slot')} of the cluster aren't served"
-        what = missing if slots.served < SLOTS else "the cluster says that it is down"
+    if away:
+        what = f"{away} of {plural(sum(spread.values()) + away, 'partition')} are away: their jobs can't be used"
+        found.append(error("partitions", what, "start the servers that give no answer, or let a replica take over"))
+    if unserved:
         advice = "look which master is away (`CLUSTER NODES`); `redis-cli --cluster fix` gives its slots to others"
-        found.append(error("partitions", f"{what}: jobs of their partitions can't be used", advice))
+        found.append(error("partitions", f"{plural(unserved, 'slot')} of the cluster have no server", advice))
     total, most = sum(spread.values()), max(spread.values(), default=0)
     what = f"{plural(total, 'partition')} on {plural(len(spread), 'server')}"
     if is_cluster and total < len(spread):
         advice = "`ci-eventstore copy --partitions 64` moves the store to one of more partitions"
         found.append(warning("partitions", f"{what}: some servers have none", advice))
-    elif is_cluster and most > 2 * total / len(spread):
+    elif is_cluster and most * len(spread) > 2 * total:
         node = max(spread, key=lambda name: spread[name])
         advice = "move slots (`redis-cli --cluster rebalance`)"
         found.append(note("partitions", f"{what}, {most} of them on {node}: it has the most to do", advice))

@@ -8,20 +8,23 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 
 from ci_common.errors import RepositoryError
 from ci_eventstore.connection.deployments import Deployment
 from ci_eventstore.connection.node import Node
-from ci_eventstore.connection.nodes import Nodes, server_of, servers_of
+from ci_eventstore.connection.nodes import Nodes, server_of, servers_of, unserved_slots
 from ci_eventstore.connection.replies import as_optional_texts
+from ci_eventstore.connection.way import in_a_hurry
 from ci_eventstore.diagnosis.deployment_rules import judge_clocks, judge_partitions, judge_sentinels
 from ci_eventstore.diagnosis.findings import CHECKS, Finding, Severity, error, note, ok, on_node, warning
 from ci_eventstore.diagnosis.server_looks import (
     look_at_certificates,
     look_at_channels,
     look_at_latency,
+    name_of,
     see_clock,
     see_sentinel,
     see_server,
@@ -61,7 +64,9 @@ async def examine(deployment: Deployment, settings: Settings, progress: Progress
     is_read_only = settings.access == "read"
     nodes = Nodes(deployment, is_read_only=is_read_only)
     try:
-        found = await _Examination(nodes, settings, progress or (lambda done, total: None)).run()
+        # Where some servers are away, what needs them is no longer waited for than the others take.
+        with in_a_hurry() if nodes.is_divided else nullcontext():
+            found = await _Examination(nodes, settings, progress or (lambda done, total: None)).run()
     finally:
         await nodes.close()
     order = list(CHECKS)
@@ -95,7 +100,7 @@ class _Examination:
             ("store", self._look_at_store),
             ("rights", self._look_at_rights),
             ("clocks", self._look_at_clocks),
-            ("channels", lambda: look_at_channels(self._nodes, self._keys, is_read_only=self._is_read_only)),
+            ("channels", self._look_at_channels),
             ("partitions", self._look_at_partitions),
             ("forecast", self._look_at_growth),
             ("queues", self._look_at_queues),
@@ -142,7 +147,7 @@ class _Examination:
         except Exception as failure:
             logger.exception("a check failed", extra={"check": check})
             found = [_unseen(check, f"{type(failure).__name__}: {failure}")]
-        return found if node is None else on_node(found, _name_of(node))
+        return found if node is None else on_node(found, name_of(node))
 
     async def _see(self, node: Node) -> list[Finding]:
         seen = await see_server(node, self._nodes.deployment.kind, is_read_only=self._is_read_only)
@@ -178,9 +183,18 @@ class _Examination:
     async def _look_at_clocks(self) -> list[Finding]:
         return judge_clocks([await see_clock(node) for node in self._servers])
 
+    async def _look_at_channels(self) -> list[Finding]:
+        tags = {node: its[0] for node in self._servers if (its := self._tags_of(node))}
+        return await look_at_channels(self._nodes, tags, is_read_only=self._is_read_only)
+
     async def _look_at_partitions(self) -> list[Finding]:
-        spread = {_name_of(node): len(self._tags_of(node)) for node in self._nodes.all}
-        return judge_partitions(spread, None, is_cluster=self._nodes.deployment.kind == "cluster")
+        spread = {name_of(node): len(self._tags_of(node)) for node in self._servers}
+        return judge_partitions(
+            spread,
+            away=self._keys.partitions - sum(spread.values()),
+            unserved=unserved_slots(self._nodes),
+            is_cluster=self._nodes.is_divided,
+        )
 
     def _tags_of(self, node: Node) -> list[str]:
         return [tag for tag in self._keys.tags if server_of(self._nodes, tag) is node]
@@ -196,7 +210,7 @@ class _Examination:
                 limit_bytes=server.number("maxmemory") or machine,
                 has_retention=self._has_retention,
             )
-            found += on_node(judge_growth(seen), _name_of(node))
+            found += on_node(judge_growth(seen), name_of(node))
         return found
 
     async def _look_at_queues(self) -> list[Finding]:
@@ -205,14 +219,12 @@ class _Examination:
         return [*judge_queues([queue for queue in queues if queue.name]), *judge_consumers(queues, groups)]
 
     async def _look_at_sealing(self) -> list[Finding]:
-        return judge_sealing(await see_sealing(self._nodes, self._keys))
+        # Those of servers that are away are told by another check.
+        tags = [tag for node in self._servers for tag in self._tags_of(node)]
+        return judge_sealing(await see_sealing(self._nodes, tags))
 
     async def _look_at_archive(self) -> list[Finding]:
         return judge_archive(await see_archive(self._nodes, self._keys, is_read_only=self._is_read_only))
-
-
-def _name_of(node: Node) -> str:
-    return node.link.deployment.name
 
 
 def _failed(check: str, failure: RepositoryError, why: str) -> Finding:

@@ -5,7 +5,7 @@ What a server refuses to show is left out; errors are those of `Node`.
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from ci_common.errors import RepositoryError
@@ -19,7 +19,7 @@ from ci_eventstore.connection.certificates import (
 from ci_eventstore.connection.deployments import Deployment
 from ci_eventstore.connection.link import try_each
 from ci_eventstore.connection.node import Node
-from ci_eventstore.connection.nodes import Nodes, publish, server_of
+from ci_eventstore.connection.nodes import Nodes, publish
 from ci_eventstore.connection.replies import Reply, as_map, as_text
 from ci_eventstore.connection.way import Counters
 from ci_eventstore.diagnosis.deployment_rules import ClockSeen, SentinelSeen
@@ -32,7 +32,7 @@ from ci_eventstore.diagnosis.server_rules import (
     judge_latency,
 )
 from ci_eventstore.events.caller import new_token
-from ci_eventstore.keys import JobKeys, Keys
+from ci_eventstore.keys import JobKeys
 
 SETTINGS = ("appendfsync", "save", "stop-writes-on-bgsave-error")
 PINGS = 50
@@ -42,6 +42,12 @@ SLOW_COMMANDS = 50
 #: The beginning of the id in the name of the channel that is tried; no job has it.
 TRIAL = "ci-eventstore-doctor-"
 HEARING_SECONDS = 3.0
+
+
+def name_of(node: Node) -> str:
+    """Return what a server is called in findings: its address, or the URL where that names none or several."""
+    deployment = node.link.deployment
+    return shown_host(*deployment.addresses[0]) if len(deployment.addresses) == 1 else deployment.name
 
 
 async def see_server(node: Node, kind: Place, *, is_read_only: bool) -> ServerSeen:
@@ -137,13 +143,13 @@ async def see_clock(node: Node) -> ClockSeen:
         if best is None or took < best[0]:
             best = took, int(seconds) + int(micros) / 1e6 - here - took / 2
     assert best is not None
-    return ClockSeen(node=node.link.deployment.name, ahead=best[1], error=best[0] / 2)
+    return ClockSeen(node=name_of(node), ahead=best[1], error=best[0] / 2)
 
 
-async def look_at_channels(nodes: Nodes, keys: Keys, *, is_read_only: bool) -> list[Finding]:
-    """Listen on each server to a channel that nobody else uses, and publish a message there."""
-    token, tags = new_token(), {server_of(nodes, tag): tag for tag in keys.tags}
-    channels = {JobKeys(f"{TRIAL}{token}", tag).channel: node for node, tag in tags.items() if node is not None}
+async def look_at_channels(nodes: Nodes, tags: Mapping[Node, str], *, is_read_only: bool) -> list[Finding]:
+    """Listen on each server to a channel that nobody else uses, and publish a message there; each by a hash tag."""
+    token = new_token()
+    channels = {JobKeys(f"{TRIAL}{token}", tag).channel: node for node, tag in tags.items()}
     confirmed, heard = asyncio.Event(), asyncio.Event()
     listening, came = set[str](), set[str]()
 
@@ -170,7 +176,7 @@ async def look_at_channels(nodes: Nodes, keys: Keys, *, is_read_only: bool) -> l
     return [
         finding
         for channel, node in channels.items()
-        for finding in on_node([_hearing(channel in listening, channel in heard_of)], node.link.deployment.name)
+        for finding in on_node([_hearing(channel in listening, channel in heard_of)], name_of(node))
     ]
 
 

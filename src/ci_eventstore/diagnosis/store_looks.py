@@ -154,10 +154,10 @@ async def see_groups(nodes: Nodes, keys: Keys) -> list[GroupSeen]:
     ]
 
 
-async def see_sealing(nodes: Nodes, keys: Keys) -> SealingSeen:
-    """Return how many ended jobs aren't sealed, since when, and those that can't be."""
+async def see_sealing(nodes: Nodes, tags: Sequence[str]) -> SealingSeen:
+    """Return how many ended jobs of some partitions aren't sealed, since when, and those that can't be."""
     seen = SealingSeen(unsealed=0)
-    for tag in keys.tags:
+    for tag in tags:
         unsealed = unsealed_key(tag)
         first = ("ZRANGEBYSCORE", unsealed, "-inf", "+inf", "WITHSCORES", "LIMIT", 0, UNSEALED_LOOKED_AT)
         count, ended, failed, reply = await nodes.read_many(

@@ -5,10 +5,8 @@ from typing import Any
 import pytest
 
 from ci_eventstore.diagnosis.deployment_rules import (
-    SLOTS,
     ClockSeen,
     SentinelSeen,
-    SlotsSeen,
     judge_clocks,
     judge_partitions,
     judge_sentinels,
@@ -38,24 +36,28 @@ def test_a_slow_answer_says_little_of_a_clock() -> None:
     assert judge_clocks([ClockSeen(node="n", ahead=2.0, error=1.5)])[0].severity == "ok"
 
 
-WHOLE = SlotsSeen(is_served=True, served=SLOTS)
-
-
 @pytest.mark.parametrize(
-    ("spread", "slots", "is_cluster", "severities"),
+    ("spread", "away", "unserved", "severities"),
     [
-        ({"a": 1}, None, False, ["ok"]),
-        ({"a": 22, "b": 22, "c": 20}, WHOLE, True, ["ok"]),
-        ({"a": 1, "b": 0, "c": 0}, WHOLE, True, ["warning"]),
-        ({"a": 50, "b": 7, "c": 7}, WHOLE, True, ["note"]),
-        ({"a": 32, "b": 32}, SlotsSeen(is_served=False, served=SLOTS - 5461), True, ["error"]),
-        ({"a": 32, "b": 32}, SlotsSeen(is_served=False, served=SLOTS), True, ["error"]),
-        ({"a": 32, "b": 32}, None, True, ["ok"]),
+        ({"a": 22, "b": 22, "c": 20}, 0, 0, ["ok"]),
+        ({"a": 1, "b": 0, "c": 0}, 0, 0, ["warning"]),
+        ({"a": 50, "b": 7, "c": 7}, 0, 0, ["note"]),
+        ({"a": 22, "b": 22}, 20, 0, ["error"]),
+        ({"a": 22, "b": 22}, 0, 5461, ["error"]),
+        ({"a": 22, "b": 22}, 20, 5461, ["error", "error"]),
+        ({}, 64, 0, ["error"]),
     ],
 )
-def test_partitions(spread: dict[str, int], slots: SlotsSeen | None, is_cluster: bool, severities: list[str]) -> None:
-    """Servers without a partition, servers with too many, and slots of nobody."""
-    assert [one.severity for one in judge_partitions(spread, slots, is_cluster=is_cluster)] == severities
+def test_partitions(spread: dict[str, int], away: int, unserved: int, severities: list[str]) -> None:
+    """Servers without a partition, servers with too many, servers that are away, and slots of nobody."""
+    found = judge_partitions(spread, away=away, unserved=unserved, is_cluster=True)
+    assert [one.severity for one in found] == severities
+
+
+def test_one_server_has_all_partitions() -> None:
+    """However many there are."""
+    [found] = judge_partitions({"a": 1}, away=0, unserved=0, is_cluster=False)
+    assert (found.severity, found.what) == ("ok", "1 partition on 1 server")
 
 
 @pytest.mark.parametrize(
