@@ -85,7 +85,13 @@ def by_pipe(cli: CommandLine, folder: Path) -> Running:
     return cli.start_shell(script)
 
 
-WAYS = (by_environment, by_command_line, by_one_word, by_file, by_pipe)
+def by_standard_input(cli: CommandLine, folder: Path) -> Running:
+    """Start a controller that has the URL from a file that another program has opened."""
+    (folder / "url").write_text(f"{url_with_password(cli)}\n")
+    return cli.start_shell(f"exec {PROGRAM} controller --url-file /dev/fd/0 < {folder / 'url'}")
+
+
+WAYS = (by_environment, by_command_line, by_one_word, by_file, by_pipe, by_standard_input)
 
 
 @pytest.mark.slow
