@@ -7,6 +7,7 @@ import socket
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ PASSWORDS = {f"{who}_PASSWORD": f"secret-of-{who.lower()}" for who in ("ADMIN", 
 EVERYWHERE = {"0.0.0.0": "127.0.0.1"}
 PATIENCE_SECONDS = 60.0
 
-pytestmark = [pytest.mark.slow, pytest.mark.needs("redis7")]
+pytestmark = [pytest.mark.slow, pytest.mark.needs("redis7"), pytest.mark.timeout(300)]
 
 
 @dataclass
@@ -72,12 +73,15 @@ class Place:
 
         wait_until(is_there, path, PATIENCE_SECONDS)
 
+    @cached_property
     def key(self) -> str:
-        """Return an API key of Ada, whom the first call makes a user, as the top of docker-compose.yml says."""
-        server = self.service("server")
-        program = ["ci-eventstore", "user", "create", "Ada", "ada@example.com", "--id", "ada"]
-        self.machine.call(program, server.environment)
-        made = self.machine.call(["ci-eventstore", "key", "create", "ada"], server.environment)
+        """An API key of Ada, who is made a user as the top of docker-compose.yml says."""
+        environment = self.service("server").environment
+        made = self.machine.call(
+            ["ci-eventstore", "user", "create", "Ada", "ada@example.com", "--id", "ada"], environment
+        )
+        assert made.code == 0, made.err
+        made = self.machine.call(["ci-eventstore", "key", "create", "ada"], environment)
         assert made.code == 0, made.err
         return made.text.strip()
 
@@ -130,14 +134,14 @@ def elsewhere(place: Place) -> Iterator[Callable[..., None]]:
     place.machine.replaced = before
 
 
-def submit(place: Place, key: str, script: str) -> str:
+def submit(place: Place, script: str) -> str:
     """Submit a job with a project over HTTP, and return its id."""
     project = io.BytesIO()
     with zipfile.ZipFile(project, "w") as archive:
         archive.writestr("build.sh", script)
     answer = httpx.post(
         f"{place.url}/jobs",
-        headers={"Authorization": f"Bearer {key}"},
+        headers={"Authorization": f"Bearer {place.key}"},
         data={"command": ["sh", "build.sh"]},
         files={"project": ("project.zip", project.getvalue())},
     )
@@ -146,9 +150,9 @@ def submit(place: Place, key: str, script: str) -> str:
     return job_id
 
 
-def log_of(place: Place, key: str, job_id: str) -> str:
+def log_of(place: Place, job_id: str) -> str:
     """Follow a job to its end, and return its log."""
-    headers, text = {"Authorization": f"Bearer {key}"}, ""
+    headers, text = {"Authorization": f"Bearer {place.key}"}, ""
     url = f"{place.url}/jobs/{job_id}/stream?from_beginning=true"
     with httpx.stream("GET", url, headers=headers, timeout=PATIENCE_SECONDS) as answer:
         for line in answer.iter_lines():
@@ -177,9 +181,8 @@ def test_services_of_compose_run_a_job(place: Place, elsewhere: Callable[..., No
     place.machine.wait_until_healthy(started[-1], controller.health_check, controller.environment)
     for running in started[1:]:
         running.wait_for_error("takes jobs from default")
-    key = place.key()
-    job_id = submit(place, key, "echo built; env | grep -c CI_EVENTSTORE_URL; true")
-    assert log_of(place, key, job_id) == "built\n0\n"
+    job_id = submit(place, "echo built; env | grep -c CI_EVENTSTORE_URL; true")
+    assert log_of(place, job_id) == "built\n0\n"
     refused = place.machine.call(["ci-eventstore", "user", "list"], controller.environment)
     assert "lacks a right" in refused.err, refused
     with Redis(port=place.store_port, username="admin", password="secret-of-admin") as admin:
@@ -198,8 +201,7 @@ def test_units_run_a_job(place: Place, elsewhere: Callable[..., None]) -> None:
     server = start_unit(place, read_unit(UNITS / "ci-eventstore-server.service"), place.secret("server"))
     controller = start_unit(place, read_unit(UNITS / "ci-eventstore-controller@.service"), place.secret("controller"))
     place.wait_for("/ready", server)
-    key = place.key()
-    assert log_of(place, key, submit(place, key, "echo built")) == "built\n"
+    assert log_of(place, submit(place, "echo built")) == "built\n"
     retention = start_unit(place, read_unit(UNITS / "ci-eventstore-retention.service"), place.secret("server")).end()
     assert retention.code == 0, retention
     stop_all(place, controller, server)
@@ -222,8 +224,7 @@ def test_pods_are_ready_and_counted(place: Place, elsewhere: Callable[..., None]
     assert place.machine.here(str(port["containerPort"])) == str(place.web_port)
     for probe in ("livenessProbe", "readinessProbe"):
         place.wait_for(container[probe]["httpGet"]["path"], server)
-    key = place.key()
-    job_id = submit(place, key, f"until [ -e {tmp_path}/go ]; do sleep 0.1; done; echo built")
+    job_id = submit(place, f"until [ -e {tmp_path}/go ]; do sleep 0.1; done; echo built")
     triggers = manifest("ScaledObject", "ci-eventstore-controller")["spec"]["triggers"]
 
     def numbers() -> dict[str, float | None]:
@@ -233,15 +234,15 @@ def test_pods_are_ready_and_counted(place: Place, elsewhere: Callable[..., None]
     controller = start_pod(place, elsewhere, "Deployment", "ci-eventstore-controller", place.secret("controller"))
     wait_until(lambda: numbers() == {"waiting": 0, "running": 1}, "a job that runs", PATIENCE_SECONDS)
     (tmp_path / "go").touch()
-    assert log_of(place, key, job_id) == "built\n"
+    assert log_of(place, job_id) == "built\n"
     rules = yaml.safe_load((ROOT / "examples" / "prometheus" / "rules.yml").read_text())["groups"][0]["rules"]
     shown = {line.partition("{")[0].partition(" ")[0] for line in httpx.get(f"{place.url}/metrics").text.splitlines()}
     known = shown | {"up"} | {rule["record"] for rule in rules if "record" in rule}
     assert {selector.name for rule in rules for selector in read_expression(rule["expr"])} <= known
     stop_all(place, controller)
-    job_id = submit(place, key, "echo built")
+    job_id = submit(place, "echo built")
     one = start_pod(place, elsewhere, "ScaledJob", "ci-eventstore-job", place.secret("controller"))
-    assert log_of(place, key, job_id) == "built\n"
+    assert log_of(place, job_id) == "built\n"
     assert one.end().code == 0
     stop_all(place, server)
 
