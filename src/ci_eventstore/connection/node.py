@@ -274,7 +274,7 @@ class Node(Sender):
         """Tell whether the server answers soon."""
         try:
             with in_a_hurry():
-                await self.read("TIME")
+                await self.read("PING")
         except StoreUnavailableError:
             return False
         return True
