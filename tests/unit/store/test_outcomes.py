@@ -20,6 +20,8 @@ from ci_eventstore.connection.connections import _parser_of
 from ci_eventstore.connection.failures import MisledError, note_unreached, outcome_of, reply_of, translate
 from ci_eventstore.connection.outcomes import (
     PAUSES_SECONDS,
+    REDIRECTED,
+    REDIRECTIONS,
     REPLIES,
     Effect,
     Kind,
@@ -320,3 +322,12 @@ def test_the_time_of_loading_doesnt_count() -> None:
     assert tries.pause_after(loading, 60.0, 300.0) is not None
     assert tries.pause_after(of_reply(READONLY, Kind.SCRIPT), 61.0, 20.0) is not None
     assert tries.pause_after(of_reply(READONLY, Kind.SCRIPT), 82.0, 20.0) is None
+
+
+def test_redirections_cost_no_pause_unless_nodes_contradict_each_other() -> None:
+    """A few are followed at once; then there are pauses, and an end."""
+    tries = Tries(started=0.0)
+    assert [tries.pause_after(REDIRECTED, 0.0, 20.0) for _ in range(REDIRECTIONS)] == [0.0] * REDIRECTIONS
+    assert (tries.pause_after(REDIRECTED, 0.0, 20.0) or 0.0) > 0.0
+    assert not tries.may_have_arrived
+    assert tries.pause_after(REDIRECTED, 20.0, 20.0) is None
