@@ -27,7 +27,7 @@ logger = logging.getLogger("ci_eventstore.connection")
 LOOK_SECONDS = 5.0
 #: The longest pause before and after a look that was asked for, so that not all processes look at the same moment.
 JITTER_SECONDS = 0.4
-#: How long one node is asked before the next one is.
+#: How long one node is asked before the next one is; longer after all were asked without an answer.
 ASK_SECONDS = 1.0
 #: How long a node without slots is kept: one that gets its first is asked for its keys before it has it.
 KEPT_SECONDS = 10.0
@@ -79,6 +79,7 @@ class Cluster:
         #: One look at a time.
         self._looking = asyncio.Lock()
         self._doubted: HostPort | None = None
+        self._ask_seconds = ASK_SECONDS
         self._outages = Outages()
         #: Called each time that slots may have another node.
         self.on_move: set[Callable[[], None]] = set()
@@ -88,6 +89,11 @@ class Cluster:
     def is_closed(self) -> bool:
         """Whether no more commands are sent."""
         return self._anyone.is_closed
+
+    @property
+    def addresses(self) -> Iterable[HostPort]:
+        """Where the nodes are that have slots, as far as is known."""
+        return self._slots.masters
 
     @property
     def unserved_slots(self) -> int:
@@ -107,12 +113,12 @@ class Cluster:
 
     def master_of(self, slot: int) -> Node | None:
         """Return the node that has a slot, None if none is known to; nobody keeps it."""
-        address = self._slots.owner(slot)
+        address = self._slots.owners[slot]
         return None if address is None else self.node_at(address)
 
-    def owners(self, slots: Iterable[int]) -> dict[int, HostPort | None]:
-        """Return where the nodes are that have some slots, None for those of which none is known."""
-        return {slot: self._slots.owner(slot) for slot in slots}
+    def owner(self, slot: int) -> HostPort | None:
+        """Return where the node is that has a slot, None if none is known to."""
+        return self._slots.owners[slot]
 
     def node_at(self, address: HostPort) -> Node:
         """Return the node of an address; nobody keeps it."""
@@ -127,7 +133,7 @@ class Cluster:
     def note_refusal(self, asked: HostPort, words: str) -> None:
         """Take notice of what a node replied to one that would listen there; "" if it isn't there."""
         redirection = read_redirection(words, asked)
-        if redirection is None or self._slots.owner(redirection.slot) == redirection.node:
+        if redirection is None or self._slots.owners[redirection.slot] == redirection.node:
             self.look_soon(asked)
         else:
             self._follow(redirection)
@@ -193,10 +199,11 @@ class Cluster:
         failure = exceptions.RedisError("there are no nodes")
         for address in self._known():
             try:
-                async with asyncio.timeout(ASK_SECONDS):
+                async with asyncio.timeout(self._ask_seconds):
                     reply = await self.node_at(address).link.alone("CLUSTER", "SLOTS")
                 slots = SlotMap.read(reply, address)
                 if slots.masters:
+                    self._ask_seconds = ASK_SECONDS
                     return slots
                 failure = exceptions.ClusterDownError("no slot is served")
                 note_reply(failure, "CLUSTERDOWN no slot is served")
@@ -208,6 +215,8 @@ class Cluster:
             except exceptions.RedisError as error:
                 why = why_no_node(reply_of(error) or "", address)
                 failure = error if why is None else MisledError(why)
+        # They may all be far, not away.
+        self._ask_seconds = min(2 * self._ask_seconds, LOOK_SECONDS)
         raise failure
 
     def _known(self) -> Iterator[HostPort]:
@@ -228,8 +237,9 @@ class Cluster:
 
     def _take(self, slots: SlotMap) -> None:
         """Go by what a node said."""
-        self._slots, self._anyone.was_reached = slots, True
-        self._lead_all()
+        is_new, self._slots, self._anyone.was_reached = slots.owners != self._slots.owners, slots, True
+        if is_new:
+            self._lead_all()
         now, masters = time.monotonic(), set(slots.masters)
         self._named_at = {node: at for node, at in self._named_at.items() if at > now - KEPT_SECONDS}
         for address in self._nodes.keys() - masters - self._named_at.keys():

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from ci_eventstore.connection.addresses import HostPort
 from ci_eventstore.connection.cluster import Cluster
@@ -40,12 +40,12 @@ class ShardedSubscription:
 
     def listen(self, *channels: str) -> None:
         """Begin to listen to some channels."""
-        self._cluster.on_move.add(self._place)
+        self._cluster.on_move.add(self._follow)
         self._slots.update({channel: slot_of(channel) for channel in channels})
         for channel in channels:
             # Named again, it is confirmed again.
             self._places.pop(channel, None)
-        self._place()
+        self._place(channels)
 
     def ignore(self, channel: str) -> None:
         """Stop listening to a channel."""
@@ -57,33 +57,39 @@ class ShardedSubscription:
     async def close(self) -> None:
         """Close the connections and stop listening."""
         self._is_closed = True
-        self._cluster.on_move.discard(self._place)
+        self._cluster.on_move.discard(self._follow)
         if self._again is not None:
             self._again.cancel()
         listeners, self._listeners = list(self._listeners.values()), {}
         await asyncio.gather(*(listener.close() for listener in listeners), *self._leaving)
 
-    def _place(self) -> None:
-        """Listen to each channel at the node that has its slot now, and there alone."""
+    def _follow(self) -> None:
+        """Let channels follow their slots, and leave nodes that have none."""
+        self._again = None
         if self._is_closed:
             return
-        joining: dict[HostPort, list[str]] = {}
-        owners = self._cluster.owners({*self._slots.values()})
-        for channel, slot in self._slots.items():
-            owner, place = owners[slot], self._places.get(channel)
-            if owner is None:
-                self._cluster.look_soon()
-            elif owner != place:
-                if place is not None and place in self._listeners:
-                    self._listeners[place].ignore(channel)
-                self._places[channel] = owner
-                joining.setdefault(owner, []).append(channel)
-        for owner, channels in joining.items():
-            self._listener_at(owner).listen(*channels)
-        for address in self._listeners.keys() - {*self._places.values()} - {*owners.values()}:
+        self._place(self._slots)
+        for address in self._listeners.keys() - {*self._cluster.addresses}:
             task = begin(self._listeners.pop(address).close(), logger, "leaving a node's channels")
             self._leaving.add(task)
             task.add_done_callback(self._leaving.discard)
+
+    def _place(self, channels: Iterable[str]) -> None:
+        """Listen to some channels at the nodes that have their slots now, and there alone."""
+        joining: dict[HostPort, list[str]] = {}
+        for channel in channels:
+            owner, place = self._cluster.owner(self._slots[channel]), self._places.get(channel)
+            if place is not None and owner != place:
+                # Also if nobody has the slot: its node may come back as another one.
+                del self._places[channel]
+                self._listeners[place].ignore(channel)
+            if owner is None:
+                self._cluster.look_soon()
+            elif owner != place:
+                self._places[channel] = owner
+                joining.setdefault(owner, []).append(channel)
+        for owner, its in joining.items():
+            self._listener_at(owner).listen(*its)
 
     def _listener_at(self, address: HostPort) -> Subscription:
         found = self._listeners.get(address)
@@ -103,8 +109,4 @@ class ShardedSubscription:
                 del self._places[channel]
         self._cluster.note_refusal(address, words)
         if channels and self._again is None and not self._is_closed:
-            self._again = asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._try_again)
-
-    def _try_again(self) -> None:
-        self._again = None
-        self._place()
+            self._again = asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._follow)

@@ -57,7 +57,8 @@ class SlotMap:
     """The master of each slot, as far as it is known."""
 
     def __init__(self) -> None:
-        self._owners: list[HostPort | None] = [None] * SLOTS
+        #: None for those that nobody serves.
+        self.owners: list[HostPort | None] = [None] * SLOTS
 
     @classmethod
     def read(cls, reply: Any, asked: HostPort) -> "SlotMap":
@@ -72,7 +73,7 @@ class SlotMap:
                 owner = _address(master, asked)
                 if not 0 <= first <= last < SLOTS:
                     raise ValueError
-                found._owners[first : last + 1] = [owner] * (last + 1 - first)
+                found.owners[first : last + 1] = [owner] * (last + 1 - first)
         except (TypeError, ValueError, IndexError, UnicodeDecodeError):
             raise ValueError("what the node says of its cluster's slots can't be read") from None
         return found
@@ -80,20 +81,16 @@ class SlotMap:
     @property
     def masters(self) -> list[HostPort]:
         """All masters, each once, by their first slots."""
-        return list(dict.fromkeys(owner for owner in self._owners if owner is not None))
+        return list(dict.fromkeys(owner for owner in self.owners if owner is not None))
 
     @property
     def unserved(self) -> int:
         """How many slots nobody serves."""
-        return self._owners.count(None)
-
-    def owner(self, slot: int) -> HostPort | None:
-        """Return the master of a slot, None if nobody serves it."""
-        return self._owners[slot]
+        return self.owners.count(None)
 
     def move(self, slot: int, owner: HostPort) -> None:
         """Note what a redirection says."""
-        self._owners[slot] = owner
+        self.owners[slot] = owner
 
 
 def _address(node: Sequence[Any], asked: HostPort) -> HostPort:

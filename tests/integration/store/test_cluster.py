@@ -26,9 +26,9 @@ TAGS = [f"{{ci:{number}}}" for number in range(8)]
 
 
 @pytest.fixture(scope="module")
-def shared() -> Iterator[Cluster]:
-    """Three masters without replicas, whose slots move."""
-    with running_cluster(replicas=0) as running:
+def shared(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """Three masters without replicas, whose slots move; of Valkey unless a test names another one."""
+    with running_cluster(replicas=0, binary=getattr(request, "param", "valkey")) as running:
         yield running
 
 
@@ -120,10 +120,15 @@ async def following(store: RedisJobRepository, job_id: str) -> AsyncIterator[lis
         await asyncio.gather(task, return_exceptions=True)
 
 
-WAYS: tuple[How, ...] = ("keys", "at_once")
-
-
-@pytest.mark.parametrize("how", WAYS)
+@pytest.mark.parametrize(
+    ("shared", "how"),
+    [
+        pytest.param("redis", "keys", marks=pytest.mark.needs("redis7")),
+        ("valkey", "keys"),
+        ("valkey", "at_once"),
+    ],
+    indirect=["shared"],
+)
 async def test_a_slot_moves_while_its_job_is_written_and_followed(
     shared: Cluster, store: RedisJobRepository, how: How
 ) -> None:

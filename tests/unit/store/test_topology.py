@@ -38,7 +38,7 @@ def test_each_slot_has_its_master() -> None:
     """A master may have several ranges; replicas serve nothing; slots without a range are unserved."""
     one, two = [b"10.0.0.1", 7001, b"id1"], [b"10.0.0.2", 7002, b"id2"]
     slots = SlotMap.read([[8192, 16383, two], [0, 0, one, two], [2, 8191, one, two]], ASKED)
-    owners = {slot: slots.owner(slot) for slot in (0, 1, 2, 8191, 8192, 16383)}
+    owners = {slot: slots.owners[slot] for slot in (0, 1, 2, 8191, 8192, 16383)}
     first, second = ("10.0.0.1", 7001), ("10.0.0.2", 7002)
     assert owners == {0: first, 1: None, 2: first, 8191: first, 8192: second, 16383: second}
     assert slots.masters == [first, second]
@@ -49,7 +49,7 @@ def test_what_is_told_of_one_slot_is_noted() -> None:
     """As a redirection says it."""
     slots = SlotMap.read([[0, SLOTS - 1, [b"10.0.0.1", 7001, b"id1"]]], ASKED)
     slots.move(5, ("10.0.0.2", 7002))
-    assert [slots.owner(4), slots.owner(5)] == [("10.0.0.1", 7001), ("10.0.0.2", 7002)]
+    assert [slots.owners[4], slots.owners[5]] == [("10.0.0.1", 7001), ("10.0.0.2", 7002)]
     assert slots.masters == [("10.0.0.1", 7001), ("10.0.0.2", 7002)]
 
 
