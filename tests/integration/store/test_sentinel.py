@@ -34,8 +34,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Watched]:
-    """A primary, two replicas and three Sentinels, all of which are up again after each test."""
-    with running_sentinels(down_after_ms=2_000) as started:
+    """A primary, two replicas and three Sentinels, all of which are up again after each test.
+
+    A server may be silent for five seconds, as one is on a busy machine: one that was replaced while it lives may get
+    acknowledgements from a replica that follows it still.
+    """
+    with running_sentinels(down_after_ms=5_000) as started:
         yield started
 
 
@@ -76,6 +80,18 @@ async def test_some_sentinels_may_be_away(watched: Watched) -> None:
     away = f"redis+sentinel://127.0.0.1:1,{watched.sentinels[0].address},127.0.0.1:2/{NAME}"
     async with RedisJobRepository.from_url(away, prefix=new_prefix()) as repository:
         assert await repository.list_jobs() == []
+
+
+async def test_a_replica_that_sentinels_take_for_the_primary(watched: Watched) -> None:
+    """It is asked for its role and left alone, reads included."""
+    sentinel, replica = watched.sentinels[0], watched.replicas[0]
+    url = f"redis+sentinel://{sentinel.address}/mistaken"
+    sentinel.ask("SENTINEL", "MONITOR", "mistaken", "127.0.0.1", replica.port, 1)
+    try:
+        with pytest.raises(StoreUnavailableError, match=rf"{replica.address} is a replica, and its Sentinels"):
+            await RedisJobRepository.from_url(url, access="read").initialize()
+    finally:
+        sentinel.ask("SENTINEL", "REMOVE", "mistaken")
 
 
 async def test_a_ready_client_of_sentinels(watched: Watched) -> None:
