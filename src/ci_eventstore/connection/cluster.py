@@ -29,6 +29,8 @@ LOOK_SECONDS = 5.0
 JITTER_SECONDS = 0.4
 #: How long one node is asked before the next one is; longer after all were asked without an answer.
 ASK_SECONDS = 1.0
+#: After a node has said nothing for so long to commands that wait, it is looked whether another one has its slots.
+SILENCE_SECONDS = 1.0
 #: How long a node without slots is kept: one that gets its first is asked for its keys before it has it.
 KEPT_SECONDS = 10.0
 #: How long a node that has gone has for answers on their way.
@@ -180,11 +182,7 @@ class Cluster:
 
     async def _keep_looking(self) -> None:
         while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_SECONDS * random.uniform(0.8, 1.2)):
-                    await self._wanted.wait()
-                    await asyncio.sleep(random.uniform(0.0, JITTER_SECONDS / 4))
-            self._wanted.clear()
+            await self._wait()
             try:
                 async with self._looking:
                     self._take(await self._ask())
@@ -193,6 +191,19 @@ class Cluster:
             except Exception as error:  # noqa: BLE001 - it is logged; nobody would find the nodes any more
                 self._outages.fault(logger, "looking at the cluster's nodes", error)
             await asyncio.sleep(random.uniform(JITTER_SECONDS / 4, JITTER_SECONDS))
+
+    async def _wait(self) -> None:
+        """Wait until it is time to look again, until somebody wants it, or until a node says nothing."""
+        due = time.monotonic() + LOOK_SECONDS * random.uniform(0.8, 1.2)
+        while time.monotonic() < due and not self._wanted.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(SILENCE_SECONDS):
+                    await self._wanted.wait()
+                    await asyncio.sleep(random.uniform(0.0, JITTER_SECONDS / 4))
+            for address, node in self._nodes.items():
+                if node.link.is_silent(SILENCE_SECONDS):
+                    self.look_soon(address)
+        self._wanted.clear()
 
     async def _ask(self, target: Target | None = None, is_again: bool = False) -> SlotMap:
         """Return what the first node says that answers; the last error of redis-py's if none does."""
@@ -247,7 +258,8 @@ class Cluster:
             self._leaving[node] = begin(self._leave(node), logger, "closing the connections to a node")
 
     async def _leave(self, node: Node) -> None:
-        await asyncio.sleep(GRACE_SECONDS)
+        if not node.link.is_silent(SILENCE_SECONDS):
+            await asyncio.sleep(GRACE_SECONDS)
         try:
             await node.close()
         finally:

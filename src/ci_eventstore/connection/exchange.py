@@ -140,6 +140,10 @@ class Exchange(ReplyStream):
         """Tell whether it is usable and nothing is on its way."""
         return not self._waiting and self.is_usable()
 
+    def is_silent(self, seconds: float) -> bool:
+        """Tell whether something is on its way, and nothing has come for some time."""
+        return bool(self._waiting) and self._loop.time() - self._moved_at > seconds
+
     def send(self, waiting: Sequence[Waiting]) -> None:
         """Send commands after those that were sent before."""
         if not self._waiting:

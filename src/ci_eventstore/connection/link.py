@@ -69,6 +69,10 @@ class Link(Way, Target):
         self._subscriptions.add(subscription)
         return subscription
 
+    def is_silent(self, seconds: float) -> bool:
+        """Tell whether commands wait, and the server has said nothing to some of them for so long."""
+        return any(pipeline.is_silent(seconds) for pipeline in (self.scripts, self.reads, self.bulk))
+
     async def many(self, commands: Sequence[Command], *, alone: bool) -> list[Reply]:
         """Send several commands together; alone, on a connection that nobody else uses meanwhile."""
         if not alone:

@@ -29,6 +29,7 @@ class Pipeline:
         self._is_starting = False
         self._exchange: Exchange | None = None
         self._connecting: asyncio.Task[None] | None = None
+        self._connecting_since = 0.0
         self._retiring: set[asyncio.Task[None]] = set()
 
     async def execute(self, *command: str | int | bytes) -> Reply:
@@ -73,6 +74,12 @@ class Pipeline:
                 raise reply
         return found
 
+    def is_silent(self, seconds: float) -> bool:
+        """Tell whether commands wait, and nothing has come for some time, perhaps not even a connection."""
+        if self._connecting is not None:
+            return asyncio.get_running_loop().time() - self._connecting_since > seconds
+        return self._exchange is not None and self._exchange.is_silent(seconds)
+
     def renew(self) -> None:
         """Send new commands over another connection; the old one goes after its last reply."""
         if self._exchange is not None:
@@ -95,6 +102,7 @@ class Pipeline:
         if self._exchange is None or not self._exchange.is_usable():
             if self._connecting is None:
                 self._connecting = asyncio.create_task(self._connect())
+                self._connecting_since = asyncio.get_running_loop().time()
             return
         self._is_starting = False
         waiting, self._waiting = [one for one in self._waiting if not one[1].done()], []

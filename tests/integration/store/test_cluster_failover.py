@@ -7,6 +7,7 @@ import pytest
 
 from ci_common.models import Job, JobEvent
 from ci_eventstore import RedisJobRepository
+from ci_eventstore.connection import connections
 from tests.deployments import Cluster, running_cluster
 from tests.integration.store.test_cluster import following, writing
 from tests.waiting import wait_until
@@ -22,8 +23,9 @@ def shared() -> Iterator[Cluster]:
 
 
 @pytest.fixture
-async def store(shared: Cluster) -> AsyncIterator[RedisJobRepository]:
-    """An open store whose writes are acknowledged when a replica has them."""
+async def store(shared: Cluster, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[RedisJobRepository]:
+    """An open store whose writes are acknowledged when a replica has them; replies are waited for for ever."""
+    monkeypatch.setitem(connections.PINNED, "socket_timeout", 3600.0)
     async with RedisJobRepository.from_url(shared.url, durability="replicated") as opened:
         yield opened
         assert await opened.verify() == []
@@ -43,13 +45,14 @@ async def test_a_replica_takes_over(shared: Cluster, store: RedisJobRepository, 
                 master.pause()
             await shared.fail_over(master)
             before = len(written)
-            await wait_until(lambda: len(written) > before + 5, seconds=40)
+            await wait_until(lambda: len(written) > before, seconds=40)
             if how == "killed":
                 master.start()
             elif how == "stopped":
                 master.resume()
             await shared.wait_ready()
         await wait_until(lambda: len(seen) == len(written))
+    assert len(store.engine.nodes.all) == 3
     assert seen == written == [event.data for event in await store.get_events_since(how, 0)]
 
 
