@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from ci_eventstore.connection.nodes import Nodes
-from ci_eventstore.errors import ProjectionDamagedError
+from ci_eventstore.errors import ProjectionDamagedError, StoreError
 from ci_eventstore.jobs.state import from_hash, packed_log
 from ci_eventstore.keys import Keys, QueueKeys
 from ci_eventstore.queues.claim import Peeked, peek
@@ -19,7 +19,7 @@ class Asking:
     """Asks for one controller, and learns from the answers which jobs its offers have brought."""
 
     def __init__(self, nodes: Nodes, keys: Keys, offer: Offer, lease_ms: int, ask_seconds: float | None) -> None:
-        """Wait for each answer for at most `ask_seconds`, if that is given."""
+        """Wait for each answer for at most `ask_seconds`; None: one of several partitions isn't given up for others."""
         self._nodes = nodes
         self._keys = keys
         self._offer = offer
@@ -27,6 +27,8 @@ class Asking:
         self._ask_seconds = ask_seconds
         #: When it asked last where the offer stands.
         self._asked_at = 0.0
+        #: Whether the last question had no answer.
+        self.is_unanswered = False
 
     def has_offer(self, now: float, seconds: float) -> bool:
         """Return whether an offer stands, or may stand, that was made within that many seconds."""
@@ -42,9 +44,15 @@ class Asking:
         if makes_offer is not None:
             self._asked_at = asyncio.get_running_loop().time()
             asked = [self._offer.ask(partition, makes_offer=makes_offer)]
-        async with asyncio.timeout(self._ask_seconds):
-            peeked = await peek(self._nodes, partition, count, self._lease_ms, *asked)
-            learned = await self._learn(partition, peeked) if asked else []
+        self.is_unanswered = True
+        try:
+            async with asyncio.timeout(self._ask_seconds):
+                peeked = await peek(self._nodes, partition, count, self._lease_ms, *asked)
+                learned = await self._learn(partition, peeked) if asked else []
+        except (StoreError, TimeoutError):
+            self._go_without(partition)
+            raise
+        self.is_unanswered = False
         take(learned)
         return peeked
 
@@ -53,9 +61,21 @@ class Asking:
         partition = self._offer.place
         if partition is None:
             return []
-        async with asyncio.timeout(seconds):
-            asked = self._offer.ask(partition, makes_offer=False)
-            return await self._learn(partition, await peek(self._nodes, partition, 0, self._lease_ms, asked))
+        try:
+            async with asyncio.timeout(seconds):
+                asked = self._offer.ask(partition, makes_offer=False)
+                return await self._learn(partition, await peek(self._nodes, partition, 0, self._lease_ms, asked))
+        except (StoreError, TimeoutError):
+            self._go_without(partition)
+            raise
+
+    def _go_without(self, partition: QueueKeys) -> None:
+        """Give up an offer that stands in one of several partitions where there is no answer.
+
+        Until it ends, it may bring a job on top of others, which goes back into its queue.
+        """
+        if self._ask_seconds is not None and partition == self._offer.place:
+            self._offer.abandon()
 
     async def _learn(self, partition: QueueKeys, peeked: Peeked) -> list[Claimed]:
         """Return the job that the offer has brought, unless a message said so before or it isn't ours any more."""

@@ -138,10 +138,11 @@ class Claimer:
                 self._home = claimed[-1].queue
 
         brought_before = self._offer.count
-        if not is_idle:
+        if not is_idle and self.is_offering:
             await self._end_offer(note)
-        told, self._told = self._told[:count], []
-        await self._claim_told(told, note)
+        if self._told:
+            told, self._told = self._told[:count], []
+            await self._claim_told(told, note)
         if found or count < 1:
             return found
 
@@ -156,7 +157,10 @@ class Claimer:
         if wanted() > 0 and (self._outlook.take_hint(home) or not is_left_alone):
             with self._reporting(home.name):
                 await self._claim_in(home, wanted(), note, makes_offer=is_idle and not found)
-        await self._watch.count(BUSY_POLLS if found else 1.0)
+            if self._asking.is_unanswered:
+                self._home = random.choice(self._partitions)
+        if self._keys.partitions > 1:
+            await self._watch.count(BUSY_POLLS if found else 1.0)
         return found
 
     async def withdraw(self, seconds: float = SIGN_OFF_SECONDS) -> list[Claimed]:

@@ -40,7 +40,7 @@ class Slices:
         #: How many partitions are due.
         self._due = 0.0
         #: How many controllers share the partitions, and when they were counted.
-        self._controllers = 1
+        self.controllers = 1
         self._counted_at: float | None = None
 
     def take(self, now: float) -> list[QueueKeys]:
@@ -50,7 +50,7 @@ class Slices:
             return self._partitions
         passed = 0.0 if self._looked_at is None else max(now - self._looked_at, 0.0)
         self._looked_at = now
-        pace = looks_per_second(size, self._controllers, self.seen_seconds, self._poll_seconds)
+        pace = looks_per_second(size, self.controllers, self.seen_seconds, self._poll_seconds)
         self._due = min(self._due + passed * pace, size)
         count = int(self._due)
         self._due -= count
@@ -71,11 +71,11 @@ class Slices:
 
     def is_followed(self, chance: float) -> bool:
         """Return whether this controller follows a message at once; `chance` is a random number from 0 to 1."""
-        return chance * self._controllers < FOLLOWING
+        return chance * self.controllers < FOLLOWING
 
     def count(self, controllers: int, now: float) -> None:
         """Note how many controllers share the partitions, this one among them."""
-        self._controllers, self._counted_at = controllers, now
+        self.controllers, self._counted_at = controllers, now
 
 
 class Places(NamedTuple):

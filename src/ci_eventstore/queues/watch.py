@@ -16,6 +16,8 @@ from ci_eventstore.queues.outlook import Slices
 LOOKED_TOGETHER = 16
 #: One that wasn't counted again for this many polls is gone.
 COUNTED_POLLS = 3.0
+#: How soon it is counted again after that failed.
+AWAY_SECONDS = 30.0
 #: How long a question to one of several partitions may take: others have jobs, too.
 ASK_SECONDS = 2.0
 
@@ -78,6 +80,8 @@ class Watch:
         now = asyncio.get_running_loop().time()
         for queue, slices in self._slices.items():
             if slices.is_uncounted(now, polls):
+                # Should there be no answer, the last count holds for some time.
+                slices.count(slices.controllers, now + AWAY_SECONDS)
                 with self._reporting(queue):
                     slices.count(await self._share(queue, self._share_ms), now)
 

@@ -10,8 +10,10 @@ import pytest
 
 from ci_common.models import Job
 from ci_eventstore.connection.nodes import Nodes
+from ci_eventstore.connection.scripts import Script
 from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings
 from ci_eventstore.keys import Keys, QueueKeys
+from ci_eventstore.queues import claimer, watch
 from ci_eventstore.queues.claimer import Claimer
 from ci_eventstore.queues.outlook import SEEN_SECONDS
 from ci_eventstore.queues.watch import share
@@ -193,6 +195,43 @@ async def test_a_damaged_partition_harms_no_other(
         await wait_until(lambda: begun[-1] == late)
 
 
+async def test_a_partition_that_is_away_holds_nobody_up(
+    parted: Open, server: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A controller whose offer stands there runs the jobs of others, and makes its offer elsewhere."""
+    begun: list[str] = []
+
+    async def handle(job: ClaimedJob) -> None:
+        begun.append(job.job.id)
+
+    run, read_many = Nodes.run, Nodes.read_many
+    for module in (claimer, watch):
+        monkeypatch.setattr(module, "ASK_SECONDS", 0.05)
+    submitter = await parted(FEW)
+    keys = submitter.engine.keys
+    async with controllers(parted, FEW, 1, handle, RESTLESS) as [controller]:
+        place = claimer_of(controller)._offer.place
+        assert place is not None
+
+        async def hang(self: Nodes, script: Script, *arguments: Any) -> Any:
+            is_away = script.name in ("peek", "claim", "share") and place.tag in str(arguments)
+            return await (asyncio.sleep(3600) if is_away else run(self, script, *arguments))
+
+        async def hang_together(self: Nodes, commands: Any) -> Any:
+            return await (asyncio.sleep(3600) if place.tag in str(commands) else read_many(self, commands))
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Nodes, "run", hang)
+            patched.setattr(Nodes, "read_many", hang_together)
+            ids = [f"{number}" for number in range(2 * FEW) if keys.job(f"{number}").tag != place.tag]
+            await create(submitter, ids)
+            await wait_until(lambda: len(begun) == len(ids))
+            await wait_until(lambda: claimer_of(controller)._offer.place not in (None, place))
+        [late] = islice(ids_in(keys, place.tag), 1)
+        await create(submitter, [late])
+        await wait_until(lambda: begun[-1] == late)
+
+
 @pytest.mark.slow
 async def test_idle_controllers_ask_for_the_sum_and_not_the_product(parted: Open, server: Nodes) -> None:
     """Slow, as it waits for ten polls: eight controllers and 64 partitions, counted by the server."""
@@ -236,7 +275,7 @@ async def test_controllers_know_how_many_they_are(parted: Open, server: Nodes) -
     keys = submitter.engine.keys
     async with controllers(parted, FEW, 3, handle, RESTLESS) as found:
         slices = [claimer_of(controller)._outlook.slices["default"] for controller in found]
-        await wait_until(lambda: [one._controllers for one in slices] == [3, 3, 3])
+        await wait_until(lambda: [one.controllers for one in slices] == [3, 3, 3])
         found[0].stop()
     left = await server.read("KEYS", "*:sharing:default")
     assert (left, await server.read("KEYS", "*:offer*")) == ([], [])
