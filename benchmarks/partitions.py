@@ -28,8 +28,8 @@ from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings
 
 TOGETHER = 100
 SETTINGS = ControllerSettings(concurrency=TOGETHER)
-#: After so long a controller that has nothing to do has made its connections, and asked once.
-SETTLED_SECONDS = 0.5
+#: After so long a controller that has nothing to do has looked at all partitions, and counted the others.
+SETTLED_SECONDS = 4.0
 #: How many controllers wait for the jobs whose starts are timed, and the pause after each job.
 WAITING = 3
 PAUSE_SECONDS = 0.02

@@ -25,6 +25,8 @@ WITHOUT_FILE = [
     f"verify {QUICK.verified_jobs} small jobs, {QUICK.partitions} partitions",
     f"idle controller, {QUICK.partitions} partitions",
     "idle controller, one partition",
+    f"start, jobs in one of {QUICK.partitions} partitions",
+    f"start, jobs in all of {QUICK.partitions} partitions",
 ]
 PACES = ["flat out" if pace.lines_per_second is None else f"{pace.lines_per_second:,} lines/s" for pace in QUICK.paces]
 WRITING = [
