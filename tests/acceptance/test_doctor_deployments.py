@@ -59,7 +59,7 @@ def of_check(found: list[tuple[str, str, str]], check: str) -> list[tuple[str, s
 
 
 def test_sentinels(here: Here, watched: Watched) -> None:
-    """All is well with three; one that is away is a warning, and a URL that names some of them a note."""
+    """All is well with three; a URL that names some of them is a note, one that is away a warning, two an error."""
     whole = [("ok", f"3 Sentinels can make a failover; the primary is {watched.primary.address}")]
     near = [("ok", "1 replica, 1 of them near enough to count")]
 
@@ -78,6 +78,9 @@ def test_sentinels(here: Here, watched: Watched) -> None:
     away = f"the Sentinel {first.address} gives no answer: "
     told = of_check(examined(here, watched.url), "sentinels")
     assert any(severity == "warning" and what.startswith(away) for severity, what in told), told
+    watched.sentinels[1].kill()
+    alone = ("error", f"the Sentinel {watched.sentinels[2].address} sees 1 of 3 Sentinels: a failover takes 2")
+    wait_until(lambda: alone in of_check(examined(here, watched.url), "sentinels"), "that the last one notices")
 
 
 def test_a_cluster(here: Here, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:

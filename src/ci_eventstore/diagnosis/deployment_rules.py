@@ -84,7 +84,7 @@ def judge_clocks(clocks: Sequence[ClockSeen]) -> list[Finding]:
     if found or not clocks:
         return found
     most = max(max(abs(clock.ahead), clock.error) for clock in clocks)
-    return [ok("clocks", f"within {most:.1g}s of this machine's")]
+    return [ok("clocks", f"within {1000 * most:.1f} ms of this machine's")]
 
 
 def _clock_troubles(clocks: Sequence[ClockSeen]) -> Iterator[Finding]:

@@ -35,7 +35,7 @@ from ci_eventstore.events.caller import new_token
 from ci_eventstore.keys import JobKeys
 
 SETTINGS = ("appendfsync", "save", "stop-writes-on-bgsave-error")
-PINGS = 50
+PINGS = 100
 #: How often a clock is asked: the answer that came soonest counts.
 CLOCK_TRIES = 5
 SLOW_COMMANDS = 50

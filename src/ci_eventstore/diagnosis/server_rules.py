@@ -300,7 +300,7 @@ def judge_latency(pings: Sequence[float], slow: Sequence[SlowCommand] | None) ->
     """Return what the seconds of round trips mean, and the slow log; None: that isn't shown."""
     ordered = sorted(pings)
     median, p99 = statistics.median(ordered), ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))]
-    what = f"a round trip takes {1000 * median:.1f} ms, the slowest of a hundred {1000 * p99:.1f} ms"
+    what = f"a round trip takes {1000 * median:.1f} ms, and 99 of 100 take at most {1000 * p99:.1f} ms"
     advice = "bring programs nearer to the server, and look whether its machine, or this one, is overloaded"
     if median >= SLOW_MEDIAN_SECONDS:
         found = [warning("latency", what, advice)]
