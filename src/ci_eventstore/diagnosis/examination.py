@@ -7,7 +7,7 @@ and what is written to try something out is removed.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -95,8 +95,8 @@ class _Examination:
         steps: list[tuple[str, Look]] = [
             ("connection", self._connect),
             ("sentinels", self._look_at_sentinels),
-            ("latency", lambda: self._on_each("latency", look_at_latency)),
-            ("certificates", lambda: self._on_each("certificates", look_at_certificates)),
+            ("latency", lambda: self._on_each("latency", look_at_latency, self._servers)),
+            ("certificates", lambda: self._on_each("certificates", look_at_certificates, self._servers)),
             ("store", self._look_at_store),
             ("rights", self._look_at_rights),
             ("clocks", self._look_at_clocks),
@@ -123,14 +123,14 @@ class _Examination:
     async def _connect(self) -> list[Finding]:
         """See all servers at the same time."""
         servers = await servers_of(self._nodes)
-        looks = (self._attempt("connection", partial(self._see, node), node=node) for node in servers)
-        return [finding for found in await asyncio.gather(*looks) for finding in found]
+        return await self._on_each("connection", self._see, servers)
 
-    async def _on_each(self, check: str, look: Callable[[Node], Awaitable[list[Finding]]]) -> list[Finding]:
-        """Look at one server after the other."""
-        return [
-            finding for node in self._servers for finding in await self._attempt(check, partial(look, node), node=node)
-        ]
+    async def _on_each(
+        self, check: str, look: Callable[[Node], Awaitable[list[Finding]]], servers: Iterable[Node]
+    ) -> list[Finding]:
+        """Look at all servers at the same time, at each for itself."""
+        looks = (self._attempt(check, partial(look, node), node=node) for node in servers)
+        return [finding for found in await asyncio.gather(*looks) for finding in found]
 
     async def _attempt(self, check: str, look: Look, *, node: Node | None = None) -> Sequence[Finding]:
         """Look at something for a limited time; what goes wrong is the finding."""
