@@ -91,6 +91,8 @@ class Cluster:
         #: Primaries first, as they were at the beginning; those that were removed are gone.
         self.nodes = [self._make() for _ in range(masters * (1 + replicas))]
         self._masters = masters
+        #: Which program its nodes are: "redis" or "valkey".
+        self.binary = binary.name.partition("-")[0]
 
     @property
     def url(self) -> str:

@@ -45,6 +45,7 @@ from tests.integration.store.scenes import (
     text_of,
     waiting,
 )
+from tests.waiting import wait_until
 
 [QUEUE] = queue_everywhere(KEYS, "default")
 
@@ -134,11 +135,10 @@ async def offering(scene: Scene) -> None:
     offer = Offer("c2", 10_000)
     [partition] = queue_everywhere(scene.repository.engine.keys, "default")
     await ask(scene.repository.engine.nodes, partition, 1, 30_000, offer.ask(partition, makes_offer=True))
-    subscription = scene.repository.engine.nodes.subscription(lambda *_: None, lambda *_: None)
-    channel = partition.controllers_channel + offer.session
-    subscription.listen(channel)
-    while not (await scene.server.read("PUBSUB", "NUMSUB", channel))[1]:
-        pass
+    listening = list[str]()
+    subscription = scene.repository.engine.nodes.subscription(lambda *_: None, listening.extend)
+    subscription.listen(partition.controllers_channel + offer.session)
+    await wait_until(lambda: bool(listening))
 
 
 async def a1_is_given_or_waits(scene: Scene) -> None:
