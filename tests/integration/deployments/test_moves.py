@@ -104,7 +104,7 @@ async def act_while_moving(cluster: Cluster, scene: Scene, operation: Operation)
     acting = list[asyncio.Task[object]]()
 
     async def begin() -> None:
-        acting.append(asyncio.ensure_future(operation.act(scene)))  # type: ignore[arg-type]
+        acting.append(asyncio.ensure_future(operation.act(scene)))
         await asyncio.wait(acting, timeout=0.05)
 
     async def move_accounts() -> None:

@@ -1,0 +1,89 @@
+"""One failover after the other: everybody goes on, no loss is untold, and nothing piles up in the process.
+
+`make soak` has two hundred of them.
+"""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import statistics
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.deployments.breaking import SITES, ClusterSite, SentinelSite
+from tests.deployments.load import open_load
+
+logger = logging.getLogger("tests.failovers")
+
+IS_SOAK = os.environ.get("CI_EVENTSTORE_SOAK") == "1"
+FAILOVERS = 200 if IS_SOAK else 5
+#: Failovers after which everything that is made once has been made: connections to each server that was a primary.
+SETTLED = 100 if IS_SOAK else 0
+#: What a process may have open, for two repositories with 32 connections to each of six servers.
+MOST = {"sockets": 400, "tasks": 200, "objects": 20_000}
+#: Whose objects are counted; events and what tests note of them grow.
+COUNTED = ("ci_eventstore.connection", "ci_eventstore.following", "redis.", "asyncio.", "_asyncio")
+#: Connections that happen to be open when one looks, and tasks on their way.
+SLACK = 16
+
+pytestmark = [pytest.mark.slow, pytest.mark.needs("/proc"), pytest.mark.timeout(5400 if IS_SOAK else 240)]
+
+
+@pytest.fixture(params=["sentinel", "cluster-valkey9"])
+def site(request: pytest.FixtureRequest) -> Iterator[SentinelSite | ClusterSite]:
+    with SITES[request.param]() as opened:
+        assert isinstance(opened, SentinelSite | ClusterSite)
+        yield opened
+
+
+def count() -> dict[str, int]:
+    """Count what the process has open, and the objects that belong to connections, followers and tasks."""
+    gc.collect()
+    targets = list[str]()
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            targets.append(os.readlink(entry))
+    kinds = Counter(type(one).__module__ for one in gc.get_objects())
+    return {
+        "sockets": sum(target.startswith("socket:") for target in targets),
+        "tasks": len(asyncio.all_tasks()),
+        "objects": sum(number for module, number in kinds.items() if module.startswith(COUNTED)),
+    }
+
+
+async def census() -> dict[str, int]:
+    """Count several times, and return the least: calls are always on their way."""
+    counts = list[dict[str, int]]()
+    for _ in range(5):
+        counts.append(count())
+        await asyncio.sleep(0.02)
+    return {kind: min(one[kind] for one in counts) for kind in MOST}
+
+
+def grows(counts: Sequence[int]) -> bool:
+    """Tell whether the second half of the counts is above the first, by more than what comes and goes."""
+    half = len(counts) // 2
+    return statistics.median(counts[half:]) > statistics.median(counts[:half]) * 1.05 + SLACK
+
+
+async def test_failovers_in_a_row(site: SentinelSite | ClusterSite, tmp_path: Path) -> None:
+    """Every other one because the primary is killed; what only that one had may be lost, and its writer is told."""
+    counts = list[dict[str, int]]()
+    async with open_load(site.url, tmp_path, writers=3, controllers=1, may_lose=True) as load:
+        await load.progress()
+        for number in range(FAILOVERS):
+            load.begin_silence()
+            await (site.kill() if number % 2 else site.fail_over())
+            await load.progress()
+            counts.append(await census())
+            silences = {kind: round(silence.longest, 2) for kind, silence in load.silence.items()}
+            logger.warning("failover %d: %s, longest silences %s", number + 1, counts[-1], silences)
+        assert await load.findings() == {}
+    assert [kind for kind, most in MOST.items() if max(one[kind] for one in counts) > most] == []
+    if IS_SOAK:
+        assert [kind for kind in MOST if grows([one[kind] for one in counts[SETTLED:]])] == []
