@@ -135,13 +135,15 @@ class Watched:
 
     def _fail_over(self) -> Member:
         before, deadline = self.primary, time.monotonic() + PATIENCE_SECONDS
-        while before.is_up and time.monotonic() < deadline:
-            # It refuses as long as the last failover goes on, or it knows no good replica yet.
-            with suppress(ResponseError):
-                self.sentinels[0].ask("SENTINEL", "FAILOVER", NAME)
-                break
-            time.sleep(0.1)
-        wait_until(lambda: self._all_name_another(before), "another primary", PATIENCE_SECONDS)
+        while not self._all_name_another(before):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"no other primary:\n{self.sentinels[0].log[-3000:]}")
+            if before.is_up:
+                # Refused as long as the last failover goes on; and one that has begun may be given up.
+                with suppress(ResponseError):
+                    self.sentinels[0].ask("SENTINEL", "FAILOVER", NAME)
+            with suppress(TimeoutError):
+                wait_until(lambda: self._all_name_another(before), "another primary", 5)
         return self.primary
 
     def _all_name_another(self, before: Member) -> bool:
