@@ -1,6 +1,7 @@
 """A store on a cluster: commands find their node, whatever becomes of nodes and slots meanwhile."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager, suppress
 
@@ -12,12 +13,14 @@ from ci_eventstore import RedisJobRepository
 from ci_eventstore.connection import cluster as clusters
 from ci_eventstore.connection import node as nodes_module
 from ci_eventstore.connection.deployments import from_url
-from ci_eventstore.connection.nodes import Nodes, servers_of
+from ci_eventstore.connection.nodes import Nodes, publish, servers_of
 from ci_eventstore.connection.replies import WRONG_TYPE
-from ci_eventstore.connection.topology import slot_of
+from ci_eventstore.connection.topology import SlotMap, slot_of
 from ci_eventstore.errors import NotReplicatedError, StoreUnavailableError
+from ci_eventstore.following import hub
 from tests.deployments import Cluster, running_cluster
 from tests.deployments.cluster import How, Node
+from tests.deployments.members import spare_port
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -26,10 +29,16 @@ TAGS = [f"{{ci:{number}}}" for number in range(8)]
 
 
 @pytest.fixture(scope="module")
-def shared(request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    """Three masters without replicas, whose slots move; of Valkey unless a test names another one."""
-    with running_cluster(replicas=0, binary=getattr(request, "param", "valkey")) as running:
+def shared() -> Iterator[Cluster]:
+    """Three masters without replicas, whose slots move."""
+    with running_cluster(replicas=0) as running:
         yield running
+
+
+@pytest.fixture(autouse=True)
+def heard_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Followers learn of events by their channels alone; nobody looks for what no message has told."""
+    monkeypatch.setattr(hub, "WATCH_SECONDS", 3600.0)
 
 
 @pytest.fixture
@@ -76,6 +85,42 @@ async def test_a_store_has_64_partitions_unless_it_says_otherwise(shared: Cluste
     await client.aclose()
 
 
+async def test_the_urls_nodes_are_asked_when_no_other_one_is_there(nodes: Nodes, shared: Cluster) -> None:
+    """As when all that were known were replaced."""
+    assert nodes._cluster is not None
+    nodes._cluster._take(SlotMap.read([[0, 16383, [b"127.0.0.1", spare_port(), b"id"]]], ("127.0.0.1", 1)))
+    assert await nodes.read("EXISTS", f"{TAGS[1]}:none") == 0
+    await wait_until(lambda: len(nodes.all) == 3)
+
+
+async def test_what_is_listened_to_is_heard_after_each_move(nodes: Nodes, shared: Cluster) -> None:
+    """Channels of many slots, while one of them moves; its owner learns that it is listened to again."""
+    heard, confirmed = Counter[str](), Counter[str]()
+    subscription = nodes.subscription(lambda channel, _: heard.update([channel]), confirmed.update)
+    channels = [f"{tag}:{name}" for tag in TAGS for name in "ab"]
+    subscription.listen(*channels)
+    await wait_until(lambda: len(confirmed) == len(channels))
+    slot = slot_of(TAGS[0])
+    for number in range(4):
+        before = confirmed[channels[0]]
+        await shared.move_slot(slot, another_than(shared, shared.owner_of(slot)), ("keys", "at_once")[number % 2])
+        await wait_until(lambda before=before: confirmed[channels[0]] > before)  # type: ignore[misc]
+        heard.clear()
+        await publish(nodes, channels, b"message")
+        await wait_until(lambda: heard == Counter(channels))
+    subscription.ignore(channels[0])
+    subscription.listen(*channels[2:4])
+    heard.clear()
+
+    def is_ignored() -> bool:
+        return int(shared.owner_of(slot).ask("PUBSUB", "SHARDNUMSUB", channels[0])[1]) == 0
+
+    await wait_until(is_ignored)
+    await publish(nodes, channels, b"message")
+    await wait_until(lambda: heard == Counter(channels[1:]))
+    await subscription.close()
+
+
 def another_than(cluster: Cluster, node: Node) -> Node:
     return next(other for other in cluster.primaries() if other is not node)
 
@@ -120,19 +165,24 @@ async def following(store: RedisJobRepository, job_id: str) -> AsyncIterator[lis
         await asyncio.gather(task, return_exceptions=True)
 
 
-@pytest.mark.parametrize(
-    ("shared", "how"),
-    [
-        pytest.param("redis", "keys", marks=pytest.mark.needs("redis7")),
-        ("valkey", "keys"),
-        ("valkey", "at_once"),
-    ],
-    indirect=["shared"],
-)
+@pytest.mark.parametrize("how", ["keys", "at_once"])
 async def test_a_slot_moves_while_its_job_is_written_and_followed(
     shared: Cluster, store: RedisJobRepository, how: How
 ) -> None:
     """Nothing is lost or doubled, and followers hear of what comes at the new node."""
+    await move_while_busy(shared, store, how)
+
+
+@pytest.mark.needs("redis7")
+async def test_a_slot_moves_on_redis_7_as_well() -> None:
+    """Key by key, which is its only way."""
+    with running_cluster(replicas=0, binary="redis") as cluster:
+        async with RedisJobRepository.from_url(cluster.url) as opened:
+            await move_while_busy(cluster, opened, "keys")
+            assert await opened.verify() == []
+
+
+async def move_while_busy(cluster: Cluster, store: RedisJobRepository, how: How) -> None:
     await store.create_job(Job(id="j", status="running"))
     slot = slot_of(store.engine.keys.job("j").tag)
     async with following(store, "j") as seen:
@@ -140,7 +190,7 @@ async def test_a_slot_moves_while_its_job_is_written_and_followed(
             for _ in range(6):
                 await wait_until(lambda: len(seen) == len(written) > 0)
                 before = len(written)
-                await shared.move_slot(slot, another_than(shared, shared.owner_of(slot)), how)
+                await cluster.move_slot(slot, another_than(cluster, cluster.owner_of(slot)), how)
                 await wait_until(lambda before=before: len(written) > before)  # type: ignore[misc]
         await wait_until(lambda: len(seen) == len(written))
     assert seen == written == [event.data for event in await store.get_events_since("j", 0)]

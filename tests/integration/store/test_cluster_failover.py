@@ -8,6 +8,7 @@ import pytest
 from ci_common.models import Job, JobEvent
 from ci_eventstore import RedisJobRepository
 from ci_eventstore.connection import connections
+from ci_eventstore.following import hub
 from tests.deployments import Cluster, running_cluster
 from tests.integration.store.test_cluster import following, writing
 from tests.waiting import wait_until
@@ -26,6 +27,7 @@ def shared() -> Iterator[Cluster]:
 async def store(shared: Cluster, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[RedisJobRepository]:
     """An open store whose writes are acknowledged when a replica has them; replies are waited for for ever."""
     monkeypatch.setitem(connections.PINNED, "socket_timeout", 3600.0)
+    monkeypatch.setattr(hub, "WATCH_SECONDS", 3600.0)
     async with RedisJobRepository.from_url(shared.url, durability="replicated") as opened:
         yield opened
         assert await opened.verify() == []
@@ -52,7 +54,7 @@ async def test_a_replica_takes_over(shared: Cluster, store: RedisJobRepository, 
                 master.resume()
             await shared.wait_ready()
         await wait_until(lambda: len(seen) == len(written))
-    assert len(store.engine.nodes.all) == 3
+    await wait_until(lambda: len(store.engine.nodes.all) == 3)
     assert seen == written == [event.data for event in await store.get_events_since(how, 0)]
 
 
