@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from ci_eventstore.connection.failures import partition_of
-from ci_eventstore.connection.nodes import Nodes
+from ci_eventstore.connection.nodes import Nodes, server_of
+from ci_eventstore.connection.outage_log import OutageLog
 from ci_eventstore.connection.way import in_a_hurry
 from ci_eventstore.errors import AuthenticationError, OutcomeUnknownError, StoreError, StoreUnavailableError
 
@@ -101,13 +102,20 @@ def named(error: StoreError, tag: str) -> StoreError:
 
 
 def report(nodes: Nodes, tags: Sequence[str], away: Mapping[str, StoreError]) -> None:
-    """Log which partitions are away, each once a minute."""
+    """Log that partitions are away, once a minute for each server that had them, and that all of them are back."""
+    absent = nodes.outages.absent
     for tag in tags:
-        log = nodes.outages.of(logger, "a partition is away: %s", f"partition {tag} answers again", kind=tag)
         if tag in away:
+            server = server_of(nodes, tag)
+            log = absent.setdefault(tag, _log_of(nodes, server.link.deployment.name if server else ""))
             log.failed(away[tag])
-        else:
-            log.worked()
+        elif (was_absent := absent.pop(tag, None)) is not None and was_absent not in absent.values():
+            was_absent.worked()
+
+
+def _log_of(nodes: Nodes, server: str) -> OutageLog:
+    over = f"the partitions that were away with {server or 'their server'} answer again"
+    return nodes.outages.of(logger, "partitions are away: %s", over, kind=server)
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,8 @@ class Outages:
 
     def __init__(self) -> None:
         self._logs: dict[tuple[str, str], OutageLog] = {}
+        #: The logs of partitions that are away, by their hash tags.
+        self.absent: dict[str, OutageLog] = {}
 
     def of(self, logger: logging.Logger, message: str, over: str | None = None, *, kind: str = "") -> OutageLog:
         """Return the log of the failures with a message, and of one kind of them if there are several."""
