@@ -107,6 +107,8 @@ class ShardedSubscription:
         for channel in channels:
             if self._places.get(channel) == address:
                 del self._places[channel]
+        if channels:
+            logger.info("listening again", extra={"error": words})
         self._cluster.note_refusal(address, words)
         if channels and self._again is None and not self._is_closed:
             self._again = asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._follow)

@@ -183,13 +183,15 @@ class Subscription:
     def _take_error(self, error: Exception) -> None:
         """Give up the channels of the command that is refused; without sharded channels, no command may be."""
         words = reply_of(error) or ""
-        if self._on_refused is None or not self._unconfirmed:
-            raise error
-        # Those that say which slot they are about may come before replies to earlier commands: none of its channels.
         redirected = re.match(r"(?:MOVED|ASK) (\d+) ", words)
+        if self._on_refused is None or not (redirected or self._unconfirmed):
+            raise error
+        # One that names a slot may be about any of the commands; or about one to ignore what was dropped just before.
         slot = int(redirected[1]) if redirected else None
         of_slot = (one for one in self._unconfirmed if slot is None or slot_of(one.channels[0]) == slot)
-        change = next(of_slot, self._unconfirmed[0])
+        change = next(of_slot, None)
+        if change is None:
+            return
         self._unconfirmed.remove(change)
         if change.is_wanted:
             self._give_up(change.channels, words)

@@ -31,7 +31,7 @@ TAGS = [f"{{ci:{number}}}" for number in range(8)]
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Cluster]:
     """Three masters without replicas, whose slots move."""
-    with running_cluster(replicas=0) as running:
+    with running_cluster(replicas=0, configuration=["appendfsync always"]) as running:
         yield running
 
 
@@ -165,6 +165,12 @@ async def following(store: RedisJobRepository, job_id: str) -> AsyncIterator[lis
         await asyncio.gather(task, return_exceptions=True)
 
 
+async def all_seen(seen: list[str], written: list[str]) -> None:
+    """Return when one more line was written, and the follower has it."""
+    wanted = len(written) + 1
+    await wait_until(lambda: min(len(seen), len(written)) >= wanted)
+
+
 @pytest.mark.parametrize("how", ["keys", "at_once"])
 async def test_a_slot_moves_while_its_job_is_written_and_followed(
     shared: Cluster, store: RedisJobRepository, how: How
@@ -188,7 +194,7 @@ async def move_while_busy(cluster: Cluster, store: RedisJobRepository, how: How)
     async with following(store, "j") as seen:
         async with writing(store, "j") as written:
             for _ in range(6):
-                await wait_until(lambda: len(seen) == len(written) > 0)
+                await all_seen(seen, written)
                 before = len(written)
                 await cluster.move_slot(slot, another_than(cluster, cluster.owner_of(slot)), how)
                 await wait_until(lambda before=before: len(written) > before)  # type: ignore[misc]
@@ -238,7 +244,7 @@ async def test_a_node_that_comes_gets_work_and_one_that_goes_is_forgotten(
             added = await shared.add_node()
             await shared.move_slot(slot, added, "at_once")
             await wait_until(lambda: len(nodes.all) == 4)
-            await wait_until(lambda: len(seen) == len(written) > 0)
+            await all_seen(seen, written)
             before = len(written)
             await shared.remove_node(added)
             await wait_until(lambda: len(nodes.all) == 3 and len(written) > before)

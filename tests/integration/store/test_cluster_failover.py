@@ -10,7 +10,7 @@ from ci_eventstore import RedisJobRepository
 from ci_eventstore.connection import connections
 from ci_eventstore.following import hub
 from tests.deployments import Cluster, running_cluster
-from tests.integration.store.test_cluster import following, writing
+from tests.integration.store.test_cluster import all_seen, following, writing
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -18,8 +18,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Cluster]:
-    """Three masters with a replica each."""
-    with running_cluster() as running:
+    """Three masters with a replica each, which lose nothing when they are killed at once."""
+    with running_cluster(configuration=["appendfsync always"]) as running:
         yield running
 
 
@@ -40,7 +40,7 @@ async def test_a_replica_takes_over(shared: Cluster, store: RedisJobRepository, 
     master = shared.owner_of_key(store.engine.keys.job(how).tag)
     async with following(store, how) as seen:
         async with writing(store, how) as written:
-            await wait_until(lambda: len(seen) == len(written) > 0)
+            await all_seen(seen, written)
             if how == "killed":
                 master.kill()
             elif how == "stopped":
