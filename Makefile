@@ -16,10 +16,10 @@ pytest := $(python) -m pytest -n 6 --dist load --maxschedchunk 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all soak check format bench bench-peers bench-live bench-history docs sizes clean
+.PHONY: help setup demo test test-all test-deployments soak check format bench bench-peers bench-live bench-history docs sizes clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(installed) ## make .venv with the package and everything the other targets need
 
@@ -40,11 +40,15 @@ test: $(installed) ## run all tests but the slow ones
 test-all: $(installed) ## run all tests, with as many examples as CI tries
 	@$(pytest) --hypothesis-profile=thorough $(ARGS)
 
+test-deployments: $(installed) ## run the suites on every deployment, and every fault on each; write docs/deployments.md
+	@$(python) -m tests.deployments.report
+
 soak: $(installed) ## break all there is under fifty writers and six controllers, and try to leak a secret, for an hour
 	@CI_EVENTSTORE_SOAK=1 $(python) -m pytest tests/integration/store/test_chaos.py \
 		tests/integration/store/test_controller_chaos.py tests/unit/writer/test_no_leaks.py \
 		tests/unit/writer/test_secret_index.py tests/integration/store/test_replay.py tests/integration/store/test_moving_histories.py \
-		tests/integration/store/test_retention.py $(ARGS)
+		tests/integration/store/test_retention.py \
+		tests/integration/deployments/test_failovers.py tests/integration/deployments/test_moves.py $(ARGS)
 
 check: $(installed) ## check format, lint, types and the structure of the code
 	@$(python) -m ruff format --check .

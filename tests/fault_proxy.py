@@ -125,12 +125,18 @@ class FaultProxy:
             while self.held:  # noqa: ASYNC110 - as `waiting.wait_until`
                 await asyncio.sleep(0)
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def translated(self, command: bytes, reply: bytes) -> bytes:
+        """Return what the client gets of a reply; a subclass may have it find other servers behind proxies, too."""
+        return reply
+
+    async def _accept(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, upstream_path: Path | None = None
+    ) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._connections.add(task)
         try:
-            upstream = await asyncio.open_unix_connection(self.upstream)
+            upstream = await asyncio.open_unix_connection(upstream_path or self.upstream)
             with contextlib.closing(upstream[1]):
                 await self._pass_on(reader, writer, *upstream)
         except (OSError, EOFError, asyncio.CancelledError):
@@ -159,10 +165,10 @@ class FaultProxy:
                 await self._deliver_late(raw, reader, server_reader, server_writer)
                 return
             server_writer.write(raw)
-            if command[0].upper() == b"SUBSCRIBE":
+            if command[0].upper() in (b"SUBSCRIBE", b"SSUBSCRIBE"):
                 await self._pass_messages_on(reader, writer, server_reader, server_writer)
                 return
-            reply = await read_reply(server_reader)
+            reply = self.translated(command[0].upper(), await read_reply(server_reader))
             if fault is Fault.CUT_AFTER:
                 return
             if fault is Fault.STALL:

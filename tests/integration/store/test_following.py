@@ -12,6 +12,7 @@ from ci_eventstore.controllers.controller import Controller
 from ci_eventstore.following import hub
 from ci_eventstore.following.records import Followed
 from ci_eventstore.repository import RedisJobRepository
+from tests.deployments.homes import Home
 from tests.integration.store.followers import (
     Ids,
     admin_of,
@@ -20,6 +21,7 @@ from tests.integration.store.followers import (
     events_in,
     following,
     in_short,
+    listeners,
     logs,
     next_page,
     rest_of,
@@ -87,12 +89,11 @@ async def test_many_followers_cost_one_reader(
         assert len({id(page.encoded(repr_of)) for page in pages}) == 1
         assert store.following_stats().followers == 50
         assert store.following_stats().jobs == 1
-        channels = await admin.pubsub_numsub("{ci:0}:events:j")
-        assert channels == [(b"{ci:0}:events:j", 1)]
+        assert await listeners(admin, "{ci:0}:events:j") == 1
     assert store.following_stats().followers == 0
     async with admin_of(valkey) as admin:
         async with asyncio.timeout(30):
-            while (await admin.pubsub_numsub("{ci:0}:events:j"))[0][1]:  # noqa: ASYNC110 - only the server knows
+            while await listeners(admin, "{ci:0}:events:j"):  # noqa: ASYNC110 - only the server knows
                 await asyncio.sleep(0.01)
 
 
@@ -242,11 +243,11 @@ async def test_a_crowd(repository: RedisJobRepository, store: RedisJobRepository
 
 
 async def test_pages_of_another_job_of_the_same_id_are_not_taken(
-    repository: RedisJobRepository, store: RedisJobRepository
+    repository: RedisJobRepository, store: RedisJobRepository, valkey: Home
 ) -> None:
     """Pages are kept for a moment: a store that was emptied meanwhile may have another job by then."""
     for text in ("one\n", "another\n"):
-        await repository.engine.nodes.read("FLUSHALL")
+        valkey.empty()
         await repository.create_job(Job(id="j", status="running"))
         await repository.add_events("j", [JobEvent("log", text)] * 20)
         await repository.complete_job("j", True, utc_now())
