@@ -141,7 +141,7 @@ def _why_unreadable(parts: SplitResult) -> str | None:
     is_unix = parts.scheme == "unix"
     if parts.fragment or "#" in parts.geturl():
         return "it has a #"
-    if not is_unix and _may_hide_a_host(parts):
+    if _has_odd_options(parts) or (not is_unix and _may_hide_a_host(parts)):
         return "it has an @ after its host"
     if is_unix:
         has_host = bool(parts.netloc.rpartition("@")[2])
@@ -154,11 +154,15 @@ def _why_unreadable(parts: SplitResult) -> str | None:
     return None if parts.port is None or parts.port > 0 else "it has the port 0"
 
 
+def _has_odd_options(parts: SplitResult) -> bool:
+    """Tell whether what was taken for options may be the end of a password with a ?, and what comes after it."""
+    pairs = parse_qsl(parts.query, keep_blank_values=True)
+    return any("@" in f"{name}{value}" for name, value in pairs if name not in _CREDENTIALS)
+
+
 def _may_hide_a_host(parts: SplitResult) -> bool:
     """Tell whether what was taken for host and path may be the beginning of a password with a / or a ?."""
-    pairs = parse_qsl(parts.query, keep_blank_values=True)
-    odd = any("@" in f"{name}{value}" for name, value in pairs if name not in _CREDENTIALS)
-    return odd or "@" in parts.path or ("@" in parts.query and "@" not in parts.netloc)
+    return "@" in parts.path or ("@" in parts.query and "@" not in parts.netloc)
 
 
 def _shown(scheme: str, parts: SplitResult, place: str) -> str:

@@ -76,6 +76,9 @@ def said_of(url: str) -> str:
 @example(secret="XY&password=XY")
 @example(secret="@/XY")
 @example(secret="@/XY/Z@/")
+@example(secret="@/XY?")
+@example(secret="@XY/XY?")
+@example(secret="@XY,XY?XY=")
 def test_a_password_is_never_shown(place: str, secret: str) -> None:
     """Wherever it stands, as it is or percent-encoded, and whether the URL can be read or not."""
     for written in (secret, quote(secret, safe="")):
