@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager, suppress
+from typing import Any
 
 import pytest
 from redis.asyncio.cluster import ClusterNode, RedisCluster
@@ -18,6 +19,7 @@ from ci_eventstore.connection.replies import WRONG_TYPE
 from ci_eventstore.connection.topology import SlotMap, slot_of
 from ci_eventstore.errors import NotReplicatedError, StoreUnavailableError
 from ci_eventstore.following import hub
+from ci_eventstore.store_format import INITIALIZE
 from tests.deployments import Cluster, running_cluster
 from tests.deployments.cluster import How, Node
 from tests.deployments.members import spare_port
@@ -212,11 +214,13 @@ async def test_half_a_slot_is_read_where_each_key_is_and_written_when_it_has_mov
         await store.create_job(Job(id=job_id, status="running"))
         await store.add_event(job_id, JobEvent("log", f"of {job_id}\n"))
     slot, nodes, keys = slot_of(tag), store.engine.nodes, store.engine.keys
-    sending = list[asyncio.Task[None]]()
+    sending = list[asyncio.Task[Any]]()
 
     async def half_way() -> None:
         sending.append(asyncio.create_task(store.add_event(jobs[0], JobEvent("log", "more\n"))))
         sending.append(asyncio.create_task(store.create_job(Job(id=tag_mate, status="queued"))))
+        # It names one key, which nobody has: without another one it would be sent on to the new node.
+        sending.append(asyncio.create_task(nodes.run(INITIALIZE, [f"{tag}:trial"], ["3", "1", "text"])))
         hashes = await nodes.read_many([("HGET", keys.job(job_id).hash, "position") for job_id in jobs])
         assert hashes == [b"1"] * len(jobs)
         for job_id in jobs:
@@ -227,6 +231,7 @@ async def test_half_a_slot_is_read_where_each_key_is_and_written_when_it_has_mov
     tag_mate = next(name for name in (f"new-{number}" for number in range(9999)) if keys.job(name).tag == tag)
     await shared.move_slot(slot, another_than(shared, shared.owner_of(slot)), half_way=half_way)
     await asyncio.gather(*sending)
+    await nodes.read("DEL", f"{tag}:trial")
     assert [event.data for event in await store.get_events_since(jobs[0], 0)] == [f"of {jobs[0]}\n", "more\n"]
     assert await store.get_job(tag_mate) is not None
 
