@@ -16,7 +16,7 @@ pytest := $(python) -m pytest -n 6 --dist load --maxschedchunk 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-deployments soak check format bench bench-peers bench-live bench-history docs sizes clean
+.PHONY: help setup demo test test-all test-deployments soak check format bench bench-peers bench-live bench-cluster bench-history docs sizes clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,6 +72,10 @@ bench-peers: $(installed) ## measure the controllers beside other queues, each i
 bench-live: $(installed) ## measure how live jobs are followed beside a blocking XREAD and other SSE servers; AGAINST likewise
 	@$(if $(AGAINST),true,$(python) -m pip install --quiet --disable-pip-version-check -e '.[all,bench]')
 	@$(python) -m $(if $(AGAINST),benchmarks.against $(AGAINST) --kind live,benchmarks.live --plots docs) $(ARGS)
+
+bench-cluster: $(installed) ## measure what appending, running and following jobs costs on one node and on three
+	@$(python) -m pip install --quiet --disable-pip-version-check -e '.[all,bench]'
+	@$(python) -m benchmarks.cluster $(ARGS)
 
 bench-history: $(installed) ## seal, verify and copy ten million lines, read a million archived ones, weigh small jobs
 	@$(python) -m benchmarks.history

@@ -100,6 +100,8 @@ class Sender:
 
     async def read_together(self, *command: str | int | bytes) -> Reply:
         """Send a read, together with others that are asked for at the same time; a cancelled one disturbs no other."""
+        if self._is_read_only and command[0] in WRITES:
+            raise ReadOnlyAccessError(str(command[0]))
         # Again on a connection of its own, lest it share the fate of the others again and again.
         return await self._way.persist(
             Kind.READ,

@@ -159,7 +159,8 @@ class JobStore:
         """Add a partition's queue to those that operators see; again now and then, in case the server has lost it."""
         if len(self._noted) >= QUEUES_NOTED:
             self._noted.clear()
-        await self._nodes.read("SADD", queues_key(tag), queue)
+        # With others: a process that begins notes it in all partitions at the same time.
+        await self._nodes.read_together("SADD", queues_key(tag), queue)
         self._noted[tag, queue] = time.monotonic()
 
     def _check_claim(self, job_id: str, state: JobState, command: Command, claim: str) -> str:

@@ -233,4 +233,4 @@ class UsedQueues:
                 await self._in_all("SREM", names)
 
     async def _in_all(self, command: str, names: list[str]) -> None:
-        await asyncio.gather(*(self.nodes.read(command, queues_key(tag), *names) for tag in self._keys.tags))
+        await asyncio.gather(*(self.nodes.read_together(command, queues_key(tag), *names) for tag in self._keys.tags))
