@@ -32,7 +32,7 @@ PARTITIONS = 64
 SIDES = (1, 3)
 #: Or a file that is written anew would seem to shrink.
 CONFIGURATION = ("auto-aof-rewrite-percentage 0",)
-#: Of a client that appends, and of one that follows: each event is one of the next client's jobs.
+#: That a client appends to.
 JOBS = 16
 TOGETHER = 100
 #: When a controller has made its connections, and has asked everywhere.
@@ -105,12 +105,20 @@ class Client:
         return self._scale.run
 
     async def follow(self) -> int:
-        """Follow the next client's jobs while that one appends; return how many events came."""
+        """Append to some jobs while the next client follows them; return how many events."""
+        return await self._append_while_followed(1)
+
+    async def follow_all(self) -> int:
+        """Append to some jobs while all other clients follow them; return how many events."""
+        return await self._append_while_followed(max(self._scale.clients - 1, 1))
+
+    async def _append_while_followed(self, followers: int) -> int:
         jobs = await self._create()
         each = self._scale.followed // len(jobs)
         given = events(each)
         await self._together()
-        theirs = [name_of((self._number + 1) % self._scale.clients, number) for number in range(JOBS)]
+        others = [(self._number + step) % self._scale.clients for step in range(1, followers + 1)]
+        theirs = [name_of(other, number) for other in others for number in range(JOBS)]
         following = [asyncio.create_task(self._count(job_id)) for job_id in theirs]
         await asyncio.sleep(1.0)
         await self._together()
@@ -119,7 +127,9 @@ class Client:
             await asyncio.sleep(began + number / self._scale.per_second - time.monotonic())
             await asyncio.gather(*(self._repository.add_event(job_id, event) for job_id in jobs))
         await asyncio.gather(*(self._repository.complete_job(job_id, True, utc_now()) for job_id in jobs))
-        return sum(await asyncio.gather(*following))
+        # The job's end comes, too.
+        assert await asyncio.gather(*following) == [each + 1] * len(following)
+        return (each + 1) * len(jobs)
 
     async def idle(self) -> int:
         """Have a controller that finds no job, in the queue of all clients; return for how many seconds."""
@@ -194,6 +204,7 @@ STEPS = {
     "append": Step("append an event", Client.append),
     "run": Step("create a job and run it", Client.run),
     "follow": Step("append an event that another process follows", Client.follow, 2),
+    "crowd": Step("append an event that all other processes follow", Client.follow_all, 2),
     "idle": Step("have an idle controller for a second", Client.idle),
 }
 
@@ -269,9 +280,9 @@ def measure(what: str, cluster: Cluster, scale: Scale) -> Figures:
     return after.since(before, sum(one["count"] for one in found), sum(one["cpu_seconds"] for one in found))
 
 
-async def measured(scale: Scale) -> dict[str, list[list[Figures]]]:
-    """Return the figures of each step: for each number of nodes, those of all rounds, which take turns."""
-    found: dict[str, list[list[Figures]]] = {what: [[] for _ in SIDES] for what in STEPS}
+async def measured(scale: Scale, steps: Sequence[str]) -> dict[str, list[list[Figures]]]:
+    """Return the figures of some steps: for each number of nodes, those of all rounds, which take turns."""
+    found: dict[str, list[list[Figures]]] = {what: [[] for _ in SIDES] for what in steps}
     async with AsyncExitStack() as stack:
         clusters = [
             await stack.enter_async_context(cluster_of(masters, replicas=0, configuration=CONFIGURATION))
@@ -320,6 +331,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print the table, or be a client."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cluster", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="take some seconds: shows that it runs, no figures")
+    parser.add_argument("--step", choices=STEPS, action="append", help="only this one; may be repeated")
     parser.add_argument("--rounds", type=int, help="how often each is measured")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all rounds' figures to a file, too")
     parser.add_argument("--play", nargs=5, help=argparse.SUPPRESS)
@@ -330,7 +342,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     scale = QUICK if options.quick else FULL
     scale = replace(scale, rounds=options.rounds or scale.rounds)
-    found = asyncio.run(measured(scale))
+    found = asyncio.run(measured(scale, options.step or list(STEPS)))
     print(render(found, scale))
     if options.json:
         shown = {what: [[asdict(run) for run in figures] for figures in sides] for what, sides in found.items()}

@@ -1,11 +1,14 @@
 """A store on two servers, as on a cluster of which one master may be away: each partition lives on one of them."""
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
 
 from ci_eventstore import engine
+from ci_eventstore.connection import node, way
+from ci_eventstore.connection.absence import ask_each
 from ci_eventstore.connection.deployments import Deployment, from_url
 from ci_eventstore.connection.failures import partition_of
 from ci_eventstore.connection.node import Node
@@ -14,6 +17,7 @@ from ci_eventstore.connection.subscription import Subscription
 from ci_eventstore.keys import Keys
 from ci_eventstore.queues import lease_keeper
 from ci_eventstore.repository import RedisJobRepository
+from tests.servers import RealServer
 
 #: The store's partitions; the odd ones live on the second server.
 PARTITIONS = 4
@@ -75,8 +79,8 @@ def divided(monkeypatch: pytest.MonkeyPatch, url: str, is_on_second: Callable[[s
             self.all.append(second)
             self._node_of_tag = lambda tag: second if is_on_second(tag) else first
             self.is_divided = True
-            for node in self.all:
-                node.link.names_partitions = True
+            for one in self.all:
+                one.link.names_partitions = True
 
         def subscription(self, on_message, on_listening) -> Subscription:  # type: ignore[no-untyped-def]
             both = [node.link.subscription(on_message, on_listening) for node in self.all]
@@ -87,6 +91,24 @@ def divided(monkeypatch: pytest.MonkeyPatch, url: str, is_on_second: Callable[[s
         patch.setattr(engine, "Nodes", Divided)
         patch.setattr(lease_keeper, "Nodes", Divided)
         yield
+
+
+def be_hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give a server that is away little time, and ask it again at once; one that is slow to answer has all its time."""
+    monkeypatch.setattr(node, "PATIENCE_SECONDS", 2.0)
+    monkeypatch.setattr(way, "HURRIED_PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(way, "HURRIED_REPLY_SECONDS", 60.0)
+    monkeypatch.setattr(way, "AWAY_SECONDS", 0.0)
+
+
+async def come_back(repository: RedisJobRepository, server: RealServer) -> None:
+    """Start a server that was killed, and wait until all partitions answer."""
+    server.start()
+    nodes, keys = repository.engine.nodes, repository.engine.keys
+    tags = [*keys.tags, keys.store.partition("}")[0] + "}"]
+    async with asyncio.timeout(60):
+        while (await ask_each(nodes, tags, lambda tag: nodes.read("EXISTS", f"{tag}:x"))).away:  # noqa: ASYNC110 - it is asked
+            await asyncio.sleep(0.01)
 
 
 def opened(url: str) -> RedisJobRepository:

@@ -13,7 +13,7 @@ import pytest
 
 from ci_common.models import Job, JobEvent, utc_now
 from ci_eventstore import RedisJobRepository
-from ci_eventstore.connection import node
+from ci_eventstore.connection import node, way
 from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings
 from ci_eventstore.errors import StoreUnavailableError
 from ci_eventstore.facts.facts import FactKind
@@ -36,8 +36,9 @@ SECONDS = 120.0
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who needs the partition that is away waits for it for less long."""
-    monkeypatch.setattr(node, "PATIENCE_SECONDS", 3.0)
+    """Who needs the partition that is away waits for it for less long; whoever is slow to answer has time."""
+    monkeypatch.setattr(node, "PATIENCE_SECONDS", 8.0)
+    monkeypatch.setattr(way, "HURRIED_REPLY_SECONDS", 60.0)
 
 
 def of_partitions(repository: RedisJobRepository, prefix: str) -> list[str]:

@@ -18,7 +18,7 @@ from ci_eventstore.queues.claimed import Claim
 from ci_eventstore.queues.overview import UsedQueues, read_overviews
 from ci_eventstore.repository import RedisJobRepository
 from tests import claims
-from tests.divided import ODD, PARTITIONS, divided, is_of_accounts, job_ids, opened
+from tests.divided import ODD, PARTITIONS, be_hasty, come_back, divided, is_of_accounts, job_ids, opened
 from tests.integration.store.fact_readers import reading
 from tests.servers import RealServer
 
@@ -26,12 +26,11 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(autouse=True)
-def hasty(monkeypatch: pytest.MonkeyPatch, impatient: None) -> None:
-    """Who goes on without a server gives it little time, and asks it again at once."""
-    monkeypatch.setattr(way, "HURRIED_PATIENCE_SECONDS", 0.1)
-    monkeypatch.setattr(way, "AWAY_SECONDS", 0.0)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for long, and readers of facts look again at once."""
+    be_hasty(monkeypatch)
     monkeypatch.setattr(groups, "AWAY_SECONDS", 0.1)
-    monkeypatch.setattr(groups, "HURRIED_REPLY_SECONDS", 1.0)
+    monkeypatch.setattr(groups, "HURRIED_REPLY_SECONDS", 2.0)
 
 
 @pytest.fixture
@@ -43,7 +42,7 @@ async def both(
         async with opened(valkey.url) as repository:
             yield repository
             own.kill()
-            own.start()
+            await come_back(repository, own)
             assert await repository.verify() == []
 
 
@@ -75,16 +74,17 @@ async def test_a_server_that_gave_no_answer_is_not_asked_for_a_while(
     both: RedisJobRepository, own: RealServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who goes on without it doesn't wait for it each time; any answer of the server ends that."""
-    monkeypatch.setattr(way, "AWAY_SECONDS", 1000.0)
     ids = await fill(both, 1)
-    own.kill()
-    assert (await both.page_available_jobs()).unavailable == ODD
-    monkeypatch.setattr(way, "HURRIED_PATIENCE_SECONDS", 1000.0)
-    assert (await both.page_available_jobs()).unavailable == ODD
-    own.start()
-    assert (await both.page_available_jobs()).unavailable == ODD
-    assert await both.get_job_summary(ids[1][0]) is not None
-    assert (await both.page_available_jobs()).unavailable == ()
+    with monkeypatch.context() as patch:
+        patch.setattr(way, "AWAY_SECONDS", 1000.0)
+        own.kill()
+        assert (await both.page_available_jobs()).unavailable == ODD
+        patch.setattr(way, "HURRIED_PATIENCE_SECONDS", 1000.0)
+        assert (await both.page_available_jobs()).unavailable == ODD
+        own.start()
+        assert (await both.page_available_jobs()).unavailable == ODD
+        assert await both.get_job_summary(ids[1][0]) is not None
+        assert (await both.page_available_jobs()).unavailable == ()
 
 
 async def test_a_page_says_which_partitions_are_missing(both: RedisJobRepository, own: RealServer) -> None:
@@ -94,7 +94,7 @@ async def test_a_page_says_which_partitions_are_missing(both: RedisJobRepository
     own.kill()
     page = await both.page_available_jobs(limit=4)
     assert ([job.id for job in page.jobs], page.unavailable) == (there[:4], ODD)
-    own.start()
+    await come_back(both, own)
     page = await both.page_available_jobs(before=there[3])
     assert [job.id for job in page.jobs] == [ids[partition][0] for partition in (3, 2, 1, 0)]
     assert page.unavailable == ()
@@ -162,7 +162,7 @@ async def test_leases_of_other_partitions_are_renewed(both: RedisJobRepository, 
                     queue = both.engine.keys.job(ids[partition][0]).queue("default")
                     its.add(await both.engine.nodes.read("ZSCORE", queue.leases, ids[partition][0]))
                 await asyncio.sleep(0.05)
-        own.start()
+        await come_back(both, own)
     finally:
         await keeper.stop()
     assert told == []
@@ -194,7 +194,7 @@ async def test_facts_of_other_partitions_come(both: RedisJobRepository, own: Rea
             batch = await anext(batches)
         assert [fact.job_id for fact in batch.facts] == [ids[0][0]]
         await batch.acknowledge()
-        own.start()
+        await come_back(both, own)
         await both.complete_job(ids[1][0], True, utc_now())
         async with asyncio.timeout(30):
             batch = await anext(batches)
@@ -210,7 +210,7 @@ async def test_a_group_begins_without_the_partition(both: RedisJobRepository, ow
     async with aclosing(both.subscribe("late")) as batches, asyncio.timeout(30):
         begun = {(await anext(batches)).partition for _ in range(2)}
         assert begun == {0, 2}
-        own.start()
+        await come_back(both, own)
         batches_of_others = [await anext(batches) for _ in range(2)]
         assert {(batch.partition, batch.has_gap) for batch in batches_of_others} == {(1, True), (3, True)}
 
@@ -245,7 +245,7 @@ async def test_queues_are_counted_where_they_are(both: RedisJobRepository, own: 
             ODD,
         )
         assert (await used.read()).unavailable == ODD
-    own.start()
+    await come_back(both, own)
     assert [one.name for one in (await used.read()).queues] == ["both", "of 3"]
     assert [one.name for one in (await read_overviews(both.engine.nodes, both.engine.keys)).queues] == ["both", "of 3"]
 
@@ -291,5 +291,5 @@ async def test_without_accounts_jobs_are_as_before(
             assert raised.value.partition == "accounts"
             absent = Difference("the partition of accounts", "its server", "an answer", None)
             assert await repository.verify() == [absent]
-            own.start()
+            await come_back(repository, own)
             assert await repository.verify() == []

@@ -6,10 +6,9 @@ import httpx
 import pytest
 
 from ci_common.models import Job, JobEvent
-from ci_eventstore.connection import way
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.web import WebSettings, authentication, create_app, monitoring
-from tests.divided import ODD, PARTITIONS, divided, is_of_accounts, job_ids, opened
+from tests.divided import ODD, PARTITIONS, be_hasty, come_back, divided, is_of_accounts, job_ids, opened
 from tests.integration.store.conftest import find_server, own
 from tests.integration.web.serving import create_account, serve
 from tests.servers import RealServer
@@ -22,12 +21,11 @@ LIST = {"partial": "true"}
 
 
 @pytest.fixture(autouse=True)
-def hasty(monkeypatch: pytest.MonkeyPatch, impatient: None) -> None:
-    """Who goes on without a server gives it little time, and asks it again at once."""
-    monkeypatch.setattr(way, "HURRIED_PATIENCE_SECONDS", 0.1)
-    monkeypatch.setattr(way, "AWAY_SECONDS", 0.0)
-    monkeypatch.setattr(monitoring, "PATIENCE_SECONDS", 30.0)
-    monkeypatch.setattr(monitoring, "PARTITION_SECONDS", 10.0)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for long, and metrics are read anew each time."""
+    be_hasty(monkeypatch)
+    monkeypatch.setattr(monitoring, "PATIENCE_SECONDS", 60.0)
+    monkeypatch.setattr(monitoring, "PARTITION_SECONDS", 30.0)
     monkeypatch.setattr(monitoring, "QUEUES_SECONDS", 0.0)
     monkeypatch.setattr(monitoring, "AWAY_SECONDS", 0.0)
 
@@ -71,7 +69,9 @@ async def unknown(
             yield client
 
 
-async def test_a_list_is_whole_or_says_what_is_missing(client: httpx.AsyncClient, own: RealServer) -> None:
+async def test_a_list_is_whole_or_says_what_is_missing(
+    client: httpx.AsyncClient, store: RedisJobRepository, own: RealServer
+) -> None:
     """An array is never a part; a client that can do with a part asks for one, and gets an object in any case."""
     everything = [job_ids(partition, 1)[0] for partition in (3, 2, 1, 0)]
     whole = (await client.get("/jobs", params=LIST)).json()
@@ -87,7 +87,7 @@ async def test_a_list_is_whole_or_says_what_is_missing(client: httpx.AsyncClient
     assert [job["job_id"] for job in after_first["jobs"]] == [everything[3]]
     after_absent = await client.get("/jobs", params={**LIST, "before": everything[0]})
     assert after_absent.status_code == 503
-    own.start()
+    await come_back(store, own)
     assert [job["job_id"] for job in (await client.get("/jobs")).json()] == everything
 
 
@@ -100,7 +100,9 @@ async def test_only_jobs_of_the_partition_are_unavailable(client: httpx.AsyncCli
     assert (await client.post(f"/jobs/{job_ids(0, 1)[0]}/cancel")).json()["status"] == "cancelled"
 
 
-async def test_metrics_say_which_partition_is_missing(client: httpx.AsyncClient, own: RealServer) -> None:
+async def test_metrics_say_which_partition_is_missing(
+    client: httpx.AsyncClient, store: RedisJobRepository, own: RealServer
+) -> None:
     """The store is up, and queues' numbers are those of the partitions that are."""
     assert 'partition_up{partition="3"} 1.0' in (await client.get("/metrics")).text
     own.kill()
@@ -109,7 +111,7 @@ async def test_metrics_say_which_partition_is_missing(client: httpx.AsyncClient,
     for partition in range(PARTITIONS):
         assert f'partition_up{{partition="{partition}"}} {float(partition not in ODD)}' in text
         assert (f'queue_waiting_jobs{{queue="q{partition}"}} 1.0' in text) == (partition not in ODD)
-    own.start()
+    await come_back(store, own)
     assert 'partition_up{partition="3"} 1.0' in (await client.get("/metrics")).text
 
 
@@ -126,7 +128,7 @@ async def test_a_good_key_counts_for_a_minute(
     assert (await unknown.get("/jobs", headers=other)).status_code == 503
     monkeypatch.setattr(authentication, "CACHE_SECONDS", 0.0)
     assert (await unknown.get(f"/jobs/{job_id}")).status_code == 503
-    own.start()
+    await come_back(store, own)
     assert (await unknown.get(f"/jobs/{job_id}")).status_code == 200
 
 
@@ -141,7 +143,9 @@ async def test_a_revoked_key_is_refused_at_once_when_accounts_are_there(
     assert (await unknown.get("/jobs")).status_code == 503
 
 
-async def test_a_session_counts_as_long_as_its_key(unknown: httpx.AsyncClient, own: RealServer) -> None:
+async def test_a_session_counts_as_long_as_its_key(
+    unknown: httpx.AsyncClient, store: RedisJobRepository, own: RealServer
+) -> None:
     """A browser that was served a minute ago is served; one that logs out isn't told that it has."""
     key = unknown.headers["authorization"].removeprefix("Bearer ")
     async with httpx.AsyncClient(base_url=unknown.base_url, headers={"Origin": str(unknown.base_url)}) as browser:
@@ -151,7 +155,7 @@ async def test_a_session_counts_as_long_as_its_key(unknown: httpx.AsyncClient, o
         assert (await browser.get("/jobs")).status_code == 200
         assert (await browser.post("/login", json={"key": key})).status_code == 503
         assert (await browser.post("/logout")).status_code == 503
-        own.start()
+        await come_back(store, own)
         assert (await browser.post("/logout")).status_code == 204
         assert (await browser.get("/jobs")).status_code == 401
 

@@ -42,6 +42,7 @@ async def test_each_step_runs() -> None:
         "append": scale.appended,
         "run": scale.run,
         "follow": scale.followed + 16,
+        "crowd": scale.followed + 16,
         "idle": scale.idle_seconds,
     }
     assert all(figures.commands and figures.connections[0] for figures in found.values())
