@@ -266,7 +266,7 @@ async def test_a_node_that_is_away_takes_only_its_own_jobs_along(
     away = shared.owner_of_key(keys.tag(1))
     here = next(tag for tag in keys.tags if shared.owner_of_key(tag) is not away)
     jobs = {keys.job(name).tag: name for name in (f"j-{number}" for number in range(2000))}
-    monkeypatch.setattr(nodes_module, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(nodes_module, "PATIENCE_SECONDS", 3.0)
     away.kill()
     await store.create_job(Job(id=jobs[here], status="running"))
     with pytest.raises(StoreUnavailableError, match=rf"^partition 1 at 127\.0\.0\.1:{away.port} of redis\+cluster://"):
