@@ -247,15 +247,14 @@ class Load:
     async def findings(self) -> dict[str, list[str]]:
         """Let everybody end, and return what is wrong for whom; nothing if all is as everybody was told."""
         self._stop.set()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=PATIENCE_SECONDS)
+        late = await _end_all(self._tasks)
         await self._until_idle()
         for controller in self._controllers:
             controller.stop()
-        if self._running:
-            await asyncio.wait(self._running)
+        late += await _end_all(self._running)
         found: dict[str, list[str]] = {"writer": [], "follower": [], "controller": await self._findings_of_claims()}
-        found["store"] = [str(one) for one in await self.repository.verify()] + await untold(self.repository)
+        found["store"] = [f"{late} of those at work don't end"] if late else []
+        found["store"] += [str(one) for one in await self.repository.verify()] + await untold(self.repository)
         for writer, reader in zip(self.writers, self.readers, strict=True):
             events = await self.repository.get_events_since(writer.job_id, 0)
             found["writer"] += writer.findings(events, may_lose=self._may_lose)
@@ -322,6 +321,16 @@ class Load:
     def losses(self) -> int:
         """How often a writer was told that acknowledged events were lost."""
         return sum(len(writer.forgiven) for writer in self.writers)
+
+
+async def _end_all(tasks: Sequence[asyncio.Task[Any]]) -> int:
+    """Wait for the end of tasks; cancel those that don't come to it, and return how many they are."""
+    if not tasks:
+        return 0
+    _, late = await asyncio.wait(tasks, timeout=PATIENCE_SECONDS)
+    for task in late:
+        task.cancel()
+    return len(late)
 
 
 @contextlib.asynccontextmanager
