@@ -21,6 +21,7 @@ from tests import claims
 from tests.divided import ODD, PARTITIONS, be_hasty, come_back, divided, is_of_accounts, job_ids, opened
 from tests.integration.store.fact_readers import reading
 from tests.servers import RealServer
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -183,15 +184,19 @@ async def test_sweeps_go_on_in_other_partitions(both: RedisJobRepository, own: R
     await both.engine.holders.end_lost()
 
 
-async def test_facts_of_other_partitions_come(both: RedisJobRepository, own: RealServer) -> None:
+async def test_facts_of_other_partitions_come(
+    both: RedisJobRepository, own: RealServer, caplog: pytest.LogCaptureFixture
+) -> None:
     """Of the one that is away, the group gets those from before and after, and nothing is lost."""
     ids = await fill(both, 1)
-    async with reading(both, "g") as batches:
+    async with reading(both, "g", lease_seconds=3.0) as batches:
         own.kill()
-        await both.add_event(ids[0][0], JobEvent("log", "text\n"))
+        waiting = asyncio.ensure_future(anext(batches))
+        await wait_until(lambda: "partitions are away" in caplog.text or waiting.done())
+        assert not waiting.done()
         await both.complete_job(ids[0][0], True, utc_now())
         async with asyncio.timeout(30):
-            batch = await anext(batches)
+            batch = await waiting
         assert [fact.job_id for fact in batch.facts] == [ids[0][0]]
         await batch.acknowledge()
         await come_back(both, own)
