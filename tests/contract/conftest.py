@@ -12,9 +12,9 @@ import pytest
 from ci_common import JobRepository, MemoryJobRepository
 from ci_eventstore import RedisJobRepository
 from tests.contract.deployments import (
-    CLUSTERS,
     DEPLOYMENTS,
     FURTHER,
+    PAIRS,
     AtHome,
     DefaultsJobRepository,
     MakeRepository,
@@ -26,7 +26,7 @@ from tests.servers import RealServer, find_redis7, find_valkey
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave each cluster to half of the tests that both have, and all to `make test-deployments`."""
+    """Leave half of the tests to each of a pair of deployments, and all to `make test-deployments`."""
     left_out = {item for item in items if not IS_WHOLE and _is_for_the_other(item)}
     config.hook.pytest_deselected(items=list(left_out))
     items[:] = [item for item in items if item not in left_out]
@@ -34,8 +34,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _is_for_the_other(item: pytest.Item) -> bool:
     call = getattr(item, "callspec", None)
-    place = CLUSTERS.index(call.params["deployment"]) if call and call.params.get("deployment") in CLUSTERS else None
-    return place is not None and crc32(item.name.replace(CLUSTERS[place], "").encode()) % len(CLUSTERS) != place
+    name = str(call.params.get("deployment")) if call else ""
+    pair = next((pair for pair in PAIRS if name in pair), None)
+    return pair is not None and crc32(item.name.replace(name, "").encode()) % len(pair) != pair.index(name)
 
 
 @pytest.fixture

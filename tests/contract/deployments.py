@@ -19,9 +19,10 @@ from tests.deployments.homes import Home
 #: The simulated server takes four times as long as a real one, so it is left to the slow tests.
 FAKE = pytest.param("fake", marks=pytest.mark.slow)
 SERVERS = [FAKE, "embedded", pytest.param("redis7", marks=pytest.mark.needs("redis7"))]
-CLUSTERS = ("cluster-redis7", "cluster-valkey9")
+#: In CI, each of a pair has half of the tests.
+PAIRS = (("tls", "sentinel"), ("cluster-redis7", "cluster-valkey9"))
 #: Those of `HOMES` that have no fixture of their own: the contract's store has as many partitions as is usual there.
-FURTHER = ("tls", "sentinel", *CLUSTERS)
+FURTHER = (*PAIRS[0], *PAIRS[1])
 #: The whole contract on one real server is quick enough; it is slow on Redis 7, and on a store that seals and archives
 #: each job at once.
 DEPLOYMENTS = [
