@@ -10,7 +10,17 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 #: What the tests below need, at any version.
-FOR_TESTS = ["httpx", "httpx-sse", "hypothesis", "pytest>=9", "pytest-asyncio", "pytest-timeout", "pyyaml", "requests"]
+FOR_TESTS = [
+    "cryptography",
+    "httpx",
+    "httpx-sse",
+    "hypothesis",
+    "pytest>=9",
+    "pytest-asyncio",
+    "pytest-timeout",
+    "pyyaml",
+    "requests",
+]
 TESTS = ["tests/unit/web", "tests/integration/web/test_edges.py", "tests/integration/web/test_jobs.py"]
 TESTS += ["tests/integration/web/test_metrics.py", "tests/integration/web/test_other_sites.py"]
 

@@ -1,5 +1,6 @@
 """Damage of every kind, in a store with jobs of all kinds: it is named, mended, and nobody else's."""
 
+import os
 from collections.abc import Awaitable, Callable
 from dataclasses import fields
 from typing import Any
@@ -23,6 +24,13 @@ FIELDS = [field.name for field in fields(JobState)]
 #: A job of each kind that scripts treat otherwise.
 JOBS = ["waiting-1", "running", "claimed", "done", "truncated"]
 STAY = {"stream", "ring"}
+IS_SOAK = os.environ.get("CI_EVENTSTORE_SOAK") == "1"
+
+
+def share(job_id: str, garbage: bytes) -> list[str]:
+    """Return a third of the fields, each with two kinds of garbage in each kind of job; all of them in a soak."""
+    start = JOBS.index(job_id) + GARBAGE.index(garbage)
+    return FIELDS if IS_SOAK else FIELDS[start % 3 :: 3]
 
 
 @pytest.fixture
@@ -100,9 +108,11 @@ async def check_mended(repository: RedisJobRepository, job_id: str) -> None:
     assert await repository.verify(job_id) == []
 
 
-async def damage_fields(repository: RedisJobRepository, server: Nodes, job_id: str, garbage: bytes) -> None:
+async def damage_fields(
+    repository: RedisJobRepository, server: Nodes, job_id: str, fields: list[str], garbage: bytes
+) -> None:
     """Put garbage into one field after the other; each is mended before the next."""
-    for field in FIELDS:
+    for field in fields:
         key = f"{{ci:0}}:job:{job_id}"
         if await server.read("HGET", key, field) == garbage:
             continue
@@ -124,7 +134,7 @@ async def test_damage_of_one_job_is_its_own(
     store: RedisJobRepository, server: Nodes, job_id: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A damaged field is named; other jobs are listed; verify reports it and rebuild mends it, field by field."""
-    await damage_fields(store, server, job_id, b"\xff\xfe")
+    await damage_fields(store, server, job_id, FIELDS, b"\xff\xfe")
     assert f"left out of a list: job '{job_id}': field " in caplog.text
 
 
@@ -132,11 +142,11 @@ async def test_damage_of_one_job_is_its_own(
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("garbage", GARBAGE, ids=lambda garbage: repr(garbage[:8]))
 @pytest.mark.parametrize("job_id", JOBS)
-async def test_every_field_with_every_garbage_is_mended(
+async def test_fields_with_every_garbage_are_mended(
     store: RedisJobRepository, server: Nodes, job_id: str, garbage: bytes
 ) -> None:
     """The same for jobs of all kinds, and whatever a field may hold."""
-    await damage_fields(store, server, job_id, garbage)
+    await damage_fields(store, server, job_id, share(job_id, garbage), garbage)
 
 
 async def ask_with_damaged_fields(
@@ -166,11 +176,11 @@ async def test_what_is_asked_of_a_damaged_job_ends_with_an_error_of_ours(
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("garbage", GARBAGE, ids=lambda garbage: repr(garbage[:8]))
 @pytest.mark.parametrize("job_id", JOBS)
-async def test_every_reader_and_writer_of_every_damaged_field(
+async def test_every_reader_and_writer_of_damaged_fields(
     store: RedisJobRepository, valkey: RealServer, job_id: str, garbage: bytes
 ) -> None:
     """The same for each field of jobs of all kinds."""
-    await ask_with_damaged_fields(store, valkey, job_id, FIELDS, garbage)
+    await ask_with_damaged_fields(store, valkey, job_id, share(job_id, garbage), garbage)
 
 
 #: Damage of indexes: commands, and what then stays different.
