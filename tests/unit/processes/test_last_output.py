@@ -51,12 +51,20 @@ async def ended(script: str, *, pty: bool = False, pause: float = 0.0) -> AsyncI
         command.output.close()
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three seconds of silence are enough: on a busy machine, a short sleep takes long."""
+    monkeypatch.setattr(last_output, "QUIET_SECONDS", 3.0)
+    monkeypatch.setattr(last_output, "ALL_SECONDS", 60.0)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("patient")
 async def test_output_is_waited_for_as_long_as_it_comes() -> None:
     """Longer than the silence that ends it. A terminal lets nobody print after the end of its session's leader."""
-    async with ended("(for i in 1 2 3 4 5 6; do sleep 0.2; echo $i; done) &") as (command, pump):
+    async with ended("(for i in 1 2 3 4 5 6 7 8; do sleep 0.4; echo $i; done) &") as (command, pump):
         assert await wait_for_rest(command.output, pump.task) is None
-        assert pump.printed.split() == [b"1", b"2", b"3", b"4", b"5", b"6"]
+        assert pump.printed.split() == [b"1", b"2", b"3", b"4", b"5", b"6", b"7", b"8"]
 
 
 @pytest.mark.parametrize("pty", [False, True])
@@ -93,9 +101,10 @@ async def test_whoever_is_in_a_hurry_ends_the_wait() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("patient")
 async def test_a_slow_reader_is_no_silence() -> None:
     """What waits to be read has been printed."""
-    async with ended("(for i in 1 2 3; do echo $i; sleep 0.2; done) &", pause=0.8) as (command, pump):
+    async with ended("(for i in 1 2 3; do echo $i; sleep 0.2; done) &", pause=4.0) as (command, pump):
         assert await wait_for_rest(command.output, pump.task) is None
         assert pump.printed == b"1\n2\n3\n"
 
