@@ -37,7 +37,7 @@ demo: $(installed) ## run a real command through the store, follow it, kill the 
 test: $(installed) ## run all tests but the slow ones
 	@$(pytest) -m "not slow" $(ARGS)
 
-test-all: $(installed) ## run all tests, with as many examples as CI tries
+test-all: $(installed) ## run all tests, with as many examples as CI's slow ones get
 	@$(pytest) --hypothesis-profile=thorough $(ARGS)
 
 test-deployments: $(installed) ## run the suites on every deployment, and every fault on each; write docs/deployments.md

@@ -1,6 +1,6 @@
-"""A pytest plugin: how many examples hypothesis tries, fewer on a developer's machine than in CI.
+"""A pytest plugin: how many examples hypothesis tries, fewer on a developer's machine than in CI's slow tests.
 
-`--hypothesis-profile=thorough` chooses CI's number elsewhere.
+`--hypothesis-profile=thorough` chooses their number elsewhere.
 """
 
 from hypothesis import settings
