@@ -64,6 +64,9 @@ _ANSWERS = {
     b"missing": Moved.MISSING,
 }
 
+#: A segment is damaged if it is so this many times, with the same record each time.
+TRIES = 3
+
 
 async def archive_job(
     nodes: Nodes,
@@ -85,15 +88,18 @@ async def archive_job(
     if not is_sealed or (takes is not None and not takes(state)):
         return Moved.NOT_DUE
     moved = [one for one in references if not one.is_archived]
-    try:
-        for one in moved:
-            data = await _whole(source, keys, one)
-            await archive.put(name_in_archive(keys, state.incarnation, one.name), data)
-    except StoreFormatError:
-        # Unless it was sealed again, moved or deleted meanwhile.
-        if await read_record(nodes, source, keys) == state:
-            raise
-        return Moved.CHANGED
+    for tries_left in reversed(range(TRIES)):
+        try:
+            for one in moved:
+                data = await _whole(source, keys, one)
+                await archive.put(name_in_archive(keys, state.incarnation, one.name), data)
+            break
+        except StoreFormatError:
+            # Unless it was sealed again, moved or deleted meanwhile; it may also have been moved there and back.
+            if await read_record(nodes, source, keys) != state:
+                return Moved.CHANGED
+            if not tries_left:
+                raise
     if not moved:
         return Moved.ALREADY
     answer = await _refer(nodes, keys, state, references, moved)

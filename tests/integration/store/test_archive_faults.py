@@ -208,7 +208,7 @@ async def test_a_bucket_gives_jobs_back(
         await repository.delete_job(job_id)
     await repository.engine.nodes.read("FLUSHALL")
     archive = await in_bucket.find()
-    bucket_proxy.plan = nth(HttpFault.FORBIDDEN, 25)
+    bucket_proxy.plan = nth(HttpFault.FORBIDDEN, 15)
     with pytest.raises(ArchiveUnavailableError):
         await rebuild_from_archive(repository.engine, archive)
     bucket_proxy.plan = lambda _: None
