@@ -342,7 +342,6 @@ class Hub:
         for live in lives:
             if not live.feed.is_ready and now - live.opened_at > PATIENCE_SECONDS:
                 live.feed.fail(StoreUnavailableError("the store doesn't confirm that it tells of new events"))
-        # A demoted primary doesn't refuse reads, so its role is asked for.
         if not self._nodes.is_divided:
             # A demoted primary doesn't refuse reads, so its role is asked for. Nodes of a cluster are looked at anyway.
             await self._nodes.all[0].look_at_role()

@@ -38,7 +38,8 @@ from ci_eventstore.queues.overview import queue_names
 from ci_eventstore.repository import RedisJobRepository
 
 PAGE_JOBS = 100
-#: A server trusts a key that it has looked up for 5 seconds; then there is what the request itself takes.
+#: A server trusts a key that it has looked up for 5 seconds; then there is what the request itself takes. One that is
+#: cut off from the accounts, and from nothing else, trusts it for a minute: docs/guarantees.md says what to do there.
 SETTLE_SECONDS = 10.0
 #: How long a job that was cancelled may take to end.
 END_SECONDS = 120.0

@@ -17,6 +17,8 @@ from tests.deployments.report import note
 
 #: What loses writes that only one server had.
 LOSING = ("a primary killed", "a primary paused, and back", "a failover asked for")
+#: Deployments with replicas, any of which may take over.
+REPLICATED = ("sentinel", "cluster-redis7", "cluster-valkey9")
 WRITERS = 6
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("redis7"), pytest.mark.timeout(300)]
@@ -80,7 +82,7 @@ async def test_nothing_acknowledged_is_lost(site: Site, fault: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("fault", LOSING if IS_WHOLE else ["a primary paused, and back"])
+@pytest.mark.parametrize("site", REPLICATED, indirect=True, scope="module")
 async def test_every_loss_is_told(site: Site, fault: str, tmp_path: Path) -> None:
     """Writes that only the primary had may be lost by a failover: each of their writers is told."""
-    if site.durability == "replicated":
-        await check(site, fault, tmp_path, "server", may_lose=True)
+    await check(site, fault, tmp_path, "server", may_lose=True)

@@ -68,6 +68,7 @@ async def test_all_nodes_start_again(shared: Cluster, store: RedisJobRepository)
         await shared.restart_all()
         await writing_after
         await wait_until(lambda: len(seen) == 2, seconds=40)
+    assert seen == ["before\n", "after\n"] == [event.data for event in await store.get_events_since("j", 0)]
 
 
 async def _write_after(store: RedisJobRepository) -> None:

@@ -174,3 +174,4 @@ async def test_a_stream_ends_with_the_minute(
         monkeypatch.setattr(authentication, "CACHE_SECONDS", 0.0)
         async for _ in lines:
             pass
+    assert (await unknown.get(f"/jobs/{job_id}/stream")).status_code == 503
