@@ -5,7 +5,7 @@ import logging
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -51,7 +51,6 @@ class ClaimedJob:
         on_end: Callable[["ClaimedJob"], None] = lambda job: None,
     ) -> None:
         self._repository = repository
-        self._outages = repository.engine.nodes.outages
         self._claimed = claimed
         self.job: Job = claimed.job
         self.claim: Claim = claimed.claim
@@ -91,7 +90,8 @@ class ClaimedJob:
     @cached_property
     def storage(self) -> EndStorage:
         """Stores the job's end. Like `writer`, it isn't made before it is needed: a handler starts sooner without."""
-        return EndStorage(self.job.id, self.lost, self._add_line, self._outages)
+        has_ended, outages = partial(_has_ended, self._repository, self.claim), self._repository.engine.nodes.outages
+        return EndStorage(self.job.id, self.lost, has_ended, self._add_line, outages)
 
     @property
     def log(self) -> LogWriter:
@@ -111,14 +111,17 @@ class ClaimedJob:
 
     async def complete(self, success: bool = True, outcome: Outcome | None = None) -> None:
         """End the job as completed, after everything written to its log; LeaseLostError."""
-        end = "success" if success else "no success"
-        await self._end(lambda: self.storage.persist(lambda: self._complete(success, outcome), end))
+
+        async def write() -> None:
+            await self.writer.end(JobEvent("complete", success=success, timestamp=self._ended_at, outcome=outcome))
+
+        await self._end_as(JobStatus.COMPLETED, "success" if success else "no success", write)
 
     async def fail(self, reason: str) -> None:
         """End the job as failed, with the reason as the last line of its log; LeaseLostError."""
         await self.body.take_back()
         await self.storage.say(self.log, f"[{reason}]\n")
-        await self._end(lambda: self.storage.persist(lambda: self.writer.update_status(JobStatus.FAILED), "failed"))
+        await self._end_as(JobStatus.FAILED, "failed", partial(self.writer.update_status, JobStatus.FAILED))
 
     async def release(self, *, patiently: bool = True) -> None:
         """Put the job back into its queue, claimable at once; it costs the job no attempt. LeaseLostError.
@@ -146,7 +149,7 @@ class ClaimedJob:
 
     async def cancel(self) -> None:
         """End the job as cancelled, with the line of who asked for it; LeaseLostError."""
-        await self._end(lambda: self.storage.persist(self.writer.cancel, "cancelled"))
+        await self._end_as(JobStatus.CANCELLED, "cancelled", self.writer.cancel)
 
     def interrupt(self, *, lost: bool = False, cancelled: bool = False) -> None:
         """Cancel the task that is inside, and note why."""
@@ -208,8 +211,7 @@ class ClaimedJob:
             logger.warning("a job was lost", extra={"job_id": self.job.id})
         finally:
             try:
-                if self._log is not None:
-                    await self._close_log()
+                await self._close_log()
             finally:
                 self._note_over()
 
@@ -240,8 +242,8 @@ class ClaimedJob:
     async def _add_line(self, line: str) -> None:
         await self.writer.append([JobEvent("log", line, timestamp=self._ended_at)])
 
-    async def _complete(self, success: bool, outcome: Outcome | None) -> None:
-        await self.writer.end(JobEvent("complete", success=success, timestamp=self._ended_at, outcome=outcome))
+    async def _end_as(self, status: JobStatus, end: str, write: Callable[[], Awaitable[None]]) -> None:
+        await self._end(lambda: self.storage.persist(write, status, end))
 
     async def _end(self, write: Callable[[], Awaitable[None]]) -> None:
         """Store the log, then the end; from here on nothing interrupts that."""
@@ -251,8 +253,7 @@ class ClaimedJob:
             return
         self._ended_at = utc_now()
         try:
-            if self._log is not None:
-                await self._close_log()
+            await self._close_log()
             await write()
         finally:
             # Also if it isn't known whether the write took effect: others get a job that is still claimed.
@@ -277,3 +278,9 @@ class ClaimedJob:
                 await self.storage.close_log(self._log)
             finally:
                 self._log = None
+
+
+async def _has_ended(repository: RedisJobRepository, claim: Claim, status: JobStatus) -> bool:
+    """Return whether a job ended so under a claim, which nobody has followed."""
+    state = await repository.engine.jobs.state(claim.job_id)
+    return state is not None and state.status is status and state.epoch == claim.epoch

@@ -4,8 +4,10 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 
 from ci_common.errors import LeaseLostError
+from ci_common.models import JobStatus
 from ci_eventstore.connection.outage_log import Outages
 from ci_eventstore.errors import (
     AcknowledgedEventsLostError,
@@ -25,6 +27,7 @@ RETRY_SECONDS = 0.5
 GIVE_BACK_SECONDS = 10.0
 
 Write = Callable[[], Awaitable[None]]
+Look = Callable[[], Awaitable[bool]]
 
 
 class Deadline:
@@ -57,13 +60,20 @@ class EndStorage:
     """Stores one job's end. If it can't, it logs the end, and keeps it in a local file with the rest of the log."""
 
     def __init__(
-        self, job_id: str, lost: asyncio.Event, add_line: Callable[[str], Awaitable[None]], outages: Outages
+        self,
+        job_id: str,
+        lost: asyncio.Event,
+        has_ended: Callable[[JobStatus], Awaitable[bool]],
+        add_line: Callable[[str], Awaitable[None]],
+        outages: Outages,
     ) -> None:
         """Store a job's end as long as `lost` isn't set, which says that the claim isn't the job's any more.
 
-        If the server has lost part of the log, `add_line` adds a line about that before the end.
+        A claim may be gone because the end took effect, and its answer was lost: `has_ended` looks whether the job has
+        ended so under this claim. If the server has lost part of the log, `add_line` says so in a line before the end.
         """
         self._job_id = job_id
+        self._has_ended = has_ended
         self._add_line = add_line
         #: One log for all jobs whose ends wait.
         self._outage = outages.of(logger, "the store is away, jobs' ends wait: %s", "jobs' ends are stored again")
@@ -77,11 +87,11 @@ class EndStorage:
         #: The line about what the job's log lacks, if it lacks anything.
         self._note: str | None = None
 
-    async def persist(self, write: Write, end: str) -> None:
+    async def persist(self, write: Write, status: JobStatus, end: str) -> None:
         """Write the end until the deadline; people know it as `end`. StoreUnavailableError, OutcomeUnknownError."""
         try:
             async with self.deadline.hold():
-                await self._insist(write)
+                await self._insist(write, partial(self._has_ended, status))
         except TimeoutError as error:
             self._note_unstored(end)
             raise StoreUnavailableError("the store gave no answer in the time that was left") from error
@@ -93,7 +103,7 @@ class EndStorage:
         """Write that the job goes back; unless patiently, don't wait for an outage to end."""
         try:
             async with self.deadline.hold(), asyncio.timeout(None if patiently else GIVE_BACK_SECONDS):
-                await self._insist(write, outlasts_outages=patiently)
+                await self._insist(write, _is_given_back, outlasts_outages=patiently)
         except TimeoutError as error:
             raise StoreUnavailableError("the store gave no answer in the time that was left") from error
 
@@ -116,22 +126,24 @@ class EndStorage:
                 self._rescue_path, self._note = failure.path, log.masked(note_of(failure))
                 logger.error("a log could not be stored: %s", failure, extra={"job_id": self._job_id})
 
-    async def _insist(self, write: Write, *, outlasts_outages: bool = True) -> None:
+    async def _insist(self, write: Write, took_effect: Look, *, outlasts_outages: bool = True) -> None:
         unknown: OutcomeUnknownError | None = None
         if self._note is not None:
             write = after_line(self._note, write, self._add_line)
         while True:
             try:
-                await write()
+                try:
+                    await write()
+                except LeaseLostError:
+                    if unknown is None or not await took_effect():
+                        raise
             except AcknowledgedEventsLostError:
                 write = telling_losses(self._job_id, write, self._add_line, is_loss=True)
                 continue
-            except LeaseLostError as error:
-                # The claim may be gone because the end took effect.
-                raise unknown or error from error
             except (OutcomeUnknownError, StoreUnavailableError) as error:
                 unknown = error if isinstance(error, OutcomeUnknownError) else unknown
-                if self._lost.is_set() or not outlasts_outages:
+                # After an unknown call, only the store can say whether the claim is gone because the job has ended.
+                if (self._lost.is_set() and unknown is None) or not outlasts_outages:
                     raise
                 self._outage.failed(error, {"job_id": self._job_id})
             else:
@@ -147,3 +159,8 @@ class EndStorage:
         rescue.add(f"[job {self._job_id} ended: {end}; the store doesn't know that]\n")
         where = f"; {rescue.path} says so too" if rescue.path else ""
         logger.error("the end of job %s isn't stored: %s%s", self._job_id, end, where)
+
+
+async def _is_given_back() -> bool:
+    # A claim that isn't the job's any more is what giving it back is for.
+    return True

@@ -1,15 +1,18 @@
 """A job in the hands of a controller: what comes at the wrong moment, and who has it when its controller is gone."""
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ci_common.errors import LeaseLostError
 from ci_common.models import Job
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings
-from ci_eventstore.errors import LogWriterClosedError, OutcomeUnknownError
+from ci_eventstore.errors import LogWriterClosedError
+from ci_eventstore.events.append import APPEND_LOGS
 from ci_eventstore.queues import lease_keeper
 from ci_eventstore.queues.completions import Completions
 from ci_eventstore.queues.lease_keeper import RENEW
@@ -18,7 +21,7 @@ from tests import claims
 from tests.fault_proxy import Fault, FaultProxy, always
 from tests.integration.store.chaos_controller_program import Order
 from tests.integration.store.fleet import open_fleet
-from tests.integration.store.test_claim_faults import at_script
+from tests.integration.store.test_claim_faults import at_script, expire
 from tests.servers import RealServer
 from tests.waiting import wait_until
 
@@ -190,29 +193,68 @@ async def test_a_controller_that_cant_renew_stops_its_job(own: RealServer, monke
     assert stopped == [True]
 
 
+ENDS: dict[str, Callable[[ClaimedJob], Coroutine[Any, Any, None]]] = {
+    "completed": lambda job: job.complete(),
+    "failed": lambda job: job.fail("no disk"),
+    "cancelled": lambda job: job.cancel(),
+    "queued": lambda job: job.release(),
+}
+
+
+async def end_unheard(job: ClaimedJob, end: str, proxy: FaultProxy, fault: Fault, then: Callable[[], Any]) -> None:
+    """End a job by calls that break; once the first was given up, do something, and let the next through."""
+    given_up = asyncio.Event()
+    job.storage._outage.failed = lambda *_: given_up.set()  # type: ignore[method-assign]
+    breaks = always(fault)
+    # The log is stored before the end, and would wait itself.
+    proxy.plan = lambda command: None if APPEND_LOGS.sha.encode() in command else breaks(command)
+    ending = asyncio.create_task(ENDS[end](job))
+    await given_up.wait()
+    await then()
+    proxy.plan = always(None)
+    await ending
+
+
+@pytest.mark.slow  # Each takes a second.
 @pytest.mark.usefixtures("impatient")
-async def test_an_end_that_took_effect_isnt_called_lost(own: RealServer, proxy: FaultProxy) -> None:
-    """If no answer ever came, it is of unknown outcome: the claim is gone because of this end."""
-    async with (
-        RedisJobRepository.from_url(own.url) as observer,
-        RedisJobRepository.from_url(proxy.url) as repository,
-    ):
-        # The server knows the script by then.
-        await (await take(repository, "before")).complete()
+@pytest.mark.parametrize("is_noticed", [False, True], ids=["", "and the lease keeper saw that the claim is gone"])
+@pytest.mark.parametrize("end", ENDS)
+async def test_an_end_that_took_effect_isnt_called_lost(
+    own: RealServer, proxy: FaultProxy, end: str, is_noticed: bool
+) -> None:
+    """No answer came, and then the claim is gone: because of this end, as the store says. Nobody is told otherwise."""
+    async with RedisJobRepository.from_url(own.url) as observer, RedisJobRepository.from_url(proxy.url) as repository:
+        # The server knows the scripts by then.
+        await ENDS[end](await take(repository, "before"))
         job = await take(repository)
 
-        async def mend() -> None:
-            await wait_until(lambda: proxy.faults == 1)
-            # Longer than the call's patience.
-            await asyncio.sleep(1.5)
-            proxy.plan = always(None)
+        async def notice() -> None:
+            if is_noticed:
+                job.lost.set()
 
-        proxy.plan = always(Fault.CUT_AFTER)
-        mending = asyncio.create_task(mend())
-        with pytest.raises(OutcomeUnknownError):
-            await job.complete()
-        await mending
-        assert await status_of(observer) == ("completed", 1)
+        await end_unheard(job, end, proxy, Fault.CUT_AFTER, notice)
+        assert (await status_of(observer))[0] == end
+        assert job.storage.unstored_end is None
+        assert await observer.verify() == []
+
+
+@pytest.mark.slow  # Each takes a second.
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("end", [end for end in ENDS if end != "queued"])
+async def test_an_end_that_came_too_late_is_lost(own: RealServer, proxy: FaultProxy, end: str) -> None:
+    """No call arrived, and another controller has ended the job otherwise since: it isn't this end that is there."""
+    async with RedisJobRepository.from_url(own.url) as observer, RedisJobRepository.from_url(proxy.url) as repository:
+        await ENDS[end](await take(repository, "before"))
+        job = await take(repository)
+
+        async def take_over() -> None:
+            await expire(observer.engine.nodes, "j")
+            [claimed] = await claims.claim(observer, "default", "c2", 1, 30.0)
+            await ClaimedJob(observer, claimed).complete()
+
+        with pytest.raises(LeaseLostError):
+            await end_unheard(job, end, proxy, Fault.CUT_BEFORE, take_over)
+        assert await status_of(observer) == ("completed", 2)
 
 
 @pytest.mark.slow
