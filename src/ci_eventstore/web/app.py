@@ -1,17 +1,14 @@
 """All routes together: as a router for applications that exist, and as an application of their own."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI, Request, Response, Security
-from fastapi.responses import PlainTextResponse
-from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import BaseRoute
 
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.web.authentication import MAX_LOGIN_BYTES, Authenticate, SessionRoutes
@@ -35,15 +32,10 @@ from ci_eventstore.web.event_routes import EventRoutes
 from ci_eventstore.web.job_routes import JobRoutes
 from ci_eventstore.web.log_routes import LogRoutes
 from ci_eventstore.web.monitoring import HealthRoutes, MetricsRoutes
+from ci_eventstore.web.page_routes import add_page
 from ci_eventstore.web.route import route_class
 from ci_eventstore.web.submission import MAX_FIELDS_BYTES
 
-INTRODUCTION = """\
-ci_eventstore: jobs and their live logs.
-
-Send an API key with each request: curl -H "Authorization: Bearer $KEY" …
-Each key sees the jobs of its user; jobs that are nobody's are seen by no key.
-"""
 #: The headers that pages of other sites may send and see, beside those that all may.
 CORS_HEADERS: Final[dict[str, Any]] = {
     "allow_headers": ["Authorization", "Content-Type", "Idempotency-Key", "If-Range", "Last-Event-ID", "Range"],
@@ -80,9 +72,13 @@ class JobsRouter(APIRouter):
 
 
 def create_router(
-    repository: RedisJobRepository, *, authenticate: Authenticate | None = None, settings: WebSettings | None = None
+    repository: RedisJobRepository,
+    *,
+    authenticate: Authenticate | None = None,
+    settings: WebSettings | None = None,
+    has_page: bool = False,
 ) -> JobsRouter:
-    """Return the routes for an application that exists.
+    """Return the routes for an application that exists; with the page for people at `/` only if it `has_page`.
 
     The first request opens the repository if it isn't open yet; the caller closes it. Without `authenticate`, API keys
     identify users, and there are `/login` and `/logout`.
@@ -122,21 +118,22 @@ def create_router(
         empty = {"status_code": 204, "response_class": Response}
         open_to_all("POST", "/login", sessions.login, "login", begun, openapi_extra=SessionRoutes.BODY, **empty)
         open_to_all("POST", "/logout", sessions.logout, "logout", answers(None, 403, 503, status=204), **empty)
+    if has_page:
+        add_page(router)
     return router
 
 
 def create_app(
     repository: RedisJobRepository, *, authenticate: Authenticate | None = None, settings: WebSettings | None = None
 ) -> FastAPI:
-    """Return an application with nothing but the routes, to run or to mount under a prefix.
+    """Return an application with nothing but the routes and the page, to run or to mount under a prefix.
 
     If its lifespan runs, that ends live streams. `app.state.router` is the `JobsRouter`.
     """
-    router = create_router(repository, authenticate=authenticate, settings=settings)
+    router = create_router(repository, authenticate=authenticate, settings=settings, has_page=True)
     # FastAPI's own pages of documents would load scripts from other sites.
     app = FastAPI(title="ci_eventstore", docs_url=None, redoc_url=None)
     app.include_router(router)
-    app.add_api_route("/", _index(router.routes), methods=["GET", "HEAD"], include_in_schema=False)
     app.state.router = router
     app.add_exception_handler(HTTPException, _answer_none)
     origins = router.settings.cors_origins
@@ -145,23 +142,6 @@ def create_app(
             CORSMiddleware, allow_origins=origins, allow_methods=["DELETE", "GET", "HEAD", "POST"], **CORS_HEADERS
         )
     return app
-
-
-def _index(routes: Iterable[BaseRoute]) -> Callable[[Request], Awaitable[Response]]:
-    """Return the page that lists the other routes, for people who open this address in a browser or with curl."""
-    listed = [route for route in routes if isinstance(route, APIRoute) and route.include_in_schema]
-
-    async def index(request: Request) -> Response:
-        root = request.scope.get("root_path", "").rstrip("/")
-        rows = [
-            (*sorted(route.methods or ()), root + route.path, route.description.partition("\n")[0]) for route in listed
-        ]
-        rows.append(("GET", f"{root}/openapi.json", "Describe all of this for programs."))
-        width = max(len(path) for _, path, _ in rows)
-        lines = [f"{method:6} {path:{width}}  {text}".rstrip() for method, path, text in rows]
-        return PlainTextResponse(INTRODUCTION + "\n" + "\n".join(lines) + "\n")
-
-    return index
 
 
 def _add(

@@ -1,4 +1,4 @@
-"""The page that an address shows to whoever types it into a browser."""
+"""The text that `/` shows to those who ask for no page, as curl does."""
 
 import httpx
 from fastapi import FastAPI

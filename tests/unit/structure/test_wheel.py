@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ci_eventstore.web.page_routes import FOLDER as PAGE
 from tests.unit.structure.source import ROOT, SRC
 
 PROGRAM = Path(__file__).with_name("typed_program.py")
@@ -46,11 +47,12 @@ def clean_python(wheel: Path, folder: Path) -> Path:
 
 
 def test_the_wheel_has_everything_the_code_needs(wheel: Path) -> None:
-    """Every module and script of the source and both type markers are in it, and nothing else."""
+    """Every module and script of the source, both type markers and the page are in it, and nothing else."""
     sources = {str(path.relative_to(SRC)) for pattern in ("*.py", "*.lua", "py.typed") for path in SRC.rglob(pattern)}
+    sources |= {str(path.relative_to(SRC)) for path in PAGE.rglob("*") if path.is_file()}
     with zipfile.ZipFile(wheel) as archive:
         packed = {name for name in archive.namelist() if ".dist-info/" not in name}
-    assert {"ci_common/py.typed", "ci_eventstore/py.typed"} <= packed
+    assert {"ci_common/py.typed", "ci_eventstore/py.typed", "ci_eventstore/web/page/index.html"} <= packed
     assert packed == sources
 
 
