@@ -15,7 +15,7 @@ FROM python:3.13-slim-bookworm
 LABEL org.opencontainers.image.title="ci-eventstore" \
       org.opencontainers.image.description="An event-sourced store for CI jobs: server, controllers and commands" \
       org.opencontainers.image.version="0.1.0" \
-      org.opencontainers.image.licenses="MIT"
+      org.opencontainers.image.licenses="MIT AND BSD-3-Clause AND ISC"
 RUN apt-get update \
     && apt-get install -y --no-install-recommends tini \
     && rm -rf /var/lib/apt/lists/* \

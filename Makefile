@@ -9,6 +9,7 @@ AGAINST ?=
 venv := .venv
 python := $(venv)/bin/python
 installed := $(venv)/.installed
+page_tools := node_modules/.installed
 # Many tests wait for a lease, a restart or a process, so there are more workers than the two cores of a small machine.
 pytest := $(python) -m pytest -n 6 --dist load --maxschedchunk 1
 
@@ -31,6 +32,11 @@ $(installed): pyproject.toml
 	@$(python) -m pip install --quiet --disable-pip-version-check -e '.[all,dev]'
 	@touch $@
 
+# What checks the page's JavaScript; afterwards `make check` needs no network.
+$(page_tools): package.json package-lock.json | $(installed)
+	@echo "Installing what checks the page's JavaScript; this takes a quarter of a minute, once."
+	@$(python) -m tests.page.javascript install
+
 demo: $(installed) ## run a real command through the store, follow it, kill the server; run controllers; compare
 	@$(python) examples/demo.py
 
@@ -50,10 +56,12 @@ soak: $(installed) ## break all there is under fifty writers and six controllers
 		tests/integration/store/test_retention.py tests/integration/store/test_damage.py \
 		tests/integration/deployments/test_failovers.py tests/integration/deployments/test_moves.py $(ARGS)
 
-check: $(installed) ## check format, lint, types and the structure of the code
+check: $(installed) $(page_tools) ## check format, lint, types and the structure of the code, Python's and JavaScript's
 	@$(python) -m ruff format --check .
 	@$(python) -m ruff check .
 	@$(python) -m mypy
+	@$(python) -m tests.page.javascript types
+	@$(python) -m tests.page.javascript lint
 	@$(python) -m pytest -q tests/unit/structure -m "not slow" $(ARGS)
 
 sizes: $(installed) ## count modules, lines, classes and cycles beside what is aimed at; AGAINST=COMMIT: and beside that commit's
@@ -87,5 +95,5 @@ docs: $(installed) ## write the documents that are made from the code
 	@$(python) -m tests.walks
 
 clean: ## remove everything that can be made again, .venv too
-	@rm -rf $(venv) build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf $(venv) node_modules build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

@@ -49,11 +49,27 @@ def clean_python(wheel: Path, folder: Path) -> Path:
 def test_the_wheel_has_everything_the_code_needs(wheel: Path) -> None:
     """Every module and script of the source, both type markers and the page are in it, and nothing else."""
     sources = {str(path.relative_to(SRC)) for pattern in ("*.py", "*.lua", "py.typed") for path in SRC.rglob(pattern)}
-    sources |= {str(path.relative_to(SRC)) for path in PAGE.rglob("*") if path.is_file()}
+    # Types of libraries are for `tsc` alone.
+    page = (path for path in PAGE.rglob("*") if path.is_file() and not path.name.endswith(".d.ts"))
+    sources |= {str(path.relative_to(SRC)) for path in page}
     with zipfile.ZipFile(wheel) as archive:
         packed = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert {"ci_common/py.typed", "ci_eventstore/py.typed", "ci_eventstore/web/page/index.html"} <= packed
     assert packed == sources
+
+
+def test_the_wheel_has_every_licence(wheel: Path) -> None:
+    """Its own and those of the page's libraries are where installers look, and their expression names them all."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = [name for name in archive.namelist() if ".dist-info/licenses/" in name]
+        (metadata,) = (
+            archive.read(name).decode() for name in archive.namelist() if name.endswith(".dist-info/METADATA")
+        )
+    packed = {name.partition(".dist-info/licenses/")[2] for name in names}
+    vendored = {str(path.relative_to(ROOT)) for path in (PAGE / "vendor").glob("*/LICENSE")}
+    assert len(vendored) == 4
+    assert packed == {"LICENSE"} | vendored
+    assert "License-Expression: MIT AND BSD-3-Clause AND ISC\n" in metadata
 
 
 def test_a_typed_program_needs_no_more(wheel: Path, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> None:
