@@ -12,6 +12,7 @@ from ci_eventstore.connection.outage_log import Outages
 from ci_eventstore.errors import (
     AcknowledgedEventsLostError,
     LogNotStoredError,
+    NotReplicatedError,
     OutcomeUnknownError,
     StoreUnavailableError,
 )
@@ -134,16 +135,22 @@ class EndStorage:
             try:
                 try:
                     await write()
-                except LeaseLostError:
+                except LeaseLostError as error:
+                    if isinstance(unknown, NotReplicatedError):
+                        # That the primary has it is known; whether a replica does can't be asked.
+                        raise unknown from error
                     if unknown is None or not await took_effect():
                         raise
             except AcknowledgedEventsLostError:
                 write = telling_losses(self._job_id, write, self._add_line, is_loss=True)
                 continue
             except (OutcomeUnknownError, StoreUnavailableError) as error:
-                unknown = error if isinstance(error, OutcomeUnknownError) else unknown
+                if error is unknown or not outlasts_outages:
+                    raise
+                if isinstance(error, OutcomeUnknownError) and not isinstance(unknown, NotReplicatedError):
+                    unknown = error
                 # After an unknown call, only the store can say whether the claim is gone because the job has ended.
-                if (self._lost.is_set() and unknown is None) or not outlasts_outages:
+                if self._lost.is_set() and unknown is None:
                     raise
                 self._outage.failed(error, {"job_id": self._job_id})
             else:

@@ -10,10 +10,12 @@ from redis.asyncio import Redis
 
 from ci_common.models import Job, JobEvent, utc_now
 from ci_eventstore.connection import node
+from ci_eventstore.controllers import ClaimedJob
 from ci_eventstore.errors import AcknowledgedEventsLostError, ConfigurationError, NotReplicatedError, StreamDamagedError
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.writer.chunk_sender import LOST_LINE
 from ci_eventstore.writer.log_writer import WriterSettings
+from tests import claims
 from tests.fault_proxy import FaultProxy
 from tests.integration.store.replicas import Pair, in_step, primary_and_replica
 from tests.servers import RealServer, find_valkey
@@ -80,6 +82,24 @@ async def test_a_write_without_its_replica_is_told(pair: Pair, monkeypatch: pyte
         with pytest.raises(NotReplicatedError, match="0 of 1 replicas"):
             await repository.add_event("j", logs(1)[0])
         assert await repository.get_events_since("j", 0) == await repository.read_events("j", 0, 1) != []
+
+
+async def test_an_end_without_its_replica_is_told(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits for the replica, and isn't taken for stored when the primary has it: nobody says who else does."""
+    monkeypatch.setattr(node, "REPLICATION_SECONDS", 0.05)
+    primary, replica = pair
+    async with RedisJobRepository.from_url(primary.url, durability="replicated") as repository:
+        await repository.create_job(Job(id="j", status="queued"))
+        [claimed] = await claims.claim(repository, "default", "c1", 1, 30.0)
+        job, waits = ClaimedJob(repository, claimed), asyncio.Event()
+        job.storage._outage.failed = lambda *_: waits.set()  # type: ignore[method-assign]
+        replica.suspend()
+        ending = asyncio.create_task(job.complete())
+        await waits.wait()
+        replica.resume()
+        with pytest.raises(NotReplicatedError, match="0 of 1 replicas"):
+            await ending
+        assert job.storage.unstored_end == "success"
 
 
 async def test_a_log_waits_for_the_replica(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
