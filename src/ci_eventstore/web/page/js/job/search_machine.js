@@ -1,0 +1,152 @@
+/**
+ * A search over a log: what was found so far, which hit is the current one, and where to go on. Pure.
+ *
+ * Hits come in the order of lines. While the job runs, the search goes on behind the last line that it has seen.
+ */
+
+/** This many lines with hits are kept; more than that are found by a narrower search. */
+export const MOST_HITS = 20_000;
+
+/**
+ * @typedef {object} Query
+ * @property {string} text
+ * @property {"text"|"regex"} mode
+ * @property {boolean} isCase
+ *
+ * @typedef {[number, number]} Span
+ *
+ * @typedef {object} Message what the server sends, a line of JSON each
+ * @property {number} [n] a line with hits
+ * @property {Span[]} [at]
+ * @property {string} [text]
+ * @property {{scanned: number}} [progress]
+ * @property {boolean} [done]
+ * @property {number|null} [next]
+ * @property {number} [scanned]
+ */
+
+/** What a search has found. */
+export class SearchMachine {
+  /** @param {Query} query */
+  constructor(query) {
+    this.query = query;
+    /** @type {number[]} */
+    this.lines = [];
+    /** @type {Map<number, Span[]>} */
+    this.spans = new Map();
+    /** Hits in all kept lines. */
+    this.count = 0;
+    /** The index of the current line in `lines`; -1: none yet. */
+    this.current = -1;
+    /** The line that the next request begins with. */
+    this.next = 1;
+    this.scanned = 0;
+    this.isRunning = false;
+    /** Whether more was found than is kept. */
+    this.isFull = false;
+    this.error = "";
+  }
+
+  /** A request begins. */
+  begin() {
+    this.isRunning = true;
+    this.error = "";
+    this._scannedBefore = this.scanned;
+    this._first = this.next;
+  }
+
+  /**
+   * @param {Message} message
+   * @returns {boolean} whether another request is to follow at once
+   */
+  take(message) {
+    if (message.n !== undefined) this._found(message.n, message.at ?? []);
+    if (message.progress) this.scanned = (this._scannedBefore ?? 0) + message.progress.scanned;
+    if (message.done === undefined) return false;
+    this.scanned = (this._scannedBefore ?? 0) + (message.scanned ?? 0);
+    this.isRunning = false;
+    if (message.next === null || message.next === undefined) {
+      this.next = (this._first ?? 1) + (message.scanned ?? 0);
+      return false;
+    }
+    this.next = message.next;
+    return !message.done && !this.isFull;
+  }
+
+  /** @param {string} error */
+  fail(error) {
+    this.isRunning = false;
+    this.error = error;
+  }
+
+  /**
+   * Return whether lines have come that no request has seen.
+   *
+   * @param {number} total
+   * @param {boolean} isOpen whether the last one has no end yet: it is searched when it has
+   */
+  isBehind(total, isOpen) {
+    return !this.isRunning && !this.isFull && !this.error && this.next <= total - (isOpen ? 1 : 0);
+  }
+
+  /**
+   * Make the next hit after a place the current one, or the last one before it; beyond an end it goes on at the other.
+   *
+   * @param {1|-1} direction
+   * @param {number} line where the reader is, as long as there is no current hit
+   * @returns {{line: number, hasWrapped: boolean}|null} null: nothing was found
+   */
+  step(direction, line) {
+    const { length } = this.lines;
+    if (length === 0) return null;
+    let index;
+    if (this.current >= 0) index = this.current + direction;
+    else index = direction > 0 ? lowerBound(this.lines, line) : lowerBound(this.lines, line + 1) - 1;
+    this.current = (index + length) % length;
+    return { line: this.lines[this.current], hasWrapped: index < 0 || index >= length };
+  }
+
+  /** What to tell: `match 3 of 20`. */
+  get summary() {
+    if (this.error) return this.error;
+    const of = `${this.lines.length.toLocaleString("en")}${this.isFull ? "+" : ""}`;
+    if (this.lines.length === 0) return this.isRunning ? "Searching…" : "No match";
+    const found =
+      this.current < 0
+        ? `${of} ${this.lines.length === 1 ? "line" : "lines"}`
+        : `${(this.current + 1).toLocaleString("en")} of ${of}`;
+    return this.isRunning ? `${found}…` : found;
+  }
+
+  /**
+   * @param {number} line
+   * @param {Span[]} at
+   */
+  _found(line, at) {
+    if (this.lines.length >= MOST_HITS) {
+      this.isFull = true;
+      return;
+    }
+    const last = this.lines.at(-1);
+    if (last !== undefined && line < last) return;
+    if (line !== last) this.lines.push(line);
+    this.count += at.length - (this.spans.get(line)?.length ?? 0);
+    this.spans.set(line, at);
+  }
+}
+
+/**
+ * Return the index of the first number that isn't below a limit.
+ *
+ * @param {number[]} sorted
+ * @param {number} limit
+ */
+export function lowerBound(sorted, limit) {
+  let [low, high] = [0, sorted.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (sorted[middle] < limit) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}

@@ -1,0 +1,77 @@
+/**
+ * The newest jobs, as the server's changes come in. Pure.
+ */
+import { parseTime } from "../durations.js";
+
+/** @import {Job} from "../types.js" */
+
+/** The list shows and searches this many jobs. */
+export const NEWEST = 1000;
+
+/** Jobs by id, the newest first, at most NEWEST of them. */
+export class JobTable {
+  constructor() {
+    /** @type {Map<string, Job>} */
+    this._jobs = new Map();
+    /** @type {Job[]|null} */
+    this._sorted = null;
+    /** Whether older jobs than these may exist. */
+    this.isFull = false;
+  }
+
+  /**
+   * Take a snapshot instead of what was known.
+   *
+   * @param {Job[]} jobs
+   */
+  replace(jobs) {
+    this._jobs = new Map(jobs.slice(0, NEWEST).map((job) => [job.job_id, job]));
+    this.isFull = jobs.length >= NEWEST;
+    this._sorted = null;
+  }
+
+  /**
+   * Take a job as it is now.
+   *
+   * @param {Job} job
+   */
+  put(job) {
+    this._jobs.set(job.job_id, job);
+    this._sorted = null;
+    if (this._jobs.size > NEWEST) {
+      this.isFull = true;
+      for (const old of this.rows.slice(NEWEST)) this._jobs.delete(old.job_id);
+      this._sorted = null;
+    }
+  }
+
+  /** @param {string} id */
+  remove(id) {
+    if (this._jobs.delete(id)) this._sorted = null;
+  }
+
+  /**
+   * The jobs, the newest first.
+   *
+   * @returns {Job[]}
+   */
+  get rows() {
+    this._sorted ??= [...this._jobs.values()].sort(byAge);
+    return this._sorted;
+  }
+
+  /** The queues that jobs are in, in order. */
+  get queues() {
+    const names = new Set(this.rows.map((job) => job.queue ?? "").filter(Boolean));
+    return [...names].sort();
+  }
+}
+
+/**
+ * @param {Job} one
+ * @param {Job} other
+ */
+function byAge(one, other) {
+  const difference = (parseTime(other.created_at) ?? 0) - (parseTime(one.created_at) ?? 0);
+  return difference || (one.job_id < other.job_id ? 1 : -1);
+}
