@@ -134,6 +134,7 @@ async def main(directory: Path) -> None:
     keeper.release()
 
     title(7, "Now you")
+    print("   .venv/bin/ci-eventstore demo                   # a page with jobs to look at")
     print("   .venv/bin/ci-eventstore run -- make check      # in one terminal")
     print("   .venv/bin/ci-eventstore tail <its id>          # in another")
     print("   .venv/bin/ci-eventstore controller             # runs what others submit:")

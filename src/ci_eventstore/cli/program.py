@@ -8,6 +8,7 @@ from ci_common.errors import RepositoryError
 from ci_eventstore.cli.accounts import keys, users
 from ci_eventstore.cli.archive import archive, archive_one, unarchive
 from ci_eventstore.cli.controller import controller
+from ci_eventstore.cli.demo import demo
 from ci_eventstore.cli.doctor import doctor
 from ci_eventstore.cli.facts import facts
 from ci_eventstore.cli.history import seal, segment, verify_archive
@@ -72,7 +73,7 @@ def program() -> None:
 
 
 for command in (
-    *(run, tail, replay, export, submit, controller, serve, queues, jobs, facts, users, keys),
+    *(demo, run, tail, replay, export, submit, controller, serve, queues, jobs, facts, users, keys),
     *(doctor, verify, rebuild, seal, archive, verify_archive, retention, rules),
     *(copy, export_store, import_store, restored, upgrade),
 ):

@@ -1,0 +1,123 @@
+"""The jobs of `demo`: real commands, which need nothing but this Python and a shell."""
+
+import sys
+from dataclasses import dataclass
+from typing import Final
+
+#: No controller takes jobs from it.
+IDLE_QUEUE: Final = "nightly"
+
+_DOCTESTS: Final = """
+import doctest, importlib, sys
+failed = 0
+for name in ("collections", "difflib", "json", "statistics"):
+    print(f"::group::{name}", flush=True)
+    outcome = doctest.testmod(importlib.import_module(name), verbose=True)
+    print("::endgroup::")
+    colour = 31 if outcome.failed else 32
+    print(f"\\033[{colour}m{name}: {outcome.attempted} examples, {outcome.failed} failed\\033[0m", flush=True)
+    failed += outcome.failed
+sys.exit(failed > 0)
+"""
+
+_COMPILING: Final = """
+import pathlib, py_compile, sysconfig, time
+library = pathlib.Path(sysconfig.get_path("stdlib"))
+packages = ["asyncio", "concurrent", "email", "json", "logging", "unittest"]
+files = {package: sorted((library / package).rglob("*.py")) for package in packages}
+total, done = sum(map(len, files.values())), 0
+print("\\033[1mcompiling the standard library\\033[0m, documented at https://docs.python.org/3/library/")
+print("::group::compile")
+for package in packages:
+    print(f"::group::{package}")
+    for path in files[package]:
+        compiled = py_compile.compile(path, cfile=f"out/{path.relative_to(library)}c", doraise=True)
+        print(f"{path.relative_to(library)} \\033[2m{pathlib.Path(compiled).stat().st_size:,} bytes\\033[0m")
+        done += 1
+        bar = "#" * (40 * done // total)
+        print(f"\\033[36m[{bar:40}]\\033[0m {100 * done // total:3} %", end="\\r", flush=True)
+        time.sleep(0.02)
+    print("::endgroup::")
+print("\\n::endgroup::")
+print(f"\\033[38;2;80;160;80m{done} files compiled\\033[0m")
+"""
+
+_FAILING: Final = r"""
+cat >prices.py <<'END'
+def discounted(price, percent):
+    return price - price * percent // 100
+END
+cat >test_prices.py <<'END'
+import unittest
+
+from prices import discounted
+
+
+class TestPrices(unittest.TestCase):
+    def test_nothing_off(self):
+        self.assertEqual(discounted(100, 0), 100)
+
+    def test_everything_off(self):
+        self.assertEqual(discounted(100, 100), 0)
+
+    def test_cents_are_kept(self):
+        self.assertEqual(discounted(9.99, 50), 4.995)
+END
+echo "::group::environment"
+"$1" -VV
+uname -sm
+echo "::endgroup::"
+echo "::group::tests"
+"$1" -m unittest -v test_prices
+code=$?
+echo "::endgroup::"
+[ $code = 0 ] || printf '::error file=prices.py,line=2::cents are cut off\n'
+exit $code
+"""
+
+_MANY_LINES: Final = """
+import itertools, pathlib, sysconfig
+library = pathlib.Path(sysconfig.get_path("stdlib"))
+files = (path for path in sorted(library.rglob("*.py")) if "site-packages" not in path.parts)
+lines = (
+    f"{path.relative_to(library)}:{number}: {line}"
+    for path in files
+    for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1)
+)
+for line in itertools.islice(lines, 200_000):
+    print(line)
+"""
+
+_WATCHING: Final = """
+import os, sys, time
+for _ in range(int(sys.argv[1])):
+    load = os.getloadavg()
+    colour = 32 if load[0] < (os.cpu_count() or 1) else 33
+    texts = (f"\\033[{colour}m{value:5.2f}\\033[0m" for value in load)
+    print(time.strftime("%H:%M:%S"), "load", *texts, flush=True)
+    time.sleep(0.5)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class DemoJob:
+    """A job of the demo."""
+
+    name: str
+    command: list[str]
+    #: How it ends; None: not by itself.
+    passes: bool | None = True
+    queue: str = "default"
+
+
+def demo_jobs(watched_seconds: int) -> list[DemoJob]:
+    """Return the jobs in the order of their submission; one of them prints for that long. Pure."""
+    python = [sys.executable, "-u", "-c"]
+    return [
+        DemoJob("compile", [*python, _COMPILING]),
+        DemoJob("tests that fail", ["sh", "-c", _FAILING, "sh", sys.executable], passes=False),
+        DemoJob("documentation tests", [*python, _DOCTESTS]),
+        DemoJob("nightly build", ["make", "nightly"], passes=None, queue=IDLE_QUEUE),
+        DemoJob("200,000 lines", [sys.executable, "-c", _MANY_LINES]),
+        DemoJob("load of this machine", [*python, _WATCHING, str(2 * watched_seconds)]),
+    ]
