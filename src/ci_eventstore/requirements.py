@@ -179,7 +179,7 @@ ACCOUNTS = """
     EVALSHA s 1 {user-keys} | SMEMBERS {user-keys} | SADD {user-keys} m
     EVALSHA s 1 {emails} | HGET {emails} f | HEXISTS {emails} f | HSET {emails} f v
     EVALSHA s 1 {hashes} | HGET {hashes} f | HEXISTS {hashes} f | HSET {hashes} f v
-    GET {session} | SET {session} v | DEL {session} | SET {probe} v
+    GET {session} | SET {session} v | DEL {session} | PTTL {session} | SET {probe} v
 """
 
 

@@ -65,6 +65,11 @@ class SessionStore:
         found = await self._nodes.read("GET", self._key(token))
         return None if found is None else str(found.decode())
 
+    async def seconds_left(self, token: str) -> float | None:
+        """Return how long a session lasts from now on; None if there is none."""
+        left = int(await self._nodes.read("PTTL", self._key(token)))
+        return None if left < 0 else left / 1000
+
     async def end(self, token: str) -> None:
         """End a session; one that isn't there has ended."""
         await self._nodes.read("DEL", self._key(token))

@@ -185,16 +185,19 @@ class EventReader:
             count = next_page_entries(count, events[known:], PAGE_BYTES)
         return events
 
-    async def last_text(self, keys: JobKeys, until: int, extent: Extent) -> str:
-        """Return the text of the last event up to a position that has any; "" if none has. StreamDamagedError."""
-        count, first = LAST_EVENTS, extent.deleted_to or 0
+    async def last_text(self, keys: JobKeys, until: int, extent: Extent, first_look: int = LAST_EVENTS) -> str:
+        """Return the text of the last event up to a position that has any; "" if none has. StreamDamagedError.
+
+        It looks at `first_look` events first, then at ever more of them.
+        """
+        count, first = first_look, extent.deleted_to or 0
         while until > first and extent.bytes:
             after = max(until - count, first)
             for event in reversed(await self.read(keys, after, extent, until - after)):
                 if event.type == "log" and event.data:
                     return event.data
             until = after
-            if count == LAST_EVENTS:
+            if count == first_look:
                 # After the first milestone that counts all bytes, there is no text.
                 index = await self._index(keys)
                 until = min(until, next((entry.position for entry in index if entry.bytes >= extent.bytes), until))

@@ -1,13 +1,15 @@
 """What a follower is handed: a job's records in their order, notices where it is broken, and pages of them. Pure."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from ci_common.models import JobEvent
 from ci_eventstore.events.codec import decode
 from ci_eventstore.events.records import Fact, FactType, Place
+
+T = TypeVar("T")
 
 
 class NoticeType(StrEnum):
@@ -63,7 +65,7 @@ Encode = Callable[[Followed], bytes]
 class Page:
     """Records in their order; followers that stand at the same place share one."""
 
-    __slots__ = ("_encoded", "before", "has_end", "is_cut", "is_last", "payload", "records", "until")
+    __slots__ = ("_encoded", "_kept", "before", "has_end", "is_cut", "is_last", "payload", "records", "until")
 
     def __init__(
         self, records: Sequence[Followed], until: Place, payload: bytes | None = None, *, is_last: bool = False
@@ -81,6 +83,7 @@ class Page:
         #: Whether its job was created ended, or its log was deleted: what follows is all there.
         self.has_end = any(type(record) is Fact and record.type in _ENDS for record in records)
         self._encoded: tuple[Encode, bytes] | None = None
+        self._kept: dict[Hashable, Any] | None = None
 
     def follows(self, payload: bytes | None) -> bool:
         """Tell whether the page continues a history that has this entry at its place; None fits any."""
@@ -91,6 +94,20 @@ class Page:
         if self._encoded is None or self._encoded[0] is not encode:
             self._encoded = encode, b"".join(map(encode, self.records))
         return self._encoded[1]
+
+    @property
+    def kept(self) -> dict[Hashable, Any]:
+        """What those who share the page keep with it for each other, by names of theirs."""
+        if self._kept is None:
+            self._kept = {}
+        return self._kept
+
+    def once(self, name: Hashable, make: Callable[[], T]) -> T:
+        """Return what a function makes of the page; made once for all who share the page, and kept under a name."""
+        if name not in self.kept:
+            self.kept[name] = make()
+        made: T = self.kept[name]
+        return made
 
 
 def page_of(entries: Sequence[Entry], until: Place, payload: bytes | None = None) -> Page:

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.web.authentication import MAX_LOGIN_BYTES, Authenticate, SessionRoutes
+from ci_eventstore.web.authentication import Authenticate
 from ci_eventstore.web.context import Web, WebSettings
 from ci_eventstore.web.document import (
     ASKED,
@@ -21,8 +21,10 @@ from ci_eventstore.web.document import (
     JobAnswer,
     JobsAnswer,
     Kind,
+    OneJobAnswer,
     PageAnswer,
     Responses,
+    SessionAnswer,
     answers,
     bearer,
     session,
@@ -30,10 +32,12 @@ from ci_eventstore.web.document import (
 from ci_eventstore.web.errors import WebError, error_response
 from ci_eventstore.web.event_routes import EventRoutes
 from ci_eventstore.web.job_routes import JobRoutes
+from ci_eventstore.web.job_view import JobViews
 from ci_eventstore.web.log_routes import LogRoutes
 from ci_eventstore.web.monitoring import HealthRoutes, MetricsRoutes
 from ci_eventstore.web.page_routes import add_page
 from ci_eventstore.web.route import route_class
+from ci_eventstore.web.session_routes import MAX_LOGIN_BYTES, CallerRoutes, SessionRoutes
 from ci_eventstore.web.submission import MAX_FIELDS_BYTES
 
 #: The headers that pages of other sites may send and see, beside those that all may.
@@ -86,18 +90,19 @@ def create_router(
     web = Web(repository, authenticate, settings or WebSettings())
     router = JobsRouter(web)
     add = partial(_add, router, [Security(bearer), Security(session)] if web.keys is not None else [])
-    jobs, events, log, health = JobRoutes(web), EventRoutes(web), LogRoutes(web), HealthRoutes(web)
+    views = JobViews(web)
+    jobs, events, log, health = JobRoutes(web, views), EventRoutes(web, views), LogRoutes(web), HealthRoutes(web)
     add("GET", "/jobs", jobs.list_jobs, "list_jobs", answers(JobsAnswer, *ASKED, 404))
     created: Responses = {200: {"model": JobAnswer, "description": "As it stands: the same request came before"}}
     created |= answers(JobAnswer, *ASKED, 409, 410, 415, 422, status=201)
     add("POST", "/jobs", jobs.create, "create_job", created, status_code=201, openapi_extra=jobs.submission_body())
-    add("GET", "/jobs/{job_id}", jobs.show, "show_job", answers(JobAnswer, *ASKED, 404, 410))
+    add("GET", "/jobs/{job_id}", jobs.show, "show_job", answers(OneJobAnswer, *ASKED, 404, 410))
     delete = partial(add, "DELETE", status_code=204, response_class=Response)
     deleted = answers(None, *ASKED, 404, 409, status=204, says="It is gone, or was before")
     delete("/jobs/{job_id}", jobs.delete, "delete_job", deleted)
     deleted = answers(None, *ASKED, 404, 409, 410, status=204, says="Its log is gone, or was before; the job stays")
     delete("/jobs/{job_id}/log", jobs.delete_log, "delete_log", deleted)
-    cancelled, reason = answers(JobAnswer, *ASKED, 404, 409, 410), JobRoutes.CANCEL_BODY
+    cancelled, reason = answers(OneJobAnswer, *ASKED, 404, 409, 410), JobRoutes.CANCEL_BODY
     add("POST", "/jobs/{job_id}/cancel", jobs.cancel, "cancel_job", cancelled, openapi_extra=reason)
     streamed: Responses = {204: {"description": "The job has ended, and the client has everything"}}
     streamed |= answers(Kind.STREAM, *ASKED, 404, 410, 429, says=STREAM_TEXT)
@@ -108,6 +113,7 @@ def create_router(
     asked = {"response_class": Response, "openapi_extra": LogRoutes.READ_HEADERS}
     add("GET", "/jobs/{job_id}/log", log.log, "read_log", text, **asked)
     add("GET", "/jobs/{job_id}/export", log.export, "export_job", EXPORTED, response_class=Response)
+    add("GET", "/session", CallerRoutes(web).session, "show_session", answers(SessionAnswer, *ASKED))
     open_to_all = partial(_add, router, [])
     open_to_all("GET", "/health", health.health, "health", answers(HealthAnswer))
     open_to_all("GET", "/ready", health.ready, "ready", answers(HealthAnswer, 503))

@@ -7,24 +7,22 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import Enum
-from typing import Annotated, Final
-from urllib.parse import parse_qs, urlsplit
+from typing import Final
+from urllib.parse import urlsplit
 
-from fastapi import Request, Response
-from pydantic import BaseModel, Field
+from fastapi import Request
 
 from ci_common.errors import RepositoryError
 from ci_common.models import APIKey, as_utc, hash_api_key, utc_now
-from ci_eventstore.accounts.store import SESSION_SECONDS
 from ci_eventstore.connection.absence import is_absence
 from ci_eventstore.connection.outage_log import OutageLog
 from ci_eventstore.connection.way import in_a_hurry
 from ci_eventstore.errors import StoreUnavailableError
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.tasks import begin
-from ci_eventstore.web.document import COOKIE, body
+from ci_eventstore.web.document import COOKIE
 from ci_eventstore.web.errors import WebError
 
 logger = logging.getLogger("ci_eventstore.web")
@@ -39,8 +37,6 @@ TRUST_SECONDS = 5.0
 TRUSTED_KEYS = 10_000
 #: The same, from when it was found good, while the partition of accounts is away and others of a cluster are there.
 CACHE_SECONDS = 60.0
-#: An API key in JSON or a form has less.
-MAX_LOGIN_BYTES = 4096
 #: The last use of a key is noted at most this often.
 NOTE_EVERY = timedelta(minutes=1)
 
@@ -211,6 +207,12 @@ class KeyAuthentication:
         await self.repository.engine.sessions.end(token)
         self._sessions.forget(token)
 
+    async def session_end(self, request: Request) -> datetime | None:
+        """Return when the session ends by which a request was let in; None if that was a key. StoreError."""
+        token = None if self._bearer(request) else request.cookies.get(COOKIE)
+        left = await self.repository.engine.sessions.seconds_left(token) if token else None
+        return None if left is None else utc_now() + timedelta(seconds=round(left))
+
     async def _key_of(self, token: str) -> str | None:
         """Return the hash of the key that a session stands for."""
         return await self._sessions.find(token, lambda: self.repository.engine.sessions.find(token))
@@ -256,68 +258,3 @@ class KeyAuthentication:
 
 async def _is_allowed() -> bool:
     return True
-
-
-class Login(BaseModel):
-    """What a browser logs in with."""
-
-    key: Annotated[str, Field(min_length=1, max_length=300)]
-
-
-class SessionRoutes:
-    """The routes of sessions; they are there where API keys are."""
-
-    #: What the document says of a login's body.
-    BODY = body(json=Login.model_json_schema(), form=Login.model_json_schema())
-
-    def __init__(self, keys: KeyAuthentication) -> None:
-        self._keys = keys
-        self._repository = keys.repository
-
-    async def login(self, request: Request) -> Response:
-        """Begin a session with an API key: `{"key": "ci_…"}`, or a form with that field; the answer is the cookie."""
-        _check_origin(request)
-        await self._repository.initialize()
-        key_hash = hash_api_key(await _read_key(request))
-        if await self._keys.user_of(key_hash) is None:
-            raise unauthorized()
-        token = await self._repository.engine.sessions.create(key_hash)
-        response = Response(status_code=204)
-        response.set_cookie(
-            COOKIE,
-            token,
-            max_age=SESSION_SECONDS,
-            path=request.scope.get("root_path") or "/",
-            secure=request.url.scheme == "https",
-            httponly=True,
-            samesite="strict",
-        )
-        return response
-
-    async def logout(self, request: Request) -> Response:
-        """End the session, if there is one."""
-        _check_origin(request)
-        await self._repository.initialize()
-        if token := request.cookies.get(COOKIE):
-            await self._keys.end_session(token)
-        response = Response(status_code=204)
-        response.delete_cookie(COOKIE, path=request.scope.get("root_path") or "/", httponly=True, samesite="strict")
-        return response
-
-
-def _check_origin(request: Request) -> None:
-    if not is_same_origin(request.headers, required=False):
-        raise WebError(403, "foreign_origin", "this page may not log in or out here")
-
-
-async def _read_key(request: Request) -> str:
-    """Return the key in a request's body; WebError 400, 413."""
-    sent = await request.body()
-    try:
-        if request.headers.get("content-type", "").startswith("application/json"):
-            return Login.model_validate_json(sent).key.strip()
-        [key] = parse_qs(sent.decode(), strict_parsing=True)["key"]
-        return key.strip()
-    except (ValueError, KeyError):
-        text = 'an API key is needed: {"key": "ci_…"}, or a form with the field key'
-        raise WebError(400, "invalid", text) from None

@@ -9,7 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 from http import HTTPStatus
 from types import GenericAlias
-from typing import Annotated, Any, Final, Union
+from typing import Annotated, Any, Final, Literal, Union
 
 from fastapi import Path
 from fastapi.security import APIKeyCookie, HTTPBearer
@@ -64,6 +64,33 @@ _ANSWER: dict[str, Any] = {
 #: pydantic 2.9 takes no bare type as a field.
 _FIELDS: dict[str, Any] = {name: (shape, ...) for name, shape in _ANSWER.items()}
 JobAnswer: type[BaseModel] = create_model("JobAnswer", __doc__="A job; more keys may follow.", **_FIELDS)
+
+
+class Totals(BaseModel):
+    """How much text a job's log has, its kept beginning alone while a longer one grows."""
+
+    lines: Annotated[int, Field(description="an open last line included")]
+    bytes: int
+    is_open: Annotated[bool | None, Field(description="the last line has no newline; null if that isn't known")]
+    position: Annotated[int, Field(description="of the last event that is counted")]
+
+
+class SessionAnswer(BaseModel):
+    """Who sends a request."""
+
+    user_id: Annotated[str | None, Field(description="null if the caller may see all jobs")]
+    name: str | None
+    expires: Annotated[datetime | None, Field(description="when the browser's session ends; null with a key")]
+    sees: Literal["own", "everything"]
+
+
+_ALONE: dict[str, Any] = {
+    "attempts": (Annotated[int, Field(description="how often controllers have been given it")], ...),
+    "totals": (Totals, ...),
+    "position": (Annotated[int, Field(description="of the last event, as a stream's clients count")], ...),
+    "place": (Annotated[int | None, Field(default=0, description="while it waits: the jobs before it")], ...),
+}
+OneJobAnswer: type[BaseModel] = create_model("OneJobAnswer", __doc__="A job by itself.", **_FIELDS, **_ALONE)
 _UNAVAILABLE = Annotated[list[int], Field(description="partitions of a cluster that are away: their jobs are missing")]
 _MORE: dict[str, Any] = {"jobs": (GenericAlias(list, (JobAnswer,)), ...), "unavailable": (_UNAVAILABLE, ...)}
 PartialAnswer: type[BaseModel] = create_model("PartialAnswer", __doc__="The jobs that there are now.", **_MORE)

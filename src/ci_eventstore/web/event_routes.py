@@ -1,6 +1,6 @@
 """Routes of a job's events: as a live stream, and in pages."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -9,16 +9,19 @@ from pydantic import BeforeValidator, WithJsonSchema
 
 from ci_common.models import JobEvent, to_rfc3339
 from ci_eventstore.errors import StoreUnavailableError
-from ci_eventstore.events.reader import Milestone
+from ci_eventstore.events.reader import START, Milestone
 from ci_eventstore.events.records import log_text, text_size
 from ci_eventstore.following.follower import Follower
+from ci_eventstore.following.records import Page
 from ci_eventstore.jobs.state import JobState, to_job
 from ci_eventstore.web import sse
 from ci_eventstore.web.context import Web
 from ci_eventstore.web.document import POSITION_SCHEMA, JobId
+from ci_eventstore.web.job_stream import DetailedFrames, JobStream, StatesAgain, Wanted
+from ci_eventstore.web.job_view import JobViews
 from ci_eventstore.web.resume import AddedEnd, Answer, Asked, EndAdding, Start, decide_start, parse_asked
 from ci_eventstore.web.sse import readable
-from ci_eventstore.web.stream_response import HEADERS, Stream, StreamResponse
+from ci_eventstore.web.stream_response import HEADERS, StreamResponse
 
 PAGE_EVENTS = 1000
 #: The document's schema of a position, which a request has as text.
@@ -80,11 +83,17 @@ def _unless_blank(value: object) -> object:
     return False if isinstance(value, str) and not value.strip() else value
 
 
+def _encoded(page: Page) -> bytes:
+    """Return a page's frames, made once for all who share it."""
+    return page.encoded(sse.encode)
+
+
 class EventRoutes:
     """The routes of one job's events."""
 
-    def __init__(self, web: Web) -> None:
+    def __init__(self, web: Web, views: JobViews) -> None:
         self._web = web
+        self._views = views
         self._repository = web.repository
 
     async def stream(
@@ -96,26 +105,24 @@ class EventRoutes:
         ] = False,
         last_event_id: Annotated[str | None, Query(description="events after this one"), POSITION_OR_BLANK] = None,
         incarnation: Annotated[str | None, Query(description="that the position belongs to, from `state`")] = None,
-        last_event_id_of_polyfill: Annotated[
-            str | None,
-            # As `last_event_id`, and newer: polyfills add it. Generators of clients take the two for one.
-            Query(alias="lastEventId", include_in_schema=False),
-        ] = None,
+        detail: Annotated[
+            bool, Query(description="times, lines, and `state` at each change"), BeforeValidator(_unless_blank)
+        ] = False,
         last_event_id_header: Annotated[str | None, Header(alias="Last-Event-ID"), POSITION_OR_BLANK] = None,
     ) -> Response:
         """Stream a job's events as they come (`text/event-stream`), until the job ends."""
-        asked = parse_asked(
-            last_event_id_header, last_event_id, from_beginning, incarnation, polyfill=last_event_id_of_polyfill
-        )
+        # As `last_event_id`, and newer: polyfills add it. Generators of clients would take the two for one.
+        of_polyfill = request.query_params.get("lastEventId")
+        asked = parse_asked(last_event_id_header, last_event_id, from_beginning, incarnation, polyfill=of_polyfill)
         try:
-            return await self._stream(request, job_id, asked)
+            return await self._stream(request, job_id, asked, with_detail=detail)
         except StoreUnavailableError:
             if "text/event-stream" not in request.headers.get("accept", ""):
                 raise
             # The client is only told to come back: at an error, `EventSource` would give up for good.
             return Response(sse.RETRY + sse.HEARTBEAT, headers=PLAIN_HEADERS)
 
-    async def _stream(self, request: Request, job_id: str, asked: Asked | None) -> Response:
+    async def _stream(self, request: Request, job_id: str, asked: Asked | None, *, with_detail: bool) -> Response:
         caller = await self._web.caller(request)
         state = await self._web.state(job_id, caller.user_id)
         found = await self._web.incarnation(state)
@@ -123,31 +130,66 @@ class EventRoutes:
         if start.answer is Answer.NOTHING:
             return Response(status_code=204)
         opening = sse.encode_state(to_job(job_id, state), start.after, found)
+        if with_detail:
+            shown = await self._views.with_totals(job_id, state, found)
+            opening = sse.named("state", {**shown, "position": start.after}, start.after)
         if start.answer is Answer.COMPLETE:
-            return await self._complete(job_id, state, start, opening)
+            return await self._complete(job_id, state, start, opening, with_detail=with_detail)
         state.extent.check_deleted(job_id, 0 if start.begins_again(state) else start.after)
         added = AddedEnd.of(state)
+        after = start.after if added is None else added.to_store(start.after)
 
         async def follow(after: int, known: str | None) -> Follower:
             return await self._repository.follow(job_id, after, caller.user_id, incarnation=known)
 
-        stream = Stream(
+        wanted = Wanted(
             user_id=caller.user_id,
             opening=opening,
             follow=follow,
-            after=start.after if added is None else added.to_store(start.after),
+            after=after,
             incarnation=asked.incarnation if asked is not None and start.is_another else found if start.after else None,
             begins_again=start.begins_again(state),
-            encode=None if added is None else EndAdding(added, start.after),
+            encode=await self._encoder(job_id, state, start, after, with_detail=with_detail),
+            before=StatesAgain(self._views, job_id, caller.user_id, state) if with_detail and added is None else None,
             is_allowed=caller.is_still_allowed,
         )
+        stream = JobStream(wanted, self._web.streams.waiting)
         return StreamResponse(stream, self._web.streams, self._web.settings.heartbeat_seconds)
 
-    async def _complete(self, job_id: str, state: JobState, start: Start, opening: bytes) -> Response:
+    async def _encoder(
+        self, job_id: str, state: JobState, start: Start, after: int, *, with_detail: bool
+    ) -> Callable[[Page], bytes]:
+        """Return what writes pages of events after a position of the store."""
+        lines = 0
+        if with_detail and not start.begins_again(state):
+            lines = await self._lines_before(job_id, state, after)
+        added = AddedEnd.of(state)
+        if added is not None:
+            adding = EndAdding(added, start.after, sse.Detail(lines) if with_detail else sse.encode)
+            return lambda page: b"".join(map(adding, page.records))
+        return DetailedFrames(lines) if with_detail else _encoded
+
+    async def _lines_before(self, job_id: str, state: JobState, position: int) -> int:
+        """Return how many newlines a log has up to a position."""
+        if position >= state.position:
+            return state.lines
+        if state.deleted_to is not None:
+            # Only what came later can be read.
+            later = await self._read(job_id, state, Milestone(position, 0, 0), state.position - position)
+            return state.lines - milestone_after(later, START).lines
+        start = await self._milestone(job_id, "position", position)
+        if start.position == position:
+            return start.lines
+        return milestone_after(await self._read(job_id, state, start, position - start.position), start).lines
+
+    async def _complete(
+        self, job_id: str, state: JobState, start: Start, opening: bytes, *, with_detail: bool
+    ) -> Response:
         """Return nothing but the end of a job that has ended."""
         end = sse.encode_completion(state.success, start.after + 1)
         if state.has_complete and start.after >= (state.deleted_to or 0):
-            end = b"".join(map(sse.encode, await self._repository.read_events(job_id, start.after, 1)))
+            encode = sse.Detail(None) if with_detail else sse.encode
+            end = b"".join(map(encode, await self._repository.read_events(job_id, start.after, 1)))
         return Response(sse.RETRY + opening + end, headers=PLAIN_HEADERS)
 
     async def events(

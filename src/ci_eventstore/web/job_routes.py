@@ -13,17 +13,11 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, WithJs
 from ci_common.errors import JobAlreadyExistsError, JobGoneError
 from ci_common.models import Job, JobStatus
 from ci_eventstore.errors import OutcomeUnknownError
-from ci_eventstore.job_fields import job_json
-from ci_eventstore.jobs.state import to_job
 from ci_eventstore.web.context import Web
 from ci_eventstore.web.document import ID_SCHEMA, JobId, body
 from ci_eventstore.web.errors import WebError
+from ci_eventstore.web.job_view import JobViews, summary
 from ci_eventstore.web.submission import Arguments, Submission, job_id_for, keep, received
-
-
-def summary(job: Job, incarnation: str) -> dict[str, Any]:
-    """Return a job as clients see it."""
-    return {**job_json(job, is_public=True), "incarnation": incarnation}
 
 
 class CancelRequest(BaseModel):
@@ -40,8 +34,9 @@ class JobRoutes:
     #: What the document says of a cancel's body.
     CANCEL_BODY = body(is_needed=False, json=CancelRequest.model_json_schema())
 
-    def __init__(self, web: Web) -> None:
+    def __init__(self, web: Web, views: JobViews) -> None:
         self._web = web
+        self._views = views
         self._repository = web.repository
 
     async def list_jobs(
@@ -78,10 +73,9 @@ class JobRoutes:
         return list(map(summary, jobs, incarnations))
 
     async def show(self, request: Request, job_id: JobId) -> dict[str, Any]:
-        """Show a job."""
+        """Show a job, with its log's totals and, while it waits, its place in the queue."""
         caller = await self._web.caller(request)
-        state = await self._web.state(job_id, caller.user_id)
-        return summary(to_job(job_id, state), await self._web.incarnation(state))
+        return await self._views.show(job_id, await self._web.state(job_id, caller.user_id))
 
     async def cancel(self, request: Request, job_id: JobId) -> dict[str, Any]:
         """Cancel a job; a controller that has it is asked to stop it."""

@@ -6,7 +6,7 @@ from typing import Self
 
 from ci_common.models import JobEvent
 from ci_eventstore.events.records import Fact, FactType
-from ci_eventstore.following.records import Followed, Notice
+from ci_eventstore.following.records import Encode, Followed, Notice
 from ci_eventstore.jobs.state import JobState
 from ci_eventstore.web import sse
 from ci_eventstore.web.sse import parse_position
@@ -38,24 +38,25 @@ class AddedEnd:
 class EndAdding:
     """Encodes the records of one stream after a client's position, and adds the end at its place."""
 
-    def __init__(self, end: AddedEnd, after: int) -> None:
+    def __init__(self, end: AddedEnd, after: int, encode: Encode = sse.encode) -> None:
+        self._encode = encode
         self._end = end
         self._has_end = after >= end.position
 
     def __call__(self, record: Followed) -> bytes:
         """Return a record's frame."""
         if isinstance(record, JobEvent):
-            return sse.encode(replace(record, id=self._moved(record.id or 0)))
+            return self._encode(replace(record, id=self._moved(record.id or 0)))
         if isinstance(record, Notice):
             # A reset goes back to the beginning, a gap goes further on.
             self._has_end = record.position > self._end.position
-            return sse.encode(replace(record, position=self._moved(record.position)))
+            return self._encode(replace(record, position=self._moved(record.position)))
         if isinstance(record, Fact) and record.type is FactType.ENDED:
             if self._has_end:
                 return b""
             self._has_end = True
             return sse.encode_completion(self._end.success, self._end.position)
-        return sse.encode(record)
+        return self._encode(record)
 
     def _moved(self, position: int) -> int:
         return position + (position >= self._end.position)

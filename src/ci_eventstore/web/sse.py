@@ -26,7 +26,7 @@ from typing import Any
 from ci_common.errors import InvalidPositionError
 from ci_common.models import Job, JobEvent, to_rfc3339
 from ci_eventstore.events.records import Fact, FactType
-from ci_eventstore.following.records import Followed, Notice
+from ci_eventstore.following.records import Followed, Notice, NoticeType
 
 #: A client that lost its connection tries again after this many milliseconds. This begins the first event, since
 #: httpx-sse makes an empty event of a block without data.
@@ -82,6 +82,30 @@ def encode_event(event: JobEvent) -> bytes:
     if event.data is not None:
         shown["data"] = readable(event.data)
     return f"id: {event.id}\ndata: {_json(shown)}\n\n".encode()
+
+
+class Detail:
+    """Encodes the records of one stream with the events' times, and the lines on which log events begin."""
+
+    def __init__(self, lines: int | None) -> None:
+        """Begin after that many newlines of the log; None: after a gap, so that nobody knows how many."""
+        self.lines = lines
+
+    def __call__(self, record: Followed) -> bytes:
+        """Return a record's frame."""
+        if isinstance(record, Notice):
+            self.lines = 0 if record.type is NoticeType.RESET else None
+        if not isinstance(record, JobEvent):
+            return encode(record)
+        shown = record.to_dict()
+        if record.data is not None:
+            shown["data"] = readable(record.data)
+        if record.timestamp is not None:
+            shown["time"] = to_rfc3339(record.timestamp)
+        if record.type == "log" and self.lines is not None:
+            shown["line"] = self.lines + 1
+            self.lines += (record.data or "").count("\n")
+        return f"id: {record.id}\ndata: {_json(shown)}\n\n".encode()
 
 
 def encode_completion(success: bool | None, position: int) -> bytes:

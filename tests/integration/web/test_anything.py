@@ -15,7 +15,7 @@ from tests.integration.web.raw import exchange
 from tests.integration.web.serving import Account, Served, create_ended_job
 
 PATHS = ["/jobs", "/jobs/{}", "/jobs/{}/cancel", "/jobs/{}/stream", "/jobs/{}/events", "/jobs/{}/log"]
-PATHS += ["/health", "/ready", "/metrics", "/login", "/logout", "/openapi.json", "/{}"]
+PATHS += ["/health", "/ready", "/metrics", "/login", "/logout", "/session", "/openapi.json", "/{}"]
 PARAMETERS = ["status", "limit", "before", "after", "line", "tail", "timestamps", "incarnation", "last_event_id"]
 HEADERS = ["Origin", "Host", "Authorization", "Cookie", "Content-Type", "Range", "If-Range", "Last-Event-ID"]
 HEADERS += ["Idempotency-Key", "Accept", "Accept-Encoding", "X-Forwarded-For", "X-Forwarded-Proto", "Connection"]

@@ -34,6 +34,7 @@ ROUTES = [
     ("GET", "/health"),
     ("GET", "/ready"),
     ("GET", "/metrics"),
+    ("GET", "/session"),
     ("POST", "/login"),
     ("POST", "/logout"),
 ]

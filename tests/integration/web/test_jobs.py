@@ -42,7 +42,7 @@ async def test_jobs_are_listed_newest_first(client: httpx.AsyncClient, repositor
     assert [job["job_id"] for job in (await client.get("/jobs?status=queued")).json()] == ["j3", "j1"]
     shown = (await client.get("/jobs/j0")).json()
     assert {"job_id", "status", "success", "start_time", "end_time"} < set(shown)
-    assert shown == (await client.get("/jobs?before=j1")).json()[0]
+    assert (await client.get("/jobs?before=j1")).json()[0].items() <= shown.items()
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=x", "limit=1001", "status=odd", "before=%00"])
