@@ -91,7 +91,16 @@ def create_router(
     router = JobsRouter(web)
     add = partial(_add, router, [Security(bearer), Security(session)] if web.keys is not None else [])
     views = JobViews(web)
-    jobs, events, log, health = JobRoutes(web, views), EventRoutes(web, views), LogRoutes(web), HealthRoutes(web)
+    _add_jobs(add, JobRoutes(web, views))
+    _add_logs(add, EventRoutes(web, views), LogRoutes(web))
+    add("GET", "/session", CallerRoutes(web).session, "show_session", answers(SessionAnswer, *ASKED))
+    _add_open(partial(_add, router, []), web)
+    if has_page:
+        add_page(router)
+    return router
+
+
+def _add_jobs(add: Callable[..., None], jobs: JobRoutes) -> None:
     add("GET", "/jobs", jobs.list_jobs, "list_jobs", answers(JobsAnswer, *ASKED, 404))
     created: Responses = {200: {"model": JobAnswer, "description": "As it stands: the same request came before"}}
     created |= answers(JobAnswer, *ASKED, 409, 410, 415, 422, status=201)
@@ -104,6 +113,9 @@ def create_router(
     delete("/jobs/{job_id}/log", jobs.delete_log, "delete_log", deleted)
     cancelled, reason = answers(OneJobAnswer, *ASKED, 404, 409, 410), JobRoutes.CANCEL_BODY
     add("POST", "/jobs/{job_id}/cancel", jobs.cancel, "cancel_job", cancelled, openapi_extra=reason)
+
+
+def _add_logs(add: Callable[..., None], events: EventRoutes, log: LogRoutes) -> None:
     streamed: Responses = {204: {"description": "The job has ended, and the client has everything"}}
     streamed |= answers(Kind.STREAM, *ASKED, 404, 410, 429, says=STREAM_TEXT)
     add("GET", "/jobs/{job_id}/stream", events.stream, "stream_job", streamed, response_class=Response)
@@ -113,20 +125,20 @@ def create_router(
     asked = {"response_class": Response, "openapi_extra": LogRoutes.READ_HEADERS}
     add("GET", "/jobs/{job_id}/log", log.log, "read_log", text, **asked)
     add("GET", "/jobs/{job_id}/export", log.export, "export_job", EXPORTED, response_class=Response)
-    add("GET", "/session", CallerRoutes(web).session, "show_session", answers(SessionAnswer, *ASKED))
-    open_to_all = partial(_add, router, [])
-    open_to_all("GET", "/health", health.health, "health", answers(HealthAnswer))
-    open_to_all("GET", "/ready", health.ready, "ready", answers(HealthAnswer, 503))
-    open_to_all("GET", "/metrics", MetricsRoutes(web).metrics, "metrics", answers(Kind.TEXT), response_class=Response)
+
+
+def _add_open(add: Callable[..., None], web: Web) -> None:
+    """Add the routes that need neither key nor session."""
+    health = HealthRoutes(web)
+    add("GET", "/health", health.health, "health", answers(HealthAnswer))
+    add("GET", "/ready", health.ready, "ready", answers(HealthAnswer, 503))
+    add("GET", "/metrics", MetricsRoutes(web).metrics, "metrics", answers(Kind.TEXT), response_class=Response)
     if web.keys is not None:
         sessions = SessionRoutes(web.keys)
         begun = answers(None, *ASKED, status=204)
         empty = {"status_code": 204, "response_class": Response}
-        open_to_all("POST", "/login", sessions.login, "login", begun, openapi_extra=SessionRoutes.BODY, **empty)
-        open_to_all("POST", "/logout", sessions.logout, "logout", answers(None, 403, 503, status=204), **empty)
-    if has_page:
-        add_page(router)
-    return router
+        add("POST", "/login", sessions.login, "login", begun, openapi_extra=SessionRoutes.BODY, **empty)
+        add("POST", "/logout", sessions.logout, "logout", answers(None, 403, 503, status=204), **empty)
 
 
 def create_app(

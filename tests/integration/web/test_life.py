@@ -12,7 +12,7 @@ from httpx_sse import aconnect_sse
 from ci_common.models import Job, JobEvent, utc_now
 from ci_eventstore.following import hub
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.web import WebSettings, create_app, create_router, monitoring, sse, stream_response
+from ci_eventstore.web import WebSettings, create_app, create_router, job_stream, monitoring, sse
 from tests.integration.store.conftest import find_server, own
 from tests.integration.web.serving import Account, Served, create_account, read_lines, serve
 from tests.servers import RealServer
@@ -161,7 +161,7 @@ async def test_without_its_store_a_server_says_so(own: RealServer, monkeypatch: 
 async def test_a_stream_waits_for_its_store(own: RealServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """However long it is away, the client stays connected, sees heartbeats, then what it lacks."""
     monkeypatch.setattr(hub, "WATCH_SECONDS", 0.05)
-    monkeypatch.setattr(stream_response, "AWAY_SECONDS", 0.05)
+    monkeypatch.setattr(job_stream, "AWAY_SECONDS", 0.05)
     async with RedisJobRepository.from_url(own.url) as repository:
         account = await create_account(repository, "ada")
         await repository.create_job(Job(id="j", user_id="ada", status="running"))

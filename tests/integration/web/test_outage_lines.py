@@ -14,7 +14,7 @@ from ci_eventstore.connection import node as store_node
 from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings
 from ci_eventstore.following import hub
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.web import WebSettings, create_app, stream_response
+from ci_eventstore.web import WebSettings, create_app, job_stream
 from tests.integration.store.conftest import find_server, own
 from tests.integration.web.serving import Account, Served, create_account, read_lines, serve_as_cli
 from tests.servers import RealServer
@@ -77,7 +77,7 @@ async def test_an_outage_is_said_once_a_minute(
         monkeypatch.setitem(connections.PINNED, "socket_timeout", 0.2)
         monkeypatch.setattr(store_node, "PATIENCE_SECONDS", 0.3)
         monkeypatch.setattr(hub, "WATCH_SECONDS", 0.1)
-        monkeypatch.setattr(stream_response, "AWAY_SECONDS", 0.1)
+        monkeypatch.setattr(job_stream, "AWAY_SECONDS", 0.1)
     async with RedisJobRepository.from_url(own.url) as repository:
         account = await create_account(repository, "ada")
         await repository.create_job(Job(id="j", user_id="ada", status="running"))
