@@ -17,7 +17,7 @@ pytest := $(python) -m pytest -n 6 --dist load --maxschedchunk 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-deployments soak check format bench bench-peers bench-live bench-cluster bench-history docs sizes clean
+.PHONY: help setup demo test test-all test-deployments soak check format bench bench-peers bench-live bench-cluster bench-history bench-page docs sizes clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -89,6 +89,9 @@ bench-history: $(installed) ## seal, verify and copy ten million lines, read a m
 	@$(python) -m benchmarks.history
 	@$(python) -m benchmarks.archived
 	@$(python) -m benchmarks.sealed
+
+bench-page: $(installed) ## look at logs of a million and of ten million lines, and at live ones, in Chromium
+	@$(python) -m benchmarks.page $(ARGS)
 
 docs: $(installed) ## write the documents that are made from the code
 	@$(python) -m tests.documents

@@ -9,7 +9,7 @@ import ci_common.errors
 import ci_eventstore.errors
 from ci_eventstore import keys
 from ci_eventstore.cli.program import program
-from tests import error_tree, key_table
+from tests import error_tree, key_table, room_picture
 from tests.unit.structure.imports import all_imports
 from tests.unit.structure.rooms import graph_of, picture
 from tests.unit.structure.source import source_modules
@@ -19,6 +19,7 @@ COMMANDS = DOCS / "cli.md"
 ARCHITECTURE = DOCS / "architecture.md"
 ERRORS = DOCS / "errors.md"
 FORMAT = DOCS / "format.md"
+ROOMS = DOCS / "pictures" / "rooms.svg"
 MODULES_OF_ERRORS = (ci_common.errors, ci_eventstore.errors)
 INTRODUCTION = "# Commands\n\nWhat `--help` says of each; `make docs` writes this page.\n"
 
@@ -51,6 +52,7 @@ def documents() -> dict[Path, str]:
         COMMANDS: render_commands(),
         ARCHITECTURE: with_part(ARCHITECTURE.read_text(), "rooms", render_rooms()),
         FORMAT: with_part(FORMAT.read_text(), "keys", key_table.table(keys.__doc__ or "")),
+        ROOMS: room_picture.drawn(graph_of(all_imports(source_modules()))),
         ERRORS: error_tree.page(MODULES_OF_ERRORS),
         **{path: error_tree.with_tree(path.read_text(), kinds) for path, kinds in _errors()},
     }

@@ -104,12 +104,12 @@ def picture(graph: Graph) -> str:
         if last not in (-1, layer_of(room)):
             lines.append("")
         last = layer_of(room)
-        targets = sorted(_nearest(graph, room), key=lambda target: (layer_of(target), target))
+        targets = sorted(nearest(graph, room), key=lambda target: (layer_of(target), target))
         lines.append(f"    {room:{width}} ──▶ {', '.join(targets) or 'standard library'}")
     return "\n".join(lines)
 
 
-def _nearest(graph: Graph, room: str) -> frozenset[str]:
+def nearest(graph: Graph, room: str) -> frozenset[str]:
     """Return the rooms that a room imports and reaches through no other one that it imports."""
     return graph[room] - frozenset().union(*(_reached(graph, target) for target in graph[room]))
 

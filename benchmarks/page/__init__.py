@@ -1,0 +1,1 @@
+"""How the page copes with the longest logs: `python -m benchmarks.page`."""
