@@ -1,8 +1,8 @@
 /**
  * The colours of a terminal in both themes, and what keeps text readable on any background.
  *
- * A colour is a number, 0xRRGGBB. The stylesheet's classes for the 256 colours of the palette are made from this module
- * (`tests/page/make_colors.js`), so the two agree.
+ * A colour is a number, 0xRRGGBB. The stylesheet's classes for the 256 colours of the palette are made from this
+ * module (`tests/page/make_colors.js`), so the two agree.
  */
 
 /** @typedef {"light" | "dark"} Theme */

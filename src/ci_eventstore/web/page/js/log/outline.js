@@ -1,0 +1,182 @@
+/**
+ * The outline of a log: its groups, its errors and warnings, and when its lines were written.
+ *
+ * It is put together from the server's answers, each of which says what is new or has changed since the one before.
+ */
+
+import { Folds, find } from "./folds.js";
+
+/**
+ * @typedef {object} Group
+ * @property {number} line the line that opens it
+ * @property {number | null} end its last line; null while it is open
+ * @property {string} title
+ * @property {number} depth 0 for one that is in no other
+ * @property {boolean} is_open whether it is open at the log's end
+ * @property {string | null} t when it began
+ * @property {number | null} seconds how long it took
+ */
+
+/**
+ * @typedef {object} Mark
+ * @property {number} line
+ * @property {"error" | "warning" | "notice"} kind
+ * @property {string} text
+ */
+
+/**
+ * @typedef {object} OutlineAnswer
+ * @property {Group[]} groups
+ * @property {Mark[]} marks
+ * @property {[number, number, string][]} index line, byte, time
+ * @property {number} total
+ * @property {number} position
+ */
+
+/** Dispatches `change` when an answer brought something. */
+export class Outline extends EventTarget {
+  constructor() {
+    super();
+    /** @type {Map<number, Group>} by their lines */
+    this._groups = new Map();
+    /** @type {Group[]} in the order of their lines */
+    this.groups = [];
+    /** @type {Mark[]} in the order of their lines */
+    this.marks = [];
+    /** @type {{line: number, byte: number, at: number}[]} */
+    this.index = [];
+    /** The event up to which this is the outline: what the next request asks for is after it. */
+    this.position = 0;
+    this.folds = new Folds();
+    /** @type {ReadonlySet<number>} lines of the folded groups */
+    this.folded = new Set();
+  }
+
+  /**
+   * Take an answer of the server.
+   *
+   * @param {OutlineAnswer} answer
+   */
+  update(answer) {
+    this.position = Math.max(this.position, answer.position);
+    if (answer.groups.length + answer.marks.length + answer.index.length === 0) return;
+    for (const group of answer.groups) this._groups.set(group.line, group);
+    this.groups = [...this._groups.values()].sort((one, other) => one.line - other.line);
+    const marks = new Map([...this.marks, ...answer.marks].map((mark) => [`${mark.line} ${mark.kind}`, mark]));
+    this.marks = [...marks.values()].sort((one, other) => one.line - other.line);
+    const entries = new Map(this.index.map((entry) => [entry.line, entry]));
+    for (const [line, byte, time] of answer.index) entries.set(line, { line, byte, at: Date.parse(time) });
+    this.index = [...entries.values()].sort((one, other) => one.line - other.line);
+    this.setFolded(this.folded);
+    this.dispatchEvent(new Event("change"));
+  }
+
+  /** Forget everything: the log is another one. */
+  reset() {
+    this._groups.clear();
+    [this.groups, this.marks, this.index, this.position] = [[], [], [], 0];
+    this.setFolded(new Set());
+    this.dispatchEvent(new Event("change"));
+  }
+
+  /**
+   * Fold these groups, and no others.
+   *
+   * @param {ReadonlySet<number>} lines the lines that open them
+   */
+  setFolded(lines) {
+    this.folded = lines;
+    this.folds.hide(this.groups.filter(({ line }) => lines.has(line)));
+  }
+
+  /**
+   * Return the group that a line opens; null if it opens none.
+   *
+   * @param {number} line
+   * @returns {Group | null}
+   */
+  groupAt(line) {
+    return this._groups.get(line) ?? null;
+  }
+
+  /**
+   * Return the groups around a line, the outermost first. The line that opens a group is around itself.
+   *
+   * @param {number} line
+   * @returns {Group[]}
+   */
+  groupsAround(line) {
+    /** @type {Group[]} */
+    const around = [];
+    let depth = Infinity;
+    for (let place = find(this.groups, (group) => group.line > line) - 1; place >= 0 && depth > 0; place -= 1) {
+      const group = this.groups[place];
+      if (group.depth < depth && (group.end ?? Infinity) >= line) {
+        around.unshift(group);
+        ({ depth } = group);
+      }
+    }
+    return around;
+  }
+
+  /**
+   * Return which groups stay folded, if a line is to be seen.
+   *
+   * @param {number} line
+   * @returns {Set<number>}
+   */
+  foldedWithout(line) {
+    const open = new Set(this.groupsAround(line).filter((group) => group.line < line).map((group) => group.line));
+    return new Set([...this.folded].filter((group) => !open.has(group)));
+  }
+
+  /**
+   * Return the next mark after a line, or the one before it; null at the end.
+   *
+   * @param {number} line
+   * @param {{kinds?: string[], isBackward?: boolean}} [options]
+   * @returns {Mark | null}
+   */
+  markFrom(line, { kinds = ["error"], isBackward = false } = {}) {
+    const marks = this.marks.filter(({ kind }) => kinds.includes(kind));
+    if (isBackward) return marks[find(marks, (mark) => mark.line >= line) - 1] ?? null;
+    return marks[find(marks, (mark) => mark.line > line)] ?? null;
+  }
+
+  /**
+   * Return the line that was written at a time, about; 1 without an index.
+   *
+   * @param {number} at milliseconds since 1970
+   */
+  lineAt(at) {
+    return between(this.index, at, (entry) => entry.at, (entry) => entry.line, 1);
+  }
+
+  /**
+   * Return when a line was written, about; NaN without an index.
+   *
+   * @param {number} line
+   */
+  timeAt(line) {
+    return between(this.index, line, (entry) => entry.line, (entry) => entry.at, NaN);
+  }
+}
+
+/**
+ * Return the value at a place between the entries of an index; the first or last value beyond its ends.
+ *
+ * @template T
+ * @param {readonly T[]} index
+ * @param {number} key
+ * @param {(entry: T) => number} keyOf
+ * @param {(entry: T) => number} valueOf
+ * @param {number} fallback
+ */
+function between(index, key, keyOf, valueOf, fallback) {
+  const place = find(index, (entry) => keyOf(entry) > key);
+  const [low, high] = [index[place - 1] ?? index[place], index[place] ?? index[place - 1]];
+  if (!low || !high) return fallback;
+  const span = keyOf(high) - keyOf(low);
+  const share = span > 0 ? (key - keyOf(low)) / span : 0;
+  return Math.round(valueOf(low) + share * (valueOf(high) - valueOf(low)));
+}

@@ -1,0 +1,172 @@
+/** One row of the view: a line's number, its time and its text. */
+
+import { drawContent } from "./content.js";
+import { formatTime } from "./times.js";
+
+/** @typedef {import("./page_of_lines.js").Line} Line */
+/** @typedef {import("./ansi.js").Parsed} Parsed */
+/** @typedef {import("./outline.js").Group} Group */
+/** @typedef {import("./content.js").Hit} Hit */
+/** @typedef {import("./times.js").TimeMode} TimeMode */
+
+/**
+ * @typedef {object} RowOptions
+ * @property {TimeMode} times
+ * @property {number} start when the job began, in milliseconds since 1970
+ * @property {(n: number) => string} lineHref the address of a line
+ * @property {((n: number) => string) | null} textHref where all of a long line's text is; null: there is only an event
+ */
+
+/**
+ * @typedef {object} RowContent
+ * @property {number} n
+ * @property {Line | null} line
+ * @property {Parsed | null} parsed null: it isn't here yet
+ * @property {Group | null} group the group that it opens
+ * @property {boolean} isFolded whether that is folded
+ * @property {Hit[]} hits to be drawn as elements
+ */
+
+/**
+ * @param {string} name
+ * @param {string} className
+ * @param {string} [role]
+ */
+export function make(name, className, role) {
+  const element = document.createElement(name);
+  element.className = className;
+  if (role) element.setAttribute("role", role);
+  return element;
+}
+
+export class Row {
+  /**
+   * @param {RowContent} row
+   * @param {RowOptions} options
+   * @param {{units: number, runs: number}} budget
+   */
+  constructor(row, options, budget) {
+    this.n = row.n;
+    this.drawn = row;
+    this.element = make("div", "log-row", "row");
+    this.element.dataset.line = String(row.n);
+    this.element.setAttribute("aria-rowindex", String(row.n));
+    this.content = make("span", "log-content");
+    const cells = [numberCell(row.n, options.lineHref(row.n))];
+    if (options.times !== "none") cells.push(timeCell(row.line, options));
+    const text = make("div", "log-text", "cell");
+    if (row.group) {
+      this.element.classList.add("is-group");
+      if (row.group.depth) this.element.style.setProperty("--log-depth", String(Math.min(row.group.depth, 8)));
+      text.append(foldButton(row.group, row.isFolded));
+    }
+    text.append(this.content);
+    this._fill(text, row, options, budget);
+    this.element.append(...cells, text);
+  }
+
+  /**
+   * Tell whether a row looks as this one does.
+   *
+   * @param {RowContent} row
+   */
+  isFor({ parsed, group, isFolded, line, hits }) {
+    const { drawn } = this;
+    return drawn.parsed === parsed && drawn.group === group && drawn.isFolded === isFolded
+      && drawn.line?.bytes === line?.bytes && hits.length === 0 && drawn.hits.length === 0;
+  }
+
+  /** Whether the text that is shown isn't the line's. */
+  get isTitle() {
+    return this.drawn.group !== null;
+  }
+
+  /**
+   * @param {Element} text
+   * @param {RowContent} row
+   * @param {RowOptions} options
+   * @param {{units: number, runs: number}} budget
+   */
+  _fill(text, { n, line, parsed, group, hits }, options, budget) {
+    if (!parsed) {
+      this.element.classList.add("is-missing");
+      this.element.setAttribute("aria-busy", "true");
+    } else if (group) {
+      this.content.textContent = group.title || parsed.text || "…";
+      if (group.seconds !== null) text.append(seconds(group.seconds));
+    } else {
+      const drawn = drawContent(this.content, parsed, budget, hits);
+      const rest = line?.bytes === undefined ? parsed.text.length - drawn : Math.max(1, line.bytes - drawn);
+      if (rest > 0) text.append(more(n, rest, options.textHref));
+    }
+  }
+}
+
+/**
+ * @param {number} n
+ * @param {string} href
+ */
+function numberCell(n, href) {
+  const cell = make("div", "log-gutter", "rowheader");
+  const link = document.createElement("a");
+  link.className = "log-number";
+  link.href = href;
+  link.tabIndex = -1;
+  link.draggable = false;
+  link.dataset.number = String(n);
+  link.setAttribute("aria-label", `line ${n}`);
+  cell.append(link);
+  return cell;
+}
+
+/**
+ * @param {Line | null} line
+ * @param {RowOptions} options
+ */
+function timeCell(line, { times, start }) {
+  const cell = make("div", "log-time", "cell");
+  // As an attribute it isn't copied, nor found in the text.
+  cell.dataset.time = line ? formatTime(line.time, times, start) : "";
+  if (line?.time) cell.title = line.time;
+  return cell;
+}
+
+/**
+ * @param {Group} group
+ * @param {boolean} isFolded
+ */
+function foldButton({ title }, isFolded) {
+  const button = make("button", "log-fold");
+  button.setAttribute("type", "button");
+  button.setAttribute("aria-expanded", String(!isFolded));
+  button.setAttribute("aria-label", `group ${title}`);
+  button.tabIndex = -1;
+  return button;
+}
+
+/** @param {number} value */
+function seconds(value) {
+  const shown = make("span", "log-seconds");
+  const whole = Math.floor(value);
+  const text = value < 60 ? `${value.toFixed(1)} s` : `${Math.floor(whole / 60)} min ${whole % 60} s`;
+  shown.dataset.seconds = text;
+  return shown;
+}
+
+/**
+ * @param {number} n
+ * @param {number} rest
+ * @param {((n: number) => string) | null} textHref
+ */
+function more(n, rest, textHref) {
+  const element = make(textHref ? "a" : "button", "log-more");
+  element.textContent = `… ${rest.toLocaleString("en")} more`;
+  element.setAttribute("aria-label", `open all of line ${n}: ${rest.toLocaleString("en")} more characters`);
+  element.tabIndex = -1;
+  if (element instanceof HTMLAnchorElement && textHref) {
+    element.href = textHref(n);
+    element.target = "_blank";
+    element.rel = "noopener";
+  }
+  return element;
+}

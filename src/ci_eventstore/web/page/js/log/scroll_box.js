@@ -1,0 +1,142 @@
+/**
+ * The scroll box of a log: a viewport (see there) with elements, fingers, wheels and keys.
+ *
+ * It dispatches `scroll` when somebody has moved, and `resize`; what stands at the place is drawn by others.
+ */
+
+import { make } from "./row.js";
+
+/** @typedef {import("./viewport.js").Viewport} Viewport */
+
+/** After so long without a step the scroll bar is put where the place is. */
+const REST_MILLISECONDS = 150;
+
+export class ScrollBox extends EventTarget {
+  /**
+   * @param {Element} parent
+   * @param {Viewport} viewport
+   */
+  constructor(parent, viewport) {
+    super();
+    this.viewport = viewport;
+    this.element = make("div", "log-scroller", "region");
+    this.element.tabIndex = 0;
+    this.element.setAttribute("aria-label", "Log");
+    this.layer = make("div", "log-layer");
+    this.rows = make("div", "log-rows");
+    this._spacer = make("div", "log-spacer");
+    this.layer.append(this.rows);
+    this.element.append(this.layer, this._spacer);
+    parent.append(this.element);
+    this._isTouched = false;
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    this._timer = undefined;
+    this._width = 0;
+    this._listen();
+  }
+
+  /** The width of the screen. */
+  get width() {
+    return this.element.clientWidth;
+  }
+
+  _listen() {
+    this.element.addEventListener("scroll", () => this._scrolled(), { passive: true });
+    this.element.addEventListener("keydown", (event) => this._pressed(event));
+    for (const name of ["touchstart", "touchend", "touchcancel"]) {
+      this.element.addEventListener(name, () => {
+        this._isTouched = name === "touchstart";
+        if (!this._isTouched) this._restLater();
+      }, { passive: true });
+    }
+    this._observer = new ResizeObserver(() => this.dispatchEvent(new Event("resize")));
+    this._observer.observe(this.element);
+  }
+
+  /** Take the size of the screen as it is; false if it is as it was. */
+  measure() {
+    const { clientHeight, clientWidth } = this.element;
+    const isNew = this.viewport.screen !== clientHeight || this._width !== clientWidth;
+    this.viewport.screen = Math.max(1, clientHeight);
+    this._width = clientWidth;
+    return isNew;
+  }
+
+  /** Make the elements as high as the viewport says, and put the scroll bar where the place is. */
+  settle() {
+    const { viewport } = this;
+    this.layer.style.height = `${viewport.screen}px`;
+    this._spacer.style.height = `${viewport.spacer - viewport.screen}px`;
+    this.rest();
+  }
+
+  /** Put the scroll bar where the place is. */
+  rest() {
+    clearTimeout(this._timer);
+    const top = this.viewport.rest();
+    if (Math.abs(this.element.scrollTop - top) > 1) this.element.scrollTop = top;
+    // What the browser made of it: it rounds, and bounds.
+    this.viewport.top = this.element.scrollTop;
+    this._keepWidth();
+  }
+
+  /**
+   * Move the rows, so that the place is at the upper edge.
+   *
+   * @param {number} offset of the place's pixel from the first row in the page
+   */
+  shift(offset) {
+    this.rows.style.transform = `translateY(${-offset}px)`;
+  }
+
+  /** Forget how wide rows were. */
+  resetWidth() {
+    this.rows.style.minWidth = "";
+  }
+
+  destroy() {
+    clearTimeout(this._timer);
+    this._observer?.disconnect();
+    this.element.remove();
+  }
+
+  /** Long lines leave the screen while one scrolls; the bar below shouldn't jump then. */
+  _keepWidth() {
+    const { scrollWidth, clientWidth } = this.element;
+    if (scrollWidth > clientWidth) this.rows.style.minWidth = `${scrollWidth}px`;
+  }
+
+  _scrolled() {
+    const { scrollTop } = this.element;
+    if (Math.abs(scrollTop - this.viewport.top) < 0.5) return;
+    this.viewport.scrolled(scrollTop);
+    this._restLater();
+    this.dispatchEvent(new Event("scroll"));
+  }
+
+  _restLater() {
+    clearTimeout(this._timer);
+    this._timer = setTimeout(() => {
+      if (!this._isTouched) this.rest();
+    }, REST_MILLISECONDS);
+  }
+
+  /**
+   * Keys that go far go there at once, without the browser's long way.
+   *
+   * @param {KeyboardEvent} event
+   */
+  _pressed(event) {
+    if (event.altKey || event.metaKey || event.target !== this.element) return;
+    const { viewport } = this;
+    const page = Math.max(viewport.rowHeight, viewport.screen - 2 * viewport.rowHeight);
+    if (event.key === "Home") viewport.goTo(0);
+    else if (event.key === "End") viewport.goToEnd();
+    else if (event.key === "PageDown" || (event.key === " " && !event.shiftKey)) viewport.move(page);
+    else if (event.key === "PageUp" || (event.key === " " && event.shiftKey)) viewport.move(-page);
+    else return;
+    event.preventDefault();
+    this.rest();
+    this.dispatchEvent(new Event("scroll"));
+  }
+}
