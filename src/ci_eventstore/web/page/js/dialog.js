@@ -56,3 +56,26 @@ function open(title, content) {
     dialog.showModal();
   });
 }
+
+/**
+ * Ask for a number or a range.
+ *
+ * @param {string} title
+ * @param {string} label
+ * @returns {Promise<string>} "" if nothing was entered
+ */
+export function asked(title, label) {
+  let text = "";
+  const hear = (/** @type {Event} */ event) => (text = /** @type {HTMLInputElement} */ (event.target).value);
+  const close = (/** @type {Event} */ event) =>
+    /** @type {Element} */ (event.currentTarget).closest("dialog")?.close();
+  const content = html`<form method="dialog" class="dialog-form">
+    <label for="dialog-input">${label}</label>
+    <input id="dialog-input" type="text" inputmode="numeric" autocomplete="off" autofocus @input=${hear} />
+    <div class="dialog-buttons">
+      <button type="button" class="button" @click=${close}>Go back</button>
+      <button value="yes" class="button button-primary">Go</button>
+    </div>
+  </form>`;
+  return open(title, content).then((answer) => (answer === "yes" ? text : ""));
+}

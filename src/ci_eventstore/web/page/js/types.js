@@ -6,7 +6,8 @@
  * @typedef {object} Totals
  * @property {number} lines
  * @property {number} bytes
- * @property {boolean} is_open whether the last line has no newline yet
+ * @property {boolean|null} is_open whether the last line has no newline yet, if that is known
+ * @property {number} [position] the event that they count up to
  *
  * @typedef {object} Job
  * @property {string} job_id

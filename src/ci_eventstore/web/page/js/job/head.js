@@ -1,0 +1,106 @@
+/**
+ * The head of a job's page: how it stands, what it is, and what can be done with it. It lies outside of the log, so
+ * that no output can pass for it.
+ */
+import { html, nothing } from "../vendor.js";
+import { formatCounting, formatDuration, formatTime, jobDuration } from "../durations.js";
+import { icon } from "../icon.js";
+import { formatCommand, formatEnd, hasEnded, outcomeOf, titleOf } from "../jobs/outcome.js";
+import { formatRoute, NO_FILTER } from "../routes.js";
+
+/** @import {Job} from "../types.js" */
+
+/**
+ * @typedef {object} HeadActions
+ * @property {() => void} cancel
+ * @property {() => void} again
+ * @property {boolean} isBusy
+ */
+
+/**
+ * Return the head of a job.
+ *
+ * @param {Job} job
+ * @param {number} lines of its log
+ * @param {number} now
+ * @param {HeadActions} actions
+ */
+export function drawHead(job, lines, now, actions) {
+  const outcome = outcomeOf(job);
+  const command = formatCommand(job.command);
+  return html`<div class="head-main">
+      ${drawBack()}
+      <span class="status status-${outcome.name} status-large">${icon(outcome.icon)}<span>${outcome.word}</span></span>
+      <h1 tabindex="-1">${titleOf(job)}</h1>
+      <span class="spring"></span>
+      <div class="head-actions">${drawActions(job, actions)}</div>
+    </div>
+    <dl class="facts">
+      ${drawDuration(job, now)} ${fact("End", hasEnded(job) ? formatEnd(job) : "")}
+      ${fact("Attempts", (job.attempts ?? 0) > 1 ? `attempt ${job.attempts}` : "")}
+      ${job.name && command ? fact("Command", html`<code title=${command}>${command}</code>`, "fact-command") : nothing}
+      ${fact("Queue", job.queue ?? "")} ${fact("User", job.user_id ?? "")}
+      ${drawTime("Created", job.created_at)} ${fact("Lines", lines ? `${lines.toLocaleString("en")} lines` : "")}
+      ${job.log_truncated ? drawTooLong() : nothing}
+    </dl>`;
+}
+
+/**
+ * Return the head of a job that can't be had.
+ *
+ * @param {string} id
+ */
+export function drawHeadless(id) {
+  return html`<div class="head-main">${drawBack()}<h1 tabindex="-1" class="head-id">${id}</h1></div>`;
+}
+
+function drawBack() {
+  const list = formatRoute({ page: "list", filter: NO_FILTER });
+  return html`<a class="back" href=${list} title="All jobs" aria-label="All jobs">${icon("arrow-left")}</a>`;
+}
+
+/**
+ * @param {Job} job
+ * @param {HeadActions} actions
+ */
+function drawActions(job, { cancel, again, isBusy }) {
+  if (!hasEnded(job)) {
+    return html`<button class="button" ?disabled=${isBusy} @click=${cancel}>${icon("ban")}Cancel</button>`;
+  }
+  if (!job.command?.length) return nothing;
+  return html`<button class="button" ?disabled=${isBusy} @click=${again}>${icon("rotate-cw")}Submit again</button>`;
+}
+
+/**
+ * @param {Job} job
+ * @param {number} now
+ */
+function drawDuration(job, now) {
+  const { kind, milliseconds } = jobDuration(job, now);
+  if (kind === "ran") return fact("Duration", formatDuration(milliseconds));
+  if (kind === "none") return nothing;
+  return fact("Duration", `${kind === "waits" ? "waiting for " : ""}${formatCounting(milliseconds)}`);
+}
+
+/**
+ * @param {string} name
+ * @param {string|null|undefined} time
+ */
+function drawTime(name, time) {
+  if (!time) return nothing;
+  return fact(name, html`<time datetime=${time} title=${formatTime(time, true)}>${formatTime(time)}</time>`);
+}
+
+/**
+ * @param {string} name read to those who don't see
+ * @param {unknown} value nothing is shown for ""
+ * @param {string} [kind]
+ */
+function fact(name, value, kind = "") {
+  if (value === "") return nothing;
+  return html`<div class="fact ${kind}"><dt class="visually-hidden">${name}</dt><dd>${value}</dd></div>`;
+}
+
+function drawTooLong() {
+  return fact("Note", html`${icon("triangle-alert")} too long: its middle is left out`, "fact-warn");
+}

@@ -1,0 +1,123 @@
+/**
+ * Searches a job's whole log on the server, and what comes later as it comes.
+ */
+import { signal } from "../vendor.js";
+import { ApiError } from "../net/api.js";
+import { SearchMachine } from "./search_machine.js";
+
+/** @import {JobData} from "./job_data.js" */
+/** @import {Query} from "./search_machine.js" */
+
+/** New lines of a running job are searched this long after they came, together. */
+const LATER_MS = 1000;
+/** Lines with hits in one answer. */
+const LIMIT = 5000;
+
+/** One search at a time; `version` changes with what it has found. */
+export class LogSearch {
+  /** @param {JobData} data */
+  constructor(data) {
+    this._data = data;
+    /** @type {SearchMachine|null} */
+    this.machine = null;
+    this.version = signal(0);
+    /** @type {AbortController|null} */
+    this._aborter = null;
+    this._timer = 0;
+    this._frame = 0;
+  }
+
+  /**
+   * Search for something else; for nothing if the text is empty.
+   *
+   * @param {Query} query
+   */
+  start(query) {
+    this.stop();
+    this.machine = query.text ? new SearchMachine(query) : null;
+    this.version.value += 1;
+    if (this.machine) void this._run(this.machine);
+  }
+
+  /** Stop searching, and forget what was found. */
+  stop() {
+    this._aborter?.abort();
+    this._aborter = null;
+    clearTimeout(this._timer);
+    this._timer = 0;
+    this.machine = null;
+  }
+
+  /** Search the lines that have come since; to be called when there are more. */
+  goOn() {
+    const { machine } = this;
+    if (!machine || this._timer || !machine.isBehind(this._data.store.total, this._data.store.isOpen)) return;
+    this._timer = window.setTimeout(() => {
+      this._timer = 0;
+      if (machine === this.machine && !machine.isRunning) void this._run(machine);
+    }, LATER_MS);
+  }
+
+  /** @param {SearchMachine} machine */
+  async _run(machine) {
+    const aborter = new AbortController();
+    this._aborter = aborter;
+    try {
+      let isMore = true;
+      while (isMore) {
+        machine.begin();
+        isMore = await this._ask(machine, aborter.signal);
+      }
+    } catch (error) {
+      if (aborter.signal.aborted) return;
+      machine.fail(error instanceof ApiError ? error.message : "The search broke off.");
+    }
+    this._changed();
+    this.goOn();
+  }
+
+  /**
+   * @param {SearchMachine} machine
+   * @param {AbortSignal} aborted
+   * @returns {Promise<boolean>} whether to ask again at once
+   */
+  async _ask(machine, aborted) {
+    const { text, mode, isCase } = machine.query;
+    const url = this._data.url("search", { q: text, mode, case: isCase, from: machine.next, limit: LIMIT, context: 0 });
+    const response = await this._data.send(url, aborted);
+    let isMore = false;
+    for await (const line of linesOf(response)) {
+      isMore = machine.take(JSON.parse(line));
+      this._changed();
+    }
+    if (machine.isRunning && !isMore) machine.fail("The search broke off.");
+    return isMore;
+  }
+
+  /** However much is found at once, the page learns of it once a frame. */
+  _changed() {
+    this._frame ||= requestAnimationFrame(() => {
+      this._frame = 0;
+      this.version.value += 1;
+    });
+  }
+}
+
+/**
+ * @param {Response} response
+ * @returns {AsyncGenerator<string>} lines that aren't empty
+ */
+async function* linesOf(response) {
+  const reader = /** @type {ReadableStream<Uint8Array>} */ (response.body).getReader();
+  const decoder = new TextDecoder();
+  let rest = "";
+  for (;;) {
+    const { done, value } = await reader.read();
+    rest += done ? decoder.decode() : decoder.decode(value, { stream: true });
+    const lines = rest.split("\n");
+    rest = lines.pop() ?? "";
+    yield* lines.filter(Boolean);
+    if (done) break;
+  }
+  if (rest) yield rest;
+}

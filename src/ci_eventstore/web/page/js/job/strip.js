@@ -1,0 +1,90 @@
+/**
+ * The strip beside the scrollbar: where errors and hits are, and where the time went. The table of contents says the
+ * same in words.
+ */
+import { lineOf, paceOf, rowOf, rowsOf } from "./strip_scale.js";
+
+/**
+ * @typedef {object} StripContent
+ * @property {number} total
+ * @property {{line: number, kind: string}[]} marks
+ * @property {{line: number, at: number}[]} index
+ * @property {number[]} hits lines
+ * @property {number} current the current hit's line, 0 for none
+ * @property {{first: number, last: number}} shown
+ */
+
+const WIDTH = 14;
+
+/** Draws on one canvas, at most once a frame. */
+export class Strip {
+  /**
+   * @param {HTMLCanvasElement} canvas
+   * @param {() => StripContent} content
+   * @param {(line: number) => void} onpick
+   */
+  constructor(canvas, content, onpick) {
+    this._canvas = canvas;
+    this._content = content;
+    this._frame = 0;
+    this._height = 0;
+    this._observer = new ResizeObserver(() => this.draw());
+    this._observer.observe(/** @type {Element} */ (canvas.parentElement));
+    let isHeld = false;
+    const pick = (/** @type {PointerEvent} */ event) => {
+      const row = event.clientY - canvas.getBoundingClientRect().top;
+      onpick(lineOf(Math.max(row, 0), this._content().total, this._height || 1));
+    };
+    canvas.addEventListener("pointerdown", (event) => {
+      isHeld = true;
+      canvas.setPointerCapture(event.pointerId);
+      pick(event);
+    });
+    canvas.addEventListener("pointermove", (event) => isHeld && pick(event));
+    canvas.addEventListener("pointerup", () => (isHeld = false));
+    canvas.addEventListener("pointercancel", () => (isHeld = false));
+  }
+
+  /** Stop drawing. */
+  destroy() {
+    cancelAnimationFrame(this._frame);
+    this._observer.disconnect();
+  }
+
+  /** Draw what there is now, with the next frame. */
+  draw() {
+    this._frame ||= requestAnimationFrame(() => {
+      this._frame = 0;
+      this._paint();
+    });
+  }
+
+  _paint() {
+    const canvas = this._canvas;
+    const scale = window.devicePixelRatio || 1;
+    const height = Math.floor(/** @type {HTMLElement} */ (canvas.parentElement).clientHeight);
+    const context = canvas.getContext("2d");
+    if (!context || height < 1) return;
+    this._height = height;
+    [canvas.width, canvas.height] = [WIDTH * scale, height * scale];
+    context.scale(scale, scale);
+    const style = getComputedStyle(canvas);
+    const color = (/** @type {string} */ name) => style.getPropertyValue(name) || "#888";
+    const { total, marks, index, hits, current, shown } = this._content();
+    if (total < 1) return;
+    context.fillStyle = color("--strip-time");
+    paceOf(index, total, height).forEach((pace, row) => context.fillRect(0, row, Math.round(pace * (WIDTH - 2)), 1));
+    context.fillStyle = color("--strip-shown");
+    const [top, bottom] = [rowOf(shown.first, total, height), rowOf(shown.last, total, height)];
+    context.fillRect(0, top, WIDTH, Math.max(bottom - top, 3));
+    const bar = (/** @type {number[]} */ lines, /** @type {string} */ name, /** @type {number} */ left) => {
+      context.fillStyle = color(name);
+      for (const row of rowsOf(lines, total, height)) context.fillRect(left, row, WIDTH - left, 2);
+    };
+    const of = (/** @type {string} */ kind) => marks.filter((mark) => mark.kind === kind).map(({ line }) => line);
+    bar(of("warning"), "--strip-warning", 6);
+    bar(of("error"), "--strip-error", 6);
+    bar(hits, "--strip-hit", 2);
+    if (current) bar([current], "--strip-current", 0);
+  }
+}
