@@ -16,16 +16,12 @@ window.bench = {tasks: []};
 new PerformanceObserver(list => {
   for (const task of list.getEntries()) bench.tasks.push(task.duration);
 }).observe({type: "longtask", buffered: true});
-bench.box = () => {
-  let box = document.querySelector("[role=row][aria-rowindex]");
-  while (box && !/auto|scroll/.test(getComputedStyle(box).overflowY)) box = box.parentElement;
-  return box;
-};
+bench.box = () => document.querySelector(".log-scroller");
 bench.rows = () => {
   const box = bench.box();
   if (!box) return [];
   const {top, bottom} = box.getBoundingClientRect();
-  return [...box.querySelectorAll("[role=row][aria-rowindex]")].filter(row => {
+  return [...box.querySelectorAll(".log-row:not(.is-missing)")].filter(row => {
     const place = row.getBoundingClientRect();
     return place.bottom > top + 1 && place.top < bottom - 1;
   });

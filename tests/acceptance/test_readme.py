@@ -84,6 +84,22 @@ class Shell:
         before, code, after = re.split(r"<<ended (\d+)>>\n", self._read_to_prompt(), maxsplit=1)
         return printed + before + after, int(code)
 
+    def look_at_page(self, line: str) -> tuple[str, str]:
+        """Type a line that shows a page until Ctrl-C; return what it prints, and the page."""
+        self._write(line)
+        printed, deadline = "", time.monotonic() + LINE_SECONDS
+        while "Ctrl-C" not in printed:
+            assert PROMPT not in printed, printed
+            assert time.monotonic() < deadline, printed
+            printed += self._read(1.0)
+        address = re.search(r"http://\S+", printed)
+        assert address is not None, printed
+        page = subprocess.run(
+            ["curl", "-s", "-H", "Accept: text/html", address[0]], capture_output=True, text=True, check=True
+        ).stdout
+        os.write(self._terminal, b"\x03")
+        return printed + self._read_to_prompt(), page
+
     def close(self) -> None:
         """Leave, with all that was started."""
         # As when its window is closed: the shell passes it on to what runs in the background.
@@ -159,6 +175,10 @@ def test_the_readme_as_typed(shell: Shell, folder: Path) -> None:
         if block.kind == "sh":
             printed = ""
             for line in block.text.splitlines():
+                if line.startswith("ci-eventstore demo"):
+                    printed, page = shell.look_at_page(line)
+                    assert '<script type="module"' in page, printed
+                    continue
                 typed = (
                     line
                     if port == PORT

@@ -5,6 +5,7 @@
 import { createParser } from "../vendor.js";
 import { ApiError } from "./api.js";
 import { retryDelay } from "./backoff.js";
+import { StreamRoom } from "./stream_room.js";
 
 /** @import {Api} from "./api.js" */
 
@@ -12,6 +13,8 @@ import { retryDelay } from "./backoff.js";
 const SILENCE_MS = 40_000;
 /** A hidden page lets go after this long. */
 const HIDDEN_MS = 30_000;
+/** A page that had to make room for others' streams comes back after this long. */
+const TURN_MS = 4000;
 
 /**
  * @typedef {"connecting"|"open"|"lost"|"paused"|"refused"|"ended"} StreamState
@@ -44,6 +47,7 @@ export class LiveStream {
     this._hiddenTimer = 0;
     this._visibility = () => this._watchVisibility();
     this._online = () => this._wake();
+    this._room = new StreamRoom(() => this._makeRoom());
   }
 
   /** Connect, and stay connected. */
@@ -60,6 +64,7 @@ export class LiveStream {
     this._page.removeEventListener("visibilitychange", this._visibility);
     window.removeEventListener("online", this._online);
     this._release();
+    this._room.close();
   }
 
   _release() {
@@ -67,6 +72,7 @@ export class LiveStream {
     clearTimeout(this._hiddenTimer);
     this._connection?.abort();
     this._connection = null;
+    this._room.leave();
   }
 
   _watchVisibility() {
@@ -84,6 +90,11 @@ export class LiveStream {
     this._callbacks.onstate("paused", null);
   }
 
+  _makeRoom() {
+    this._pause();
+    this._timer = window.setTimeout(() => this._wake(), TURN_MS);
+  }
+
   /** Connect at once instead of waiting any longer. */
   _wake() {
     if (this._isClosed || this._connection || this._page.visibilityState === "hidden") return;
@@ -95,6 +106,7 @@ export class LiveStream {
     const connection = new AbortController();
     this._connection = connection;
     this._isOpen = false;
+    this._room.enter();
     this._callbacks.onstate("connecting", null);
     let error = null;
     try {
@@ -107,6 +119,7 @@ export class LiveStream {
     }
     if (this._connection !== connection) return;
     this._connection = null;
+    this._room.leave();
     if (error && !error.isPassing) return this._end("refused", error);
     this._failures += 1;
     this._callbacks.onstate("lost", error);
