@@ -149,6 +149,11 @@ class Groups:
         if await self._nodes.run(ACKNOWLEDGE, *ACKNOWLEDGE.order(call)) != 1:
             raise FactReaderReplacedError(group)
 
+    async def newest(self, tag: str) -> str:
+        """Return the last entry of a partition's facts; StoreError."""
+        last = await self._nodes.read("XREVRANGE", facts_key(tag), "+", "-", "COUNT", 1)
+        return as_text(last[0][0]) if last else "0-0"
+
     async def release(self, tag: str, group: str, reader: str) -> None:
         """Let another reader of the group begin at once; StoreError."""
         call = AcknowledgeCall(facts_key(tag), groups_key(tag), group, reader, "", 0, 0)
@@ -156,11 +161,12 @@ class Groups:
 
     async def drop(self, group: str) -> bool:
         """Forget a group; tell whether there was one. StoreError."""
-        dropped = 0
-        for tag in self.tags:
-            call = DropCall(facts_key(tag), groups_key(tag), group)
-            dropped += await self._nodes.run(DROP, *DROP.order(call))
-        return dropped > 0
+        return any([await self.drop_in(tag, group) for tag in self.tags])
+
+    async def drop_in(self, tag: str, group: str) -> bool:
+        """Forget a group in one partition; tell whether there was one. StoreError."""
+        call = DropCall(facts_key(tag), groups_key(tag), group)
+        return bool(await self._nodes.run(DROP, *DROP.order(call)))
 
     async def all(self) -> list[FactGroup]:
         """Return all groups, by name; StoreError."""
@@ -221,7 +227,8 @@ class FactBatch:
     facts: Sequence[JobFact]
     #: Whether facts before these may be lost to the group: what it knows of the partition's jobs has to be read anew.
     has_gap: bool
-    _entry: str = field(repr=False)
+    #: The last entry of the partition that it has.
+    entry: str = field(repr=False)
     _tag: str = field(repr=False)
     _reader: "FactReader" = field(repr=False)
 
@@ -232,14 +239,20 @@ class FactBatch:
         """
         reader = self._reader
         await reader.groups.acknowledge(
-            self._tag, reader.group, reader.token, reader.lease_seconds, self._entry, has_gap=self.has_gap
+            self._tag, reader.group, reader.token, reader.lease_seconds, self.entry, has_gap=self.has_gap
         )
 
 
 class FactReader:
     """One reader of a group, in one event loop."""
 
-    def __init__(self, nodes: Nodes, groups: Groups, group: str, lease_seconds: float, limit: int) -> None:
+    def __init__(
+        self, nodes: Nodes, groups: Groups, group: str, lease_seconds: float, limit: int, *, from_now: bool = False
+    ) -> None:
+        """Read what the group hasn't; `from_now`, of a group of its own: only what comes from now on, after a gap."""
+        self._from_now = from_now
+        #: Partitions in which it has just begun, with their last entries.
+        self._begun: dict[str, str] = {}
         self.groups = groups
         self.group = group
         self.lease_seconds = lease_seconds
@@ -256,6 +269,11 @@ class FactReader:
         self._away: dict[str, StoreError] = {}
         self._unbegun = set[str]()
         self._woken = asyncio.Event()
+
+    @property
+    def partitions_unbegun(self) -> int:
+        """In how many partitions it couldn't begin yet, since they are away."""
+        return len(self._unbegun)
 
     async def batches(self) -> AsyncGenerator[FactBatch, None]:
         """Yield what comes next, for ever, of the partitions that are there; GroupDroppedError, StoreError."""
@@ -279,6 +297,10 @@ class FactReader:
     async def _begin(self, tag: str) -> None:
         """Begin to read a partition, before facts of another one are handed out, unless it is away."""
         await self.groups.read(tag, self.group, self.token, self.lease_seconds, limit=0, begins=True)
+        if self._from_now:
+            newest = await self.groups.newest(tag)
+            await self.groups.acknowledge(tag, self.group, self.token, self.lease_seconds, newest, has_gap=True)
+            self._begun[tag] = self._after[tag] = newest
 
     async def _look_if_there(self, tag: str) -> FactBatch | None:
         """Return what comes next in a partition, None if it is away; if all are, the first one's error is raised."""
@@ -302,6 +324,8 @@ class FactReader:
 
     async def _look(self, tag: str) -> FactBatch | None:
         """Return what comes next in a partition; None if there is nothing, or another reader has it."""
+        if (newest := self._begun.pop(tag, None)) is not None:
+            return FactBatch(self.groups.tags.index(tag), [], True, newest, tag, self)
         self._due[tag] = time.monotonic() + self.lease_seconds / LOOKS_PER_LEASE
         found = await self.groups.read(
             tag, self.group, self.token, self.lease_seconds, limit=self._limit, after=self._after.get(tag, "")

@@ -3,7 +3,7 @@
 import asyncio
 import heapq
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import groupby, islice
@@ -42,16 +42,17 @@ class JobPage:
 
 
 def checked_page(
-    user_id: str | None, status: str | None, limit: int, before: str | None
-) -> tuple[str | None, JobStatus | None, int, str | None]:
-    """Return what `Listings.page` is asked for; InvalidInputError."""
-    wanted = None if status is None else JobStatus.parse(status)
+    user_id: str | None, status: str | Iterable[str] | None, limit: int, before: str | None
+) -> tuple[str | None, frozenset[JobStatus] | None, int, str | None]:
+    """Return what `Listings.page` is asked for, by one status or several; InvalidInputError."""
+    statuses = (status,) if isinstance(status, str) else status
+    wanted = None if statuses is None else frozenset(map(JobStatus.parse, statuses))
     return optional_id("user id", user_id), wanted, check_whole("limit", limit), optional_id("job id", before)
 
 
 class _Wanted(NamedTuple):
     user_id: str | None
-    status: JobStatus | None
+    statuses: frozenset[JobStatus] | None
 
 
 #: The hash tags of partitions that a page does without, with their errors; None: it needs all of them.
@@ -67,7 +68,13 @@ class Listings:
         self._source = source
 
     async def page(
-        self, user_id: str | None, status: JobStatus | None, limit: int, before: str | None, *, is_partial: bool = False
+        self,
+        user_id: str | None,
+        statuses: frozenset[JobStatus] | None,
+        limit: int,
+        before: str | None,
+        *,
+        is_partial: bool = False,
     ) -> JobPage:
         """Return at most `limit` jobs, those older than the job `before`; JobNotFoundError if there is no such job.
 
@@ -77,7 +84,7 @@ class Listings:
         away: _Away = {} if is_partial else None
         with in_a_hurry() if is_partial and self._nodes.is_divided else nullcontext():
             cursor = None if before is None else await self._member(before, user_id)
-        wanted, jobs = _Wanted(user_id, status), list[Job]()
+        wanted, jobs = _Wanted(user_id, statuses), list[Job]()
         while len(jobs) < limit:
             count = min(limit - len(jobs), PAGE_JOBS)
             members = await self._members(wanted, count, cursor, away)
@@ -128,12 +135,12 @@ class Listings:
         A job moves between statuses in one step, so what one transaction reads has each job of a partition once.
         """
         range_of = ("+" if cursor is None else f"({cursor}", "-", "LIMIT", 0, count)
-        statuses = JobStatus if wanted.status is None else (wanted.status,)
+        statuses = sorted(JobStatus if wanted.statuses is None else wanted.statuses)
 
         def commands(tag: str) -> list[Command]:
             return [("ZREVRANGEBYLEX", jobs_key(tag, which, wanted.user_id), *range_of) for which in statuses]
 
-        if wanted.status is None:
+        if len(statuses) != 1:
             pages = await self._ask(self._keys.tags, lambda tag: self._nodes.read_at_once(commands(tag)), away)
         elif away is None:
             pages = [await self._nodes.read_many([command for tag in self._keys.tags for command in commands(tag)])]
@@ -153,8 +160,8 @@ class Listings:
                 outage.failed(record, {"job_id": job_id})
             elif record is not None:
                 jobs.append(to_job(job_id, record))
-        user_id, status = wanted
-        return [job for job in jobs if user_id in (None, job.user_id) and status in (None, job.status)]
+        user_id, statuses = wanted
+        return [job for job in jobs if user_id in (None, job.user_id) and (statuses is None or job.status in statuses)]
 
     async def _records(self, job_ids: Sequence[str], away: _Away) -> list[Record]:
         """Return the records of some jobs, None for those of partitions that have gone away since."""

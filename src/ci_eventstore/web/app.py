@@ -12,9 +12,11 @@ from starlette.middleware.cors import CORSMiddleware
 
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.web.authentication import Authenticate
+from ci_eventstore.web.change_stream import ChangeRoutes
 from ci_eventstore.web.context import Web, WebSettings
 from ci_eventstore.web.document import (
     ASKED,
+    CHANGES_TEXT,
     EXPORTED,
     STREAM_TEXT,
     HealthAnswer,
@@ -42,8 +44,18 @@ from ci_eventstore.web.submission import MAX_FIELDS_BYTES
 
 #: The headers that pages of other sites may send and see, beside those that all may.
 CORS_HEADERS: Final[dict[str, Any]] = {
-    "allow_headers": ["Authorization", "Content-Type", "Idempotency-Key", "If-Range", "Last-Event-ID", "Range"],
-    "expose_headers": ["Accept-Ranges", "Content-Range", "Location", "Log-Truncated", "Retry-After"],
+    "allow_headers": [
+        "Authorization",
+        "Content-Type",
+        "Idempotency-Key",
+        "If-None-Match",
+        "If-Range",
+        "Last-Event-ID",
+        "Range",
+    ],
+    "expose_headers": [
+        *("Accept-Ranges", "Content-Range", "ETag", "Jobs-Searched", "Location", "Log-Truncated", "Retry-After"),
+    ],
 }
 
 
@@ -54,6 +66,7 @@ class JobsRouter(APIRouter):
         limits = {"create_job": web.settings.max_project_bytes + MAX_FIELDS_BYTES, "login": MAX_LOGIN_BYTES}
         super().__init__(route_class=route_class(web, limits), lifespan=self._live)
         self._web = web
+        self.changes = ChangeRoutes(web)
 
     @property
     def settings(self) -> WebSettings:
@@ -67,12 +80,14 @@ class JobsRouter(APIRouter):
     def stop(self) -> None:
         """End all live streams, so that the server can stop; their clients come back, and lose nothing."""
         self._web.streams.stop()
+        self.changes.stop()
 
     @asynccontextmanager
     async def _live(self, app: object) -> AsyncIterator[None]:
         self.start()
         yield
         self.stop()
+        await self.changes.stopped()
 
 
 def create_router(
@@ -92,6 +107,8 @@ def create_router(
     add = partial(_add, router, [Security(bearer), Security(session)] if web.keys is not None else [])
     views = JobViews(web)
     _add_jobs(add, JobRoutes(web, views))
+    changing = answers(Kind.STREAM, *ASKED, 429, says=CHANGES_TEXT)
+    add("GET", "/changes", router.changes.changes, "stream_changes", changing, response_class=Response)
     _add_logs(add, EventRoutes(web, views), LogRoutes(web))
     add("GET", "/session", CallerRoutes(web).session, "show_session", answers(SessionAnswer, *ASKED))
     _add_open(partial(_add, router, []), web)

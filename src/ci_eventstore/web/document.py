@@ -164,6 +164,8 @@ ASKED = (400, 401, 403, 413, 500, 503)
 
 STREAM_TEXT = """Server-sent events. A visible event (`log`, `complete`) has an `id`, its position, and no name; all
 others have a name. `data` is one line of JSON, whose `type` says which message it is: `docs/server.md` lists them."""
+CHANGES_TEXT = """Server-sent events: `jobs` with the newest 1,000 of the caller's jobs, then `job` with each one that
+changes, as it is now, and `deleted`. A client that comes back with the newest `id` gets what has changed since."""
 #: One event of a stream, in the words of OpenAPI 3.2, which FastAPI uses, too.
 STREAM_ITEM: Final = {
     "type": "object",

@@ -1,23 +1,32 @@
 """Routes of jobs: list, show, create, cancel."""
 
 import asyncio
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from secrets import token_hex
 from typing import IO, Annotated, Any
 
-from fastapi import Header, Query, Request
+from fastapi import Depends, Header, Query, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, WithJsonSchema
 
 from ci_common.errors import JobAlreadyExistsError, JobGoneError
 from ci_common.models import Job, JobStatus
 from ci_eventstore.errors import OutcomeUnknownError
+from ci_eventstore.jobs.listings import checked_page
+from ci_eventstore.web.conditions import has_tag
 from ci_eventstore.web.context import Web
 from ci_eventstore.web.document import ID_SCHEMA, JobId, body
 from ci_eventstore.web.errors import WebError
 from ci_eventstore.web.job_view import JobViews, summary
+from ci_eventstore.web.listing import Queue, Statuses, Text, has_text, wanted_of
 from ci_eventstore.web.submission import Arguments, Submission, job_id_for, keep, received
+
+#: A search looks through this many jobs; no list has more.
+SEARCHED = 1_000
+#: What answers depend on beside their addresses.
+VARY = "Accept-Encoding, Authorization, Cookie"
 
 
 class CancelRequest(BaseModel):
@@ -26,6 +35,26 @@ class CancelRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     reason: str | None = None
+
+
+class JobsPage:
+    """Which part of a list is asked for."""
+
+    def __init__(
+        self,
+        limit: Annotated[int, Query(ge=1, le=SEARCHED)] = 100,
+        before: Annotated[
+            str | None,
+            Query(description="only jobs that come after this one, by its id"),
+            WithJsonSchema({"type": "string", **ID_SCHEMA}),
+        ] = None,
+        partial: Annotated[
+            bool, Query(description="an object, which has what there is while a part of a cluster is away")
+        ] = False,
+    ) -> None:
+        self.limit = limit
+        self.before = before
+        self.partial = partial
 
 
 class JobRoutes:
@@ -42,31 +71,27 @@ class JobRoutes:
     async def list_jobs(
         self,
         request: Request,
-        status: Annotated[
-            str | None,
-            Query(description="only jobs of this status"),
-            WithJsonSchema({"type": "string", "enum": list(JobStatus)}),
-        ] = None,
-        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-        before: Annotated[
-            str | None,
-            Query(description="only jobs that come after this one, by its id"),
-            WithJsonSchema({"type": "string", **ID_SCHEMA}),
-        ] = None,
-        partial: Annotated[
-            bool, Query(description="an object, which has what there is while a part of a cluster is away")
-        ] = False,
-    ) -> list[dict[str, Any]] | dict[str, Any]:
+        page: Annotated[JobsPage, Depends()],
+        status: Statuses = None,
+        queue: Queue = None,
+        text: Text = None,
+    ) -> Response:
         """List jobs, the newest first.
 
-        An array has all jobs that there are; while a partition is away, only a `partial` list can be had.
+        An array has all jobs that there are; while a partition is away, only a `partial` list can be had. By `queue`
+        and `text`, the newest 1,000 are looked through, of the statuses that are asked for: `Jobs-Searched` says so.
         """
         caller = await self._web.caller(request)
-        asked = (caller.user_id, status, limit, before)
-        if not partial:
-            return await self._summaries(await self._repository.page_jobs(*asked))
-        page = await self._repository.page_available_jobs(*asked)
-        return {"jobs": await self._summaries(page.jobs), "unavailable": page.unavailable}
+        wanted = wanted_of(status, queue)
+        is_search = queue is not None or text is not None
+        asked = (caller.user_id, status, SEARCHED if is_search else page.limit, page.before)
+        found = await self._web.engine.listings.page(*checked_page(*asked), is_partial=page.partial)
+        jobs = [
+            job for job in found.jobs if wanted.queue in (None, job.queue) and (text is None or has_text(job, text))
+        ]
+        shown = await self._summaries(jobs[: page.limit])
+        answer = {"jobs": shown, "unavailable": found.unavailable} if page.partial else shown
+        return _unless_known(request, answer, {"Jobs-Searched": str(len(found.jobs))} if is_search else {})
 
     async def _summaries(self, jobs: Sequence[Job]) -> list[dict[str, Any]]:
         incarnations = await self._web.incarnations([job.id for job in jobs])
@@ -184,6 +209,17 @@ class JobRoutes:
                 _remove(job)
             raise
         return job
+
+
+def _unless_known(request: Request, content: Any, headers: dict[str, str]) -> Response:
+    """Return an answer for clients that ask again and again: 304 if it is what the client has."""
+    response = JSONResponse(content, headers={**headers, "Cache-Control": "no-cache", "Vary": VARY})
+    tag = f'"{hashlib.sha256(response.body).hexdigest()[:32]}"'
+    response.headers["ETag"] = tag
+    if has_tag(request.headers.get("if-none-match"), tag):
+        kept = {name: value for name, value in response.headers.items() if not name.startswith("content-")}
+        return Response(status_code=304, headers=kept)
+    return response
 
 
 def _is_same(job: Job, stored: Job) -> bool:

@@ -119,7 +119,7 @@ def encode_state(job: Job, position: int, incarnation: str) -> bytes:
     return named("state", {**fields, "log_truncated": True} if job.log_truncated else fields, position)
 
 
-def named(name: str, fields: dict[str, Any], position: int | None = None) -> bytes:
+def named(name: str, fields: dict[str, Any], position: int | str | None = None) -> bytes:
     """Return the frame of a record with a name, and with the client's position if the record changes that."""
     place = "" if position is None else f"id: {position}\n"
     return f"event: {name}\n{place}data: {_json({'type': str(name), **fields})}\n\n".encode()

@@ -15,10 +15,31 @@ from tests.integration.web.raw import exchange
 from tests.integration.web.serving import Account, Served, create_ended_job
 
 PATHS = ["/jobs", "/jobs/{}", "/jobs/{}/cancel", "/jobs/{}/stream", "/jobs/{}/events", "/jobs/{}/log"]
-PATHS += ["/health", "/ready", "/metrics", "/login", "/logout", "/session", "/openapi.json", "/{}"]
-PARAMETERS = ["status", "limit", "before", "after", "line", "tail", "timestamps", "incarnation", "last_event_id"]
+PATHS += ["/health", "/ready", "/metrics", "/login", "/logout", "/session", "/changes", "/openapi.json", "/{}"]
+PARAMETERS = [
+    "status",
+    "queue",
+    "text",
+    "detail",
+    "limit",
+    "before",
+    "after",
+    "line",
+    "tail",
+    "timestamps",
+    "incarnation",
+    "last_event_id",
+]
 HEADERS = ["Origin", "Host", "Authorization", "Cookie", "Content-Type", "Range", "If-Range", "Last-Event-ID"]
-HEADERS += ["Idempotency-Key", "Accept", "Accept-Encoding", "X-Forwarded-For", "X-Forwarded-Proto", "Connection"]
+HEADERS += [
+    "If-None-Match",
+    "Idempotency-Key",
+    "Accept",
+    "Accept-Encoding",
+    "X-Forwarded-For",
+    "X-Forwarded-Proto",
+    "Connection",
+]
 HEADERS += ["Expect", "Access-Control-Request-Method", "Access-Control-Request-Headers"]
 #: What has broken servers, ours among them.
 ODD = [

@@ -34,6 +34,7 @@ ROUTES = [
     ("GET", "/health"),
     ("GET", "/ready"),
     ("GET", "/metrics"),
+    ("GET", "/changes"),
     ("GET", "/session"),
     ("POST", "/login"),
     ("POST", "/logout"),
@@ -165,7 +166,7 @@ async def test_a_mistake_of_ours(
     if is_included:
         app = FastAPI()
         app.include_router(create_router(repository), prefix="")
-    monkeypatch.setattr(repository, "page_jobs", fail)
+    monkeypatch.setattr(repository.engine.listings, "page", fail)
     async with serve(app) as served, served.client(ada) as client:
         response = await client.get("/jobs")
         assert (response.status_code, response.json()["error"]["code"]) == (500, "internal")

@@ -45,7 +45,49 @@ async def test_jobs_are_listed_newest_first(client: httpx.AsyncClient, repositor
     assert (await client.get("/jobs?before=j1")).json()[0].items() <= shown.items()
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=x", "limit=1001", "status=odd", "before=%00"])
+async def test_jobs_are_filtered(client: httpx.AsyncClient, repository: RedisJobRepository) -> None:
+    """By several statuses; by queue and by text among the newest 1,000: the answer says how many those were."""
+    for number, status in enumerate(["queued", "running", "failed", "queued"]):
+        queue, name = ("slow", "Nightly BUILD") if number % 2 else ("default", None)
+        await repository.create_job(
+            Job(id=f"j{number}", user_id="ada", status=status, queue=queue, name=name, command=["make", f"t{number}"])
+        )
+
+    async def listed(query: str) -> tuple[list[str], str | None]:
+        response = await client.get(f"/jobs?{query}")
+        return [job["job_id"] for job in response.json()], response.headers.get("jobs-searched")
+
+    assert await listed("status=queued&status=failed") == (["j3", "j2", "j0"], None)
+    assert await listed("status=queued&status=failed&limit=1&before=j3") == (["j2"], None)
+    assert await listed("queue=slow") == (["j3", "j1"], "4")
+    assert await listed("queue=slow&status=queued") == (["j3"], "2")
+    assert await listed("text=build&limit=1") == (["j3"], "4")
+    assert await listed("text=MAKE%20t2") == (["j2"], "4")
+    assert await listed("text=j0&before=j1") == (["j0"], "1")
+    assert await listed("text=nowhere") == ([], "4")
+    assert (await client.get("/jobs?queue=slow&partial=true")).json()["unavailable"] == []
+
+
+async def test_who_asks_again_is_told_that_nothing_is_new(
+    client: httpx.AsyncClient, repository: RedisJobRepository
+) -> None:
+    """By the tag of the last answer; any change makes another one."""
+    await repository.create_job(Job(id="j", user_id="ada", status="running"))
+    first = await client.get("/jobs")
+    tag = first.headers["etag"]
+    for known in (tag, f'"x", W/{tag}', "*"):
+        again = await client.get("/jobs", headers={"If-None-Match": known})
+        assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
+    assert "Cookie" in first.headers["vary"]
+    await repository.complete_job("j", True, utc_now())
+    changed = await client.get("/jobs", headers={"If-None-Match": tag})
+    assert (changed.status_code, changed.json()[0]["status"]) == (200, "completed")
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["limit=0", "limit=x", "limit=1001", "status=odd", "before=%00", "queue=%00", "text=", "status=queued&status=odd"],
+)
 async def test_a_list_that_can_not_be_asked_for(client: httpx.AsyncClient, query: str) -> None:
     """400, in the one shape of errors."""
     response = await client.get(f"/jobs?{query}")

@@ -1,0 +1,111 @@
+"""The last changes of jobs that a process has read, for clients that come back: by partition, in their order. Pure."""
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from ci_common.models import JobStatus
+from ci_eventstore.facts.facts import FactKind, JobFact
+from ci_eventstore.facts.points import NOWHERE, Entry, entry_of
+
+#: At most this many changes are kept.
+KEPT_CHANGES = 20_000
+#: The statuses that a job may have had before.
+_BEFORE: Mapping[FactKind, frozenset[JobStatus]] = {
+    FactKind.CREATED: frozenset(),
+    FactKind.STARTED: frozenset({JobStatus.QUEUED, JobStatus.RUNNING}),
+    FactKind.REQUEUED: frozenset({JobStatus.RUNNING}),
+    FactKind.ENDED: frozenset({JobStatus.QUEUED, JobStatus.RUNNING}),
+    FactKind.LOG_DELETED: frozenset(),
+    FactKind.DELETED: frozenset(),
+}
+
+
+@dataclass(slots=True)
+class Change:
+    """What has changed about a job."""
+
+    #: The statuses that it may have left.
+    left: frozenset[JobStatus] = frozenset()
+    is_deleted: bool = False
+
+    def __or__(self, other: "Change") -> "Change":
+        """Return both together."""
+        return Change(self.left | other.left, self.is_deleted or other.is_deleted)
+
+
+#: By the job's id.
+Changes = dict[str, Change]
+
+
+def merge(changes: Changes, others: Iterable[tuple[str, Change]]) -> None:
+    """Add more changes to some, each job's to its own."""
+    for job_id, change in others:
+        changes[job_id] = changes[job_id] | change if job_id in changes else change
+
+
+def changes_in(facts: Iterable[JobFact]) -> list[tuple[str, Change]]:
+    """Return the changes that facts tell; sealing changes nothing that a job shows."""
+    return [
+        (fact.job_id, Change(_BEFORE[fact.kind], fact.kind is FactKind.DELETED))
+        for fact in facts
+        if fact.kind in _BEFORE
+    ]
+
+
+class _Kept(NamedTuple):
+    entry: Entry
+    job_id: str
+    change: Change
+
+
+@dataclass(slots=True)
+class _Partition:
+    """The changes after one entry, up to another one."""
+
+    base: Entry
+    newest: Entry
+    kept: deque[_Kept] = field(default_factory=deque)
+
+
+class ChangeRing:
+    """The last changes of all partitions."""
+
+    def __init__(self, partitions: int) -> None:
+        self._partitions: list[_Partition | None] = [None] * partitions
+        self._limit = max(KEPT_CHANGES // partitions, 100)
+
+    def begin(self, partition: int, entry: str) -> None:
+        """Begin a partition, or begin it again, after an entry: what came before isn't known."""
+        place = entry_of(entry)
+        self._partitions[partition] = _Partition(place, place)
+
+    def add(self, partition: int, entry: str, changes: Sequence[tuple[str, Change]]) -> None:
+        """Add changes of a partition that has begun, up to an entry."""
+        ring = self._partitions[partition]
+        assert ring is not None
+        ring.newest = entry_of(entry)
+        ring.kept.extend(_Kept(ring.newest, *change) for change in changes)
+        while len(ring.kept) > self._limit:
+            # All of an entry go with it.
+            ring.base = ring.kept.popleft().entry
+
+    @property
+    def points(self) -> list[Entry]:
+        """The last entries of all partitions."""
+        return [NOWHERE if ring is None else ring.newest for ring in self._partitions]
+
+    @property
+    def begun(self) -> int:
+        """How many partitions have begun."""
+        return sum(ring is not None for ring in self._partitions)
+
+    def since(self, points: Sequence[Entry]) -> Changes | None:
+        """Return what has changed after some entries; None if that isn't known any more, or never was."""
+        found: Changes = {}
+        for point, ring in zip(points, self._partitions, strict=True):
+            if ring is None or not ring.base <= point <= ring.newest:
+                return None
+            merge(found, ((job_id, change) for entry, job_id, change in ring.kept if entry > point))
+        return found

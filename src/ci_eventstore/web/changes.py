@@ -1,0 +1,367 @@
+"""What changes about jobs, read once for all who listen in a process.
+
+Each process that has listeners is a group of readers of facts for itself: it begins with the first listener, and is
+dropped some time after the last one has gone. Jobs that have changed are read once, and their frames made once.
+"""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import aclosing
+from datetime import timedelta
+from functools import partial
+from typing import Any, NamedTuple
+
+from ci_common.errors import RepositoryError
+from ci_common.models import JobStatus, utc_now
+from ci_eventstore.connection.absence import ask_each, go_through
+from ci_eventstore.connection.outage_log import OutageLog
+from ci_eventstore.engine import Engine
+from ci_eventstore.errors import FactReaderReplacedError, GroupDroppedError, StoreUnavailableError
+from ci_eventstore.facts.groups import FactBatch, FactReader
+from ci_eventstore.facts.points import write_points
+from ci_eventstore.following.incarnation import Incarnation
+from ci_eventstore.jobs.records import Record, read_records
+from ci_eventstore.jobs.state import JobState, to_job
+from ci_eventstore.keys import JobKeys
+from ci_eventstore.tasks import begin
+from ci_eventstore.web import sse
+from ci_eventstore.web.change_ring import Change, ChangeRing, Changes, changes_in, merge
+from ci_eventstore.web.job_view import summary
+
+logger = logging.getLogger("ci_eventstore.web")
+
+#: What the names of the groups begin with, and after what time without a look a group's process must have ended.
+GROUPS = "changes."
+LEFT_AFTER = timedelta(minutes=10)
+LEASE_SECONDS = 30.0
+BATCH_ENTRIES = 500
+#: Changes that come together are read together: jobs are read no more often than this.
+GATHER_SECONDS = 0.2
+#: How long changes are read on when nobody listens, for clients that come back.
+LINGER_SECONDS = 60.0
+AWAY_SECONDS = 1.0
+STOPPING_SECONDS = 2.0
+#: Of so many jobs it is known whose they are, for when they are deleted.
+OWNERS_KEPT = 50_000
+#: A client that has more waiting for it gets a snapshot instead.
+PENDING_FRAMES = 1_000
+
+
+class Frame(NamedTuple):
+    """A message in two parts, between which an id may stand."""
+
+    name: bytes
+    data: bytes
+
+
+class Filter(NamedTuple):
+    """Which jobs a client wants; None: all."""
+
+    statuses: frozenset[JobStatus] | None = None
+    queue: str | None = None
+
+    def takes(self, status: JobStatus | None, queue: str | None, change: Change) -> bool:
+        """Return whether a client gets a change of a job: it matches, or may have matched before.
+
+        None is what nobody knows of a job that was deleted.
+        """
+        if self.queue is not None and queue not in (None, self.queue):
+            return False
+        return self.statuses is None or status is None or status in self.statuses or bool(change.left & self.statuses)
+
+
+class Owner(NamedTuple):
+    """Whose a job is, and which queue it is in: neither ever changes."""
+
+    user_id: str | None
+    queue: str
+
+
+class Listener:
+    """One client, and what waits for it."""
+
+    def __init__(self, user_id: str | None, wanted: Filter) -> None:
+        self.user_id = user_id
+        self.wanted = wanted
+        #: By the job's id, in the order of their last changes.
+        self.frames: dict[str, Frame] = {}
+        #: How far the client is when it has the frames.
+        self.points = b""
+        #: Whether it needs all jobs before anything else.
+        self.needs_all = True
+        #: Whether it was told of jobs by another process, which this one may not know.
+        self.is_resumed = False
+        self.news = asyncio.Event()
+
+    def put(self, job_id: str, frame: Frame, points: bytes) -> None:
+        """Have a job's frame sent instead of an older one, unless all jobs will be."""
+        if not self.needs_all:
+            self.frames.pop(job_id, None)
+            self.frames[job_id] = frame
+            self.points = points
+            if len(self.frames) > PENDING_FRAMES:
+                self.begin_again()
+            self.news.set()
+
+    def begin_again(self) -> None:
+        """Have all jobs sent, instead of what waits."""
+        self.frames, self.needs_all = {}, True
+        self.news.set()
+
+    def take(self) -> bytes:
+        """Return what waits, the last frame with the id."""
+        frames, self.frames = list(self.frames.values()), {}
+        *others, last = frames
+        sent = b"".join(frame.name + frame.data for frame in others)
+        return sent + last.name + b"id: " + self.points + b"\n" + last.data
+
+
+class ChangeHub:
+    """Reads changes for all listeners of one event loop."""
+
+    def __init__(self, engine: Engine, outage: OutageLog) -> None:
+        self._engine = engine
+        self._outage = outage
+        self._listeners: dict[str | None, set[Listener]] = {}
+        self._ring = ChangeRing(len(engine.keys.tags))
+        self._owners: dict[str, Owner] = {}
+        #: What was read of facts, and not of jobs yet.
+        self._dirty: Changes = {}
+        self._has_dirty = asyncio.Event()
+        self._reader: FactReader | None = None
+        #: Earlier groups of its own that couldn't be dropped yet.
+        self._left = set[str]()
+        self._points = b""
+        self._ending: asyncio.TimerHandle | None = None
+        #: Why it reads no more.
+        self.failure: RepositoryError | None = None
+        self._task = begin(self._run(), logger, "reading what changes about jobs")
+        self._task.add_done_callback(lambda _: self._wake())
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether changes are read from here on, of all partitions that are there."""
+        unbegun = 0 if self._reader is None else self._reader.partitions_unbegun
+        return self._reader is not None and self._ring.begun + unbegun >= len(self._engine.keys.tags)
+
+    @property
+    def points(self) -> bytes:
+        """How far listeners have been told."""
+        return self._points
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it reads no more."""
+        return self._task.done()
+
+    def is_of(self, engine: Engine) -> bool:
+        """Return whether it reads an open store, and goes on doing so."""
+        return self._engine is engine and not self._task.done() and not self._task.cancelling()
+
+    def join(self, listener: Listener) -> None:
+        """Tell a listener of changes from now on."""
+        if self._ending is not None:
+            self._ending.cancel()
+            self._ending = None
+        self._listeners.setdefault(listener.user_id, set()).add(listener)
+
+    def leave(self, listener: Listener) -> None:
+        """Forget a listener; after the last one, go on for a while."""
+        its = self._listeners.get(listener.user_id, set())
+        its.discard(listener)
+        if not its:
+            self._listeners.pop(listener.user_id, None)
+        if not self._listeners and self._ending is None:
+            self._ending = asyncio.get_running_loop().call_later(LINGER_SECONDS, self._task.cancel)
+
+    def stop(self) -> None:
+        """Read no more."""
+        self._task.cancel()
+
+    async def stopped(self) -> None:
+        """Wait until the group is dropped, but not for long."""
+        if self._task.get_loop() is asyncio.get_running_loop():
+            await asyncio.wait([self._task], timeout=2 * STOPPING_SECONDS)
+
+    async def missed(self, listener: Listener, points: Sequence[tuple[int, int]]) -> bool:
+        """Have a listener told what has changed since it was at some entries; False if that isn't known. StoreError."""
+        changes = self._ring.since(points)
+        if changes is None or len(changes) > PENDING_FRAMES:
+            return False
+        now = self._points
+        if any(change.is_deleted and job_id not in self._owners for job_id, change in changes.items()):
+            return False
+        listener.needs_all, listener.is_resumed, listener.points = False, True, now
+        records = await self._read(list(changes))
+        if len(records) < len(changes):
+            return False
+        store = await self._engine.incarnation.read()
+        for job_id, record in records.items():
+            self._tell([listener], job_id, record, changes[job_id], store)
+        return True
+
+    def note_owners(self, owners: Mapping[str, Owner]) -> None:
+        """Remember whose some jobs are."""
+        for job_id, owner in owners.items():
+            self._owners.pop(job_id, None)
+            self._owners[job_id] = owner
+        while len(self._owners) > OWNERS_KEPT:
+            del self._owners[next(iter(self._owners))]
+
+    def _all(self) -> list[Listener]:
+        return [listener for its in self._listeners.values() for listener in its]
+
+    def _wake(self) -> None:
+        for listener in self._all():
+            listener.news.set()
+
+    async def _run(self) -> None:
+        """Read until nobody listens any more."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._read_facts())
+                tasks.create_task(self._tell_changes())
+        except* RepositoryError as errors:
+            # The store was closed, or this process may not read facts.
+            [self.failure, *_] = [error for error in errors.exceptions if isinstance(error, RepositoryError)]
+
+    async def _read_facts(self) -> None:
+        while True:
+            group = GROUPS + secrets.token_hex(6)
+            try:
+                await self._read_as(group)
+            except (GroupDroppedError, FactReaderReplacedError):
+                logger.info("the group %s was dropped; another one begins", group)
+            except StoreUnavailableError as error:
+                self._outage.failed(error)
+                await asyncio.sleep(AWAY_SECONDS)
+
+    async def _read_as(self, group: str) -> None:
+        """Read as a new group, which is dropped in the end."""
+        engine = self._engine
+        with contextlib.suppress(StoreUnavailableError):
+            await self._drop_left()
+        self._reader = FactReader(engine.nodes, engine.facts, group, LEASE_SECONDS, BATCH_ENTRIES, from_now=True)
+        try:
+            async with aclosing(self._reader.batches()) as batches:
+                async for batch in batches:
+                    self._outage.worked()
+                    self._take(batch)
+                    await batch.acknowledge()
+        finally:
+            if not await _is_dropped(engine, group):
+                self._left.add(group)
+
+    async def _drop_left(self) -> None:
+        """Drop the groups of processes that couldn't do so themselves."""
+        for group in await self._engine.facts.all():
+            is_left = group.name.startswith(GROUPS) and utc_now() - group.looked_at > LEFT_AFTER
+            if (is_left or group.name in self._left) and await _is_dropped(self._engine, group.name):
+                self._left.discard(group.name)
+
+    def _take(self, batch: FactBatch) -> None:
+        if batch.has_gap:
+            self._ring.begin(batch.partition, batch.entry)
+            self._points = write_points(self._ring.points).encode()
+            for listener in self._all():
+                listener.begin_again()
+            return
+        changes = changes_in(batch.facts)
+        self._ring.add(batch.partition, batch.entry, changes)
+        merge(self._dirty, changes)
+        self._has_dirty.set()
+
+    async def _tell_changes(self) -> None:
+        while True:
+            await self._has_dirty.wait()
+            self._has_dirty.clear()
+            begun_at = time.monotonic()
+            changes, self._dirty = self._dirty, {}
+            points = write_points(self._ring.points).encode()
+            store: str | None = None
+            try:
+                records = await self._read(list(changes))
+                store = await self._engine.incarnation.read()
+            except StoreUnavailableError:
+                # The facts' reader reports it.
+                records = {}
+            left = [(job_id, change) for job_id, change in changes.items() if job_id not in records]
+            if not left:
+                self._points = points
+            self._tell_of_unknown(changes)
+            for job_id, record in records.items():
+                self._tell(self._listeners_of(job_id), job_id, record, changes[job_id], store)
+            if left:
+                merge(self._dirty, left)
+                self._has_dirty.set()
+                await asyncio.sleep(AWAY_SECONDS)
+            await asyncio.sleep(max(begun_at + GATHER_SECONDS - time.monotonic(), 0))
+
+    def _tell_of_unknown(self, changes: Changes) -> None:
+        """Have listeners begin again that other processes may have told of a deleted job, since nobody knows whose."""
+        if any(change.is_deleted and job_id not in self._owners for job_id, change in changes.items()):
+            for listener in self._all():
+                if listener.is_resumed:
+                    listener.begin_again()
+
+    async def _read(self, job_ids: Sequence[str]) -> dict[str, Record]:
+        """Return the records of some jobs, without those of partitions that are away; StoreUnavailableError."""
+        nodes, source = self._engine.nodes, self._engine.reader.source
+        by_tag: dict[str, list[JobKeys]] = {}
+        for job_id in job_ids:
+            keys = self._engine.keys.job(job_id)
+            by_tag.setdefault(keys.tag, []).append(keys)
+
+        async def ask(tag: str) -> list[Record]:
+            return await read_records(nodes, source, by_tag[tag])
+
+        answers = await ask_each(nodes, list(by_tag), ask)
+        found: dict[str, Record] = {}
+        for tag, records in answers.given.items():
+            found |= zip((keys.job_id for keys in by_tag[tag]), records, strict=True)
+        states = {job_id: record for job_id, record in found.items() if isinstance(record, JobState)}
+        self.note_owners({job_id: Owner(state.user_id, state.queue) for job_id, state in states.items()})
+        return found
+
+    def _listeners_of(self, job_id: str) -> Iterable[Listener]:
+        owner = self._owners.get(job_id)
+        its = None if owner is None or owner.user_id is None else self._listeners.get(owner.user_id)
+        return [*self._listeners.get(None, ()), *(its or ())]
+
+    def _tell(
+        self, listeners: Iterable[Listener], job_id: str, record: Record, change: Change, store: str | None
+    ) -> None:
+        """Have a job's frame sent to those of some listeners that want it."""
+        queue: str | None
+        if isinstance(record, JobState):
+            shown = summary(to_job(job_id, record), str(Incarnation(record.incarnation, store)))
+            frame, queue = _frame("job", {"job": shown}), record.queue
+        elif change.is_deleted:
+            owner = self._owners.get(job_id)
+            frame, queue = _frame("deleted", {"job_id": job_id}), None if owner is None else owner.queue
+        else:
+            # It was deleted, which another fact tells, or can't be read.
+            return
+        status = record.status if isinstance(record, JobState) else None
+        for listener in listeners:
+            if listener.wanted.takes(status, queue, change):
+                listener.put(job_id, frame, self._points)
+
+
+def _frame(name: str, fields: dict[str, Any]) -> Frame:
+    first, newline, rest = sse.named(name, fields).partition(b"\n")
+    return Frame(first + newline, rest)
+
+
+async def _is_dropped(engine: Engine, group: str) -> bool:
+    """Drop a group; False if a part of the store is away, so that it is to be dropped later, if need be by others."""
+    try:
+        async with asyncio.timeout(STOPPING_SECONDS):
+            away = await go_through(engine.nodes, engine.facts.tags, partial(engine.facts.drop_in, group=group))
+    except (RepositoryError, TimeoutError):
+        return False
+    return not away
