@@ -38,6 +38,12 @@ export class Connection {
     }
   }
 
+  /** Say nothing more of a stream that nobody follows now. */
+  forget() {
+    this._after(0, () => undefined);
+    this.word.value = "well";
+  }
+
   /** @param {"lost"|"back"} word */
   _say(word) {
     this.word.value = word;

@@ -18,7 +18,11 @@ export class LoginForm {
     this._error = "";
     this._isBusy = false;
     this._draw();
-    element.querySelector("input")?.focus();
+  }
+
+  /** Give it the keyboard. */
+  focus() {
+    this._element.querySelector("input")?.focus();
   }
 
   /** Remove the form. */

@@ -38,7 +38,7 @@ export class Page {
    * @param {{isReplacing?: boolean}} [how]
    */
   go(route, { isReplacing = false } = {}) {
-    if (isReplacing) history.replaceState(null, "", formatRoute(route));
+    if (isReplacing) replaceAddress(formatRoute(route));
     else location.hash = formatRoute(route);
     this.route.value = route;
   }
@@ -46,6 +46,15 @@ export class Page {
   /** @param {string} title */
   setTitle(title) {
     document.title = `${title} · ${NAME}`;
+  }
+}
+
+/** @param {string} hash */
+function replaceAddress(hash) {
+  try {
+    history.replaceState(null, "", hash);
+  } catch {
+    // Safari allows a hundred in half a minute; a later one brings the address up to date.
   }
 }
 
@@ -99,6 +108,7 @@ function drawAway(page) {
   );
   const timer = window.setTimeout(again, 5000);
   return {
+    focus: () => undefined,
     destroy() {
       clearTimeout(timer);
       render(null, element);
@@ -117,13 +127,14 @@ function switchParts(page) {
     const route = page.route.value;
     return kind === "in" ? (route.page === "job" ? `job ${route.id}` : "list") : kind;
   });
-  /** @type {{destroy: () => void}|null} */
+  /** @type {{destroy: () => void, focus: () => void}|null} */
   let part = null;
   let isFirst = true;
   effect(() => {
     const name = wanted.value;
     part?.destroy();
     part = null;
+    page.connection.forget();
     const element = elementOf("main");
     // What a part reads while it begins mustn't begin it again.
     queueMicrotask(() => {
@@ -133,8 +144,8 @@ function switchParts(page) {
       else if (name === "away") part = drawAway(page);
       else if (name === "list") part = new ListPage(element, page);
       else part = new JobPage(element, page, name.slice("job ".length));
-      // A new part is where a reader begins; the browser's own start stays as it is.
-      if (!isFirst && name !== "out") element.querySelector("h1")?.focus({ preventScroll: true });
+      // A new part is where a reader begins; a list that comes first leaves the focus to the browser.
+      if (!isFirst || name !== "list") part.focus();
       isFirst = false;
     });
   });

@@ -20,38 +20,45 @@ import { formatRoute, NO_FILTER } from "../routes.js";
 /**
  * Return the head of a job.
  *
- * @param {Job} job
+ * @param {string} id
+ * @param {Job|null} job null: it isn't known, or can't be had
  * @param {number} lines of its log
  * @param {number} now
  * @param {HeadActions} actions
  */
-export function drawHead(job, lines, now, actions) {
-  const outcome = outcomeOf(job);
-  const command = formatCommand(job.command);
+export function drawHead(id, job, lines, now, actions) {
   return html`<div class="head-main">
-      ${drawBack()}
-      <span class="status status-${outcome.name} status-large">${icon(outcome.icon)}<span>${outcome.word}</span></span>
-      <h1 tabindex="-1">${titleOf(job)}</h1>
+      ${drawBack()} ${job ? drawStatus(job) : nothing}
+      <h1 tabindex="-1">${job ? titleOf(job) : id}</h1>
       <span class="spring"></span>
-      <div class="head-actions">${drawActions(job, actions)}</div>
+      <div class="head-actions">${job ? drawActions(job, actions) : nothing}</div>
     </div>
-    <dl class="facts">
-      ${drawDuration(job, now)} ${fact("End", hasEnded(job) ? formatEnd(job) : "")}
-      ${fact("Attempts", (job.attempts ?? 0) > 1 ? `attempt ${job.attempts}` : "")}
-      ${job.name && command ? fact("Command", html`<code title=${command}>${command}</code>`, "fact-command") : nothing}
-      ${fact("Queue", job.queue ?? "")} ${fact("User", job.user_id ?? "")}
-      ${drawTime("Created", job.created_at)} ${fact("Lines", lines ? `${lines.toLocaleString("en")} lines` : "")}
-      ${job.log_truncated ? drawTooLong() : nothing}
-    </dl>`;
+    ${job ? drawFacts(job, lines, now) : nothing}`;
+}
+
+/** @param {Job} job */
+function drawStatus(job) {
+  const outcome = outcomeOf(job);
+  return html`<span class="status status-${outcome.name} status-large">
+    ${icon(outcome.icon)}<span>${outcome.word}</span>
+  </span>`;
 }
 
 /**
- * Return the head of a job that can't be had.
- *
- * @param {string} id
+ * @param {Job} job
+ * @param {number} lines
+ * @param {number} now
  */
-export function drawHeadless(id) {
-  return html`<div class="head-main">${drawBack()}<h1 tabindex="-1" class="head-id">${id}</h1></div>`;
+function drawFacts(job, lines, now) {
+  const command = formatCommand(job.command);
+  return html`<dl class="facts">
+    ${drawDuration(job, now)} ${fact("End", hasEnded(job) ? formatEnd(job) : "")}
+    ${fact("Attempts", (job.attempts ?? 0) > 1 ? `attempt ${job.attempts}` : "")}
+    ${job.name && command ? fact("Command", html`<code title=${command}>${command}</code>`, "fact-command") : nothing}
+    ${fact("Queue", job.queue ? `queue ${job.queue}` : "")} ${fact("User", job.user_id ?? "")}
+    ${drawTime("created", job.created_at)} ${fact("Lines", lines ? `${lines.toLocaleString("en")} lines` : "")}
+    ${job.log_truncated ? drawTooLong() : nothing}
+  </dl>`;
 }
 
 function drawBack() {
@@ -88,7 +95,7 @@ function drawDuration(job, now) {
  */
 function drawTime(name, time) {
   if (!time) return nothing;
-  return fact(name, html`<time datetime=${time} title=${formatTime(time, true)}>${formatTime(time)}</time>`);
+  return fact("Time", html`${name} <time datetime=${time} title=${formatTime(time, true)}>${formatTime(time)}</time>`);
 }
 
 /**

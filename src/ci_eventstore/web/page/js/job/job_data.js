@@ -57,6 +57,7 @@ export class JobData {
     try {
       await this._load();
       this._failures = 0;
+      if (!this._stream) this._page.connection.set("open");
     } catch (error) {
       if (this._aborter.signal.aborted) return;
       if (!(error instanceof ApiError)) throw error;
@@ -121,6 +122,7 @@ export class JobData {
   _failed(error) {
     this.trouble.value = error;
     if (!error.isPassing) return;
+    this._page.connection.set("lost");
     this._failures += 1;
     const delay = retryDelay(this._failures, Math.random(), error.retryAfterMs);
     this._timer = window.setTimeout(() => void this.begin(), delay);
@@ -260,11 +262,13 @@ export class JobData {
     try {
       const answer = await this.get("lines", { from, count, incarnation: this.job.peek()?.incarnation }, aborted);
       if (this.trouble.peek()) this.trouble.value = null;
+      if (!this._stream) this._page.connection.set("open");
       return answer;
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       if (error.status === 409) this._startOver();
       else if (!error.isPassing || error.code === "archive_unavailable") this.trouble.value = error;
+      else if (!this._stream) this._page.connection.set("lost");
       // Until the store asks for something else, if ever.
       if (!error.isPassing) await pause(2 ** 31 - 1, aborted);
       else if (error.retryAfterMs) await pause(error.retryAfterMs, aborted);

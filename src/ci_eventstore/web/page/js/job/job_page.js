@@ -8,7 +8,7 @@ import { hasEnded, outcomeOf, titleOf } from "../jobs/outcome.js";
 import { prefer, preferences } from "../preferences.js";
 import { formatLines, parseLines, pickLine } from "../routes.js";
 import { drawContents } from "./contents.js";
-import { drawHead, drawHeadless } from "./head.js";
+import { drawHead } from "./head.js";
 import { JobActions } from "./job_actions.js";
 import { JobData } from "./job_data.js";
 import { placardOf } from "./job_states.js";
@@ -16,17 +16,16 @@ import { commandOf, KEYS } from "./keys.js";
 import { LogPane } from "./log_pane.js";
 import { LogSearch } from "./log_search.js";
 import { drawReplay, Replay } from "./replay.js";
-import { drawSearchBar } from "./search_bar.js";
+import { SearchPart } from "./search_part.js";
 import { drawToolbar } from "./toolbar.js";
 
 /** @import {Page} from "../main.js" */
 /** @import {JobRoute, LineRange} from "../types.js" */
 /** @import {Command} from "./keys.js" */
-/** @import {Query} from "./search_machine.js" */
 
 const TIMES = /** @type {const} */ (["none", "absolute", "utc", "elapsed"]);
-/** How long typing has to rest before a search begins. */
-const TYPING_MS = 200;
+/** Where the contents lie over the log. */
+const NARROW = "(max-width: 720px)";
 /** New lines are read out this seldom. */
 const TOLD_MS = 10_000;
 
@@ -44,12 +43,9 @@ export class JobPage {
     this._data = new JobData(page, id);
     this._search = new LogSearch(this._data);
     this._actions = new JobActions(page, this._data);
-    this._isSearchOpen = signal(false);
     this._isContentsOpen = signal(false);
-    this._query = signal(/** @type {Query} */ ({ text: "", mode: "text", isCase: false }));
     this._replay = signal(/** @type {Replay|null} */ (null));
     this._picked = /** @type {LineRange|null} */ (null);
-    this._typing = 0;
     this._toldAt = 0;
     /** @type {string|undefined} the outcome that the reader knows */
     this._told = undefined;
@@ -60,16 +56,28 @@ export class JobPage {
       onpick: (line, isRange) => this._pickLine(line, isRange),
       oncopied: (lines, isCut) => this._actions.tellCopied(lines, isCut),
     });
+    this._searching = new SearchPart(this._part("search"), {
+      search: this._search,
+      pane: this._pane,
+      data: this._data,
+      announcer: page.announcer,
+    });
     this._stops = this._parts();
     this._keydown = (/** @type {KeyboardEvent} */ event) => this._hearKey(event);
     document.addEventListener("keydown", this._keydown);
     void this._data.begin();
   }
 
+  /** Give the log the keyboard; where it is read out, a reader begins at the heading. */
+  focus() {
+    if (preferences.peek().isScreenReader) this._element.querySelector("h1")?.focus({ preventScroll: true });
+    else this._pane.focus();
+  }
+
   /** Let go of the job, and remove the page. */
   destroy() {
     document.removeEventListener("keydown", this._keydown);
-    clearTimeout(this._typing);
+    this._searching.destroy();
     for (const stop of this._stops) stop();
     this._replay.peek()?.destroy();
     this._search.stop();
@@ -114,21 +122,19 @@ export class JobPage {
     return [
       draw("head", () => this._drawHead()),
       draw("toolbar", () => this._drawToolbar()),
-      draw("search", () => this._drawSearch()),
+      draw("search", () => this._searching.draw()),
       draw("over", () => this._drawOver()),
       draw("contents", () => this._drawContents()),
       draw("replay", () => this._drawReplay()),
       effect(() => this._select()),
       effect(() => this._tellNewLines(this._pane.newLines.value)),
       effect(() => this._tellOutcome()),
-      effect(() => this._tellSearch()),
+      effect(() => this._searching.react()),
     ];
   }
 
   _drawHead() {
-    const job = this._data.job.value;
-    if (!job) return drawHeadless(this._id);
-    return drawHead(job, this._data.lines.value, this._page.now.value, {
+    return drawHead(this._id, this._data.job.value, this._data.lines.value, this._page.now.value, {
       cancel: () => void this._actions.cancel(),
       again: () => void this._actions.again(),
       isBusy: this._actions.isBusy.value,
@@ -145,7 +151,7 @@ export class JobPage {
         errors: of("error"),
         warnings: of("warning"),
         hasGroups: groups.length > 0,
-        isSearchOpen: this._isSearchOpen.value,
+        isSearchOpen: this._searching.isOpen.value,
         isContentsOpen: this._isContentsOpen.value,
         isFollowing: this._pane.isFollowing.value,
         isRunning: job !== null && !hasEnded(job),
@@ -166,23 +172,16 @@ export class JobPage {
     );
   }
 
-  _drawSearch() {
-    if (!this._isSearchOpen.value) return nothing;
-    void this._search.version.value;
-    return drawSearchBar(this._query.value, this._search.machine, {
-      change: (changed) => this._changeQuery(changed),
-      step: (direction) => this._stepHit(direction),
-      close: () => this._closeSearch(),
-    });
-  }
-
   _drawContents() {
     const element = this._part("contents");
     element.hidden = !this._isContentsOpen.value;
     if (element.hidden) return nothing;
     void this._data.outlined.value;
     return drawContents(this._data.outline, {
-      goTo: (line) => this._pane.goTo(line),
+      goTo: (line) => {
+        if (window.matchMedia(NARROW).matches) this._isContentsOpen.value = false;
+        this._pane.goTo(line);
+      },
       close: () => (this._isContentsOpen.value = false),
     });
   }
@@ -256,38 +255,6 @@ export class JobPage {
     this._setLines(pickLine(this._route?.lines ?? null, line, isRange));
   }
 
-  /** @param {Partial<Query>} changed */
-  _changeQuery(changed) {
-    this._query.value = { ...this._query.value, ...changed };
-    clearTimeout(this._typing);
-    this._typing = window.setTimeout(() => this._search.start(this._query.peek()), TYPING_MS);
-  }
-
-  /** @param {1|-1} direction */
-  _stepHit(direction) {
-    const found = this._pane.stepHit(direction);
-    const { machine } = this._search;
-    if (!found || !machine) return;
-    this._search.version.value += 1;
-    const text = this._data.store.parsed(found.line)?.text ?? "";
-    const wrapped = found.hasWrapped ? (direction > 0 ? "From the beginning: " : "From the end: ") : "";
-    this._page.announcer.say("search", `${wrapped}match ${machine.summary}, line ${found.line}: ${text.slice(0, 200)}`);
-  }
-
-  _openSearch() {
-    this._isSearchOpen.value = true;
-    const input = this._part("search").querySelector("input");
-    input?.focus();
-    input?.select();
-  }
-
-  _closeSearch() {
-    this._isSearchOpen.value = false;
-    clearTimeout(this._typing);
-    this._search.start({ ...this._query.peek(), text: "" });
-    this._pane.focus();
-  }
-
   _startReplay() {
     const replay = new Replay(this._data);
     this._replay.value = replay;
@@ -316,7 +283,7 @@ export class JobPage {
 
   /** Close what is open; return whether anything was. */
   _close() {
-    if (this._isSearchOpen.peek()) this._closeSearch();
+    if (this._searching.isOpen.peek()) this._searching.close();
     else if (this._isContentsOpen.peek()) this._isContentsOpen.value = false;
     else if (this._route?.lines) this._setLines(null);
     else return false;
@@ -328,9 +295,9 @@ export class JobPage {
     const { times, wrap } = preferences.peek();
     /** @type {Record<Exclude<Command, "close">, () => unknown>} */
     const runs = {
-      search: () => this._openSearch(),
-      nextHit: () => this._stepHit(1),
-      previousHit: () => this._stepHit(-1),
+      search: () => this._searching.open(),
+      nextHit: () => this._searching.step(1),
+      previousHit: () => this._searching.step(-1),
       nextMark: () => this._stepMark(1),
       previousMark: () => this._stepMark(-1),
       goToLine: () => void this._goToLine(),
@@ -375,12 +342,6 @@ export class JobPage {
     this._page.setTitle(`${word}: ${titleOf(job)}`);
     if (this._told !== undefined && this._told !== name) this._page.announcer.say("outcome", `The job: ${word}`);
     this._told = name;
-  }
-
-  _tellSearch() {
-    void this._search.version.value;
-    const { machine } = this._search;
-    if (machine && !machine.isRunning && machine.current < 0) this._page.announcer.say("search", machine.summary);
   }
 }
 

@@ -28,7 +28,9 @@ import { hasEnded } from "../jobs/outcome.js";
  * @returns {Placard|null}
  */
 export function placardOf(job, lines, trouble) {
-  if (trouble) return placardOfTrouble(trouble);
+  // A log that can be read goes on being read while the server is away.
+  const found = trouble && placardOfTrouble(trouble);
+  if (found && !(found.isRetried && lines > 0 && found.name !== "archive-away")) return found;
   if (!job)
     return placard("loading", "loader-circle", "Loading…", "A log that lies in the archive takes a little longer.");
   if (lines > 0) return null;

@@ -48,6 +48,8 @@ export class LogPane {
     this._isTouched = false;
     /** @type {number|undefined} the error or warning that somebody has jumped to */
     this._markLine = undefined;
+    /** @type {ReadonlySet<number>} what was folded before a replay */
+    this._foldedBefore = new Set();
     this._isPlaced = false;
     this._hasFolded = false;
     this._strip = new Strip(
@@ -80,7 +82,8 @@ export class LogPane {
 
   /** Give it the keyboard. */
   focus() {
-    /** @type {HTMLElement|null} */ (this._host.querySelector("[tabindex='0']"))?.focus({ preventScroll: true });
+    const options = /** @type {FocusOptions} */ ({ preventScroll: true, focusVisible: false });
+    /** @type {HTMLElement|null} */ (this._host.querySelector("[tabindex='0']"))?.focus(options);
   }
 
   /** @param {Replay|null} replay shown instead of the log; null: the log again */
@@ -88,8 +91,14 @@ export class LogPane {
     const { first } = this.shown;
     this.view?.destroy();
     this._build(replay?.store ?? this._data.store);
-    if (replay) this.follow(true);
-    else this.goTo(first, { isFlashed: false });
+    if (replay) {
+      this._foldedBefore = this._data.outline.folded;
+      this.view?.setFolded(new Set());
+      this.follow(true);
+    } else {
+      this.view?.setFolded(this._foldedBefore);
+      this.goTo(first, { isFlashed: false });
+    }
   }
 
   /**
@@ -133,6 +142,15 @@ export class LogPane {
     this._showHits();
     this.goTo(found.line);
     return found;
+  }
+
+  /**
+   * Return whether the next hit after the place of the reader is known.
+   *
+   * @param {import("./search_machine.js").SearchMachine} machine
+   */
+  hasHitBelow(machine) {
+    return machine.lines.length > 0 && (!machine.isRunning || (machine.lines.at(-1) ?? 0) >= this.shown.first);
   }
 
   /**

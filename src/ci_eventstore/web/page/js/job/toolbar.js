@@ -65,15 +65,17 @@ export function drawToolbar(tools, actions) {
  */
 function drawMarks({ errors, warnings }, run) {
   if (errors + warnings === 0) return nothing;
-  const word = errors ? count(errors, "error") : count(warnings, "warning");
+  const [number, word] = errors ? [errors, "error"] : [warnings, "warning"];
+  const label = `${count(number, word)}: go to the next error or warning`;
   return html`<span class="marks-group">
-    <button class="icon-button ${errors ? "has-errors" : "has-warnings"}" title="Next error or warning (e)"
+    <button class="icon-button ${errors ? "has-errors" : "has-warnings"}" title=${label} aria-label=${label}
       @click=${() => run("nextMark")}>
-      ${icon(errors ? "circle-x" : "triangle-alert")}<span>${word}</span>
+      ${icon(errors ? "circle-x" : "triangle-alert")}
+      <span>${number.toLocaleString("en")}<span class="wide"> ${word}${number === 1 ? "" : "s"}</span></span>
     </button>
-    <button class="icon-button" title="Previous error or warning (E)" aria-label="Previous error or warning"
+    <button class="icon-button wide" title="Previous error or warning (E)" aria-label="Previous error or warning"
       @click=${() => run("previousMark")}>${icon("chevron-up")}</button>
-    <button class="icon-button" title="Next error or warning (e)" aria-label="Next error or warning"
+    <button class="icon-button wide" title="Next error or warning (e)" aria-label="Next error or warning"
       @click=${() => run("nextMark")}>${icon("chevron-down")}</button>
   </span>`;
 }

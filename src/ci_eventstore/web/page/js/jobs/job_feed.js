@@ -50,7 +50,6 @@ export class JobFeed {
     if (this._stream && this._asked === asked) return;
     this.stop();
     this._asked = asked;
-    this.isLoaded.value = false;
     this._stream = new LiveStream(this._api, {
       url: (lastId) => this._address("changes", lastId === null ? {} : { last_event_id: lastId }),
       onmessage: (name, data) => this._hear(name, data),

@@ -37,6 +37,11 @@ export class ListPage {
     render(null, this._element);
   }
 
+  /** Let a reader begin at the heading. */
+  focus() {
+    this._element.querySelector("h1")?.focus({ preventScroll: true });
+  }
+
   /** @param {Partial<ListFilter>} changed */
   _filter(changed) {
     const filter = { ...this._route.filter, ...changed };
