@@ -3,7 +3,7 @@
 import asyncio
 import heapq
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import groupby, islice
@@ -42,11 +42,11 @@ class JobPage:
 
 
 def checked_page(
-    user_id: str | None, status: str | Iterable[str] | None, limit: int, before: str | None
+    user_id: str | None, status: str | list[str] | None, limit: int, before: str | None
 ) -> tuple[str | None, frozenset[JobStatus] | None, int, str | None]:
     """Return what `Listings.page` is asked for, by one status or several; InvalidInputError."""
-    statuses = (status,) if isinstance(status, str) else status
-    wanted = None if statuses is None else frozenset(map(JobStatus.parse, statuses))
+    statuses = status if isinstance(status, list) else [status]
+    wanted = None if status is None else frozenset(JobStatus.parse(each) for each in statuses if each is not None)
     return optional_id("user id", user_id), wanted, check_whole("limit", limit), optional_id("job id", before)
 
 
