@@ -31,6 +31,7 @@ from ci_eventstore.requirements import (
 )
 from ci_eventstore.settings import Settings
 from ci_eventstore.store_format import check_format, find_partitions
+from ci_eventstore.webhooks.store import WebhookStore
 from ci_eventstore.writer.time_limit import TimeLimit
 
 logger = logging.getLogger("ci_eventstore")
@@ -60,6 +61,7 @@ class Engine:
     lost_jobs: LostJobs
     facts: Groups
     holders: Holders
+    webhooks: WebhookStore
     _closing: TimeLimit = field(default_factory=TimeLimit)
 
     @classmethod
@@ -110,6 +112,7 @@ class Engine:
         jobs = JobStore(nodes, source, settings, incarnation.note_loss, before)
         lost_jobs = LostJobs(nodes, keys, jobs, source)
         is_read_only = settings.access == "read"
+        facts = Groups(nodes, keys)
         return cls(
             keys=keys,
             nodes=nodes,
@@ -123,8 +126,9 @@ class Engine:
             projections=Projections(nodes, keys, source),
             completions=Completions(nodes, jobs.flusher.is_busy, jobs.flusher.ledger),
             lost_jobs=lost_jobs,
-            facts=Groups(nodes, keys),
+            facts=facts,
             holders=Holders(nodes, keys, jobs, lost_jobs),
+            webhooks=WebhookStore(nodes, keys, facts),
         )
 
     def hurry(self, seconds: float) -> None:

@@ -29,7 +29,10 @@
     │   ├── ProjectionMissingError
     │   └── StreamDamagedError (also an EventsLostError)
     ├── ConflictError
-    │   └── UserBusyError
+    │   ├── UserBusyError
+    │   └── WebhookLimitError
+    ├── NotFoundError
+    │   └── WebhookNotFoundError
     ├── InvalidInputError (also a ValueError)
     │   └── ProjectError
     └── MachineError
@@ -40,7 +43,7 @@ What an error is about stands in its attributes as well as in its message. `make
 from collections.abc import Sequence
 from typing import Final, Literal
 
-from ci_common.errors import ConflictError, EventsLostError, InvalidInputError, RepositoryError
+from ci_common.errors import ConflictError, EventsLostError, InvalidInputError, NotFoundError, RepositoryError
 
 
 class StoreError(RepositoryError):
@@ -254,6 +257,18 @@ class UserBusyError(ConflictError):
         super().__init__(f"jobs of user {user_id!r} {told}: {some}; {advice}")
         self.user_id = user_id
         self.job_ids = job_ids
+
+
+class WebhookNotFoundError(NotFoundError):
+    """Raised when there is no webhook of that id, or it is another user's."""
+
+    def __init__(self, webhook_id: str) -> None:
+        super().__init__(f"there is no webhook {webhook_id!r}")
+        self.webhook_id = webhook_id
+
+
+class WebhookLimitError(ConflictError):
+    """Raised when there are as many webhooks as there may be."""
 
 
 class ProjectError(InvalidInputError):

@@ -29,7 +29,7 @@
     {ci:0}:gone                     hash: tombstones of deleted jobs
     {ci:0}:facts                    stream: facts of all jobs of the partition, while a group reads them
     {ci:0}:groups                   hash: how far each group has read the facts, and who reads for it
-    {ci:accounts}:...               users, API keys, their indexes, the store's format, sessions (they expire)
+    {ci:accounts}:...               users, API keys, their indexes, sessions (they expire), webhooks, the store's format
 
 What stands in braces decides the cluster slot: all keys of a partition are on one node, so one script may write them.
 """
@@ -47,6 +47,8 @@ from ci_eventstore.errors import ConfigurationError
 #: Holds the leases of jobs that no controller takes: each ends with the process that has made it.
 NO_QUEUE = ""
 PREFIX_PATTERN = re.compile(r"[A-Za-z0-9_-]+")
+#: Health checks write the probe, which expires; the sender is who sends webhooks.
+AccountKind = Literal["session", "probe", "webhooks", "webhook-sender", "webhook-queue"]
 _YEAR_ONE = datetime(1, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -347,14 +349,9 @@ def all_keys_pattern(keys: Keys) -> str:
     return f"{{{keys.prefix}:*}}:*"
 
 
-def session_key(keys: Keys, token_hash: str) -> str:
-    """Return the key of a browser's session, by its token's hash; it expires."""
-    return f"{{{keys.prefix}:accounts}}:session:{token_hash}"
-
-
-def probe_key(keys: Keys) -> str:
-    """Return the key of a trial write, by which health checks see whether the server takes writes; it expires."""
-    return f"{{{keys.prefix}:accounts}}:probe"
+def account_key(keys: Keys, kind: AccountKind, name: str = "") -> str:
+    """Return a key beside the accounts: a session by its token's hash, a webhook's queue, or the only one of a kind."""
+    return f"{{{keys.prefix}:accounts}}:{kind}" + (f":{name}" if name else "")
 
 
 def jobs_key(tag: str, status: JobStatus, user_id: str | None = None) -> str:

@@ -26,13 +26,12 @@ from ci_eventstore.keys import (
     JobKeys,
     Keys,
     QueueKeys,
+    account_key,
     facts_key,
     gone_key,
     jobs_key,
-    probe_key,
     queues_key,
     segment_key,
-    session_key,
     sweeper_key,
     unsealable_key,
 )
@@ -179,6 +178,12 @@ ACCOUNTS = """
     EVALSHA s 1 {user-keys} | SMEMBERS {user-keys} | SADD {user-keys} m
     EVALSHA s 1 {emails} | HGET {emails} f | HEXISTS {emails} f | HSET {emails} f v
     EVALSHA s 1 {hashes} | HGET {hashes} f | HEXISTS {hashes} f | HSET {hashes} f v
+    EVALSHA s 1 {webhooks} | HGET {webhooks} f | HGETALL {webhooks} | HLEN {webhooks} | EXISTS {webhooks}
+    HSET {webhooks} f v | HDEL {webhooks} f
+    EVALSHA s 1 {webhook-sender} | HGET {webhook-sender} f | HMGET {webhook-sender} f | HSET {webhook-sender} f v
+    HDEL {webhook-sender} f
+    EVALSHA s 1 {webhook-queue} | HLEN {webhook-queue} | HSCAN {webhook-queue} 0 | HSET {webhook-queue} f v
+    HDEL {webhook-queue} f | DEL {webhook-queue}
     GET {session} | SET {session} v | DEL {session} | PTTL {session} | SET {probe} v
 """
 
@@ -225,8 +230,11 @@ def names_of(keys: Keys, partition: int) -> dict[str, str]:
         "user-keys": keys.user_api_keys("*"),
         "emails": keys.emails,
         "hashes": keys.api_key_hashes,
-        "session": session_key(keys, "*"),
-        "probe": probe_key(keys),
+        "session": account_key(keys, "session", "*"),
+        "webhooks": account_key(keys, "webhooks"),
+        "webhook-sender": account_key(keys, "webhook-sender"),
+        "webhook-queue": account_key(keys, "webhook-queue", "*"),
+        "probe": account_key(keys, "probe"),
     }
 
 

@@ -9,7 +9,7 @@ from ci_eventstore.connection.call_names import Key
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import WRONG_TYPE, as_optional_texts, as_text, as_texts
 from ci_eventstore.connection.scripts import load_script
-from ci_eventstore.keys import Keys, session_key
+from ci_eventstore.keys import Keys, account_key
 
 
 class KeyRecord(NamedTuple):
@@ -76,7 +76,7 @@ async def key_records(nodes: Nodes, keys: Keys, user_id: str) -> list[KeyRecord]
 
 async def end_sessions(nodes: Nodes, keys: Keys, key_hashes: Collection[str]) -> int:
     """End all browsers' sessions that stand for some API keys; it walks all keys of the accounts' server."""
-    ended, sessions = 0, session_key(keys, "*")
+    ended, sessions = 0, account_key(keys, "session", "*")
     async for page in nodes.node_of(sessions).scan_pages("SCAN", "MATCH", sessions):
         found = await nodes.read_many([("GET", key) for key in page]) if page else []
         mine = [

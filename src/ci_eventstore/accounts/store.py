@@ -41,7 +41,7 @@ from ci_eventstore.connection.replies import as_text as to_text
 from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.errors import StoreFormatError
 from ci_eventstore.events.caller import new_token
-from ci_eventstore.keys import Keys, session_key
+from ci_eventstore.keys import Keys, account_key
 
 #: How long a browser stays logged in.
 SESSION_SECONDS = 7 * 24 * 3600
@@ -75,7 +75,7 @@ class SessionStore:
         await self._nodes.read("DEL", self._key(token))
 
     def _key(self, token: str) -> str:
-        return session_key(self._keys, hash_api_key(token))
+        return account_key(self._keys, "session", hash_api_key(token))
 
 
 logger = logging.getLogger("ci_eventstore.accounts")

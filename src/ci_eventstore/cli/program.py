@@ -26,6 +26,7 @@ from ci_eventstore.cli.store import StoreAddress, store_options
 from ci_eventstore.cli.submit import submit
 from ci_eventstore.cli.tail import tail
 from ci_eventstore.cli.usage import MEANINGS, ExitCode, exit_code_of, literally
+from ci_eventstore.cli.webhook import webhook
 
 NAME = "ci-eventstore"
 
@@ -73,7 +74,7 @@ def program() -> None:
 
 
 for command in (
-    *(demo, run, tail, replay, export, submit, controller, serve, queues, jobs, facts, users, keys),
+    *(demo, run, tail, replay, export, submit, controller, serve, queues, jobs, facts, webhook, users, keys),
     *(doctor, verify, rebuild, seal, archive, verify_archive, retention, rules),
     *(copy, export_store, import_store, restored, upgrade),
 ):

@@ -20,7 +20,9 @@ from ci_eventstore.cli.output import say
 from ci_eventstore.cli.store import uses_store
 from ci_eventstore.cli.submit import data_folder
 from ci_eventstore.cli.usage import examples
+from ci_eventstore.cli.webhook import allow_option, sending
 from ci_eventstore.repository import RedisJobRepository
+from ci_eventstore.webhooks.posting import Network
 
 MEBIBYTE = 1024 * 1024
 _SEGMENT = re.compile(r"[A-Za-z0-9._~-]+")
@@ -45,6 +47,8 @@ class Options(TypedDict):
     seal_after: float | None
     archive_after: float | None
     archive_url: str | None
+    no_webhooks: bool
+    webhook_allow: list[Network]
 
 
 def checked_root_path(context: click.Context, parameter: click.Parameter, value: str) -> str:
@@ -160,6 +164,8 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
 @seal_after_option
 @archive_after_option
 @archive_option
+@click.option("--no-webhooks", is_flag=True, help="Leave the sending of webhooks to others, as to `webhook send`.")
+@allow_option
 @click.option("--access-log", is_flag=True, help="Print a line of JSON for each request when it has ended.")
 @partial(uses_store, loop_factory=new_event_loop)
 async def serve(repository: RedisJobRepository, **options: Unpack[Options]) -> None:
@@ -204,7 +210,8 @@ async def serve(repository: RedisJobRepository, **options: Unpack[Options]) -> N
     app = create_app(repository, authenticate=authenticate, settings=settings)
     with _listening(options) as listening:
         sweeping = archiving(repository, options["archive_after"], options["archive_url"])
-        async with repository.engine.holders.watched(), sealing(repository, options["seal_after"]), sweeping:
+        hooks = sending(repository, options["webhook_allow"], is_wanted=not options["no_webhooks"])
+        async with repository.engine.holders.watched(), sealing(repository, options["seal_after"]), sweeping, hooks:
             await WebServer(app, server_config(app, service)).serve(sockets=[listening])
 
 

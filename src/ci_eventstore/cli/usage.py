@@ -35,7 +35,7 @@ MEANINGS = {
     ExitCode.SUCCESS: "success",
     ExitCode.FAILED: "the job failed or was cancelled; verify or doctor found something",
     ExitCode.USAGE: "wrong usage or input, or the job's state forbids it; nothing was done",
-    ExitCode.NOT_FOUND: "there is no such job, user or key, or it was deleted",
+    ExitCode.NOT_FOUND: "there is no such job, user, key or webhook, or it was deleted",
     ExitCode.STORE: "the store can't be reached, isn't suitable, or failed",
     ExitCode.INPUT_OUTPUT: "output can't be written, as on a full disk",
     ExitCode.INTERRUPTED: "ended by Ctrl-C",

@@ -27,6 +27,8 @@ from ci_eventstore.keys import Keys, facts_key, groups_key
 #: A group that nobody has read for this long no longer holds back the trimming.
 LIVE_SECONDS = 86_400
 LONGEST_LEASE_SECONDS = 600
+#: For how long whoever begins a group reads for it.
+BEGIN_SECONDS = 10.0
 #: Stands in for the reader where there is none.
 NOBODY = "-"
 #: The message that asks readers to look again: another reader, the group or facts are gone.
@@ -158,6 +160,20 @@ class Groups:
         """Let another reader of the group begin at once; StoreError."""
         call = AcknowledgeCall(facts_key(tag), groups_key(tag), group, reader, "", 0, 0)
         await self._nodes.run(ACKNOWLEDGE, *ACKNOWLEDGE.order(call))
+
+    async def begin_here(self, group: str) -> None:
+        """Have facts kept for a group from now on; what came before is owed to nobody.
+
+        Where the group is read already, it stays as it is. FactReaderReplacedError if it is dropped at the same time,
+        StoreError.
+        """
+        token = secrets.token_hex(8)
+        for tag in self.tags:
+            found = await self.read(tag, group, token, BEGIN_SECONDS, limit=1, begins=True)
+            if not isinstance(found, float):
+                newest = await self._nodes.read("XREVRANGE", facts_key(tag), "+", "-", "COUNT", 1)
+                await self.acknowledge(tag, group, token, BEGIN_SECONDS, as_text(newest[0][0]), has_gap=True)
+                await self.release(tag, group, token)
 
     async def drop(self, group: str) -> bool:
         """Forget a group; tell whether there was one. StoreError."""

@@ -66,6 +66,7 @@ class Receipt:
     accounts: int = 0
     api_keys: int = 0
     sessions: int = 0
+    webhooks: int = 0
     projects: int = 0
     #: How many jobs had a project elsewhere than in the given folder.
     projects_left: int = 0
@@ -108,7 +109,9 @@ class Eraser:
             # One whose erasure was begun before is no user that can be changed.
             with suppress(UserNotFoundError):
                 await self._repository.update_user_active(self._user_id, False)
-        elif not [job async for page in self._pages() for job in page]:
+        elif not await self._engine.webhooks.all(self._user_id) and not [
+            one async for page in self._pages() for one in page
+        ]:
             raise UserNotFoundError(self._user_id)
         await self._cancel_all()
         await begin_erasure(nodes, keys, self._user_id)
@@ -123,6 +126,7 @@ class Eraser:
             return receipt
         hashes = {record.hash for record in await key_records(nodes, keys, self._user_id)}
         receipt.sessions = await end_sessions(nodes, keys, hashes)
+        receipt.webhooks = await self._engine.webhooks.delete_of_user(self._user_id)
         receipt.api_keys = await delete_account(nodes, keys, self._user_id)
         receipt.accounts = int(has_account)
         await self._delete_jobs()

@@ -41,6 +41,7 @@ from ci_eventstore.web.page_routes import add_page
 from ci_eventstore.web.route import route_class
 from ci_eventstore.web.session_routes import MAX_LOGIN_BYTES, CallerRoutes, SessionRoutes
 from ci_eventstore.web.submission import MAX_FIELDS_BYTES
+from ci_eventstore.web.webhook_routes import add_webhooks
 
 #: The headers that pages of other sites may send and see, beside those that all may.
 CORS_HEADERS: Final[dict[str, Any]] = {
@@ -111,6 +112,7 @@ def create_router(
     add("GET", "/changes", router.changes.changes, "stream_changes", changing, response_class=Response)
     _add_logs(add, EventRoutes(web, views), LogRoutes(web))
     add("GET", "/session", CallerRoutes(web).session, "show_session", answers(SessionAnswer, *ASKED))
+    add_webhooks(add, web)
     _add_open(partial(_add, router, []), web)
     if has_page:
         add_page(router)

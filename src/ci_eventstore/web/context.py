@@ -15,7 +15,7 @@ from ci_eventstore.errors import ConfigurationError
 from ci_eventstore.events.reader import EventReader, Extent
 from ci_eventstore.following.incarnation import Incarnation
 from ci_eventstore.jobs.state import JobState
-from ci_eventstore.keys import JobKeys, probe_key
+from ci_eventstore.keys import JobKeys, account_key
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.settings import check_number
 from ci_eventstore.web.access_log import USER
@@ -90,7 +90,7 @@ class Web:
     async def ready(self) -> None:
         """Open the repository if need be, and write something that expires; RepositoryError."""
         await self.repository.initialize()
-        await self.engine.nodes.read("SET", probe_key(self.engine.keys), "1", "PX", PROBE_MS)
+        await self.engine.nodes.read("SET", account_key(self.engine.keys, "probe"), "1", "PX", PROBE_MS)
 
     async def caller(self, request: Request) -> Caller:
         """Open the repository if need be, and return who sent a request; WebError 401, 403."""

@@ -16,6 +16,7 @@ from tests.integration.web.serving import Account, Served, create_ended_job
 
 PATHS = ["/jobs", "/jobs/{}", "/jobs/{}/cancel", "/jobs/{}/stream", "/jobs/{}/events", "/jobs/{}/log"]
 PATHS += ["/health", "/ready", "/metrics", "/login", "/logout", "/session", "/changes", "/openapi.json", "/{}"]
+PATHS += ["/webhooks", "/webhooks/{}", "/webhooks/{}/test"]
 PARAMETERS = [
     "status",
     "queue",
@@ -48,6 +49,7 @@ ODD = [
     b"[" * 4000,
     rb'{"key": "\ud800"}',
     rb'{"command": "\ud800"}',
+    rb'{"url": "https://\ud800/"}',
     rb'{"command": ["a"], "queue": "\u0000"}',
     b'{"command": ' + b"[" * 2000,
     b'{"reason": ' + b'"' * 3,
