@@ -74,8 +74,27 @@ export function parseLine(text, before = RESET) {
  * @returns {State}
  */
 export function stateAfter(text, before) {
-  return text.includes("\u001b") || text.includes("\u009b") || text.includes("\u009d")
-    ? parseLine(text, before).state : before;
+  if (!/[\u001b\u009b\u009d]/u.test(text)) return before;
+  const screen = new Blind(before);
+  readInto(screen, text);
+  return screen.state;
+}
+
+/** Takes what a line says and shows nothing. */
+class Blind {
+  /** @param {State} state */
+  constructor(state) {
+    this.state = state;
+    this.column = 0;
+  }
+
+  write() {}
+
+  move() {}
+
+  erase() {}
+
+  blank() {}
 }
 
 /** The one line of a screen: a cell for each code point. */
@@ -175,7 +194,7 @@ class Screen {
 /**
  * Read all of a text into a screen.
  *
- * @param {Screen} screen
+ * @param {Screen | Blind} screen
  * @param {string} text
  */
 function readInto(screen, text) {
@@ -205,7 +224,7 @@ function readInto(screen, text) {
 /**
  * Read what follows ESC; return the place after it.
  *
- * @param {Screen} screen
+ * @param {Screen | Blind} screen
  * @param {string} text
  * @param {number} place
  */
@@ -223,7 +242,7 @@ function readEscape(screen, text, place) {
 /**
  * Read a control sequence after its introducer; do what it says within the line.
  *
- * @param {Screen} screen
+ * @param {Screen | Blind} screen
  * @param {string} text
  * @param {number} start
  */
@@ -239,13 +258,14 @@ function readControl(screen, text, start) {
 }
 
 /**
- * @param {Screen} screen
+ * @param {Screen | Blind} screen
  * @param {string} final
  * @param {string} parameters
  */
 function control(screen, final, parameters) {
   if (final === "m") {
-    screen.state = { style: applySgr(screen.state.style, parameters), link: screen.state.link };
+    const style = applySgr(screen.state.style, parameters);
+    if (style !== screen.state.style) screen.state = { style, link: screen.state.link };
     return;
   }
   const first = Math.min(Number.parseInt(parameters, 10) || 0, MOST_COLUMNS);
@@ -260,7 +280,7 @@ function control(screen, final, parameters) {
 /**
  * Read a string (OSC, DCS and others) to its end, which is BEL, ST or the line's; of them links alone are used.
  *
- * @param {Screen} screen
+ * @param {Screen | Blind} screen
  * @param {string} text
  * @param {number} start
  * @param {boolean} isCommand whether it is an OSC

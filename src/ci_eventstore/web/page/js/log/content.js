@@ -16,6 +16,10 @@ import { styleOf } from "./style.js";
 const DIRECTIONS = /[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/u;
 /** Stands for one of them. */
 const SHOWN_DIRECTION = "\u25c7";
+/** More marks above and below one letter than any language has; browsers take seconds for thousands of them. */
+const PILES = /(?<=\p{M}{8})\p{M}+/gu;
+/** Has no width; each unit of a mark that isn't shown becomes one. */
+const NOTHING = "\u200b";
 
 /**
  * Draw a line, or its beginning.
@@ -80,7 +84,7 @@ function element({ style, link }, text, inner) {
  * @returns {Node[]}
  */
 function textNodes(text) {
-  if (!DIRECTIONS.test(text)) return [document.createTextNode(text)];
+  if (!DIRECTIONS.test(text)) return [textNode(text)];
   /** @type {Node[]} */
   const nodes = [];
   let rest = "";
@@ -89,7 +93,7 @@ function textNodes(text) {
       rest += sign;
       continue;
     }
-    if (rest) nodes.push(document.createTextNode(rest));
+    if (rest) nodes.push(textNode(rest));
     rest = "";
     const mark = document.createElement("span");
     mark.className = "log-direction";
@@ -97,8 +101,13 @@ function textNodes(text) {
     mark.textContent = SHOWN_DIRECTION;
     nodes.push(mark);
   }
-  if (rest) nodes.push(document.createTextNode(rest));
+  if (rest) nodes.push(textNode(rest));
   return nodes;
+}
+
+/** @param {string} text */
+function textNode(text) {
+  return document.createTextNode(text.replace(PILES, (pile) => NOTHING.repeat(pile.length)));
 }
 
 /**

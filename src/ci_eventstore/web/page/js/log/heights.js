@@ -9,6 +9,7 @@ export class Heights {
   constructor() {
     /** @type {Map<number, number>} by line */
     this._measured = new Map();
+    this._sum = 0;
     /** Characters that a row has on one line. */
     this.columns = 80;
     this.rowHeight = 20;
@@ -17,6 +18,12 @@ export class Heights {
   /** Forget all heights: the width or what a row shows is another. */
   clear() {
     this._measured.clear();
+    this._sum = 0;
+  }
+
+  /** The height of the rows that were measured, on average. */
+  get average() {
+    return this._measured.size > 0 ? this._sum / this._measured.size : this.rowHeight;
   }
 
   /**
@@ -40,7 +47,8 @@ export class Heights {
    */
   note(line, height, length) {
     const thought = this.of(line, length);
-    if (this._measured.size >= MOST_HEIGHTS) this._measured.clear();
+    if (this._measured.size >= MOST_HEIGHTS) this.clear();
+    this._sum += height - (this._measured.get(line) ?? 0);
     this._measured.set(line, height);
     return Math.abs(thought - height) > 0.5;
   }

@@ -142,7 +142,7 @@ export class LineStore extends EventTarget {
         n += 1;
         continue;
       }
-      const answer = await this._fetchLines({ from: n, count: Math.min(to - n + 1, LINES_PER_PAGE), signal });
+      const answer = await this._fetchLines({ from: n, count: Math.min(to - n + 1, 1000), signal });
       if (answer.lines.length === 0) return;
       for (const { n: number, t, text, bytes } of answer.lines) {
         yield { n: number, time: t, text, ...(bytes === undefined ? {} : { bytes }) };

@@ -314,6 +314,7 @@ export class LogView extends EventTarget {
       const length = this.outline.groupAt(n) ? 1 : (this.store.peek(n)?.text.length ?? null);
       hasOthers = this._heights.note(n, element.offsetHeight, length) || hasOthers;
     }
+    this._viewport.average = this._heights.average;
     return hasOthers;
   }
 

@@ -29,7 +29,7 @@ import { RESET, stateAfter } from "./ansi.js";
 export const LINES_PER_PAGE = 500;
 /** Text of a line that is held, in UTF-16 units; the server cuts its answers at as many bytes. */
 export const LONGEST_TEXT = 16384;
-/** So many lines before a page decide how it begins, if they are here. */
+/** So many lines before one decide how it begins, if they are here. */
 const LOOK_BACK = 200;
 
 /**
@@ -54,7 +54,7 @@ export class PageOfLines {
     this.position = 0;
     /** Units of text, about. */
     this.weight = 0;
-    /** @type {State[]} */
+    /** @type {(State | undefined)[]} how lines begin, where that is known */
     this.states = [];
     /** Whether `states` began with the page before. */
     this.hasLookedBack = false;
@@ -134,14 +134,16 @@ export class PageOfLines {
    */
   stateBefore(n, before) {
     const canLookBack = before !== undefined && before.lines.length === LINES_PER_PAGE;
-    if (this.states.length === 0 || (canLookBack && !this.hasLookedBack)) {
-      this.hasLookedBack = canLookBack;
-      this.states = [canLookBack ? endOf(before) : RESET];
+    if (canLookBack && !this.hasLookedBack) this.states = [];
+    this.hasLookedBack = canLookBack;
+    const place = n - this.first;
+    let from = place;
+    while (from > 0 && place - from < LOOK_BACK && !this.states[from]) from -= 1;
+    if (!this.states[from]) this.states[from] = from === 0 && canLookBack ? endOf(before) : RESET;
+    for (; from < place; from += 1) {
+      this.states[from + 1] = stateAfter(this.lines[from].text, this.states[from] ?? RESET);
     }
-    for (let place = this.states.length; place <= n - this.first; place += 1) {
-      this.states.push(stateAfter(this.lines[place - 1].text, this.states[place - 1]));
-    }
-    return this.states[n - this.first];
+    return this.states[place] ?? RESET;
   }
 }
 

@@ -34,7 +34,7 @@ export const PLAIN_STYLE = Object.freeze({ front: OWN, back: OWN, bits: 0 });
 /** A log may have any number of styles, so what is remembered is forgotten when it is too much. */
 const MOST_STYLES = 4096;
 /** @type {Map<string, Style>} */
-const known = new Map();
+const styles = new Map();
 
 /**
  * @param {number} front
@@ -45,11 +45,11 @@ const known = new Map();
 function styleWith(front, back, bits) {
   if (front === OWN && back === OWN && bits === 0) return PLAIN_STYLE;
   const key = `${front},${back},${bits}`;
-  let style = known.get(key);
+  let style = styles.get(key);
   if (!style) {
-    if (known.size >= MOST_STYLES) known.clear();
+    if (styles.size >= MOST_STYLES) styles.clear();
     style = Object.freeze({ front, back, bits });
-    known.set(key, style);
+    styles.set(key, style);
   }
   return style;
 }
@@ -60,6 +60,11 @@ const REMOVED = new Map([
   [22, BOLD | DIM], [23, ITALIC], [24, UNDERLINE], [27, INVERSE], [28, CONCEALED], [29, STRUCK],
 ]);
 
+/** What a sequence makes of a style; the same few come again and again. */
+const MOST_CHANGES = 512;
+/** @type {WeakMap<Style, Map<string, Style>>} */
+const changes = new WeakMap();
+
 /**
  * Return the style after an SGR sequence.
  *
@@ -68,6 +73,24 @@ const REMOVED = new Map([
  * @returns {Style}
  */
 export function applySgr(style, parameters) {
+  let known = changes.get(style);
+  if (!known || known.size > MOST_CHANGES) {
+    known = new Map();
+    changes.set(style, known);
+  }
+  let after = known.get(parameters);
+  if (!after) {
+    after = changed(style, parameters);
+    known.set(parameters, after);
+  }
+  return after;
+}
+
+/**
+ * @param {Style} style
+ * @param {string} parameters
+ */
+function changed(style, parameters) {
   let { front, back, bits } = style;
   const fields = parameters.split(";").map((field) => field.split(":").map(toNumber));
   for (let place = 0; place < fields.length; place += 1) {

@@ -20,6 +20,8 @@ export class Viewport {
   constructor() {
     this.rowCount = 0;
     this.rowHeight = 20;
+    /** The height of rows on average, as far as that is known. */
+    this.average = 20;
     this.screen = 600;
     /** @type {Place} */
     this.place = { row: 0, pixel: 0 };
@@ -49,7 +51,7 @@ export class Viewport {
 
   /** The height of all rows, as far as that is known. */
   get whole() {
-    return this.rowCount * this.rowHeight;
+    return this.rowCount * (this._heightOf ? this.average : this.rowHeight);
   }
 
   /** The height of what is scrolled over. */
@@ -171,12 +173,29 @@ export class Viewport {
   /** Return where the scroll box stands at rest, and take it as its place. */
   rest() {
     const { row, pixel } = this.place;
-    const { last } = this;
-    const isFirst = row === 0 && pixel === 0;
-    if (row === last.row && pixel === last.pixel) this.top = this.most;
-    else if (isFirst) this.top = 0;
-    else this.top = Math.round(this._topAt(row * this.rowHeight + Math.min(pixel, this.heightOf(row))));
+    const far = SMALL_STEP_SCREENS * this.screen;
+    const [above, below] = [this._room(far, -1), this._room(far, 1)];
+    const mapped = this._topAt(((row + pixel / this.heightOf(row)) * this.whole) / Math.max(1, this.rowCount));
+    // Near an end the bar is as far from its own; elsewhere there is always room for a step.
+    if (above + below > this.most) this.top = (this.most * above) / Math.max(1, above + below);
+    else if (above < far) this.top = above;
+    else if (below < far) this.top = this.most - below;
+    else this.top = Math.max(far, Math.min(mapped, this.most - far));
     return this.top;
+  }
+
+  /**
+   * Return how far it is to the first or the last row, in pixels, but no more than `most`.
+   *
+   * @param {number} most
+   * @param {number} direction below 0: to the first
+   */
+  _room(most, direction) {
+    const { last, place } = this;
+    let room = direction < 0 ? place.pixel : last.pixel - place.pixel;
+    const [from, to] = direction < 0 ? [place.row - 1, 0] : [last.row - 1, place.row];
+    for (let row = from; row >= to && room < most; row -= 1) room += this.heightOf(row);
+    return Math.max(0, Math.min(room, most));
   }
 
   /** How much of the ends is scrolled pixel by pixel, and what is between them. */
@@ -210,7 +229,8 @@ export class Viewport {
     let place = near + ((top - near) * content) / middle;
     if (top <= near) place = top;
     else if (top >= this.most - near) place = whole - (this.most - top);
-    const row = Math.max(0, Math.min(Math.floor(place / this.rowHeight), this.rowCount - 1));
-    return { row, pixel: Math.min(Math.max(0, place - row * this.rowHeight), this.heightOf(row) - 1) };
+    const rows = Math.max(0, (place * this.rowCount) / Math.max(1, this.whole));
+    const row = Math.min(Math.floor(rows + 1e-6), this.rowCount - 1);
+    return { row: Math.max(0, row), pixel: Math.max(0, Math.min(rows - row, 0.999)) * this.heightOf(row) };
   }
 }
