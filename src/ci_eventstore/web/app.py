@@ -125,6 +125,14 @@ def _add_jobs(add: Callable[..., None], jobs: JobRoutes) -> None:
     created |= answers(JobAnswer, *ASKED, 409, 410, 415, 422, status=201)
     add("POST", "/jobs", jobs.create, "create_job", created, status_code=201, openapi_extra=jobs.submission_body())
     add("GET", "/jobs/{job_id}", jobs.show, "show_job", answers(OneJobAnswer, *ASKED, 404, 410))
+    add(
+        "POST",
+        "/jobs/{job_id}/again",
+        jobs.again,
+        "submit_again",
+        {**created, **answers(JobAnswer, *ASKED, 404, 409, 410, 422, status=201)},
+        status_code=201,
+    )
     delete = partial(add, "DELETE", status_code=204, response_class=Response)
     deleted = answers(None, *ASKED, 404, 409, status=204, says="It is gone, or was before")
     delete("/jobs/{job_id}", jobs.delete, "delete_job", deleted)
@@ -140,6 +148,7 @@ def _add_logs(add: Callable[..., None], events: EventRoutes, log: LogRoutes) -> 
     add("GET", "/jobs/{job_id}/stream", events.stream, "stream_job", streamed, response_class=Response)
     add("GET", "/jobs/{job_id}/events", events.events, "list_events", answers(PageAnswer, *ASKED, 404, 409, 410))
     text = answers(Kind.TEXT, *ASKED, 404, 409, 410, 416, says="The log, byte for byte")
+    text[304] = {"description": "The log is the one that the client has"}
     text[206] = {"description": "The bytes of the log that were asked for", "content": text[200]["content"]}
     asked = {"response_class": Response, "openapi_extra": LogRoutes.READ_HEADERS}
     add("GET", "/jobs/{job_id}/log", log.log, "read_log", text, **asked)

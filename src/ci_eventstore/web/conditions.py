@@ -1,4 +1,12 @@
-"""Conditions of requests: whether a client has what it asks for already. Pure."""
+"""Conditions of requests, and names of answers: whether a client has what it asks for already. Pure."""
+
+import hashlib
+from urllib.parse import quote
+
+
+def tag_of(*parts: object) -> str:
+    """Return the entity tag of what some values decide."""
+    return f'"{hashlib.sha256(repr(parts).encode()).hexdigest()[:32]}"'
 
 
 def has_tag(header: str | None, tag: str) -> bool:
@@ -6,4 +14,11 @@ def has_tag(header: str | None, tag: str) -> bool:
     if header is None:
         return False
     known = [part.strip().removeprefix("W/") for part in header.split(",")]
-    return "*" in known or tag.removeprefix("W/") in known
+    return "*" in known or tag in known
+
+
+def disposition(name: str) -> str:
+    """Return the `Content-Disposition` of a file to be kept under a name, as far as file systems take it."""
+    safe = name.replace("/", "_").replace("\\", "_")
+    plain = "".join(character if character.isascii() and character.isalnum() else "_" for character in safe[:-4])
+    return f"attachment; filename=\"{plain}{safe[-4:]}\"; filename*=UTF-8''{quote(safe, safe='')}"

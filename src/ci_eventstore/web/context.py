@@ -116,6 +116,12 @@ class Web:
 
     async def check_incarnation(self, job: JobState | Extent, known: str | None) -> None:
         """Refuse a client that has read another incarnation; WebError 409."""
-        if known and known != await self.incarnation(job):
-            text = "the store has lost or replaced what you have read of this job: begin again with its first event"
-            raise WebError(409, "reset", text)
+        if known:
+            check_same(await self.incarnation(job), known)
+
+
+def check_same(incarnation: str, known: str | None) -> None:
+    """Refuse a client that has read another incarnation than that of the job; WebError 409. Pure."""
+    if known and known != incarnation:
+        text = "the store has lost or replaced what you have read of this job: begin again with its first event"
+        raise WebError(409, "reset", text)

@@ -1,7 +1,6 @@
 """Routes of jobs: list, show, create, cancel."""
 
 import asyncio
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from secrets import token_hex
@@ -15,18 +14,24 @@ from ci_common.errors import JobAlreadyExistsError, JobGoneError
 from ci_common.models import Job, JobStatus
 from ci_eventstore.errors import OutcomeUnknownError
 from ci_eventstore.jobs.listings import checked_page
-from ci_eventstore.web.conditions import has_tag
+from ci_eventstore.web.conditions import has_tag, tag_of
 from ci_eventstore.web.context import Web
 from ci_eventstore.web.document import ID_SCHEMA, JobId, body
 from ci_eventstore.web.errors import WebError
 from ci_eventstore.web.job_view import JobViews, summary
 from ci_eventstore.web.listing import Queue, Statuses, Text, has_text, wanted_of
-from ci_eventstore.web.submission import Arguments, Submission, job_id_for, keep, received
+from ci_eventstore.web.submission import Arguments, Submission, job_id_for, keep, received, resubmitted
 
 #: A search looks through this many jobs; no list has more.
 SEARCHED = 1_000
 #: What answers depend on beside their addresses.
 VARY = "Accept-Encoding, Authorization, Cookie"
+
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(alias="Idempotency-Key", min_length=1, max_length=255, description="makes one job of many requests"),
+]
 
 
 class CancelRequest(BaseModel):
@@ -128,10 +133,7 @@ class JobRoutes:
     async def create(
         self,
         request: Request,
-        key: Annotated[
-            str | None,
-            Header(alias="Idempotency-Key", min_length=1, max_length=255, description="makes one job of many requests"),
-        ] = None,
+        key: IdempotencyKey = None,
     ) -> Response:
         """Put a job into a queue; with an `Idempotency-Key` once, however often it is asked for."""
         caller = await self._web.caller(request)
@@ -150,9 +152,24 @@ class JobRoutes:
             command=submission.arguments,
         )
         created = await self._create(job, is_repeatable=key is not None)
-        headers = {"Location": f"{request.url.path}/{job_id}"}
-        [incarnation] = await self._web.incarnations([job_id])
-        return JSONResponse(summary(created, incarnation), 201 if created is job else 200, headers)
+        return await self._created(created, is_new=created is job, folder=request.url.path)
+
+    async def again(self, request: Request, job_id: JobId, key: IdempotencyKey = None) -> Response:
+        """Submit a job's command again: as another job with the same queue, name, user and project.
+
+        With an `Idempotency-Key` once, however often it is asked for.
+        """
+        caller = await self._web.caller(request)
+        state = await self._web.state(job_id, caller.user_id)
+        new_id = token_hex(8) if key is None else job_id_for(caller.user_id, key)
+        job = await asyncio.to_thread(resubmitted, new_id, state)
+        self._check_queue(job.queue, caller.user_id)
+        created = await self._create(job, is_repeatable=key is not None, has_own_project=False)
+        return await self._created(created, is_new=created is job, folder=request.url.path.rsplit("/", 2)[0])
+
+    async def _created(self, job: Job, *, is_new: bool, folder: str) -> Response:
+        [incarnation] = await self._web.incarnations([job.id])
+        return JSONResponse(summary(job, incarnation), 201 if is_new else 200, {"Location": f"{folder}/{job.id}"})
 
     def submission_body(self) -> dict[str, Any]:
         """Return what the document says of a submission's body."""
@@ -184,14 +201,14 @@ class JobRoutes:
             raise WebError(415, "media_type", "this server takes no zip files")
         return await asyncio.to_thread(keep, project, folder, job_id)
 
-    async def _create(self, job: Job, *, is_repeatable: bool) -> Job:
-        """Store a job and return it, or an equal one that was stored before."""
+    async def _create(self, job: Job, *, is_repeatable: bool, has_own_project: bool = True) -> Job:
+        """Store a job and return it, or an equal one that was stored before; without it, its own project goes."""
         try:
             await self._repository.create_job(job)
         except JobAlreadyExistsError:
             stored = await self._repository.get_job_summary(job.id, job.user_id) if is_repeatable else None
             if stored is None or not _is_same(job, stored):
-                if stored is None or stored.zip_file_path != job.zip_file_path:
+                if has_own_project and (stored is None or stored.zip_file_path != job.zip_file_path):
                     _remove(job)
                 if stored is None:
                     raise
@@ -199,13 +216,14 @@ class JobRoutes:
                 raise WebError(422, "key_used", text) from None
             return stored
         except JobGoneError:
-            _remove(job)
+            if has_own_project:
+                _remove(job)
             raise
         except OutcomeUnknownError:
             # If the job was created, it needs its project.
             raise
         except BaseException:
-            if not is_repeatable:
+            if has_own_project and not is_repeatable:
                 _remove(job)
             raise
         return job
@@ -214,7 +232,7 @@ class JobRoutes:
 def _unless_known(request: Request, content: Any, headers: dict[str, str]) -> Response:
     """Return an answer for clients that ask again and again: 304 if it is what the client has."""
     response = JSONResponse(content, headers={**headers, "Cache-Control": "no-cache", "Vary": VARY})
-    tag = f'"{hashlib.sha256(response.body).hexdigest()[:32]}"'
+    tag = tag_of(response.body)
     response.headers["ETag"] = tag
     if has_tag(request.headers.get("if-none-match"), tag):
         kept = {name: value for name, value in response.headers.items() if not name.startswith("content-")}

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Annotated, Any, NoReturn
 
-from fastapi import Query, Request, Response
+from fastapi import Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
@@ -18,7 +18,8 @@ from ci_eventstore.jobs.state import to_job
 from ci_eventstore.keys import JobKeys
 from ci_eventstore.replay.exports import FORMATS, FormatName, pieces_of
 from ci_eventstore.replay.replay import History
-from ci_eventstore.web.context import Web
+from ci_eventstore.web.conditions import disposition, has_tag, tag_of
+from ci_eventstore.web.context import Web, check_same
 from ci_eventstore.web.document import JobId, headers
 from ci_eventstore.web.errors import ANSWERED, ResponseCutError, WebError, error_response
 
@@ -58,17 +59,29 @@ class LogText:
             if left <= 0:
                 return
 
-    async def lines(self, last: int | None, *, with_times: bool) -> AsyncGenerator[bytes]:
+    async def last_lines(self, count: int | None, *, with_times: bool) -> AsyncGenerator[bytes]:
         """Yield the last lines, or all; with times, each begins with the time at which it was printed."""
+        first = 1 if count is None else max(await self._line_count() - count, 0) + 1
+        async with aclosing(self.lines(first, None, with_times=with_times)) as found:
+            async for piece in found:
+                yield piece
+
+    async def lines(self, first: int, last: int | None, *, with_times: bool) -> AsyncGenerator[bytes]:
+        """Yield the lines from one to another, both included and counted from 1; None: to the end."""
         render = TimestampedLines().render if with_times else log_bytes
-        skipped = 0 if last is None else max(await self._line_count() - last, 0)
-        start = await self._reader.milestone(self._keys, "lines", skipped - 1)
-        skipped -= start.lines
+        start = await self._reader.milestone(self._keys, "lines", first - 2)
+        skipped, left = first - 1 - start.lines, None if last is None else last - first + 1
         async for events in self._pages_and_ring(start):
             data = b"".join(map(render, events))
             start_byte, skipped = _skip(data, skipped)
-            for piece in _pieces(data[start_byte:]):
+            end_byte = len(data)
+            if left is not None and not skipped:
+                end_byte, left = _skip(data[start_byte:], left)
+                end_byte += start_byte
+            for piece in _pieces(data[start_byte:end_byte]):
                 yield piece
+            if left == 0:
+                return
 
     async def _pages_and_ring(self, start: Milestone) -> AsyncIterator[Sequence[JobEvent]]:
         async for events in self.pages(start):
@@ -133,7 +146,13 @@ async def gzipped(pieces: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
 
 _RANGE = re.compile(r"bytes=(?:(\d{1,18})-(\d{0,18})|-(\d{1,18}))", re.IGNORECASE)
 MEDIA_TYPE = "text/plain; charset=utf-8"
-HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache", "Vary": "Accept-Encoding, Authorization"}
+#: A log that a browser opens is text, and nothing in it may do anything.
+HEADERS = {
+    "Content-Security-Policy": "sandbox; default-src 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-cache",
+    "Vary": "Accept-Encoding, Authorization, Cookie",
+}
 #: The header that says that a running job's log has outgrown its budget.
 OUTGROWN = "Log-Truncated"
 
@@ -226,12 +245,52 @@ class _Broken(bytes):
         raise self._error
 
 
+class LogAsked:
+    """Which part of a log is asked for, and in which form."""
+
+    def __init__(
+        self,
+        tail: Annotated[int | None, Query(ge=0, description="at most this many lines, from the end")] = None,
+        first: Annotated[int | None, Query(alias="from", ge=1, description="from this line on")] = None,
+        last: Annotated[int | None, Query(alias="to", ge=1, description="up to this line, which is included")] = None,
+        timestamps: Annotated[
+            bool, Query(description="each line begins with the time at which it was printed")
+        ] = False,
+        provisional: Annotated[
+            bool, Query(description="of a running job whose log has outgrown its budget: its end so far, too")
+        ] = True,
+        download: Annotated[bool, Query(description="as a file to be kept")] = False,
+    ) -> None:
+        self.tail = tail
+        self.first = first
+        self.last = last
+        self.timestamps = timestamps
+        self.provisional = provisional
+        self.download = download
+
+    @property
+    def has_lines(self) -> bool:
+        """Whether some lines are asked for by their numbers."""
+        return self.first is not None or self.last is not None
+
+    def pieces_of(self, text: LogText) -> AsyncGenerator[bytes] | None:
+        """Return what is asked for, unless it is the bytes as they are, which have ranges."""
+        if self.has_lines:
+            first, last = self.first or 1, self.last
+            return text.lines(first, last if last is None else max(last, first - 1), with_times=self.timestamps)
+        if self.tail is not None or self.timestamps:
+            return text.last_lines(self.tail, with_times=self.timestamps)
+        return None
+
+
 class LogRoutes:
     """The routes of a job's log."""
 
     #: What the document says of headers.
     READ_HEADERS = headers(
-        ("Range", "`bytes=…`, one range; not with `tail` or `timestamps`"), ("If-Range", "is never met: all is sent")
+        ("Range", "`bytes=…`, one range; not together with parameters that choose lines"),
+        ("If-Range", "the `ETag` of the bytes that are there already; if the log has changed, all is sent"),
+        ("If-None-Match", "the `ETag` of what is there already; 304 if the log hasn't changed"),
     )
 
     def __init__(self, web: Web) -> None:
@@ -241,36 +300,42 @@ class LogRoutes:
         self,
         request: Request,
         job_id: JobId,
-        tail: Annotated[int | None, Query(ge=0, description="at most this many lines, from the end")] = None,
-        timestamps: Annotated[
-            bool, Query(description="each line begins with the time at which it was printed")
-        ] = False,
+        asked: Annotated[LogAsked, Depends()],
         incarnation: Annotated[str | None, Query(description="that the job has to have; another one: 409")] = None,
-        provisional: Annotated[
-            bool, Query(description="of a running job whose log has outgrown its budget: its end so far, too")
-        ] = True,
     ) -> Response:
-        """Send the log as it stands, byte for byte; `Range` and gzip as asked for, `Range` only without `tail`."""
+        """Send the log as it stands, byte for byte, or lines of it; `Range` and gzip as asked for."""
         caller = await self._web.caller(request)
         reader, keys = self._web.log(job_id)
         extent, ring = await reader.head_and_ring(keys, caller.user_id)
-        await self._web.check_incarnation(extent, incarnation)
-        if tail is None and "range" not in request.headers:
+        found = await self._web.incarnation(extent)
+        check_same(found, incarnation)
+        if asked.tail is None and "range" not in request.headers:
             extent.check_deleted(job_id, 0)
-        text = LogText(reader, keys, extent, ring if provisional else None)
+        text = LogText(reader, keys, extent, ring if asked.provisional and not asked.has_lines else None)
         headers = {OUTGROWN: "true"} if extent.is_outgrown else {}
-        # A client whose range has a condition gets all: versions of a log have no names that it could know.
-        is_whole = "if-range" in request.headers or request.method == "HEAD"
-        asked = None if is_whole else request.headers.get("range")
-        if tail is not None or timestamps or (text.has_ring and asked is None):
-            pieces = text.lines(tail, with_times=timestamps)
+        if asked.download:
+            headers["Content-Disposition"] = disposition(f"{job_id}.log")
+        tag = None
+        if not text.has_ring:
+            tag = tag_of(found, extent.position, extent.deleted_to)
+            headers["ETag"] = tag
+            if has_tag(request.headers.get("if-none-match"), tag):
+                return Response(status_code=304, headers={**HEADERS, **headers})
+        # Ranges are of `GET`, and under their condition, if they have one.
+        condition = request.headers.get("if-range")
+        is_whole = request.method == "HEAD" or (condition is not None and condition.strip() != tag)
+        wanted = None if is_whole else request.headers.get("range")
+        pieces = asked.pieces_of(text)
+        if pieces is None and text.has_ring and wanted is None:
+            pieces = text.last_lines(None, with_times=False)
+        if pieces is not None:
             return _respond(request, pieces, {**headers, "Accept-Ranges": "none"})
         headers["Accept-Ranges"] = "bytes"
-        found = parse_range(asked, extent.bytes)
-        if found is None:
+        place = parse_range(wanted, extent.bytes)
+        if place is None:
             headers["Content-Length"] = str(extent.bytes)
             return _respond(request, text.between(0, extent.bytes), headers)
-        first, end = found
+        first, end = place
         headers |= {"Content-Range": f"bytes {first}-{end - 1}/{extent.bytes}", "Content-Length": str(end - first)}
         return _send(text.between(first, end), headers, 206)
 
@@ -295,6 +360,9 @@ def _respond(request: Request, pieces: AsyncGenerator[bytes], headers: dict[str,
     if not accepts_gzip(request.headers.get("accept-encoding")):
         return _send(pieces, headers)
     rest = {name: value for name, value in headers.items() if name != "Content-Length"}
+    if "ETag" in rest:
+        # Other bytes, which stand for the same.
+        rest["ETag"] = f"W/{rest['ETag']}"
     return _send(gzipped(pieces), {**rest, "Content-Encoding": "gzip"})
 
 

@@ -14,8 +14,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
+from ci_common.models import Job, JobStatus
 from ci_eventstore import zip_file
 from ci_eventstore.errors import ProjectError
+from ci_eventstore.jobs.state import JobState
 from ci_eventstore.web.errors import WebError
 from ci_eventstore.web.route import limited
 
@@ -133,3 +135,22 @@ def job_id_for(user_id: str | None, idempotency_key: str) -> str:
     """Return the id of the job that a user's idempotency key stands for, always the same. Pure."""
     text = f"{'' if user_id is None else user_id}\0{idempotency_key}"
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+def resubmitted(job_id: str, state: JobState) -> Job:
+    """Return a job that does again what another one did; WebError 409 if that can't be done."""
+    if not state.command:
+        raise WebError(409, "conflict", "this job has no command that could be run again")
+    if state.ends_if_lost:
+        raise WebError(409, "conflict", "this job was run where it was started, not from a queue: start it there again")
+    if state.zip_file_path is not None and not Path(state.zip_file_path).is_file():
+        raise WebError(409, "conflict", "this job's project isn't there any more: submit it again with its files")
+    return Job(
+        id=job_id,
+        user_id=state.user_id,
+        status=JobStatus.QUEUED,
+        zip_file_path=state.zip_file_path,
+        name=state.name,
+        queue=state.queue,
+        command=list(state.command),
+    )

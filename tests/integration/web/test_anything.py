@@ -14,7 +14,7 @@ from ci_eventstore.web.document import COOKIE
 from tests.integration.web.raw import exchange
 from tests.integration.web.serving import Account, Served, create_ended_job
 
-PATHS = ["/jobs", "/jobs/{}", "/jobs/{}/cancel", "/jobs/{}/stream", "/jobs/{}/events", "/jobs/{}/log"]
+PATHS = ["/jobs", "/jobs/{}", "/jobs/{}/cancel", "/jobs/{}/again", "/jobs/{}/stream", "/jobs/{}/events", "/jobs/{}/log"]
 PATHS += ["/health", "/ready", "/metrics", "/login", "/logout", "/session", "/changes", "/openapi.json", "/{}"]
 PATHS += ["/webhooks", "/webhooks/{}", "/webhooks/{}/test"]
 PARAMETERS = [

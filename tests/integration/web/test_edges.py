@@ -28,6 +28,7 @@ ROUTES = [
     ("GET", "/jobs/{job_id}"),
     ("DELETE", "/jobs/{job_id}"),
     ("POST", "/jobs/{job_id}/cancel"),
+    ("POST", "/jobs/{job_id}/again"),
     ("GET", "/jobs/{job_id}/stream"),
     ("GET", "/jobs/{job_id}/events"),
     ("GET", "/jobs/{job_id}/log"),
@@ -123,9 +124,11 @@ async def test_a_body_of_unknown_length_is_counted(web: Served, ada: Account, ki
     for method, path in ROUTES:
         status, sent = await send_chunks(web.url, method, filled(path), as_headers(ada, kind), 64 * MEBIBYTE)
         assert sent < LARGEST_BODIES.get(path, 64 * 1024) + 24 * MEBIBYTE, (method, path)
-        reads_it = method == "POST" and path not in UNREAD and (kind, path) != ("text/plain", "/jobs")
-        # A running job can't be deleted.
-        unread = {409} if method == "DELETE" and "/jobs" in path else {200, 204, 404, 415}
+        is_read = path not in UNREAD and not path.endswith("/again")
+        reads_it = method == "POST" and is_read and (kind, path) != ("text/plain", "/jobs")
+        # A running job can't be deleted, nor one without a command be done again.
+        is_refused = (method == "DELETE" and "/jobs" in path) or path.endswith("/again")
+        unread = {409} if is_refused else {200, 204, 404, 415}
         assert status in ({400, 413} if reads_it else unread), (method, path)
 
 

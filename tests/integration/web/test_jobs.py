@@ -308,3 +308,51 @@ async def test_whose_log_is_deleted(client: httpx.AsyncClient, repository: Redis
     await repository.cancel_job("running")
     await repository.delete_job("running")
     assert (await client.delete("/jobs/running/log")).status_code == 410
+
+
+def remove_project(path: str | None) -> None:
+    """Remove the file that a job was submitted with; FileNotFoundError."""
+    assert path is not None
+    Path(path).unlink()
+
+
+async def test_a_job_is_submitted_again(client: httpx.AsyncClient, repository: RedisJobRepository) -> None:
+    """Its command, queue, name and project; as one job for each `Idempotency-Key`."""
+    files = {"project": zip_file()}
+    sent = await client.post("/jobs", data={"command": ["make", "test"], "queue": "slow", "name": "n"}, files=files)
+    old = sent.json()
+    await repository.cancel_job(old["job_id"])
+    response = await client.post(f"/jobs/{old['job_id']}/again")
+    new = response.json()
+    assert (response.status_code, response.headers["location"]) == (201, f"/jobs/{new['job_id']}")
+    assert new["job_id"] != old["job_id"]
+    stored = [await repository.get_job_summary(job["job_id"], "ada") for job in (old, new)]
+    first, second = [(job.command, job.queue, job.name, job.zip_file_path) for job in stored if job is not None]
+    assert first == second
+    assert (await claims.overview(repository, "slow")).waiting == 1
+    keyed = [await client.post(f"/jobs/{new['job_id']}/again", headers={"Idempotency-Key": "k"}) for _ in range(2)]
+    assert [answer.status_code for answer in keyed] == [201, 200]
+    assert len({answer.json()["job_id"] for answer in keyed}) == 1
+    other = await client.post("/jobs", json={"command": ["other"]}, headers={"Idempotency-Key": "k"})
+    assert (other.status_code, other.json()["error"]["code"]) == (422, "key_used")
+    remove_project(first[3])
+    gone = await client.post(f"/jobs/{new['job_id']}/again")
+    assert (gone.status_code, gone.json()["error"]["code"]) == (409, "conflict")
+    assert "project" in gone.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("job", "status"),
+    [
+        (Job(id="j", user_id="ada", status="running"), 409),
+        (Job(id="j", user_id="ada", status="running", command=["x"], queue="closed"), 400),
+        (Job(id="j", user_id="bob", status="running", command=["x"]), 404),
+    ],
+)
+async def test_a_job_that_can_not_be_submitted_again(
+    client: httpx.AsyncClient, repository: RedisJobRepository, job: Job, status: int
+) -> None:
+    """One without a command, of a queue that users may not use, or of another user."""
+    await repository.create_job(job)
+    assert (await client.post("/jobs/j/again")).status_code == status
+    assert len(await repository.list_jobs()) == 1

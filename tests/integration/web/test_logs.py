@@ -5,6 +5,7 @@ import random
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -175,3 +176,54 @@ async def test_the_page_from_a_line_on(client: httpx.AsyncClient, repository: Re
     both = (await client.get("/jobs/j/events?line=1&after=1&limit=2")).json()
     assert [event["id"] for event in both["events"]] == [2, 3]
     assert (await client.get("/jobs/j/events?line=0")).status_code == 400
+
+
+@pytest.mark.parametrize("texts", [["a\nb", "c\n", "", "\n", "d"], scattered_texts(4000)], ids=len)
+async def test_lines_by_their_numbers(
+    client: httpx.AsyncClient, repository: RedisJobRepository, texts: list[str]
+) -> None:
+    """From one to another, both included; with times, too; nothing where there are none."""
+    lines = (await create_job(repository, texts)).splitlines(keepends=True)
+    total = len(lines)
+    for first, last in [(1, 1), (2, 3), (total, total), (total - 1, total + 5), (3, 2), (total + 1, total + 2)]:
+        response = await client.get(f"/jobs/j/log?from={first}&to={last}")
+        assert (response.status_code, response.content) == (200, b"".join(lines[first - 1 : last])), (first, last)
+        assert response.headers["accept-ranges"] == "none"
+    assert (await client.get("/jobs/j/log?from=2")).content == b"".join(lines[1:])
+    assert (await client.get("/jobs/j/log?to=2")).content == b"".join(lines[:2])
+    stamped = [STAMP.encode() + b" " + line for line in lines]
+    assert (await client.get("/jobs/j/log?from=2&to=4&timestamps=1")).content == b"".join(stamped[1:4])
+
+
+async def test_a_client_that_has_a_part_of_the_log(client: httpx.AsyncClient, repository: RedisJobRepository) -> None:
+    """The log's tag says whether it is the same: then the rest is sent, or nothing; if it has grown, all."""
+    expected = await create_job(repository, ["a\n", "b\n"])
+    tag = (await client.get("/jobs/j/log", headers={"Accept-Encoding": "identity"})).headers["etag"]
+    packed = (await client.get("/jobs/j/log", headers={"Accept-Encoding": "gzip"})).headers["etag"]
+    assert packed == f"W/{tag}"
+    rest = {"Range": "bytes=2-", "If-Range": tag}
+    assert (await client.get("/jobs/j/log", headers=rest)).content == expected[2:]
+    for known in (tag, packed):
+        response = await client.get("/jobs/j/log", headers={"If-None-Match": known})
+        assert (response.status_code, response.content) == (304, b"")
+        # A weak tag isn't enough for parts.
+        weak = await client.get("/jobs/j/log", headers={**rest, "If-Range": packed})
+        assert (weak.status_code, weak.content) == (200, expected)
+    await repository.add_event("j", JobEvent("log", "c\n"))
+    for headers in (rest, {"If-None-Match": tag}):
+        response = await client.get("/jobs/j/log", headers=headers)
+        assert (response.status_code, response.content) == (200, expected + b"c\n")
+
+
+async def test_a_log_is_a_file_to_keep_and_nothing_that_runs(
+    client: httpx.AsyncClient, repository: RedisJobRepository
+) -> None:
+    """Its name is the job's, as far as file systems take it; a browser that shows it runs nothing of it."""
+    for job_id, name in [("j1", "j1.log"), ('ö"\\.x', "____x.log")]:
+        await repository.create_job(Job(id=job_id, user_id="ada", status="running"))
+        response = await client.get(f"/jobs/{quote(job_id)}/log?download=1")
+        assert response.headers["content-disposition"].startswith(f"attachment; filename=\"{name}\"; filename*=UTF-8''")
+    shown = await client.get("/jobs/j1/log")
+    assert "content-disposition" not in shown.headers
+    assert shown.headers["content-security-policy"] == "sandbox; default-src 'none'"
+    assert "Cookie" in shown.headers["vary"]
