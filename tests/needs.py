@@ -40,6 +40,11 @@ def find_chromium() -> str:
     return _find("chromium", os.environ["PATH"])
 
 
+def _find_axe() -> None:
+    if not (Path(__file__).parents[1] / "node_modules/axe-core/axe.min.js").exists():
+        raise LookupError("there is no node_modules/axe-core: `make check` installs it")
+
+
 def _find_systemd() -> str:
     return _find("systemd-analyze", os.environ["PATH"], "systemd")
 
@@ -68,6 +73,7 @@ NEEDS: dict[str, Callable[[], object]] = {
     "redis7": find_redis7,
     "nginx": find_nginx,
     "chromium": find_chromium,
+    "axe-core": _find_axe,
     "curl": find_curl,
     "systemd-analyze": _find_systemd,
     "/proc": _find_processes,

@@ -13,7 +13,19 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import pytest
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Error, Page, Playwright, Response, expect
+from playwright.async_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Dialog,
+    Error,
+    FloatRect,
+    Locator,
+    Page,
+    Playwright,
+    Response,
+    expect,
+)
 
 from ci_common.models import APIKey, Job, JobEvent, User, generate_api_key, hash_api_key, utc_now
 from ci_eventstore.repository import RedisJobRepository
@@ -28,6 +40,7 @@ IN_CHROMIUM: Final = [
 ]
 #: On a busy machine.
 PATIENCE_MS: Final = 30_000
+expect.set_options(timeout=PATIENCE_MS)
 #: What the browser itself says of an answer that is no success, or of a server that is away: the page may expect both.
 _NETWORK = re.compile(r"Failed to load resource|net::ERR_")
 #: Notes violations of the policy also where the browser's console doesn't show them.
@@ -113,6 +126,7 @@ class Watch:
         page.on("console", self._note_message)
         page.on("pageerror", self._note_error)
         page.on("response", self._note_response)
+        page.on("dialog", self._note_dialog)
         return page
 
     def _note_message(self, message: ConsoleMessage) -> None:
@@ -121,6 +135,10 @@ class Watch:
 
     def _note_error(self, error: Error) -> None:
         self.faults.append(f"{error.name}: {error.message}\n{error.stack}")
+
+    async def _note_dialog(self, dialog: Dialog) -> None:
+        self.faults.append(f"{dialog.type}: {dialog.message}")
+        await dialog.dismiss()
 
     def _note_response(self, response: Response) -> None:
         if response.status >= 500 or (response.status >= 400 and "/assets/" in response.url):
@@ -157,7 +175,7 @@ async def log_in(page: Page, account: Account) -> None:
     await page.goto(account.server.url)
     await page.get_by_label("API key").fill(account.key)
     await page.get_by_role("button", name="Log in").click()
-    await expect(page.get_by_role("heading", name="Jobs")).to_be_visible(timeout=PATIENCE_MS)
+    await expect(page.get_by_role("heading", name="Jobs")).to_be_visible()
 
 
 async def let_in(context: BrowserContext, account: Account) -> None:
@@ -181,3 +199,29 @@ def lines(count: int, first: int = 1) -> Sequence[str]:
     """Return numbered lines as few large texts, as a `LogWriter` writes them."""
     whole = [f"line {number}\n" for number in range(first, first + count)]
     return ["".join(whole[place : place + 1000]) for place in range(0, count, 1000)]
+
+
+async def open_log(page: Page, account: Account, job_id: str, line: int | None = None) -> None:
+    """Open a job's page at a line, or where it opens by itself, and wait until it shows lines."""
+    at = "" if line is None else f"?line={line}"
+    await page.goto(f"{account.server.url}/#/jobs/{job_id}{at}")
+    await expect(page.locator(".log-row:not(.is-missing)").first).to_be_visible()
+
+
+async def box_of(element: Locator) -> FloatRect:
+    """Return where an element is, when it has come to rest there."""
+    boxes: list[FloatRect | None] = [None]
+
+    async def is_at_rest() -> bool:
+        await element.page.evaluate("new Promise(resolve => requestAnimationFrame(() => setTimeout(resolve, 20)))")
+        boxes.append(await element.bounding_box())
+        return boxes[-1] is not None and boxes[-1] == boxes[-2]
+
+    await wait_for(is_at_rest, "an element at rest")
+    assert boxes[-1] is not None
+    return boxes[-1]
+
+
+def row(page: Page, line: int) -> Locator:
+    """Return the row of a line, which is there while it can be seen."""
+    return page.locator(f'.log-row[data-line="{line}"]')

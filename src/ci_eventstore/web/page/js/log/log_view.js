@@ -48,7 +48,7 @@ export class LogView extends EventTarget {
     this._viewport = new Viewport();
     this._box = new ScrollBox(this._element, this._viewport);
     this._rows = new Rows(this._box.rows);
-    this._plain = new PlainView(this._element, store, (n) => this.options.lineHref(n));
+    this._plain = new PlainView(this._element, store, (n) => this.options.lineHref(n), () => this.follow(false));
     /** @type {FoundHits | null} */
     this._found = null;
     /** @type {{from: number, to: number} | null} */

@@ -17,10 +17,12 @@ export class PlainView {
    * @param {Element} parent
    * @param {LineStore} store
    * @param {(n: number) => string} lineHref
+   * @param {() => void} onturn called before other lines are shown because somebody wants them
    */
-  constructor(parent, store, lineHref) {
+  constructor(parent, store, lineHref, onturn) {
     this._store = store;
     this._lineHref = lineHref;
+    this._onturn = onturn;
     this._first = 1;
     this._focused = 0;
     this._drawn = "";
@@ -106,6 +108,7 @@ export class PlainView {
     button.setAttribute("type", "button");
     button.textContent = `${LINES_AT_ONCE} ${name}`;
     button.addEventListener("click", () => {
+      this._onturn();
       this.goTo(this._first + direction * LINES_AT_ONCE, false);
       this._focused = direction > 0 ? this._first : Math.min(this._store.total, this._first + LINES_AT_ONCE - 1);
       this.draw(false);
