@@ -114,9 +114,11 @@ test("the table keeps the newest jobs in order", () => {
   table.put(job({ job_id: "j5", created_at: at(-5), status: "failed" }));
   assert.equal(table.rows[6].status, "failed");
   table.remove("new");
-  assert.deepEqual(table.queues, ["default"]);
   table.replace([job()]);
   assert.ok(!table.isFull);
+  assert.deepEqual(table.queues, ["a", "default"]);
+  table.replace([job()], false);
+  assert.ok(table.isFull);
 });
 
 test("tries come later and later, never sooner than the server asks", () => {

@@ -26,6 +26,8 @@ export class JobFeed {
     this.version = signal(0);
     /** Whether the first answer has come. */
     this.isLoaded = signal(false);
+    /** Whether a part of the store is away, and its jobs are missing. */
+    this.isPartial = signal(false);
     /** @type {LiveStream|null} */
     this._stream = null;
     this._asked = "";
@@ -79,7 +81,7 @@ export class JobFeed {
    * @param {any} data
    */
   _hear(name, data) {
-    if (name === "jobs") this.table.replace(data.jobs);
+    if (name === "jobs") this._replace(data);
     else if (name === "job") this.table.put(data.job);
     else if (name === "deleted") this.table.remove(data.job_id);
     else return;
@@ -89,6 +91,12 @@ export class JobFeed {
       this._frame = 0;
       this.version.value += 1;
     });
+  }
+
+  /** @param {{jobs: import("../types.js").Job[], is_all?: boolean, unavailable?: number[]}} snapshot */
+  _replace({ jobs, is_all: isAll, unavailable = [] }) {
+    this.isPartial.value = unavailable.length > 0;
+    this.table.replace(jobs, isAll ?? jobs.length < NEWEST);
   }
 
   /**
@@ -132,11 +140,11 @@ export class JobFeed {
   async _fetchJobs(aborted) {
     /** @type {Record<string, string>} */
     const headers = this._etag ? { "If-None-Match": this._etag } : {};
-    const url = this._address("jobs", { limit: String(NEWEST) });
+    const url = this._address("jobs", { limit: String(NEWEST), partial: "true" });
     const response = await this._api.send(url, { signal: aborted, headers, cache: "no-store" });
     if (response.status !== 304) {
       this._etag = response.headers.get("ETag");
-      this._hear("jobs", { jobs: await response.json() });
+      this._hear("jobs", await response.json());
     }
     this._onconnection("open");
   }

@@ -15,6 +15,12 @@ export class JobTable {
     this._jobs = new Map();
     /** @type {Job[]|null} */
     this._sorted = null;
+    /**
+     * The queues that any job was ever seen in: a filter goes on offering them.
+     *
+     * @type {Set<string>}
+     */
+    this._queues = new Set();
     /** Whether older jobs than these may exist. */
     this.isFull = false;
   }
@@ -23,11 +29,13 @@ export class JobTable {
    * Take a snapshot instead of what was known.
    *
    * @param {Job[]} jobs
+   * @param {boolean} [isAll] whether there are no others
    */
-  replace(jobs) {
+  replace(jobs, isAll = jobs.length < NEWEST) {
     this._jobs = new Map(jobs.slice(0, NEWEST).map((job) => [job.job_id, job]));
-    this.isFull = jobs.length >= NEWEST;
+    this.isFull = !isAll;
     this._sorted = null;
+    for (const { queue } of jobs) if (queue) this._queues.add(queue);
   }
 
   /**
@@ -38,6 +46,7 @@ export class JobTable {
   put(job) {
     this._jobs.set(job.job_id, job);
     this._sorted = null;
+    if (job.queue) this._queues.add(job.queue);
     if (this._jobs.size > NEWEST) {
       this.isFull = true;
       for (const old of this.rows.slice(NEWEST)) this._jobs.delete(old.job_id);
@@ -60,10 +69,9 @@ export class JobTable {
     return this._sorted;
   }
 
-  /** The queues that jobs are in, in order. */
+  /** The queues that jobs are or were in, in order. */
   get queues() {
-    const names = new Set(this.rows.map((job) => job.queue ?? "").filter(Boolean));
-    return [...names].sort();
+    return [...this._queues].sort();
   }
 }
 

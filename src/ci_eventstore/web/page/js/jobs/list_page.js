@@ -107,6 +107,11 @@ export class ListPage {
     const shown = found.slice(0, this._shown.value);
     return html`<p class="list-note" id="list-note">
         ${count(found.length)}${this._feed.table.isFull ? newestNote(filter) : nothing}
+        ${
+          this._feed.isPartial.value
+            ? html`<span class="fact-warn">A part of the store is away; its jobs are missing.</span>`
+            : nothing
+        }
       </p>
       <div class="job-columns" aria-hidden="true">
         <span>Status</span><span>Job</span><span>Queue</span><span>Duration</span><span>Created</span>
