@@ -3,6 +3,7 @@
 import logging
 import secrets
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 from ci_common.errors import UserNotFoundError
@@ -146,7 +147,8 @@ class WebhookStore:
     async def _alter(self, webhook_id: str, user_id: str | None, change: Callable[[Webhook, int], Webhook]) -> Webhook:
         while True:
             before = await self._text(webhook_id, user_id)
-            after = change(Webhook.from_text(before), await time_ms(self._nodes, self._keys.store))
+            changed = change(Webhook.from_text(before), await time_ms(self._nodes, self._keys.store))
+            after = replace(changed, revision=secrets.token_hex(8))
             if await self._change(webhook_id, user_id, before, after.to_text()) == b"ok":
                 return after
 

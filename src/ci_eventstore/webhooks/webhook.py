@@ -73,6 +73,8 @@ class Webhook:
     created_ms: int
     secrets: tuple[Secret, ...]
     enabled_ms: int
+    #: Random, another one after each change of its owner's: so two equal ones aren't taken for a repeated one.
+    revision: str = ""
     #: None: it is enabled.
     disabled_ms: int | None = None
     #: How many test messages were asked for, and how many of them are queued by now.

@@ -15,9 +15,9 @@ from ci_eventstore.webhooks import sender
 from ci_eventstore.webhooks.outbox import Outbox
 from ci_eventstore.webhooks.posting import Poster, networks_of
 from ci_eventstore.webhooks.sender import Sender
-from tests.integration.store.conftest import find_server, own, repository, server, valkey
+from tests.integration.store.conftest import find_server, keys, own, repository, server, valkey
 
-__all__ = ["find_server", "own", "repository", "server", "valkey"]
+__all__ = ["find_server", "keys", "own", "repository", "server", "valkey"]
 
 
 @asynccontextmanager
