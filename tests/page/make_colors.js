@@ -2,7 +2,7 @@
 
 import { readFileSync, writeFileSync } from "node:fs";
 
-import { BACKGROUND, FOREGROUND, THEMES, paletteColor, readable, toCss }
+import { BACKGROUND, CHOSEN, FOREGROUND, THEMES, paletteColor, readable, toCss }
   from "../../src/ci_eventstore/web/page/js/log/palette.js";
 
 export const SHEET = new URL("../../src/ci_eventstore/web/page/log.css", import.meta.url);
@@ -18,8 +18,9 @@ export function makeColors(sheet) {
   const lines = [sheet.slice(0, sheet.indexOf(HEAD)).trimEnd(), "", HEAD];
   lines.push(`:root { --log-front: ${inThemes((theme) => FOREGROUND[theme])}; }`);
   lines.push(`:root { --log-back: ${inThemes((theme) => BACKGROUND[theme])}; }`);
+  lines.push(`:root { --log-row-chosen: ${inThemes((theme) => CHOSEN[theme])}; }`);
   for (let index = 0; index < 256; index += 1) {
-    const front = inThemes((theme) => readable(paletteColor(index, theme), BACKGROUND[theme]));
+    const front = inThemes((theme) => readable(paletteColor(index, theme), CHOSEN[theme]));
     lines.push(`.fg-${index} { color: ${front}; }`);
     lines.push(`.bg-${index} { background-color: ${toCss(paletteColor(index))}; }`);
   }

@@ -1,8 +1,10 @@
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
-import { BACKGROUND, FOREGROUND, LEAST_CONTRAST, THEMES, contrast, mix, paletteColor, readable, toCss }
+import { BACKGROUND, CHOSEN, FOREGROUND, LEAST_CONTRAST, THEMES, contrast, mix, paletteColor, readable, toCss }
   from "../../src/ci_eventstore/web/page/js/log/palette.js";
+import { SHEET, makeColors } from "./make_colors.js";
 
 test("the cube and the greys are those of a terminal", () => {
   assert.equal(paletteColor(16), 0x000000);
@@ -34,4 +36,18 @@ test("a colour that can be read stays", () => {
 test("mixing and writing keep all three parts", () => {
   assert.equal(mix(0x102030, 0x304050, 0.5), 0x203040);
   assert.equal(toCss(0x0000ff), "#0000ff");
+});
+
+test("the stylesheet has the colours of this module", () => {
+  const sheet = readFileSync(SHEET, "utf8");
+  assert.equal(makeColors(sheet), sheet);
+});
+
+test("what can be read on a chosen line can be read on others", () => {
+  for (const theme of THEMES) {
+    for (let index = 0; index < 256; index += 1) {
+      const color = readable(paletteColor(index, theme), CHOSEN[theme]);
+      assert.ok(contrast(color, BACKGROUND[theme]) >= 4.5, `${theme} ${index}`);
+    }
+  }
 });

@@ -12,6 +12,8 @@ export const THEMES = ["light", "dark"];
 
 /** The page's own colours of a log. */
 export const BACKGROUND = { light: 0xffffff, dark: 0x0d1117 };
+/** Behind chosen lines; text that can be read on it can be read on the page's own background as well. */
+export const CHOSEN = { light: 0xfff8d0, dark: 0x241f10 };
 export const FOREGROUND = { light: 0x1f2328, dark: 0xe6edf3 };
 
 /** Text has at least this contrast with what is behind it, as WCAG 2 asks for. */

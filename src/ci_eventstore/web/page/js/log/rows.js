@@ -12,7 +12,7 @@ import { Row } from "./row.js";
 
 /** All that is drawn at once. One line takes at most the parser's runs, and 16 Ki of its text. */
 const MOST_UNITS = 200_000;
-const MOST_RUNS = 3000;
+const MOST_RUNS = 1700;
 const MOST_UNITS_OF_A_LINE = 16384;
 /** Every row may have so much, however much the others had. */
 const LEAST_UNITS = 400;

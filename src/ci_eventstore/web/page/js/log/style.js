@@ -4,7 +4,7 @@
  * A style is a frozen object; equal styles are nearly always the same object, so that neighbours compare quickly.
  */
 
-import { BACKGROUND, FOREGROUND, THEMES, mix, paletteColor, readable, toCss } from "./palette.js";
+import { BACKGROUND, CHOSEN, FOREGROUND, THEMES, mix, paletteColor, readable, toCss } from "./palette.js";
 
 /** @typedef {import("./palette.js").Theme} Theme */
 
@@ -223,7 +223,8 @@ function colorsIn(theme, front, back, bits) {
   let behind = resolve(back, BACKGROUND[theme], null);
   if (bits & INVERSE) [text, behind] = [behind, text];
   if (bits & (DIM | CONCEALED)) text = mix(text, behind, 0.35);
-  return [readable(text, behind), behind];
+  const isBare = back === OWN && !(bits & INVERSE);
+  return [readable(text, isBare ? CHOSEN[theme] : behind), behind];
 }
 
 /**
