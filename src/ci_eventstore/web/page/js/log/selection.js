@@ -33,7 +33,7 @@ export function selectedRange(parent) {
 }
 
 /**
- * Return the lines in whose rows a selection begins and ends.
+ * Return the lines in whose rows a selection begins and ends. A click may become one, with the shift key elsewhere.
  *
  * @param {Element} parent
  * @returns {Set<number>}
@@ -42,7 +42,7 @@ export function selectedEnds(parent) {
   /** @type {Set<number>} */
   const lines = new Set();
   const selection = document.getSelection();
-  if (!selection || selection.isCollapsed) return lines;
+  if (!selection) return lines;
   for (const node of [selection.anchorNode, selection.focusNode]) {
     const row = parent.contains(node) ? rowAround(node) : null;
     if (row) lines.add(lineOf(row));

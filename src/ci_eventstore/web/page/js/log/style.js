@@ -4,7 +4,7 @@
  * A style is a frozen object; equal styles are nearly always the same object, so that neighbours compare quickly.
  */
 
-import { BACKGROUND, CHOSEN, FOREGROUND, THEMES, mix, paletteColor, readable, toCss } from "./palette.js";
+import { BACKGROUND, CHOSEN, FOREGROUND, THEMES, contrast, mix, paletteColor, readable, toCss } from "./palette.js";
 
 /** @typedef {import("./palette.js").Theme} Theme */
 
@@ -219,8 +219,10 @@ function makeLook({ front, back, bits }) {
  * @param {number} bits
  */
 function colorsIn(theme, front, back, bits) {
-  let text = resolve(front, FOREGROUND[theme], theme);
   let behind = resolve(back, BACKGROUND[theme], null);
+  // On a colour, text without one is black or white, whichever is clearer.
+  const clearer = contrast(behind, FOREGROUND.dark) > contrast(behind, FOREGROUND.light) ? "dark" : "light";
+  let text = resolve(front, FOREGROUND[back === OWN ? theme : clearer], theme);
   if (bits & INVERSE) [text, behind] = [behind, text];
   if (bits & (DIM | CONCEALED)) text = mix(text, behind, 0.35);
   const isBare = back === OWN && !(bits & INVERSE);
