@@ -186,8 +186,9 @@ def test_a_log_that_is_too_long_says_so_and_keeps_its_end(cli: CommandLine, gate
     noise = tmp_path / "noise"
     noise.write_text("".join(f"{secrets.token_hex(40)}\n" for _ in range(50_000)))
     program = f"echo begin; read line < {gate}; cat {noise}; echo end"
-    small = replace(cli, environment={**cli.environment, "CI_EVENTSTORE_MAX_HEAD_BYTES": "6"})
-    job = small.start("run", "--id", "it", "--", "sh", "-c", program)
+    # The option wins.
+    small = replace(cli, environment={**cli.environment, "CI_EVENTSTORE_MAX_HEAD_BYTES": "1GiB"})
+    job = small.start("run", "--id", "it", "--max-head-bytes", "6", "--", "sh", "-c", program)
     job.wait_for_output(b"begin\n")
     tail = cli.start("tail", "it")
     tail.wait_for_output(b"begin\n")
@@ -227,11 +228,14 @@ async def test_a_running_log_that_is_too_long_says_so(cli: CommandLine, here: Ca
     assert "a line in it says what is left out" in here("jobs", "show", "it").text
 
 
-def test_a_budget_that_is_no_number_is_refused(cli: CommandLine) -> None:
-    """The variable is named."""
+def test_a_budget_that_is_no_size_is_refused(cli: CommandLine) -> None:
+    """The variable is named, or the option."""
     done = cli("jobs", "list", environment={"CI_EVENTSTORE_MAX_HEAD_BYTES": "64 MiB"})
     assert done.code == 2
     assert "CI_EVENTSTORE_MAX_HEAD_BYTES" in done.err
+    done = cli("run", "--max-head-bytes", "much", "--", "true")
+    assert done.code == 2
+    assert "--max-head-bytes: 'much' is no size" in done.err
 
 
 async def test_a_position_past_the_end_is_an_error(cli: CommandLine, here: Callable[..., Ended]) -> None:

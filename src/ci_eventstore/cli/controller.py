@@ -22,7 +22,7 @@ from ci_eventstore.cli.secrecy import (
     unseen,
 )
 from ci_eventstore.cli.stopping import STOPPING_SIGNALS
-from ci_eventstore.cli.store import uses_store
+from ci_eventstore.cli.store import head_option, uses_store
 from ci_eventstore.cli.usage import ExitCode, duration_option, examples
 from ci_eventstore.controllers import ClaimedJob, CommandHandler, Controller, ControllerSettings, WorkFolder
 from ci_eventstore.controllers.handlers import Handler
@@ -88,6 +88,7 @@ class Options(TypedDict):
 @seal_after_option
 @click.option("--once", is_flag=True, help="End after one job, however it ended.")
 @duration_option("--exit-when-idle", "End after having had no job for this long.")
+@head_option
 @unseen
 @uses_store
 async def controller(repository: RedisJobRepository, **options: Unpack[Options]) -> int:

@@ -38,10 +38,10 @@ WATCHED_SECONDS_OF_SCRIPTS = 2
 )
 @click.option("--exit", "exits", is_flag=True, help="Exit when the jobs have ended: 0 if they ended as they should.")
 def demo(port: int | None, exits: bool) -> int:
-    """Show the page with jobs to look at: a store, a web server and two controllers, until Ctrl-C.
+    """Show the page, and real jobs that it follows, until Ctrl-C.
 
-    Real commands run as jobs of a user: some pass, one fails, one prints until you stop it, one waits. The page's
-    address and the user's API key are printed.
+    A store of its own, a web server and two controllers run. Real commands are the jobs of a user: some pass, one
+    fails, one prints until you stop it, one waits. The page's address and the user's API key are printed.
 
     The store is a server of its own in a temporary folder, whatever --url says; nothing stays.
     """

@@ -17,7 +17,7 @@ from ci_eventstore.cli.held_job import Holding, JobEnd, JobLog, Step
 from ci_eventstore.cli.output import StandardOutput, say, saying_warnings_of
 from ci_eventstore.cli.secrecy import Secrets, check_holds_none, mask_standard_error, secrets_option
 from ci_eventstore.cli.stopping import Stop, Stopper
-from ci_eventstore.cli.store import find_user, uses_store
+from ci_eventstore.cli.store import find_user, head_option, uses_store
 from ci_eventstore.cli.usage import (
     ExitCode,
     argument_text,
@@ -252,6 +252,7 @@ class Options(TypedDict):
 @secrets_option("Store *** in place of this environment variable's value.")
 @duration_option("--lease", "Fail the job if this program stops renewing its lease for this long.", default="30s")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@head_option
 @uses_store
 async def run(repository: RedisJobRepository, **options: Unpack[Options]) -> int:
     """Run a command as a job.

@@ -17,7 +17,7 @@ import click
 from ci_eventstore.cli.archive import archive_after_option, archive_option, archiving
 from ci_eventstore.cli.history import seal_after_option, sealing
 from ci_eventstore.cli.output import say
-from ci_eventstore.cli.store import uses_store
+from ci_eventstore.cli.store import head_option, uses_store
 from ci_eventstore.cli.submit import data_folder
 from ci_eventstore.cli.usage import examples
 from ci_eventstore.cli.webhook import allow_option, sending
@@ -167,6 +167,7 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
 @click.option("--no-webhooks", is_flag=True, help="Leave the sending of webhooks to others, as to `webhook send`.")
 @allow_option
 @click.option("--access-log", is_flag=True, help="Print a line of JSON for each request when it has ended.")
+@head_option
 @partial(uses_store, loop_factory=new_event_loop)
 async def serve(repository: RedisJobRepository, **options: Unpack[Options]) -> None:
     """Serve jobs over HTTP.

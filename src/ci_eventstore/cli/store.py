@@ -12,6 +12,7 @@ import click
 
 from ci_common.errors import JobNotFoundError, UserNotFoundError
 from ci_common.models import User
+from ci_eventstore.amounts import format_size, parse_size
 from ci_eventstore.cli.output import discard_output, saying_warnings_of
 from ci_eventstore.cli.usage import ExitCode
 from ci_eventstore.connection.deployments import given_url, read_url
@@ -37,6 +38,7 @@ class StoreAddress:
     url: str | None = None
     url_file: str | None = None
     prefix: str | None = None
+    max_head_bytes: str | None = None
     #: Whether this process runs nothing but this call, and so may start its program again.
     owns_process: bool = False
     #: The URL of a program that was started again without it.
@@ -59,10 +61,15 @@ class StoreAddress:
         """Return the settings that the command line and the environment give; ConfigurationError."""
         prefix = self.prefix if self.prefix is not None else os.environ.get(PREFIX_VARIABLE) or DEFAULT_PREFIX
         access = cast(Access, os.environ.get(ACCESS_VARIABLE) or "write")
-        head_bytes = os.environ.get(HEAD_VARIABLE) or str(HEAD_BYTES)
-        if not head_bytes.isdecimal():
-            raise ConfigurationError(f"{HEAD_VARIABLE}={head_bytes!r} must be a number of bytes")
-        return GivenSettings(prefix=prefix, max_head_bytes=int(head_bytes), access=access)
+        return GivenSettings(prefix=prefix, max_head_bytes=self._head_bytes(), access=access)
+
+    def _head_bytes(self) -> int:
+        text = self.max_head_bytes or os.environ.get(HEAD_VARIABLE)
+        try:
+            return parse_size(text) if text else HEAD_BYTES
+        except ValueError as error:
+            where = "--max-head-bytes" if self.max_head_bytes else HEAD_VARIABLE
+            raise ConfigurationError(f"{where}: {error}") from None
 
 
 pass_address = click.make_pass_decorator(StoreAddress, ensure=True)
@@ -92,6 +99,19 @@ def store_options(function: Function) -> Function:
     )
     text = "The name of the store on that server.  [env: CI_EVENTSTORE_PREFIX; default: ci]"
     return url(url_file(option("--prefix", metavar="NAME", help=text)(function)))
+
+
+def head_option(function: Function) -> Function:
+    """Give a command that writes logs --max-head-bytes."""
+    option = click.option(
+        "--max-head-bytes",
+        metavar="SIZE",
+        expose_value=False,
+        callback=_keep,
+        help="Keep so much of the beginning of a log, such as 1GiB; of the rest, only the end is kept, and a line says "
+        f"what is left out.  [env: {HEAD_VARIABLE}; default: {format_size(HEAD_BYTES)}]",
+    )
+    return option(function)
 
 
 def uses_store(

@@ -50,8 +50,8 @@ async def tail(
     Prints the bytes that the command printed. Exits with 0 if the job passed, or hasn't ended yet (--no-follow); with 1
     if it failed or was cancelled.
 
-    Of a log that is longer than CI_EVENTSTORE_MAX_HEAD_BYTES, the beginning and the end are kept. While such a job
-    runs, its end keeps changing: --no-follow prints it after a line that says that it is provisional.
+    Of a log that is longer than --max-head-bytes of `run` or `controller`, the beginning and the end are kept. While
+    such a job runs, its end keeps changing: --no-follow prints it after a line that says that it is provisional.
     """
     job_id = await find_job(repository, job)
     terminal = StandardOutput()

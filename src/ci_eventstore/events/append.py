@@ -29,7 +29,7 @@ logger = logging.getLogger("ci_eventstore.events")
 ANY_CLAIM = "*"
 #: What is kept of a log: bytes of text from its beginning, unless a setting says otherwise; bytes of its end, as they
 #: are stored; and bytes of text that come after the job's end.
-HEAD_BYTES = 64 * 1024 * 1024
+HEAD_BYTES = 256 * 1024 * 1024
 RING_BYTES = 1024 * 1024
 LATE_BYTES = 1024 * 1024
 CONSTANTS = {
