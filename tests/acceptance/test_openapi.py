@@ -1,5 +1,6 @@
 """`/openapi.json` is true: nothing that it says is refused, and a client that is generated from it works."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -75,7 +76,8 @@ def test_schemathesis_finds_nothing(cli: CommandLine, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIGURATION), "run"]
     command += [f"{url}/openapi.json", "--header", f"Authorization: Bearer {key}", "--no-color"]
     done = run(command, tmp_path, {"PYTHONPATH": str(ROOT)})
-    assert "Tested: 15" in done
+    paths = json.loads(fetch(f"{url}/openapi.json", key))["paths"]
+    assert f"Tested: {sum(map(len, paths.values()))}" in done
 
 
 @pytest.mark.slow  # A generator, a server and a controller.

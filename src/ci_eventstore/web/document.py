@@ -88,7 +88,7 @@ _ALONE: dict[str, Any] = {
     "attempts": (Annotated[int, Field(description="how often controllers have been given it")], ...),
     "totals": (Totals, ...),
     "position": (Annotated[int, Field(description="of the last event, as a stream's clients count")], ...),
-    "place": (Annotated[int | None, Field(default=0, description="while it waits: the jobs before it")], ...),
+    "place": (Annotated[int | None, Field(description="while it waits: the jobs before it, if that is known")], None),
 }
 OneJobAnswer: type[BaseModel] = create_model("OneJobAnswer", __doc__="A job by itself.", **_FIELDS, **_ALONE)
 _UNAVAILABLE = Annotated[list[int], Field(description="partitions of a cluster that are away: their jobs are missing")]

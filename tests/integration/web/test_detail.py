@@ -1,5 +1,6 @@
 """`stream?detail=1`: times, line numbers, and the job's state at each change."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,8 +11,11 @@ import pytest
 from httpx_sse import ServerSentEvent, aconnect_sse
 
 from ci_common.models import Job, JobEvent, utc_now
+from ci_eventstore.following.records import Page
 from ci_eventstore.repository import RedisJobRepository
+from ci_eventstore.web import job_stream
 from tests.integration.web.serving import create_ended_job
+from tests.waiting import wait_until
 
 TEXTS = ["a\nb", "", "c\n", "\n\n", "d\udcff", "\r\ne\n"]
 #: On which line each of them begins.
@@ -139,3 +143,35 @@ async def test_late_output_after_the_log_was_deleted(client: httpx.AsyncClient, 
     for after, lines in ((5, [5, 6]), (6, [6])):
         seen = await read_all(client, f"/jobs/j/stream?detail=1&last_event_id={after}")
         assert [message["line"] for message in seen if message["type"] == "log"] == lines
+
+
+async def test_detailed_frames_are_made_once(
+    client: httpx.AsyncClient, repository: RedisJobRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many clients follow a job, each page is written once with details, and once without."""
+    written: list[int | None] = []
+    write = job_stream._detailed
+
+    def note_and_write(page: Page, lines: int | None) -> tuple[bytes, int | None]:
+        written.append(lines)
+        return write(page, lines)
+
+    monkeypatch.setattr(job_stream, "_detailed", note_and_write)
+    await repository.create_job(Job(id="j", user_id="ada", status="running"))
+    await repository.add_event("j", JobEvent("log", "old\n"))
+    found: list[list[Any]] = [[] for _ in range(6)]
+
+    async def read(place: int) -> None:
+        async with opened(client, f"/jobs/j/stream?detail={int(place < 4)}") as messages:
+            async for message in messages:
+                found[place].append((message.event, json.loads(message.data).get("line")))
+
+    reading = [asyncio.create_task(read(place)) for place in range(6)]
+    await wait_until(lambda: repository.following_stats().followers == 6)
+    await repository.add_event("j", JobEvent("log", "a\nb"))
+    await wait_until(lambda: all(len(its) == 2 for its in found))
+    await repository.complete_job("j", True, utc_now())
+    await asyncio.gather(*reading)
+    assert found[:4] == [[("state", None), ("message", 2), ("state", None), ("message", None)]] * 4
+    assert found[4:] == [[("state", None), ("message", None), ("message", None)]] * 2
+    assert written == [1, 2]

@@ -1,9 +1,12 @@
 """What clients of the web server see while one of a store's two servers is away, with its partitions."""
 
+import json
 from collections.abc import AsyncIterator
+from operator import itemgetter
 
 import httpx
 import pytest
+from httpx_sse import aconnect_sse
 
 from ci_common.models import Job, JobEvent
 from ci_eventstore.repository import RedisJobRepository
@@ -89,6 +92,32 @@ async def test_a_list_is_whole_or_says_what_is_missing(
     assert after_absent.status_code == 503
     await come_back(store, own)
     assert [job["job_id"] for job in (await client.get("/jobs")).json()] == everything
+
+
+async def test_changes_of_the_others_go_on(
+    client: httpx.AsyncClient, store: RedisJobRepository, own: RealServer
+) -> None:
+    """All jobs that there are come first, with what is missing, then changes; all of them when it is back."""
+    there, absent = job_ids(0, 1)[0], job_ids(ODD[0], 1)[0]
+    everything = {job_ids(partition, 1)[0] for partition in range(PARTITIONS)}
+    own.kill()
+    async with aconnect_sse(client, "GET", "/changes", timeout=60) as source:
+        messages = source.aiter_sse()
+        first = json.loads((await anext(messages)).data)
+        assert {job["job_id"] for job in first["jobs"]} == everything - {job_ids(odd, 1)[0] for odd in ODD}
+        assert (first["is_all"], first["unavailable"]) == (False, list(ODD))
+        await store.cancel_job(there)
+        seen = json.loads((await anext(messages)).data)
+        while seen.get("job", {}).get("status") != "cancelled":
+            seen = json.loads((await anext(messages)).data)
+        assert seen["job"]["job_id"] == there
+        await come_back(store, own)
+        while set(map(itemgetter("job_id"), seen.get("jobs", []))) != everything:
+            seen = json.loads((await anext(messages)).data)
+        assert (seen["is_all"], seen["unavailable"]) == (True, [])
+        await store.cancel_job(absent)
+        while seen.get("job", {}).get("job_id") != absent:
+            seen = json.loads((await anext(messages)).data)
 
 
 async def test_only_jobs_of_the_partition_are_unavailable(client: httpx.AsyncClient, own: RealServer) -> None:
