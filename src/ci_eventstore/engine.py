@@ -17,6 +17,7 @@ from ci_eventstore.following.incarnation import StoreIncarnation
 from ci_eventstore.jobs.listings import Listings
 from ci_eventstore.jobs.store import JobStore
 from ci_eventstore.keys import Keys
+from ci_eventstore.lines.line_reader import LineReader
 from ci_eventstore.projection.projections import Projections
 from ci_eventstore.queues.completions import Completions
 from ci_eventstore.queues.holders import Holders
@@ -54,6 +55,7 @@ class Engine:
     jobs: JobStore
     listings: Listings
     reader: EventReader
+    lines: LineReader
     incarnation: StoreIncarnation
     hub: Hub
     projections: Projections
@@ -120,6 +122,7 @@ class Engine:
             jobs=jobs,
             listings=Listings(nodes, keys, source),
             reader=reader,
+            lines=LineReader(reader),
             incarnation=incarnation,
             # A reader leaves lost jobs to those that write.
             hub=Hub(nodes, reader, incarnation) if is_read_only else Hub(nodes, reader, incarnation, lost_jobs.watch),

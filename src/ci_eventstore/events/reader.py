@@ -199,7 +199,7 @@ class EventReader:
             until = after
             if count == first_look:
                 # After the first milestone that counts all bytes, there is no text.
-                index = await self._index(keys)
+                index = await self.milestones(keys)
                 until = min(until, next((entry.position for entry in index if entry.bytes >= extent.bytes), until))
             count = min(4 * count, PAGE_ENTRIES)
         return ""
@@ -238,11 +238,12 @@ class EventReader:
 
     async def milestone(self, keys: JobKeys, what: Literal["position", "lines", "bytes"], limit: int) -> Milestone:
         """Return the last entry of the sparse index with at most `limit` positions, lines or bytes before it."""
-        entries = await self._index(keys)
+        entries = await self.milestones(keys)
         place = bisect_right(entries, limit, key=lambda entry: int(getattr(entry, what)))
         return entries[place - 1] if place else START
 
-    async def _index(self, keys: JobKeys) -> list[Milestone]:
+    async def milestones(self, keys: JobKeys) -> list[Milestone]:
+        """Return all entries of the sparse index. ProjectionDamagedError."""
         texts = await self.source.milestones(keys)
         try:
             found = [[int(number) for number in text.split(" ")] for text in texts]

@@ -23,6 +23,7 @@ from ci_eventstore.web.document import (
     JobAnswer,
     JobsAnswer,
     Kind,
+    LinesAnswer,
     OneJobAnswer,
     PageAnswer,
     Responses,
@@ -35,6 +36,7 @@ from ci_eventstore.web.errors import WebError, error_response
 from ci_eventstore.web.event_routes import EventRoutes
 from ci_eventstore.web.job_routes import JobRoutes
 from ci_eventstore.web.job_view import JobViews
+from ci_eventstore.web.line_routes import LineRoutes
 from ci_eventstore.web.log_routes import LogRoutes
 from ci_eventstore.web.monitoring import HealthRoutes, MetricsRoutes
 from ci_eventstore.web.page_routes import add_page
@@ -111,6 +113,7 @@ def create_router(
     changing = answers(Kind.STREAM, *ASKED, 429, says=CHANGES_TEXT)
     add("GET", "/changes", router.changes.changes, "stream_changes", changing, response_class=Response)
     _add_logs(add, EventRoutes(web, views), LogRoutes(web))
+    _add_lines(add, LineRoutes(web))
     add("GET", "/session", CallerRoutes(web).session, "show_session", answers(SessionAnswer, *ASKED))
     add_webhooks(add, web)
     _add_open(partial(_add, router, []), web)
@@ -153,6 +156,13 @@ def _add_logs(add: Callable[..., None], events: EventRoutes, log: LogRoutes) -> 
     asked = {"response_class": Response, "openapi_extra": LogRoutes.READ_HEADERS}
     add("GET", "/jobs/{job_id}/log", log.log, "read_log", text, **asked)
     add("GET", "/jobs/{job_id}/export", log.export, "export_job", EXPORTED, response_class=Response)
+
+
+def _add_lines(add: Callable[..., None], lines: LineRoutes) -> None:
+    asked = (*ASKED, 404, 409, 410)
+    add("GET", "/jobs/{job_id}/lines", lines.lines, "list_lines", answers(LinesAnswer, *asked))
+    text = answers(Kind.TEXT, *asked, 416, says="The bytes of the line from `offset` on, a mebibyte at most")
+    add("GET", "/jobs/{job_id}/lines/{n}", lines.line, "read_line", text, response_class=Response)
 
 
 def _add_open(add: Callable[..., None], web: Web) -> None:

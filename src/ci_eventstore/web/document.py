@@ -109,6 +109,28 @@ class EventAnswer(BaseModel):
     line: Annotated[int, Field(default=1, description="the line of the log that the text begins in, from 1")]
 
 
+class LineAnswer(BaseModel):
+    """A line of a log."""
+
+    n: Annotated[int, Field(description="its number, from 1")]
+    t: Annotated[datetime | None, Field(description="when its beginning was written")]
+    text: Annotated[str, Field(description="without its newline; cut if it is long")]
+    bytes: Annotated[int, Field(default=0, description="the whole length of a line that was cut")]
+
+
+class LinesAnswer(BaseModel):
+    """Some lines of a log, and how far that goes at this moment."""
+
+    first: Annotated[int, Field(description="the number of the first of these lines")]
+    lines: list[LineAnswer]
+    total: Annotated[int, Field(description="lines of the whole log, an open last line included")]
+    is_open: Annotated[bool, Field(description="the log's last line has no newline")]
+    position: Annotated[int, Field(description="of the last event that `total` counts: a stream goes on after it")]
+    ended: Annotated[bool, Field(description="the job has ended")]
+    incarnation: _INCARNATION
+    log_truncated: Annotated[bool, Field(default=False, description="of a running job: as the job has it")]
+
+
 class PageAnswer(BaseModel):
     """A page of a job's events."""
 

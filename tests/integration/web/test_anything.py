@@ -16,8 +16,13 @@ from tests.integration.web.serving import Account, Served, create_ended_job
 
 PATHS = ["/jobs", "/jobs/{}", "/jobs/{}/cancel", "/jobs/{}/again", "/jobs/{}/stream", "/jobs/{}/events", "/jobs/{}/log"]
 PATHS += ["/health", "/ready", "/metrics", "/login", "/logout", "/session", "/changes", "/openapi.json", "/{}"]
-PATHS += ["/webhooks", "/webhooks/{}", "/webhooks/{}/test"]
+PATHS += ["/jobs/{}/lines", "/jobs/{}/lines/1", "/webhooks", "/webhooks/{}", "/webhooks/{}/test"]
 PARAMETERS = [
+    "from",
+    "count",
+    "time",
+    "max_line",
+    "offset",
     "status",
     "queue",
     "text",

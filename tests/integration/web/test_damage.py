@@ -9,7 +9,17 @@ from ci_common.models import Job, JobEvent
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.repository import RedisJobRepository
 
-ROUTES = ("", "/log", "/log?tail=3", "/events", "/events?after=1", "/stream?from_beginning=true", "/stream")
+ROUTES = (
+    "",
+    "/log",
+    "/log?tail=3",
+    "/events",
+    "/events?after=1",
+    "/stream?from_beginning=true",
+    "/stream",
+    "/lines",
+    "/lines/2",
+)
 DAMAGE = [
     ("HSET", "{ci:0}:job:bad", "created_at", "garbage"),
     ("HSET", "{ci:0}:job:bad", "position", b"\xff"),

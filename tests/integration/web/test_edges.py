@@ -34,6 +34,8 @@ ROUTES = [
     ("GET", "/jobs/{job_id}/log"),
     ("DELETE", "/jobs/{job_id}/log"),
     ("GET", "/jobs/{job_id}/export"),
+    ("GET", "/jobs/{job_id}/lines"),
+    ("GET", "/jobs/{job_id}/lines/{n}"),
     ("GET", "/health"),
     ("GET", "/ready"),
     ("GET", "/metrics"),
@@ -83,7 +85,7 @@ async def running(repository: RedisJobRepository, ada: Account) -> None:
 
 
 def filled(path: str) -> str:
-    path = path.replace("{webhook_id}", "w")
+    path = path.replace("{webhook_id}", "w").replace("{n}", "1")
     return path.replace("{job_id}", "j") + ("?format=text" if path.endswith("/export") else "")
 
 

@@ -285,7 +285,15 @@ async def test_a_log_is_deleted(client: httpx.AsyncClient, repository: RedisJobR
     shown = (await client.get("/jobs/j")).json()
     assert (shown["status"], shown["success"], shown["log_deleted"]) == ("completed", True, True)
     assert [job["log_deleted"] for job in (await client.get("/jobs")).json()] == [True]
-    was_in_it = ["/events", "/events?after=3", "/events?line=2", "/log", "/log?tail=2", "/log?timestamps=true"]
+    was_in_it = [
+        "/events",
+        "/events?after=3",
+        "/events?line=2",
+        "/log",
+        "/log?tail=2",
+        "/log?timestamps=true",
+        "/lines",
+    ]
     for path in [*was_in_it, "/stream?last_event_id=2", "/stream?from_beginning=true", "/export?format=jsonl"]:
         found = await client.get(f"/jobs/j{path}")
         assert (found.status_code, found.json()["error"]["code"]) == (410, "log_deleted"), path

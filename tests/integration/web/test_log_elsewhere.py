@@ -21,6 +21,9 @@ PATHS = [
     "/jobs/j/log?tail=3&timestamps=true",
     "/jobs/j/events?after=1100&limit=7",
     "/jobs/j/events?line=2000&limit=7",
+    "/jobs/j/lines?from=1500&count=7",
+    "/jobs/j/lines?tail=7",
+    "/jobs/j/lines/2000",
     "/jobs/j/stream?from_beginning=true",
     "/jobs/j/stream",
 ]
