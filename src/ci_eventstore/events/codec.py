@@ -17,7 +17,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from types import NoneType
 from typing import Any, cast
 
@@ -30,6 +30,7 @@ from ci_eventstore.events.records import Fact, FactType, Record, log_text, text_
 from ci_eventstore.job_fields import JOB_FIELDS
 
 VERSION = 1
+_EPOCH = datetime.fromtimestamp(0, UTC)
 #: Calling the enumeration takes several times as long.
 _FACT_TYPES = {kind.value: kind for kind in FactType}
 #: Shorter texts would shrink to a third or a half as well, but take ten times as long to encode (`benchmarks/`).
@@ -176,6 +177,30 @@ def decode_event(payload: bytes, position: int, job_id: str = "") -> JobEvent:
         return record
     where = f"job {job_id!r}: " if job_id else ""
     raise StoreFormatError(f"{where}entry {position}-0 holds the fact {record.type}, not an event")
+
+
+def decode_texts(payloads: Sequence[bytes], position: int, job_id: str = "") -> list[tuple[datetime, str]]:
+    """Return times and texts of visible events that follow each other; StoreFormatError.
+
+    Several times as fast as `decode_event` for each: whoever reads a million lines needs nothing else of them.
+    """
+    unpacker = msgpack.Unpacker(timestamp=3, max_buffer_size=0)
+    found, entry = list[tuple[datetime, str]](), None
+    try:
+        unpacker.feed(b"".join(payloads))
+        for entry in unpacker:
+            version, kind, time, data = entry[:4]
+            if version != VERSION or kind not in ("log", "complete") or type(time) is not datetime:
+                break
+            if data is not None and type(data) is not str:
+                data = _decode_text(data)
+            found.append((time, data if kind == "log" and data else ""))
+    except Exception:  # noqa: BLE001 - one by one, the payloads say which one is damaged, and how
+        found.clear()
+    if len(found) == len(payloads):
+        return found
+    events = (decode_event(payload, position + place, job_id) for place, payload in enumerate(payloads))
+    return [(event.timestamp or _EPOCH, log_text(event)) for event in events]
 
 
 def _decode_1(entry: list[Any], position: int) -> Record:

@@ -18,6 +18,7 @@ from ci_eventstore.web.document import (
     ASKED,
     CHANGES_TEXT,
     EXPORTED,
+    SEARCH_TEXT,
     STREAM_TEXT,
     HealthAnswer,
     JobAnswer,
@@ -25,6 +26,7 @@ from ci_eventstore.web.document import (
     Kind,
     LinesAnswer,
     OneJobAnswer,
+    OutlineAnswer,
     PageAnswer,
     Responses,
     SessionAnswer,
@@ -41,6 +43,7 @@ from ci_eventstore.web.log_routes import LogRoutes
 from ci_eventstore.web.monitoring import HealthRoutes, MetricsRoutes
 from ci_eventstore.web.page_routes import add_page
 from ci_eventstore.web.route import route_class
+from ci_eventstore.web.search_routes import SearchRoutes
 from ci_eventstore.web.session_routes import MAX_LOGIN_BYTES, CallerRoutes, SessionRoutes
 from ci_eventstore.web.submission import MAX_FIELDS_BYTES
 from ci_eventstore.web.webhook_routes import add_webhooks
@@ -113,7 +116,7 @@ def create_router(
     changing = answers(Kind.STREAM, *ASKED, 429, says=CHANGES_TEXT)
     add("GET", "/changes", router.changes.changes, "stream_changes", changing, response_class=Response)
     _add_logs(add, EventRoutes(web, views), LogRoutes(web))
-    _add_lines(add, LineRoutes(web))
+    _add_lines(add, LineRoutes(web), SearchRoutes(web))
     add("GET", "/session", CallerRoutes(web).session, "show_session", answers(SessionAnswer, *ASKED))
     add_webhooks(add, web)
     _add_open(partial(_add, router, []), web)
@@ -158,11 +161,14 @@ def _add_logs(add: Callable[..., None], events: EventRoutes, log: LogRoutes) -> 
     add("GET", "/jobs/{job_id}/export", log.export, "export_job", EXPORTED, response_class=Response)
 
 
-def _add_lines(add: Callable[..., None], lines: LineRoutes) -> None:
+def _add_lines(add: Callable[..., None], lines: LineRoutes, whole: SearchRoutes) -> None:
     asked = (*ASKED, 404, 409, 410)
     add("GET", "/jobs/{job_id}/lines", lines.lines, "list_lines", answers(LinesAnswer, *asked))
     text = answers(Kind.TEXT, *asked, 416, says="The bytes of the line from `offset` on, a mebibyte at most")
     add("GET", "/jobs/{job_id}/lines/{n}", lines.line, "read_line", text, response_class=Response)
+    found = answers(Kind.LINES, *asked, 429, says=SEARCH_TEXT)
+    add("GET", "/jobs/{job_id}/search", whole.search, "search_log", found, response_class=Response)
+    add("GET", "/jobs/{job_id}/outline", whole.outline, "outline_log", answers(OutlineAnswer, *asked))
 
 
 def _add_open(add: Callable[..., None], web: Web) -> None:

@@ -139,6 +139,37 @@ class PageAnswer(BaseModel):
     log_truncated: Annotated[bool, Field(default=False, description="of a running job: as the job has it")]
 
 
+class GroupAnswer(BaseModel):
+    """A group of lines, as the output marks it."""
+
+    line: int
+    end: int | None
+    title: str
+    depth: Annotated[int, Field(description="in how many groups it lies")]
+    is_open: bool
+    t: datetime
+    seconds: float | None
+
+
+class MarkAnswer(BaseModel):
+    """A line that the output marks."""
+
+    line: int
+    kind: Literal["error", "warning", "notice"]
+    text: str
+
+
+class OutlineAnswer(BaseModel):
+    """Groups and marks that are new, or changed, after an event."""
+
+    groups: list[GroupAnswer]
+    marks: list[MarkAnswer]
+    index: Annotated[list[list[int | datetime]], Field(description="now and then a line, its byte and its time")]
+    total: Annotated[int, Field(description="of the log's lines that have ended")]
+    position: Annotated[int, Field(description="of the last event that was read: ask again after it")]
+    is_whole: Annotated[bool, Field(description="all of the log was read; else ask again at once")]
+
+
 class HealthAnswer(BaseModel):
     """The server's health."""
 
@@ -163,6 +194,7 @@ class Kind(StrEnum):
 
     TEXT = "text/plain"
     STREAM = "text/event-stream"
+    LINES = "application/x-ndjson"
 
 
 #: An error's status and what it means here.
@@ -188,6 +220,9 @@ STREAM_TEXT = """Server-sent events. A visible event (`log`, `complete`) has an 
 others have a name. `data` is one line of JSON, whose `type` says which message it is: `docs/server.md` lists them."""
 CHANGES_TEXT = """Server-sent events: `jobs` with the newest 1,000 of the caller's jobs, then `job` with each one that
 changes, as it is now, and `deleted`. A client that comes back with the newest `id` gets what has changed since."""
+SEARCH_TEXT = """An object of JSON on each line: `{"n", "t", "text", "at"}` for a line with hits, whose places count
+UTF-16 code units; `{"progress": {"scanned"}}` now and then; at the end `{"done", "next", "hits", "scanned",
+"position"}`: if it isn't done, the search goes on with line `next`."""
 #: One event of a stream, in the words of OpenAPI 3.2, which FastAPI uses, too.
 STREAM_ITEM: Final = {
     "type": "object",

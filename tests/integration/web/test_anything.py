@@ -16,8 +16,21 @@ from tests.integration.web.serving import Account, Served, create_ended_job
 
 PATHS = ["/jobs", "/jobs/{}", "/jobs/{}/cancel", "/jobs/{}/again", "/jobs/{}/stream", "/jobs/{}/events", "/jobs/{}/log"]
 PATHS += ["/health", "/ready", "/metrics", "/login", "/logout", "/session", "/changes", "/openapi.json", "/{}"]
-PATHS += ["/jobs/{}/lines", "/jobs/{}/lines/1", "/webhooks", "/webhooks/{}", "/webhooks/{}/test"]
+PATHS += [
+    "/jobs/{}/lines",
+    "/jobs/{}/lines/1",
+    "/jobs/{}/search",
+    "/jobs/{}/outline",
+    "/webhooks",
+    "/webhooks/{}",
+    "/webhooks/{}/test",
+]
+PATHS += ["/jobs/{}/search", "/jobs/{}/outline"]
 PARAMETERS = [
+    "q",
+    "mode",
+    "case",
+    "to",
     "from",
     "count",
     "time",

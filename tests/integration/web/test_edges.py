@@ -36,6 +36,8 @@ ROUTES = [
     ("GET", "/jobs/{job_id}/export"),
     ("GET", "/jobs/{job_id}/lines"),
     ("GET", "/jobs/{job_id}/lines/{n}"),
+    ("GET", "/jobs/{job_id}/search"),
+    ("GET", "/jobs/{job_id}/outline"),
     ("GET", "/health"),
     ("GET", "/ready"),
     ("GET", "/metrics"),
@@ -86,7 +88,8 @@ async def running(repository: RedisJobRepository, ada: Account) -> None:
 
 def filled(path: str) -> str:
     path = path.replace("{webhook_id}", "w").replace("{n}", "1")
-    return path.replace("{job_id}", "j") + ("?format=text" if path.endswith("/export") else "")
+    needed = {"export": "?format=text", "search": "?q=a"}.get(path.rpartition("/")[2], "")
+    return path.replace("{job_id}", "j") + needed
 
 
 def as_headers(account: Account, kind: str = "application/json") -> list[tuple[str, bytes]]:

@@ -17,6 +17,9 @@ from tests.unit.structure.source import PACKAGES, ROOT, SRC, parse, source_modul
 #: What a plain installation has.
 CORE_DEPENDENCIES = frozenset({"redis", "hiredis", "msgpack", "zstandard"})
 
+#: Of packages that are imported by another name.
+IMPORT_NAMES = {"google_re2": "re2"}
+
 #: The rooms that may import redis-py; the embedded server's connection is a kind of its own.
 KNOW_REDIS = frozenset({"connection", "embedded"})
 
@@ -26,7 +29,8 @@ def optional_packages() -> frozenset[str]:
     """Return what users' extras install, by import name."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     names = (requirement for extra, listed in extras.items() if extra != "dev" for requirement in listed)
-    return frozenset(name.split(">")[0].replace("-", "_") for name in names if not name.startswith("ci-eventstore"))
+    found = {name.split(">")[0].replace("-", "_") for name in names if not name.startswith("ci-eventstore")}
+    return frozenset(IMPORT_NAMES.get(name, name) for name in found)
 
 
 def stands_on_the_repository(module: str) -> bool:

@@ -1,0 +1,113 @@
+"""Lines that mark groups, errors and warnings, as several CI systems print them. Pure.
+
+Only marks count, not words: nothing is guessed. Titles are plain text.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Literal, NamedTuple
+
+from ci_eventstore.lines.plain import plain_line
+
+#: Each mark has one of these; looking for them is much faster than for a pattern.
+_SIGNS = (
+    "::",
+    "##[",
+    "section_start:",
+    "section_end:",
+    "travis_fold:",
+    "##teamcity[",
+    "--- ",
+    "+++ ",
+    "~~~ ",
+    "^^^ +++",
+)
+MOST_TITLE = 200
+
+Kind = Literal["error", "warning", "notice"]
+
+
+class Opening(NamedTuple):
+    """The beginning of a group."""
+
+    title: str
+    #: By which its end names it; "" for one that the next end ends.
+    name: str
+    #: Ends by itself when the next one of its kind begins.
+    is_section: bool = False
+
+
+class Closing(NamedTuple):
+    """The end of the last group of a name."""
+
+    name: str
+
+
+class Remark(NamedTuple):
+    """An error, a warning or a notice."""
+
+    kind: Kind
+    text: str
+
+
+Mark = Opening | Closing | Remark
+
+_KINDS: Mapping[str, Kind] = {"error": "error", "warning": "warning", "notice": "notice"}
+_REMARK = re.compile(r"(?:::|##\[)(error|warning|notice)(?: [^:]*)?(?:::|\])(.*)")
+#: Each has a word that says whether a group begins, its name, and its title.
+_GROUPS = (
+    (re.compile(r"(?:::|##\[)(group|endgroup)()(?:::|\])(.*)"), ("group",)),
+    (re.compile(r"section_(start|end):\d+:([\w.-]+)(?:\[[^\]]*\])?\r?(?:\x1b\[0K)?([^\r]*)"), ("start",)),
+    (re.compile(r"travis_fold:(start|end):([\w.-]+)(.*)"), ("start",)),
+    (re.compile(r"##teamcity\[(blockOpened|blockClosed) .*?name='([^']*)'()"), ("blockOpened",)),
+)
+_BUILDKITE = re.compile(r"(?:---|\+\+\+|~~~) (\S.*)")
+
+
+def marked_lines(text: str) -> Iterator[tuple[int, int, Mark]]:
+    """Yield for each mark in a text of lines: where its line begins, how many newlines are before it, and the mark."""
+    places = sorted({_begin_of(text, place) for sign in _SIGNS for place in _places_of(text, sign)})
+    counted = lines = 0
+    for begin in places:
+        lines, counted = lines + text.count("\n", counted, begin), begin
+        end = text.find("\n", begin)
+        if mark := mark_of(text[begin : len(text) if end < 0 else end]):
+            yield begin, lines, mark
+
+
+def _places_of(text: str, sign: str) -> Iterator[int]:
+    # GitLab's stand after an escape that erases the line, others where a line begins.
+    if sign.startswith(("section_", "travis_")):
+        place = text.find(sign)
+        while place >= 0:
+            yield place
+            place = text.find(sign, place + len(sign))
+        return
+    if text.startswith(sign):
+        yield 0
+    place = text.find("\n" + sign)
+    while place >= 0:
+        yield place + 1
+        place = text.find("\n" + sign, place + 1)
+
+
+def _begin_of(text: str, place: int) -> int:
+    return text.rfind("\n", 0, place) + 1
+
+
+def mark_of(line: str) -> Mark | None:
+    """Return the mark that a line is; None for any other line."""
+    begin = line.removeprefix("\x1b[0K")
+    if found := _REMARK.match(begin):
+        return Remark(_KINDS[found[1]], _title(found[2]))
+    if found := _BUILDKITE.match(begin):
+        return Opening(_title(found[1]), "buildkite", is_section=True)
+    for pattern, openings in _GROUPS:
+        if found := pattern.match(begin):
+            word, name, title = found.groups()
+            return Opening(_title(title or "") or name, name) if word in openings else Closing(name)
+    return None
+
+
+def _title(text: str) -> str:
+    return plain_line(text[: 8 * MOST_TITLE]).strip()[:MOST_TITLE]

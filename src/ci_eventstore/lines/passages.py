@@ -1,0 +1,140 @@
+"""A log in passages of whole lines, read fast from any line on: what searches and outlines are made of."""
+
+from bisect import bisect_right
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from ci_eventstore.errors import StreamDamagedError
+from ci_eventstore.events.codec import decode_texts
+from ci_eventstore.events.reader import EventReader, Milestone
+from ci_eventstore.events.records import Place
+from ci_eventstore.lines.line_reader import LineReader, Log
+
+#: Of one read.
+READ_EVENTS = 2000
+READ_BYTES = 2 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """Lines that follow each other; all end with a newline, but for the log's last one."""
+
+    #: The number of the first line.
+    first: int
+    text: str
+    #: Where in the text an event's text begins, and when that was written.
+    starts: Sequence[int]
+    times: Sequence[datetime]
+    #: Of the last event that was read.
+    position: int
+
+    def time_at(self, place: int) -> datetime:
+        """Return when the text at a place was written."""
+        return self.times[max(0, bisect_right(self.starts, place) - 1)]
+
+    @property
+    def line_count(self) -> int:
+        """How many lines it has."""
+        return self.text.count("\n") + bool(self.text and not self.text.endswith("\n"))
+
+
+class PassageReader:
+    """Reads logs as fast as it goes; the errors of `EventReader`."""
+
+    def __init__(self, reader: EventReader, lines: LineReader) -> None:
+        self._reader = reader
+        self._lines = lines
+
+    async def passages(self, log: Log, first_line: int) -> AsyncGenerator[Passage]:
+        """Yield all lines from one on."""
+        start = await self._lines.start_of(log, first_line)
+        # A milestone may stand in the middle of a line, and that line is before the first.
+        cutter = _Cutter(start.lines + 1, first_line, is_in_line=start.position > 0)
+        async for events, position in self._events(log, start):
+            if passage := cutter.add(events, position):
+                yield passage
+        if passage := cutter.rest(log.extent.position):
+            yield passage
+
+    async def _events(self, log: Log, start: Milestone) -> AsyncGenerator[tuple[list[tuple[datetime, str]], int]]:
+        """Yield the times and texts of events after a milestone, some at a time, and the position of the last one."""
+        keys, after, end = log.keys, start.position, log.extent.position
+        log.extent.check_deleted(keys.job_id, after)
+        count = log.extent.page_entries(READ_BYTES, READ_EVENTS)
+        while after < end:
+            last = min(end, after + count)
+            entries = await self._reader.source.range(keys, Place(after + 1), Place(last), 2 * READ_EVENTS)
+            visible = [payload for stream_id, payload in entries if stream_id.endswith(b"-0")]
+            reached = Place.parse(entries[-1][0]).position if entries else after
+            if len(visible) != reached - after or not visible:
+                # It says what is missing; or that the job or its log was deleted meanwhile.
+                await self._reader.read(keys, after, await self._reader.extent(keys), count)
+                raise StreamDamagedError(keys.job_id, after + 1, None)
+            texts = decode_texts(visible, after + 1, keys.job_id)
+            after = reached
+            yield texts, after
+            size = sum(len(text) for _, text in texts)
+            count = max(10, min(READ_EVENTS, 4 * count, READ_BYTES * len(texts) // max(size, 1)))
+
+
+class _Cutter:
+    """Cuts texts of events, as they come, after newlines."""
+
+    def __init__(self, line: int, wanted: int, *, is_in_line: bool) -> None:
+        self._line = line
+        self._wanted = wanted
+        self._is_in_line = is_in_line
+        self._texts: list[str] = []
+        self._times: list[datetime] = []
+
+    def add(self, events: Sequence[tuple[datetime, str]], position: int) -> Passage | None:
+        """Take events; return all lines that have ended and are wanted."""
+        had_newline = False
+        for time, text in events:
+            if text:
+                self._times.append(time)
+                self._texts.append(text)
+                had_newline = had_newline or "\n" in text
+        return self._cut(position) if had_newline else None
+
+    def rest(self, position: int) -> Passage | None:
+        """Return the log's last line, if it has no end."""
+        if not self._texts or self._line < self._wanted or self._is_in_line:
+            return None
+        return self._passage("".join(self._texts), self._texts, self._times, position)
+
+    def _cut(self, position: int) -> Passage | None:
+        whole = "".join(self._texts)
+        end, begin = whole.rfind("\n") + 1, 0
+        if self._is_in_line:
+            begin, self._is_in_line, self._line = whole.index("\n") + 1, False, self._line + 1
+        while self._line < self._wanted and begin < end:
+            begin, self._line = whole.index("\n", begin) + 1, self._line + 1
+        texts, times = self._texts, self._times
+        self._texts, self._times = ([whole[end:]], [times[-1]]) if end < len(whole) else ([], [])
+        if self._texts:
+            self._times = [_time_of(texts, times, end)]
+        if begin >= end:
+            return None
+        passage = self._passage(whole[begin:end], texts, times, position, begin)
+        self._line += passage.line_count
+        return passage
+
+    def _passage(
+        self, text: str, texts: Sequence[str], times: Sequence[datetime], position: int, begin: int = 0
+    ) -> Passage:
+        starts, place = [], -begin
+        for one in texts:
+            starts.append(place)
+            place += len(one)
+        return Passage(self._line, text, starts, times, position)
+
+
+def _time_of(texts: Sequence[str], times: Sequence[datetime], place: int) -> datetime:
+    """Return the time of the text that has a place of all texts together."""
+    for text, time in zip(texts, times, strict=True):
+        if place < len(text):
+            return time
+        place -= len(text)
+    return times[-1]

@@ -1,0 +1,128 @@
+"""`GET /jobs/{id}/search` and `…/outline`: what is in a whole log, found by reading it."""
+
+import json
+from collections.abc import AsyncGenerator
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import Query, Request, Response
+from pydantic import BaseModel, Field
+
+from ci_common.models import to_rfc3339
+from ci_eventstore.jobs.state import JobState
+from ci_eventstore.lines.line_reader import Log
+from ci_eventstore.lines.matching import MOST_CHARACTERS, matcher_of
+from ci_eventstore.lines.outline import Group, Outlines
+from ci_eventstore.lines.passages import PassageReader
+from ci_eventstore.lines.search import Ended, Hit, Progress, search
+from ci_eventstore.lines.search import Query as Search
+from ci_eventstore.web.access_log import USER
+from ci_eventstore.web.context import Web
+from ci_eventstore.web.document import JobId
+from ci_eventstore.web.errors import WebError
+from ci_eventstore.web.line_routes import LARGEST, KnownIncarnation
+from ci_eventstore.web.log_routes import HEADERS, LogResponse
+from ci_eventstore.web.sse import MAX_POSITION, readable
+
+MOST_HITS = 10_000
+#: An outline's index has at most about so many entries.
+INDEX_ENTRIES = 2000
+Number = Annotated[int, Field(ge=1, le=LARGEST)]
+
+
+class Searched(BaseModel):
+    """What a request searches for."""
+
+    q: Annotated[str, Field(min_length=1, max_length=MOST_CHARACTERS, description="a text, or a pattern of RE2")]
+    mode: Literal["text", "regex"] = "text"
+    case: Annotated[bool, Field(description="upper and lower case differ")] = False
+    first: Annotated[Number, Field(alias="from")] = 1
+    last: Annotated[Number | None, Field(alias="to")] = None
+    limit: Annotated[int, Field(ge=1, le=MOST_HITS, description="of lines with hits")] = 1000
+    incarnation: Annotated[str | None, Field(description="that the job has to have; another one: 409")] = None
+
+
+class SearchRoutes:
+    """The routes that read a whole log."""
+
+    def __init__(self, web: Web) -> None:
+        self._web = web
+        self._outlines = Outlines()
+
+    @property
+    def _reader(self) -> PassageReader:
+        return PassageReader(self._web.engine.reader, self._web.engine.lines)
+
+    async def search(self, request: Request, job_id: JobId, asked: Annotated[Searched, Query()]) -> Response:
+        """Search all lines, or some, as a terminal shows them; hits come as they are found, one JSON object a line."""
+        try:
+            matcher = matcher_of(asked.q, asked.mode, has_case=asked.case)
+        except ValueError as error:
+            raise WebError(400, "invalid", f"q: {error}") from None
+        log, _ = await self._log(request, job_id, asked.incarnation)
+        found = self._search(request, log, Search(matcher, asked.first, asked.last, asked.limit))
+        return LogResponse(found, 200, {**HEADERS, "Content-Type": "application/x-ndjson"})
+
+    async def _search(self, request: Request, log: Log, query: Search) -> AsyncGenerator[bytes]:
+        with self._web.streams.counted(request.scope[USER]):
+            async for found in search(self._reader, log, query):
+                yield (json.dumps(_to_dict(found, log.extent.position), ensure_ascii=False) + "\n").encode()
+
+    async def outline(
+        self,
+        request: Request,
+        job_id: JobId,
+        after: Annotated[int, Query(ge=0, le=MAX_POSITION, description="only what changed after this event")] = 0,
+        incarnation: KnownIncarnation = None,
+    ) -> dict[str, Any]:
+        """Show the log's groups and marked errors, and an index of its lines by time; a long one in several answers."""
+        log, state = await self._log(request, job_id, incarnation)
+        outline = await self._outlines.of(self._reader, log)
+        index = await self._web.engine.lines.index(log)
+        return {
+            "groups": [_group(group) for group in outline.groups if group.changed > after],
+            "marks": [
+                {"line": one.line, "kind": one.remark.kind, "text": readable(one.remark.text)}
+                for one in outline.remarks
+                if one.position > after
+            ],
+            "index": [
+                [entry.lines + 1, entry.bytes, to_rfc3339(datetime.fromtimestamp(entry.time / 1000, UTC))]
+                for entry in index[:: 1 + len(index) // INDEX_ENTRIES]
+                if entry.time and after < entry.position <= log.extent.position
+            ],
+            "total": state.lines,
+            "position": outline.position,
+            "is_whole": outline.position >= log.extent.position,
+        }
+
+    async def _log(self, request: Request, job_id: str, known: str | None) -> tuple[Log, JobState]:
+        """Return a job's log as it stands; WebError 409, LogDeletedError."""
+        caller = await self._web.caller(request)
+        state = await self._web.state(job_id, caller.user_id)
+        await self._web.check_incarnation(state, known)
+        state.extent.check_deleted(job_id, 0)
+        _, keys = self._web.log(job_id)
+        return Log(keys, state.extent, await self._web.incarnation(state)), state
+
+
+def _to_dict(found: Hit | Progress | Ended, position: int) -> dict[str, Any]:
+    if isinstance(found, Hit):
+        return {"n": found.number, "t": to_rfc3339(found.time), "text": readable(found.text), "at": found.places}
+    if isinstance(found, Progress):
+        return {"progress": {"scanned": found.scanned}}
+    is_done = found.next is None
+    return {"done": is_done, "next": found.next, "hits": found.hits, "scanned": found.scanned, "position": position}
+
+
+def _group(group: Group) -> dict[str, Any]:
+    seconds = None if group.ended is None else round((group.ended - group.began).total_seconds(), 3)
+    return {
+        "line": group.line,
+        "end": group.end,
+        "title": readable(group.title),
+        "depth": group.depth,
+        "is_open": group.end is None,
+        "t": to_rfc3339(group.began),
+        "seconds": seconds,
+    }

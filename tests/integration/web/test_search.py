@@ -1,0 +1,99 @@
+"""Searches of a whole log, and its outline."""
+
+import json
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from ci_common.models import Job, JobEvent, utc_now
+from ci_eventstore.history.sealer import Sealer
+from ci_eventstore.repository import RedisJobRepository
+from tests.integration.web.serving import Account, Served
+
+START = utc_now().replace(microsecond=0)
+#: Lines across events, a long one, escapes, bytes that aren't UTF-8, and no newline at the end.
+TEXTS = [
+    "one\ntw",
+    "o\n",
+    "",
+    "\x1b[31mth",
+    "ree\x1b[0m\n\n",
+    "10 %\rfive\n",
+    "é" * 20_000 + "\n",
+    "::group::g\n",
+    "\udcff end",
+]
+LINES = "".join(TEXTS).split("\n")
+
+
+async def create(repository: RedisJobRepository, texts: Sequence[str] = TEXTS) -> None:
+    """Create a job of Ada's that prints a text each second."""
+    await repository.create_job(Job(id="j", user_id="ada", status="running"))
+    events = [JobEvent("log", text, timestamp=START + timedelta(seconds=place)) for place, text in enumerate(texts)]
+    for event in events:
+        await repository.add_event("j", event)
+
+
+async def ask(client: httpx.AsyncClient, path: str, status: int = 200) -> Any:
+    answer = await client.get(f"/jobs/j/{path}")
+    assert answer.status_code == status, answer.text
+    return answer.json()
+
+
+async def search(client: httpx.AsyncClient, query: str) -> tuple[list[tuple[int, str, Any]], dict[str, Any]]:
+    answer = await client.get(f"/jobs/j/search?{query}")
+    assert answer.status_code == 200, answer.text
+    *found, end = map(json.loads, answer.text.splitlines())
+    return [(hit["n"], hit["text"], hit["at"]) for hit in found if "n" in hit], end
+
+
+@pytest.mark.parametrize("is_sealed", [False, True], ids=["live", "sealed"])
+async def test_searches(web: Served, repository: RedisJobRepository, ada: Account, is_sealed: bool) -> None:
+    """On what a terminal shows, in all lines or some, with an end that says where to go on."""
+    await create(repository)
+    if is_sealed:
+        await repository.complete_job("j", True, utc_now())
+        engine = repository.engine
+        await Sealer(engine.nodes, engine.reader.source, engine.keys).sweep(0)
+        assert not await engine.nodes.read("EXISTS", engine.keys.job("j").stream)
+    async with web.client(ada) as client:
+        assert (await search(client, "q=THREE"))[0] == [(3, "three", [[0, 5]])]
+        assert (await search(client, "q=THREE&case=true"))[0] == []
+        assert (await search(client, "q=10"))[0] == []
+        found, end = await search(client, "q=e&limit=2")
+        assert ([hit[0] for hit in found], end["done"], end["next"]) == ([1, 3], False, 4)
+        found, end = await search(client, "q=e&from=4")
+        assert ([hit[0] for hit in found], end["done"], end["next"], end["scanned"]) == ([5, 8], True, None, 5)
+        assert [hit[0] for hit in (await search(client, "q=e&from=3&to=7"))[0]] == [3, 5]
+        assert (await search(client, "q=^t&mode=regex"))[0] == [(2, "two", [[0, 1]]), (3, "three", [[0, 1]])]
+        assert (await ask(client, "search?q=(&mode=regex", 400))["error"]["code"] == "invalid"
+        long, _ = await search(client, "q=éé")
+        assert (long[0][0], len(long[0][1]), len(long[0][2])) == (6, 2000, 100)
+
+
+async def test_an_outline_grows(web: Served, repository: RedisJobRepository, ada: Account) -> None:
+    """What is asked for again is what has changed since."""
+    await create(repository)
+    async with web.client(ada) as client:
+        first = await ask(client, "outline")
+        assert [(group["line"], group["title"], group["is_open"]) for group in first["groups"]] == [(7, "g", True)]
+        assert first["is_whole"]
+        assert (await ask(client, f"outline?after={first['position']}"))["groups"] == []
+        await repository.add_event("j", JobEvent("log", "\n::error::no\n::endgroup::\n"))
+        later = await ask(client, f"outline?after={first['position']}")
+        assert [(group["line"], group["end"]) for group in later["groups"]] == [(7, 10)]
+        assert later["marks"] == [{"line": 9, "kind": "error", "text": "no"}]
+
+
+async def test_a_deleted_log_is_not_searched(web: Served, repository: RedisJobRepository, ada: Account) -> None:
+    """It is gone; and nobody is answered who has no key."""
+    await create(repository)
+    await repository.complete_job("j", True, utc_now())
+    async with web.client(ada) as client, web.client() as nobody:
+        await repository.delete_log("j")
+        for path in ("outline", "search?q=a"):
+            assert (await ask(client, path, 410))["error"]["code"] == "log_deleted"
+            assert (await nobody.get(f"/jobs/j/{path}")).status_code == 401

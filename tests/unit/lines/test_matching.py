@@ -1,0 +1,50 @@
+"""What is found in lines."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ci_eventstore.lines.matching import matcher_of, utf16_places
+
+TEXT = "one two\nTwo tWo\n\nthree\ntwo"
+
+
+def found(text: str, wanted: str, mode: str = "text", *, has_case: bool = False) -> list[tuple[str, list[str]]]:
+    """Return the lines with hits, each with what was found."""
+    matches = matcher_of(wanted, mode, has_case=has_case).find(text)
+    lines = [(text[start:end], places) for start, end, places in matches]
+    return [(line, [line[start:end] for start, end in places]) for line, places in lines]
+
+
+@pytest.mark.parametrize("mode", ["text", "regex"])
+def test_texts_and_patterns_are_found(mode: str) -> None:
+    """In all lines that have them, upper and lower case alike unless that is asked for."""
+    assert found(TEXT, "two", mode) == [("one two", ["two"]), ("Two tWo", ["Two", "tWo"]), ("two", ["two"])]
+    assert found(TEXT, "two", mode, has_case=True) == [("one two", ["two"]), ("two", ["two"])]
+    assert found(TEXT, "four", mode) == []
+
+
+def test_patterns_stay_within_lines() -> None:
+    """Also those that could match a newline, and those that match ends of lines."""
+    assert found(TEXT, r"two\s+two", "regex") == [("Two tWo", ["Two tWo"])]
+    assert found(TEXT, "^two", "regex") == [("Two tWo", ["Two"]), ("two", ["two"])]
+    assert found(TEXT, "e$", "regex") == [("three", ["e"])]
+    assert found("a\nb", r"a\sb|b", "regex") == [("b", ["b"])]
+
+
+@pytest.mark.parametrize(("wanted", "mode"), [("", "text"), ("a\nb", "text"), ("a" * 1001, "text"), ("(", "regex")])
+def test_what_cant_be_searched_for_is_refused(wanted: str, mode: str) -> None:
+    """With a reason, before anything is read."""
+    with pytest.raises(ValueError, match=r"\w"):
+        matcher_of(wanted, mode, has_case=False)
+
+
+@given(st.text("aAbÄäİ😀\n", max_size=30), st.text("aAbÄäİ😀", min_size=1, max_size=2))
+def test_both_ways_find_the_same(text: str, wanted: str) -> None:
+    """A text is found where a pattern without special characters finds it, place by place."""
+    assert found(text, wanted, has_case=True) == found(text, wanted, "regex", has_case=True)
+
+
+def test_places_count_utf16_units() -> None:
+    """As JavaScript does."""
+    assert utf16_places("a😀b", [(0, 1), (1, 2), (2, 3)]) == [(0, 1), (1, 3), (3, 4)]
