@@ -143,6 +143,7 @@ export class JobPage {
 
   _drawToolbar() {
     const job = this._data.job.value;
+    if (!job) return nothing;
     void this._data.outlined.value;
     const { groups, marks } = this._data.outline;
     const of = (/** @type {string} */ kind) => marks.filter((mark) => mark.kind === kind).length;
@@ -154,7 +155,7 @@ export class JobPage {
         isSearchOpen: this._searching.isOpen.value,
         isContentsOpen: this._isContentsOpen.value,
         isFollowing: this._pane.isFollowing.value,
-        isRunning: job !== null && !hasEnded(job),
+        isRunning: !hasEnded(job),
         isReplaying: this._replay.value !== null,
         hasLines: this._data.lines.value > 0,
         preferences: preferences.value,
