@@ -1,9 +1,11 @@
 """`demo`: a server, controllers and jobs to look at, in a store of their own that goes with them."""
 
 import asyncio
+import os
 import secrets
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+import sys
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,10 +14,12 @@ from typing import TYPE_CHECKING
 import click
 
 from ci_common.models import APIKey, Job, JobStatus, User, generate_api_key, hash_api_key, utc_now
-from ci_eventstore.cli.demo_jobs import IDLE_QUEUE, DemoJob, demo_jobs
+from ci_eventstore.cli.demo_jobs import IDLE_QUEUE, PROJECT, DemoJob, demo_jobs
 from ci_eventstore.cli.output import result, table
 from ci_eventstore.cli.usage import ExitCode, examples
 from ci_eventstore.controllers import CommandHandler, Controller, ControllerSettings, WorkFolder
+from ci_eventstore.controllers.project import pack
+from ci_eventstore.processes.command import without_own
 from ci_eventstore.repository import RedisJobRepository
 
 if TYPE_CHECKING:
@@ -70,7 +74,7 @@ async def _show(folder: Path, port: int | None, exits: bool) -> int:
             click.echo(f'curl -H "Authorization: Bearer {key}" {url}/jobs\n')
             server = WebServer(app, server_config(app))
             async with _controllers(repository), asyncio.TaskGroup() as tasks:
-                jobs = await _submit(repository, demo_jobs(WATCHED_SECONDS_OF_SCRIPTS if exits else WATCHED_SECONDS))
+                jobs = await _submit(repository, WATCHED_SECONDS_OF_SCRIPTS if exits else WATCHED_SECONDS, folder)
                 waiting = tasks.create_task(_wait(repository, jobs, server) if exits else _say_how_to_end())
                 await server.serve(sockets=[listening])
                 waiting.cancel()
@@ -100,7 +104,9 @@ def _listen(port: int | None) -> socket.socket:
 async def _controllers(repository: RedisJobRepository) -> AsyncIterator[None]:
     """Run two controllers until this is left; then stop their jobs at once."""
     with WorkFolder() as folder:
-        handler = CommandHandler(folder)
+        # Commands find this Python by its name.
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+        handler = CommandHandler(folder, environment={**without_own(os.environ), "PATH": path})
         settings = ControllerSettings(concurrency=2, grace_seconds=0)
         async with asyncio.TaskGroup() as tasks:
             controllers = [Controller(repository, name=name, settings=settings) for name in CONTROLLERS]
@@ -119,12 +125,25 @@ async def _control(controller: Controller, handler: CommandHandler) -> None:
         await controller.run(handler)
 
 
-async def _submit(repository: RedisJobRepository, jobs: Sequence[DemoJob]) -> Mapping[str, DemoJob]:
-    """Put the jobs into their queues, and return them by their ids."""
-    submitted = {secrets.token_hex(8): job for job in jobs}
+async def _submit(repository: RedisJobRepository, watched_seconds: int, folder: Path) -> Mapping[str, DemoJob]:
+    """Pack the project, put the jobs into their queues, and return them by their ids."""
+    project, packed = folder / "project", folder / "project.zip"
+    project.mkdir()
+    for name, text in PROJECT.items():
+        (project / name).write_text(text.lstrip())
+    pack(project, packed)
+    submitted = {secrets.token_hex(8): job for job in demo_jobs(Path(sys.executable).name, watched_seconds)}
     for job_id, job in submitted.items():
         await repository.create_job(
-            Job(id=job_id, user_id=USER, status=JobStatus.QUEUED, name=job.name, queue=job.queue, command=job.command)
+            Job(
+                id=job_id,
+                user_id=USER,
+                status=JobStatus.QUEUED,
+                zip_file_path=str(packed),
+                name=job.name,
+                queue=job.queue,
+                command=job.command,
+            )
         )
     return submitted
 

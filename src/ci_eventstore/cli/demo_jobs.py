@@ -1,6 +1,5 @@
 """The jobs of `demo`: real commands, which need nothing but this Python and a shell."""
 
-import sys
 from dataclasses import dataclass
 from typing import Final
 
@@ -42,12 +41,12 @@ print("\\n::endgroup::")
 print(f"\\033[38;2;80;160;80m{done} files compiled\\033[0m")
 """
 
-_FAILING: Final = r"""
-cat >prices.py <<'END'
+_PRICES: Final = """
 def discounted(price, percent):
     return price - price * percent // 100
-END
-cat >test_prices.py <<'END'
+"""
+
+_TEST_PRICES: Final = """
 import unittest
 
 from prices import discounted
@@ -62,7 +61,9 @@ class TestPrices(unittest.TestCase):
 
     def test_cents_are_kept(self):
         self.assertEqual(discounted(9.99, 50), 4.995)
-END
+"""
+
+_TEST_SCRIPT: Final = """
 echo "::group::environment"
 "$1" -VV
 uname -sm
@@ -70,8 +71,8 @@ echo "::endgroup::"
 echo "::group::tests"
 "$1" -m unittest -v test_prices
 code=$?
+[ $code = 0 ] || echo "::error file=prices.py,line=2::cents are cut off"
 echo "::endgroup::"
-[ $code = 0 ] || printf '::error file=prices.py,line=2::cents are cut off\n'
 exit $code
 """
 
@@ -99,6 +100,18 @@ for _ in range(int(sys.argv[1])):
 """
 
 
+#: The files of the project in which the commands run.
+PROJECT: Final = {
+    "compile.py": _COMPILING,
+    "doctests.py": _DOCTESTS,
+    "prices.py": _PRICES,
+    "test_prices.py": _TEST_PRICES,
+    "test.sh": _TEST_SCRIPT,
+    "library.py": _MANY_LINES,
+    "watch.py": _WATCHING,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class DemoJob:
     """A job of the demo."""
@@ -110,14 +123,13 @@ class DemoJob:
     queue: str = "default"
 
 
-def demo_jobs(watched_seconds: int) -> list[DemoJob]:
-    """Return the jobs in the order of their submission; one of them prints for that long. Pure."""
-    python = [sys.executable, "-u", "-c"]
+def demo_jobs(python: str, watched_seconds: int) -> list[DemoJob]:
+    """Return the jobs in the order of their submission; the last one prints for that long. Pure."""
     return [
-        DemoJob("compile", [*python, _COMPILING]),
-        DemoJob("tests that fail", ["sh", "-c", _FAILING, "sh", sys.executable], passes=False),
-        DemoJob("documentation tests", [*python, _DOCTESTS]),
+        DemoJob("compile", [python, "-u", "compile.py"]),
+        DemoJob("unit tests", ["sh", "test.sh", python], passes=False),
+        DemoJob("documentation tests", [python, "-u", "doctests.py"]),
         DemoJob("nightly build", ["make", "nightly"], passes=None, queue=IDLE_QUEUE),
-        DemoJob("200,000 lines", [sys.executable, "-c", _MANY_LINES]),
-        DemoJob("load of this machine", [*python, _WATCHING, str(2 * watched_seconds)]),
+        DemoJob("200,000 lines", [python, "library.py"]),
+        DemoJob("load of this machine", [python, "-u", "watch.py", str(2 * watched_seconds)]),
     ]
