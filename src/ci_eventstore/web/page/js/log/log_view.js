@@ -304,6 +304,7 @@ export class LogView extends EventTarget {
       parsed,
       group,
       isFolded: group !== null && this.outline.folded.has(n),
+      kind: this.outline.kindAt(n),
       hits: HAS_HIGHLIGHTS ? [] : hitsIn(this._found, n),
     };
   }

@@ -71,6 +71,17 @@ export class Outline extends EventTarget {
     this.dispatchEvent(new Event("change"));
   }
 
+  /**
+   * Return what a line is marked as; null if it isn't.
+   *
+   * @param {number} line
+   * @returns {Mark["kind"] | null}
+   */
+  kindAt(line) {
+    const mark = this.marks[find(this.marks, (one) => one.line >= line)];
+    return mark?.line === line ? mark.kind : null;
+  }
+
   /** Forget everything: the log is another one. */
   reset() {
     this._groups.clear();

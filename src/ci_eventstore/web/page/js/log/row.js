@@ -24,6 +24,7 @@ import { formatTime } from "./times.js";
  * @property {Parsed | null} parsed null: it isn't here yet
  * @property {Group | null} group the group that it opens
  * @property {boolean} isFolded whether that is folded
+ * @property {import("./outline.js").Mark["kind"] | null} kind what it is marked as
  * @property {Hit[]} hits to be drawn as elements
  */
 
@@ -60,6 +61,7 @@ export class Row {
       if (row.group.depth) this.element.style.setProperty("--log-depth", String(Math.min(row.group.depth, 8)));
       text.append(foldButton(row.group, row.isFolded));
     }
+    if (row.kind) this.element.classList.add("is-marked", `is-${row.kind}`);
     text.append(this.content);
     this._fill(text, row, options, budget);
     this.element.append(...cells, text);
@@ -70,10 +72,10 @@ export class Row {
    *
    * @param {RowContent} row
    */
-  isFor({ parsed, group, isFolded, line, hits }) {
+  isFor({ parsed, group, isFolded, line, kind, hits }) {
     const { drawn } = this;
     return drawn.parsed === parsed && drawn.group === group && drawn.isFolded === isFolded
-      && drawn.line?.bytes === line?.bytes && hits.length === 0 && drawn.hits.length === 0;
+      && drawn.line?.bytes === line?.bytes && drawn.kind === kind && hits.length === 0 && drawn.hits.length === 0;
   }
 
   /** Whether the text that is shown isn't the line's. */
