@@ -12,10 +12,13 @@ import { styleOf } from "./style.js";
 /** @typedef {import("./ansi.js").Run} Run */
 /** @typedef {{start: number, end: number, isCurrent: boolean}} Hit */
 
-/** Marks that turn the direction of text, and may make it read as what it isn't. */
-const DIRECTIONS = /[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/u;
+/**
+ * What turns the direction of text, or can't be seen, and may make it read as what it isn't. Joiners stay as they are:
+ * languages and emoji need them.
+ */
+const UNSEEN = /[\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufff9-\ufffb]/u;
 /** Stands for one of them. */
-const SHOWN_DIRECTION = "\u25c7";
+const SHOWN = "\u25c7";
 /** More marks above and below one letter than any language has; browsers take seconds for thousands of them. */
 const PILES = /(?<=\p{M}{8})\p{M}+/gu;
 /** Has no width; each unit of a mark that isn't shown becomes one. */
@@ -84,21 +87,21 @@ function element({ style, link }, text, inner) {
  * @returns {Node[]}
  */
 function textNodes(text) {
-  if (!DIRECTIONS.test(text)) return [textNode(text)];
+  if (!UNSEEN.test(text)) return [textNode(text)];
   /** @type {Node[]} */
   const nodes = [];
   let rest = "";
   for (const sign of text) {
-    if (!DIRECTIONS.test(sign)) {
+    if (!UNSEEN.test(sign)) {
       rest += sign;
       continue;
     }
     if (rest) nodes.push(textNode(rest));
     rest = "";
     const mark = document.createElement("span");
-    mark.className = "log-direction";
+    mark.className = "log-unseen";
     mark.dataset.code = `U+${sign.charCodeAt(0).toString(16).toUpperCase().padStart(4, "0")}`;
-    mark.textContent = SHOWN_DIRECTION;
+    mark.textContent = SHOWN;
     nodes.push(mark);
   }
   if (rest) nodes.push(textNode(rest));
