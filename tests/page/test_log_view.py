@@ -108,21 +108,23 @@ async def test_a_selection_is_copied_over_any_distance(show: Show) -> None:
     page = await show(5000)
     await page.evaluate("fake.special.set(1102, 'a \\u202eb\\u001b[31mc\\u001b[0m')")
     await go_to(page, 1100)
+    await until(page, "fake.textIn(1101) === 'line 1101'")
     start = await page.locator('[data-line="1101"] .log-content').bounding_box()
     assert start
     await page.mouse.click(start["x"] + 1, start["y"] + 8)
-    await go_to(page, 3000)
-    end = await page.locator('[data-line="3004"] .log-gutter').bounding_box()
+    await go_to(page, 3100)
+    await until(page, "fake.textIn(1101) === null && fake.textIn(3104) === 'line 3104'")
+    end = await page.locator('[data-line="3104"] .log-gutter').bounding_box()
     assert end
     await page.keyboard.down("Shift")
     await page.mouse.click(end["x"] + end["width"] + 500, end["y"] + 8)
     await page.keyboard.up("Shift")
     await page.keyboard.press("Control+c")
-    await until(page, "fake.heard.some(([name, {lines}]) => name === 'copied' && lines === 1904)")
+    await until(page, "fake.heard.some(([name, {lines}]) => name === 'copied' && lines === 2004)")
     copied = (await page.evaluate("navigator.clipboard.readText()")).split("\n")
     assert copied[:3] == ["line 1101", "a \u202ebc", "line 1103"]
-    assert copied[-1] == "line 3004"
-    assert len(copied) == 1904
+    assert copied[-1] == "line 3104"
+    assert len(copied) == 2004
 
 
 async def test_hostile_lines_are_text_and_little_of_it(show: Show) -> None:
