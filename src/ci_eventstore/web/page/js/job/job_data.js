@@ -2,6 +2,7 @@
  * One job as the page knows it: its fields, its lines and their outline, kept up to date while it runs.
  */
 import { signal } from "../vendor.js";
+import { perFrame } from "../frames.js";
 import { hasEnded } from "../jobs/outcome.js";
 import { LineStore } from "../log/line_store.js";
 import { Outline } from "../log/outline.js";
@@ -39,7 +40,8 @@ export class JobData {
     /** Whether the job has ended and everything of it is known. */
     this.isWhole = signal(false);
     this.store = new LineStore({ fetchLines: (wanted) => this._fetchLines(wanted) });
-    this.store.addEventListener("change", () => (this.lines.value = this.store.total));
+    this._grown = perFrame(() => (this.lines.value = this.store.total));
+    this.store.addEventListener("change", this._grown);
     this.outline = new Outline();
     this._aborter = new AbortController();
     /** @type {LiveStream|null} */
@@ -68,6 +70,7 @@ export class JobData {
   /** Let go of everything. */
   stop() {
     this._aborter.abort();
+    this._grown.cancel();
     this._stream?.close();
     clearTimeout(this._timer);
   }

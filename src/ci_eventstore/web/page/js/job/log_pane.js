@@ -3,6 +3,7 @@
  */
 import { computed, effect, signal } from "../vendor.js";
 import { parseTime } from "../durations.js";
+import { perFrame } from "../frames.js";
 import { hasEnded, outcomeOf } from "../jobs/outcome.js";
 import { LogView } from "../log/log_view.js";
 import { preferences } from "../preferences.js";
@@ -186,7 +187,12 @@ export class LogPane {
       this.isFollowing.value = isFollowing;
       if (isFollowing) this.newLines.value = 0;
     });
-    on("newlines", ({ count }) => (this.newLines.value = count));
+    let newLines = 0;
+    const tell = perFrame(() => (this.newLines.value = this.isFollowing.peek() ? 0 : newLines));
+    on("newlines", ({ count }) => {
+      newLines = count;
+      tell();
+    });
     on("linepick", ({ line, isRange }) => this._onpick(line, isRange));
     on("copied", ({ lines, isCut }) => this._oncopied(lines, isCut));
     on("visible", ({ first, last }) => {

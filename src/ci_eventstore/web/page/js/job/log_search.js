@@ -2,6 +2,7 @@
  * Searches a job's whole log on the server, and what comes later as it comes.
  */
 import { signal } from "../vendor.js";
+import { perFrame } from "../frames.js";
 import { ApiError } from "../net/api.js";
 import { SearchMachine } from "./search_machine.js";
 
@@ -24,7 +25,7 @@ export class LogSearch {
     /** @type {AbortController|null} */
     this._aborter = null;
     this._timer = 0;
-    this._frame = 0;
+    this._changed = perFrame(() => (this.version.value += 1));
   }
 
   /**
@@ -92,14 +93,6 @@ export class LogSearch {
     }
     if (machine.isRunning && !isMore) machine.fail("The search broke off.");
     return isMore;
-  }
-
-  /** However much is found at once, the page learns of it once a frame. */
-  _changed() {
-    this._frame ||= requestAnimationFrame(() => {
-      this._frame = 0;
-      this.version.value += 1;
-    });
   }
 }
 

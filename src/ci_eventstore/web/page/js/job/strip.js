@@ -2,6 +2,7 @@
  * The strip beside the scrollbar: where errors and hits are, and where the time went. The table of contents says the
  * same in words.
  */
+import { perFrame } from "../frames.js";
 import { lineOf, paceOf, rowOf, rowsOf } from "./strip_scale.js";
 
 /**
@@ -26,7 +27,8 @@ export class Strip {
   constructor(canvas, content, onpick) {
     this._canvas = canvas;
     this._content = content;
-    this._frame = 0;
+    /** Draw what there is now, with the next frame. */
+    this.draw = perFrame(() => this._paint());
     this._height = 0;
     this._observer = new ResizeObserver(() => this.draw());
     this._observer.observe(/** @type {Element} */ (canvas.parentElement));
@@ -47,16 +49,8 @@ export class Strip {
 
   /** Stop drawing. */
   destroy() {
-    cancelAnimationFrame(this._frame);
+    this.draw.cancel();
     this._observer.disconnect();
-  }
-
-  /** Draw what there is now, with the next frame. */
-  draw() {
-    this._frame ||= requestAnimationFrame(() => {
-      this._frame = 0;
-      this._paint();
-    });
   }
 
   _paint() {

@@ -2,6 +2,7 @@
  * The jobs that a list shows, live: by the stream of changes, or by asking again and again where there is no stream.
  */
 import { signal } from "../vendor.js";
+import { perFrame } from "../frames.js";
 import { ApiError } from "../net/api.js";
 import { LiveStream } from "../net/live_stream.js";
 import { FILTERABLE } from "./outcome.js";
@@ -32,7 +33,7 @@ export class JobFeed {
     this._stream = null;
     this._asked = "";
     this._pollTimer = 0;
-    this._frame = 0;
+    this._changed = perFrame(() => (this.version.value += 1));
     /** @type {AbortController|null} */
     this._poll = null;
     /** @type {string|null} */
@@ -86,11 +87,7 @@ export class JobFeed {
     else if (name === "deleted") this.table.remove(data.job_id);
     else return;
     this.isLoaded.value = true;
-    // However many jobs change at once, the list is drawn once a frame.
-    this._frame ||= requestAnimationFrame(() => {
-      this._frame = 0;
-      this.version.value += 1;
-    });
+    this._changed();
   }
 
   /** @param {{jobs: import("../types.js").Job[], is_all?: boolean, unavailable?: number[]}} snapshot */
