@@ -35,6 +35,8 @@ class Opening(NamedTuple):
     name: str
     #: Ends by itself when the next one of its kind begins.
     is_section: bool = False
+    #: What the line begins with: a diff's lines begin so as well.
+    sign: str = ""
 
 
 class Closing(NamedTuple):
@@ -53,7 +55,7 @@ class Remark(NamedTuple):
 Mark = Opening | Closing | Remark
 
 _KINDS: Mapping[str, Kind] = {"error": "error", "warning": "warning", "notice": "notice"}
-_REMARK = re.compile(r"(?:::|##\[)(error|warning|notice)(?: [^:]*)?(?:::|\])(.*)")
+_REMARK = re.compile(r"(?:::(error|warning|notice)(?: (.*?))?::|##\[(error|warning|notice)\])(.*)")
 #: Each has a word that says whether a group begins, its name, and its title.
 _GROUPS = (
     (re.compile(r"(?:::|##\[)(group|endgroup)()(?:::|\])(.*)"), ("group",)),
@@ -61,7 +63,9 @@ _GROUPS = (
     (re.compile(r"travis_fold:(start|end):([\w.-]+)(.*)"), ("start",)),
     (re.compile(r"##teamcity\[(blockOpened|blockClosed) .*?name='([^']*)'()"), ("blockOpened",)),
 )
-_BUILDKITE = re.compile(r"(?:---|\+\+\+|~~~) (\S.*)")
+_BUILDKITE = re.compile(r"(---|\+\+\+|~~~) (\S.*)")
+#: Of a line, so much is looked at.
+_LOOK = 8 * MOST_TITLE
 
 
 def marked_lines(text: str) -> Iterator[tuple[int, int, Mark]]:
@@ -70,8 +74,8 @@ def marked_lines(text: str) -> Iterator[tuple[int, int, Mark]]:
     counted = lines = 0
     for begin in places:
         lines, counted = lines + text.count("\n", counted, begin), begin
-        end = text.find("\n", begin)
-        if mark := mark_of(text[begin : len(text) if end < 0 else end]):
+        end = text.find("\n", begin, begin + _LOOK)
+        if mark := mark_of(text[begin : begin + _LOOK if end < 0 else end]):
             yield begin, lines, mark
 
 
@@ -81,7 +85,8 @@ def _places_of(text: str, sign: str) -> Iterator[int]:
         place = text.find(sign)
         while place >= 0:
             yield place
-            place = text.find(sign, place + len(sign))
+            newline = text.find("\n", place)
+            place = text.find(sign, newline) if newline >= 0 else -1
         return
     if text.startswith(sign):
         yield 0
@@ -99,9 +104,9 @@ def mark_of(line: str) -> Mark | None:
     """Return the mark that a line is; None for any other line."""
     begin = line.removeprefix("\x1b[0K")
     if found := _REMARK.match(begin):
-        return Remark(_KINDS[found[1]], _title(found[2]))
+        return Remark(_KINDS[found[1] or found[3]], _title(_told(found[2] or "", found[4])))
     if found := _BUILDKITE.match(begin):
-        return Opening(_title(found[1]), "buildkite", is_section=True)
+        return Opening(_title(found[2]), "buildkite", is_section=True, sign=found[1])
     for pattern, openings in _GROUPS:
         if found := pattern.match(begin):
             word, name, title = found.groups()
@@ -109,5 +114,15 @@ def mark_of(line: str) -> Mark | None:
     return None
 
 
+def _told(parameters: str, text: str) -> str:
+    """Return what a remark says: where, a title, and its text."""
+    given = dict(parameter.strip().partition("=")[::2] for parameter in parameters.split(","))
+    place = ":".join(given[name] for name in ("file", "line") if given.get(name))
+    told = ": ".join(part for part in (place, given.get("title"), text.strip()) if part)
+    for escape, character in (("%0D", " "), ("%0A", " "), ("%3A", ":"), ("%2C", ","), ("%25", "%")):
+        told = told.replace(escape, character)
+    return told
+
+
 def _title(text: str) -> str:
-    return plain_line(text[: 8 * MOST_TITLE]).strip()[:MOST_TITLE]
+    return plain_line(text[:_LOOK]).strip()[:MOST_TITLE]

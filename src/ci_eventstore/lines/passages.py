@@ -14,6 +14,8 @@ from ci_eventstore.lines.line_reader import LineReader, Log
 #: Of one read.
 READ_EVENTS = 2000
 READ_BYTES = 2 * 1024 * 1024
+#: Of a longer line, about so many characters are in a passage.
+LONGEST_LINE = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +89,19 @@ class _Cutter:
         self._is_in_line = is_in_line
         self._texts: list[str] = []
         self._times: list[datetime] = []
+        #: Of the line that has no end yet.
+        self._size = 0
 
     def add(self, events: Sequence[tuple[datetime, str]], position: int) -> Passage | None:
         """Take events; return all lines that have ended and are wanted."""
         had_newline = False
         for time, text in events:
-            if text:
+            newline = text.rfind("\n")
+            if text and (newline >= 0 or self._size < LONGEST_LINE):
                 self._times.append(time)
                 self._texts.append(text)
-                had_newline = had_newline or "\n" in text
+                had_newline = had_newline or newline >= 0
+                self._size = len(text) - newline - 1 if newline >= 0 else self._size + len(text)
         return self._cut(position) if had_newline else None
 
     def rest(self, position: int) -> Passage | None:

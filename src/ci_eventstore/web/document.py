@@ -168,6 +168,7 @@ class OutlineAnswer(BaseModel):
     total: Annotated[int, Field(description="of the log's lines that have ended")]
     position: Annotated[int, Field(description="of the last event that was read: ask again after it")]
     is_whole: Annotated[bool, Field(description="all of the log was read; else ask again at once")]
+    is_limited: Annotated[bool, Field(description="groups or marks are left out, as there are too many")]
 
 
 class HealthAnswer(BaseModel):

@@ -94,6 +94,7 @@ class SearchRoutes:
             "total": state.lines,
             "position": outline.position,
             "is_whole": outline.position >= log.extent.position,
+            "is_limited": outline.is_limited,
         }
 
     async def _log(self, request: Request, job_id: str, known: str | None) -> tuple[Log, JobState]:

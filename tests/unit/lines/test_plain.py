@@ -29,6 +29,10 @@ LINES = {
     "\x1b": "",
     "\x1b[": "",
     "\x00\x7f\x07": "",
+    "crlf\r": "crlf",
+    "a\x1b\x1b[1mb": "ab",
+    "a\x1b[3\x1b[1m1mb": "a1mb",
+    "abc\x1b[00002GX": "aXc",
     "é\x1b[1D\U0001f600": "\U0001f600",
 }
 
@@ -45,3 +49,15 @@ def test_many_lines_are_shown_as_each(lines: list[str]) -> None:
     shown = plain_lines("\n".join(lines))
     assert shown == "\n".join(map(plain_line, lines))
     assert CONTROLS.search(shown) is None
+
+
+HOSTILE = ["\x1b[", "\x1b[1", "\x1b]", "\x1b]a\x1b", "\x1b", "\x9b", "a\r", "\rx\x1b[9999C\x1b[1K", "\x1b[9999X"]
+
+
+@pytest.mark.parametrize("part", HOSTILE)
+def test_no_text_makes_it_slow(part: str) -> None:
+    """Kilobytes of it, after as much text, take no longer than so many others: each is looked at once."""
+    size = 5000
+    line = "x" * size + part * (size // len(part)) + "\x1b[1K" * (size // 4)
+    assert len(plain_line(line)) <= 2 * size
+    assert plain_lines(f"{line}\n{line}").count("\n") == 1

@@ -244,9 +244,14 @@ export class JobData {
     this._isAsking = true;
     const lines = this.lines.peek();
     try {
-      this.outline.update(await this.get("outline", { after: this.outline.position || null }));
+      // The server reads a long log a second at a time.
+      for (let isWhole = false; !isWhole; ) {
+        const answer = await this.get("outline", { after: this.outline.position || null });
+        this.outline.update(answer);
+        this.outlined.value += 1;
+        isWhole = answer.is_whole ?? true;
+      }
       this._outlinedLines = lines;
-      this.outlined.value += 1;
     } catch (error) {
       // A log can be read without its outline; while the job runs, it is asked for again.
       if (!(error instanceof ApiError) && !this._aborter.signal.aborted) throw error;
