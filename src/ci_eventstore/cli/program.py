@@ -11,6 +11,7 @@ from ci_eventstore.cli.controller import controller
 from ci_eventstore.cli.demo import demo
 from ci_eventstore.cli.doctor import doctor
 from ci_eventstore.cli.facts import facts
+from ci_eventstore.cli.grep import grep
 from ci_eventstore.cli.history import seal, segment, verify_archive
 from ci_eventstore.cli.jobs import jobs
 from ci_eventstore.cli.maintenance import rebuild, restored, upgrade, verify
@@ -79,7 +80,7 @@ for command in (
     *(copy, export_store, import_store, restored, upgrade),
 ):
     program.add_command(command)
-for command in (segment, archive_one, unarchive):
+for command in (grep, segment, archive_one, unarchive):
     jobs.add_command(command)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 
 import click
@@ -13,6 +14,7 @@ from ci_eventstore.cli.usage import ExitCode, examples
 from ci_eventstore.errors import StreamDamagedError
 from ci_eventstore.events.records import FactType, TimestampedLines, log_bytes
 from ci_eventstore.following.records import Followed, Notice, NoticeType
+from ci_eventstore.lines.line_reader import Log
 from ci_eventstore.repository import RedisJobRepository
 
 PAGE_EVENTS = 1000
@@ -28,11 +30,16 @@ NOTES: Mapping[str, str] = {
 }
 
 
-@click.command(epilog=examples("tail 3f9c", "tail 3f9c --timestamps", "tail 3f9c --no-follow > build.log"))
+@click.command(
+    epilog=examples(
+        "tail 3f9c", "tail 3f9c --timestamps", "tail 3f9c --from-line 1200", "tail 3f9c --no-follow > build.log"
+    )
+)
 @click.argument("job")
 @click.option(
     "--after", metavar="N", type=click.IntRange(min=0), default=0, show_default=False, help="Start after event N."
 )
+@click.option("--from-line", metavar="N", type=click.IntRange(min=1), help="Start with line N; not with --after.")
 @click.option(
     "--incarnation",
     metavar="TEXT",
@@ -43,7 +50,13 @@ NOTES: Mapping[str, str] = {
 @click.option("--timestamps", is_flag=True, help="Prefix each line with the time at which it was printed.")
 @uses_store
 async def tail(
-    repository: RedisJobRepository, job: str, after: int, incarnation: str | None, no_follow: bool, timestamps: bool
+    repository: RedisJobRepository,
+    job: str,
+    after: int,
+    from_line: int | None,
+    incarnation: str | None,
+    no_follow: bool,
+    timestamps: bool,
 ) -> int:
     """Print a job's log, and follow it until the job ends.
 
@@ -54,16 +67,48 @@ async def tail(
     such a job runs, its end keeps changing: --no-follow prints it after a line that says that it is provisional.
     """
     job_id = await find_job(repository, job)
-    terminal = StandardOutput()
+    terminal, skipping = StandardOutput(), LineSkipping(0)
+    if from_line is not None:
+        if after:
+            raise click.UsageError("--after and --from-line exclude each other")
+        after, skipping = await _start_of(repository, job_id, from_line)
     lines = await _timestamped(repository, job_id, after) if timestamps else None
+    if lines is not None and from_line is not None:
+        lines = TimestampedLines()
     render = partial(_render, lines)
     async for records in _read(repository, job_id, after, incarnation, follow=not no_follow):
-        await terminal.write(b"".join(map(render, records)))
+        await terminal.write(b"".join(render(skipping.take(record)) for record in records))
         for record in records:
             if record.type in NOTES:
                 say(NOTES[record.type])
     ended = await repository.get_job_summary(job_id)
     return ExitCode.FAILED if ended is not None and ended.success is False else ExitCode.SUCCESS
+
+
+class LineSkipping:
+    """Takes the first lines of a log out of its records."""
+
+    def __init__(self, lines: int) -> None:
+        self._left = lines
+
+    def take(self, record: Followed) -> Followed:
+        """Return a record without what belongs to these lines; after a reset, the log begins again with all of them."""
+        if isinstance(record, Notice) and record.type is NoticeType.RESET:
+            self._left = 0
+        if not self._left or not isinstance(record, JobEvent) or record.type != "log":
+            return record
+        parts = (record.data or "").split("\n", self._left)
+        self._left -= len(parts) - 1
+        return replace(record, data="" if self._left else parts[-1])
+
+
+async def _start_of(repository: RedisJobRepository, job_id: str, line: int) -> tuple[int, LineSkipping]:
+    """Return a position shortly before a line, and what skips the lines between the two."""
+    engine = repository.engine
+    keys = engine.keys.job(job_id)
+    log = Log(keys, await engine.reader.extent(keys), await repository.incarnation(job_id))
+    start = await engine.lines.start_of(log, line)
+    return start.position, LineSkipping(line - 1 - start.lines)
 
 
 async def _timestamped(repository: RedisJobRepository, job_id: str, after: int) -> TimestampedLines:

@@ -33,7 +33,7 @@ class ExitCode(IntEnum):
 #: As help shows it.
 MEANINGS = {
     ExitCode.SUCCESS: "success",
-    ExitCode.FAILED: "the job failed or was cancelled; verify or doctor found something",
+    ExitCode.FAILED: "the job failed or was cancelled; verify or doctor found something; grep found nothing",
     ExitCode.USAGE: "wrong usage or input, or the job's state forbids it; nothing was done",
     ExitCode.NOT_FOUND: "there is no such job, user, key or webhook, or it was deleted",
     ExitCode.STORE: "the store can't be reached, isn't suitable, or failed",

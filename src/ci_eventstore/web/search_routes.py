@@ -25,6 +25,7 @@ from ci_eventstore.web.log_routes import HEADERS, LogResponse
 from ci_eventstore.web.sse import MAX_POSITION, readable
 
 MOST_HITS = 10_000
+MOST_CONTEXT = 20
 #: An outline's index has at most about so many entries.
 INDEX_ENTRIES = 2000
 Number = Annotated[int, Field(ge=1, le=LARGEST)]
@@ -39,6 +40,7 @@ class Searched(BaseModel):
     first: Annotated[Number, Field(alias="from")] = 1
     last: Annotated[Number | None, Field(alias="to")] = None
     limit: Annotated[int, Field(ge=1, le=MOST_HITS, description="of lines with hits")] = 1000
+    context: Annotated[int, Field(ge=0, le=MOST_CONTEXT, description="so many lines around each come without `at`")] = 0
     incarnation: Annotated[str | None, Field(description="that the job has to have; another one: 409")] = None
 
 
@@ -60,7 +62,7 @@ class SearchRoutes:
         except ValueError as error:
             raise WebError(400, "invalid", f"q: {error}") from None
         log, _ = await self._log(request, job_id, asked.incarnation)
-        found = self._search(request, log, Search(matcher, asked.first, asked.last, asked.limit))
+        found = self._search(request, log, Search(matcher, asked.first, asked.last, asked.limit, asked.context))
         return LogResponse(found, 200, {**HEADERS, "Content-Type": "application/x-ndjson"})
 
     async def _search(self, request: Request, log: Log, query: Search) -> AsyncGenerator[bytes]:
@@ -109,7 +111,8 @@ class SearchRoutes:
 
 def _to_dict(found: Hit | Progress | Ended, position: int) -> dict[str, Any]:
     if isinstance(found, Hit):
-        return {"n": found.number, "t": to_rfc3339(found.time), "text": readable(found.text), "at": found.places}
+        line = {"n": found.number, "t": to_rfc3339(found.time), "text": readable(found.text)}
+        return line if found.places is None else {**line, "at": found.places}
     if isinstance(found, Progress):
         return {"progress": {"scanned": found.scanned}}
     is_done = found.next is None
