@@ -36,8 +36,11 @@ async def read_all(client: httpx.AsyncClient, path: str) -> list[dict[str, Any]]
         return [{**json.loads(message.data), "id": message.id} async for message in messages]
 
 
-@pytest.mark.parametrize("after", range(len(TEXTS)))
 @pytest.mark.parametrize("is_running", [True, False])
+@pytest.mark.parametrize(
+    "after",
+    [0, 3, *(pytest.param(after, marks=pytest.mark.slow) for after in range(len(TEXTS)) if after not in (0, 3))],
+)
 async def test_each_event_says_when_it_came_and_where(
     client: httpx.AsyncClient, repository: RedisJobRepository, after: int, is_running: bool
 ) -> None:

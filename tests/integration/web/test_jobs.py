@@ -86,7 +86,7 @@ async def test_who_asks_again_is_told_that_nothing_is_new(
 
 @pytest.mark.parametrize(
     "query",
-    ["limit=0", "limit=x", "limit=1001", "status=odd", "before=%00", "queue=%00", "text=", "status=queued&status=odd"],
+    ["limit=0", "limit=x", "limit=1001", "status=odd", "before=%00", "queue=%00", "text="],
 )
 async def test_a_list_that_can_not_be_asked_for(client: httpx.AsyncClient, query: str) -> None:
     """400, in the one shape of errors."""
