@@ -1,9 +1,7 @@
 """`GET /jobs/{id}/log` and `…/export`: a job's log as text, whole or in ranges, and in formats of other programs."""
 
-import asyncio
 import re
-import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Annotated, Any, NoReturn
 
@@ -11,138 +9,14 @@ from fastapi import Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from ci_common.models import JobEvent
-from ci_eventstore.events.reader import EventReader, Extent, Milestone, Ring, next_page_entries
-from ci_eventstore.events.records import TimestampedLines, log_bytes, log_text, text_size
 from ci_eventstore.jobs.state import to_job
-from ci_eventstore.keys import JobKeys
 from ci_eventstore.replay.exports import FORMATS, FormatName, pieces_of
 from ci_eventstore.replay.replay import History
 from ci_eventstore.web.conditions import disposition, has_tag, tag_of
 from ci_eventstore.web.context import Web, check_same
 from ci_eventstore.web.document import JobId, headers
 from ci_eventstore.web.errors import ANSWERED, ResponseCutError, WebError, error_response
-
-#: A page has about this many bytes, and at most this many events.
-PAGE_BYTES = 1024 * 1024
-PAGE_EVENTS = 1000
-#: The connection gets at most this many bytes at once.
-PIECE_BYTES = 128 * 1024
-
-
-class LogText:
-    """A job's log as it stands: what comes later isn't in it."""
-
-    def __init__(self, reader: EventReader, keys: JobKeys, extent: Extent, ring: Ring | None = None) -> None:
-        """Read a log up to its extent, then a running job's ring if that is given."""
-        self._ring = ring
-        self._reader = reader
-        self._keys = keys
-        self._extent = extent
-
-    @property
-    def has_ring(self) -> bool:
-        """Whether the log goes on with the events of a ring, after a line that says so."""
-        return self._ring is not None
-
-    async def between(self, first: int, end: int) -> AsyncGenerator[bytes]:
-        """Yield the bytes from `first` up to the one before `end`."""
-        start = await self._reader.milestone(self._keys, "bytes", first)
-        skipped, left = first - start.bytes, end - first
-        async for events in self.pages(start):
-            for piece in _pieces(b"".join(map(log_bytes, events))):
-                wanted = piece[skipped : skipped + left]
-                skipped = max(skipped - len(piece), 0)
-                left -= len(wanted)
-                if wanted:
-                    yield wanted
-            if left <= 0:
-                return
-
-    async def last_lines(self, count: int | None, *, with_times: bool) -> AsyncGenerator[bytes]:
-        """Yield the last lines, or all; with times, each begins with the time at which it was printed."""
-        first = 1 if count is None else max(await self._line_count() - count, 0) + 1
-        async with aclosing(self.lines(first, None, with_times=with_times)) as found:
-            async for piece in found:
-                yield piece
-
-    async def lines(self, first: int, last: int | None, *, with_times: bool) -> AsyncGenerator[bytes]:
-        """Yield the lines from one to another, both included and counted from 1; None: to the end."""
-        render = TimestampedLines().render if with_times else log_bytes
-        start = await self._reader.milestone(self._keys, "lines", first - 2)
-        skipped, left = first - 1 - start.lines, None if last is None else last - first + 1
-        async for events in self._pages_and_ring(start):
-            data = b"".join(map(render, events))
-            start_byte, skipped = _skip(data, skipped)
-            end_byte = len(data)
-            if left is not None and not skipped:
-                end_byte, left = _skip(data[start_byte:], left)
-                end_byte += start_byte
-            for piece in _pieces(data[start_byte:end_byte]):
-                yield piece
-            if left == 0:
-                return
-
-    async def _pages_and_ring(self, start: Milestone) -> AsyncIterator[Sequence[JobEvent]]:
-        async for events in self.pages(start):
-            yield events
-        for events in self._ring.pages() if self._ring is not None else ():
-            yield events
-
-    async def pages(self, start: Milestone) -> AsyncIterator[Sequence[JobEvent]]:
-        """Yield the events after a milestone, up to the last one with text; those without text may be left out.
-
-        StreamDamagedError if the log becomes another one meanwhile.
-        """
-        after, seen, previous = start.position, start.bytes, None
-        count = self._extent.page_entries(PAGE_BYTES, PAGE_EVENTS)
-        while after < self._extent.position and seen < self._extent.bytes:
-            events = await self._reader.read(self._keys, after, self._extent, count, previous)
-            yield events
-            after, previous = after + len(events), events[-1]
-            size = sum(text_size(log_text(event))[0] for event in events)
-            seen += size
-            count = min(next_page_entries(count, events, PAGE_BYTES), PAGE_EVENTS)
-            if not size:
-                further = await self._reader.milestone(self._keys, "bytes", seen)
-                if further.position > after:
-                    after, previous = further.position, None
-
-    async def _line_count(self) -> int:
-        """Return how many lines the log has; text after the last newline counts as one."""
-        lines = self._extent.lines
-        if self._ring is not None:
-            lines, last = lines + self._ring.mark.count("\n") + self._ring.lines, self._ring.last_text()
-        else:
-            last = await self._reader.last_text(self._keys, self._extent.position, self._extent)
-        return lines + (last != "" and not last.endswith("\n"))
-
-
-def _skip(data: bytes, lines: int) -> tuple[int, int]:
-    """Return where the first `lines` lines end in the data, and how many are left to skip after it."""
-    start = 0
-    while lines:
-        end = data.find(b"\n", start)
-        if end < 0:
-            return len(data), lines
-        start, lines = end + 1, lines - 1
-    return start, 0
-
-
-def _pieces(data: bytes) -> list[bytes]:
-    if len(data) <= PIECE_BYTES:
-        return [data] if data else []
-    return [data[start : start + PIECE_BYTES] for start in range(0, len(data), PIECE_BYTES)]
-
-
-async def gzipped(pieces: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
-    """Yield pieces as one gzip file, compressed in a thread, so that the server answers others meanwhile."""
-    compressor = zlib.compressobj(6, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
-    async for piece in pieces:
-        if packed := await asyncio.to_thread(compressor.compress, piece):
-            yield packed
-    yield compressor.flush()
-
+from ci_eventstore.web.log_text import LogText, gzipped, made_plain
 
 _RANGE = re.compile(r"bytes=(?:(\d{1,18})-(\d{0,18})|-(\d{1,18}))", re.IGNORECASE)
 MEDIA_TYPE = "text/plain; charset=utf-8"
@@ -245,11 +119,24 @@ class _Broken(bytes):
         raise self._error
 
 
+class LogForm:
+    """In which form a log is asked for."""
+
+    def __init__(
+        self,
+        download: Annotated[bool, Query(description="as a file to be kept")] = False,
+        plain: Annotated[bool, Query(description="as a terminal shows each line: without escapes")] = False,
+    ) -> None:
+        self.download = download
+        self.plain = plain
+
+
 class LogAsked:
     """Which part of a log is asked for, and in which form."""
 
     def __init__(
         self,
+        form: Annotated[LogForm, Depends()],
         tail: Annotated[int | None, Query(ge=0, description="at most this many lines, from the end")] = None,
         first: Annotated[int | None, Query(alias="from", ge=1, description="from this line on")] = None,
         last: Annotated[int | None, Query(alias="to", ge=1, description="up to this line, which is included")] = None,
@@ -259,14 +146,14 @@ class LogAsked:
         provisional: Annotated[
             bool, Query(description="of a running job whose log has outgrown its budget: its end so far, too")
         ] = True,
-        download: Annotated[bool, Query(description="as a file to be kept")] = False,
     ) -> None:
         self.tail = tail
         self.first = first
         self.last = last
         self.timestamps = timestamps
         self.provisional = provisional
-        self.download = download
+        self.download = form.download
+        self.plain = form.plain
 
     @property
     def has_lines(self) -> bool:
@@ -278,7 +165,7 @@ class LogAsked:
         if self.has_lines:
             first, last = self.first or 1, self.last
             return text.lines(first, last if last is None else max(last, first - 1), with_times=self.timestamps)
-        if self.tail is not None or self.timestamps:
+        if self.tail is not None or self.timestamps or self.plain:
             return text.last_lines(self.tail, with_times=self.timestamps)
         return None
 
@@ -314,7 +201,7 @@ class LogRoutes:
         text = LogText(reader, keys, extent, ring if asked.provisional and not asked.has_lines else None)
         headers = {OUTGROWN: "true"} if extent.is_outgrown else {}
         if asked.download:
-            headers["Content-Disposition"] = disposition(f"{job_id}.log")
+            headers["Content-Disposition"] = disposition(f"{job_id}.{'txt' if asked.plain else 'log'}")
         tag = None
         if not text.has_ring:
             tag = tag_of(found, extent.position, extent.deleted_to)
@@ -329,6 +216,8 @@ class LogRoutes:
         if pieces is None and text.has_ring and wanted is None:
             pieces = text.last_lines(None, with_times=False)
         if pieces is not None:
+            if asked.plain:
+                pieces = made_plain(pieces, with_times=asked.timestamps)
             return _respond(request, pieces, {**headers, "Accept-Ranges": "none"})
         headers["Accept-Ranges"] = "bytes"
         place = parse_range(wanted, extent.bytes)

@@ -12,7 +12,7 @@ import pytest
 
 from ci_common.models import Job, JobEvent, utc_now
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.web import log_routes
+from ci_eventstore.web import log_text
 
 TIME = datetime(2030, 1, 2, 3, 4, 5, 678901, UTC)
 STAMP = "2030-01-02T03:04:05.678Z"
@@ -36,8 +36,8 @@ def scattered_texts(count: int) -> list[str]:
 @pytest.fixture(autouse=True)
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """A log takes several pages, and a page several pieces."""
-    monkeypatch.setattr(log_routes, "PAGE_EVENTS", 700)
-    monkeypatch.setattr(log_routes, "PIECE_BYTES", 500)
+    monkeypatch.setattr(log_text, "PAGE_EVENTS", 700)
+    monkeypatch.setattr(log_text, "PIECE_BYTES", 500)
 
 
 @pytest.mark.parametrize("texts", [[], [""], ["a"], ["a\n", "b\udcffc"], scattered_texts(2500)], ids=len)
@@ -227,3 +227,22 @@ async def test_a_log_is_a_file_to_keep_and_nothing_that_runs(
     assert "content-disposition" not in shown.headers
     assert shown.headers["content-security-policy"] == "sandbox; default-src 'none'"
     assert "Cookie" in shown.headers["vary"]
+
+
+async def test_a_plain_log(client: httpx.AsyncClient, repository: RedisJobRepository) -> None:
+    """Escapes are gone, also those cut in two, and what was overwritten; times stay in front of lines."""
+    await create_job(repository, ["a\x1b[3", "1mred\x1b[0m\r\n", "10 %\r100 %\nb", "\udcff\x1b]0;title\x07!\n"])
+    assert (await client.get("/jobs/j/log?plain=1")).content == b"ared\n100 %\nb\xff!\n"
+    assert (await client.get("/jobs/j/log?plain=1&from=2&to=2")).content == b"100 %\n"
+    stamped = await client.get("/jobs/j/log?plain=1&timestamps=1&tail=2")
+    assert stamped.content == f"{STAMP} 100 %\n{STAMP} b".encode() + b"\xff!\n"
+    kept = await client.get("/jobs/j/log?plain=1&download=1", headers={"Range": "bytes=0-1"})
+    assert (kept.status_code, kept.headers["accept-ranges"]) == (200, "none")
+    assert 'filename="j.txt"' in kept.headers["content-disposition"]
+
+
+@pytest.mark.slow  # Two mebibytes.
+async def test_a_plain_line_without_end(client: httpx.AsyncClient, repository: RedisJobRepository) -> None:
+    """It is sent as it comes, not kept until its end."""
+    await create_job(repository, ["x" * 50_000 + "\x1b[31m"] * 41)
+    assert (await client.get("/jobs/j/log?plain=1")).content == b"x" * 50_000 * 41

@@ -1,0 +1,163 @@
+"""A job's log as text, whole or by lines, piece by piece: as it is, compressed, or plain."""
+
+import asyncio
+import zlib
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+
+from ci_common.models import JobEvent, utc_now
+from ci_eventstore.events.reader import EventReader, Extent, Milestone, Ring, next_page_entries
+from ci_eventstore.events.records import TimestampedLines, log_bytes, log_text, rfc3339, text_size
+from ci_eventstore.keys import JobKeys
+from ci_eventstore.lines.plain import plain_lines
+
+#: A page has about this many bytes, and at most this many events.
+PAGE_BYTES = 1024 * 1024
+PAGE_EVENTS = 1000
+#: The connection gets at most this many bytes at once.
+PIECE_BYTES = 128 * 1024
+
+
+class LogText:
+    """A job's log as it stands: what comes later isn't in it."""
+
+    def __init__(self, reader: EventReader, keys: JobKeys, extent: Extent, ring: Ring | None = None) -> None:
+        """Read a log up to its extent, then a running job's ring if that is given."""
+        self._ring = ring
+        self._reader = reader
+        self._keys = keys
+        self._extent = extent
+
+    @property
+    def has_ring(self) -> bool:
+        """Whether the log goes on with the events of a ring, after a line that says so."""
+        return self._ring is not None
+
+    async def between(self, first: int, end: int) -> AsyncGenerator[bytes]:
+        """Yield the bytes from `first` up to the one before `end`."""
+        start = await self._reader.milestone(self._keys, "bytes", first)
+        skipped, left = first - start.bytes, end - first
+        async for events in self.pages(start):
+            for piece in _pieces(b"".join(map(log_bytes, events))):
+                wanted = piece[skipped : skipped + left]
+                skipped = max(skipped - len(piece), 0)
+                left -= len(wanted)
+                if wanted:
+                    yield wanted
+            if left <= 0:
+                return
+
+    async def last_lines(self, count: int | None, *, with_times: bool) -> AsyncGenerator[bytes]:
+        """Yield the last lines, or all; with times, each begins with the time at which it was printed."""
+        first = 1 if count is None else max(await self._line_count() - count, 0) + 1
+        async with aclosing(self.lines(first, None, with_times=with_times)) as found:
+            async for piece in found:
+                yield piece
+
+    async def lines(self, first: int, last: int | None, *, with_times: bool) -> AsyncGenerator[bytes]:
+        """Yield the lines from one to another, both included and counted from 1; None: to the end."""
+        render = TimestampedLines().render if with_times else log_bytes
+        start = await self._reader.milestone(self._keys, "lines", first - 2)
+        skipped, left = first - 1 - start.lines, None if last is None else last - first + 1
+        async for events in self._pages_and_ring(start):
+            data = b"".join(map(render, events))
+            start_byte, skipped = _skip(data, skipped)
+            end_byte = len(data)
+            if left is not None and not skipped:
+                end_byte, left = _skip(data[start_byte:], left)
+                end_byte += start_byte
+            for piece in _pieces(data[start_byte:end_byte]):
+                yield piece
+            if left == 0:
+                return
+
+    async def _pages_and_ring(self, start: Milestone) -> AsyncIterator[Sequence[JobEvent]]:
+        async for events in self.pages(start):
+            yield events
+        for events in self._ring.pages() if self._ring is not None else ():
+            yield events
+
+    async def pages(self, start: Milestone) -> AsyncIterator[Sequence[JobEvent]]:
+        """Yield the events after a milestone, up to the last one with text; those without text may be left out.
+
+        StreamDamagedError if the log becomes another one meanwhile.
+        """
+        after, seen, previous = start.position, start.bytes, None
+        count = self._extent.page_entries(PAGE_BYTES, PAGE_EVENTS)
+        while after < self._extent.position and seen < self._extent.bytes:
+            events = await self._reader.read(self._keys, after, self._extent, count, previous)
+            yield events
+            after, previous = after + len(events), events[-1]
+            size = sum(text_size(log_text(event))[0] for event in events)
+            seen += size
+            count = min(next_page_entries(count, events, PAGE_BYTES), PAGE_EVENTS)
+            if not size:
+                further = await self._reader.milestone(self._keys, "bytes", seen)
+                if further.position > after:
+                    after, previous = further.position, None
+
+    async def _line_count(self) -> int:
+        """Return how many lines the log has; text after the last newline counts as one."""
+        lines = self._extent.lines
+        if self._ring is not None:
+            lines, last = lines + self._ring.mark.count("\n") + self._ring.lines, self._ring.last_text()
+        else:
+            last = await self._reader.last_text(self._keys, self._extent.position, self._extent)
+        return lines + (last != "" and not last.endswith("\n"))
+
+
+def _skip(data: bytes, lines: int) -> tuple[int, int]:
+    """Return where the first `lines` lines end in the data, and how many are left to skip after it."""
+    start = 0
+    while lines:
+        end = data.find(b"\n", start)
+        if end < 0:
+            return len(data), lines
+        start, lines = end + 1, lines - 1
+    return start, 0
+
+
+def _pieces(data: bytes) -> list[bytes]:
+    if len(data) <= PIECE_BYTES:
+        return [data] if data else []
+    return [data[start : start + PIECE_BYTES] for start in range(0, len(data), PIECE_BYTES)]
+
+
+async def gzipped(pieces: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    """Yield pieces as one gzip file, compressed in a thread, so that the server answers others meanwhile."""
+    compressor = zlib.compressobj(6, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+    async for piece in pieces:
+        if packed := await asyncio.to_thread(compressor.compress, piece):
+            yield packed
+    yield compressor.flush()
+
+
+#: A line that is longer is made plain in parts.
+PLAIN_BYTES = 1024 * 1024
+#: How wide the time in front of a line is.
+TIME_WIDTH = len(rfc3339(utc_now())) + 1
+
+
+async def made_plain(pieces: AsyncGenerator[bytes], *, with_times: bool) -> AsyncGenerator[bytes]:
+    """Yield pieces as a terminal would show them, each line by itself; in a thread, so that others are answered."""
+    held, width = b"", TIME_WIDTH if with_times else 0
+    async with aclosing(pieces):
+        async for piece in pieces:
+            data = held + piece
+            end = data.rfind(b"\n") + 1 or (len(data) if len(data) >= PLAIN_BYTES else 0)
+            held = data[end:]
+            if end:
+                yield await asyncio.to_thread(_plain, data[:end], width)
+    if held:
+        yield await asyncio.to_thread(_plain, held, width)
+
+
+def _plain(data: bytes, time_width: int) -> bytes:
+    """Return lines without escapes; what is in front of each stays."""
+    text = data.decode("utf-8", "surrogateescape")
+    if time_width:
+        lines = [line[:time_width] + plain_lines(line[time_width:]) for line in text.split("\n")]
+        text = "\n".join(lines)
+    else:
+        text = plain_lines(text)
+    return text.encode("utf-8", "surrogateescape")
