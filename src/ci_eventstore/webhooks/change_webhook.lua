@@ -14,7 +14,7 @@ local error = attempt(function()
   if found ~= record and (found ~= expected or found == '' and changes ~= known) then
     found = nil
   end
-end) or forbidden('HSET', webhooks, id, '') or forbidden('HSET', sender, 'changes', '') or forbidden('DEL', queue)
+end) or unreadable('HLEN', queue) or forbidden('HSET', webhooks, id, '') or forbidden('HSET', sender, 'changes', '') or forbidden('DEL', queue)
 if error then
   return named(error, {'hash', 'hash', 'hash', 'hash'})
 elseif not found then

@@ -1,7 +1,7 @@
 """Where a script is driven: a store, and what is asked of it."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -15,16 +15,21 @@ from ci_common.models import APIKey, Job, JobEvent, JobStatus, User
 from ci_eventstore.accounts.erasure import delete_account
 from ci_eventstore.archive import Archive
 from ci_eventstore.events.log_source import LogSource
+from ci_eventstore.facts.groups import Groups
 from ci_eventstore.history.archiving import Moved, archive_job, unarchive_job
 from ci_eventstore.history.erasing import REWRITE_TICKETS, RewriteTicketsCall
 from ci_eventstore.history.seal import Sealed, seal
 from ci_eventstore.jobs.delete import delete_job, delete_log
 from ci_eventstore.jobs.state import JobState
 from ci_eventstore.jobs.tombstones import Reason
-from ci_eventstore.keys import Keys
+from ci_eventstore.keys import Keys, account_key
 from ci_eventstore.queues.claimed import Claimed
 from ci_eventstore.queues.watch import share
 from ci_eventstore.repository import RedisJobRepository
+from ci_eventstore.webhooks.delivery import Message
+from ci_eventstore.webhooks.outbox import Outbox
+from ci_eventstore.webhooks.store import WebhookStore
+from ci_eventstore.webhooks.webhook import Secret, Webhook
 from tests import claims
 from tests.integration.store.refusing_server import RefusingServer, dump
 
@@ -210,7 +215,95 @@ async def one_shares_partitions(scene: Scene) -> None:
     assert await share_partitions(scene) == 2
 
 
+WEBHOOK = Webhook(
+    id="w1",
+    url="https://a.example/",
+    user_id="u1",
+    events=("job.ended",),
+    created_ms=1,
+    enabled_ms=1,
+    secrets=(Secret("whsec_AAAA"),),
+)
+SENDER = "t" * 16
+WAITING = Message("msg_w1_x", "job.ended", 1, "a1", "completed")
+
+
+def webhooks_of(scene: Scene) -> WebhookStore:
+    return WebhookStore(scene.server, KEYS, Groups(scene.server, KEYS))
+
+
+async def with_a_webhook(scene: Scene) -> None:
+    """Have one beside another, a message that waits for it, and somebody who sends."""
+    other = replace(WEBHOOK, id="w2").to_text()
+    await scene.server.read("HSET", account_key(KEYS, "webhooks"), "w1", WEBHOOK.to_text(), "w2", other)
+    await scene.server.read("HSET", account_key(KEYS, "webhook-queue", "w1"), WAITING.id, WAITING.to_text())
+    await scene.server.read("HSET", account_key(KEYS, "webhook-sender"), "holder", SENDER, "until", 1)
+
+
+def outbox_of(scene: Scene) -> Outbox:
+    outbox = Outbox(scene.server, KEYS)
+    outbox._token = SENDER
+    outbox._texts = {"w1": WEBHOOK.to_text()}
+    return outbox
+
+
+async def settle_the_webhook(scene: Scene) -> bool:
+    """Have one message take another's place, and something noticed."""
+    other = replace(WAITING, id="msg_w1_y", attempts=1)
+    return await outbox_of(scene).write(WEBHOOK.noticed(7, "something"), [other], [WAITING.id])
+
+
+async def the_webhook_is_settled(scene: Scene) -> None:
+    """Repeated, it is the same; nothing that waited has gone before what took its place was there."""
+    assert set(await outbox_of(scene).messages("w1")) & {WAITING.id, "msg_w1_y"}
+    assert await settle_the_webhook(scene)
+    assert set(await outbox_of(scene).messages("w1")) == {"msg_w1_y"}
+
+
+async def take_the_turn(scene: Scene) -> int | None:
+    return await outbox_of(scene).hold()
+
+
+async def it_has_the_turn(scene: Scene) -> None:
+    assert await Outbox(scene.server, KEYS).hold() is None or await take_the_turn(scene) is None
+    assert await scene.server.read("HLEN", account_key(KEYS, "webhook-sender")) == 2
+
+
+async def change_the_webhook(scene: Scene) -> None:
+    await webhooks_of(scene).test("w1")
+
+
+async def the_webhook_is_changed(scene: Scene) -> None:
+    """Once, or once more if it had been refused; the sender looks again in any case."""
+    found = (await webhooks_of(scene).get("w1")).webhook
+    assert found.tests <= 1
+    assert found.tests == 0 or await scene.server.read("HGET", account_key(KEYS, "webhook-sender"), "changes")
+    await webhooks_of(scene).delete("w1")
+
+
+async def delete_the_webhook(scene: Scene) -> None:
+    await webhooks_of(scene).delete("w1")
+
+
+async def the_webhook_is_gone(scene: Scene) -> None:
+    """Its queue has gone with it, or before it."""
+    if await scene.server.read("HEXISTS", account_key(KEYS, "webhooks"), "w1"):
+        await delete_the_webhook(scene)
+    assert not any("webhook-queue" in key for key in await dump(scene.server))
+    assert [listed.webhook.id for listed in await webhooks_of(scene).all()] == ["w2"]
+
+
 OTHERS = {
+    "webhook": Operation(
+        script="change_webhook", prepare=with_a_webhook, act=change_the_webhook, check=the_webhook_is_changed
+    ),
+    "end of a webhook": Operation(
+        script="change_webhook", prepare=with_a_webhook, act=delete_the_webhook, check=the_webhook_is_gone
+    ),
+    "sending": Operation(
+        script="write_outbox", prepare=with_a_webhook, act=settle_the_webhook, check=the_webhook_is_settled
+    ),
+    "turn to send": Operation(script="hold_sender", prepare=with_a_webhook, act=take_the_turn, check=it_has_the_turn),
     "share": Operation(script="share", prepare=waiting, act=share_partitions, check=one_shares_partitions),
     "delete": Operation(script="delete", prepare=ended_and_late, act=delete_a1, check=a1_is_gone),
     "delete_log": Operation(script="delete_log", prepare=ended_and_late, act=delete_log_of_a1, check=a1_has_no_log),
