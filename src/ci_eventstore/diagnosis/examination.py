@@ -15,7 +15,7 @@ from functools import partial
 from ci_common.errors import RepositoryError
 from ci_eventstore.connection.deployments import Deployment
 from ci_eventstore.connection.node import Node
-from ci_eventstore.connection.nodes import Nodes, server_of, servers_of, unserved_slots
+from ci_eventstore.connection.nodes import Nodes, server_of, servers_of, time_ms, unserved_slots
 from ci_eventstore.connection.replies import as_optional_texts
 from ci_eventstore.connection.way import in_a_hurry
 from ci_eventstore.diagnosis.deployment_rules import judge_clocks, judge_partitions, judge_sentinels
@@ -39,11 +39,14 @@ from ci_eventstore.diagnosis.store_rules import (
     judge_queues,
     judge_sealing,
     judge_store,
+    judge_webhooks,
 )
 from ci_eventstore.errors import AuthenticationError, MissingRightsError
+from ci_eventstore.facts.groups import Groups
 from ci_eventstore.keys import Keys
 from ci_eventstore.requirements import check_rights_to_read, check_rights_to_write
 from ci_eventstore.settings import Settings
+from ci_eventstore.webhooks.store import WebhookStore
 
 logger = logging.getLogger("ci_eventstore.diagnosis")
 
@@ -104,6 +107,7 @@ class _Examination:
             ("partitions", self._look_at_partitions),
             ("forecast", self._look_at_growth),
             ("queues", self._look_at_queues),
+            ("webhooks", self._look_at_webhooks),
             ("unsealed", self._look_at_sealing),
             ("archive", self._look_at_archive),
         ]
@@ -217,6 +221,10 @@ class _Examination:
         queues = await see_queues(self._nodes, self._keys)
         groups = await see_groups(self._nodes, self._keys)
         return [*judge_queues([queue for queue in queues if queue.name]), *judge_consumers(queues, groups)]
+
+    async def _look_at_webhooks(self) -> list[Finding]:
+        hooks = await WebhookStore(self._nodes, self._keys, Groups(self._nodes, self._keys)).all()
+        return judge_webhooks(hooks, await time_ms(self._nodes, self._keys.store))
 
     async def _look_at_sealing(self) -> list[Finding]:
         # Those of servers that are away are told by another check.

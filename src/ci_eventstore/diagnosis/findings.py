@@ -41,6 +41,7 @@ CHECKS = {
     "forecast": "how much the store grows, and how long its memory lasts",
     "queues": "jobs that wait and that no controller takes",
     "consumers": "leases that ran out, controllers and readers of facts that have gone",
+    "webhooks": "webhooks that were disabled, or fail",
     "unsealed": "ended jobs whose logs aren't sealed, or can't be",
     "archive": "whether objects can be created once, read and deleted",
 }

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from ci_eventstore.amounts import about_duration, about_size
 from ci_eventstore.diagnosis.findings import Finding, error, note, ok, plural, warning
 from ci_eventstore.store_format import FORMAT_VERSION, refusal
+from ci_eventstore.webhooks.store import GROUP as WEBHOOKS
+from ci_eventstore.webhooks.store import Listed
 
 RESTORE = "restore the record from a backup"
 #: For how long jobs may wait before nobody is thought to take them; idle controllers ask more often.
@@ -132,19 +134,41 @@ def _silent(queue: QueueSeen) -> Iterator[Finding]:
 
 
 def _group(group: GroupSeen) -> Iterator[Finding]:
-    silent = about_duration(group.silent_seconds)
+    silent, start = about_duration(group.silent_seconds), "start its reader"
+    if group.name == WEBHOOKS:
+        start = "start a sender (`ci-eventstore serve` or `webhook send`)"
     if group.silent_seconds > LIVE_SECONDS:
         what = f"nobody has read facts for the group {group.name!r} for {silent}: it will miss some"
-        advice = f"start its reader, or `ci-eventstore facts drop {group.name}`"
-        yield warning("consumers", what, advice)
+        yield warning("consumers", what, f"{start}, or `ci-eventstore facts drop {group.name}`")
     elif group.silent_seconds > SILENT_SECONDS:
         what = f"nobody has read facts for the group {group.name!r} for {silent}: they are kept for it meanwhile"
-        yield warning("consumers", what, f"start its reader, or `ci-eventstore facts drop {group.name}`")
+        yield warning("consumers", what, f"{start}, or `ci-eventstore facts drop {group.name}`")
     elif group.behind_seconds > BEHIND_SECONDS:
         what = f"the group {group.name!r} is {about_duration(group.behind_seconds)} behind, and acknowledges too little"
         yield warning(
             "consumers", what, "look at its reader's log; the last one to acknowledge holds back the trimming"
         )
+
+
+def judge_webhooks(hooks: Sequence[Listed], now_ms: int) -> list[Finding]:
+    """Return whether what happens to jobs reaches those who asked for it."""
+    disabled = [one.webhook for one in hooks if not one.webhook.is_enabled]
+    failing = [one.webhook for one in hooks if one.webhook.is_enabled and one.webhook.failing_since_ms is not None]
+    found = []
+    if disabled:
+        has = "is" if len(disabled) == 1 else "are"
+        why = disabled[-1].notices[-1].text if disabled[-1].notices else ""
+        what = f"{plural(len(disabled), 'webhook')} {has} disabled, such as {disabled[-1].id}: {why}"
+        advice = "`ci-eventstore webhook list` says why; mend the receiver, then `webhook enable`, or `webhook delete`"
+        found.append(warning("webhooks", what, advice))
+    if failing:
+        first = min(failing, key=lambda hook: hook.failing_since_ms or 0)
+        ago = about_duration(max(now_ms - (first.failing_since_ms or 0), 0) / 1000)
+        what = f"{plural(len(failing), 'webhook')} can't be sent, {first.id} for {ago}: {first.last_error}"
+        found.append(note("webhooks", what, "it is tried for a day; look at the receiver"))
+    waiting = sum(one.waiting for one in hooks)
+    wait = "waits" if waiting == 1 else "wait"
+    return found or [ok("webhooks", f"{plural(len(hooks), 'webhook')}, {plural(waiting, 'message')} {wait}")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,7 @@
 """What a store holds, and what that means: tables."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,7 +21,10 @@ from ci_eventstore.diagnosis.store_rules import (
     judge_queues,
     judge_sealing,
     judge_store,
+    judge_webhooks,
 )
+from ci_eventstore.webhooks.store import Listed
+from ci_eventstore.webhooks.webhook import Secret, Webhook
 
 HOUR, DAY = 3600.0, 86_400.0
 MIB = 1 << 20
@@ -108,6 +112,37 @@ def test_groups(silent: float, behind: float, severity: str, says: str) -> None:
     group = GroupSeen(name="g", silent_seconds=silent, behind_seconds=behind)
     found, what = one_of(judge_consumers([], [group]), "consumers")
     assert (found, says in what) == (severity, True), what
+
+
+HOOK = Webhook(
+    id="w", url="https://a.example/", user_id=None, events=(), created_ms=0, enabled_ms=0, secrets=(Secret("whsec_AA"),)
+)
+FAILING = replace(HOOK, failing_since_ms=1, failures=3, last_error="the receiver answered 500")
+
+
+@pytest.mark.parametrize(
+    ("hooks", "severity", "says"),
+    [
+        ([], "ok", "0 webhooks, 0 messages wait"),
+        ([HOOK, HOOK], "ok", "2 webhooks, 2 messages wait"),
+        ([HOOK, FAILING], "note", "1 webhook can't be sent, w for 2h 00m: the receiver answered 500"),
+        (
+            [HOOK, FAILING.disabled(9, "it is full")],
+            "warning",
+            "1 webhook is disabled, such as w: disabled: it is full",
+        ),
+    ],
+)
+def test_webhooks(hooks: list[Webhook], severity: str, says: str) -> None:
+    """One that was disabled needs somebody; one that fails is tried again."""
+    found, what = one_of(judge_webhooks([Listed(hook, 1) for hook in hooks], int(2 * HOUR * 1000) + 1), "webhooks")
+    assert (found, says in what) == (severity, True), what
+
+
+def test_a_group_of_webhooks_needs_a_sender() -> None:
+    """The advice names what sends."""
+    [found] = judge_consumers([], [GroupSeen(name="webhooks", silent_seconds=700.0, behind_seconds=0.0)])
+    assert "`ci-eventstore serve` or `webhook send`" in found.advice
 
 
 @pytest.mark.parametrize(
