@@ -17,7 +17,7 @@ from ci_common.errors import RepositoryError
 from ci_eventstore.accounts.records import encode_flag
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import as_text
-from ci_eventstore.errors import GroupDroppedError, StoreUnavailableError
+from ci_eventstore.errors import GroupDroppedError, ReadOnlyAccessError, StoreUnavailableError
 from ci_eventstore.events.log_source import LogSource
 from ci_eventstore.facts.facts import JobFact
 from ci_eventstore.facts.groups import FactBatch, FactReader, Groups
@@ -77,10 +77,14 @@ class Sender:
         self._groups = groups
         self._post = post
 
-    async def run(self) -> NoReturn:
-        """Send until cancelled; whatever goes wrong is logged, and then it begins anew."""
+    async def run(self) -> None:
+        """Send until cancelled; whatever goes wrong is logged, and then it begins anew.
+
+        In a store that was opened for reading, nothing is sent.
+        """
         outage = self._nodes.outages.of(logger, "sending webhooks: %s", "webhooks are sent again")
-        while True:
+        may_write = True
+        while may_write:
             outbox = Outbox(self._nodes, self._keys)
             try:
                 is_mine = await outbox.hold() is not None
@@ -89,6 +93,9 @@ class Sender:
                     await Shift(self._nodes, self._keys, self._source, self._groups, self._post, outbox).work()
             except* SenderReplacedError:
                 logger.info("another process sends webhooks now")
+            except* ReadOnlyAccessError:
+                may_write = False
+                logger.warning("no webhooks are sent: the store was opened for reading")
             except* RepositoryError as errors:
                 outage.failed(errors.exceptions[0])
             except* Exception as errors:  # noqa: BLE001 - it is logged, and the next shift begins anew

@@ -15,6 +15,7 @@ from ci_eventstore.keys import Keys
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.webhooks import store
 from ci_eventstore.webhooks.store import GROUP, MAX_OF_A_USER
+from tests.deployments.homes import Home
 from tests.integration.webhooks.conftest import run_job, sending, until
 from tests.receivers import receiver
 
@@ -102,6 +103,15 @@ async def test_a_key_of_another_type_is_named(repository: RedisJobRepository, se
     with pytest.raises(StoreError, match=r"another type|wrong kind"):
         await webhooks.add(URL) if key == "webhooks" else await webhooks.delete(hook.id)
     await server.read("DEL", name)
+
+
+async def test_whoever_only_reads_sends_nothing(
+    repository: RedisJobRepository, valkey: Home, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line says so, and others may send."""
+    async with RedisJobRepository.from_url(valkey.url, access="read") as reader, sending(reader) as task:
+        await asyncio.wait_for(task, 30)
+    assert "opened for reading" in caplog.text
 
 
 async def test_erasing_a_user_takes_webhooks_along(repository: RedisJobRepository, keys: Keys) -> None:
