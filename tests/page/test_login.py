@@ -120,6 +120,6 @@ async def test_the_page_works_below_a_path(chromium: Browser, page_server: PageS
             await page.get_by_label("API key").fill(account.key)
             await page.get_by_role("button", name="Log in").click()
             await page.get_by_role("link", name="unit tests").click()
-            await expect(page.get_by_role("heading", name="unit tests")).to_be_visible()
+            await expect(page.get_by_text("line one")).to_be_visible()
             assert page.url == f"{below}#/jobs/{job_id}"
             assert [cookie["path"] for cookie in await context.cookies()] == ["/ci"]
