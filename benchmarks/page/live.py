@@ -72,7 +72,9 @@ async def _go_up(tab: Tab) -> None:
 @asynccontextmanager
 async def _produced(job: LiveJob, job_id: str) -> AsyncIterator[asyncio.subprocess.Process]:
     command = [sys.executable, "-m", "benchmarks.page.produce", job.url, job_id, str(job.rate), str(job.seconds)]
-    process = await asyncio.create_subprocess_exec(*command)
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    assert process.stdout is not None
+    await process.stdout.readline()
     waiting = asyncio.create_task(process.wait())
     try:
         yield process

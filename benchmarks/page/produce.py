@@ -19,6 +19,7 @@ async def produce(url: str, job_id: str, lines_per_second: int, seconds: int) ->
     known, step = generated_lines(KNOWN_LINES), lines_per_second // BEATS
     async with RedisJobRepository.from_url(url) as repository:
         await repository.create_job(Job(id=job_id, status="running", name="live", start_time=utc_now()))
+        print("created", flush=True)
         async with repository.log_writer(job_id) as writer:
             begun = time.monotonic()
             for beat in range(BEATS * seconds):

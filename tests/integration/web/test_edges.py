@@ -12,7 +12,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.middleware.gzip import GZipMiddleware
 from fastapi.routing import APIRoute
 
-from ci_common.models import Job
+from ci_common.models import Job, JobEvent
 from ci_eventstore.keys import account_key
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.web import WebSettings, create_app, create_router
@@ -82,6 +82,7 @@ def settings() -> WebSettings:
 @pytest.fixture
 async def running(repository: RedisJobRepository, ada: Account) -> None:
     await repository.create_job(Job(id="j", user_id="ada", status="running"))
+    await repository.add_event("j", JobEvent("log", "a line\n"))
     hook = replace(await repository.engine.webhooks.add("https://a.example/", user_id="ada"), id="w")
     await repository.engine.nodes.read("HSET", account_key(repository.engine.keys, "webhooks"), "w", hook.to_text())
 

@@ -1,0 +1,168 @@
+"""Somebody watches a job while what lies below goes away and comes back: nothing is lost or doubled on the page."""
+
+import re
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+from playwright.async_api import Browser, Page, expect
+
+from tests.acceptance.conftest import make_command_line
+from tests.page.browsing import (
+    IN_CHROMIUM,
+    Account,
+    PageServer,
+    let_in,
+    lines,
+    start_serving,
+    wait_for,
+    watched_context,
+)
+from tests.servers import RealServer, find_valkey, free_port
+
+pytestmark = IN_CHROMIUM
+
+SCREEN = "document.querySelector('.log-scroller').clientHeight"
+ROWS = """() => [...document.querySelectorAll('.log-row:not(.is-missing)')].map(
+  row => [Number(row.dataset.line), row.querySelector('.log-content').textContent]
+)"""
+#: A tab that isn't looked at; Chromium without a window shows all its tabs at once.
+HIDING = """
+window.hidden = false;
+Object.defineProperty(Document.prototype, "visibilityState", {get: () => (window.hidden ? "hidden" : "visible")});
+window.hide = isHidden => {
+  window.hidden = isHidden;
+  document.dispatchEvent(new Event("visibilitychange"));
+};
+"""
+TABS = 7
+
+
+async def read_log(page: Page) -> list[tuple[int, str]]:
+    """Return all lines with their numbers, as somebody reads them from the first to the last, screen by screen."""
+    found: dict[int, str] = {}
+    await page.locator(".log-scroller").focus()
+    await page.keyboard.press("Control+Home")
+    await expect(page.locator(".log-row[data-line='1']:not(.is-missing)")).to_be_visible()
+    while True:
+        before = len(found)
+        for number, text in await page.evaluate(ROWS):
+            assert found.setdefault(number, text) == text, f"line {number} is two texts"
+        place = await page.evaluate("document.querySelector('.log-scroller').scrollTop")
+        await page.mouse.wheel(0, await page.evaluate(SCREEN) / 2)
+        await page.evaluate("new Promise(resolve => requestAnimationFrame(() => setTimeout(resolve, 30)))")
+        is_at_end = await page.evaluate("document.querySelector('.log-scroller').scrollTop") == place
+        if is_at_end and len(found) == before:
+            return sorted(found.items())
+
+
+async def expect_lines(page: Page, count: int) -> None:
+    """Wait for the last line, then read all of them: each is there once, under its own number."""
+    await expect(page.get_by_text(f"{count} lines", exact=True)).to_be_visible()
+    await page.mouse.move(600, 500)
+    assert await read_log(page) == [(number, f"line {number}") for number in range(1, count + 1)]
+
+
+def open_job(page: Page, account: Account, job_id: str) -> str:
+    """Return the address of a job's page."""
+    return f"{account.server.url}/#/jobs/{job_id}"
+
+
+@asynccontextmanager
+async def server_of_its_own(account: Account) -> AsyncIterator[Account]:
+    """Serve the same store at an address where the server may be killed."""
+    process, url = start_serving(account.server.cli, "--port", str(free_port()))
+    try:
+        yield replace(account, server=replace(account.server, url=url, process=process))
+    finally:
+        process.process.kill()
+        process.process.wait()
+
+
+async def test_the_server_is_restarted(browser_page: Page, account: Account) -> None:
+    """The page says that it lost the connection, then that it is back, and has what was printed meanwhile, once."""
+    page = browser_page
+    async with server_of_its_own(account) as own:
+        await let_in(page.context, own)
+        job_id = await own.job(*lines(100))
+        await page.goto(open_job(page, own, job_id))
+        await expect(page.get_by_text("line 100", exact=True)).to_be_visible()
+        own.server.process.process.kill()
+        own.server.process.process.wait()
+        await own.write(job_id, *lines(100, 101))
+        await expect(page.locator(".connection-lost")).to_be_visible()
+        again, _ = start_serving(own.server.cli, "--port", own.server.url.rpartition(":")[2])
+        try:
+            await expect(page.locator(".connection-back")).to_be_visible()
+            await expect(page.get_by_text("line 200", exact=True)).to_be_visible()
+            await own.write(job_id, *lines(50, 201))
+            await own.end(job_id, True)
+            await expect_lines(page, 250)
+        finally:
+            again.process.kill()
+            again.process.wait()
+
+
+async def test_the_store_is_restarted(chromium: Browser) -> None:
+    """Killed and started again under the page, with lines before, and after; all of them show, once."""
+    with RealServer(find_valkey(), "appendfsync always") as store:
+        cli = make_command_line(store.url)
+        try:
+            async with cli.repository() as repository, watched_context(chromium) as (context, watch):
+                process, url = start_serving(cli)
+                account = await PageServer(url, cli, repository, process).create_account()
+                await let_in(context, account)
+                page = await watch.page(context)
+                job_id = await account.job(*lines(100))
+                await page.goto(open_job(page, account, job_id))
+                await expect(page.get_by_text("line 100", exact=True)).to_be_visible()
+                store.kill()
+                store.start()
+                await account.write(job_id, *lines(100, 101))
+                await expect(page.get_by_text("line 200", exact=True)).to_be_visible()
+                await account.end(job_id, True)
+                await expect_lines(page, 200)
+                assert await repository.verify() == []
+        finally:
+            cli.kill_all()
+
+
+async def test_a_tab_is_hidden_for_an_hour(page: Page, account: Account) -> None:
+    """It lets go of its stream, and when somebody looks again it shows what was printed meanwhile, and goes on."""
+    await page.add_init_script(HIDING)
+    await page.clock.install()
+    job_id = await account.job(*lines(100))
+    left = []
+    page.on("requestfailed", lambda request: left.append(request.url))
+    await page.goto(open_job(page, account, job_id))
+    await expect(page.get_by_text("line 100", exact=True)).to_be_visible()
+    await page.evaluate("hide(true)")
+    await page.clock.fast_forward("01:00:00")
+    await wait_for(lambda: _is_left(left), "the stream is let go")
+    await account.write(job_id, *lines(2000, 101))
+    await page.evaluate("hide(false)")
+    await expect(page.get_by_text("line 2100", exact=True)).to_be_visible()
+    await expect(page.locator(".connection-lost")).to_have_count(0)
+    await account.write(job_id, *lines(1, 2101))
+    await expect(page.get_by_text("line 2101", exact=True)).to_be_visible()
+    await expect(page.get_by_text(re.compile("1 h 0"))).to_be_visible()
+
+
+async def _is_left(left: list[str]) -> bool:
+    return any("/stream?" in url for url in left)
+
+
+async def test_seven_tabs(page: Page, account: Account) -> None:
+    """A browser has six connections to a server; seven tabs on running jobs show each new line all the same."""
+    jobs = [await account.job(f"first of {number}\n") for number in range(TABS)]
+    tabs = [page, *[await page.context.new_page() for _ in range(TABS - 1)]]
+    for number, (tab, job_id) in enumerate(zip(tabs, jobs, strict=True)):
+        await tab.goto(open_job(tab, account, job_id))
+        await expect(tab.get_by_text(f"first of {number}")).to_be_visible()
+    for word in (secrets.token_hex(4), secrets.token_hex(4)):
+        for job_id in jobs:
+            await account.write(job_id, f"{word} came\n")
+        for tab in reversed(tabs):
+            await expect(tab.get_by_text(f"{word} came")).to_be_visible()
+            await expect(tab.locator(".connection-lost")).to_have_count(0)
