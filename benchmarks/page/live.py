@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 import sys
+from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -45,6 +46,9 @@ async def watch(browser: Browser, job: LiveJob, *, is_following: bool) -> Watche
     watched, job_id = Watched(), f"live-{secrets.token_hex(4)}"
     async with _produced(job, job_id) as process, opened_tab(browser) as tab, tab.sampled():
         await open_log(tab, job.server, job_id)
+        assert process.stdin is not None
+        process.stdin.write(b"\n")
+        await tab.until("bench.rows().length > 20")
         if not is_following:
             await _go_up(tab)
         while process.returncode is None:
@@ -54,8 +58,9 @@ async def watch(browser: Browser, job: LiveJob, *, is_following: bool) -> Watche
                 await tab.until(shows_line(1))
             await asyncio.sleep(LOOK_SECONDS)
         if not is_following:
-            await tab.page.keyboard.press("Control+End")
-        await tab.until(shows_line(job.rate * job.seconds))
+            await tab.page.evaluate("bench.box().focus()")
+            await tab.page.keyboard.press("End")
+        await tab.until(shows_line(1 + job.rate * job.seconds))
     watched.cost = tab.cost
     return watched
 
@@ -65,14 +70,14 @@ async def _go_up(tab: Tab) -> None:
     await tab.page.mouse.move(500, 500)
     await tab.page.mouse.wheel(0, -500)
     await tab.page.evaluate("bench.box().focus()")
-    await tab.page.keyboard.press("Control+Home")
+    await tab.page.keyboard.press("Home")
     await tab.until(shows_line(1))
 
 
 @asynccontextmanager
-async def _produced(job: LiveJob, job_id: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def _produced(job: LiveJob, job_id: str) -> AsyncIterator[Process]:
     command = [sys.executable, "-m", "benchmarks.page.produce", job.url, job_id, str(job.rate), str(job.seconds)]
-    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE)
     assert process.stdout is not None
     await process.stdout.readline()
     waiting = asyncio.create_task(process.wait())

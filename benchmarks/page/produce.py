@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import sys
 import time
 from collections.abc import Sequence
 
@@ -15,12 +16,14 @@ BEATS = 50
 
 
 async def produce(url: str, job_id: str, lines_per_second: int, seconds: int) -> None:
-    """Create a job, print as many lines as that makes, and end it."""
+    """Create a job with a first line; when told to, print as many lines as that makes, and end it."""
     known, step = generated_lines(KNOWN_LINES), lines_per_second // BEATS
     async with RedisJobRepository.from_url(url) as repository:
         await repository.create_job(Job(id=job_id, status="running", name="live", start_time=utc_now()))
-        print("created", flush=True)
         async with repository.log_writer(job_id) as writer:
+            await writer.write("the first line\n")
+            print("created", flush=True)
+            await asyncio.to_thread(sys.stdin.readline)
             begun = time.monotonic()
             for beat in range(BEATS * seconds):
                 await asyncio.sleep(max(0.0, begun + beat / BEATS - time.monotonic()))
