@@ -57,6 +57,17 @@ test("lines that come later are searched, an open one when it has ended", () => 
   assert.deepEqual([machine.lines, machine.next, machine.scanned], [[7, 101], 102, 101]);
 });
 
+test("an open line is searched again when it has ended", () => {
+  const machine = found(100);
+  machine.setEnd(100, true);
+  assert.ok(!machine.isBehind(100, true));
+  assert.ok(machine.isBehind(100, false));
+  machine.begin();
+  machine.take({ n: 100, at: [[0, 5], [6, 11]] });
+  machine.take({ done: true, next: null, scanned: 1 });
+  assert.deepEqual([machine.lines, machine.count, machine.next], [[100], 2, 101]);
+});
+
 test("steps begin where the reader is, and go around", () => {
   const machine = found(10, 20, 30);
   assert.deepEqual(machine.step(1, 15), { line: 20, hasWrapped: false });

@@ -37,6 +37,8 @@ export class JobData {
     this.lines = signal(0);
     /** Changes with the outline. */
     this.outlined = signal(0);
+    /** Whether the outline was one of the whole log. */
+    this.isOutlined = false;
     /** Whether the job has ended and everything of it is known. */
     this.isWhole = signal(false);
     this.store = new LineStore({ fetchLines: (wanted) => this._fetchLines(wanted) });
@@ -245,16 +247,22 @@ export class JobData {
     const lines = this.lines.peek();
     try {
       // The server reads a long log a second at a time.
-      for (let isWhole = false; !isWhole; ) {
-        const answer = await this.get("outline", { after: this.outline.position || null });
+      for (let isWhole = false; !isWhole;) {
+        const incarnation = this.job.peek()?.incarnation;
+        const answer = await this.get("outline", { after: this.outline.position || null, incarnation });
+        isWhole = answer.is_whole;
+        this.isOutlined = isWhole;
         this.outline.update(answer);
         this.outlined.value += 1;
-        isWhole = answer.is_whole ?? true;
       }
       this._outlinedLines = lines;
     } catch (error) {
       // A log can be read without its outline; while the job runs, it is asked for again.
-      if (!(error instanceof ApiError) && !this._aborter.signal.aborted) throw error;
+      if (this._aborter.signal.aborted) return;
+      if (!(error instanceof ApiError)) throw error;
+      if (error.isPassing && this.isWhole.peek()) {
+        this._timer = window.setTimeout(() => void this._askOutline(), ASK_MS);
+      }
     } finally {
       this._isAsking = false;
     }

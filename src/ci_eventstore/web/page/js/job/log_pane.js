@@ -250,12 +250,14 @@ export class LogPane {
     this._strip.draw();
     const job = this._data.job.peek();
     if (version === 0 || this._hasFolded || !job) return;
-    this._hasFolded = true;
     const { outline } = this._data;
+    this._hasFolded = this._data.isOutlined || this._isTouched;
+    // Nothing folds under the eyes of somebody who reads already.
+    if (this._isTouched) return;
     const folded = foldedAtFirst(outline.groups, outline.marks, outcomeOf(job).name === "failed");
     if (this._selection) for (const { line } of outline.groupsAround(this._selection.from)) folded.delete(line);
     this.view?.setFolded(folded);
-    if (this._isTouched || !this._isPlaced || this.isFollowing.peek()) return;
+    if (!this._isPlaced || this.isFollowing.peek()) return;
     this._isPlaced = false;
     this._place(this._data.lines.peek());
   }

@@ -73,6 +73,7 @@ export class LogSearch {
       if (aborter.signal.aborted) return;
       machine.fail(error instanceof ApiError ? error.message : "The search broke off.");
     }
+    machine.setEnd(this._data.store.total, this._data.store.isOpen);
     this._changed();
     this.goOn();
   }

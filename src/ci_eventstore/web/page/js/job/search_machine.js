@@ -73,6 +73,16 @@ export class SearchMachine {
     return !message.done && !this.isFull;
   }
 
+  /**
+   * Learn how long the log was: a last line without an end is searched again when it has one.
+   *
+   * @param {number} total
+   * @param {boolean} isOpen
+   */
+  setEnd(total, isOpen) {
+    if (isOpen) this.next = Math.min(this.next, Math.max(1, total));
+  }
+
   /** @param {string} error */
   fail(error) {
     this.isRunning = false;

@@ -71,7 +71,7 @@ export class SearchPart {
    * @param {1|-1} direction
    */
   step(direction) {
-    if (this._typing) this._start();
+    if (this._typing || this._search.machine?.error) this._start();
     const found = this._pane.stepHit(direction);
     const { machine } = this._search;
     if (machine?.isRunning && !found) this._wanted = direction;
