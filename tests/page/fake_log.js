@@ -48,6 +48,10 @@ async (base, total) => {
   };
   const topOf = (n) => row(n)?.getBoundingClientRect().top ?? null;
   const textIn = (n) => row(n)?.querySelector(".log-content").textContent ?? null;
-  window.fake = { store, outline, view, special, heard, write, box, row, first, topOf, textIn, textOf };
+  const startOf = (n) => {
+    const { x, y } = row(n).querySelector(".log-content").getBoundingClientRect();
+    return [x, y];
+  };
+  window.fake = { startOf, store, outline, view, special, heard, write, box, row, first, topOf, textIn, textOf };
   store.setTotals({ lines: total, isOpen: false, position: 1 });
 };

@@ -172,6 +172,15 @@ test("colours go on from the page before, once it is here", async () => {
   assert.equal(store.parsed(501), store.parsed(501));
 });
 
+test("a line that begins as it did stays the same, so that its row does", async () => {
+  const log = new Log();
+  log.write(`\x1b[31mred\x1b[0m\n${"x\n".repeat(600)}`);
+  const store = await opened(log, 501);
+  const parsed = store.parsed(501);
+  await until(() => store.get(500) !== null);
+  assert.equal(store.parsed(501), parsed);
+});
+
 test("a reset forgets all, and answers of the log before", async () => {
   const log = filled(600);
   const store = await opened(log, 1);

@@ -109,15 +109,13 @@ async def test_a_selection_is_copied_over_any_distance(show: Show) -> None:
     await page.evaluate("fake.special.set(1102, 'a \\u202eb\\u001b[31mc\\u001b[0m')")
     await go_to(page, 1100)
     await until(page, "fake.textIn(1101) === 'line 1101'")
-    start = await page.locator('[data-line="1101"] .log-content').bounding_box()
-    assert start
-    await page.mouse.click(start["x"] + 1, start["y"] + 8)
+    x, y = await page.evaluate("fake.startOf(1101)")
+    await page.mouse.click(x + 1, y + 8)
     await go_to(page, 3100)
     await until(page, "fake.textIn(1101) === null && fake.textIn(3104) === 'line 3104'")
-    end = await page.locator('[data-line="3104"] .log-gutter').bounding_box()
-    assert end
+    x, y = await page.evaluate("fake.startOf(3104)")
     await page.keyboard.down("Shift")
-    await page.mouse.click(end["x"] + end["width"] + 500, end["y"] + 8)
+    await page.mouse.click(x + 500, y + 8)
     await page.keyboard.up("Shift")
     await page.keyboard.press("Control+c")
     await until(page, "fake.heard.some(([name, {lines}]) => name === 'copied' && lines === 2004)")
@@ -163,10 +161,10 @@ async def test_folds_hits_and_chosen_lines_are_shown(show: Show) -> None:
     """A folded group hides its lines until one of them is gone to; hits are highlighted; numbers can be picked."""
     page = await show(1000)
     group = {"depth": 0, "is_open": False, "t": None, "seconds": 1.5}
-    groups = [{"line": 3, "end": 12, "title": "<b>Build</b>", **group}]
+    groups = [{"line": 3, "end": 12, "title": "<b>Build\u202e</b>", **group}]
     answer = {"groups": groups, "marks": [], "index": [], "total": 1000, "position": 1}
     await page.evaluate("answer => fake.outline.update(answer)", answer)
-    await until(page, "fake.textIn(3) === '<b>Build</b>'")
+    await until(page, "fake.textIn(3) === '<b>Build◇</b>'")
     await page.click('[data-line="3"] .log-fold')
     await until(page, "fake.row(4) === null && fake.row(13) !== null")
     await page.evaluate(

@@ -11,6 +11,7 @@ import { parseLine } from "./ansi.js";
 /** @typedef {import("./page_of_lines.js").Line} Line */
 /** @typedef {import("./page_of_lines.js").LinesAnswer} LinesAnswer */
 /** @typedef {import("./ansi.js").Parsed} Parsed */
+/** @typedef {import("./ansi.js").State} State */
 /** @typedef {(range: {from: number, count: number, signal: AbortSignal}) => Promise<LinesAnswer>} FetchLines */
 
 const MOST_PAGES = 200;
@@ -50,7 +51,7 @@ export class LineStore extends EventTarget {
     this._failures = 0;
     /** @type {ReturnType<typeof setTimeout> | null} */
     this._timer = null;
-    /** @type {WeakMap<Line, {before: object, parsed: Parsed}>} */
+    /** @type {WeakMap<Line, {before: State, parsed: Parsed}>} */
     this._parsed = new WeakMap();
   }
 
@@ -95,7 +96,7 @@ export class LineStore extends EventTarget {
     if (!line || !page) return null;
     const before = page.stateBefore(n, this._pages.get(page.number - 1));
     const kept = this._parsed.get(line);
-    if (kept && kept.before === before) return kept.parsed;
+    if (kept && kept.before.style === before.style && kept.before.link === before.link) return kept.parsed;
     const parsed = parseLine(line.text, before);
     this._parsed.set(line, { before, parsed });
     return parsed;

@@ -1,6 +1,7 @@
 /** One row of the view: a line's number, its time and its text. */
 
 import { drawContent } from "./content.js";
+import { parseLine } from "./ansi.js";
 import { formatTime } from "./times.js";
 
 /** @typedef {import("./page_of_lines.js").Line} Line */
@@ -27,6 +28,11 @@ import { formatTime } from "./times.js";
  * @property {import("./outline.js").Mark["kind"] | null} kind what it is marked as
  * @property {Hit[]} hits to be drawn as elements
  */
+
+/** Of a group's title, in UTF-16 units. */
+const LONGEST_TITLE = 500;
+/** Lines that only end a group. */
+const ENDS = new Set(["::endgroup::", "##[endgroup]"]);
 
 /**
  * @param {string} name
@@ -94,9 +100,10 @@ export class Row {
       this.element.classList.add("is-missing");
       this.element.setAttribute("aria-busy", "true");
     } else if (group) {
-      this.content.textContent = group.title || parsed.text || "…";
+      drawContent(this.content, parseLine(group.title || parsed.text || "…"), { units: LONGEST_TITLE, runs: 1 });
       if (group.seconds !== null) text.append(seconds(group.seconds));
     } else {
+      this.element.classList.toggle("is-end", ENDS.has(parsed.text));
       const drawn = drawContent(this.content, parsed, budget, hits);
       const rest = line?.bytes === undefined ? parsed.text.length - drawn : Math.max(1, line.bytes - drawn);
       if (rest > 0) text.append(more(n, rest, options.textHref));
