@@ -2,6 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -58,6 +59,22 @@ class PassageReader:
                 yield passage
         if passage := cutter.rest(log.extent.position):
             yield passage
+
+    async def passages_from_end(self, log: Log, first_line: int, last_line: int) -> AsyncGenerator[tuple[Passage, int]]:
+        """Yield the lines from one to another, the last ones first, in passages with the last line that each is for."""
+        while last_line >= first_line:
+            start = await self._lines.start_of(log, last_line)
+            begin = max(start.lines + 2 if start.position else 1, first_line)
+            found = list[Passage]()
+            async with aclosing(self.passages(log, begin)) as passages:
+                async for passage in passages:
+                    if passage.first <= last_line:
+                        found.append(passage)
+                    if passage.first + passage.line_count > last_line:
+                        break
+            for passage in reversed(found):
+                yield passage, last_line
+            last_line = begin - 1
 
     async def _events(self, log: Log, start: Milestone) -> AsyncGenerator[tuple[list[tuple[datetime, str]], int]]:
         """Yield the times and texts of events after a milestone, some at a time, and the position of the last one."""

@@ -2,14 +2,16 @@
 
 import time
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from itertools import islice
+from operator import itemgetter
 
 from ci_eventstore.lines.line_reader import Log
-from ci_eventstore.lines.matching import MOST_TEXT, Matcher, utf16_places
+from ci_eventstore.lines.matching import MOST_TEXT, Match, Matcher, utf16_places
 from ci_eventstore.lines.passages import Passage, PassageReader
 from ci_eventstore.lines.plain import plain_lines
 from ci_eventstore.lines.threads import in_thread
@@ -31,6 +33,8 @@ class Query:
     limit: int
     #: How many lines around each come as well.
     context: int = 0
+    #: Whether it goes from the last line to the first; without lines around hits.
+    is_reverse: bool = False
     #: How many characters of a line come.
     most_text: int = MOST_TEXT
     most_seconds: float = MOST_SECONDS
@@ -49,9 +53,10 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How many lines were searched so far."""
+    """How many lines were searched so far, of how many characters."""
 
     scanned: int
+    read: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,7 @@ class Ended:
     """The end of a search, or of one request's part of it."""
 
     scanned: int
+    read: int
     hits: int
     #: The line to go on with; None if all was searched.
     next: int | None
@@ -67,30 +73,54 @@ class Ended:
 async def search(reader: PassageReader, log: Log, query: Query) -> AsyncGenerator[Hit | Progress | Ended]:
     """Search a log; end after the last line, at the limit, or when the time of a request is over."""
     begun = told = time.monotonic()
-    hits, following, around = 0, query.first, Surroundings(query)
-    async with aclosing(reader.passages(log, query.first)) as passages:
-        async for passage in passages:
-            if query.last is not None and passage.first > query.last:
-                break
-            room = query.limit - hits
-            for hit in await in_thread(partial(around.hits, passage, room)):
+    surroundings, hits, read, step = Surroundings(query), 0, 0, -1 if query.is_reverse else 1
+    begin = _last_line(log, query) if query.is_reverse else query.first
+    following = begin
+    async with aclosing(_passages(reader, log, query)) as passages:
+        async for passage, last in passages:
+            for hit in await in_thread(partial(surroundings.hits, passage, last, query.limit - hits)):
                 yield hit
                 if hit.places is not None:
                     hits += 1
-                    following = hit.number + 1
-            if hits >= query.limit:
-                yield Ended(following - query.first, hits, following)
-                return
-            following = passage.first + passage.line_count
+                    following = hit.number + step
             now = time.monotonic()
-            if now - begun > query.most_seconds:
-                yield Ended(following - query.first, hits, following)
+            if hits < query.limit:
+                following = max(passage.first, query.first) - 1 if query.is_reverse else _after(passage, last, log)
+            read += len(passage.text)
+            if hits >= query.limit or now - begun > query.most_seconds:
+                yield Ended(abs(following - begin), read, hits, max(following, 1))
                 return
             if now - told > PROGRESS_SECONDS:
                 told = now
-                yield Progress(following - query.first)
-    last = following if query.last is None else min(following, query.last + 1)
-    yield Ended(last - query.first, hits, None)
+                yield Progress(abs(following - begin), read)
+    yield Ended(abs(following - begin), read, hits, None)
+
+
+def _after(passage: Passage, last: int, log: Log) -> int:
+    """Return the line after what was searched; one that still grows will be searched again."""
+    is_growing = log.extent.end_position is None
+    return min(last + 1, passage.first + passage.text.count("\n")) if is_growing else last + 1
+
+
+def _last_line(log: Log, query: Query) -> int:
+    """Return the last line that may be there and is searched."""
+    last = log.extent.lines + 1
+    return last if query.last is None else min(query.last, last)
+
+
+async def _passages(reader: PassageReader, log: Log, query: Query) -> AsyncGenerator[tuple[Passage, int]]:
+    """Yield what is searched, each with the last line that is."""
+    if query.is_reverse:
+        async with aclosing(reader.passages_from_end(log, query.first, _last_line(log, query))) as backward:
+            async for passage, last in backward:
+                yield passage, last
+        return
+    async with aclosing(reader.passages(log, query.first)) as forward:
+        async for passage in forward:
+            last = passage.first + passage.line_count - 1
+            yield passage, last if query.last is None else min(last, query.last)
+            if query.last is not None and last >= query.last:
+                return
 
 
 class Surroundings:
@@ -102,15 +132,18 @@ class Surroundings:
         #: How many lines after the last hit are still to come.
         self._owed = 0
 
-    def hits(self, passage: Passage, room: int) -> list[Hit]:
-        """Return the hits of the next passage, so many lines of them at most."""
-        text = plain_lines(passage.text)
-        hits = _hits(passage, text, self._query, room)
-        return self._with_context(passage, text, hits, room) if self._query.context else hits
+    def hits(self, passage: Passage, last: int, room: int) -> list[Hit]:
+        """Return the hits of the next passage up to a line, so many lines of them at most."""
+        text, query = plain_lines(passage.text), self._query
+        matches = _matches(query.matcher, passage.first, text, last)
+        wanted = reversed(deque(matches, room)) if query.is_reverse else islice(matches, room)
+        hits = _hits(passage, text, list(wanted), query.most_text)
+        if not query.context or query.is_reverse:
+            return hits
+        return self._with_context(passage, text, hits, hits[-1].number if len(hits) >= room else last)
 
-    def _with_context(self, passage: Passage, text: str, hits: list[Hit], room: int) -> list[Hit]:
+    def _with_context(self, passage: Passage, text: str, hits: list[Hit], last: int) -> list[Hit]:
         by_number, shown, begin = {hit.number: hit for hit in hits}, list[Hit](), 0
-        last = hits[-1].number if len(hits) >= room else self._query.last
         lines = text.removesuffix("\n").split("\n")
         # The lines before are none's.
         skipped = (hits[0].number - passage.first if hits else len(lines)) - self._query.context
@@ -123,7 +156,7 @@ class Surroundings:
                 shown += [*self._before, hit]
                 self._before.clear()
                 self._owed = self._query.context
-            elif last is not None and number > last and not self._owed:
+            elif number > last and not self._owed:
                 break
             else:
                 other = Hit(number, passage.time_at(begin), line[: self._query.most_text], None)
@@ -136,23 +169,27 @@ class Surroundings:
         return shown
 
 
-def _hits(passage: Passage, text: str, query: Query, room: int) -> list[Hit]:
-    """Return the hits of a passage in its plain text, so many lines of them at most."""
-    is_same = text == passage.text
-    found, number, counted, begin = list[Hit](), passage.first, 0, 0
-    for match in query.matcher.find(text):
-        lines = text.count("\n", counted, match.start)
-        number, counted = number + lines, match.start
-        if query.last is not None and number > query.last:
-            break
-        if is_same:
+def _matches(matcher: Matcher, first: int, text: str, last: int) -> Iterator[tuple[int, Match]]:
+    """Yield what matches in lines up to one, with the lines' numbers."""
+    number, counted = first, 0
+    for match in matcher.find(text):
+        number, counted = number + text.count("\n", counted, match.start), match.start
+        if number > last:
+            return
+        yield number, match
+
+
+def _hits(passage: Passage, text: str, matches: Sequence[tuple[int, Match]], most_text: int) -> list[Hit]:
+    """Return hits of a passage in its plain text."""
+    found, number, begin = dict[int, Hit](), passage.first, 0
+    for line, match in sorted(matches, key=itemgetter(0)):
+        if text is passage.text:
             begin = match.start
         else:
-            for _ in range(lines):
+            for _ in range(line - number):
                 begin = passage.text.index("\n", begin) + 1
-        line = text[match.start : match.end]
-        places = [place for place in match.places if place[1] <= query.most_text] or match.places[:1]
-        found.append(Hit(number, passage.time_at(begin), line[: query.most_text], utf16_places(line, places)))
-        if len(found) >= room:
-            break
-    return found
+        number = line
+        shown = text[match.start : match.end]
+        places = [place for place in match.places if place[1] <= most_text] or match.places[:1]
+        found[line] = Hit(line, passage.time_at(begin), shown[:most_text], utf16_places(shown, places))
+    return [found[line] for line, _ in matches]

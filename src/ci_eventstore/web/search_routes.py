@@ -1,6 +1,7 @@
 """`GET /jobs/{id}/search` and `…/outline`: what is in a whole log, found by reading it."""
 
 import json
+import time
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
@@ -9,6 +10,7 @@ from fastapi import Query, Request, Response
 from pydantic import BaseModel, Field
 
 from ci_common.models import to_rfc3339
+from ci_eventstore.events.sealed_log import references_in
 from ci_eventstore.jobs.state import JobState
 from ci_eventstore.lines.line_reader import Log
 from ci_eventstore.lines.matching import MOST_CHARACTERS, matcher_of
@@ -22,6 +24,7 @@ from ci_eventstore.web.document import JobId
 from ci_eventstore.web.errors import WebError
 from ci_eventstore.web.line_routes import LARGEST, KnownIncarnation
 from ci_eventstore.web.log_routes import HEADERS, LogResponse
+from ci_eventstore.web.search_limits import SearchLimits
 from ci_eventstore.web.sse import MAX_POSITION, readable
 
 MOST_HITS = 10_000
@@ -39,6 +42,7 @@ class Searched(BaseModel):
     case: Annotated[bool, Field(description="upper and lower case differ")] = False
     first: Annotated[Number, Field(alias="from")] = 1
     last: Annotated[Number | None, Field(alias="to")] = None
+    reverse: Annotated[bool, Field(description="from the last line to the first; `next` is then a `to`")] = False
     limit: Annotated[int, Field(ge=1, le=MOST_HITS, description="of lines with hits")] = 1000
     context: Annotated[int, Field(ge=0, le=MOST_CONTEXT, description="so many lines around each come without `at`")] = 0
     incarnation: Annotated[str | None, Field(description="that the job has to have; another one: 409")] = None
@@ -50,6 +54,7 @@ class SearchRoutes:
     def __init__(self, web: Web) -> None:
         self._web = web
         self._outlines = Outlines()
+        self._limits = SearchLimits()
 
     @property
     def _reader(self) -> PassageReader:
@@ -61,13 +66,25 @@ class SearchRoutes:
             matcher = matcher_of(asked.q, asked.mode, has_case=asked.case)
         except ValueError as error:
             raise WebError(400, "invalid", f"q: {error}") from None
-        log, _ = await self._log(request, job_id, asked.incarnation)
-        found = self._search(request, log, Search(matcher, asked.first, asked.last, asked.limit, asked.context))
+        if asked.reverse and asked.context:
+            raise WebError(400, "invalid", "`reverse` and `context` exclude each other")
+        log, state = await self._log(request, job_id, asked.incarnation)
+        is_archived = state.log is not None and any(part.is_archived for part in references_in(job_id, state.log))
+        if is_archived:
+            self._limits.check_archived(request.scope[USER], time.monotonic())
+        query = Search(matcher, asked.first, asked.last, asked.limit, asked.context, asked.reverse)
+        found = self._search(request.scope[USER], log, query, is_archived=is_archived)
         return LogResponse(found, 200, {**HEADERS, "Content-Type": "application/x-ndjson"})
 
-    async def _search(self, request: Request, log: Log, query: Search) -> AsyncGenerator[bytes]:
-        with self._web.streams.counted(request.scope[USER]):
+    async def _search(
+        self, user_id: str | None, log: Log, query: Search, *, is_archived: bool
+    ) -> AsyncGenerator[bytes]:
+        read = 0
+        with self._limits.counted(user_id):
             async for found in search(self._reader, log, query):
+                if is_archived and not isinstance(found, Hit):
+                    self._limits.note_archived(user_id, found.read - read, time.monotonic())
+                    read = found.read
                 yield (json.dumps(_to_dict(found, log.extent.position), ensure_ascii=False) + "\n").encode()
 
     async def outline(

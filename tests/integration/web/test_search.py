@@ -3,14 +3,18 @@
 import json
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from ci_common.models import Job, JobEvent, utc_now
+from ci_eventstore.history.seal import Sealed
 from ci_eventstore.history.sealer import Sealer
 from ci_eventstore.repository import RedisJobRepository
+from ci_eventstore.web import search_limits
+from tests.integration.store.sealing import archive_sealed, seal_job
 from tests.integration.web.serving import Account, Served
 
 START = utc_now().replace(microsecond=0)
@@ -66,7 +70,18 @@ async def test_searches(web: Served, repository: RedisJobRepository, ada: Accoun
         found, end = await search(client, "q=e&limit=2")
         assert ([hit[0] for hit in found], end["done"], end["next"]) == ([1, 3], False, 4)
         found, end = await search(client, "q=e&from=4")
-        assert ([hit[0] for hit in found], end["done"], end["next"], end["scanned"]) == ([5, 8], True, None, 5)
+        assert ([hit[0] for hit in found], end["done"], end["next"], end["scanned"]) == (
+            [5, 8],
+            True,
+            None,
+            4 + is_sealed,
+        )
+        found, end = await search(client, "q=e&reverse=true&limit=2")
+        assert ([hit[0] for hit in found], end["next"], end["scanned"]) == ([8, 5], 4, 4)
+        found, end = await search(client, "q=e&reverse=true&to=4")
+        assert ([hit[0] for hit in found], end["done"], end["next"]) == ([3, 1], True, None)
+        around = (await client.get("/jobs/j/search?q=five&context=1")).text.splitlines()
+        assert [(hit["n"], "at" in hit) for hit in map(json.loads, around[:-1])] == [(4, False), (5, True), (6, False)]
         assert [hit[0] for hit in (await search(client, "q=e&from=3&to=7"))[0]] == [3, 5]
         assert (await search(client, "q=^t&mode=regex"))[0] == [(2, "two", [[0, 1]]), (3, "three", [[0, 1]])]
         assert (await ask(client, "search?q=(&mode=regex", 400))["error"]["code"] == "invalid"
@@ -97,3 +112,24 @@ async def test_a_deleted_log_is_not_searched(web: Served, repository: RedisJobRe
         for path in ("outline", "search?q=a"):
             assert (await ask(client, path, 410))["error"]["code"] == "log_deleted"
             assert (await nobody.get(f"/jobs/j/{path}")).status_code == 401
+
+
+async def test_a_user_searches_within_limits(
+    web: Served, repository: RedisJobRepository, ada: Account, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too many searches at a time, and too much of archived logs within a minute, are answered 429."""
+    await create(repository)
+    await repository.complete_job("j", True, utc_now())
+    assert await seal_job(repository) is Sealed.SEALED
+    async with web.client(ada) as client:
+        monkeypatch.setattr(search_limits, "ARCHIVED_CHARACTERS", 100)
+        for _ in range(2):
+            assert (await search(client, "q=three"))[1]["done"]
+        await archive_sealed(repository, tmp_path)
+        assert [hit[0] for hit in (await search(client, "q=three"))[0]] == [3]
+        answer = await client.get("/jobs/j/search?q=three")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (429, "too_much_archived")
+        assert 1 <= int(answer.headers["Retry-After"]) <= 60
+        monkeypatch.setattr(search_limits, "ARCHIVED_CHARACTERS", 2**40)
+        monkeypatch.setattr(search_limits, "MOST_SEARCHES", 0)
+        assert (await ask(client, "search?q=three", 429))["error"]["code"] == "too_many_searches"

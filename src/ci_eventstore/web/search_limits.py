@@ -1,0 +1,56 @@
+"""How much one user may search in this process at a time."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import ceil
+
+from ci_eventstore.web.errors import WebError
+
+#: Searches of a user at the same time.
+MOST_SEARCHES = 8
+#: What a user may read of archived logs within a minute, roughly: a search that began goes on.
+ARCHIVED_CHARACTERS = 512 * 1024 * 1024
+WINDOW_SECONDS = 60.0
+
+
+class SearchLimits:
+    """Counts the searches of each user. Those of nobody, who may see everything, aren't limited."""
+
+    def __init__(self) -> None:
+        self._running: Counter[str] = Counter()
+        #: When each one's minute began, and what was read of archived logs since.
+        self._archived: dict[str, tuple[float, int]] = {}
+
+    @contextmanager
+    def counted(self, user_id: str | None) -> Iterator[None]:
+        """Count a search; WebError 429 if the user has too many."""
+        if user_id is None:
+            yield
+            return
+        if self._running[user_id] >= MOST_SEARCHES:
+            text = f"you have {MOST_SEARCHES} searches running, more are not allowed: wait for one, or end it"
+            raise WebError(429, "too_many_searches", text, {"Retry-After": "2"})
+        self._running[user_id] += 1
+        try:
+            yield
+        finally:
+            self._running[user_id] -= 1
+            if not self._running[user_id]:
+                del self._running[user_id]
+
+    def check_archived(self, user_id: str | None, now: float) -> None:
+        """Refuse a search of an archived log, if the user has read too much of such logs; WebError 429."""
+        begun, read = self._archived.get(user_id or "", (now, 0))
+        left = begun + WINDOW_SECONDS - now
+        if read >= ARCHIVED_CHARACTERS and left > 0:
+            text = "you have searched too much of archived logs within a minute: wait"
+            raise WebError(429, "too_much_archived", text, {"Retry-After": str(ceil(left))})
+
+    def note_archived(self, user_id: str | None, characters: int, now: float) -> None:
+        """Note how much a user has read of archived logs."""
+        if user_id is None:
+            return
+        self._archived = {user: kept for user, kept in self._archived.items() if now < kept[0] + WINDOW_SECONDS}
+        begun, read = self._archived.get(user_id, (now, 0))
+        self._archived[user_id] = begun, read + characters
