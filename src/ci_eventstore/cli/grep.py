@@ -39,10 +39,11 @@ OUTGROWN = "the log has outgrown its budget: only its beginning was searched"
 async def grep(
     repository: RedisJobRepository, job: str, text: str, ignore_case: bool, regex: bool, context: int, show: str | None
 ) -> int:
-    """Search a job's log, live, sealed or archived, and print the lines that have TEXT.
+    """Print the lines of a job's log that have TEXT.
 
-    Lines are searched as a terminal shows them: without colours, with what a carriage return overwrites gone. Of a line
-    its first mebibyte is searched. Exits with 1 if no line has TEXT.
+    All of the log is searched, be it live, sealed or archived. Lines are searched as a terminal shows them: without
+    colours, with what a carriage return overwrites gone. Of a line its first mebibyte is searched. Exits with 1 if no
+    line has TEXT.
     """
     try:
         matcher = matcher_of(text, "regex" if regex else "text", has_case=not ignore_case)
