@@ -17,7 +17,7 @@ pytest := $(python) -m pytest -n 6 --dist load --maxschedchunk 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-deployments soak check format bench bench-peers bench-live bench-cluster bench-history bench-page docs sizes clean
+.PHONY: help setup demo test test-all test-deployments soak check format bench bench-peers bench-live bench-cluster bench-history bench-page docs pictures sizes clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -96,6 +96,9 @@ bench-page: $(installed) ## look at logs of a million and of ten million lines, 
 docs: $(installed) ## write the documents that are made from the code
 	@$(python) -m tests.documents
 	@$(python) -m tests.walks
+
+pictures: $(installed) ## take the pictures of the page in docs/pictures anew, in Chromium
+	@CI_EVENTSTORE_PICTURES=docs/pictures $(python) -m pytest -q tests/page/test_pictures.py $(ARGS)
 
 clean: ## remove everything that can be made again, .venv too
 	@rm -rf $(venv) node_modules build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache

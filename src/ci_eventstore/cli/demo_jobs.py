@@ -31,13 +31,13 @@ for package in packages:
     print(f"::group::{package}")
     for path in files[package]:
         compiled = py_compile.compile(path, cfile=f"out/{path.relative_to(library)}c", doraise=True)
-        print(f"{path.relative_to(library)} \\033[2m{pathlib.Path(compiled).stat().st_size:,} bytes\\033[0m")
+        print(f"\\r\\033[K{path.relative_to(library)} \\033[2m{pathlib.Path(compiled).stat().st_size:,} bytes\\033[0m")
         done += 1
         bar = "#" * (40 * done // total)
-        print(f"\\033[36m[{bar:40}]\\033[0m {100 * done // total:3} %", end="\\r", flush=True)
+        print(f"\\033[36m[{bar:40}]\\033[0m {100 * done // total:3} %", end="", flush=True)
         time.sleep(0.02)
-    print("::endgroup::")
-print("\\n::endgroup::")
+    print("\\n::endgroup::")
+print("::endgroup::")
 print(f"\\033[38;2;80;160;80m{done} files compiled\\033[0m")
 """
 
