@@ -104,6 +104,7 @@ async def test_a_dead_a_slow_and_a_failing_receiver_delay_nobody(repository: Red
         assert noted[hooks[7].id].webhook.last_error == "the receiver answered 307"
 
 
+@pytest.mark.slow  # Looks and pauses add up.
 async def test_a_receiver_that_was_away_for_an_hour_gets_everything(
     repository: RedisJobRepository, clock: Clock
 ) -> None:
@@ -211,6 +212,7 @@ async def test_an_address_that_is_not_public_is_refused(repository: RedisJobRepo
     assert opened.connections == 0
 
 
+@pytest.mark.slow  # Looks and pauses add up.
 async def test_a_user_who_was_shut_out_gets_nothing(repository: RedisJobRepository) -> None:
     """Until the account is active again, nothing leaves the store; then what waited does."""
     webhooks = repository.engine.webhooks
@@ -230,6 +232,7 @@ async def test_a_user_who_was_shut_out_gets_nothing(repository: RedisJobReposito
         await wait_until(lambda: bool(opened.received))
 
 
+@pytest.mark.slow  # Looks and pauses add up.
 async def test_a_gap_is_told_to_owner_and_receiver(repository: RedisJobRepository) -> None:
     """After a restore nobody knows what has been missed: one message and one notice say so."""
     webhooks = repository.engine.webhooks
@@ -246,6 +249,7 @@ async def test_a_gap_is_told_to_owner_and_receiver(repository: RedisJobRepositor
         assert "may be missing" in notice.text
 
 
+@pytest.mark.slow  # Looks and pauses add up.
 async def test_a_full_queue_disables_and_loses_nothing_of_it(
     repository: RedisJobRepository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
