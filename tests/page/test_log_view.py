@@ -183,6 +183,25 @@ async def test_folds_hits_and_chosen_lines_are_shown(show: Show) -> None:
     await until(page, "fake.row(7).classList.contains('is-selected') && !fake.row(8).classList.contains('is-selected')")
 
 
+async def test_browsers_without_highlights_get_elements(browser_page: Page, show: Show) -> None:
+    """Hits are marked over several colours, the current one apart, and leave no trace when the search ends."""
+    await browser_page.add_init_script("delete window.Highlight")
+    page = await show(100)
+    await page.evaluate(
+        "fake.view.setHits({hits: new Map([[10, [[0, 4], [5, 5000]]]]), current: {line: 10, index: 1}})"
+    )
+    marks = "[...fake.row(10).querySelectorAll('mark')].map(mark => [mark.className, mark.textContent])"
+    await until(page, "fake.row(10).querySelectorAll('mark').length === 3")
+    first, *others = await page.evaluate(marks)
+    assert first == ["log-hit", "word"]
+    assert {name for name, _ in others} == {"log-hit is-current"}
+    whole = await page.evaluate("fake.textIn(10)")
+    assert "".join(text for _, text in others) == whole[5:]
+    await page.evaluate("fake.view.setHits(null)")
+    await until(page, "document.querySelectorAll('mark').length === 0")
+    assert await page.evaluate("fake.textIn(10)") == whole
+
+
 async def test_a_screen_reader_gets_plain_lines(show: Show) -> None:
     """Five hundred at a time, none of them live; the next ones come by a button, and reading goes on there."""
     page = await show(1200)
