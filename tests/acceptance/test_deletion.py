@@ -105,7 +105,7 @@ def test_a_user_is_erased(cli: CommandLine, here: Callable[..., Ended]) -> None:
     assert erased.code == 0
     counts = dict(line.rsplit(maxsplit=1) for line in erased.text.splitlines())
     expected = {"jobs": "2", "cancelled": "1", "accounts": "1", "api keys": "1", "sessions": "0", "rewritten": "1"}
-    assert counts == {**expected, "projects": "0", "projects left": "0"}
+    assert counts == {**expected, "projects": "0", "projects left": "0", "webhooks": "0"}
     assert "what may be left of the user: files of replicas" in erased.err
     assert here("jobs", "show", "job-1").code == 3
     assert here("key", "list").text == ""
