@@ -10,9 +10,10 @@ from ci_eventstore.errors import StoreUnavailableError
 from ci_eventstore.facts.points import read_points
 from ci_eventstore.web import sse
 from ci_eventstore.web.authentication import Caller
-from ci_eventstore.web.changes import ChangeHub, Filter, Listener, Owner
+from ci_eventstore.web.changes import ChangeHub
 from ci_eventstore.web.context import Web
 from ci_eventstore.web.job_view import summary
+from ci_eventstore.web.listeners import Filter, Listener, Owner
 from ci_eventstore.web.listing import Queue, Statuses, wanted_of
 from ci_eventstore.web.stream_response import HEADERS, Piece, StreamResponse
 
@@ -60,7 +61,8 @@ class ChangeStream:
         listener = self._listener
         try:
             if listener.needs_all and not await self._resume():
-                return Piece(await self._all_jobs())
+                self._may_list_at = asyncio.get_running_loop().time() + SNAPSHOT_SECONDS
+                return Piece(await self._hub.audience.all_jobs(listener, self._all_jobs))
         except StoreUnavailableError:
             listener.begin_again()
             await asyncio.sleep(AWAY_SECONDS)
@@ -100,17 +102,13 @@ class ChangeStream:
         self._last_id = ""
         return False
 
-    async def _all_jobs(self) -> bytes:
-        """Return the frame of all jobs that the client wants; what changes meanwhile comes after it."""
-        listener, points = self._listener, self._hub.points
-        listener.begin_again()
-        listener.needs_all = listener.is_resumed = False
-        statuses, queue = listener.wanted
+    async def _all_jobs(self, points: bytes) -> bytes:
+        """Return the frame of all jobs that the client wants."""
+        statuses, queue = self._listener.wanted
         page = await self._web.engine.listings.page(self.user_id, statuses, NEWEST_JOBS, None, is_partial=True)
         jobs = [job for job in page.jobs if queue in (None, job.queue)]
         self._hub.note_owners({job.id: Owner(job.user_id, job.queue) for job in jobs})
         incarnations = await self._web.incarnations([job.id for job in jobs])
-        self._may_list_at = asyncio.get_running_loop().time() + SNAPSHOT_SECONDS
         fields = {
             "jobs": list(map(summary, jobs, incarnations)),
             "is_all": len(page.jobs) < NEWEST_JOBS and not page.unavailable,

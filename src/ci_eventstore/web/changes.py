@@ -9,14 +9,14 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from datetime import timedelta
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from ci_common.errors import RepositoryError
-from ci_common.models import JobStatus, utc_now
+from ci_common.models import utc_now
 from ci_eventstore.connection.absence import ask_each, go_through
 from ci_eventstore.connection.outage_log import OutageLog
 from ci_eventstore.engine import Engine
@@ -31,6 +31,7 @@ from ci_eventstore.tasks import begin
 from ci_eventstore.web import sse
 from ci_eventstore.web.change_ring import Change, ChangeRing, Changes, changes_in, merge
 from ci_eventstore.web.job_view import summary
+from ci_eventstore.web.listeners import PENDING_FRAMES, Audience, Frame, Listener, Owner, Told
 
 logger = logging.getLogger("ci_eventstore.web")
 
@@ -47,77 +48,6 @@ AWAY_SECONDS = 1.0
 STOPPING_SECONDS = 2.0
 #: Of so many jobs it is known whose they are, for when they are deleted.
 OWNERS_KEPT = 50_000
-#: A client that has more waiting for it gets a snapshot instead.
-PENDING_FRAMES = 1_000
-
-
-class Frame(NamedTuple):
-    """A message in two parts, between which an id may stand."""
-
-    name: bytes
-    data: bytes
-
-
-class Filter(NamedTuple):
-    """Which jobs a client wants; None: all."""
-
-    statuses: frozenset[JobStatus] | None = None
-    queue: str | None = None
-
-    def takes(self, status: JobStatus | None, queue: str | None, change: Change) -> bool:
-        """Return whether a client gets a change of a job: it matches, or may have matched before.
-
-        None is what nobody knows of a job that was deleted.
-        """
-        if self.queue is not None and queue not in (None, self.queue):
-            return False
-        return self.statuses is None or status is None or status in self.statuses or bool(change.left & self.statuses)
-
-
-class Owner(NamedTuple):
-    """Whose a job is, and which queue it is in: neither ever changes."""
-
-    user_id: str | None
-    queue: str
-
-
-class Listener:
-    """One client, and what waits for it."""
-
-    def __init__(self, user_id: str | None, wanted: Filter) -> None:
-        self.user_id = user_id
-        self.wanted = wanted
-        #: By the job's id, in the order of their last changes.
-        self.frames: dict[str, Frame] = {}
-        #: How far the client is when it has the frames.
-        self.points = b""
-        #: Whether it needs all jobs before anything else.
-        self.needs_all = True
-        #: Whether it was told of jobs by another process, which this one may not know.
-        self.is_resumed = False
-        self.news = asyncio.Event()
-
-    def put(self, job_id: str, frame: Frame, points: bytes) -> None:
-        """Have a job's frame sent instead of an older one, unless all jobs will be."""
-        if not self.needs_all:
-            self.frames.pop(job_id, None)
-            self.frames[job_id] = frame
-            self.points = points
-            if len(self.frames) > PENDING_FRAMES:
-                self.begin_again()
-            self.news.set()
-
-    def begin_again(self) -> None:
-        """Have all jobs sent, instead of what waits."""
-        self.frames, self.needs_all = {}, True
-        self.news.set()
-
-    def take(self) -> bytes:
-        """Return what waits, the last frame with the id."""
-        frames, self.frames = list(self.frames.values()), {}
-        *others, last = frames
-        sent = b"".join(frame.name + frame.data for frame in others)
-        return sent + last.name + b"id: " + self.points + b"\n" + last.data
 
 
 class ChangeHub:
@@ -126,7 +56,8 @@ class ChangeHub:
     def __init__(self, engine: Engine, outage: OutageLog) -> None:
         self._engine = engine
         self._outage = outage
-        self._listeners: dict[str | None, set[Listener]] = {}
+        #: All listeners.
+        self.audience = Audience()
         self._ring = ChangeRing(len(engine.keys.tags))
         self._owners: dict[str, Owner] = {}
         #: What was read of facts, and not of jobs yet.
@@ -135,7 +66,6 @@ class ChangeHub:
         self._reader: FactReader | None = None
         #: Earlier groups of its own that couldn't be dropped yet.
         self._left = set[str]()
-        self._points = b""
         self._ending: asyncio.TimerHandle | None = None
         #: Why it reads no more.
         self.failure: RepositoryError | None = None
@@ -147,11 +77,6 @@ class ChangeHub:
         """Whether changes are read from here on, of all partitions that are there."""
         unbegun = 0 if self._reader is None else self._reader.partitions_unbegun
         return self._reader is not None and self._ring.begun + unbegun >= len(self._engine.keys.tags)
-
-    @property
-    def points(self) -> bytes:
-        """How far listeners have been told."""
-        return self._points
 
     @property
     def has_ended(self) -> bool:
@@ -167,15 +92,12 @@ class ChangeHub:
         if self._ending is not None:
             self._ending.cancel()
             self._ending = None
-        self._listeners.setdefault(listener.user_id, set()).add(listener)
+        self.audience.add(listener)
 
     def leave(self, listener: Listener) -> None:
         """Forget a listener; after the last one, go on for a while."""
-        its = self._listeners.get(listener.user_id, set())
-        its.discard(listener)
-        if not its:
-            self._listeners.pop(listener.user_id, None)
-        if not self._listeners and self._ending is None:
+        self.audience.remove(listener)
+        if not self.audience.all() and self._ending is None:
             self._ending = asyncio.get_running_loop().call_later(LINGER_SECONDS, self._task.cancel)
 
     def stop(self) -> None:
@@ -192,7 +114,7 @@ class ChangeHub:
         changes = self._ring.since(points)
         if changes is None or len(changes) > PENDING_FRAMES:
             return False
-        now = self._points
+        now = self.audience.points
         if any(change.is_deleted and job_id not in self._owners for job_id, change in changes.items()):
             return False
         listener.needs_all, listener.is_resumed, listener.points = False, True, now
@@ -201,7 +123,9 @@ class ChangeHub:
             return False
         store = await self._engine.incarnation.read()
         for job_id, record in records.items():
-            self._tell([listener], job_id, record, changes[job_id], store)
+            told = self._told_of(job_id, record, changes[job_id], store)
+            if told is not None and told.is_for(listener):
+                listener.put(job_id, told.frame, now)
         return True
 
     def note_owners(self, owners: Mapping[str, Owner]) -> None:
@@ -212,11 +136,8 @@ class ChangeHub:
         while len(self._owners) > OWNERS_KEPT:
             del self._owners[next(iter(self._owners))]
 
-    def _all(self) -> list[Listener]:
-        return [listener for its in self._listeners.values() for listener in its]
-
     def _wake(self) -> None:
-        for listener in self._all():
+        for listener in self.audience.all():
             listener.news.set()
 
     async def _run(self) -> None:
@@ -266,9 +187,7 @@ class ChangeHub:
     def _take(self, batch: FactBatch) -> None:
         if batch.has_gap:
             self._ring.begin(batch.partition, batch.entry)
-            self._points = write_points(self._ring.points).encode()
-            for listener in self._all():
-                listener.begin_again()
+            self.audience.begin_again(write_points(self._ring.points).encode())
             return
         changes = changes_in(batch.facts)
         self._ring.add(batch.partition, batch.entry, changes)
@@ -291,10 +210,11 @@ class ChangeHub:
                 records = {}
             left = [(job_id, change) for job_id, change in changes.items() if job_id not in records]
             if not left:
-                self._points = points
+                self.audience.points = points
             self._tell_of_unknown(changes)
             for job_id, record in records.items():
-                self._tell(self._listeners_of(job_id), job_id, record, changes[job_id], store)
+                if (told := self._told_of(job_id, record, changes[job_id], store)) is not None:
+                    self.audience.tell(told)
             if left:
                 merge(self._dirty, left)
                 self._has_dirty.set()
@@ -304,7 +224,7 @@ class ChangeHub:
     def _tell_of_unknown(self, changes: Changes) -> None:
         """Have listeners begin again that other processes may have told of a deleted job, since nobody knows whose."""
         if any(change.is_deleted and job_id not in self._owners for job_id, change in changes.items()):
-            for listener in self._all():
+            for listener in self.audience.all():
                 if listener.is_resumed:
                     listener.begin_again()
 
@@ -327,29 +247,16 @@ class ChangeHub:
         self.note_owners({job_id: Owner(state.user_id, state.queue) for job_id, state in states.items()})
         return found
 
-    def _listeners_of(self, job_id: str) -> Iterable[Listener]:
-        owner = self._owners.get(job_id)
-        its = None if owner is None or owner.user_id is None else self._listeners.get(owner.user_id)
-        return [*self._listeners.get(None, ()), *(its or ())]
-
-    def _tell(
-        self, listeners: Iterable[Listener], job_id: str, record: Record, change: Change, store: str | None
-    ) -> None:
-        """Have a job's frame sent to those of some listeners that want it."""
-        queue: str | None
+    def _told_of(self, job_id: str, record: Record, change: Change, store: str | None) -> Told | None:
+        """Return what listeners are told of a job; None if there is nothing to be told."""
         if isinstance(record, JobState):
             shown = summary(to_job(job_id, record), str(Incarnation(record.incarnation, store)))
-            frame, queue = _frame("job", {"job": shown}), record.queue
-        elif change.is_deleted:
-            owner = self._owners.get(job_id)
-            frame, queue = _frame("deleted", {"job_id": job_id}), None if owner is None else owner.queue
-        else:
-            # It was deleted, which another fact tells, or can't be read.
-            return
-        status = record.status if isinstance(record, JobState) else None
-        for listener in listeners:
-            if listener.wanted.takes(status, queue, change):
-                listener.put(job_id, frame, self._points)
+            frame, owner = _frame("job", {"job": shown}), Owner(record.user_id, record.queue)
+            return Told(job_id, owner, record.status, change, frame)
+        if change.is_deleted:
+            return Told(job_id, self._owners.get(job_id), None, change, _frame("deleted", {"job_id": job_id}))
+        # It was deleted, which another fact tells, or can't be read.
+        return None
 
 
 def _frame(name: str, fields: dict[str, Any]) -> Frame:

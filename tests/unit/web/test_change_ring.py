@@ -11,7 +11,7 @@ from ci_eventstore.facts.facts import FactKind, JobFact
 from ci_eventstore.facts.points import entry_of, read_points, write_points
 from ci_eventstore.web import change_ring
 from ci_eventstore.web.change_ring import Change, ChangeRing, changes_in, merge
-from ci_eventstore.web.changes import Filter
+from ci_eventstore.web.listeners import Filter
 
 QUEUED, RUNNING, COMPLETED, FAILED = (
     JobStatus.QUEUED,
