@@ -27,7 +27,7 @@ test("hits are counted as they come", () => {
     ],
   });
   machine.take({ progress: { scanned: 50 } });
-  assert.deepEqual([machine.count, machine.scanned, machine.summary], [2, 50, "1 line…"]);
+  assert.deepEqual([machine.count, machine.scanned, machine.summary], [2, 50, "1 line…, 50 lines searched"]);
   machine.take({ n: 9, at: [[0, 5]] });
   assert.equal(machine.take({ done: true, next: null, scanned: 100 }), false);
   assert.equal(machine.summary, "2 lines");

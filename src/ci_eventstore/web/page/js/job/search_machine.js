@@ -120,12 +120,13 @@ export class SearchMachine {
   get summary() {
     if (this.error) return this.error;
     const of = `${this.lines.length.toLocaleString("en")}${this.isFull ? "+" : ""}`;
-    if (this.lines.length === 0) return this.isRunning ? "Searching…" : "No match";
+    const searched = this.scanned ? `, ${this.scanned.toLocaleString("en")} lines searched` : "";
+    if (this.lines.length === 0) return this.isRunning ? `Searching…${searched}` : "No match";
     const found =
       this.current < 0
         ? `${of} ${this.lines.length === 1 ? "line" : "lines"}`
         : `${(this.current + 1).toLocaleString("en")} of ${of}`;
-    return this.isRunning ? `${found}…` : found;
+    return this.isRunning ? `${found}…${searched}` : found;
   }
 
   /**
