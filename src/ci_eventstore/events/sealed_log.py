@@ -4,6 +4,7 @@ Where a segment's bytes lie is known here alone, in `_bytes`. A segment never ch
 by its root, and shared by all who read it.
 """
 
+from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Sequence
 from functools import partial
@@ -325,8 +326,9 @@ def state_in(reply: Reply, reference: Reference) -> bytes:
 
 def _between(entries: Sequence[StoredEntry], first: Place, until: Place | None) -> list[StoredEntry]:
     """Return those entries of a block that stand from one place to another."""
-    if Place.parse(entries[0][0]) >= first and (until is None or Place.parse(entries[-1][0]) <= until):
-        return list(entries)
-    return [
-        entry for entry in entries if first <= (place := Place.parse(entry[0])) and (until is None or place <= until)
-    ]
+    start = bisect_left(entries, first, key=_place_of)
+    return list(entries[start : None if until is None else bisect_right(entries, until, key=_place_of)])
+
+
+def _place_of(entry: StoredEntry) -> Place:
+    return Place.parse(entry[0])

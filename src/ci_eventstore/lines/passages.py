@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import accumulate
 
 from ci_eventstore.errors import StreamDamagedError
 from ci_eventstore.events.codec import decode_texts
@@ -111,15 +112,14 @@ class _Cutter:
 
     def add(self, events: Sequence[tuple[datetime, str]], position: int) -> Passage | None:
         """Take events; return all lines that have ended and are wanted."""
-        had_newline = False
-        for time, text in events:
-            newline = text.rfind("\n")
-            if text and (newline >= 0 or self._size < LONGEST_LINE):
-                self._times.append(time)
-                self._texts.append(text)
-                had_newline = had_newline or newline >= 0
-                self._size = len(text) - newline - 1 if newline >= 0 else self._size + len(text)
-        return self._cut(position) if had_newline else None
+        found = [(time, text) for time, text in events if text]
+        whole = "".join([text for _, text in found])
+        newline = whole.rfind("\n")
+        if newline >= 0 or self._size < LONGEST_LINE:
+            self._times += [time for time, _ in found]
+            self._texts += [text for _, text in found]
+        self._size = len(whole) - newline - 1 if newline >= 0 else self._size + len(whole)
+        return self._cut(position) if newline >= 0 else None
 
     def rest(self, position: int) -> Passage | None:
         """Return the log's last line, if it has no end."""
@@ -147,10 +147,7 @@ class _Cutter:
     def _passage(
         self, text: str, texts: Sequence[str], times: Sequence[datetime], position: int, begin: int = 0
     ) -> Passage:
-        starts, place = [], -begin
-        for one in texts:
-            starts.append(place)
-            place += len(one)
+        starts = list(accumulate(map(len, texts), initial=-begin))[:-1]
         return Passage(self._line, text, starts, times, position)
 
 
