@@ -19,6 +19,8 @@ ROUTES = (
     "/stream",
     "/lines",
     "/lines/2",
+    "/search?q=a",
+    "/outline",
 )
 DAMAGE = [
     ("HSET", "{ci:0}:job:bad", "created_at", "garbage"),
