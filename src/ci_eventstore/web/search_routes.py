@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -81,11 +82,12 @@ class SearchRoutes:
     ) -> AsyncGenerator[bytes]:
         read = 0
         with self._limits.counted(user_id):
-            async for found in search(self._reader, log, query):
-                if is_archived and not isinstance(found, Hit):
-                    self._limits.note_archived(user_id, found.read - read, time.monotonic())
-                    read = found.read
-                yield (json.dumps(_to_dict(found, log.extent.position), ensure_ascii=False) + "\n").encode()
+            async with aclosing(search(self._reader, log, query)) as messages:
+                async for found in messages:
+                    if is_archived and not isinstance(found, Hit):
+                        self._limits.note_archived(user_id, found.read - read, time.monotonic())
+                        read = found.read
+                    yield (json.dumps(_to_dict(found, log.extent.position), ensure_ascii=False) + "\n").encode()
 
     async def outline(
         self,

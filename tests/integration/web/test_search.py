@@ -1,7 +1,8 @@
 """Searches of a whole log, and its outline."""
 
+import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ import pytest
 from ci_common.models import Job, JobEvent, utc_now
 from ci_eventstore.history.seal import Sealed
 from ci_eventstore.history.sealer import Sealer
+from ci_eventstore.lines.search import Progress
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.web import search_limits
+from ci_eventstore.web import search_limits, search_routes
 from tests.integration.store.sealing import archive_sealed, seal_job
 from tests.integration.web.serving import Account, Served
+from tests.waiting import wait_until
 
 START = utc_now().replace(microsecond=0)
 #: Lines across events, a long one, escapes, bytes that aren't UTF-8, and no newline at the end.
@@ -133,3 +136,31 @@ async def test_a_user_searches_within_limits(
         monkeypatch.setattr(search_limits, "ARCHIVED_CHARACTERS", 2**40)
         monkeypatch.setattr(search_limits, "MOST_SEARCHES", 0)
         assert (await ask(client, "search?q=three", 429))["error"]["code"] == "too_many_searches"
+
+
+async def test_a_search_ends_with_its_client(
+    web: Served, repository: RedisJobRepository, ada: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that nobody reads any more counts no longer."""
+    await create(repository)
+
+    ended = list[bool]()
+
+    async def endless(*args: object) -> AsyncGenerator[Progress]:
+        try:
+            while True:
+                yield Progress(0, 0)
+                await asyncio.sleep(0.01)
+        finally:
+            ended.append(True)
+
+    monkeypatch.setattr(search_limits, "MOST_SEARCHES", 1)
+    async with web.client(ada) as client:
+        with monkeypatch.context() as patched:
+            patched.setattr(search_routes, "search", endless)
+            async with client.stream("GET", "/jobs/j/search?q=a") as running:
+                assert await anext(running.aiter_lines()) == '{"progress": {"scanned": 0}}'
+                assert (await client.get("/jobs/j/search?q=a")).status_code == 429
+
+        await wait_until(lambda: bool(ended))
+        assert (await client.get("/jobs/j/search?q=a")).status_code == 200
