@@ -63,7 +63,7 @@ async def test_a_job_is_submitted_again(page: Page, account: Account) -> None:
     assert new is not None
     assert new_id != job_id
     assert (new.command, new.queue, new.user_id) == (["make", "check"], "default", account.user_id)
-    await expect(page.get_by_role("heading", name="Waiting: next in line")).to_be_visible()
+    await expect(page.get_by_role("heading", name="Waiting")).to_be_visible()
     await page.go_back()
     await expect(page.get_by_text("once")).to_be_visible()
 
