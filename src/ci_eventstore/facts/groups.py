@@ -370,7 +370,7 @@ class FactReader:
         """Let other readers go on at once; if that fails, they do when the lease ends."""
         for tag in self.groups.tags:
             try:
-                with in_a_hurry() if self._nodes.is_divided else contextlib.nullcontext():
+                with in_a_hurry():
                     await self.groups.release(tag, self.group, self.token)
             except RepositoryError:
                 if not self._nodes.is_divided:

@@ -17,6 +17,7 @@ from ci_common.errors import RepositoryError
 from ci_eventstore.accounts.records import encode_flag
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import as_text
+from ci_eventstore.connection.way import in_a_hurry
 from ci_eventstore.errors import GroupDroppedError, ReadOnlyAccessError, StoreUnavailableError
 from ci_eventstore.events.log_source import LogSource
 from ci_eventstore.facts.facts import JobFact
@@ -85,7 +86,7 @@ class Sender:
         outage = self._nodes.outages.of(logger, "sending webhooks: %s", "webhooks are sent again")
         may_write = True
         while may_write:
-            outbox = Outbox(self._nodes, self._keys)
+            outbox, is_mine = Outbox(self._nodes, self._keys), False
             try:
                 is_mine = await outbox.hold() is not None
                 outage.worked()
@@ -101,8 +102,10 @@ class Sender:
             except* Exception as errors:  # noqa: BLE001 - it is logged, and the next shift begins anew
                 self._nodes.outages.fault(logger, "sending webhooks", errors)
             finally:
-                with contextlib.suppress(RepositoryError):
-                    await outbox.release()
+                if is_mine:
+                    # If that fails, the lease ends by itself.
+                    with contextlib.suppress(RepositoryError), in_a_hurry():
+                        await outbox.release()
             await asyncio.sleep(LOOK_SECONDS)
 
 

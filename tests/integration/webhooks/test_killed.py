@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from ci_eventstore.connection import node
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.webhooks.webhook import DEFAULT_EVENTS
 from tests.integration.store.conftest import seed
 from tests.integration.webhooks import sender_program
-from tests.integration.webhooks.conftest import run_job, until
+from tests.integration.webhooks.conftest import run_job, sending, until
 from tests.receivers import Received, receiver, status
 from tests.servers import RealServer
 
@@ -99,6 +100,36 @@ async def test_a_sender_may_be_killed_at_any_moment(divided: RedisJobRepository,
         for listed in await webhooks.all():
             assert listed.webhook.is_enabled
             assert listed.webhook.notices == ()
+
+
+@pytest.mark.slow  # A lease has to end by itself.
+async def test_a_sender_ends_soon_while_the_store_is_away(
+    divided: RedisJobRepository, own: RealServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long others have patience: its leases end by themselves, and it goes on when the store is back."""
+    hook = await divided.engine.webhooks.add("http://127.0.0.1:9/")
+    monkeypatch.setattr(node, "PATIENCE_SECONDS", 3600.0)
+    async with sending(divided) as task:
+
+        async def is_read() -> bool:
+            groups = await divided.engine.facts.all()
+            return bool(groups) and groups[0].read_now == 3
+
+        await until(is_read)
+        own.kill()
+        task.cancel()
+        await asyncio.wait_for(asyncio.gather(task, return_exceptions=True), 60)
+        own.start()
+    async with receiver() as opened:
+        again = await divided.engine.webhooks.add(opened.url)
+        await divided.engine.webhooks.delete(hook.id)
+        await divided.engine.webhooks.test(again.id)
+        async with sending(divided, "127.0.0.1"):
+
+            async def has_come() -> bool:
+                return bool(opened.received)
+
+            await until(has_come)
 
 
 @pytest.mark.slow  # As many senders as there are moments.
