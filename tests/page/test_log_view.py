@@ -28,6 +28,8 @@ def show(browser_page: Page, page_server: PageServer) -> Show:
 
     async def shown(total: int) -> Page:
         await browser_page.goto(page_server.url)
+        # The page itself is done, and won't look for what is taken from it now.
+        await browser_page.get_by_label("API key").wait_for()
         base = await browser_page.evaluate("new URL('..', document.querySelector('script[type=module]').src).href")
         function = FAKE[FAKE.index("async (") :].rstrip().rstrip(";")
         await browser_page.evaluate(f"([base, total]) => ({function})(base, total)", [base, total])
