@@ -32,6 +32,7 @@ def processes_of(text: bytes) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_the_demo_finds_no_difference(tmp_path: Path) -> None:
     """All of its comparisons hold, it says what to try next, and its server is gone when it ends."""
     done = subprocess.run(

@@ -169,3 +169,8 @@ async def test_text_is_copied_over_any_distance(page: Page, account: Account, tm
     path = tmp_path / "log"
     await (await download.value).save_as(path)
     assert path.read_text() == printed
+    await page.get_by_label("Copy, download, replay").click()
+    async with page.expect_download() as download:
+        await page.get_by_role("link", name="Download as plain text").click()
+    await (await download.value).save_as(path)
+    assert path.read_text() == printed.replace("\x1b[32m", "").replace("\x1b[0m", "")
