@@ -251,7 +251,8 @@ class ChangeHub:
         """Return what listeners are told of a job; None if there is nothing to be told."""
         if isinstance(record, JobState):
             shown = summary(to_job(job_id, record), str(Incarnation(record.incarnation, store)))
-            frame, owner = _frame("job", {"job": shown}), Owner(record.user_id, record.queue)
+            frame = _frame("job", {"job": {**shown, "attempts": record.attempts}})
+            owner = Owner(record.user_id, record.queue)
             return Told(job_id, owner, record.status, change, frame)
         if change.is_deleted:
             return Told(job_id, self._owners.get(job_id), None, change, _frame("deleted", {"job_id": job_id}))

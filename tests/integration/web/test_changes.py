@@ -49,6 +49,7 @@ class Reader:
             self.jobs = {job["job_id"]: job["status"] for job in data["jobs"]}
         elif message.event == "job":
             self.jobs[data["job"]["job_id"]] = data["job"]["status"]
+            assert data["job"]["attempts"] >= 0
         else:
             assert message.event == "deleted"
             self.jobs.pop(data["job_id"], None)

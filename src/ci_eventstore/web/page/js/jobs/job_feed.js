@@ -102,7 +102,7 @@ export class JobFeed {
    */
   _connectionChanged(state, error) {
     if (state === "open") this._stopPolling();
-    const isWithoutStream = error !== null && [404, 405, 429].includes(error.status);
+    const isWithoutStream = error !== null && [403, 404, 405, 429].includes(error.status);
     if (isWithoutStream && !this._pollTimer) this._pollAfter(0);
     if (!this._pollTimer) this._onconnection(state);
   }
