@@ -83,13 +83,15 @@ def test_schemathesis_finds_nothing(cli: CommandLine, tmp_path: Path) -> None:
 
 @pytest.mark.slow  # A generator, a server and a controller.
 def test_a_generated_client_submits_follows_and_cancels(cli: CommandLine, tmp_path: Path) -> None:
-    """It is made by a generator that others keep, without a warning, from the document alone."""
+    """It is made by a generator that others keep, without a warning; it is told that lines of JSON are text."""
     key = create_key(cli)
     _, url = start_serving(cli, "--port", "0")
     document = tmp_path / "openapi.json"
     document.write_bytes(fetch(f"{url}/openapi.json", key))
     generate = [sys.executable, "-m", "openapi_python_client", "generate", "--path", str(document), "--meta", "none"]
-    generate += ["--fail-on-warning", "--output-path", str(tmp_path / "client")]
+    settings = tmp_path / "generator.yaml"
+    settings.write_text("content_type_overrides: {application/x-ndjson: text/plain}\n")
+    generate += ["--config", str(settings), "--fail-on-warning", "--output-path", str(tmp_path / "client")]
     path = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
     run(generate, tmp_path, path)
     controller = cli.start("controller")
