@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import Depends, Path, Query, Request, Response
+from pydantic import BeforeValidator
 
 from ci_common.models import as_utc, to_rfc3339
 from ci_eventstore.jobs.state import JobState
@@ -24,6 +25,17 @@ LONGEST_MAX_LINE = 128 * 1024
 #: No log has more lines or bytes.
 LARGEST = 2**53 - 1
 
+
+def _no_number(text: str) -> str:
+    """Return the text of a time; ValueError for a number, which would be taken for seconds since 1970."""
+    try:
+        float(text)
+    except ValueError:
+        return text
+    raise ValueError("a time like 2030-01-02T03:04:05Z is expected")
+
+
+Time = Annotated[datetime, BeforeValidator(_no_number)]
 LineNumber = Annotated[int, Path(ge=1, le=LARGEST, description="the line's number, from 1")]
 KnownIncarnation = Annotated[str | None, Query(description="that the job has to have; another one: 409")]
 
@@ -34,7 +46,7 @@ class Place:
 
     first: Annotated[int | None, Query(alias="from", ge=1, le=LARGEST, description="from this line on")] = None
     tail: Annotated[int | None, Query(ge=0, le=MOST_LINES, description="the last lines")] = None
-    time: Annotated[datetime | None, Query(description="from the line on that was written then, or next")] = None
+    time: Annotated[Time | None, Query(description="from the line on that was written then, or next")] = None
 
 
 def line_json(line: Line) -> dict[str, Any]:

@@ -107,7 +107,12 @@ export class ScrollBox extends EventTarget {
   }
 
   _scrolled() {
-    const { scrollTop } = this.element;
+    const { scrollTop, clientHeight } = this.element;
+    if (Math.max(1, clientHeight) !== this.viewport.screen) {
+      // The browser moved it, because the screen became higher: nobody did.
+      this.dispatchEvent(new Event("resize"));
+      return;
+    }
     if (Math.abs(scrollTop - this.viewport.top) < 0.5) return;
     this.viewport.scrolled(scrollTop);
     this._restLater();
