@@ -111,7 +111,14 @@ async def test_requests_that_contradict_themselves_are_refused(
     await create_job(repository, ["a\n"])
     known = (await ask(client))["incarnation"]
     assert (await ask(client, incarnation=known))["total"] == 1
-    statuses = {"from=1&tail=1": 400, "time=noon": 400, "time=0.5": 400, "count=1001": 400, "from=0": 400, "incarnation=other": 409}
+    statuses = {
+        "from=1&tail=1": 400,
+        "time=noon": 400,
+        "time=0.5": 400,
+        "count=1001": 400,
+        "from=0": 400,
+        "incarnation=other": 409,
+    }
     for query, status in statuses.items():
         assert (await client.get(f"/jobs/j/lines?{query}")).status_code == status, query
         assert (await client.get("/jobs/none/lines")).status_code == 404
