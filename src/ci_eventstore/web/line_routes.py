@@ -83,7 +83,7 @@ class LineRoutes:
         first, tail, time = place.first, place.tail, place.time
         if sum(asked is not None for asked in (first, tail, time)) > 1:
             raise WebError(400, "invalid", "`from`, `tail` and `time` exclude each other")
-        log, state = await self._log(request, job_id, incarnation)
+        log, state = await asked_log(self._web, request, job_id, incarnation)
         is_open = await self._reader.is_open(log)
         total = state.lines + is_open
         if tail is not None:
@@ -108,7 +108,7 @@ class LineRoutes:
         incarnation: KnownIncarnation = None,
     ) -> Response:
         """Send a line without its newline, from a byte on, a mebibyte at most."""
-        log, _ = await self._log(request, job_id, incarnation)
+        log, _ = await asked_log(self._web, request, job_id, incarnation)
         span = await self._reader.span(log, n)
         size = 0 if span is None else span[1] - span[0]
         if span is None or offset > size:
@@ -118,10 +118,12 @@ class LineRoutes:
         data = await self._reader.between(log, first, min(span[1], first + ANSWER_BYTES))
         return Response(data, headers=HEADERS, media_type=MEDIA_TYPE)
 
-    async def _log(self, request: Request, job_id: str, known: str | None) -> tuple[Log, JobState]:
-        caller = await self._web.caller(request)
-        state = await self._web.state(job_id, caller.user_id)
-        await self._web.check_incarnation(state, known)
-        state.extent.check_deleted(job_id, 0)
-        _, keys = self._web.log(job_id)
-        return Log(keys, state.extent, await self._web.incarnation(state)), state
+
+async def asked_log(web: Web, request: Request, job_id: str, known: str | None) -> tuple[Log, JobState]:
+    """Return the log that a request asks for, as it stands; WebError 409, LogDeletedError."""
+    caller = await web.caller(request)
+    state = await web.state(job_id, caller.user_id)
+    await web.check_incarnation(state, known)
+    state.extent.check_deleted(job_id, 0)
+    _, keys = web.log(job_id)
+    return Log(keys, state.extent, await web.incarnation(state)), state

@@ -12,7 +12,6 @@ from pydantic import BaseModel, Field
 
 from ci_common.models import to_rfc3339
 from ci_eventstore.events.sealed_log import references_in
-from ci_eventstore.jobs.state import JobState
 from ci_eventstore.lines.line_reader import Log
 from ci_eventstore.lines.matching import MOST_CHARACTERS, matcher_of
 from ci_eventstore.lines.outline import Group, Outlines
@@ -23,7 +22,7 @@ from ci_eventstore.web.access_log import USER
 from ci_eventstore.web.context import Web
 from ci_eventstore.web.document import JobId
 from ci_eventstore.web.errors import WebError
-from ci_eventstore.web.line_routes import LARGEST, KnownIncarnation
+from ci_eventstore.web.line_routes import LARGEST, KnownIncarnation, asked_log
 from ci_eventstore.web.log_routes import HEADERS, LogResponse
 from ci_eventstore.web.search_limits import SearchLimits
 from ci_eventstore.web.sse import MAX_POSITION, readable
@@ -69,7 +68,7 @@ class SearchRoutes:
             raise WebError(400, "invalid", f"q: {error}") from None
         if asked.reverse and asked.context:
             raise WebError(400, "invalid", "`reverse` and `context` exclude each other")
-        log, state = await self._log(request, job_id, asked.incarnation)
+        log, state = await asked_log(self._web, request, job_id, asked.incarnation)
         is_archived = state.log is not None and any(part.is_archived for part in references_in(job_id, state.log))
         if is_archived:
             self._limits.check_archived(request.scope[USER], time.monotonic())
@@ -97,7 +96,7 @@ class SearchRoutes:
         incarnation: KnownIncarnation = None,
     ) -> dict[str, Any]:
         """Show the log's groups and marked errors, and an index of its lines by time; a long one in several answers."""
-        log, state = await self._log(request, job_id, incarnation)
+        log, state = await asked_log(self._web, request, job_id, incarnation)
         outline = await self._outlines.of(self._reader, log)
         index = await self._web.engine.lines.index(log)
         return {
@@ -117,15 +116,6 @@ class SearchRoutes:
             "is_whole": outline.position >= log.extent.position,
             "is_limited": outline.is_limited,
         }
-
-    async def _log(self, request: Request, job_id: str, known: str | None) -> tuple[Log, JobState]:
-        """Return a job's log as it stands; WebError 409, LogDeletedError."""
-        caller = await self._web.caller(request)
-        state = await self._web.state(job_id, caller.user_id)
-        await self._web.check_incarnation(state, known)
-        state.extent.check_deleted(job_id, 0)
-        _, keys = self._web.log(job_id)
-        return Log(keys, state.extent, await self._web.incarnation(state)), state
 
 
 def _to_dict(found: Hit | Progress | Ended, position: int) -> dict[str, Any]:
