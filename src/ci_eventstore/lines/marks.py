@@ -9,19 +9,9 @@ from typing import Literal, NamedTuple
 
 from ci_eventstore.lines.plain import plain_line
 
-#: Each mark has one of these; looking for them is much faster than for a pattern.
-_SIGNS = (
-    "::",
-    "##[",
-    "section_start:",
-    "section_end:",
-    "travis_fold:",
-    "##teamcity[",
-    "--- ",
-    "+++ ",
-    "~~~ ",
-    "^^^ +++",
-)
+#: Each mark has one of these: where its line begins, or, as GitLab's, after an escape that erases the line.
+_AT_BEGINNING = re.compile(r"\n(?:::|##\[|##teamcity\[|--- |\+\+\+ |~~~ |\^\^\^ \+\+\+)")
+_ANYWHERE = ("section_start:", "section_end:", "travis_fold:")
 MOST_TITLE = 200
 
 Kind = Literal["error", "warning", "notice"]
@@ -70,34 +60,23 @@ _LOOK = 8 * MOST_TITLE
 
 def marked_lines(text: str) -> Iterator[tuple[int, int, Mark]]:
     """Yield for each mark in a text of lines: where its line begins, how many newlines are before it, and the mark."""
-    places = sorted({_begin_of(text, place) for sign in _SIGNS for place in _places_of(text, sign)})
+    places = {found.start() for found in _AT_BEGINNING.finditer("\n" + text)}
+    places.update(begin for sign in _ANYWHERE for begin in _lines_with(text, sign))
     counted = lines = 0
-    for begin in places:
+    for begin in sorted(places):
         lines, counted = lines + text.count("\n", counted, begin), begin
         end = text.find("\n", begin, begin + _LOOK)
         if mark := mark_of(text[begin : begin + _LOOK if end < 0 else end]):
             yield begin, lines, mark
 
 
-def _places_of(text: str, sign: str) -> Iterator[int]:
-    # GitLab's stand after an escape that erases the line, others where a line begins.
-    if sign.startswith(("section_", "travis_")):
-        place = text.find(sign)
-        while place >= 0:
-            yield place
-            newline = text.find("\n", place)
-            place = text.find(sign, newline) if newline >= 0 else -1
-        return
-    if text.startswith(sign):
-        yield 0
-    place = text.find("\n" + sign)
+def _lines_with(text: str, sign: str) -> Iterator[int]:
+    """Yield where the lines that have a sign begin."""
+    place = text.find(sign)
     while place >= 0:
-        yield place + 1
-        place = text.find("\n" + sign, place + 1)
-
-
-def _begin_of(text: str, place: int) -> int:
-    return text.rfind("\n", 0, place) + 1
+        yield text.rfind("\n", 0, place) + 1
+        newline = text.find("\n", place)
+        place = text.find(sign, newline) if newline >= 0 else -1
 
 
 def mark_of(line: str) -> Mark | None:

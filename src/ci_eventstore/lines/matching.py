@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from itertools import islice
+from typing import Any, NamedTuple, TypeVar
 
 #: A longer text or pattern is refused, and so is one whose automaton takes more memory.
 MOST_CHARACTERS = 1000
@@ -10,6 +11,10 @@ _MOST_MEMORY = 8 * 1024 * 1024
 #: Of a line's places, so many are returned, and so much of its text.
 MOST_PLACES = 100
 MOST_TEXT = 2000
+#: Lower case of the Kelvin sign is k, and of I with a dot i, with another one after it.
+_ASCII_IN_LOWER_CASE = ("\u212a".encode(), "\u0130".encode())
+
+Text = TypeVar("Text", str, bytes)
 
 
 class Match(NamedTuple):
@@ -32,20 +37,16 @@ class TextMatcher:
 
     def find(self, text: str) -> Iterator[Match]:
         """Yield the lines of a text that have hits, in their order."""
-        haystack = text if self._has_case else text.lower()
-        if len(haystack) != len(text):
-            # A letter has become two: places would be wrong.
-            yield from self._find_by_line(text)
-            return
-        place = haystack.find(self._wanted)
-        while place >= 0:
-            start, end = _line_around(text, place)
-            places = list[tuple[int, int]]()
-            while 0 <= place < end and len(places) < MOST_PLACES:
-                places.append((place - start, place - start + len(self._wanted)))
-                place = haystack.find(self._wanted, place + len(self._wanted), end)
-            yield Match(start, end, places)
-            place = haystack.find(self._wanted, end)
+        if self._has_case or text.isascii():
+            return _find(text if self._has_case else text.lower(), self._wanted, "\n")
+        if self._wanted.isascii():
+            raw = text.encode("utf-8", "surrogatepass")
+            if not any(letter in raw for letter in _ASCII_IN_LOWER_CASE):
+                # Lower case of other letters takes ten times as long.
+                return _in_characters(raw, _find(raw.lower(), self._wanted.encode(), b"\n"))
+        lower = text.lower()
+        # Where a letter has become two, places would be wrong.
+        return _find(lower, self._wanted, "\n") if len(lower) == len(text) else self._find_by_line(text)
 
     def _find_by_line(self, text: str) -> Iterator[Match]:
         assert self._pattern is not None
@@ -77,27 +78,19 @@ class PatternMatcher:
 
     def find(self, text: str) -> Iterator[Match]:
         """Yield the lines of a text that have hits, in their order."""
-        raw, place, seen, characters = text.encode("utf-8", "replace"), 0, 0, 0
+        raw = text.encode("utf-8", "replace")
+        return _in_characters(raw, self._lines(raw))
+
+    def _lines(self, raw: bytes) -> Iterator[Match]:
+        place = 0
         while place < len(raw) and (candidate := self._all.search(raw, place)):
             start = raw.rfind(b"\n", 0, candidate.start()) + 1
             end = raw.find(b"\n", start)
             end = len(raw) if end < 0 else end
-            line = raw[start:end]
-            if places := self._places(line):
-                characters += len(raw[seen:start].decode())
-                seen = start
-                yield Match(characters, characters + len(line.decode()), places)
+            spans = (found.span() for found in self._one.finditer(raw[start:end]))
+            if places := list(islice((span for span in spans if span[0] < span[1]), MOST_PLACES)):
+                yield Match(start, end, places)
             place = end + 1
-
-    def _places(self, line: bytes) -> list[tuple[int, int]]:
-        places = list[tuple[int, int]]()
-        for found in self._one.finditer(line):
-            start, end = found.span()
-            if start < end:
-                places.append((len(line[:start].decode()), len(line[:end].decode())))
-            if len(places) >= MOST_PLACES:
-                break
-        return places
 
 
 Matcher = TextMatcher | PatternMatcher
@@ -120,6 +113,30 @@ def utf16_places(line: str, places: list[tuple[int, int]]) -> list[tuple[int, in
     return [(units[start], units[end]) for start, end in places]
 
 
-def _line_around(text: str, place: int) -> tuple[int, int]:
-    start, end = text.rfind("\n", 0, place) + 1, text.find("\n", place)
-    return start, len(text) if end < 0 else end
+def _find(text: Text, wanted: Text, newline: Text) -> Iterator[Match]:
+    """Yield the lines of a text, or of its bytes, that have what is wanted."""
+    place = text.find(wanted)
+    while place >= 0:
+        start, end = text.rfind(newline, 0, place) + 1, text.find(newline, place)
+        end = len(text) if end < 0 else end
+        places = list[tuple[int, int]]()
+        while 0 <= place < end and len(places) < MOST_PLACES:
+            places.append((place - start, place - start + len(wanted)))
+            place = text.find(wanted, place + len(wanted), end)
+        yield Match(start, end, places)
+        place = text.find(wanted, end)
+
+
+def _in_characters(raw: bytes, matches: Iterator[Match]) -> Iterator[Match]:
+    """Yield matches in the bytes of a text as matches in the text."""
+    seen = characters = 0
+    for start, end, places in matches:
+        characters += _length(raw[seen:start])
+        line, seen = raw[start:end], start
+        if not line.isascii():
+            places = [(_length(line[:first]), _length(line[:last])) for first, last in places]  # noqa: PLW2901
+        yield Match(characters, characters + _length(line), places)
+
+
+def _length(raw: bytes) -> int:
+    return len(raw.decode("utf-8", "surrogatepass"))

@@ -10,6 +10,9 @@ import re
 
 #: Controls but tabs and newlines.
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+#: Those of them that are ASCII, and the others, in UTF-8. To remove bytes is the fastest way to see whether they occur.
+_CONTROL_BYTES = bytes([*range(9), *range(0x0B, 0x20), 0x7F])
+_OTHER_CONTROLS = re.compile(b"\xc2[\x80-\x9f]")
 #: Sequences, each up to its end or to what it is broken off by: strings (OSC, DCS …), CSI, other escapes; controls.
 _SEQUENCES = re.compile(
     "(?:\x1b[PX\\]^_]|[\x90\x98\x9d\x9e\x9f])[^\x07\x9c\x1b\x18\x1a\n]*(?:\x1b\\\\|[\x07\x9c\x18\x1a])?"
@@ -17,6 +20,8 @@ _SEQUENCES = re.compile(
     "|\x1b[ -/]*[0-~]?"
     "|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
 )
+#: What most lines with escapes have, and nothing else.
+_COLOUR = re.compile("\x1b\\[[0-9;:]*m")
 #: What only lines have that move the cursor back, or erase something.
 _MOVES = re.compile("[\r\x08]|(?:\x1b\\[|\x9b)[0-?]*[KCDGX]")
 #: A move to the right reaches so far at most.
@@ -27,14 +32,23 @@ MOST_BLANKED = 256 * 1024
 
 def plain_lines(text: str) -> str:
     """Return lines, which may be many, as a terminal shows each of them; no newline comes or goes."""
-    if not CONTROLS.search(text):
-        return text
-    if "\r\n" in text:
+    if "\r" in text:
         # It moves the cursor where nothing follows.
         text = text.replace("\r\n", "\n")
-    if _MOVES.search(text):
-        text = "\n".join([_shown(line) if _MOVES.search(line) else line for line in text.split("\n")])
-    return _SEQUENCES.sub("", text)
+    colourless = _COLOUR.sub("", text) if "\x1b" in text else text
+    if not _has_controls(colourless):
+        return colourless
+    # A line of which controls are left may have had sequences in sequences, and is read from its beginning.
+    pairs = zip(colourless.split("\n"), text.split("\n"), strict=True)
+    return "\n".join([plain_line(line) if CONTROLS.search(shown) else shown for shown, line in pairs])
+
+
+def _has_controls(text: str) -> bool:
+    """Return whether a text, which may be long, has controls but tabs and newlines."""
+    raw = text.encode("utf-8", "surrogatepass")
+    if len(raw.translate(None, _CONTROL_BYTES)) < len(raw):
+        return True
+    return not text.isascii() and _OTHER_CONTROLS.search(raw) is not None
 
 
 def plain_line(line: str) -> str:

@@ -99,7 +99,7 @@ async def search(reader: PassageReader, log: Log, query: Query) -> AsyncGenerato
 def _after(passage: Passage, last: int, log: Log) -> int:
     """Return the line after what was searched; one that still grows will be searched again."""
     is_growing = log.extent.end_position is None
-    return min(last + 1, passage.first + passage.text.count("\n")) if is_growing else last + 1
+    return min(last + 1, passage.first + passage.line_count - passage.has_open_end) if is_growing else last + 1
 
 
 def _last_line(log: Log, query: Query) -> int:

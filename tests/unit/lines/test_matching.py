@@ -1,5 +1,7 @@
 """What is found in lines."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,6 +45,20 @@ def test_what_cant_be_searched_for_is_refused(wanted: str, mode: str) -> None:
 def test_both_ways_find_the_same(text: str, wanted: str) -> None:
     """A text is found where a pattern without special characters finds it, place by place."""
     assert found(text, wanted, has_case=True) == found(text, wanted, "regex", has_case=True)
+
+
+@given(st.text("aAkK\u212aiİÄä😀\n", max_size=30), st.text("aAkKiİÄä", min_size=1, max_size=2))
+def test_upper_and_lower_case_are_alike_in_every_text(text: str, wanted: str) -> None:
+    """Whatever letters are around: the fast way for texts with others than ASCII's finds what lower case has."""
+    if len(text.lower()) != len(text):
+        return
+    lines = [(line, line.lower(), wanted.lower()) for line in text.split("\n")]
+    # Hits of one line don't overlap.
+    expected = [
+        (line, [line[one.start() : one.end()] for one in re.finditer(re.escape(low), lower)])
+        for line, lower, low in lines
+    ]
+    assert found(text, wanted) == [(line, places) for line, places in expected if places]
 
 
 def test_places_count_utf16_units() -> None:
