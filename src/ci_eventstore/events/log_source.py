@@ -88,7 +88,8 @@ class LogSource:
 
         # The list goes with the stream: what it lacks, segments have by now, and perhaps more of what it has.
         found = await self.of_sealed(keys, earlier) or []
-        return [*found, *(entry for entry in entries if entry not in set(found))]
+        known = set(found)
+        return [*found, *(entry for entry in entries if entry not in known)]
 
     async def state(self, keys: JobKeys) -> bytes | None:
         """Return the state at the end of the log's last segment, packed; None if it has none."""

@@ -55,6 +55,8 @@ class Extent(NamedTuple):
         return max(least, min(limit, page_bytes * self.position // max(self.bytes, 1)))
 
 
+#: At most this many entries are read for payloads, facts among them.
+MOST_PAYLOADS = 4000
 #: How many events of a ring make a page.
 RING_PAGE_EVENTS = 16
 
@@ -185,6 +187,27 @@ class EventReader:
             count = next_page_entries(count, events[known:], PAGE_BYTES)
         return events
 
+    async def payloads(self, keys: JobKeys, after: int, last: int, previous: bytes | None = None) -> list[bytes]:
+        """Return the payloads of the visible events after a position up to another one, or of the first of them.
+
+        Times and texts of them are decoded several times as fast as events. `previous` is the payload at the first
+        position, if the caller has read it: it still has to be there. The errors of `read`.
+        """
+        entries = await self.source.range(keys, Place(after + 1), Place(last), MOST_PAYLOADS)
+        visible = [payload for stream_id, payload in entries if stream_id.endswith(b"-0")]
+        reached = Place.parse(entries[-1][0]).position if entries else after
+        is_same = True
+        if previous is not None:
+            found = await self.source.range(keys, Place(after), Place(after), 1)
+            is_same = [payload for _, payload in found] == [previous]
+        if len(visible) != reached - after or not visible or not is_same:
+            extent = await self.extent(keys)
+            extent.check_deleted(keys.job_id, after)
+            # It says what is missing.
+            await self.read(keys, after, extent, last - after)
+            raise StreamDamagedError(keys.job_id, after + is_same, None)
+        return visible
+
     async def last_text(self, keys: JobKeys, until: int, extent: Extent, first_look: int = LAST_EVENTS) -> str:
         """Return the text of the last event up to a position that has any; "" if none has. StreamDamagedError.
 
@@ -253,12 +276,16 @@ class EventReader:
 
 
 def next_page_entries(count: int, page: Sequence[JobEvent], page_bytes: int) -> int:
-    """Return how many entries the page after one of `count` may have, by the size of its events. Pure.
+    """Return how many entries the page after one of `count` may have, by the size of its events. Pure."""
+    return next_count(count, len(page), sum(len(event.data or "") for event in page), page_bytes, PAGE_ENTRIES)
+
+
+def next_count(count: int, events: int, size: int, page_bytes: int, most: int) -> int:
+    """Return how many entries the page after one of `count` may have, of which so many events had that size. Pure.
 
     The log's average isn't enough: a few big events would make all pages of small ones too small.
     """
-    size = sum(len(event.data or "") for event in page)
-    return max(10, min(PAGE_ENTRIES, 4 * count, page_bytes * len(page) // max(size, 1)))
+    return max(10, min(most, 4 * count, page_bytes * events // max(size, 1)))
 
 
 def _take_visible(job_id: str, entries: Sequence[StoredEntry], cursor: int, events: list[JobEvent]) -> int:

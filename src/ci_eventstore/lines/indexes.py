@@ -1,4 +1,7 @@
-"""The sparse indexes of logs, kept in memory: an index only grows, as long as its job has the same incarnation."""
+"""The sparse indexes of logs, kept in memory.
+
+An index only grows, as long as its job has the same incarnation and its log isn't deleted.
+"""
 
 from bisect import bisect_right
 from collections import OrderedDict
@@ -14,7 +17,10 @@ from ci_eventstore.keys import JobKeys
 KEPT_ENTRIES = 100_000
 
 
-def last_at_most(index: Sequence[Milestone], what: Literal["position", "lines", "bytes"], limit: int) -> Milestone:
+Measure = Literal["position", "lines", "bytes"]
+
+
+def last_at_most(index: Sequence[Milestone], what: Measure, limit: int) -> Milestone:
     """Return the last entry with at most `limit` positions, lines or bytes before it; START if there is none. Pure."""
     place = bisect_right(index, limit, key=lambda entry: int(getattr(entry, what)))
     return index[place - 1] if place else START
@@ -35,12 +41,12 @@ class LogIndexes:
 
     def __init__(self, reader: EventReader) -> None:
         self._reader = reader
-        self._kept: OrderedDict[tuple[str, str], list[Milestone]] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str, int | None], list[Milestone]] = OrderedDict()
         self._entries = 0
 
     async def read(self, keys: JobKeys, extent: Extent, incarnation: str) -> list[Milestone]:
         """Return all entries up to a log's extent, and perhaps some that came since. ProjectionDamagedError."""
-        known_as = keys.job_id, incarnation
+        known_as = keys.job_id, incarnation, extent.deleted_to
         known = self._kept.get(known_as)
         if known is not None:
             last = known[-1] if known else START

@@ -5,13 +5,13 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property, partial
 from itertools import accumulate
 
-from ci_eventstore.errors import StreamDamagedError
 from ci_eventstore.events.codec import decode_texts
-from ci_eventstore.events.reader import EventReader, Milestone
-from ci_eventstore.events.records import Place
+from ci_eventstore.events.reader import EventReader, next_count
 from ci_eventstore.lines.line_reader import LineReader, Log
+from ci_eventstore.lines.threads import in_thread
 
 #: Of one read.
 READ_EVENTS = 2000
@@ -20,7 +20,7 @@ READ_BYTES = 2 * 1024 * 1024
 LONGEST_LINE = 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Passage:
     """Lines that follow each other; all end with a newline, but for the log's last one."""
 
@@ -38,9 +38,14 @@ class Passage:
         return self.times[max(0, bisect_right(self.starts, place) - 1)]
 
     @property
+    def has_open_end(self) -> bool:
+        """Whether its last line has no newline."""
+        return self.text != "" and not self.text.endswith("\n")
+
+    @cached_property
     def line_count(self) -> int:
         """How many lines it has."""
-        return self.text.count("\n") + bool(self.text and not self.text.endswith("\n"))
+        return self.text.count("\n") + self.has_open_end
 
 
 class PassageReader:
@@ -55,10 +60,17 @@ class PassageReader:
         start = await self._lines.start_of(log, first_line)
         # A milestone may stand in the middle of a line, and that line is before the first.
         cutter = _Cutter(start.lines + 1, first_line, is_in_line=start.position > 0)
-        async for events, position in self._events(log, start):
-            if passage := cutter.add(events, position):
+        keys, after, end = log.keys, start.position, log.extent.position
+        log.extent.check_deleted(keys.job_id, after)
+        count = log.extent.page_entries(READ_BYTES, READ_EVENTS)
+        while after < end:
+            payloads = await self._reader.payloads(keys, after, min(end, after + count))
+            first, after = after + 1, after + len(payloads)
+            events = await in_thread(partial(decode_texts, payloads, first, keys.job_id))
+            if passage := cutter.add(events, after):
                 yield passage
-        if passage := cutter.rest(log.extent.position):
+            count = next_count(count, len(events), sum(len(text) for _, text in events), READ_BYTES, READ_EVENTS)
+        if passage := cutter.rest(end):
             yield passage
 
     async def passages_from_end(self, log: Log, first_line: int, last_line: int) -> AsyncGenerator[tuple[Passage, int]]:
@@ -76,26 +88,6 @@ class PassageReader:
             for passage in reversed(found):
                 yield passage, last_line
             last_line = begin - 1
-
-    async def _events(self, log: Log, start: Milestone) -> AsyncGenerator[tuple[list[tuple[datetime, str]], int]]:
-        """Yield the times and texts of events after a milestone, some at a time, and the position of the last one."""
-        keys, after, end = log.keys, start.position, log.extent.position
-        log.extent.check_deleted(keys.job_id, after)
-        count = log.extent.page_entries(READ_BYTES, READ_EVENTS)
-        while after < end:
-            last = min(end, after + count)
-            entries = await self._reader.source.range(keys, Place(after + 1), Place(last), 2 * READ_EVENTS)
-            visible = [payload for stream_id, payload in entries if stream_id.endswith(b"-0")]
-            reached = Place.parse(entries[-1][0]).position if entries else after
-            if len(visible) != reached - after or not visible:
-                # It says what is missing; or that the job or its log was deleted meanwhile.
-                await self._reader.read(keys, after, await self._reader.extent(keys), count)
-                raise StreamDamagedError(keys.job_id, after + 1, None)
-            texts = decode_texts(visible, after + 1, keys.job_id)
-            after = reached
-            yield texts, after
-            size = sum(len(text) for _, text in texts)
-            count = max(10, min(READ_EVENTS, 4 * count, READ_BYTES * len(texts) // max(size, 1)))
 
 
 class _Cutter:

@@ -4,11 +4,11 @@ from bisect import bisect_right
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import accumulate
 from typing import NamedTuple
 
-from ci_common.models import JobEvent
-from ci_eventstore.events.reader import EventReader, Extent, Milestone, next_page_entries
-from ci_eventstore.events.records import log_bytes, log_text, text_size
+from ci_eventstore.events.codec import decode_texts
+from ci_eventstore.events.reader import EventReader, Extent, Milestone, next_count
 from ci_eventstore.keys import JobKeys
 
 #: A piece has about this many bytes, and at most this many events.
@@ -20,7 +20,7 @@ class Beginning(NamedTuple):
     """Where in a piece the text of an event begins, and when it was written."""
 
     offset: int
-    time: datetime | None
+    time: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,33 +28,20 @@ class Piece:
     """The text of some events that follow each other."""
 
     before: Milestone
-    events: Sequence[JobEvent]
+    data: bytes
+    #: Of the events that have text.
+    beginnings: Sequence[Beginning]
     after: Milestone
 
     @classmethod
-    def of(cls, events: Sequence[JobEvent], before: Milestone) -> "Piece":
-        """Return the piece that events make which follow a milestone. Pure."""
-        size = lines = 0
-        for event in events:
-            added, newlines = text_size(log_text(event))
-            size, lines = size + added, lines + newlines
-        position = events[-1].id or before.position
-        return cls(before, events, Milestone(position, before.lines + lines, before.bytes + size))
-
-    @property
-    def data(self) -> bytes:
-        """The text, made anew at each call."""
-        return b"".join(map(log_bytes, self.events))
-
-    @property
-    def beginnings(self) -> list[Beginning]:
-        """Where each event with text begins, made anew at each call."""
-        found, offset = [], 0
-        for event in self.events:
-            if text := log_text(event):
-                found.append(Beginning(offset, event.timestamp))
-                offset += text_size(text)[0]
-        return found
+    def of(cls, texts: Sequence[tuple[datetime, str]], before: Milestone) -> "Piece":
+        """Return the piece that events' times and texts make which follow a milestone. Pure."""
+        parts = [text.encode("utf-8", "surrogateescape") for _, text in texts]
+        offsets = accumulate(map(len, parts), initial=0)
+        found = [Beginning(offset, time) for offset, (time, text) in zip(offsets, texts, strict=False) if text]
+        data = b"".join(parts)
+        lines, size = before.lines + data.count(b"\n"), before.bytes + len(data)
+        return cls(before, data, found, Milestone(before.position + len(texts), lines, size))
 
 
 def time_at(beginnings: Sequence[Beginning], offset: int) -> datetime | None:
@@ -71,13 +58,13 @@ async def pieces(reader: EventReader, keys: JobKeys, extent: Extent, start: Mile
     previous = None
     count = extent.page_entries(PIECE_BYTES, PIECE_EVENTS)
     while start.position < extent.position and start.bytes < extent.bytes:
-        events = await reader.read(keys, start.position, extent, count, previous)
-        piece = Piece.of(events, start)
+        extent.check_deleted(keys.job_id, start.position)
+        payloads = await reader.payloads(keys, start.position, min(extent.position, start.position + count), previous)
+        piece = Piece.of(decode_texts(payloads, start.position + 1, keys.job_id), start)
         yield piece
-        is_empty = piece.after.bytes == start.bytes
-        start, previous = piece.after, events[-1]
-        count = min(next_page_entries(count, events, PIECE_BYTES), PIECE_EVENTS)
-        if is_empty:
+        start, previous = piece.after, payloads[-1]
+        count = next_count(count, len(payloads), len(piece.data), PIECE_BYTES, PIECE_EVENTS)
+        if not piece.data:
             further = await reader.milestone(keys, "bytes", start.bytes)
             if further.position > start.position:
                 start, previous = further, None

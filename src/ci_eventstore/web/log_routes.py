@@ -10,6 +10,7 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from ci_eventstore.jobs.state import to_job
+from ci_eventstore.lines.line_reader import Log
 from ci_eventstore.replay.exports import FORMATS, FormatName, pieces_of
 from ci_eventstore.replay.replay import History
 from ci_eventstore.web.conditions import disposition, has_tag, tag_of
@@ -198,7 +199,8 @@ class LogRoutes:
         check_same(found, incarnation)
         if asked.tail is None and "range" not in request.headers:
             extent.check_deleted(job_id, 0)
-        text = LogText(reader, keys, extent, ring if asked.provisional and not asked.has_lines else None)
+        shown_ring = ring if asked.provisional and not asked.has_lines else None
+        text = LogText(reader, self._web.engine.lines, Log(keys, extent, found), shown_ring)
         headers = {OUTGROWN: "true"} if extent.is_outgrown else {}
         if asked.download:
             headers["Content-Disposition"] = disposition(f"{job_id}.{'txt' if asked.plain else 'log'}")

@@ -6,9 +6,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 
 from ci_common.models import JobEvent, utc_now
-from ci_eventstore.events.reader import EventReader, Extent, Milestone, Ring, next_page_entries
+from ci_eventstore.events.reader import EventReader, Milestone, Ring, next_page_entries
 from ci_eventstore.events.records import TimestampedLines, log_bytes, log_text, rfc3339, text_size
-from ci_eventstore.keys import JobKeys
+from ci_eventstore.lines.indexes import last_at_most
+from ci_eventstore.lines.line_reader import LineReader, Log
 from ci_eventstore.lines.plain import plain_lines
 
 #: A page has about this many bytes, and at most this many events.
@@ -21,12 +22,14 @@ PIECE_BYTES = 128 * 1024
 class LogText:
     """A job's log as it stands: what comes later isn't in it."""
 
-    def __init__(self, reader: EventReader, keys: JobKeys, extent: Extent, ring: Ring | None = None) -> None:
+    def __init__(self, reader: EventReader, lines: LineReader, log: Log, ring: Ring | None = None) -> None:
         """Read a log up to its extent, then a running job's ring if that is given."""
         self._ring = ring
         self._reader = reader
-        self._keys = keys
-        self._extent = extent
+        self._lines = lines
+        self._log = log
+        self._keys = log.keys
+        self._extent = log.extent
 
     @property
     def has_ring(self) -> bool:
@@ -35,7 +38,7 @@ class LogText:
 
     async def between(self, first: int, end: int) -> AsyncGenerator[bytes]:
         """Yield the bytes from `first` up to the one before `end`."""
-        start = await self._reader.milestone(self._keys, "bytes", first)
+        start = last_at_most(await self._lines.index(self._log), "bytes", first)
         skipped, left = first - start.bytes, end - first
         async for events in self.pages(start):
             for piece in _pieces(b"".join(map(log_bytes, events))):
@@ -57,7 +60,7 @@ class LogText:
     async def lines(self, first: int, last: int | None, *, with_times: bool) -> AsyncGenerator[bytes]:
         """Yield the lines from one to another, both included and counted from 1; None: to the end."""
         render = TimestampedLines().render if with_times else log_bytes
-        start = await self._reader.milestone(self._keys, "lines", first - 2)
+        start = await self._lines.start_of(self._log, first)
         skipped, left = first - 1 - start.lines, None if last is None else last - first + 1
         async for events in self._pages_and_ring(start):
             data = b"".join(map(render, events))
@@ -92,7 +95,7 @@ class LogText:
             seen += size
             count = min(next_page_entries(count, events, PAGE_BYTES), PAGE_EVENTS)
             if not size:
-                further = await self._reader.milestone(self._keys, "bytes", seen)
+                further = last_at_most(await self._lines.index(self._log), "bytes", seen)
                 if further.position > after:
                     after, previous = further.position, None
 

@@ -138,14 +138,17 @@ async def test_a_client_that_has_read_another_log_counts_from_its_beginning(
 
 
 async def test_late_output_after_the_log_was_deleted(client: httpx.AsyncClient, repository: RedisJobRepository) -> None:
-    """Its lines are counted on from those that are gone."""
+    """Its lines are counted on from those that are gone, also by a server that knew the log before."""
     await create_ended_job(repository, "j", 4)
+    assert len((await client.get("/jobs/j/events?after=2")).json()["events"]) == 3
     await repository.delete_log("j")
     for text in ("x\n", "y\n"):
         await repository.add_event("j", JobEvent("log", text))
     for after, lines in ((5, [5, 6]), (6, [6])):
         seen = await read_all(client, f"/jobs/j/stream?detail=1&last_event_id={after}")
         assert [message["line"] for message in seen if message["type"] == "log"] == lines
+        events = (await client.get(f"/jobs/j/events?after={after}")).json()["events"]
+        assert [event["line"] for event in events] == lines
 
 
 async def test_detailed_frames_are_made_once(

@@ -149,16 +149,16 @@ async def test_a_line_far_in_a_log_takes_little_reading_wherever_it_lies(
     data = await create_job(repository, texts)
     lines = lines_of(data)
     await repository.complete_job("j", True, utc_now())
-    read = repository.engine.reader.read
+    read = repository.engine.reader.payloads
     events = 0
 
-    async def counted(*args: Any, **options: Any) -> list[JobEvent]:
+    async def counted(*args: Any) -> list[bytes]:
         nonlocal events
-        found = await read(*args, **options)
+        found = await read(*args)
         events += len(found)
         return found
 
-    monkeypatch.setattr(repository.engine.reader, "read", counted)
+    monkeypatch.setattr(repository.engine.reader, "payloads", counted)
 
     async def check() -> None:
         nonlocal events
