@@ -6,7 +6,9 @@ and not when somebody follows a link to it.
 
 import gzip
 import hashlib
-from collections.abc import Sequence
+import posixpath
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,8 +23,12 @@ from ci_eventstore.web.log_routes import accepts_gzip
 
 FOLDER: Final = Path(__file__).with_name("page")
 DOCUMENT: Final = "index.html"
-#: Stands for the version in the document.
+#: Stand for the version in the document, and for the links to all modules.
 VERSION: Final = "{version}"
+MODULES: Final = "<!-- modules -->\n"
+MAIN: Final = "js/main.js"
+#: What a module imports; imports in comments are types.
+_IMPORTED: Final = re.compile(r'(?:^|;)(?:import|export|\})[^"\n]*?from ?"([^"]+)"', re.MULTILINE)
 #: A year, which is as long as caches keep anything.
 FOR_EVER: Final = "public, max-age=31536000, immutable"
 
@@ -107,8 +113,22 @@ def read_page() -> Page:
     for name, text in sorted(texts.items()):
         whole.update(b"%s %d\n%s" % (name.encode(), len(text), text))
     version = whole.hexdigest()[:16]
-    document = texts.pop(DOCUMENT).replace(VERSION.encode(), version.encode())
-    return Page(_file(DOCUMENT, document), {name: _file(name, text) for name, text in texts.items()}, version)
+    document = texts.pop(DOCUMENT).decode()
+    # Else each module would be asked for only when the one that imports it has come.
+    links = [f'<link rel="modulepreload" href="assets/{VERSION}/{name}">\n' for name in modules_of(texts)]
+    document = document.replace(MODULES, "".join(links)).replace(VERSION, version)
+    files = {name: _file(name, text) for name, text in texts.items()}
+    return Page(_file(DOCUMENT, document.encode()), files, version)
+
+
+def modules_of(texts: Mapping[str, bytes]) -> list[str]:
+    """Return the names of the modules that the page needs, those first that others wait for. Pure."""
+    found = [MAIN]
+    for name in found:
+        paths = (match[1] for match in _IMPORTED.finditer(texts[name].decode()))
+        imported = (posixpath.normpath(posixpath.join(posixpath.dirname(name), path)) for path in paths)
+        found += [one for one in dict.fromkeys(imported) if one not in found]
+    return found
 
 
 def _file(name: str, body: bytes) -> File:

@@ -3,7 +3,7 @@
  */
 import { signal } from "../vendor.js";
 import { perFrame } from "../frames.js";
-import { hasEnded } from "../jobs/outcome.js";
+import { hasEnded, outcomeOf } from "../jobs/outcome.js";
 import { LineStore } from "../log/line_store.js";
 import { Outline } from "../log/outline.js";
 import { ApiError, jobPath } from "../net/api.js";
@@ -53,6 +53,8 @@ export class JobData {
     /** How many lines there were when the outline was asked for. */
     this._outlinedLines = -1;
     this._isAsking = false;
+    /** Whether lines have come, and so whatever is asked for next isn't in their way. */
+    this._hasLines = false;
   }
 
   /** Begin to follow. */
@@ -116,7 +118,8 @@ export class JobData {
     if (job.totals) this._grow(job.totals, job.position ?? 0);
     if (hasEnded(job)) {
       this.isWhole.value = true;
-      void this._askOutline();
+      // The server reads all of the log for it, which would keep the first lines waiting; a failed job opens by it.
+      if (this._hasLines || outcomeOf(job).name === "failed") void this._askOutline();
     } else {
       this._openStream(job);
       this._keepAsking();
@@ -191,6 +194,7 @@ export class JobData {
    */
   _hear(name, data, id) {
     if (name === "" && data.type === "log") {
+      this._hasLines = true;
       this.store.append(data.data, data.time, data.line ?? this.store.total + 1, Number(id));
     } else if (name === "" && data.type === "complete") {
       void this._ended();
@@ -279,6 +283,8 @@ export class JobData {
       const answer = await this.get("lines", { from, count, incarnation: this.job.peek()?.incarnation }, aborted);
       if (this.trouble.peek()) this.trouble.value = null;
       if (!this._stream) this._page.connection.set("open");
+      if (!this._hasLines && this.isWhole.peek()) void this._askOutline();
+      this._hasLines = true;
       return answer;
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;

@@ -38,6 +38,8 @@ export const RESET = Object.freeze({ style: PLAIN_STYLE, link: null });
 
 /** What isn't plain: controls but tabs. */
 const CONTROLS = /[\u0000-\u0008\u000a-\u001f\u007f-\u009f]/u;
+/** What is between them. */
+const TEXT = /[^\u0000-\u001f\u007f-\u009f]+/uy;
 /** A move to the right reaches so far at most. */
 const MOST_COLUMNS = 16384;
 /** More runs than these aren't drawn: what follows is one, and plain. */
@@ -109,12 +111,14 @@ class Screen {
     this.column = 0;
   }
 
-  /** @param {string} character */
-  write(character) {
+  /** @param {string} text */
+  write(text) {
     this.fill(this.column);
-    this.cells[this.column] = character;
-    this.states[this.column] = this.state;
-    this.column += 1;
+    for (const character of text) {
+      this.cells[this.column] = character;
+      this.states[this.column] = this.state;
+      this.column += 1;
+    }
   }
 
   /**
@@ -200,18 +204,18 @@ class Screen {
 function readInto(screen, text) {
   let place = 0;
   while (place < text.length) {
-    const code = text.codePointAt(place) ?? 0;
+    TEXT.lastIndex = place;
+    const run = TEXT.exec(text);
+    if (run) {
+      screen.write(run[0]);
+      place = TEXT.lastIndex;
+      continue;
+    }
+    const code = text.charCodeAt(place);
     if (code === ESC) place = readEscape(screen, text, place + 1);
     else if (code === 0x9b) place = readControl(screen, text, place + 1);
     else if (code === 0x90 || code === 0x98 || code === 0x9d || code === 0x9e || code === 0x9f) {
       place = readString(screen, text, place + 1, code === 0x9d);
-    } else if (code >= 0x20 && code < 0x7f) {
-      screen.write(text[place]);
-      place += 1;
-    } else if (code > 0x9f) {
-      const character = String.fromCodePoint(code);
-      screen.write(character);
-      place += character.length;
     } else {
       if (code === 0x0d) screen.move(0);
       else if (code === 0x08) screen.move(screen.column - 1);
