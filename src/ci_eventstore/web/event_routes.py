@@ -14,11 +14,14 @@ from ci_eventstore.events.records import log_text, text_size
 from ci_eventstore.following.follower import Follower
 from ci_eventstore.following.records import Page
 from ci_eventstore.jobs.state import JobState, to_job
+from ci_eventstore.lines.indexes import Measure, last_at_most
+from ci_eventstore.lines.line_reader import Log
 from ci_eventstore.web import sse
 from ci_eventstore.web.context import Web
 from ci_eventstore.web.document import POSITION_SCHEMA, JobId
 from ci_eventstore.web.job_stream import DetailedFrames, JobStream, StatesAgain, Wanted
 from ci_eventstore.web.job_view import JobViews
+from ci_eventstore.web.json_answer import json_answer
 from ci_eventstore.web.resume import AddedEnd, Answer, Asked, EndAdding, Start, decide_start, parse_asked
 from ci_eventstore.web.sse import readable
 from ci_eventstore.web.stream_response import HEADERS, StreamResponse
@@ -177,7 +180,7 @@ class EventRoutes:
             # Only what came later can be read.
             later = await self._read(job_id, state, Milestone(position, 0, 0), state.position - position)
             return state.lines - milestone_after(later, START).lines
-        start = await self._milestone(job_id, "position", position)
+        start = await self._milestone(job_id, state, "position", position)
         if start.position == position:
             return start.lines
         return milestone_after(await self._read(job_id, state, start, position - start.position), start).lines
@@ -200,7 +203,7 @@ class EventRoutes:
         limit: Annotated[int, Query(ge=1, le=PAGE_EVENTS)] = PAGE_EVENTS,
         line: Annotated[int | None, Query(ge=1, description="from the event on that this line begins in")] = None,
         incarnation: Annotated[str | None, Query(description="that the job has to have; another one: 409")] = None,
-    ) -> dict[str, Any]:
+    ) -> Response:
         """Return a page of events, with their times and line numbers."""
         caller = await self._web.caller(request)
         position = sse.parse_position(after)
@@ -209,20 +212,21 @@ class EventRoutes:
         outgrown = {"log_truncated": True} if state.extent.is_outgrown else {}
         if line is not None:
             numbered = await self._from_line(job_id, state, line, position, limit)
-            return to_page(numbered, max(state.position, position)) | outgrown
-        return to_page(await self._after(job_id, state, position, limit), position) | outgrown
+            return await json_answer(request, to_page(numbered, max(state.position, position)) | outgrown)
+        page = to_page(await self._after(job_id, state, position, limit), position)
+        return await json_answer(request, page | outgrown)
 
     async def _after(
         self, job_id: str, state: JobState, after: int, limit: int, start: Milestone | None = None
     ) -> list[Numbered]:
         """Return events after a position; read also those between a milestone and it, to count lines."""
-        start = start or await self._milestone(job_id, "position", after)
+        start = start or await self._milestone(job_id, state, "position", after)
         skipped = after - start.position
         return (await self._read(job_id, state, start, skipped + limit))[skipped:]
 
     async def _from_line(self, job_id: str, state: JobState, line: int, after: int, limit: int) -> list[Numbered]:
         """Return events after a position, from the one on that a line begins in; none if there is no such line."""
-        start = await self._milestone(job_id, "lines", line - 2)
+        start = await self._milestone(job_id, state, "lines", line - 2)
         while found := await self._read(job_id, state, start, PAGE_EVENTS):
             for entry in found:
                 if entry.last_line >= line:
@@ -233,12 +237,13 @@ class EventRoutes:
             start = milestone_after(found, start)
             if start.lines >= line - 1:
                 # The line before has ended: this skips only events without text.
-                start = max(start, await self._milestone(job_id, "bytes", start.bytes))
+                start = max(start, await self._milestone(job_id, state, "bytes", start.bytes))
         return []
 
-    async def _milestone(self, job_id: str, what: Any, limit: int) -> Milestone:
-        reader, keys = self._web.log(job_id)
-        return await reader.milestone(keys, what, limit)
+    async def _milestone(self, job_id: str, state: JobState, what: Measure, limit: int) -> Milestone:
+        _, keys = self._web.log(job_id)
+        log = Log(keys, state.extent, await self._web.incarnation(state))
+        return last_at_most(await self._web.engine.lines.index(log), what, limit)
 
     async def _read(self, job_id: str, state: JobState, start: Milestone, limit: int) -> list[Numbered]:
         reader, keys = self._web.log(job_id)

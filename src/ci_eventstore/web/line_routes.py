@@ -11,9 +11,10 @@ from ci_common.models import as_utc, to_rfc3339
 from ci_eventstore.jobs.state import JobState
 from ci_eventstore.lines.cutting import Line
 from ci_eventstore.lines.line_reader import ANSWER_BYTES, LineReader, Log, Wanted
-from ci_eventstore.web.context import Web
+from ci_eventstore.web.context import Web, check_same
 from ci_eventstore.web.document import JobId
 from ci_eventstore.web.errors import WebError
+from ci_eventstore.web.json_answer import json_answer
 from ci_eventstore.web.log_routes import HEADERS, MEDIA_TYPE
 from ci_eventstore.web.resume import last_position
 
@@ -75,7 +76,7 @@ class LineRoutes:
             int, Query(ge=4, le=LONGEST_MAX_LINE, description="bytes after which a line is cut")
         ] = MAX_LINE,
         incarnation: KnownIncarnation = None,
-    ) -> dict[str, Any]:
+    ) -> Response:
         """Return lines of the log; fewer than asked for if they have more than a mebibyte together.
 
         From its beginning, from a line or a time on, or from its end.
@@ -97,7 +98,7 @@ class LineRoutes:
         shown = {"first": first, "lines": list(map(line_json, found)), "total": total, "is_open": is_open}
         shown |= {"position": last_position(state), "ended": state.end_position is not None}
         outgrown = {"log_truncated": True} if log.extent.is_outgrown else {}
-        return {**shown, "incarnation": log.incarnation, **outgrown}
+        return await json_answer(request, {**shown, "incarnation": log.incarnation, **outgrown})
 
     async def line(
         self,
@@ -123,7 +124,8 @@ async def asked_log(web: Web, request: Request, job_id: str, known: str | None) 
     """Return the log that a request asks for, as it stands; WebError 409, LogDeletedError."""
     caller = await web.caller(request)
     state = await web.state(job_id, caller.user_id)
-    await web.check_incarnation(state, known)
+    incarnation = await web.incarnation(state)
+    check_same(incarnation, known)
     state.extent.check_deleted(job_id, 0)
     _, keys = web.log(job_id)
-    return Log(keys, state.extent, await web.incarnation(state)), state
+    return Log(keys, state.extent, incarnation), state

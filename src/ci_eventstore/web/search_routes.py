@@ -22,6 +22,7 @@ from ci_eventstore.web.access_log import USER
 from ci_eventstore.web.context import Web
 from ci_eventstore.web.document import JobId
 from ci_eventstore.web.errors import WebError
+from ci_eventstore.web.json_answer import json_answer
 from ci_eventstore.web.line_routes import LARGEST, KnownIncarnation, asked_log
 from ci_eventstore.web.log_routes import HEADERS, LogResponse
 from ci_eventstore.web.search_limits import SearchLimits
@@ -94,12 +95,12 @@ class SearchRoutes:
         job_id: JobId,
         after: Annotated[int, Query(ge=0, le=MAX_POSITION, description="only what changed after this event")] = 0,
         incarnation: KnownIncarnation = None,
-    ) -> dict[str, Any]:
+    ) -> Response:
         """Show the log's groups and marked errors, and an index of its lines by time; a long one in several answers."""
         log, state = await asked_log(self._web, request, job_id, incarnation)
         outline = await self._outlines.of(self._reader, log)
         index = await self._web.engine.lines.index(log)
-        return {
+        shown = {
             "groups": [_group(group) for group in outline.groups if group.changed > after],
             "marks": [
                 {"line": one.line, "kind": one.remark.kind, "text": readable(one.remark.text)}
@@ -116,6 +117,7 @@ class SearchRoutes:
             "is_whole": outline.position >= log.extent.position,
             "is_limited": outline.is_limited,
         }
+        return await json_answer(request, shown)
 
 
 def _to_dict(found: Hit | Progress | Ended, position: int) -> dict[str, Any]:
