@@ -174,7 +174,7 @@ class MemoryJobRepository(JobRepository):
         events = accept_events(job.events, utc_now(), self._max_event_bytes)
         if job.id in self._jobs:
             raise JobAlreadyExistsError(job.id)
-        stored = StoredJob(replace(job, events=[], log_truncated=False, log_deleted=False))
+        stored = StoredJob(replace(job, events=[], log_truncated=False, log_deleted=False, attempts=0))
         for event in events:
             stored.add(event)
         self._jobs[job.id] = stored

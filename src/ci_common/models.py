@@ -234,6 +234,8 @@ class Job(JobFields):
     log_truncated: bool = field(default=False, compare=False)
     #: Whether its log was deleted: `events` are those that came later. Said by the store; no part of equality.
     log_deleted: bool = field(default=False, compare=False)
+    #: How many times controllers were given it. Said by the store; no part of equality.
+    attempts: int = field(default=0, compare=False)
 
     def __post_init__(self) -> None:
         """Hold sequences as lists and the status as `JobStatus`; UnknownStatusError, InvalidArgumentError."""

@@ -50,4 +50,5 @@ def job_json(job: Job, *, is_public: bool = False) -> dict[str, Any]:
         if name not in shown and (field.is_public or not is_public):
             value = getattr(job, name)
             shown[name] = to_rfc3339(value) if field.type is datetime else value
-    return {**shown, "log_truncated": job.log_truncated, "log_deleted": job.log_deleted}
+    said = {"attempts": job.attempts, "log_truncated": job.log_truncated, "log_deleted": job.log_deleted}
+    return {**shown, **said}

@@ -91,6 +91,7 @@ def test_the_job_says_what_ran(cli: CommandLine) -> None:
         "container_id": None,
         "exit_code": 3,
         "signal": None,
+        "attempts": 1,
         "log_truncated": False,
         "log_deleted": False,
         "kept": False,

@@ -73,6 +73,11 @@ def references_in(job_id: str, log: str | bytes) -> list[Reference]:
     return found
 
 
+def lies_in_archive(log: str | None) -> bool:
+    """Return whether any reference in the field `log` of a record, damaged or not, is to the archive."""
+    return any(reference.endswith(ARCHIVED) for reference in (log or "").split(" "))
+
+
 V = TypeVar("V")
 
 

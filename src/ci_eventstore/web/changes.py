@@ -251,7 +251,7 @@ class ChangeHub:
         """Return what listeners are told of a job; None if there is nothing to be told."""
         if isinstance(record, JobState):
             shown = summary(to_job(job_id, record), str(Incarnation(record.incarnation, store)))
-            frame = _frame("job", {"job": {**shown, "attempts": record.attempts}})
+            frame = _frame("job", {"job": shown})
             owner = Owner(record.user_id, record.queue)
             return Told(job_id, owner, record.status, change, frame)
         if change.is_deleted:

@@ -57,6 +57,7 @@ _ANSWER: dict[str, Any] = {
     "status": JobStatus,
     **{name: _PUBLIC[name] for name in _SUMMARY},
     **_PUBLIC,
+    "attempts": Annotated[int, Field(description="how often controllers have been given it")],
     "log_truncated": _TRUNCATED,
     "log_deleted": _DELETED,
     "incarnation": _INCARNATION,
@@ -85,7 +86,7 @@ class SessionAnswer(BaseModel):
 
 
 _ALONE: dict[str, Any] = {
-    "attempts": (Annotated[int, Field(description="how often controllers have been given it")], ...),
+    "log_archived": (Annotated[bool, Field(description="its log, or the beginning of it, is in the archive")], ...),
     "totals": (Totals, ...),
     "position": (Annotated[int, Field(description="of the last event, as a stream's clients count")], ...),
     "place": (Annotated[int | None, Field(description="while it waits: the jobs before it, if that is known")], None),

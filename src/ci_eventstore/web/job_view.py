@@ -7,6 +7,7 @@ from ci_common.errors import RepositoryError
 from ci_common.models import Job, JobStatus
 from ci_eventstore.errors import StoreUnavailableError
 from ci_eventstore.events.reader import Extent
+from ci_eventstore.events.sealed_log import lies_in_archive
 from ci_eventstore.job_fields import job_json
 from ci_eventstore.jobs.state import JobState, to_job
 from ci_eventstore.queues.places import QueuePlaces
@@ -50,7 +51,7 @@ class JobViews:
         is_open, position = await self._has_open_end(job_id, state.extent), last_position(state)
         totals = {"lines": state.lines + bool(is_open), "bytes": state.bytes, "is_open": is_open, "position": position}
         shown = summary(to_job(job_id, state), incarnation)
-        return {**shown, "attempts": state.attempts, "totals": totals, "position": position}
+        return {**shown, "log_archived": lies_in_archive(state.log), "totals": totals, "position": position}
 
     async def _place(self, job_id: str, state: JobState) -> int | None:
         """Return how many jobs wait before one; None if that isn't known."""

@@ -11,7 +11,7 @@ from fastapi import Query, Request, Response
 from pydantic import BaseModel, Field
 
 from ci_common.models import to_rfc3339
-from ci_eventstore.events.sealed_log import references_in
+from ci_eventstore.events.sealed_log import lies_in_archive
 from ci_eventstore.lines.line_reader import Log
 from ci_eventstore.lines.matching import MOST_CHARACTERS, matcher_of
 from ci_eventstore.lines.outline import Group, Outlines
@@ -70,7 +70,7 @@ class SearchRoutes:
         if asked.reverse and asked.context:
             raise WebError(400, "invalid", "`reverse` and `context` exclude each other")
         log, state = await asked_log(self._web, request, job_id, asked.incarnation)
-        is_archived = state.log is not None and any(part.is_archived for part in references_in(job_id, state.log))
+        is_archived = lies_in_archive(state.log)
         if is_archived:
             self._limits.check_archived(request.scope[USER], time.monotonic())
         query = Search(matcher, asked.first, asked.last, asked.limit, asked.context, asked.reverse)
