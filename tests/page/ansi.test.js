@@ -5,6 +5,7 @@ import { test } from "node:test";
 import { MOST_RUNS, RESET, parseLine, stateAfter } from "../../src/ci_eventstore/web/page/js/log/ansi.js";
 import { CONCEALED, DIM, INVERSE, PLAIN_STYLE, applySgr, styleOf }
   from "../../src/ci_eventstore/web/page/js/log/style.js";
+import { withQuietMark } from "../../src/ci_eventstore/web/page/js/log/row.js";
 import { random } from "./random.js";
 
 const CASES = JSON.parse(readFileSync(new URL("plain_text.json", import.meta.url), "utf8"));
@@ -102,6 +103,17 @@ test("a line of a million colours has two thousand runs and one for the rest", (
   assert.equal(runs.length, MOST_RUNS + 1);
   assert.equal(runs.at(-1).end, 5000);
   assert.equal(runs.at(-1).style, PLAIN_STYLE);
+});
+
+test("the mark of an error is dim, and what it says isn't", () => {
+  const parts = (line) => {
+    const { text, runs } = withQuietMark(parseLine(line));
+    return runs.map(({ start, end, style }) => [text.slice(start, end), style.bits === DIM]);
+  };
+  assert.deepEqual(parts("::error file=a::broken: a::b"), [["::error file=a::", true], ["broken: a::b", false]]);
+  assert.deepEqual(parts("##[warning]careful"), [["##[warning]", true], ["careful", false]]);
+  for (const plain of ["::error::", "::error", "##[error", "a::b"]) assert.deepEqual(parts(plain), [[plain, false]]);
+  assert.deepEqual(parts("::\x1b[31merror::a")[0], ["::", false]);
 });
 
 test("runs are all of the text in order, whatever is parsed; the short way leaves the same state", () => {

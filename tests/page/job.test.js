@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { firstLineOf, foldedAtFirst } from "../../src/ci_eventstore/web/page/js/job/folding.js";
+import { firstLineOf, foldedAtFirst, FoldsWhileFollowing } from "../../src/ci_eventstore/web/page/js/job/folding.js";
 import { placardOf } from "../../src/ci_eventstore/web/page/js/job/job_states.js";
 import { commandOf, KEYS } from "../../src/ci_eventstore/web/page/js/job/keys.js";
 import { LONGEST_PAUSE_MS, ReplaySchedule } from "../../src/ci_eventstore/web/page/js/job/replay_schedule.js";
@@ -27,12 +27,16 @@ test("each state that is no log has its placard", () => {
     [null, { status: 410, code: "gone", message: "" }, "deleted"],
     [job(ended), { status: 410, code: "log_deleted", message: "" }, "log-deleted"],
     [job(ended), { status: 503, code: "archive_unavailable", message: "" }, "archive-away"],
+    [job({ ...ended, log_archived: true }), null, "fetching", 7, false],
     [null, { status: 503, code: "unavailable", message: "" }, "unavailable"],
     [null, { status: 0, code: "network", message: "" }, "unavailable"],
     [null, { status: 429, code: "busy", message: "" }, "busy"],
     [null, { status: 400, code: "invalid", message: "no" }, "trouble"],
   ];
-  for (const [known, trouble, name] of expected) assert.equal(placardOf(known, 0, trouble).name, name);
+  for (const [known, trouble, name, lines = 0, isRead = true] of expected) {
+    assert.equal(placardOf(known, lines, trouble, isRead).name, name);
+  }
+  assert.equal(placardOf(job({ ...ended, log_archived: true }), 7, null, true), null);
 });
 
 test("a waiting job says how many are before it", () => {
@@ -50,6 +54,31 @@ test("groups that are over are folded, but not those with errors", () => {
   assert.deepEqual([...foldedAtFirst(groups, [error, { line: 65, kind: "warning" }], true)], [5, 60]);
   assert.deepEqual([...foldedAtFirst(groups.slice(0, 4), [], true)], [1, 5, 25]);
   assert.deepEqual([...foldedAtFirst(groups.slice(0, 4), [], false)], [1, 5, 25, 60]);
+});
+
+test("a group that ends well folds while one follows, once, when something comes after it", () => {
+  const folds = new FoldsWhileFollowing();
+  const following = { isFollowing: true, total: 30, looked: null };
+  const next = (groups, changed = {}, marks = []) => [...folds.next(groups, marks, { ...following, ...changed })];
+  assert.deepEqual(next([group(5, 9), group(12, 30), group(20, null)]), [5]);
+  assert.deepEqual(next([group(5, 9), group(12, 30)], { total: 31 }), [12]);
+  assert.deepEqual(next([group(5, 9), group(12, 30)], { total: 40 }), []);
+  assert.deepEqual(next([group(32, 35)], { total: 40, isFollowing: false }), []);
+  assert.deepEqual(next([group(32, 35)], { total: 41 }), []);
+});
+
+test("a group with an error, a choice or a chosen line in it stays open", () => {
+  const following = { isFollowing: true, total: 30, looked: null };
+  const groups = [group(1, 20), group(5, 9), group(22, 25)];
+  const next = (folds, marks, looked = null) => [...folds.next(groups, marks, { ...following, looked })];
+  const error = (line) => [{ line, kind: "error" }];
+  assert.deepEqual(next(new FoldsWhileFollowing(), error(12)), [5, 22]);
+  assert.deepEqual(next(new FoldsWhileFollowing(), error(9)), [22]);
+  assert.deepEqual(next(new FoldsWhileFollowing(), [{ line: 9, kind: "warning" }]), [1, 5, 22]);
+  assert.deepEqual(next(new FoldsWhileFollowing(), [], { from: 24, to: 28 }), [1, 5]);
+  const folds = new FoldsWhileFollowing();
+  folds.choose([5]);
+  assert.deepEqual(next(folds, []), [22]);
 });
 
 test("a page opens at the end, at the first error or at the beginning", () => {
@@ -91,6 +120,27 @@ test("a replay keeps pauses, but no long ones", () => {
   assert.equal(advance(1000), 5);
 });
 
+test("a replay's clock runs with the lines, and through a pause that is cut as far as the next line", () => {
+  const times = [1000, 2000, 62_000];
+  const replay = new ReplaySchedule(0, 1, 0);
+  const clocks = [500, 500, 500, 500, 1000, 500, 500].map((elapsed) => {
+    replay.advance(elapsed, (line) => times[line - 1] ?? null, times.length);
+    return [replay.line, replay.time];
+  });
+  const expected = [[0, 500], [1, 1000], [1, 1500], [2, 2000], [2, 32_000], [2, 47_000], [3, 62_000]];
+  assert.deepEqual(clocks, expected);
+  replay.seek(1, 1700);
+  assert.equal(replay.time, 1700);
+  assert.equal(
+    replay.advance(299, (line) => times[line - 1], 3),
+    1,
+  );
+  assert.equal(
+    replay.advance(1, (line) => times[line - 1], 3),
+    2,
+  );
+});
+
 test("a replay is as fast as it is told, waits for lines, and goes where it is sent", () => {
   const replay = new ReplaySchedule(0, 100);
   assert.equal(
@@ -105,7 +155,7 @@ test("a replay is as fast as it is told, waits for lines, and goes where it is s
     replay.advance(0, (line) => (line - 1) * 1000, 10),
     4,
   );
-  replay.seek(8);
+  replay.seek(8, null);
   assert.equal(
     replay.advance(0, (line) => (line - 1) * 1000, 10),
     9,

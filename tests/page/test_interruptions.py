@@ -1,14 +1,18 @@
 """Somebody watches a job while what lies below goes away and comes back: nothing is lost or doubled on the page."""
 
+import asyncio
 import re
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, Page, Route, expect
 
+from ci_eventstore.history.seal import Sealed
 from tests.acceptance.conftest import make_command_line
+from tests.integration.store.sealing import archive_sealed, seal_job
 from tests.page.browsing import (
     IN_CHROMIUM,
     Account,
@@ -126,6 +130,55 @@ async def test_the_store_is_restarted(chromium: Browser) -> None:
                 assert await repository.verify() == []
         finally:
             cli.kill_all()
+
+
+async def test_the_archive_is_away(chromium: Browser, tmp_path: Path) -> None:
+    """The list and the job's head are there, its log isn't; it shows when the archive is back, at once if one asks."""
+    with RealServer(find_valkey()) as store:
+        cli = make_command_line(store.url)
+        try:
+            async with cli.repository() as repository, watched_context(chromium) as (context, watch):
+                process, url = start_serving(cli)
+                account = await PageServer(url, cli, repository, process).create_account()
+                await let_in(context, account)
+                page = await watch.page(context)
+                (tmp_path / "archive").mkdir()
+                jobs = [await account.job(*lines(60), end=True, name=f"build {number}") for number in (1, 2)]
+                for job_id in jobs:
+                    assert await seal_job(repository, job_id) is Sealed.SEALED
+                    await archive_sealed(repository, tmp_path / "archive", job_id)
+                (tmp_path / "archive").rename(tmp_path / "aside")
+                away = page.get_by_role("heading", name="The archive is away")
+                await page.goto(url)
+                await page.get_by_role("link", name="build 1").click()
+                await expect(away).to_be_visible()
+                await expect(page.locator(".status-large")).to_have_text("Passed")
+                await expect(page.get_by_text("60 lines")).to_be_visible()
+                await expect(page.get_by_text("archived", exact=True)).to_be_visible()
+                (tmp_path / "aside").rename(tmp_path / "archive")
+                # It asks by itself.
+                await expect(page.get_by_text("line 1", exact=True)).to_be_visible()
+                await expect(away).to_have_count(0)
+                (tmp_path / "archive").rename(tmp_path / "aside")
+                await page.goto(open_job(page, account, jobs[1]))
+                again = page.get_by_role("button", name="Try again now")
+                await again.click()
+                await expect(away).to_be_visible()
+                (tmp_path / "aside").rename(tmp_path / "archive")
+                come = asyncio.Event()
+                await page.route("**/lines?*", lambda route: _after(come, route))
+                await again.click()
+                await expect(page.get_by_role("heading", name="Fetching the log from the archive")).to_be_visible()
+                come.set()
+                await expect(page.get_by_text("line 1", exact=True)).to_be_visible()
+                watch.faults[:] = [fault for fault in watch.faults if not fault.startswith("503 for")]
+        finally:
+            cli.kill_all()
+
+
+async def _after(come: asyncio.Event, route: Route) -> None:
+    await come.wait()
+    await route.continue_()
 
 
 async def test_a_tab_is_hidden_for_an_hour(page: Page, account: Account) -> None:

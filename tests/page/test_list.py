@@ -5,6 +5,7 @@ from datetime import timedelta
 from playwright.async_api import Page, expect
 
 from ci_common.models import utc_now
+from tests import claims
 from tests.page.browsing import IN_CHROMIUM, Account
 
 pytestmark = IN_CHROMIUM
@@ -64,6 +65,40 @@ async def test_the_list_is_filtered(page: Page, account: Account) -> None:
     await expect(rows).to_have_count(1)
     await expect(rows).to_contain_text("runs")
     assert "q=CHECK+make" in page.url
+
+
+async def test_a_job_leads_back_to_the_list_as_it_was(page: Page, account: Account) -> None:
+    """By its arrow, also after a reload, and by the browser's key: with the filter, as far down, and at that job."""
+    for number in range(60):
+        await account.job(name=f"fails {number}", end=False)
+    await account.job(name="passes", end=True)
+    await page.goto(f"{account.server.url}/#/?status=failed&q=fails")
+    rows = page.locator("ul.jobs > li")
+    await expect(rows).to_have_count(60)
+    await page.get_by_role("link", name="fails 7 ").click()
+    await expect(page.get_by_role("heading", name="fails 7", exact=True)).to_be_visible()
+    await page.reload()
+    await page.get_by_label("Back to the jobs").click()
+    await expect(rows).to_have_count(60)
+    assert page.url.endswith("#/?status=failed&q=fails")
+    link = page.get_by_role("link", name="fails 9 ")
+    await link.click()
+    await expect(page.get_by_role("heading", name="fails 9", exact=True)).to_be_visible()
+    await page.go_back()
+    await expect(link).to_be_focused()
+    await expect(link).to_be_in_viewport()
+
+
+async def test_the_list_shows_attempts(page: Page, account: Account) -> None:
+    """Of jobs that took several, as soon as the list opens."""
+    repository, queue = account.server.repository, account.user_id
+    job_id = await account.job(status="queued", start_time=None, queue=queue, command=["make"])
+    assert await claims.claim(repository, queue, "lost", 1, 1.0)
+    clock = repository.engine.keys.job(job_id).queue(queue).clock
+    await repository.engine.nodes.read("HINCRBY", clock, "now", 10_000)
+    assert await claims.claim(repository, queue, "next", 1, 30.0)
+    await page.goto(account.server.url)
+    await expect(page.locator("ul.jobs > li")).to_contain_text("attempt 2")
 
 
 async def test_names_are_texts(page: Page, account: Account) -> None:

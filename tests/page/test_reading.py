@@ -142,6 +142,83 @@ async def test_a_search_finds_all_of_a_log(page: Page, account: Account) -> None
     await expect(box).to_have_count(0)
 
 
+async def test_buttons_copy_lines_and_their_link(page: Page, account: Account) -> None:
+    """The chosen lines as text, the address that leads to them, and the whole log; each says what it did."""
+    await page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    job_id = await account.job("".join(f"\x1b[32mline\x1b[0m {number}\n" for number in range(1, 1201)), end=True)
+    await open_log(page, account, job_id, line=3)
+    await row(page, 5).get_by_role("link", name="line 5").click(modifiers=["Shift"])
+    chosen = page.get_by_role("group", name="Selected lines")
+    await expect(chosen).to_contain_text("Lines 3\u20135")
+    notice = page.locator(".notice")
+    await chosen.get_by_role("button", name="Copy text").click()
+    await expect(notice).to_have_text("Copied 3 lines.")
+    assert await page.evaluate("navigator.clipboard.readText()") == "line 3\nline 4\nline 5"
+    await chosen.get_by_role("button", name="Copy link").click()
+    await expect(notice).to_have_text("Copied the link.")
+    address = await page.evaluate("navigator.clipboard.readText()")
+    assert address == f"{account.server.url}/#/jobs/{job_id}?line=3-5"
+    await page.get_by_label("Copy, download, replay").click()
+    await page.get_by_role("button", name="Copy the log").click()
+    await expect(notice).to_have_text("Copied 1,200 lines.")
+    copied = await page.evaluate("navigator.clipboard.readText()")
+    assert copied.splitlines() == [f"line {number}" for number in range(1, 1201)]
+    other = await page.context.new_page()
+    await other.goto(address)
+    await expect(other.locator(".log-row.is-selected")).to_have_count(3)
+
+
+#: Where the strip has a colour: shares of its height from the top, at some pixels from its left.
+SHARES = """([name, x]) => {
+  const canvas = document.querySelector(".strip canvas");
+  const [r, g, b] = getComputedStyle(canvas).getPropertyValue(name).match(/\\d+/g).map(Number);
+  const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d");
+  copy.drawImage(canvas, 0, 0);
+  const { data } = copy.getImageData(x, 0, 1, canvas.height);
+  return [...Array(canvas.height).keys()]
+    .filter(y => Math.abs(data[4 * y] - r) + Math.abs(data[4 * y + 1] - g) + Math.abs(data[4 * y + 2] - b) < 6)
+    .map(y => y / canvas.height);
+}"""
+
+
+async def test_the_strip_shows_errors_hits_and_time(page: Page, account: Account) -> None:
+    """Each where it stands in the log, and where the job's time went; a click on the strip leads there."""
+    start = datetime(2030, 1, 2, tzinfo=UTC)
+    marks = {1500: "::warning::careful", 3000: "::error::broken", 4500: "a needle"}
+    times = [start + timedelta(milliseconds=n if n <= 4500 else 1000 * n) for n in range(1, 6001)]
+    events = [JobEvent("log", f"{marks.get(n, n)}\n", timestamp=at) for n, at in enumerate(times, 1)]
+    job_id = await account.job(start_time=start)
+    await account.server.repository.add_events(job_id, events)
+    await account.end(job_id, True)
+    await open_log(page, account, job_id)
+
+    async def shares(name: str, x: int) -> list[float]:
+        return list(await wait_for(lambda: page.evaluate(SHARES, [f"--strip-{name}", x]), f"{name} on the strip"))
+
+    await page.get_by_label("Search (/)").click()
+    await page.get_by_role("textbox", name="Search the whole log").fill("needle")
+    await expect(row(page, 4500)).to_be_visible()
+    for name, share in {"warning": 0.25, "error": 0.5, "current": 0.75}.items():
+        assert all(abs(one - share) < 0.02 for one in await shares(name, 10)), name
+    slow = await shares("time", 5)
+    assert min(slow) > 0.6, slow
+    strip = await box_of(page.locator(".strip canvas"))
+    await page.mouse.click(strip["x"] + 7, strip["y"] + strip["height"] / 2)
+    await expect(row(page, 3000)).to_be_visible()
+
+
+async def test_progress_that_is_drawn_anew_is_grey_but_for_the_last(page: Page, account: Account) -> None:
+    """Its lines stay, with numbers; a terminal would show the last drawing of them alone."""
+    frames = [f"{up}\x1b[2K\x1b[32mlayer a {n} %\x1b[0m\n\x1b[2Klayer b {n} %\n" for n, up in ((1, ""), (9, "\x1b[2A"))]
+    job_id = await account.job("pulling\n", *frames, "done\n", end=True)
+    await open_log(page, account, job_id)
+    await expect(page.locator(".log-row.is-overwritten")).to_have_count(2)
+    for line, text in {2: "layer a 1 %", 3: "layer b 1 %"}.items():
+        await expect(row(page, line)).to_have_class(re.compile("is-overwritten"))
+        await expect(row(page, line)).to_contain_text(text)
+    await expect(row(page, 4)).to_contain_text("layer a 9 %")
+
+
 async def test_text_is_copied_over_any_distance(page: Page, account: Account, tmp_path: Path) -> None:
     """From one line to another thousands below, without numbers, times or colours; and all of it is downloaded."""
     await page.context.grant_permissions(["clipboard-read", "clipboard-write"])

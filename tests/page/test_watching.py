@@ -39,6 +39,36 @@ async def test_following_lets_go_and_takes_up_again(page: Page, account: Account
     await expect(row(page, 602)).to_be_in_viewport()
 
 
+async def test_groups_that_end_well_fold_while_one_follows(page: Page, account: Account) -> None:
+    """Those that end well, as soon as something follows; what failed, was opened by hand or ends unwatched stays."""
+    await page.clock.install()
+    job_id = await account.job("::group::first\na\n::endgroup::\n")
+
+    async def print_on(text: str, last: int) -> None:
+        await account.write(job_id, text)
+        await expect(row(page, last)).to_be_visible()
+        await page.clock.fast_forward(4100)
+
+    await open_log(page, account, job_id)
+    await expect(row(page, 2)).to_have_count(0)
+    failed = "::group::third\n::error::c\n::endgroup::\n"
+    await print_on(f"::group::second\nb\n::endgroup::\n{failed}::group::fourth\nd\n", 11)
+    await expect(row(page, 5)).to_have_count(0)
+    await expect(row(page, 8)).to_be_visible()
+    await expect(row(page, 11)).to_be_visible()
+    await row(page, 4).get_by_role("button", name="group second").click()
+    await expect(row(page, 5)).to_be_visible()
+    await print_on("::endgroup::\nbetween\n", 13)
+    await expect(row(page, 11)).to_have_count(0)
+    await expect(row(page, 5)).to_be_visible()
+    await page.get_by_label("Follow the end (f)").click()
+    await print_on("::group::fifth\ne\n::endgroup::\nthe end\n", 17)
+    await expect(row(page, 14)).to_have_class(re.compile("is-group"))
+    await page.get_by_label("Follow the end (f)").click()
+    await print_on("more\n", 18)
+    await expect(row(page, 15)).to_be_visible()
+
+
 async def test_a_job_is_cancelled_when_one_means_it(page: Page, account: Account) -> None:
     """Not without a second click; its end shows by itself, and the log says why."""
     job_id = await account.job("working\n")
@@ -69,7 +99,7 @@ async def test_a_job_is_submitted_again(page: Page, account: Account) -> None:
 
 
 async def test_a_log_is_replayed_in_time(page: Page, account: Account) -> None:
-    """Line by line, faster if one wants, from any place; pauses are short, however long they were."""
+    """Line by line, faster if one wants, from any time, which shows before one goes there; pauses are short."""
     start = utc_now() - timedelta(hours=3)
     job_id = await account.job(start_time=start)
     events = [JobEvent("log", f"line {n}\n", timestamp=start + timedelta(minutes=n)) for n in range(1, 11)]
@@ -83,9 +113,19 @@ async def test_a_log_is_replayed_in_time(page: Page, account: Account) -> None:
     await expect(row(page, 10)).to_have_count(0)
     await bar.get_by_label("Speed").select_option("100")
     await expect(row(page, 10)).to_be_visible()
-    await expect(bar).to_contain_text("Line 10 of 10")
-    await bar.get_by_label("Line", exact=True).fill("3")
-    await bar.get_by_role("button", name=re.compile("Pause|Play")).click()
+    await expect(bar).to_contain_text("10 min 00 s of 10 min 00 s Line 10 of 10")
+    scrubber = bar.get_by_role("slider", name="Time")
+    await scrubber.hover()
+    preview = re.compile(r"^(4 min 5\d|5 min 0\d) s · \d\d:\d\d:\d\d$")
+    await expect(bar.locator(".replay-preview")).to_have_text(preview)
+    await scrubber.fill("330000")
+    await expect(bar).to_contain_text("5 min 30 s of 10 min 00 s Line 5 of 10")
+    await expect(row(page, 5)).to_be_visible()
+    await expect(row(page, 6)).to_have_count(0)
+    await scrubber.press("PageUp")
+    await expect(bar).to_contain_text("6 min 30 s of 10 min 00 s Line 6 of 10")
+    await bar.get_by_role("button", name="Play", exact=True).click()
+    await expect(row(page, 10)).to_be_visible()
     await bar.get_by_role("button", name="End the replay").click()
     await expect(bar).to_have_count(0)
     await expect(row(page, 10)).to_be_visible()

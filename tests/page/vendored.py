@@ -31,10 +31,10 @@ FILES: Final[dict[str, dict[str, str]]] = {
 }
 ICONS = (
     *("accessibility", "archive", "arrow-down-to-line", "arrow-left", "arrow-up-to-line", "ban", "chevron-down"),
-    *("chevron-right", "chevron-up", "circle-check", "circle-dashed", "circle-x", "clock", "copy", "download"),
-    *("ellipsis", "external-link", "hourglass", "info", "keyboard", "link", "list-tree", "loader-circle", "log-out"),
-    *("moon", "pause", "play", "rotate-cw", "search", "settings", "square", "sun", "sun-moon", "triangle-alert"),
-    *("wifi-off", "wrap-text", "x"),
+    *("chevron-right", "chevron-up", "chevrons-down-up", "circle-check", "circle-dashed", "circle-x", "clock"),
+    *("copy", "download", "ellipsis", "external-link", "hourglass", "info", "keyboard", "link", "list-tree"),
+    *("loader-circle", "log-out", "moon", "pause", "play", "rotate-cw", "search", "settings", "square", "sun"),
+    *("sun-moon", "triangle-alert", "wifi-off", "wrap-text", "x"),
 )
 
 

@@ -6,6 +6,7 @@ import { Announcer } from "./announcer.js";
 import { Connection } from "./connection.js";
 import { icon } from "./icon.js";
 import { JobPage } from "./job/job_page.js";
+import { LeftList } from "./jobs/left_list.js";
 import { ListPage } from "./jobs/list_page.js";
 import { LoginForm } from "./login_form.js";
 import { prefer, preferences } from "./preferences.js";
@@ -25,8 +26,11 @@ export class Page {
     this.connection = new Connection(this.announcer);
     /** The time, each second while somebody looks. */
     this.now = signal(Date.now());
+    /** The list as one left it; a job leads back there. */
+    this.list = new LeftList();
     /** @type {import("./vendor.js").Signal<Route>} */
     this.route = signal(parseRoute(location.hash));
+    effect(() => this.list.visit(this.route.value));
     window.addEventListener("hashchange", () => (this.route.value = parseRoute(location.hash)));
     window.setInterval(() => document.visibilityState === "visible" && (this.now.value = Date.now()), 1000);
   }

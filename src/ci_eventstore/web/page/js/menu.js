@@ -43,6 +43,11 @@ function watch(event) {
     },
     { signal },
   );
+  details.addEventListener(
+    "focusout",
+    ({ relatedTarget }) => relatedTarget && !details.contains(/** @type {Node} */ (relatedTarget)) && close(),
+    { signal },
+  );
   details.addEventListener("click", (at) => /** @type {Element} */ (at.target).closest("a, .menu-do") && close(), {
     signal,
   });

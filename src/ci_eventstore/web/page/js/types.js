@@ -27,6 +27,7 @@
  * @property {string} [incarnation]
  * @property {boolean} [log_truncated]
  * @property {boolean} [log_deleted]
+ * @property {boolean} [log_archived] whether reading it may take longer
  * @property {Totals} [totals]
  * @property {number} [position]
  * @property {number|null} [place] how many jobs wait before it

@@ -19,13 +19,14 @@ const MARKS = /** @type {const} */ ({
  * Return the table.
  *
  * @param {Outline} outline
- * @param {{goTo: (line: number) => void, close: () => void}} actions
+ * @param {{goTo: (line: number) => void, open: (group: number) => void, close: () => void}} actions
  */
-export function drawContents(outline, { goTo, close }) {
+export function drawContents(outline, { goTo, open, close }) {
   const { groups, marks } = outline;
   return html`<div class="contents-head">
       <h2>Contents</h2>
-      <button class="icon-button" aria-label="Close the contents" @click=${close}>${icon("x")}</button>
+      <button class="icon-button" title="Close (c)" aria-label="Close the contents" @click=${close}>
+        ${icon("x")}</button>
     </div>
     ${
       groups.length + marks.length === 0
@@ -48,7 +49,7 @@ export function drawContents(outline, { goTo, close }) {
       groups.length
         ? section("Groups", groups, (group) => {
             const depth = Math.min(group.depth, 5);
-            return html`<button class="contents-entry depth-${depth}" @click=${() => goTo(group.line)}>
+            return html`<button class="contents-entry depth-${depth}" @click=${() => open(group.line)}>
             <span class="contents-title">${group.title || "(no title)"}</span>
             <span class="dim">${group.seconds === null ? "" : formatDuration(group.seconds * 1000)}</span>
           </button>`;

@@ -6,7 +6,6 @@ import { html, nothing } from "../vendor.js";
 import { formatCounting, formatDuration, formatTime, jobDuration } from "../durations.js";
 import { icon } from "../icon.js";
 import { formatCommand, formatEnd, hasEnded, outcomeOf, titleOf } from "../jobs/outcome.js";
-import { formatRoute, NO_FILTER } from "../routes.js";
 
 /** @import {Job} from "../types.js" */
 
@@ -15,6 +14,7 @@ import { formatRoute, NO_FILTER } from "../routes.js";
  * @property {() => void} cancel
  * @property {() => void} again
  * @property {boolean} isBusy
+ * @property {string} list the address of the list that one came from
  */
 
 /**
@@ -28,7 +28,7 @@ import { formatRoute, NO_FILTER } from "../routes.js";
  */
 export function drawHead(id, job, lines, now, actions) {
   return html`<div class="head-main">
-      ${drawBack()} ${job ? drawStatus(job) : nothing}
+      ${drawBack(actions.list)} ${job ? drawStatus(job) : nothing}
       <h1 tabindex="-1">${job ? titleOf(job) : id}</h1>
       <span class="spring"></span>
       <div class="head-actions">${job ? drawActions(job, actions) : nothing}</div>
@@ -57,13 +57,14 @@ function drawFacts(job, lines, now) {
     ${job.name && command ? fact("Command", html`<code title=${command}>${command}</code>`, "fact-command") : nothing}
     ${fact("Queue", job.queue ? `queue ${job.queue}` : "")} ${fact("User", job.user_id ?? "")}
     ${drawTime("created", job.created_at)} ${fact("Lines", lines ? `${lines.toLocaleString("en")} lines` : "")}
-    ${job.log_truncated ? drawTooLong() : nothing}
+    ${fact("Log", job.log_archived ? "archived" : "")} ${job.log_truncated ? drawTooLong() : nothing}
   </dl>`;
 }
 
-function drawBack() {
-  const list = formatRoute({ page: "list", filter: NO_FILTER });
-  return html`<a class="back" href=${list} title="All jobs" aria-label="All jobs">${icon("arrow-left")}</a>`;
+/** @param {string} list */
+function drawBack(list) {
+  return html`<a class="back" href=${list} title="Back to the jobs" aria-label="Back to the jobs">
+    ${icon("arrow-left")}</a>`;
 }
 
 /**

@@ -39,6 +39,8 @@ export class JobData {
     this.outlined = signal(0);
     /** Whether the outline was one of the whole log. */
     this.isOutlined = false;
+    /** Whether lines have come, and so whatever is asked for next isn't in their way. */
+    this.isRead = signal(false);
     /** Whether the job has ended and everything of it is known. */
     this.isWhole = signal(false);
     this.store = new LineStore({ fetchLines: (wanted) => this._fetchLines(wanted) });
@@ -53,8 +55,6 @@ export class JobData {
     /** How many lines there were when the outline was asked for. */
     this._outlinedLines = -1;
     this._isAsking = false;
-    /** Whether lines have come, and so whatever is asked for next isn't in their way. */
-    this._hasLines = false;
   }
 
   /** Begin to follow. */
@@ -69,6 +69,12 @@ export class JobData {
       if (!(error instanceof ApiError)) throw error;
       this._failed(error);
     }
+  }
+
+  /** Ask at once for what couldn't be had. */
+  retry() {
+    this.trouble.value = null;
+    this._startOver();
   }
 
   /** Let go of everything. */
@@ -119,7 +125,7 @@ export class JobData {
     if (hasEnded(job)) {
       this.isWhole.value = true;
       // The server reads all of the log for it, which would keep the first lines waiting; a failed job opens by it.
-      if (this._hasLines || outcomeOf(job).name === "failed") void this._askOutline();
+      if (this.isRead.peek() || outcomeOf(job).name === "failed") void this._askOutline();
     } else {
       this._openStream(job);
       this._keepAsking();
@@ -158,6 +164,7 @@ export class JobData {
   _startOver() {
     this._stream?.close();
     this._stream = null;
+    this.isRead.value = false;
     this.store.reset();
     this.outline.reset();
     this._outlinedLines = -1;
@@ -194,7 +201,7 @@ export class JobData {
    */
   _hear(name, data, id) {
     if (name === "" && data.type === "log") {
-      this._hasLines = true;
+      this.isRead.value = true;
       this.store.append(data.data, data.time, data.line ?? this.store.total + 1, Number(id));
     } else if (name === "" && data.type === "complete") {
       void this._ended();
@@ -283,8 +290,8 @@ export class JobData {
       const answer = await this.get("lines", { from, count, incarnation: this.job.peek()?.incarnation }, aborted);
       if (this.trouble.peek()) this.trouble.value = null;
       if (!this._stream) this._page.connection.set("open");
-      if (!this._hasLines && this.isWhole.peek()) void this._askOutline();
-      this._hasLines = true;
+      if (!this.isRead.peek() && this.isWhole.peek()) void this._askOutline();
+      this.isRead.value = true;
       return answer;
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;

@@ -15,7 +15,9 @@ import { placardOf } from "./job_states.js";
 import { commandOf, KEYS } from "./keys.js";
 import { LogPane } from "./log_pane.js";
 import { LogSearch } from "./log_search.js";
-import { drawReplay, Replay } from "./replay.js";
+import { drawPlacard } from "./placard.js";
+import { Replay } from "./replay.js";
+import { drawReplay } from "./replay_bar.js";
 import { SearchPart } from "./search_part.js";
 import { drawToolbar } from "./toolbar.js";
 
@@ -138,6 +140,7 @@ export class JobPage {
       cancel: () => void this._actions.cancel(),
       again: () => void this._actions.again(),
       isBusy: this._actions.isBusy.value,
+      list: this._page.list.address,
     });
   }
 
@@ -178,28 +181,36 @@ export class JobPage {
     element.hidden = !this._isContentsOpen.value;
     if (element.hidden) return nothing;
     void this._data.outlined.value;
+    const leave = () => window.matchMedia(NARROW).matches && (this._isContentsOpen.value = false);
     return drawContents(this._data.outline, {
       goTo: (line) => {
-        if (window.matchMedia(NARROW).matches) this._isContentsOpen.value = false;
+        leave();
         this._pane.goTo(line);
       },
-      close: () => (this._isContentsOpen.value = false),
+      open: (group) => {
+        leave();
+        this._pane.openGroup(group);
+      },
+      close: () => this._showContents(false),
     });
   }
 
+  /** @param {boolean} isOpen */
+  _showContents(isOpen) {
+    this._isContentsOpen.value = isOpen;
+    // Whoever opens them goes on in them, and then again in the log.
+    const contents = this._part("contents");
+    const first = contents.querySelector("button.contents-entry") ?? contents.querySelector("button");
+    if (isOpen && first instanceof HTMLElement) first.focus();
+    else this._pane.focus();
+  }
+
   _drawOver() {
-    const placard = placardOf(this._data.job.value, this._data.lines.value, this._data.trouble.value);
+    const { job, lines, trouble, isRead } = this._data;
+    const placard = placardOf(job.value, lines.value, trouble.value, isRead.value);
     const { value: newLines } = this._pane.newLines;
     const notice = this._actions.notice.value;
-    return html`${
-      placard
-        ? html`<div class="placard placard-${placard.name}">
-            ${icon(placard.icon)}
-            <h2>${placard.title}</h2>
-            <p>${placard.text}</p>
-          </div>`
-        : nothing
-    }
+    return html`${drawPlacard(placard, () => this._data.retry())}
       <div class="floating">
         ${notice ? html`<p class="notice">${notice}</p>` : nothing} ${this._drawSelection()}
         ${
@@ -285,7 +296,7 @@ export class JobPage {
   /** Close what is open; return whether anything was. */
   _close() {
     if (this._searching.isOpen.peek()) this._searching.close();
-    else if (this._isContentsOpen.peek()) this._isContentsOpen.value = false;
+    else if (this._isContentsOpen.peek()) this._showContents(false);
     else if (this._route?.lines) this._setLines(null);
     else return false;
     return true;
@@ -305,7 +316,7 @@ export class JobPage {
       follow: () => this._pane.follow(!this._pane.isFollowing.peek()),
       wrap: () => prefer({ wrap: !wrap }),
       times: () => prefer({ times: TIMES[(TIMES.indexOf(times) + 1) % TIMES.length] }),
-      contents: () => (this._isContentsOpen.value = !this._isContentsOpen.peek()),
+      contents: () => this._showContents(!this._isContentsOpen.peek()),
       fold: () => this._pane.toggleFolds(),
       help: () => void shown("Keys", drawKeys()),
     };

@@ -25,14 +25,16 @@ import { hasEnded } from "../jobs/outcome.js";
  * @param {Job|null} job null: not known
  * @param {number} lines that the log has
  * @param {Trouble|null} trouble
+ * @param {boolean} [isRead] whether any of them has been read
  * @returns {Placard|null}
  */
-export function placardOf(job, lines, trouble) {
+export function placardOf(job, lines, trouble, isRead = true) {
   // A log that can be read goes on being read while the server is away.
   const found = trouble && placardOfTrouble(trouble);
   if (found && !(found.isRetried && lines > 0 && found.name !== "archive-away")) return found;
-  if (!job)
-    return placard("loading", "loader-circle", "Loading…", "A log that lies in the archive takes a little longer.");
+  if (!job) return placard("loading", "loader-circle", "Loading…", "");
+  if (lines > 0 && job.log_archived && !isRead)
+    return placard("fetching", "archive", "Fetching the log from the archive…", "This takes a little longer.");
   if (lines > 0) return null;
   if (job.log_deleted) return placardOfTrouble({ status: 410, code: "log_deleted", message: "" });
   if (job.status === "queued") return placardOfWaiting(job);
@@ -81,7 +83,7 @@ function placardOfTrouble({ status, code, message }) {
       "archive-away",
       "archive",
       "The archive is away",
-      "The log lies in the archive, which doesn't answer. It shows as soon as it does.",
+      "The log lies in the archive, which doesn't answer. The page asks again by itself, and shows the log then.",
       true,
     );
   if (status === 0 || status >= 500)

@@ -8,7 +8,7 @@ import { hasEnded, outcomeOf } from "../jobs/outcome.js";
 import { LogView } from "../log/log_view.js";
 import { preferences } from "../preferences.js";
 import { formatRoute } from "../routes.js";
-import { firstLineOf, foldedAtFirst } from "./folding.js";
+import { firstLineOf, foldedAtFirst, FoldsWhileFollowing } from "./folding.js";
 import { Strip } from "./strip.js";
 
 /** @import {JobData} from "./job_data.js" */
@@ -53,6 +53,7 @@ export class LogPane {
     this._foldedBefore = new Set();
     this._isPlaced = false;
     this._hasFolded = false;
+    this._folds = new FoldsWhileFollowing();
     this._strip = new Strip(
       canvas,
       () => this._stripContent(),
@@ -111,6 +112,18 @@ export class LogPane {
   goTo(line, { isFlashed = true } = {}) {
     this._isTouched = true;
     this.view?.scrollToLine(line, { align: "center", flash: isFlashed });
+  }
+
+  /**
+   * Show a group, open.
+   *
+   * @param {number} line that it begins with
+   */
+  openGroup(line) {
+    const folded = new Set(this._data.outline.folded);
+    if (folded.delete(line)) this.view?.setFolded(folded);
+    this._folds.choose([line]);
+    this.goTo(line);
   }
 
   /** @param {boolean} isFollowing */
@@ -175,6 +188,7 @@ export class LogPane {
     const { outline } = this._data;
     const over = outline.groups.filter(({ end }) => end !== null).map(({ line }) => line);
     this.view?.setFolded(new Set(outline.folded.size < over.length ? over : []));
+    this._folds.choose(over);
   }
 
   /** @param {import("../log/line_store.js").LineStore} store */
@@ -193,6 +207,7 @@ export class LogPane {
       newLines = count;
       tell();
     });
+    on("foldtoggle", ({ line }) => this._folds.choose([line]));
     on("linepick", ({ line, isRange }) => this._onpick(line, isRange));
     on("copied", ({ lines, isCut }) => this._oncopied(lines, isCut));
     on("visible", ({ first, last }) => {
@@ -249,9 +264,14 @@ export class LogPane {
   _outlined(version) {
     this._strip.draw();
     const job = this._data.job.peek();
-    if (version === 0 || this._hasFolded || !job) return;
+    if (version === 0 || !job) return;
+    if (this._hasFolded) {
+      if (!hasEnded(job)) this._foldMore();
+      return;
+    }
     const { outline } = this._data;
     this._hasFolded = this._data.isOutlined || this._isTouched;
+    this._folds.next(outline.groups, [], { isFollowing: false, total: this._data.store.total, looked: null });
     // Nothing folds under the eyes of somebody who reads already.
     if (this._isTouched) return;
     const folded = foldedAtFirst(outline.groups, outline.marks, outcomeOf(job).name === "failed");
@@ -260,6 +280,17 @@ export class LogPane {
     if (!this._isPlaced || this.isFollowing.peek()) return;
     this._isPlaced = false;
     this._place(this._data.lines.peek());
+  }
+
+  /** Fold what has ended well while one follows, unless something of the log is selected. */
+  _foldMore() {
+    const { outline, store } = this._data;
+    const selection = document.getSelection();
+    const isSelecting = selection !== null && !selection.isCollapsed && this._host.contains(selection.anchorNode);
+    const isFollowing = this.isFollowing.peek() && !isSelecting && this.view?.store === store;
+    const looked = this._selection;
+    const folded = this._folds.next(outline.groups, outline.marks, { isFollowing, total: store.total, looked });
+    if (folded.size > 0) this.view?.setFolded(new Set([...outline.folded, ...folded]));
   }
 
   _showHits() {

@@ -1,16 +1,18 @@
 /**
  * Shows a log again as it was printed, in time.
  */
-import { html, signal } from "../vendor.js";
-import { formatDuration, parseTime } from "../durations.js";
-import { icon } from "../icon.js";
+import { signal } from "../vendor.js";
+import { parseTime } from "../durations.js";
 import { LineStore } from "../log/line_store.js";
-import { LONGEST_PAUSE_MS, ReplaySchedule, SPEEDS } from "./replay_schedule.js";
+import { ApiError } from "../net/api.js";
+import { ReplaySchedule } from "./replay_schedule.js";
 
 /** @import {JobData} from "./job_data.js" */
 
 /** No more lines than this are shown at once, so that a flood doesn't stop the page. */
 const MOST_LINES = 2000;
+/** The clock that is shown moves in steps of this. */
+const STEP_MS = 50;
 
 /** A replay: a log of its own, which grows as the real one did. */
 export class Replay {
@@ -19,16 +21,26 @@ export class Replay {
     this._data = data;
     this.store = new LineStore({ fetchLines: (wanted) => this._fetch(wanted) });
     this.line = signal(0);
+    /** When the job began, and when its last line was printed; null: that isn't known yet. */
+    this.span = signal(/** @type {{from: number, to: number}|null} */ (null));
+    /** What the clock shows. */
+    this.time = signal(/** @type {number|null} */ (null));
     this.isPlaying = signal(true);
     this.speed = signal(1);
     this._schedule = new ReplaySchedule(0, 1);
+    /** @type {number|null} where somebody wants to go */
+    this._sought = null;
+    this._isSeeking = false;
+    this._aborter = new AbortController();
     this._then = performance.now();
     this._frame = requestAnimationFrame((now) => this._tick(now));
+    void this._measure();
   }
 
   /** Stop it. */
   destroy() {
     cancelAnimationFrame(this._frame);
+    this._aborter.abort();
   }
 
   /** How many lines there are to show. */
@@ -38,7 +50,8 @@ export class Replay {
 
   /** Pause, or play on; at the end, from the beginning. */
   toggle() {
-    if (this.line.peek() >= this.total) this.seek(0);
+    const span = this.span.peek();
+    if (span && this.line.peek() >= this.total) void this.seek(span.from);
     this.isPlaying.value = !this.isPlaying.value;
   }
 
@@ -49,14 +62,73 @@ export class Replay {
   }
 
   /**
-   * Show the log up to a line, and go on from there.
+   * Show the log as it was at a time, and go on from there; of several wishes in a row, the last one counts.
    *
-   * @param {number} line
+   * @param {number} time
    */
-  seek(line) {
-    this._schedule.seek(line);
+  async seek(time) {
+    this._sought = this.time.value = time;
+    if (this._isSeeking) return;
+    this._isSeeking = true;
+    try {
+      while (this._sought !== null) {
+        const wanted = this._sought;
+        this._sought = null;
+        const line = await this._lineAt(wanted);
+        if (this._sought === null) this._goTo(line, wanted);
+      }
+    } catch (error) {
+      // The log can't be had at the moment: the replay stays where it was.
+      if (!(error instanceof ApiError) && !this._aborter.signal.aborted) throw error;
+      this._sought = null;
+    } finally {
+      this._isSeeking = false;
+    }
+  }
+
+  /**
+   * @param {number} line
+   * @param {number} time
+   */
+  _goTo(line, time) {
+    this._schedule.seek(line, time);
     if (line < this.store.total) this.store.reset();
     this._show(line);
+  }
+
+  /** Learn from when to when the log was printed. */
+  async _measure() {
+    try {
+      const [first, last] = await Promise.all([this._ask({ from: 1, count: 1 }), this._ask({ tail: 1 })]);
+      const began = parseTime(this._data.job.peek()?.start_time);
+      const [from, to] = [parseTime(first?.t), parseTime(last?.t)];
+      if (from === null || to === null) return;
+      const span = { from: Math.min(from, began ?? from), to: Math.max(from, to) };
+      if (this._schedule.line === 0) this._schedule.seek(0, span.from);
+      this.span.value = span;
+    } catch (error) {
+      // It can be watched without its clock.
+      if (!(error instanceof ApiError) && !this._aborter.signal.aborted) throw error;
+    }
+  }
+
+  /**
+   * Return the last line that was printed by a time, 0 for none.
+   *
+   * @param {number} time
+   */
+  async _lineAt(time) {
+    const found = await this._ask({ time: new Date(time).toISOString(), count: 1 });
+    if (!found) return 0;
+    return (parseTime(found.t) ?? 0) > time ? found.n - 1 : found.n;
+  }
+
+  /**
+   * @param {Record<string, string|number>} wanted
+   * @returns {Promise<{n: number, t: string}|undefined>}
+   */
+  async _ask(wanted) {
+    return (await this._data.get("lines", { ...wanted, max_line: 4 }, this._aborter.signal)).lines[0];
   }
 
   /** @param {number} now */
@@ -64,11 +136,13 @@ export class Replay {
     this._frame = requestAnimationFrame((next) => this._tick(next));
     const elapsed = Math.min(now - this._then, 250);
     this._then = now;
-    if (!this.isPlaying.peek()) return;
+    if (!this.isPlaying.peek() || this._isSeeking) return;
     const before = this.line.peek();
     const most = Math.min(this.total, before + MOST_LINES);
     const due = this._schedule.advance(elapsed, (line) => parseTime(this._data.store.get(line)?.time), most);
     if (due !== before) this._show(due);
+    const { time } = this._schedule;
+    if (time !== null) this.time.value = Math.round(time / STEP_MS) * STEP_MS;
     if (due >= this.total) this.isPlaying.value = false;
   }
 
@@ -92,57 +166,4 @@ export class Replay {
     const lines = answer.lines.filter((/** @type {{n: number}} */ { n }) => n <= shown);
     return { ...answer, lines, total: shown, is_open: false, position: shown };
   }
-}
-
-/**
- * Return the bar of a replay.
- *
- * @param {Replay} replay
- * @param {() => void} close
- */
-export function drawReplay(replay, close) {
-  const line = replay.line.value;
-  const since = sinceStart(replay, line);
-  const text = `Line ${line.toLocaleString("en")} of ${replay.total.toLocaleString("en")}${since && `, ${since}`}`;
-  const isPlaying = replay.isPlaying.value;
-  return html`<div class="replay-bar" role="group" aria-label="Replay">
-    <button class="icon-button" aria-label=${isPlaying ? "Pause" : "Play"} @click=${() => replay.toggle()}>
-      ${icon(isPlaying ? "pause" : "play")}
-    </button>
-    <input
-      class="replay-scrub"
-      type="range"
-      min="0"
-      max=${replay.total}
-      .value=${String(line)}
-      aria-label="Line"
-      aria-valuetext=${text}
-      @input=${(/** @type {Event} */ event) => replay.seek(numberOf(event))}
-    />
-    <span class="replay-place">${text}</span>
-    <label class="field"
-      ><span class="visually-hidden">Speed</span>
-      <select @change=${(/** @type {Event} */ event) => replay.setSpeed(numberOf(event))}>
-        ${SPEEDS.map(
-          (speed) => html`<option value=${speed} ?selected=${speed === replay.speed.value}>${speed}×</option>`,
-        )}
-      </select>
-    </label>
-    <span class="hint replay-hint">Pauses last at most ${LONGEST_PAUSE_MS / 1000} s</span>
-    <button class="icon-button" aria-label="End the replay" title="End the replay" @click=${close}>${icon("x")}</button>
-  </div>`;
-}
-
-/** @param {Event} event */
-function numberOf(event) {
-  return Number(/** @type {HTMLInputElement|HTMLSelectElement} */ (event.target).value);
-}
-
-/**
- * @param {Replay} replay
- * @param {number} line
- */
-function sinceStart(replay, line) {
-  const [start, now] = [1, line].map((n) => parseTime(replay.store.get(n)?.time));
-  return start === null || now === null ? "" : formatDuration(now - start);
 }

@@ -68,9 +68,11 @@ export class Strip {
     if (total < 1) return;
     context.fillStyle = color("--strip-time");
     paceOf(index, total, height).forEach((pace, row) => context.fillRect(0, row, Math.round(pace * (WIDTH - 2)), 1));
-    context.fillStyle = color("--strip-shown");
-    const [top, bottom] = [rowOf(shown.first, total, height), rowOf(shown.last, total, height)];
-    context.fillRect(0, top, WIDTH, Math.max(bottom - top, 3));
+    if (shown.first > 1 || shown.last < total) {
+      context.fillStyle = color("--strip-shown");
+      const [top, bottom] = [rowOf(shown.first, total, height), rowOf(shown.last, total, height)];
+      context.fillRect(0, top, WIDTH, Math.max(bottom - top, 3));
+    }
     const bar = (/** @type {number[]} */ lines, /** @type {string} */ name, /** @type {number} */ left) => {
       context.fillStyle = color(name);
       for (const row of rowsOf(lines, total, height)) context.fillRect(left, row, WIDTH - left, 2);

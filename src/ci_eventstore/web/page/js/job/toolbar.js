@@ -48,8 +48,8 @@ export function drawToolbar(tools, actions) {
   return html`<div class="toolbar" role="group" aria-label="Log">
     ${tool("search", "Search (/)", "Search", () => run("search"), tools.isSearchOpen)}
     ${tool("list-tree", "Contents (c)", "Contents", () => run("contents"), tools.isContentsOpen)}
+    ${tools.hasGroups ? tool("chevrons-down-up", "Fold or open all groups (z)", "", () => run("fold")) : nothing}
     ${drawMarks(tools, run)}
-    ${tools.hasGroups ? tool("chevron-right", "Fold or open all groups (z)", "", () => run("fold")) : nothing}
     <span class="spring"></span>
     ${tool("arrow-down-to-line", "Follow the end (f)", end, () => run("follow"), tools.isFollowing)}
     ${tool("wrap-text", "Wrap long lines (w)", "", () => run("wrap"), tools.preferences.wrap)}

@@ -24,7 +24,11 @@ export class ListPage {
   constructor(element, page) {
     this._element = element;
     this._page = page;
-    this._shown = signal(STEP);
+    const { place } = page.list;
+    this._shown = signal(place?.drawn ?? STEP);
+    /** How far to scroll, once there are jobs. */
+    this._top = place?.top ?? 0;
+    this._isBack = place !== null;
     this._feed = new JobFeed(page.login.api, (state) => page.connection.set(state));
     this._stop = effect(() => this._draw());
     page.setTitle("Jobs");
@@ -32,6 +36,7 @@ export class ListPage {
 
   /** Stop following and remove the list. */
   destroy() {
+    this._page.list.leave(this._element.scrollTop, this._shown.peek());
     this._stop();
     this._feed.stop();
     render(null, this._element);
@@ -46,6 +51,7 @@ export class ListPage {
   _filter(changed) {
     const filter = { ...this._route.filter, ...changed };
     this._shown.value = STEP;
+    this._isBack = false;
     this._page.go({ page: "list", filter }, { isReplacing: true });
   }
 
@@ -69,6 +75,19 @@ export class ListPage {
       </div>`,
       this._element,
     );
+    if (this._isBack && found.length > 0) this._takeUp();
+  }
+
+  /** Go on where the list was left: at the job that was looked at. */
+  _takeUp() {
+    this._isBack = false;
+    this._element.scrollTop = this._top;
+    const { activeElement } = document;
+    // A reader who is elsewhere by now stays there.
+    if (activeElement !== document.body && !activeElement?.matches("h1")) return;
+    const address = formatRoute({ page: "job", id: this._page.list.job, lines: null });
+    const link = [...this._element.querySelectorAll("a")].find((one) => one.getAttribute("href") === address);
+    link?.focus({ preventScroll: true });
   }
 
   /** @param {ListFilter} filter */
@@ -166,12 +185,14 @@ export class ListPage {
     const isFiltered = formatRoute({ page: "list", filter }) !== "#/";
     if (isFiltered) {
       return html`<div class="empty">
+        ${icon("search")}
         <h2>No job matches</h2>
         <p>${this._feed.table.isFull ? `The newest ${NEWEST.toLocaleString("en")} jobs were searched.` : nothing}</p>
         <button class="button" @click=${() => this._filter(NO_FILTER)}>Show all jobs</button>
       </div>`;
     }
     return html`<div class="empty">
+      ${icon("circle-dashed")}
       <h2>No jobs yet</h2>
       <p>Submit one, and it shows here at once:</p>
       <pre><code>ci-eventstore submit -- make test</code></pre>

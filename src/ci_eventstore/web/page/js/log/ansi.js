@@ -2,9 +2,9 @@
  * One line of a terminal's output, as the terminal would show it.
  *
  * Carriage returns, backspaces and moves within the line overwrite, erasing erases, colours and links become runs;
- * every other sequence vanishes wholly. Each character is looked at once. A sequence never reaches beyond its line,
- * so none can hide the lines after it; style and link do. The plain text is that of the server's search: places
- * agree.
+ * every other sequence vanishes wholly, of moves to lines above all but how far they go. Each character is looked at
+ * once. A sequence never reaches beyond its line, so none can hide the lines after it; style and link do. The plain
+ * text is that of the server's search: places agree.
  */
 
 import { findAddresses, safeLink } from "./links.js";
@@ -31,6 +31,7 @@ import { PLAIN_STYLE, applySgr } from "./style.js";
  * @property {string} text
  * @property {Run[]} runs all of the text, in order
  * @property {State} state
+ * @property {number} up how many lines the cursor is higher at its end, so as to write over what stands there
  */
 
 /** @type {State} */
@@ -42,6 +43,8 @@ const CONTROLS = /[\u0000-\u0008\u000a-\u001f\u007f-\u009f]/u;
 const TEXT = /[^\u0000-\u001f\u007f-\u009f]+/uy;
 /** A move to the right reaches so far at most. */
 const MOST_COLUMNS = 16384;
+/** A move up reaches so far at most: a screen. */
+export const MOST_UP = 50;
 /** More runs than these aren't drawn: what follows is one, and plain. */
 export const MOST_RUNS = 2000;
 const LONGEST_STRING = 4096;
@@ -61,7 +64,7 @@ const STRINGS = new Set(["P", "X", "]", "^", "_"]);
 export function parseLine(text, before = RESET) {
   if (!CONTROLS.test(text)) {
     const runs = text ? [{ start: 0, end: text.length, style: before.style, link: before.link }] : [];
-    return { text, runs: withAddresses(text, runs), state: before };
+    return { text, runs: withAddresses(text, runs), state: before, up: 0 };
   }
   const screen = new Screen(before);
   readInto(screen, text);
@@ -97,6 +100,8 @@ class Blind {
   erase() {}
 
   blank() {}
+
+  raise() {}
 }
 
 /** The one line of a screen: a cell for each code point. */
@@ -109,6 +114,16 @@ class Screen {
     /** @type {State[]} */
     this.states = [];
     this.column = 0;
+    this.up = 0;
+  }
+
+  /**
+   * Move to a line above; below 0: to one below.
+   *
+   * @param {number} rows
+   */
+  raise(rows) {
+    this.up = Math.max(-MOST_UP, Math.min(this.up + rows, MOST_UP));
   }
 
   /** @param {string} text */
@@ -191,7 +206,7 @@ class Screen {
       place = end;
     }
     const text = this.cells.join("");
-    return { text, runs: withAddresses(text, runs), state: this.state };
+    return { text, runs: withAddresses(text, runs), state: this.state, up: this.up };
   }
 }
 
@@ -279,6 +294,8 @@ function control(screen, final, parameters) {
   else if (final === "D") screen.move(screen.column - count);
   else if (final === "G") screen.move(count - 1);
   else if (final === "X") screen.blank(screen.column, screen.column + count);
+  else if (final === "A" || final === "F") screen.raise(count);
+  else if (final === "B" || final === "E") screen.raise(-count);
 }
 
 /**

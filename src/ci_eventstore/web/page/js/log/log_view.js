@@ -15,6 +15,7 @@ import { ScrollBox } from "./scroll_box.js";
 import { Viewport } from "./viewport.js";
 import { make } from "./row.js";
 import { LogClipboard } from "./clipboard.js";
+import { markOverwritten } from "./overwritten.js";
 import { selectedEnds } from "./selection.js";
 
 /** @typedef {import("./line_store.js").LineStore} LineStore */
@@ -274,6 +275,7 @@ export class LogView extends EventTarget {
     const { first, last } = this._viewport.rows(MORE_ROWS);
     const contents = [];
     for (let row = first; row <= last; row += 1) contents.push(this._contentOf(this._lineOf(row)));
+    markOverwritten(contents, this.store);
     this._rows.show(contents, this.options, selectedEnds(this._box.rows));
     for (const { n, element } of this._rows.shown) {
       const isSelected = this._selected !== null && n >= this._selected.from && n <= this._selected.to;
@@ -306,6 +308,7 @@ export class LogView extends EventTarget {
       isFolded: group !== null && this.outline.folded.has(n),
       kind: this.outline.kindAt(n),
       hits: HAS_HIGHLIGHTS ? [] : hitsIn(this._found, n),
+      isOverwritten: false,
     };
   }
 

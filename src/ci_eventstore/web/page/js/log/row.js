@@ -2,6 +2,7 @@
 
 import { drawContent } from "./content.js";
 import { parseLine } from "./ansi.js";
+import { applySgr } from "./style.js";
 import { formatTime } from "./times.js";
 
 /** @typedef {import("./page_of_lines.js").Line} Line */
@@ -27,6 +28,7 @@ import { formatTime } from "./times.js";
  * @property {boolean} isFolded whether that is folded
  * @property {import("./outline.js").Mark["kind"] | null} kind what it is marked as
  * @property {Hit[]} hits to be drawn as elements
+ * @property {boolean} isOverwritten whether a terminal would show later lines in its place
  */
 
 /** Of a group's title, in UTF-16 units. */
@@ -68,6 +70,10 @@ export class Row {
       text.append(foldButton(row.group, row.isFolded));
     }
     if (row.kind) this.element.classList.add("is-marked", `is-${row.kind}`);
+    if (row.isOverwritten) {
+      this.element.classList.add("is-overwritten");
+      text.title = "A terminal would show later lines in place of this one";
+    }
     text.append(this.content);
     this._fill(text, row, options, budget);
     this.element.append(...cells, text);
@@ -78,10 +84,11 @@ export class Row {
    *
    * @param {RowContent} row
    */
-  isFor({ parsed, group, isFolded, line, kind, hits }) {
+  isFor({ parsed, group, isFolded, line, kind, hits, isOverwritten }) {
     const { drawn } = this;
     return drawn.parsed === parsed && drawn.group === group && drawn.isFolded === isFolded
-      && drawn.line?.bytes === line?.bytes && drawn.kind === kind && hits.length === 0 && drawn.hits.length === 0;
+      && drawn.line?.bytes === line?.bytes && drawn.kind === kind && drawn.isOverwritten === isOverwritten
+      && hits.length === 0 && drawn.hits.length === 0;
   }
 
   /** Whether the text that is shown isn't the line's. */
@@ -95,7 +102,7 @@ export class Row {
    * @param {RowOptions} options
    * @param {{units: number, runs: number}} budget
    */
-  _fill(text, { n, line, parsed, group, hits }, options, budget) {
+  _fill(text, { n, line, parsed, group, hits, kind }, options, budget) {
     if (!parsed) {
       this.element.classList.add("is-missing");
       this.element.setAttribute("aria-busy", "true");
@@ -104,11 +111,26 @@ export class Row {
       if (group.seconds !== null) text.append(seconds(group.seconds));
     } else {
       this.element.classList.toggle("is-end", ENDS.has(parsed.text));
-      const drawn = drawContent(this.content, parsed, budget, hits);
+      const drawn = drawContent(this.content, kind ? withQuietMark(parsed) : parsed, budget, hits);
       const rest = line?.bytes === undefined ? parsed.text.length - drawn : Math.max(1, line.bytes - drawn);
       if (rest > 0) text.append(more(n, rest, options.textHref));
     }
   }
+}
+
+/**
+ * Return a line whose mark, as `::error file=a.py::`, is dim, so that what it says stands out. The text stays.
+ *
+ * @param {Parsed} parsed
+ * @returns {Parsed}
+ */
+export function withQuietMark(parsed) {
+  const { text, runs } = parsed;
+  const end = text.startsWith("::") ? text.indexOf("::", 2) + 2 : text.startsWith("##[") ? text.indexOf("]") + 1 : 0;
+  const [first] = runs;
+  if (end < 4 || !first || first.end < end || end === text.length) return parsed;
+  const quiet = { ...first, end, style: applySgr(first.style, "2") };
+  return { ...parsed, runs: [quiet, { ...first, start: end }, ...runs.slice(1)].filter((run) => run.end > run.start) };
 }
 
 /**
