@@ -1,6 +1,7 @@
 """Make connections: the one module that configures redis-py, and that knows its private attributes."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from functools import cache, lru_cache
 from importlib.metadata import version
@@ -20,6 +21,9 @@ from ci_eventstore.connection.deployments import Deployment
 from ci_eventstore.connection.failures import note_reply, note_unreached, reply_of
 from ci_eventstore.connection.sentinels import Sentinels
 from ci_eventstore.connection.tls import SharedContext, add_hint
+from ci_eventstore.tasks import begin
+
+logger = logging.getLogger("ci_eventstore.connection")
 
 
 class RedisPy:
@@ -37,6 +41,11 @@ class RedisPy:
         """Return the transport of a connection; None if it isn't connected, or has none, as those of `fakeredis`."""
         writer = connection._writer
         return writer.transport if isinstance(writer, asyncio.StreamWriter) else None
+
+    @staticmethod
+    def writer_of(connection: Any) -> Any:
+        """Return what a connection writes to; None if it isn't connected."""
+        return connection._writer
 
     @staticmethod
     def write_plainly(connection: Any, data: bytes) -> None:
@@ -103,10 +112,15 @@ def _class_and_options(deployment: Deployment, sentinels: Sentinels | None) -> t
 
 
 class RenewablePool(BlockingConnectionPool):
-    """A pool whose connections are made anew when the address may lead to another server."""
+    """A pool whose connections are made anew when the address may lead to another server.
+
+    Once it is closed it has no open connection, and opens none: neither for who waits for one, nor for who comes later.
+    """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
+        self._is_closed = False
+        self._returning: set[asyncio.Task[None]] = set()
         self._generation = 0
         #: Of connections that were handed out: when, counted in renewals.
         self._handed_out: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
@@ -128,23 +142,47 @@ class RenewablePool(BlockingConnectionPool):
     async def get_connection(self, *args: Any, **options: Any) -> Any:
         """Return a connection that is connected; of what fails here it is noted that no command was sent."""
         try:
+            self._check_open()
             connection = await super().get_connection(*args, **options)  # type: ignore[no-untyped-call]
-            generation = self._generation
-            if self._handed_out.get(connection, generation) != generation:
-                await self._reconnect(connection)
+            try:
+                generation = self._generation
+                if self._handed_out.get(connection, generation) != generation:
+                    await connection.disconnect(nowait=True)
+                    await connection.connect()
+                self._check_open()
+            except BaseException:
+                await self.release(connection)
+                raise
         except exceptions.RedisError as error:
             note_unreached(error)
             raise
         self._handed_out[connection] = generation
         return connection
 
-    async def _reconnect(self, connection: Any) -> None:
-        try:
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise exceptions.ConnectionError("the connections to this server were closed")
+
+    async def release(self, connection: Any) -> None:
+        """Take a connection back, soon if the caller is cancelled while it waits for its turn: it would be dropped."""
+        if self._is_closed:
             await connection.disconnect(nowait=True)
-            await connection.connect()
-        except BaseException:
-            await self.release(connection)
+        try:
+            await super().release(connection)
+        except asyncio.CancelledError:
+            if connection in self._in_use_connections:
+                task = begin(self.release(connection), logger, "giving a connection back")
+                self._returning.add(task)
+                task.add_done_callback(self._returning.discard)
             raise
+
+    async def aclose(self) -> None:
+        """Close all connections, at once: to a server that stands still, their last bytes would never leave."""
+        self._is_closed = True
+        for connection in RedisPy.connections_of(self):
+            if (transport := RedisPy.transport_of(connection)) is not None:
+                transport.abort()
+        await super().aclose()
 
 
 class _Connection:
@@ -170,10 +208,13 @@ class _Connection:
                 await super().connect()  # type: ignore[misc]
             else:
                 await self.sentinels.lead(self, super().connect)  # type: ignore[misc]
-        except exceptions.RedisError as error:
-            note_unreached(error)
-            add_hint(self, error)
-            self._hide_credentials(error)
+        except BaseException as error:
+            # redis-py leaves a connection open on which nobody has finished introducing this process.
+            await self.disconnect(nowait=True)
+            if isinstance(error, exceptions.RedisError):
+                note_unreached(error)
+                add_hint(self, error)
+                self._hide_credentials(error)
             raise
 
     def _hide_credentials(self: Any, error: exceptions.RedisError) -> None:
@@ -185,17 +226,26 @@ class _Connection:
                 note_reply(error, reply.replace(self.password, "***"))
 
     async def send_packed_command(self: Any, command: Any, check_health: bool = True) -> None:
-        """Send a command. On Python 3.11 the `wait_for` that redis-py sends under may swallow a cancellation."""
-        if not self.is_connected:
-            await self.connect()
-        patience, self.socket_timeout = self.socket_timeout, None
+        """Send a command, unless the connection was closed: only a pool connects. Several tasks may send at once.
+
+        redis-py sends under `wait_for`, which swallows some cancellations on Python 3.11; and whoever fails there
+        closes the connection, even if it was made anew meanwhile.
+        """
+        writer = RedisPy.writer_of(self)
+        if writer is None:
+            raise exceptions.ConnectionError("Connection closed.")
         try:
-            async with asyncio.timeout(patience):
-                await super().send_packed_command(command, check_health)  # type: ignore[misc]
-        except TimeoutError:
-            raise exceptions.TimeoutError("Timeout writing to socket") from None
-        finally:
-            self.socket_timeout = patience
+            async with asyncio.timeout(self.socket_timeout):
+                writer.writelines([command] if isinstance(command, bytes) else command)
+                await writer.drain()
+        except BaseException as error:
+            if RedisPy.writer_of(self) is writer:
+                await self.disconnect(nowait=True)
+            if isinstance(error, TimeoutError):
+                raise exceptions.TimeoutError("Timeout writing to socket") from None
+            if isinstance(error, OSError):
+                raise exceptions.ConnectionError(f"Error while writing to socket: {error}") from error
+            raise
 
 
 class _Parser:
