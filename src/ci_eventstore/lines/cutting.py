@@ -3,10 +3,10 @@
 Lines count from 1 and end at a newline only. Long ones are cut; their whole length is known.
 """
 
-import json
 from collections import deque
 from dataclasses import dataclass
 from datetime import datetime
+from json.encoder import encode_basestring
 
 from ci_eventstore.lines.pieces import Piece, time_at
 
@@ -98,7 +98,7 @@ class LineCutter:
 
     def _close(self, line: Line) -> None:
         self._open = None
-        cost = len(json.dumps(line.text, ensure_ascii=False).encode()) + LINE_OVERHEAD
+        cost = len(encode_basestring(line.text).encode()) + LINE_OVERHEAD
         if not self._keeps_last and self.lines and cost > self._room:
             self.is_done = True
             return

@@ -5,13 +5,12 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import accumulate
 
 from ci_eventstore.events.codec import decode_texts
 from ci_eventstore.events.reader import EventReader, next_count
 from ci_eventstore.lines.line_reader import LineReader, Log
-from ci_eventstore.lines.threads import in_thread
 
 #: Of one read.
 READ_EVENTS = 2000
@@ -66,10 +65,10 @@ class PassageReader:
         while after < end:
             payloads = await self._reader.payloads(keys, after, min(end, after + count))
             first, after = after + 1, after + len(payloads)
-            events = await in_thread(partial(decode_texts, payloads, first, keys.job_id))
+            events = decode_texts(payloads, first, keys.job_id)
             if passage := cutter.add(events, after):
                 yield passage
-            count = next_count(count, len(events), sum(len(text) for _, text in events), READ_BYTES, READ_EVENTS)
+            count = next_count(count, len(events), cutter.last_size, READ_BYTES, READ_EVENTS)
         if passage := cutter.rest(end):
             yield passage
 
@@ -101,15 +100,16 @@ class _Cutter:
         self._times: list[datetime] = []
         #: Of the line that has no end yet.
         self._size = 0
+        #: Of the events that were taken last.
+        self.last_size = 0
 
     def add(self, events: Sequence[tuple[datetime, str]], position: int) -> Passage | None:
         """Take events; return all lines that have ended and are wanted."""
-        found = [(time, text) for time, text in events if text]
-        whole = "".join([text for _, text in found])
-        newline = whole.rfind("\n")
+        whole = "".join([text for _, text in events])
+        newline, self.last_size = whole.rfind("\n"), len(whole)
         if newline >= 0 or self._size < LONGEST_LINE:
-            self._times += [time for time, _ in found]
-            self._texts += [text for _, text in found]
+            self._times += [time for time, text in events if text]
+            self._texts += [text for _, text in events if text]
         self._size = len(whole) - newline - 1 if newline >= 0 else self._size + len(whole)
         return self._cut(position) if newline >= 0 else None
 

@@ -1,4 +1,4 @@
-"""A log in pieces of about a mebibyte, each with where it stands and when its text was written."""
+"""A log in pieces of some hundred kilobytes, each with where it stands and when its text was written."""
 
 from bisect import bisect_right
 from collections.abc import AsyncGenerator, Sequence
@@ -11,8 +11,8 @@ from ci_eventstore.events.codec import decode_texts
 from ci_eventstore.events.reader import EventReader, Extent, Milestone, next_count
 from ci_eventstore.keys import JobKeys
 
-#: A piece has about this many bytes, and at most this many events.
-PIECE_BYTES = 1024 * 1024
+#: A piece has about this many bytes, and at most this many events. What is wanted often ends within the first ones.
+PIECE_BYTES = 256 * 1024
 PIECE_EVENTS = 1000
 
 

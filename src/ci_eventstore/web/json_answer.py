@@ -12,7 +12,7 @@ from ci_eventstore.web.log_routes import accepts_gzip
 
 #: Shorter answers fit into a packet or two as they are.
 PACK_FROM_BYTES = 4096
-#: Level 6 takes three times as long for a fifth less.
+#: Level 6 takes three times as long, for a quarter less.
 LEVEL = 1
 #: gzip's own frame.
 GZIP = 16 + zlib.MAX_WBITS
