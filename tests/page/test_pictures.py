@@ -45,6 +45,7 @@ async def open_job(page: Page, name: str) -> None:
     await page.get_by_role("link", name=re.compile(name)).click()
     await expect(page.get_by_role("heading", level=1, name=name)).to_be_visible()
     await expect(page.locator(".log-row:not(.is-missing)").first).to_be_visible()
+    await page.mouse.move(0, 0)
 
 
 async def test_pictures_can_be_made(chromium: Browser, demo: tuple[str, str], tmp_path: Path) -> None:

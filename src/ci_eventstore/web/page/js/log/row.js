@@ -1,5 +1,6 @@
 /** One row of the view: a line's number, its time and its text. */
 
+import { formatDuration } from "../durations.js";
 import { drawContent } from "./content.js";
 import { parseLine } from "./ansi.js";
 import { applySgr } from "./style.js";
@@ -178,9 +179,7 @@ function foldButton({ title }, isFolded) {
 /** @param {number} value */
 function seconds(value) {
   const shown = make("span", "log-seconds");
-  const whole = Math.floor(value);
-  const text = value < 60 ? `${value.toFixed(1)} s` : `${Math.floor(whole / 60)} min ${whole % 60} s`;
-  shown.dataset.seconds = text;
+  shown.dataset.seconds = formatDuration(value * 1000);
   return shown;
 }
 
