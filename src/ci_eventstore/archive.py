@@ -22,6 +22,9 @@ from ci_eventstore.errors import ArchiveDiffersError, ArchiveUnavailableError, C
 MARK = "ci-eventstore-archive"
 MARK_DATA = b"archive of ci_eventstore, version 1\n"
 
+#: In a store's folder, it says which store that is: two of one name would take each other's jobs for unknown ones.
+OWNER = "ci-eventstore-store"
+
 #: A request, and a call with all its requests; a call is tried again by whoever needs it, not for minutes in here.
 REQUEST_SECONDS = 15
 CONNECT_SECONDS = 3
@@ -92,12 +95,15 @@ class Archive:
         for left in reversed(range(WRITES)):
             refusal = await self._create(name, data)
             found = await self._read(name)
+            if found is not None and found != data:
+                # Of what somebody else is just writing, some services give a part.
+                found = await self._read(name)
             if found == data:
                 await self._settle(name)
                 return
-            if found is not None and await self._read(name) != data:
+            if found is not None:
                 raise ArchiveDiffersError(self.url, name)
-            if found is None and not left:
+            if not left:
                 raise self._failure(refusal or "it is gone again", name)
 
     async def get(self, name: str) -> bytes | None:
@@ -278,7 +284,7 @@ def object_name(store: str, partition: int, job_id: str, incarnation: str | None
 
     Distinct ids have distinct names, also where a file system takes capitals for small letters.
     """
-    return "/".join((_safe(store), str(partition), _safe(job_id), _safe(incarnation or "-"), segment))
+    return "/".join((safe_name(store), str(partition), safe_name(job_id), safe_name(incarnation or "-"), segment))
 
 
 def text_of(part: str) -> str | None:
@@ -292,7 +298,8 @@ def text_of(part: str) -> str | None:
         return None
 
 
-def _safe(text: str) -> str:
+def safe_name(text: str) -> str:
+    """Return how a folder is named for a store, a job or an incarnation. Pure."""
     data = text.encode("utf-8", "surrogatepass")
     name = "".join(_escaped(byte) for byte in data)
     if name.startswith("."):

@@ -69,7 +69,7 @@ def test_a_log_is_archived_and_comes_back(cli: CommandLine, here: Callable[..., 
     assert here("jobs", "delete", "job-1").code == 4
     (tmp_path / "away").rename(tmp_path / "archive")
     assert here("jobs", "delete", "job-1", "job-2").code == 0
-    assert len([path for path in (tmp_path / "archive").rglob("*") if path.is_file()]) == 3
+    assert len([path for path in (tmp_path / "archive").rglob("*") if path.is_file()]) == 4
 
 
 @pytest.mark.slow

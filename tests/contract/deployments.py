@@ -103,7 +103,9 @@ class SealingRepository(RedisJobRepository):
         while await seal(engine.nodes, engine.reader.source, engine.keys, job_id) is Sealed.CHANGED:
             pass
         if self.archive_url and crc32(job_id.encode("utf-8", "surrogatepass")) % 2:
-            archive = await engine.reader.source.sealed.archived.remember(engine.keys, self.archive_url)
+            archive = await engine.reader.source.sealed.archived.remember(
+                engine.keys, self.archive_url, takes_over=True
+            )
             await archive_job(engine.nodes, engine.reader.source, archive, engine.keys.job(job_id))
 
 

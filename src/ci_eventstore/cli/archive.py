@@ -118,12 +118,13 @@ async def rebuild(repository: RedisJobRepository, archive_url: str | None) -> in
 
     For a server that was restored from an older backup, or has lost its data. Jobs of whose logs the archive has more
     than the store come back as the archive has them; what was deleted is deleted again. What runs stays as it is, and
-    is named. A new server has to be given as many partitions as the lost one had. It may be interrupted and repeated.
+    is named. A new server has to be given as many partitions as the lost one had, and --archive URL: from then on it
+    alone may write there under the store's name. It may be interrupted and repeated.
     """
     if archive_url is not None:
         # An empty folder isn't the archive that is meant.
         await Archive(archive_url).check()
-    there = await _archiver(repository, archive_url).find()
+    there = await _archiver(repository, archive_url).find(takes_over=archive_url is not None)
     report = await rebuild_from_archive(repository.engine, there)
     for what, why in sorted(report.left.items()):
         click.echo(f"{what}: {why}")
@@ -150,7 +151,7 @@ async def archive_one(repository: RedisJobRepository, job: str, archive_url: str
 async def unarchive(repository: RedisJobRepository, job: str) -> int:
     """Bring a log back from the archive.
 
-    It stays sealed. A sweep moves it to the archive again; `archive check --remove` removes what is there until then.
+    It stays sealed, and a copy stays in the archive. A sweep moves it there again.
     """
     job_id = await find_job(repository, job)
     engine = repository.engine

@@ -60,7 +60,9 @@ async def until_stopped(work: Coroutine[Any, Any, None]) -> int:
     task = asyncio.create_task(work)
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    await asyncio.gather(task, return_exceptions=True)
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.result()
     return ExitCode.SUCCESS
 
 

@@ -7,10 +7,10 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple, TypeVar
 
-from ci_eventstore.archive import Archive, object_name
+from ci_eventstore.archive import OWNER, Archive, object_name, safe_name
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import WRONG_TYPE, as_text
-from ci_eventstore.errors import ArchiveUnavailableError, ConfigurationError
+from ci_eventstore.errors import ArchiveDiffersError, ArchiveUnavailableError, ConfigurationError
 from ci_eventstore.keys import JobKeys, Keys
 
 T = TypeVar("T")
@@ -45,18 +45,47 @@ class ArchivedLogs:
                 raise ArchiveUnavailableError("", str(error)) from error
         return self._archive
 
-    async def remember(self, keys: Keys, url: str) -> Archive:
-        """Have the store keep an archive's URL; ConfigurationError if it has another one, or that can't be used."""
+    async def remember(self, keys: Keys, url: str, *, takes_over: bool = False) -> Archive:
+        """Have the store keep an archive's URL; ConfigurationError if it has another one, or that can't be used.
+
+        Another store of its name has what the archive has of that name, unless this one takes it over.
+        """
         archive = Archive(url)
         known = await self._nodes.read("HGET", keys.store, "archive")
         if known is None:
             await archive.prepare()
+            await self.own(keys, archive, takes_over=takes_over)
             await self._nodes.read("HSETNX", keys.store, "archive", archive.url)
             known = await self._nodes.read("HGET", keys.store, "archive")
         if as_text(known) != archive.url:
             raise ConfigurationError(f"the store's archive is {as_text(known)}, and stays there: {url} is another one")
         await archive.check()
+        await self.own(keys, archive, takes_over=takes_over)
         return archive
+
+    async def own(self, keys: Keys, archive: Archive, *, takes_over: bool = False) -> None:
+        """Have an archive say that what it has of the store's name is this store's; ConfigurationError if it isn't.
+
+        The first one that comes has it. ArchiveUnavailableError, StoreUnavailableError.
+        """
+        name, mine = f"{safe_name(keys.prefix)}/{OWNER}", await self._identity(keys)
+        found = await archive.get(name)
+        if found == mine:
+            return
+        if found is not None and takes_over:
+            await archive.delete(name)
+        try:
+            await archive.put(name, mine)
+        except ArchiveDiffersError:
+            raise ConfigurationError(
+                f"the archive at {archive.url} has logs of another store named {keys.prefix!r}: use another folder. If "
+                f"this is that store, begun anew, `ci-eventstore archive rebuild --archive {archive.url}` takes it over"
+            ) from None
+
+    async def _identity(self, keys: Keys) -> bytes:
+        """Return what no other store has, and what stays after restores: the store's first incarnation."""
+        found = await self._nodes.read("HMGET", keys.store, "origin", "incarnation")
+        return next((bytes(one) for one in found if one is not None), b"-") + b"\n"
 
     async def once(self, what: object, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Do some work, or wait for it if it is done for somebody else; it has to keep its result where all look."""

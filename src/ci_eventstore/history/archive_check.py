@@ -5,7 +5,6 @@ if a tombstone says that it was deleted, the store's or the archive's. Where the
 store may be an older one, restored from a backup, and the object all that is left of the job.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -20,6 +19,7 @@ from ci_eventstore.history.archived_jobs import Folder, folders
 from ci_eventstore.jobs.tombstones import Tombstone
 from ci_eventstore.keys import JobKeys, ended_key, gone_key, member_job_id
 from ci_eventstore.segments.segment import check_segment, places_in
+from ci_eventstore.tasks import together
 
 PAGE_JOBS = 100
 #: Jobs that are looked at at the same time.
@@ -98,7 +98,7 @@ async def check_archive(
     async for jobs in _archived_jobs(engine):
         for start in range(0, len(jobs), TOGETHER):
             some = jobs[start : start + TOGETHER]
-            await asyncio.gather(*(_check_job(engine, keys, report, is_deep=is_deep) for keys in some))
+            await together(_check_job(engine, keys, report, is_deep=is_deep) for keys in some)
     async for folder in folders(archive, engine.keys):
         await _check_folder(engine, archive, folder, report, removes=removes)
     return report

@@ -5,7 +5,6 @@ beginning, is brought as a copy brings it, and moved to the archive, where it li
 Each job is one step, so it may be stopped anywhere, and repeated.
 """
 
-import asyncio
 from dataclasses import dataclass, field
 
 from ci_common.errors import InvalidTransitionError, JobGoneError, RepositoryError
@@ -31,6 +30,7 @@ from ci_eventstore.jobs.records import read_record
 from ci_eventstore.jobs.state import JobState
 from ci_eventstore.jobs.tombstones import Deletion, Reason, read_tombstone, remove_deleted
 from ci_eventstore.keys import JobKeys, gone_key
+from ci_eventstore.tasks import together
 
 #: How often a job is looked at anew that is written to meanwhile.
 LOOKS = 5
@@ -55,10 +55,10 @@ async def rebuild_from_archive(engine: Engine, archive: Archive) -> RebuildRepor
     async for folder in folders(archive, engine.keys):
         some.append(folder)
         if len(some) == TOGETHER:
-            await asyncio.gather(*(_try(engine, archive, target, one, report) for one in some))
+            await together(_try(engine, archive, target, one, report) for one in some)
             some = []
-    await asyncio.gather(*(_try(engine, archive, target, one, report) for one in some))
-    await target.finish(has_changed=bool(report.brought or report.deleted))
+    await together(_try(engine, archive, target, one, report) for one in some)
+    await target.finish()
     return report
 
 

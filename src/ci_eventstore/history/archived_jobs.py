@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ci_eventstore.archive import Archive, object_name, text_of
+from ci_eventstore.archive import Archive, object_name, safe_name, text_of
 from ci_eventstore.errors import ConfigurationError, SegmentDamagedError, StoreFormatError
 from ci_eventstore.events.records import Place
 from ci_eventstore.events.sealed_log import ROOT_BYTES, Reference, StoredEntry
@@ -45,7 +45,7 @@ async def folders(archive: Archive, keys: Keys) -> AsyncIterator[Folder]:
 
     ConfigurationError if it has more partitions than the store: then jobs have other places.
     """
-    store = object_name(keys.prefix, 0, "-", None, "-").partition("/")[0]
+    store = safe_name(keys.prefix)
     found = [int(name) for name in await archive.folders(store) if name.isdecimal()]
     if max(found, default=0) >= keys.partitions:
         raise ConfigurationError(
@@ -53,8 +53,8 @@ async def folders(archive: Archive, keys: Keys) -> AsyncIterator[Folder]:
             "one once with as many as the old one had"
         )
     for partition in range(keys.partitions):
-        folder, parts = Folder(""), object_name(keys.prefix, partition, "-", None, "-").split("/")
-        async for page in archive.pages("/".join(parts[:2])):
+        folder = Folder("")
+        async for page in archive.pages(f"{store}/{partition}"):
             for listed in page:
                 path, _, name = listed.name.rpartition("/")
                 if path != folder.path:

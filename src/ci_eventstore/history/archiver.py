@@ -5,7 +5,6 @@ costs it one look; a process that sweeps again and again goes on where it ended,
 That is also when it tries those again that couldn't be moved.
 """
 
-import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -27,6 +26,7 @@ from ci_eventstore.events.sealed_log import references_in
 from ci_eventstore.history.archiving import Moved, archive_job
 from ci_eventstore.history.sweeping import Sweep, Turns, sweep_again_and_again
 from ci_eventstore.keys import JobKeys, Keys, ended_key, member_job_id, sort_key
+from ci_eventstore.tasks import together
 
 logger = logging.getLogger("ci_eventstore.history")
 
@@ -50,15 +50,19 @@ class Archiver:
         self._after: dict[str, str] = {}
         self._walked_at = 0.0
 
-    async def find(self) -> Archive:
-        """Return the archive; ConfigurationError if there is none or another one, ArchiveUnavailableError."""
+    async def find(self, *, takes_over: bool = False) -> Archive:
+        """Return the archive, which may be taken over from another store of the same name.
+
+        ConfigurationError if there is none, another one, or another store's; ArchiveUnavailableError.
+        """
         archived = self._source.sealed.archived
         if self._url is not None:
-            return await archived.remember(self._keys, self._url)
+            return await archived.remember(self._keys, self._url, takes_over=takes_over)
         archive = await archived.archive(self._keys.tags[0])
         if archive is None:
             raise ConfigurationError("the store has no archive yet: say once where it is to be (--archive URL)")
         await archive.check()
+        await archived.own(self._keys, archive)
         return archive
 
     async def run(self, older_than_seconds: float) -> None:
@@ -86,7 +90,7 @@ class Archiver:
             async for page in self._pages(tag, sort_key(now - timedelta(seconds=older_than_seconds))):
                 for start in range(0, len(page), TOGETHER):
                     some = page[start : start + TOGETHER]
-                    sweep.done += sum(await asyncio.gather(*(self._try(archive, keys, sweep) for keys in some)))
+                    sweep.done += sum(await together(self._try(archive, keys, sweep) for keys in some))
 
         await self._turns.go_through(sweep, move)
         return sweep

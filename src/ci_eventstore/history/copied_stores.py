@@ -31,6 +31,8 @@ from ci_eventstore.segments.segment import SegmentReader
 
 #: Jobs whose ids are read together.
 PAGE_JOBS = 1000
+#: Of the store's hash, while jobs have come of which groups of readers of facts aren't told yet.
+GAP_FIELD = "gap"
 
 
 class StagedEntry(NamedTuple):
@@ -132,15 +134,19 @@ class StoreTarget(Target):
         self._nodes = engine.nodes
         self._logs = engine.reader.source
         self._token = new_token()
+        self._has_brought = False
 
     async def incarnation(self) -> str | None:
         """Return the store's incarnation."""
         return await self._engine.incarnation.read()
 
-    async def finish(self, *, has_changed: bool) -> None:
-        """Have groups look anew, since the facts of what came aren't told."""
-        if has_changed:
+    async def finish(self) -> None:
+        """Have groups look anew if jobs came, also by a copy that was killed: their facts aren't told."""
+        store = self._engine.keys.store
+        [owed] = await self._nodes.read("HMGET", store, GAP_FIELD)
+        if self._has_brought or owed is not None:
             await self._engine.facts.forget_facts()
+            await self._nodes.read("HDEL", store, GAP_FIELD)
 
     def job(self, job_id: str) -> HeldJob:
         """Return a job, to compare it."""
@@ -219,6 +225,8 @@ class StoreTarget(Target):
             and may_be_packed(checkpoint, fold.state),
         )
         log_before = (before.log or "") if before is not None else ""
+        self._has_brought = True
+        await self._nodes.read("HSET", self._engine.keys.store, GAP_FIELD, 1)
         index = index if references else fold.index.entries
         answer = await rebuild(self._nodes, fold, end, index, log_before, copied)
         if answer != b"changed" and fold.state.status is JobStatus.QUEUED and fold.state.queue:

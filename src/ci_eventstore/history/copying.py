@@ -5,7 +5,6 @@ repeated: it brings what is new or longer, and changes nothing else. Jobs are co
 readers of both get them.
 """
 
-import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from ci_eventstore.events.records import Place
 from ci_eventstore.events.sealed_log import Reference, StoredEntry
 from ci_eventstore.jobs.state import JobState
 from ci_eventstore.projection.differences import Progress
+from ci_eventstore.tasks import together
 
 #: Jobs that are copied, or compared, at the same time.
 TOGETHER = 8
@@ -106,8 +106,8 @@ class Target(ABC):
         """Take a job in that state, or nothing of it; StoreError if what is here is otherwise."""
 
     @abstractmethod
-    async def finish(self, *, has_changed: bool) -> None:
-        """Do what has to be done once after all jobs, some of which were taken or deleted, or none."""
+    async def finish(self) -> None:
+        """Do what has to be done once after all jobs."""
 
     @abstractmethod
     def job(self, job_id: str) -> HeldJob:
@@ -171,7 +171,7 @@ class Copier:
             for job_id, text in page:
                 await self._try(job_id, partial(self._bring_tombstone, job_id, text))
         await self._for_all(self._bring_job)
-        await self._target.finish(has_changed=bool(self.report.copied or self.report.deleted))
+        await self._target.finish()
 
     async def compare(self) -> None:
         """Compare the jobs of both; the errors of `copy`."""
@@ -182,7 +182,7 @@ class Copier:
         async for page in self._source.jobs():
             for start in range(0, len(page), TOGETHER):
                 some = page[start : start + TOGETHER]
-                await asyncio.gather(*(self._try(job.job_id, partial(work, job)) for job in some))
+                await together(self._try(job.job_id, partial(work, job)) for job in some)
                 self._done += len(some)
                 if self._progress is not None:
                     self._progress(self._done, max(self._done, self._total))

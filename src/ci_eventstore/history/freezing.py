@@ -1,7 +1,6 @@
 """Hold back all writes to a store's servers: they do it themselves, and not for long if nobody asks them again."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -28,11 +27,13 @@ async def frozen(source: Nodes, target: Nodes | None = None) -> AsyncIterator[No
     try:
         yield
     finally:
+        # Whatever it has sent comes before what ends it.
         keeper.cancel()
+        await asyncio.wait([keeper])
         for node in await servers_of(source):
             await node.read("CLIENT", "UNPAUSE")
-        with contextlib.suppress(asyncio.CancelledError):
-            await keeper
+        if not keeper.cancelled():
+            keeper.result()
 
 
 async def _keep_holding(source: Nodes) -> None:

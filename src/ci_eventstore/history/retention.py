@@ -4,7 +4,6 @@ A sweep keeps nothing of itself: a job that it has deleted isn't found again, an
 and found by the next one. So it may be stopped anywhere, and several may run.
 """
 
-import asyncio
 from bisect import insort
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import nullcontext
@@ -24,6 +23,7 @@ from ci_eventstore.jobs.records import Record, read_records
 from ci_eventstore.jobs.state import JobState
 from ci_eventstore.jobs.tombstones import Reason, Tombstone, forget_deletion
 from ci_eventstore.keys import ended_key, gone_key, member_job_id, sort_key
+from ci_eventstore.tasks import together
 
 PAGE_JOBS = 100
 #: Jobs of a page that are deleted at the same time.
@@ -64,7 +64,7 @@ async def sweep(engine: Engine, rules: Sequence[Rule], *, is_dry_run: bool = Fal
                     _delete(engine, job_id, record, partial(selection.takes, job_id, now=now), swept, is_dry_run)
                     for job_id, record in some
                 )
-                found = await asyncio.gather(*deleting)
+                found = await together(deleting)
                 swept.deleted += [job_id for (job_id, _), is_deleted in zip(some, found, strict=True) if is_deleted]
 
     swept.unavailable = numbers_of(await go_through(engine.nodes, engine.keys.tags, sweep_partition))

@@ -109,6 +109,7 @@ async def seal(nodes: Nodes, source: LogSource, keys: Keys, job_id: str) -> Seal
         async for segment in _segments(source, keys.prefix, job, state, kept):
             await stage_segment(nodes, job, segment.name, segment.data)
             made.append(_reference_to(segment))
+            del segment
     except StoreFormatError:
         # Unless it was sealed or deleted meanwhile.
         if await _is_as_read(nodes, source, job, state):
@@ -147,7 +148,10 @@ async def _segments(
         milestones = milestones[len(own) :]
         segment = writer.finish(pack_state(fold.state), fold.state.mark or "", own)
         previous = segment.root
+        # Each has megabytes: this one goes before the next one is made.
+        del writer
         yield segment
+        del segment
 
 
 async def _deleted(source: LogSource, keys: JobKeys, state: JobState) -> tuple[int, int]:

@@ -4,7 +4,6 @@ Nothing depends on that one process: `seal.lua` looks for itself. A job that can
 alone for a while, longer each time; the sweep goes on after it.
 """
 
-import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 
@@ -16,6 +15,7 @@ from ci_eventstore.events.log_source import LogSource
 from ci_eventstore.history.seal import Sealed, seal
 from ci_eventstore.history.sweeping import Sweep, Turns, sweep_again_and_again
 from ci_eventstore.keys import JobKeys, Keys, unsealable_key
+from ci_eventstore.tasks import together
 
 logger = logging.getLogger("ci_eventstore.history")
 
@@ -66,7 +66,7 @@ class Sealer:
             tried = [job_id for job_id in page if job_id not in sweep.left]
             for start in range(0, len(tried), TOGETHER):
                 some = tried[start : start + TOGETHER]
-                done = await asyncio.gather(*(self._try(tag, job_id, failures, sweep) for job_id in some))
+                done = await together(self._try(tag, job_id, failures, sweep) for job_id in some)
                 sweep.done += sum(done)
                 skipped += done.count(False)
             skipped += len(page) - len(tried)

@@ -119,7 +119,7 @@ class StoreFile(Target):
             fold.take(at_places(page))
             self._write("entries", page)
 
-    async def finish(self, *, has_changed: bool) -> None:
+    async def finish(self) -> None:
         """Write what a reader knows by that nothing is missing, and send all to the disk's file; OSError."""
         self._write("end", dict(+self._counts), self._digest.digest())
         self._file.flush()

@@ -64,7 +64,9 @@ class Turns:
                 await work(tag)
             finally:
                 with suppress(StoreUnavailableError), in_a_hurry():
-                    await self._nodes.read("DEL", sweeper_key(tag, self._sweeper))
+                    # Another process may have it by now, if this one was held up.
+                    if await self.hold(tag):
+                        await self._nodes.read("DEL", sweeper_key(tag, self._sweeper))
 
         sweep.unavailable = numbers_of(await go_through(self._nodes, self._keys.tags, take_turn))
 

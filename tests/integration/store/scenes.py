@@ -127,7 +127,7 @@ def _folder() -> TemporaryDirectory[str]:
 
 
 async def _archive_of(source: LogSource) -> Archive:
-    return await source.sealed.archived.remember(KEYS, Path(_folder().name).as_uri())
+    return await source.sealed.archived.remember(KEYS, Path(_folder().name).as_uri(), takes_over=True)
 
 
 async def archive_a1(scene: Scene) -> Moved:

@@ -180,7 +180,9 @@ async def test_a_server_that_lost_all_gets_it_back(
     events = {job_id: await repository.get_events_since(job_id, 6) for job_id in before}
     await server.read("FLUSHALL")
     repository.engine.reader.source.sealed.forget()
-    await repository.engine.reader.source.sealed.archived.remember(repository.engine.keys, tmp_path.as_uri())
+    await repository.engine.reader.source.sealed.archived.remember(
+        repository.engine.keys, tmp_path.as_uri(), takes_over=True
+    )
     report = await rebuild(repository)
     assert (sorted(report.brought), report.deleted, report.left) == (sorted(before), ["gone"], {})
     assert {job_id: await repository.get_job_summary(job_id) for job_id in before} == before

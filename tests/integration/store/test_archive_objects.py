@@ -38,6 +38,25 @@ async def test_an_object_is_there_once_and_as_it_was_written(folder: Archive) ->
     assert await folder.get_range(NAME, 0, 5) == b""
 
 
+async def test_what_is_read_half_is_read_again(folder: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each time that it is read at first; what has become of it is synced before the writing is done."""
+    read, settled, looks = Archive._read, list[str](), 0
+
+    async def read_half(archive: Archive, name: str) -> bytes | None:
+        nonlocal looks
+        looks += name == NAME
+        found = await read(archive, name)
+        return found[:9] if found and name == NAME and looks % 2 else found
+
+    async def settle(archive: Archive, name: str) -> None:
+        settled.append(name)
+
+    monkeypatch.setattr(Archive, "_read", read_half)
+    monkeypatch.setattr(Archive, "_settle", settle)
+    await folder.put(NAME, DATA)
+    assert settled == [NAME]
+
+
 async def test_lists_go_on_where_they_ended(folder: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
     """Names come in their order, also of a file system, which has none; nothing of other folders is among them."""
     names = sorted(object_name("ci", number % 2, f"j{number}", "a", "s") for number in range(40))

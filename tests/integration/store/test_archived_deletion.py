@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ci_common.errors import JobGoneError, LogDeletedError
-from ci_eventstore.archive import MARK, Archive
+from ci_eventstore.archive import MARK, OWNER, Archive
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.errors import ArchiveUnavailableError, StoreFormatError
 from ci_eventstore.events.records import Place
@@ -32,8 +32,8 @@ each_deletion = pytest.mark.parametrize("what", list(DELETES))
 
 
 def objects(folder: Path) -> set[str]:
-    """Return the names of all objects but the mark, without their folders."""
-    return {path.name for path in folder.rglob("*") if path.is_file()} - {MARK}
+    """Return the names of all objects but those that say what the folders are, without their folders."""
+    return {path.name for path in folder.rglob("*") if path.is_file()} - {MARK, OWNER}
 
 
 def deletions(folder: Path) -> set[str]:

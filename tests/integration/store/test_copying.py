@@ -16,12 +16,13 @@ from ci_common.errors import JobGoneError
 from ci_common.memory import MemoryJobRepository
 from ci_common.models import APIKey, Job, JobEvent, User
 from ci_eventstore.errors import ConfigurationError, MissingRightsError
+from ci_eventstore.facts.groups import Entries
 from ci_eventstore.history import freezing
 from ci_eventstore.history.copied_stores import StoreSource, StoreTarget
 from ci_eventstore.history.copying import Copier, CopyReport
 from ci_eventstore.history.copying_by_contract import copy_accounts, copy_jobs
 from ci_eventstore.history.freezing import frozen
-from ci_eventstore.keys import all_keys_pattern, segment_key
+from ci_eventstore.keys import all_keys_pattern, facts_key, segment_key
 from ci_eventstore.repository import RedisJobRepository
 from tests.acceptance.command_line import PROGRAM
 from tests.cancelling import Counted, Steps
@@ -214,6 +215,33 @@ async def test_a_copy_may_stop_anywhere(own: RealServer) -> None:
                 assert await target.verify() == []
             if not steps.was_reached:
                 break
+
+
+async def test_groups_are_told_of_jobs_that_a_killed_copy_brought(
+    own: RealServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gap, by the next copy at the latest, though that brings nothing; one more copy tells nothing."""
+    async with store(own, "a") as source, store(own, "b", 2) as target:
+        await ended_job(source, "j", 3)
+        await target.engine.facts.begin_here("group")
+        facts = [facts_key(tag) for tag in target.engine.keys.tags]
+
+        async def kill(target: StoreTarget) -> None:
+            raise asyncio.CancelledError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(StoreTarget, "finish", kill)
+            with pytest.raises(asyncio.CancelledError):
+                await copy(source, target)
+        assert await target.get_job("j") == await source.get_job("j")
+        assert (await copy(source, target)).copied == 0
+        assert [await target.engine.nodes.read("EXISTS", key) for key in facts] == [0, 0]
+        for tag in target.engine.keys.tags:
+            found = await target.engine.facts.read(tag, "group", "reader", 10, limit=1)
+            assert isinstance(found, Entries)
+            assert found.has_gap
+        await copy(source, target)
+        assert [await target.engine.nodes.read("EXISTS", key) for key in facts] == [1, 1]
 
 
 async def test_a_store_of_another_kind_is_copied(own: RealServer) -> None:

@@ -8,7 +8,7 @@ from tests.unit.structure.source import Module, source_modules
 #: Functions that start a task by themselves, with who sees the error that ends it. All others go through
 #: `tasks.begin`, which logs it, or are a `TaskGroup`'s.
 OWNERS: Mapping[str, str] = {
-    "ci_eventstore.cli.history:until_stopped": "nobody: the loop logs it, and goes on",
+    "ci_eventstore.cli.history:until_stopped": "whoever waits for it in the same function",
     "ci_eventstore.queues.holders:watched": "nobody: the loop logs it, and goes on",
     "ci_eventstore.queues.lost_jobs:watch": "nobody: the loop logs it, and lets go of the job",
     "ci_eventstore.controllers.command_handler:__init__": "`is_over_within`, `raise_failure` and `_execute`",
@@ -23,6 +23,7 @@ OWNERS: Mapping[str, str] = {
     "ci_eventstore.following.hub:_open": "nobody: the loop logs it, and goes on",
     "ci_eventstore.following.job_reader:start": "the followers of its feed",
     "ci_eventstore.following.job_reader:read": "those who wait for the page",
+    "ci_eventstore.tasks:together": "whoever waits for it in the same function",
     "ci_eventstore.tasks:finish": "whoever waits for it in the same function",
     "ci_eventstore.tasks:begin": "the log",
     "ci_eventstore.connection.exchange:set_protocol": "those who wait for replies",
