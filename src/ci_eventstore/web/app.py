@@ -42,7 +42,7 @@ from ci_eventstore.web.line_routes import LineRoutes
 from ci_eventstore.web.log_routes import LogRoutes
 from ci_eventstore.web.monitoring import HealthRoutes, MetricsRoutes
 from ci_eventstore.web.page_routes import add_page
-from ci_eventstore.web.route import route_class
+from ci_eventstore.web.route import head_of, route_class
 from ci_eventstore.web.search_routes import SearchRoutes
 from ci_eventstore.web.session_routes import MAX_LOGIN_BYTES, CallerRoutes, SessionRoutes
 from ci_eventstore.web.submission import MAX_FIELDS_BYTES
@@ -193,9 +193,10 @@ def create_app(
     If its lifespan runs, that ends live streams. `app.state.router` is the `JobsRouter`.
     """
     router = create_router(repository, authenticate=authenticate, settings=settings, has_page=True)
-    # FastAPI's own pages of documents would load scripts from other sites.
-    app = FastAPI(title="ci_eventstore", docs_url=None, redoc_url=None)
-    app.include_router(router)
+    # FastAPI's own pages of documents would load scripts from other sites; `include_router` would make each route anew.
+    app = FastAPI(
+        title="ci_eventstore", docs_url=None, redoc_url=None, routes=router.routes, lifespan=router.lifespan_context
+    )
     app.state.router = router
     app.add_exception_handler(HTTPException, _answer_none)
     origins = router.settings.cors_origins
@@ -220,9 +221,7 @@ def _add(
     options |= {"responses": responses, "response_model": None, "dependencies": security}
     router.add_api_route(path, endpoint, methods=[method], operation_id=operation_id, **options)
     if method == "GET":
-        # Most of the time that making a route takes is for the document's answers.
-        options["responses"] = None
-        router.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False, **options)
+        router.routes.append(head_of(router.routes[-1]))
 
 
 async def _answer_none(request: Request, error: Exception) -> Response:

@@ -1,6 +1,8 @@
 """How every route answers: with a limit to its body, one shape of errors, and `HEAD` as `GET` without a body."""
 
 from collections.abc import Callable, Coroutine, Mapping
+from copy import copy
+from functools import cache
 from typing import Any
 
 from fastapi import Request, Response
@@ -8,10 +10,12 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import BaseRoute
 from starlette.types import Message, Receive, Scope, Send
 
 from ci_eventstore.web.authentication import ForeignError
 from ci_eventstore.web.context import Web
+from ci_eventstore.web.document import Responses
 from ci_eventstore.web.errors import WebError, error_response
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -28,14 +32,19 @@ def route_class(web: Web, max_body_bytes: Mapping[str, int]) -> type[APIRoute]:
     methods: dict[str, set[str]] = {}
 
     class Route(APIRoute):
-        def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
-            super().__init__(path, endpoint, **options)
-            self._methods = frozenset(self.methods or ())
-            methods.setdefault(path, set()).update(self._methods)
+        def __init__(self, path: str, endpoint: Callable[..., Any], *, responses: Responses, **options: Any) -> None:
+            models = {status: answer.get("model") for status, answer in responses.items()}
+            shared = {status: _field_of(model) for status, model in models.items() if isinstance(model, type)}
+            own = {status: answer for status, answer in responses.items() if status not in shared}
+            super().__init__(path, endpoint, responses=own, **options)
+            self.responses = responses
+            self.response_fields |= shared
+            its = self.methods or set()
+            methods.setdefault(path, set()).update(its, {"HEAD"} if "GET" in its else ())
 
         async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
             """Answer a request for this path; 405 if no route of this path has its method."""
-            if scope["method"] in self._methods:
+            if scope["method"] in (self.methods or ()):
                 await super().handle(scope, receive, send)
                 return
             headers = {"Allow": ", ".join(sorted(methods[self.path]))}
@@ -59,6 +68,20 @@ def route_class(web: Web, max_body_bytes: Mapping[str, int]) -> type[APIRoute]:
             return answer
 
     return Route
+
+
+def head_of(route: BaseRoute) -> APIRoute:
+    """Return a copy of a route for `GET` that answers `HEAD`, and isn't in the document."""
+    assert isinstance(route, APIRoute)
+    head = copy(route)
+    head.methods, head.include_in_schema, head.responses, head.response_fields = {"HEAD"}, False, {}, {}
+    return head
+
+
+@cache
+def _field_of(model: type) -> Any:
+    """Return what the framework makes of an answer's model, once for all routes: it takes longer than their rest."""
+    return APIRoute("/", lambda: None, responses={200: {"model": model}}).response_fields[200]
 
 
 async def _answer(web: Web, handle: Handler, request: Request, limit: int) -> Response:
