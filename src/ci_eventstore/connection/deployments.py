@@ -130,7 +130,9 @@ def from_url(url: str) -> Deployment:
     try:
         if given and address.kind != "sentinel":
             raise TypeError
-        connection_class(**{name: value for name, value in options.items() if name != "max_connections"})
+        tried = {name: value for name, value in options.items() if name != "max_connections"}
+        # It would look up its version in the file system, for a millisecond.
+        connection_class(**{"driver_info": None, **tried})
     except (TypeError, ValueError, RedisError):
         # redis-py's words would repeat the faulty part, which may be secret.
         raise ConfigurationError(f"the URL {address.shown} has an option that can't be used") from None

@@ -7,9 +7,9 @@ somewhere in the network can't take effect after its caller was told that its ou
 import hashlib
 import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, cached_property, partial
 from importlib.resources import files
 from typing import Any
 
@@ -66,26 +66,30 @@ def placed(fields: Mapping[str, str], **expressions: str) -> list[str]:
     return [text for name, value in fields.items() for text in (name, known.get(name, value))]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Script:
     """A script's text, and the SHA-1 that the server knows it by."""
 
     name: str
-    source: str
-    sha: str
+    #: Puts the text together, which is done when it is first needed: most programs need few of all scripts.
+    make: Callable[[], str]
     names: CallNames | None = None
     constants: Constants = field(default_factory=dict, compare=False)
 
-    @property
+    @cached_property
+    def source(self) -> str:
+        """The text."""
+        return self.make()
+
+    @cached_property
+    def sha(self) -> str:
+        """The hash of the text."""
+        return hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
+
+    @cached_property
     def sharded(self) -> "Script":
         """The same for a cluster: messages go out on sharded channels, and the last key that is named isn't used."""
-        found = _SHARDED.get(self.sha)
-        if found is None:
-            source = self.source
-            for plain, sharded in _IN_A_CLUSTER.items():
-                source = source.replace(plain, sharded)
-            found = _SHARDED[self.sha] = replace(self, source=source, sha=_sha(source))
-        return found
+        return replace(self, make=lambda: _in_a_cluster(self.source))
 
     def order(self, call: tuple[Any, ...]) -> tuple[list[str | bytes], list[Value]]:
         """Return the keys and the arguments of a call, which is of the tuple that the script was loaded with."""
@@ -99,12 +103,12 @@ _IN_A_CLUSTER = {
     "'NUMSUB'": "'SHARDNUMSUB'",
     "ARGV[last] = nil\n": "ARGV[last], KEYS[#KEYS] = nil, nil\n",
 }
-#: Scripts for a cluster, by the hashes of those for one server.
-_SHARDED: dict[str, Script] = {}
 
 
-def _sha(source: str) -> str:
-    return hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+def _in_a_cluster(source: str) -> str:
+    for plain, sharded in _IN_A_CLUSTER.items():
+        source = source.replace(plain, sharded)
+    return source
 
 
 def load_script(
@@ -124,20 +128,24 @@ def load_script(
     stand instead, as far as the script uses them. A server makes a script's functions anew for each call: a script has
     them no earlier than it needs, if need be in the block alone that the line is in.
     """
-    names = CallNames(call) if call else None
-    known = constants or {}
-    head = "".join(f"local {constant} = {value}\n" for constant, value in known.items() if isinstance(value, int))
-    script = with_lists(_read(package, f"{name}.lua"), known)
+    names, known, text = CallNames(call) if call else None, constants or {}, _read(package, f"{name}.lua")
+    # Read now: later there may be the files of another version.
+    libraries = {line[2]: load_libraries(line[2]) for line in _LIBRARIES.finditer(text)}
+    return Script(name, partial(_put_together, text, libraries, names, known), names, known)
+
+
+def _put_together(text: str, libraries: Mapping[str, str], names: CallNames | None, constants: Constants) -> str:
+    head = "".join(f"local {constant} = {value}\n" for constant, value in constants.items() if isinstance(value, int))
+    script = with_lists(text, constants)
     if names:
         script = names.expand(script)
     for line in reversed(list(_LIBRARIES.finditer(script))):
         indent, after = line[1], script[line.end() :]
         end = re.search(rf"^ {{0,{len(indent) - 1}}}\S", after, re.MULTILINE) if indent else None
-        library = _without_unused(with_lists(load_libraries(line[2]), known), after[: end.start()] if end else after)
+        library = _without_unused(with_lists(libraries[line[2]], constants), after[: end.start()] if end else after)
         script = script[: line.start()] + textwrap.indent(library, indent) + after
     head += names.head(script) if names else ""
-    source = _read("ci_eventstore.connection", "deadline.lua") + head + script
-    return Script(name, source, _sha(source), names, known)
+    return _DEADLINE + head + script
 
 
 def with_lists(lua: str, constants: Constants) -> str:
@@ -173,3 +181,6 @@ def _names(text: str) -> set[str]:
 @cache
 def _read(package: str, path: str) -> str:
     return files(package).joinpath(path).read_text("utf-8")
+
+
+_DEADLINE = _read("ci_eventstore.connection", "deadline.lua")

@@ -25,8 +25,10 @@ class PreparedSecrets:
 
     def __init__(self, secrets: Iterable[str]) -> None:
         self.index = SecretIndex()
-        load_numpy()
-        for secret in check_texts("secrets", secrets):
+        texts = check_texts("secrets", secrets)
+        if texts:
+            load_numpy()
+        for secret in texts:
             for _ in _add(self.index, secret):
                 pass
         # What is made at the first search is made here.

@@ -25,7 +25,7 @@ async def run(
     """Run Lua after some libraries, and what has to stand before them, at the time 1,000,000."""
     found = with_lists(load_libraries(libraries), CLAIM_CONSTANTS)
     source = f"local now_ms = 1000000 table.remove(ARGV)\n{head}{found}\n{body}"
-    script = Script("test", source, hashlib.sha1(source.encode()).hexdigest())
+    script = Script("test", lambda: source)
     return await server.run(script, keys, values)
 
 
@@ -136,7 +136,7 @@ async def test_ring(server: Nodes) -> None:
     """
     with_constants = "local RING_ENTRY_BYTES, RING_BYTES = 0, 10\n"
     source = f"table.remove(ARGV)\n{with_constants}{load_libraries('standing, reading, ring')}\n{body}"
-    script = Script("test", source, hashlib.sha1(source.encode()).hexdigest())
+    script = Script("test", lambda: source)
     assert await server.run(script, [JOB], []) == [3, 4, 8, [4, 1, b"abc3"], [0, 0]]
 
 
@@ -211,7 +211,7 @@ async def test_payloads(server: Nodes, epoch: int, attempts: int) -> None:
     """
     packed: Any = msgpack.packb(time, datetime=True)
     source = f"local now_ms = 1000000 ARGV[#ARGV] = nil\n{load_libraries('payloads')}\n{body}"
-    script = Script("test", source, hashlib.sha1(source.encode()).hexdigest())
+    script = Script("test", lambda: source)
     found = await server.run(script, [], [packed, epoch, attempts])
     for number, payload in enumerate(found, 1):
         fact = decode(payload, 0)
@@ -240,7 +240,7 @@ async def test_offers(server: Nodes, ends_at: str, listens: bool, expected: byte
     libraries = load_libraries("standing, reading, clock, tickets, offers")
     source = f"local now_ms = 1000000 ARGV[#ARGV] = nil\n{names}{libraries}\n"
     source += "return (next_offer('offers:') or {}).controller or ''"
-    script = Script("test", source, hashlib.sha1(source.encode()).hexdigest())
+    script = Script("test", lambda: source)
     assert await server.run(script, [DISPATCH, LEASES, clock, offers, offered], []) == expected
     assert await server.read("EXISTS", offers) == 0
     await subscription.close()
@@ -256,7 +256,7 @@ async def test_a_delivery_leaves_no_other_ticket(server: Nodes) -> None:
     """
     source = "ARGV[#ARGV] = nil\nlocal dispatch, tickets = KEYS[1], KEYS[2]\n"
     source += load_libraries("standing, reading, clock, tickets, offers") + body
-    script = Script("test", source, hashlib.sha1(source.encode()).hexdigest())
+    script = Script("test", lambda: source)
     ticket, pending = await server.run(script, [DISPATCH, TICKETS], [])
     assert [entry[:2] for entry in pending] == [[ticket, b"c1"]]
     assert [entry[0] for entry in await server.read("XRANGE", DISPATCH, "-", "+")] == [ticket]

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from ci_eventstore.writer import masking
 from ci_eventstore.writer.masking import MASK, Masker, PreparedSecrets
 
 letters = st.text("ab\n", max_size=30)
@@ -70,6 +71,16 @@ def test_a_secret_that_is_added_is_masked_from_then_on() -> None:
     assert masker.mask("first hunter2-2 second hunter") == f"{MASK} hunter2-2 "
     assert masker.mask("3.") == f"{MASK}."
     assert other.mask_all("hunter2-first second hunter3") == f"{MASK} second hunter3"
+
+
+def test_numpy_is_loaded_for_secrets_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To load it takes longer than most of what begins without any."""
+    loaded: list[str] = []
+    monkeypatch.setattr(masking, "load_numpy", lambda: loaded.append("numpy"))
+    assert Masker(PreparedSecrets([])).mask_all("text") == "text"
+    assert loaded == []
+    PreparedSecrets(["hunter2-first"])
+    assert loaded == ["numpy"]
 
 
 def test_a_large_secret_is_prepared_in_steps() -> None:
