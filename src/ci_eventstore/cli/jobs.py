@@ -7,6 +7,7 @@ import click
 from ci_common.errors import JobNotFoundError, RepositoryError, UserNotFoundError
 from ci_common.models import Job, JobStatus, utc_now
 from ci_common.transitions import ENDED
+from ci_eventstore.cli.lazy_group import LazyGroup
 from ci_eventstore.cli.output import (
     NOTHING,
     command_line,
@@ -44,8 +45,19 @@ OUTGROWN_SO_FAR = (
 )
 
 
+#: What else there is in this group.
+ELSEWHERE = {
+    "archive": "archive:archive_one",
+    "grep": "grep:grep",
+    "segment": "history:segment",
+    "unarchive": "archive:unarchive",
+}
+
+
 @click.group(
-    epilog=examples("jobs list --status running", "jobs show 3f9c", "jobs cancel 3f9c --reason 'wrong branch'")
+    cls=LazyGroup,
+    elsewhere=ELSEWHERE,
+    epilog=examples("jobs list --status running", "jobs show 3f9c", "jobs cancel 3f9c --reason 'wrong branch'"),
 )
 def jobs() -> None:
     """List, show, cancel, keep and delete jobs."""

@@ -5,29 +5,11 @@ import sys
 import click
 
 from ci_common.errors import RepositoryError
-from ci_eventstore.cli.accounts import keys, users
-from ci_eventstore.cli.archive import archive, archive_one, unarchive
-from ci_eventstore.cli.controller import controller
-from ci_eventstore.cli.demo import demo
-from ci_eventstore.cli.doctor import doctor
-from ci_eventstore.cli.facts import facts
-from ci_eventstore.cli.grep import grep
-from ci_eventstore.cli.history import seal, segment, verify_archive
-from ci_eventstore.cli.jobs import jobs
-from ci_eventstore.cli.maintenance import rebuild, restored, upgrade, verify
-from ci_eventstore.cli.moving import copy, export_store, import_store
+from ci_eventstore.cli.lazy_group import LazyGroup
 from ci_eventstore.cli.output import discard_output, open_missing_streams, say
-from ci_eventstore.cli.queues import queues
-from ci_eventstore.cli.replay import export, replay
-from ci_eventstore.cli.retention import retention, rules
-from ci_eventstore.cli.run import run
 from ci_eventstore.cli.secrecy import receive
-from ci_eventstore.cli.serve import serve
 from ci_eventstore.cli.store import StoreAddress, store_options
-from ci_eventstore.cli.submit import submit
-from ci_eventstore.cli.tail import tail
 from ci_eventstore.cli.usage import MEANINGS, ExitCode, exit_code_of, literally
-from ci_eventstore.cli.webhook import webhook
 
 NAME = "ci-eventstore"
 
@@ -50,16 +32,49 @@ EPILOG = "\n\n".join(
 )
 
 
-class GroupInOrder(click.Group):
-    """Lists its commands in the order in which they were added."""
+#: The commands in the order of the help, and where they are.
+COMMANDS = {
+    "demo": "demo:demo",
+    "run": "run:run",
+    "tail": "tail:tail",
+    "replay": "replay:replay",
+    "export": "replay:export",
+    "submit": "submit:submit",
+    "controller": "controller:controller",
+    "serve": "serve:serve",
+    "queues": "queues:queues",
+    "jobs": "jobs:jobs",
+    "facts": "facts:facts",
+    "webhook": "webhook:webhook",
+    "user": "accounts:users",
+    "key": "accounts:keys",
+    "doctor": "doctor:doctor",
+    "verify": "maintenance:verify",
+    "rebuild": "maintenance:rebuild",
+    "seal": "history:seal",
+    "archive": "archive:archive",
+    "verify-archive": "history:verify_archive",
+    "retention": "retention:retention",
+    "rules": "retention:rules",
+    "copy": "moving:copy",
+    "export-store": "moving:export_store",
+    "import-store": "moving:import_store",
+    "restored": "maintenance:restored",
+    "upgrade": "maintenance:upgrade",
+}
+
+
+class GroupInOrder(LazyGroup):
+    """Lists its commands in the order in which they are given."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands' names."""
-        return list(self.commands)
+        return list(self.elsewhere)
 
 
 @click.group(
     cls=GroupInOrder,
+    elsewhere=COMMANDS,
     epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True},
 )
@@ -72,16 +87,6 @@ def program() -> None:
     data directory, which starts by itself and stops when nobody uses it. Commands that take a job accept the beginning
     of its id.
     """
-
-
-for command in (
-    *(demo, run, tail, replay, export, submit, controller, serve, queues, jobs, facts, webhook, users, keys),
-    *(doctor, verify, rebuild, seal, archive, verify_archive, retention, rules),
-    *(copy, export_store, import_store, restored, upgrade),
-):
-    program.add_command(command)
-for command in (grep, segment, archive_one, unarchive):
-    jobs.add_command(command)
 
 
 def main() -> None:

@@ -19,7 +19,10 @@ def commands(command: click.Command, path: str) -> Iterator[tuple[str, click.Com
     """Yield a command and all below it, each with what one types for it."""
     yield path, command
     if isinstance(command, click.Group):
-        for name, child in command.commands.items():
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            child = command.get_command(context, name)
+            assert child is not None
             yield from commands(child, f"{path} {name}")
 
 
