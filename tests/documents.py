@@ -1,7 +1,9 @@
 """Documents that are made from the code: `make docs` writes them, and a test compares them with what it would write."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import click
 
@@ -10,9 +12,8 @@ import ci_eventstore.errors
 from ci_eventstore import keys
 from ci_eventstore.cli.program import program
 from tests import error_tree, key_table, room_picture
-from tests.unit.structure.imports import all_imports
+from tests.unit.structure.imports import imports_of_sources
 from tests.unit.structure.rooms import graph_of, picture
-from tests.unit.structure.source import source_modules
 
 DOCS = Path(__file__).parents[1] / "docs"
 COMMANDS = DOCS / "cli.md"
@@ -43,24 +44,26 @@ def _help(command: click.Command, path: str, parent: click.Context | None = None
 
 def render_rooms() -> str:
     """Return the picture of the rooms, as the imports draw it."""
-    return picture(graph_of(all_imports(source_modules())))
+    return picture(graph_of(imports_of_sources()))
 
 
-def documents() -> dict[Path, str]:
-    """Return the text that each document should have: pages, and pages with parts that are made."""
-    return {
-        COMMANDS: render_commands(),
-        ARCHITECTURE: with_part(ARCHITECTURE.read_text(), "rooms", render_rooms()),
-        FORMAT: with_part(FORMAT.read_text(), "keys", key_table.table(keys.__doc__ or "")),
-        ROOMS: room_picture.drawn(graph_of(all_imports(source_modules()))),
-        ERRORS: error_tree.page(MODULES_OF_ERRORS),
-        **{path: error_tree.with_tree(path.read_text(), kinds) for path, kinds in _errors()},
-    }
+def _with_tree(module: ModuleType) -> str:
+    return error_tree.with_tree(_file_of(module).read_text(), error_tree.defined_in(module))
 
 
-def _errors() -> Iterator[tuple[Path, list[error_tree.Kind]]]:
-    for module in MODULES_OF_ERRORS:
-        yield Path(module.__file__ or ""), error_tree.defined_in(module)
+def _file_of(module: ModuleType) -> Path:
+    return Path(module.__file__ or "")
+
+
+#: What returns the text that each document should have: pages, and pages with parts that are made.
+DOCUMENTS: dict[Path, Callable[[], str]] = {
+    COMMANDS: render_commands,
+    ARCHITECTURE: lambda: with_part(ARCHITECTURE.read_text(), "rooms", render_rooms()),
+    FORMAT: lambda: with_part(FORMAT.read_text(), "keys", key_table.table(keys.__doc__ or "")),
+    ROOMS: lambda: room_picture.drawn(graph_of(imports_of_sources())),
+    ERRORS: lambda: error_tree.page(MODULES_OF_ERRORS),
+    **{_file_of(module): partial(_with_tree, module) for module in MODULES_OF_ERRORS},
+}
 
 
 def with_part(page: str, name: str, text: str) -> str:
@@ -73,5 +76,5 @@ def with_part(page: str, name: str, text: str) -> str:
 
 
 if __name__ == "__main__":
-    for path, text in documents().items():
-        path.write_text(text)
+    for path, render in DOCUMENTS.items():
+        path.write_text(render())

@@ -3,8 +3,9 @@
 import ast
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 
-from tests.unit.structure.source import Module
+from tests.unit.structure.source import Module, source_modules
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,12 @@ def all_imports(modules: Iterable[Module]) -> list[Import]:
     return [found for module in modules for found in imports_of(module, known)]
 
 
+@cache
+def imports_of_sources() -> list[Import]:
+    """Return the imports of both packages."""
+    return all_imports(source_modules())
+
+
 def imports_of(module: Module, known: frozenset[str]) -> Iterator[Import]:
     """Find all imports of a module; `known` are the names of all modules of the project."""
     yield from _imports_in(module.tree, module, known, in_function=False, may_fail=False)
@@ -51,6 +58,9 @@ def _imports_in(
     node: ast.AST, module: Module, known: frozenset[str], *, in_function: bool, may_fail: bool
 ) -> Iterator[Import]:
     for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.expr):
+            # Most of the code is expressions, which have no statements.
+            continue
         if isinstance(child, ast.Import | ast.ImportFrom):
             for target in _targets(child, module, known):
                 yield Import(module, child, target, in_function, may_fail)
@@ -59,7 +69,7 @@ def _imports_in(
                 child,
                 module,
                 known,
-                in_function=in_function or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda),
+                in_function=in_function or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef),
                 may_fail=may_fail or (isinstance(child, ast.Try) and bool(child.handlers)),
             )
 

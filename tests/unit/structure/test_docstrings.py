@@ -9,8 +9,6 @@ import importlib
 import inspect
 from collections.abc import Iterator
 
-import pytest
-
 from tests.unit.structure.source import Module, is_public, modules_of_tests, source_modules
 
 
@@ -30,11 +28,16 @@ def undescribed_tests(module: Module) -> Iterator[str]:
             yield f"{module.where(function)} {function.name}"
 
 
-@pytest.mark.parametrize("module", source_modules(), ids=lambda module: module.name)
-def test_public_methods_are_described(module: Module) -> None:
+def owners_in(module: Module) -> Iterator[type]:
+    """Find the classes that a module defines."""
+    for member in vars(importlib.import_module(module.name)).values():
+        if inspect.isclass(member) and member.__module__ == module.name:
+            yield member
+
+
+def test_public_methods_are_described() -> None:
     """Every public method has a docstring, its own or that of the method it overrides."""
-    members = vars(importlib.import_module(module.name)).values()
-    owners = [member for member in members if inspect.isclass(member) and member.__module__ == module.name]
+    owners = [owner for module in source_modules() for owner in owners_in(module)]
     assert [message for owner in owners for message in undescribed_methods(owner)] == []
 
 

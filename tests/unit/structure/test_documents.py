@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from tests import error_tree, key_table
-from tests.documents import documents, with_part
+from tests.documents import DOCUMENTS, with_part
 
 
-@pytest.mark.parametrize("path", documents(), ids=lambda path: f"{path.parent.name}/{path.name}")
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_documents_say_what_the_code_says(path: Path) -> None:
     """`make docs` would change nothing but line breaks, which depend on the version of click."""
-    assert path.read_text().split() == documents()[path].split(), "run `make docs`"
+    assert path.read_text().split() == DOCUMENTS[path]().split(), "run `make docs`"
 
 
 def test_a_part_of_a_page_is_made() -> None:

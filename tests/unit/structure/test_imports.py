@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.documents import ARCHITECTURE
-from tests.unit.structure.imports import Import, all_imports, modules_run_by
+from tests.unit.structure.imports import Import, all_imports, imports_of_sources, modules_run_by
 from tests.unit.structure.rooms import PACKAGE, cycles, graph_of, is_downward, layer_of, picture, room_of
-from tests.unit.structure.source import PACKAGES, ROOT, SRC, parse, source_modules
+from tests.unit.structure.source import PACKAGES, ROOT, SRC, parse
 
 #: What a plain installation has.
 CORE_DEPENDENCIES = frozenset({"redis", "hiredis", "msgpack", "zstandard"})
@@ -78,27 +78,27 @@ def find_cycle(imports: Iterable[Import]) -> list[str]:
 
 def test_imports_point_one_way() -> None:
     """No module imports what stands above it, and ci_common imports nothing but the standard library."""
-    assert [str(found) for found in all_imports(source_modules()) if not is_allowed(found)] == []
+    assert [str(found) for found in imports_of_sources() if not is_allowed(found)] == []
 
 
 def test_a_plain_installation_can_import_the_store() -> None:
     """Below the top layers nothing needs an extra in order to be imported."""
-    assert [str(found) for found in all_imports(source_modules()) if needs_an_extra(found)] == []
+    assert [str(found) for found in imports_of_sources() if needs_an_extra(found)] == []
 
 
 def test_imports_stand_at_the_top() -> None:
     """Only what an extra installs is imported inside a function."""
-    assert [str(found) for found in all_imports(source_modules()) if is_late_without_need(found)] == []
+    assert [str(found) for found in imports_of_sources() if is_late_without_need(found)] == []
 
 
 def test_there_are_no_import_cycles() -> None:
     """No module imports itself, through however many others."""
-    assert " → ".join(find_cycle(all_imports(source_modules()))) == ""
+    assert " → ".join(find_cycle(imports_of_sources())) == ""
 
 
 def test_no_folder_has_rooms_in_a_circle() -> None:
     """Neither folders nor modules that stand beside each other import each other, though no module imports itself."""
-    assert list(cycles(all_imports(source_modules()))) == []
+    assert list(cycles(imports_of_sources())) == []
 
 
 def test_every_folder_has_its_role() -> None:
