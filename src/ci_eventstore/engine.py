@@ -73,7 +73,7 @@ class Engine:
         Settings that don't say how many partitions there are get what the store has.
         """
         is_read_only = settings.access == "read"
-        nodes = Nodes(deployment, settings.replicas, is_read_only=is_read_only)
+        nodes = Nodes(deployment, settings.awaited_replicas, is_read_only=is_read_only)
         try:
             servers = await answering(nodes)
             check_slots(unserved_slots(nodes))
@@ -101,7 +101,7 @@ class Engine:
         If it goes on, this one is used no more: its writes come after those of this one, whatever became of them.
         """
         is_read_only = settings.access == "read"
-        nodes = Nodes(deployment, settings.replicas, is_read_only=is_read_only, before=self.nodes)
+        nodes = Nodes(deployment, settings.awaited_replicas, is_read_only=is_read_only, before=self.nodes)
         return self._of(nodes, settings, self.incarnation.known, self.jobs if goes_on else None)
 
     @classmethod

@@ -15,6 +15,7 @@
     {ci:0}:ends:<session>           text: the last completions of a process, so that repeated ones are known; expires
     {ci:0}:queues                   set: the names of the partition's queues that are used
     {ci:0}:clock                    hash: for how long this partition was served; leases are measured by it
+    {ci:0}:replicated               text: written with each write that waits for replicas, if any does
     {ci:0}:ring:<id>                hash: the end of a log that has outgrown its budget, until the job ends
     {ci:0}:sealer                   text: who seals the partition's jobs; expires
     {ci:0}:archiver                 text: who archives the partition's jobs; expires
@@ -30,7 +31,6 @@
     {ci:0}:facts                    stream: facts of all jobs of the partition, while a group reads them
     {ci:0}:groups                   hash: how far each group has read the facts, and who reads for it
     {ci:accounts}:...               users, API keys, their indexes, sessions (they expire), webhooks, the store's format
-
 What stands in braces decides the cluster slot: all keys of a partition are on one node, so one script may write them.
 """
 
@@ -44,11 +44,9 @@ from ci_common.models import JobStatus, as_utc
 from ci_common.validation import is_number
 from ci_eventstore.errors import ConfigurationError
 
-#: Holds the leases of jobs that no controller takes: each ends with the process that has made it.
-NO_QUEUE = ""
+NO_QUEUE = ""  # holds the leases of jobs that no controller takes: each ends with the process that has made it
 PREFIX_PATTERN = re.compile(r"[A-Za-z0-9_-]+")
-#: Health checks write the probe, which expires; the sender is who sends webhooks.
-AccountKind = Literal["session", "probe", "webhooks", "webhook-sender", "webhook-queue"]
+AccountKind = Literal["session", "probe", "webhooks", "webhook-sender", "webhook-queue"]  # the probe is health checks'
 _YEAR_ONE = datetime(1, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -284,6 +282,11 @@ def ended_key(tag: str) -> str:
 def unsealed_key(tag: str) -> str:
     """Return the key of a partition's ended jobs whose logs are in their streams, by their last writes."""
     return f"{tag}:unsealed"
+
+
+def replicated_key(tag: str) -> str:
+    """Return the key that is written before a partition's replicas are waited for."""
+    return f"{tag}:replicated"
 
 
 def gone_key(tag: str) -> str:

@@ -61,7 +61,7 @@ class RedisJobRepository(AccountStore, JobRepository):
         """Use the server of a ready `redis.asyncio` client (`Redis`, `RedisCluster`, `Sentinel.master_for(…)`).
 
         Its connections are left alone. The settings are those of `Settings`: `prefix`, `partitions`, `max_event_bytes`,
-        `max_head_bytes`, `durability`, `access`. ConfigurationError.
+        `max_head_bytes`, `durability`, `replicas`, `access`. ConfigurationError.
         """
         deployment = client if isinstance(client, Deployment) else deployments.from_client(client)
         self._engines = Engines(deployment, Settings(**settings))

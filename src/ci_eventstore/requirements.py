@@ -31,6 +31,7 @@ from ci_eventstore.keys import (
     gone_key,
     jobs_key,
     queues_key,
+    replicated_key,
     segment_key,
     sweeper_key,
     unsealable_key,
@@ -302,6 +303,7 @@ async def check_rights_to_write(nodes: Nodes, keys: Keys) -> None:
         accounts = commands_of(ACCOUNTS, names)
     if nodes.replicas:
         commands.append(("WAIT", "1", "0"))
+        commands += [("SET", replicated_key(keys.tag(partition)), "1") for partition in partitions]
     if nodes.is_divided:
         tags = {*map(keys.tag, partitions), tag_in(keys.store) or ""}
         commands += [("CLUSTER", "SLOTS"), ("ASKING",), *(("EVALSHA", "s", "1", never_key(tag)) for tag in tags)]

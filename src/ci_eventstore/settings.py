@@ -32,6 +32,7 @@ class GivenSettings(TypedDict, total=False):
     max_event_bytes: int
     max_head_bytes: int
     durability: Durability
+    replicas: int
     access: Access
 
 
@@ -47,9 +48,11 @@ class Settings:
     max_event_bytes: int = MAX_EVENT_BYTES
     #: The most bytes of text that a log has before it only keeps its end.
     max_head_bytes: int = HEAD_BYTES
-    #: When a write is acknowledged: when the server has it, or when a replica has it too; if none confirms it in time,
-    #: NotReplicatedError.
+    #: When a write is acknowledged: when the server has it, or when replicas have it too; if they don't confirm it in
+    #: time, NotReplicatedError.
     durability: Durability = "server"
+    #: How many replicas must have a replicated write. If it is all, any of them may take over, and none may be away.
+    replicas: int = 1
     #: Whether anything is ever written; else writes raise ReadOnlyAccessError, and a reader's rights are enough.
     access: Access = "write"
 
@@ -60,7 +63,9 @@ class Settings:
             raise ConfigurationError(f"durability={self.durability!r} must be 'server' or 'replicated'")
         if self.access not in ("read", "write"):
             raise ConfigurationError(f"access={self.access!r} must be 'read' or 'write'")
-        for name in ("max_event_bytes", "max_head_bytes"):
+        if self.replicas != 1 and self.durability != "replicated":
+            raise ConfigurationError(f"replicas={self.replicas} needs durability='replicated'")
+        for name in ("max_event_bytes", "max_head_bytes", "replicas"):
             check_number(self, name, 1, is_whole=True)
 
     @property
@@ -69,6 +74,6 @@ class Settings:
         return Keys(self.prefix, 1 if self.partitions is None else self.partitions)
 
     @property
-    def replicas(self) -> int:
+    def awaited_replicas(self) -> int:
         """How many replicas must have a write before it is acknowledged."""
-        return 1 if self.durability == "replicated" else 0
+        return self.replicas if self.durability == "replicated" else 0

@@ -142,3 +142,11 @@ def test_a_command_that_may_only_read(cli: CommandLine) -> None:
     assert refused.err.count("\n") == 1
     assert "access='read'" in refused.err
     assert "must be 'read' or 'write'" in cli("jobs", "list", environment={"CI_EVENTSTORE_ACCESS": "all"}).err
+
+
+def test_a_command_that_waits_for_replicas(cli: CommandLine) -> None:
+    """CI_EVENTSTORE_REPLICAS says for how many; a server that has none has done what it says no replica has."""
+    refused = cli("submit", "--", "true", environment={"CI_EVENTSTORE_REPLICAS": "1"})
+    assert "0 of 1 replicas have it" in refused.err
+    assert "must be a number of replicas" in cli("jobs", "list", environment={"CI_EVENTSTORE_REPLICAS": "all"}).err
+    assert cli("jobs", "list", environment={"CI_EVENTSTORE_REPLICAS": "0"}).code == 0

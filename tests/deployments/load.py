@@ -9,9 +9,10 @@ import contextlib
 import itertools
 import random
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from ci_common.models import Job, JobEvent, utc_now
@@ -46,6 +47,14 @@ LEASE_SECONDS = 4.0
 #: What holds of a job's stream whatever was lost of it and of others.
 ALONE = (claims_are_counted, jobs_end_once, nobody_writes_after_a_release)
 Kind = Literal["writer", "follower", "controller"]
+#: Who must have a write before it is acknowledged, as settings say it; Sentinels watch a primary and two replicas.
+ACKNOWLEDGED_BY: Mapping[str, dict[str, Any]] = MappingProxyType(
+    {
+        "server": {"durability": "server"},
+        "replicated": {"durability": "replicated"},
+        "everywhere": {"durability": "replicated", "replicas": 2},
+    }
+)
 
 
 class Silence:
@@ -340,13 +349,16 @@ async def open_load(
     *,
     writers: int = 6,
     controllers: int = 2,
-    durability: Literal["server", "replicated"] = "server",
+    durability: str = "server",
     partitions: int | None = None,
     prefix: str = "ci",
     may_lose: bool = False,
 ) -> AsyncIterator[Load]:
-    """Let all of them work on a new store; with `may_lose`, a loss that they are told of is no finding."""
-    settings: dict[str, Any] = {"durability": durability, "partitions": partitions, "prefix": prefix}
+    """Let all of them work on a new store; with `may_lose`, a loss that they are told of is no finding.
+
+    `durability` is one of ACKNOWLEDGED_BY.
+    """
+    settings = {**ACKNOWLEDGED_BY[durability], "partitions": partitions, "prefix": prefix}
     async with (
         RedisJobRepository.from_url(url, **settings) as writing,
         RedisJobRepository.from_url(url, **settings) as reading,

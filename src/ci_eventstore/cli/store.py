@@ -25,6 +25,7 @@ PREFIX_VARIABLE = "CI_EVENTSTORE_PREFIX"
 ACCESS_VARIABLE = "CI_EVENTSTORE_ACCESS"
 DEFAULT_PREFIX = "ci"
 HEAD_VARIABLE = "CI_EVENTSTORE_MAX_HEAD_BYTES"
+REPLICAS_VARIABLE = "CI_EVENTSTORE_REPLICAS"
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -61,7 +62,10 @@ class StoreAddress:
         """Return the settings that the command line and the environment give; ConfigurationError."""
         prefix = self.prefix if self.prefix is not None else os.environ.get(PREFIX_VARIABLE) or DEFAULT_PREFIX
         access = cast(Access, os.environ.get(ACCESS_VARIABLE) or "write")
-        return GivenSettings(prefix=prefix, max_head_bytes=self._head_bytes(), access=access)
+        given = GivenSettings(prefix=prefix, max_head_bytes=self._head_bytes(), access=access)
+        if replicas := _replicas():
+            given |= GivenSettings(durability="replicated", replicas=replicas)
+        return given
 
     def _head_bytes(self) -> int:
         text = self.max_head_bytes or os.environ.get(HEAD_VARIABLE)
@@ -70,6 +74,14 @@ class StoreAddress:
         except ValueError as error:
             where = "--max-head-bytes" if self.max_head_bytes else HEAD_VARIABLE
             raise ConfigurationError(f"{where}: {error}") from None
+
+
+def _replicas() -> int:
+    """Return how many replicas must have each write."""
+    text = os.environ.get(REPLICAS_VARIABLE) or "0"
+    if not text.isdecimal():
+        raise ConfigurationError(f"{REPLICAS_VARIABLE}={text} must be a number of replicas")
+    return int(text)
 
 
 pass_address = click.make_pass_decorator(StoreAddress, ensure=True)

@@ -9,7 +9,7 @@ from typing import cast
 from redis import exceptions
 
 from ci_eventstore.connection.deployments import Deployment
-from ci_eventstore.connection.failures import note_unreached, outcome_of
+from ci_eventstore.connection.failures import note_unreached, outcome_of, tag_in
 from ci_eventstore.connection.link import Link
 from ci_eventstore.connection.outcomes import Cause, Kind, Outcome, Patience, Renew
 from ci_eventstore.connection.replies import Reply, as_info, as_map, as_texts, checked_type, is_unicode
@@ -23,6 +23,7 @@ from ci_eventstore.errors import (
     StoreError,
     StoreUnavailableError,
 )
+from ci_eventstore.keys import replicated_key
 
 #: How long a command is tried again while the server can't be reached; a restart or a failover takes less.
 PATIENCE_SECONDS = 20.0
@@ -196,13 +197,20 @@ class Sender:
             return await self._write(run, target, ("EVAL", script.source, run.key_count, *run.values), is_again)
 
     async def _write(self, run: "_Run", target: Target, command: Command, is_again: bool) -> Reply:
-        """Send a write; with replicas, WAIT for them on the same connection, since it is that connection's writes."""
+        """Send a write; with replicas, WAIT for them on the same connection, since it is that connection's writes.
+
+        A call that is known already writes nothing: WAIT would wait for what the connection wrote before, if it did. So
+        each writes a key, too, and replicas that have that have all that came before it, whoever wrote it. Where the
+        user may not write that key, or the server is full, there is only the call's own write to wait for.
+        """
         if not self.replicas:
             # Again on a connection of its own, lest it share the fate of the others again and again.
             return await (target.alone if is_again else target.with_scripts)(*command)
         sent_at = time.monotonic()
+        tag = tag_in(run.values[0]) if run.key_count else None
+        touch: list[Command] = [] if tag is None else [("SET", replicated_key(tag), 1)]
         wait = ("WAIT", self.replicas, int(REPLICATION_SECONDS * 1000))
-        reply, answered = await target.many([command, wait], alone=True)
+        reply, *_, answered = await target.many([command, *touch, wait], alone=True)
         if isinstance(reply, Exception):
             raise reply
         if isinstance(answered, exceptions.RedisError):

@@ -6,7 +6,6 @@ tried, and a line about each goes into the file that CI_EVENTSTORE_REPORT names.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 import pytest
 
@@ -47,9 +46,7 @@ def note_fault(
     )
 
 
-async def check(
-    site: Site, fault: str, folder: Path, durability: Literal["server", "replicated"], *, may_lose: bool
-) -> None:
+async def check(site: Site, fault: str, folder: Path, durability: str, *, may_lose: bool) -> None:
     """Let a fault happen under load, and compare what everybody was told with what there is."""
     # A store of its own for each fault.
     site.prefix = f"{'abcdefgh'[list(FAULTS).index(fault)]}-{durability}"
@@ -86,3 +83,10 @@ async def test_nothing_acknowledged_is_lost(site: Site, fault: str, tmp_path: Pa
 async def test_every_loss_is_told(site: Site, fault: str, tmp_path: Path) -> None:
     """Writes that only the primary had may be lost by a failover: each of their writers is told."""
     await check(site, fault, tmp_path, "server", may_lose=True)
+
+
+@pytest.mark.parametrize("fault", LOSING if IS_WHOLE else ["a failover asked for"])
+@pytest.mark.parametrize("site", ["sentinel"], indirect=True, scope="module")
+async def test_what_all_replicas_have_is_never_lost(site: Site, fault: str, tmp_path: Path) -> None:
+    """Whichever of them takes over, and though the old primary goes on meanwhile."""
+    await check(site, fault, tmp_path, "everywhere", may_lose=False)

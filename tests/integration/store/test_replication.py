@@ -10,9 +10,12 @@ from redis.asyncio import Redis
 
 from ci_common.models import Job, JobEvent, utc_now
 from ci_eventstore.connection import node
+from ci_eventstore.connection.deployments import from_url
+from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.controllers import ClaimedJob
 from ci_eventstore.errors import AcknowledgedEventsLostError, ConfigurationError, NotReplicatedError, StreamDamagedError
 from ci_eventstore.repository import RedisJobRepository
+from ci_eventstore.store_format import INITIALIZE
 from ci_eventstore.writer.chunk_sender import LOST_LINE
 from ci_eventstore.writer.log_writer import WriterSettings
 from tests import claims
@@ -82,6 +85,37 @@ async def test_a_write_without_its_replica_is_told(pair: Pair, monkeypatch: pyte
         with pytest.raises(NotReplicatedError, match="0 of 1 replicas"):
             await repository.add_event("j", logs(1)[0])
         assert await repository.get_events_since("j", 0) == await repository.read_events("j", 0, 1) != []
+
+
+async def run(server: Nodes) -> object:
+    return await server.run(INITIALIZE, ["{ci:accounts}:store"], [1, 1, "0"])
+
+
+async def test_a_call_that_is_known_already_waits_for_its_replica(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sent again over another connection it writes nothing, and yet it isn't done before the replica has it."""
+    monkeypatch.setattr(node, "REPLICATION_SECONDS", 0.05)
+    primary, replica = pair
+    first, again = Nodes(from_url(primary.url)), Nodes(from_url(primary.url), replicas=1)
+    await again.read("PING")
+    await in_step(primary)
+    replica.suspend()
+    await run(first)
+    with pytest.raises(NotReplicatedError, match="0 of 1 replicas"):
+        await run(again)
+    replica.resume()
+    await run(again)
+    await asyncio.gather(first.close(), again.close())
+
+
+async def test_as_many_replicas_as_are_asked_for_have_a_write(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one replica of the two that are asked for, a write isn't acknowledged."""
+    monkeypatch.setattr(node, "REPLICATION_SECONDS", 0.05)
+    async with RedisJobRepository.from_url(pair[0].url, durability="replicated") as repository:
+        await repository.create_job(Job(id="j", status="running"))
+    asking = RedisJobRepository.from_url(pair[0].url, durability="replicated", replicas=2)
+    with pytest.raises(NotReplicatedError, match="1 of 2 replicas"):
+        async with asking as repository:
+            await repository.add_event("j", logs(1)[0])
 
 
 async def test_an_end_without_its_replica_is_told(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,3 +282,7 @@ def test_an_unknown_durability_is_refused() -> None:
         RedisJobRepository.from_url("redis://localhost", durability="sure")  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="max_event_bytes"):
         RedisJobRepository.from_url("redis://localhost", max_event_bytes=0)
+    with pytest.raises(ConfigurationError, match="replicas=2 needs durability='replicated'"):
+        RedisJobRepository.from_url("redis://localhost", replicas=2)
+    with pytest.raises(ConfigurationError, match="replicas=0"):
+        RedisJobRepository.from_url("redis://localhost", durability="replicated", replicas=0)
