@@ -187,7 +187,11 @@ export class ListPage {
       return html`<div class="empty">
         ${icon("search")}
         <h2>No job matches</h2>
-        <p>${this._feed.table.isFull ? `The newest ${NEWEST.toLocaleString("en")} jobs were searched.` : nothing}</p>
+        ${
+          this._feed.table.isFull
+            ? html`<p>The newest ${NEWEST.toLocaleString("en")} jobs were searched.</p>`
+            : nothing
+        }
         <button class="button" @click=${() => this._filter(NO_FILTER)}>Show all jobs</button>
       </div>`;
     }
