@@ -1,7 +1,8 @@
-"""Pack the entries of a block, and unpack them: msgpack in a Zstandard frame. Pure.
+"""Pack the entries of a block, and unpack them: msgpack in a Zstandard frame, then one of the texts of lines. Pure.
 
 The content of a block is an array of four: entries that don't come right after the one before them, as number and
-place; numbers of those that are facts; the payloads; the state of the job at the segment's end, or nothing.
+place; numbers of those that are facts; the payloads, or their columns; the state of the job at the segment's end, or
+nothing.
 """
 
 import threading
@@ -12,14 +13,19 @@ import msgpack
 import zstandard
 
 from ci_eventstore.errors import SegmentDamagedError
+from ci_eventstore.segments.columns import Columns, join, split
 from ci_eventstore.segments.tail import Block
 from ci_eventstore.segments.words import WORDS
 
-#: Codecs, which the tail names: plain Zstandard, and Zstandard with a dictionary, for logs of a few lines.
+#: Codecs, which the tail names: payloads one after the other, which nobody writes any more; the same with a dictionary,
+#: for logs of a few lines; columns, whose texts are a frame of their own.
 PLAIN = 0
 WITH_WORDS = 1
+COLUMNS = 2
 #: A seventh smaller than level 3, and still a fifth of what sealing takes (`benchmarks/sealed.py`).
 LEVEL = 9
+#: A twentieth smaller than level 9, in twice its time; payloads that are packed already would gain nothing (0081).
+TEXT_LEVEL = 12
 #: What takes a moment for a few kilobytes, and an eternity for many.
 SMALL_LEVEL = 19
 
@@ -44,13 +50,16 @@ class _Zstandard(threading.local):
 
     def __init__(self) -> None:
         words = zstandard.ZstdCompressionDict(WORDS, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+        self.compress_texts = zstandard.ZstdCompressor(level=TEXT_LEVEL).compress
         self.compress = {
-            PLAIN: zstandard.ZstdCompressor(level=LEVEL).compress,
+            COLUMNS: zstandard.ZstdCompressor(level=LEVEL).compress,
             WITH_WORDS: zstandard.ZstdCompressor(level=SMALL_LEVEL, dict_data=words).compress,
         }
+        plain = zstandard.ZstdDecompressor()
         self.decompress = {
-            PLAIN: zstandard.ZstdDecompressor().decompress,
-            WITH_WORDS: zstandard.ZstdDecompressor(dict_data=words).decompress,
+            PLAIN: plain.decompressobj,
+            WITH_WORDS: zstandard.ZstdDecompressor(dict_data=words).decompressobj,
+            COLUMNS: plain.decompressobj,
         }
 
 
@@ -70,20 +79,40 @@ def pack(entries: Sequence[Entry], state: bytes, codec: int) -> tuple[bytes, int
             facts.append(number)
         else:
             jumps.append((number, position, part))
-    content: bytes = msgpack.packb((jumps, facts, [entry.payload for entry in entries], state))
-    return _zstandard.compress[codec](content), len(content)
+    payloads, compress = [entry.payload for entry in entries], _zstandard.compress[codec]
+    if codec == COLUMNS:
+        *columns, texts = split(payloads)
+        content: bytes = msgpack.packb((jumps, facts, columns, state))
+        return compress(content) + _zstandard.compress_texts(texts), len(content) + len(texts)
+    content = msgpack.packb((jumps, facts, payloads, state))
+    return compress(content), len(content)
 
 
 def unpack(data: bytes, block: Block, codec: int, name: str, number: int) -> Content:
     """Return what a block holds, whose bytes were found right; SegmentDamagedError."""
     try:
-        content = _zstandard.decompress[codec](data)
+        content, *texts = _frames(data, codec)
+        size = len(content) + sum(map(len, texts))
         jumps, facts, payloads, state = msgpack.unpackb(content)
-        if (len(content), len(payloads)) != (block.raw_size, block.entries):
-            raise ValueError(f"it has {len(payloads)} entries in {len(content)} bytes, and should have {block.entries}")
+        if codec == COLUMNS:
+            payloads = join(Columns(*payloads, *texts))
+        if (size, len(payloads)) != (block.raw_size, block.entries):
+            raise ValueError(f"it has {len(payloads)} entries in {size} bytes, and should have {block.entries}")
         return Content(list(zip(_ids(block, jumps, facts), payloads, strict=True)), state)
     except (KeyError, ValueError, TypeError, zstandard.ZstdError, msgpack.UnpackException) as error:
         raise SegmentDamagedError(name, f"it can't be read: {error}", number) from error
+
+
+def _frames(data: bytes, codec: int) -> list[bytes]:
+    """Return what each of the frames of a block holds."""
+    found = list[bytes]()
+    while data:
+        frame = _zstandard.decompress[codec]()
+        found.append(frame.decompress(data))
+        if not frame.eof:
+            raise ValueError("a frame is cut off")
+        data = frame.unused_data
+    return found
 
 
 def _ids(block: Block, jumps: Sequence[Sequence[int]], facts: Sequence[int]) -> list[bytes]:

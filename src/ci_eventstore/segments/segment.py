@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import BinaryIO, NamedTuple
 
 from ci_eventstore.errors import SegmentDamagedError
-from ci_eventstore.segments.packing import PLAIN, WITH_WORDS, Content, Entry, pack, unpack
+from ci_eventstore.segments.packing import COLUMNS, WITH_WORDS, Content, Entry, pack, unpack
 from ci_eventstore.segments.tail import FOOTER, Block, Tail, bytes_of_tail, digest_of, pack_tail, read_tail
 
 #: A block is packed once its entries have this many bytes.
@@ -78,7 +78,7 @@ class SegmentWriter:
         self._time = self._time or time
         self._raw_size += len(payload) + 3
         if self._raw_size >= BLOCK_BYTES:
-            self._pack(PLAIN)
+            self._pack(COLUMNS)
 
     @property
     def is_full(self) -> bool:
@@ -91,12 +91,12 @@ class SegmentWriter:
             raise ValueError("a segment has at least one entry")
         is_small = not self._blocks and self._raw_size <= SMALL_BYTES
         if self._raw_size > STATE_BYTES:
-            self._pack(PLAIN)
+            self._pack(COLUMNS)
         self._time = 0 if is_small else self._time
-        self._pack(WITH_WORDS if is_small else PLAIN, state)
+        self._pack(WITH_WORDS if is_small else COLUMNS, state)
         origin = self._origin
         tail = Tail(
-            codec=WITH_WORDS if is_small else PLAIN,
+            codec=WITH_WORDS if is_small else COLUMNS,
             schema=PAYLOAD_VERSION,
             store=origin.store,
             job_id=origin.job_id,

@@ -96,9 +96,9 @@ def seed() -> int:
 def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     """Logs of a thousand lines take several blocks and segments."""
     monkeypatch.setattr(segments, "BLOCK_BYTES", 2000)
-    monkeypatch.setattr(segments, "SEGMENT_BYTES", 3000)
+    monkeypatch.setattr(segments, "SEGMENT_BYTES", 1200)
     monkeypatch.setattr(sealing, "PAGE_BYTES", 2000)
-    monkeypatch.setattr(sealing, "JOINED_BYTES", 2000)
+    monkeypatch.setattr(sealing, "JOINED_BYTES", 800)
 
 
 @pytest.fixture(scope="session")

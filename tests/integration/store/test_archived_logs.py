@@ -75,7 +75,7 @@ async def test_many_readers_fetch_once(
     repository: RedisJobRepository, server: Nodes, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Forty readers of one job fetch each range once between them, also if some of them give up."""
-    await ended_job(repository, count=300)
+    await ended_job(repository, count=1200)
     expected = await repository.get_events_since("j", 0)
     await seal_job(repository)
     await archive_sealed(repository, tmp_path)

@@ -1,8 +1,11 @@
 """Segments hold what was put in, give it back by any part, and show each byte that isn't as it was written."""
 
+import base64
 import hashlib
 import io
+import itertools
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import pytest
@@ -10,7 +13,10 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ci_common.models import JobEvent
 from ci_eventstore.errors import SegmentDamagedError
+from ci_eventstore.events.codec import encode_event
+from ci_eventstore.segments.packing import PLAIN
 from ci_eventstore.segments.segment import BLOCK_BYTES, Origin, Segment, SegmentReader, SegmentWriter, segments_of
 from ci_eventstore.segments.tail import bytes_of_tail
 from ci_eventstore.segments.words import WORDS
@@ -178,7 +184,10 @@ def test_a_missing_segment_is_told() -> None:
 
 def test_anyone_unpacks_a_long_log() -> None:
     """What has more than a few lines is plain frames: whoever unpacks Zstandard passes over the tail."""
-    segment = written([((n, 0), b"line %d\n" % n) for n in range(1, 2000)])
+    start = datetime(2026, 11, 26, tzinfo=UTC)
+    lines = [JobEvent("log", f"line {n}\n", timestamp=start + timedelta(milliseconds=n)) for n in range(1, 2000)]
+    segment = written([((n, 0), encode_event(line)) for n, line in enumerate(lines, 1)])
+    assert len(segment.data) < 3 * sum(map(len, (line.data or "" for line in lines))) / 10
     unpacked = zstandard.ZstdDecompressor().stream_reader(io.BytesIO(segment.data), read_across_frames=True).read()
     assert b"line 1\n" in unpacked
     assert b"line 1999\n" in unpacked
@@ -189,6 +198,34 @@ def test_a_small_job_is_small() -> None:
     log = small_log(30)
     plain = len(zstandard.ZstdCompressor(level=19).compress(b"".join(payload for _, payload in log)))
     assert len(written(log).data) < plain + 160
+
+
+#: A segment of codec 0, which programs wrote until they had columns: 399 lines.
+OLDER = base64.b85decode(
+    "D77#BV9`583;<>xMj@~#%K;1-"
+    "LM9JN4i+WAn_Ei*vt*d0lrp6xSJ8_M=!67L05$+N01JB2h|9&iXvF10UNquz;TMg#T=YdFE*E^!h|9%ZG~yBff`$VF1H<9(p+Li7"
+    "hr{7OK*50o4-^7)z=Q|}8WK2IXdnQ>f&~c-7&HirdeMl>1-"
+    ")p*<zikm;&LG`8gaSsi$+{7`l1n+3%+Q?<zg=yak+@SXvF2>FB);Vs27d642!>L#O0!1G~#kWFB);Vm=}$>T*!+?TrT{g5toa;Xv"
+    "F1$FB);V*o#J7E`l!_ak==5MqCC8FB);V_=`qdF6u=iE*JEo5toa3(TK~1ylBMb!Y>+ex#){VTrT*c5toa-XvF0r`l1n+0fCRG5s"
+    ";t#KLg=!1`_y35LiLrPw)rdmH*uT+<&fru7B=7_dj<(_n(XIJMuU8JNKXKpZm}Kll#y8=l<tj`i}UU`_KL7`se!R{^kC2|GE2fFM"
+    "UV;=KgcPbNzGwxqrETx&Pe%=@C^;t12k9Fa013SpWc(kdTnX1#@&^bY)N~O&Ey)007(o5&-"
+    "}KqGM^LYHwmKF~kS~BSmM4tIh8L0L=l90L=l9%>j?iBiY0RiL1@;!~l|+%>k0lJkiYoj{yJx006`kt2G39LJ5ElAmfH2xdScYm&L"
+    "@xnG_2E%>j=9%>j?iBiR7N6i_5o@E#ePjOH_R)zH2|ajZhG#*lykT`xg>0001EX;T3"
+)
+
+
+def test_older_segments_are_read() -> None:
+    """What was packed without columns is there as it was written, and its root is the same."""
+    reader = SegmentReader.of(OLDER, len(OLDER))
+    assert (reader.tail.codec, reader.name) == (PLAIN, "1.0-399.0-015d2f4160e22b0f")
+    entries = [
+        entry
+        for number in reader.blocks((0, 0), None)
+        for entry in reader.read(number, OLDER[slice(*itertools.accumulate(reader.span(number)))]).entries
+    ]
+    assert entries == [
+        (b"%d-0" % n, b"\x94\x01\xa3log\xd6\xffT3!\x00\xb6line %4d of 399 ... ok\n" % n) for n in range(1, 400)
+    ]
 
 
 def test_the_words_never_change() -> None:
