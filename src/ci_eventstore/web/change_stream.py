@@ -15,7 +15,7 @@ from ci_eventstore.web.context import Web
 from ci_eventstore.web.job_view import summary
 from ci_eventstore.web.listeners import Filter, Listener, Owner
 from ci_eventstore.web.listing import Queue, Statuses, wanted_of
-from ci_eventstore.web.stream_response import HEADERS, Piece, StreamResponse
+from ci_eventstore.web.stream_response import HEADERS, IDLE, LAST, Piece, StreamResponse
 
 #: A snapshot has at most this many jobs: the newest ones.
 NEWEST_JOBS = 1_000
@@ -24,7 +24,6 @@ SNAPSHOT_SECONDS = 2.0
 AWAY_SECONDS = 1.0
 #: A client is kept waiting for the beginning of its answer no longer than this.
 PATIENCE_SECONDS = 1.0
-IDLE = Piece(b"", is_idle=True)
 #: The headers of a stream that is sent as a whole.
 PLAIN_HEADERS = {name.decode(): value.decode() for name, value in HEADERS}
 
@@ -57,7 +56,7 @@ class ChangeStream:
             # The client comes back, and another hub begins.
             if self._hub.failure is not None:
                 raise self._hub.failure
-            return Piece(b"", is_last=True)
+            return LAST
         listener = self._listener
         try:
             if listener.needs_all and not await self._resume():

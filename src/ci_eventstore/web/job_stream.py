@@ -10,12 +10,12 @@ from ci_common.models import JobEvent
 from ci_eventstore.connection.outage_log import OutageLog
 from ci_eventstore.errors import StoreUnavailableError
 from ci_eventstore.events.records import Fact, Place
-from ci_eventstore.following.follower import NOTHING, Follower
+from ci_eventstore.following.follower import Follower
 from ci_eventstore.following.records import Notice, Page
 from ci_eventstore.jobs.state import JobState
 from ci_eventstore.web import sse
 from ci_eventstore.web.job_view import JobViews
-from ci_eventstore.web.stream_response import Piece
+from ci_eventstore.web.stream_response import IDLE, LAST, Piece
 
 #: A stream whose store is away tries again after this.
 AWAY_SECONDS = 1.0
@@ -76,22 +76,11 @@ class JobStream:
         if opening and not self._must_reset:
             self._opening = b""
             return Piece(opening)
-        last = self._last
-        page = await self._read_page(seconds)
-        if not page.records:
-            return Piece(b"", page.is_last, is_idle=not page.is_last)
-        # In one piece: a client that has the new incarnation from `state` must know that it begins again.
-        self._opening = b""
-        before = b"" if self._wanted.before is None else await self._wanted.before.write(page, last)
-        return Piece(opening + before + self._wanted.encode(page), page.is_last)
-
-    async def _read_page(self, seconds: float) -> Page:
-        """Return the next page, an empty one if none comes in time or the store is away."""
         if self._follower is None:
             await self.begin()
         if self._follower is None:
             await asyncio.sleep(AWAY_SECONDS)
-            return NOTHING
+            return IDLE
         try:
             page = await self._follower.read(seconds)
         except StoreUnavailableError as error:
@@ -99,10 +88,15 @@ class JobStream:
             # A client that has got nothing can't have lost anything.
             self._incarnation = self._follower.incarnation if self._last else None
             self.close()
-            return NOTHING
+            return IDLE
+        if not page.records:
+            return LAST if page.is_last else IDLE
+        # In one piece: a client that has the new incarnation from `state` must know that it begins again.
+        before = b"" if self._wanted.before is None else await self._wanted.before.write(page, self._last)
+        frames = opening + before + self._wanted.encode(page)
+        self._opening, self._must_reset = b"", False
         self._last = _last_position(page, self._last)
-        self._must_reset = self._must_reset and not page.records
-        return page
+        return Piece(frames, page.is_last)
 
     def close(self) -> None:
         """Stop following."""

@@ -103,6 +103,10 @@ class Piece(NamedTuple):
     is_idle: bool = False
 
 
+IDLE = Piece(b"", is_idle=True)
+LAST = Piece(b"", is_last=True)
+
+
 class Source(Protocol):
     """What one client gets, piece by piece."""
 
@@ -194,8 +198,8 @@ class StreamResponse(Response):
             return True
 
 
-async def _send(send: Send, frames: bytes) -> None:
-    await send({"type": "http.response.body", "body": frames, "more_body": True})
+def _send(send: Send, frames: bytes) -> Awaitable[None]:
+    return send({"type": "http.response.body", "body": frames, "more_body": True})
 
 
 async def _end(send: Send) -> None:
