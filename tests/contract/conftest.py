@@ -25,6 +25,22 @@ from tests.deployments.homes import IS_WHOLE, open_home
 from tests.servers import RealServer, find_redis7, find_valkey
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test on every deployment, unless it chooses some; make none that `make test` would leave out at once.
+
+    There are four times as many of these as of others, and each worker makes all of them.
+    """
+    chosen = [mark for mark in metafunc.definition.iter_markers("parametrize") if "deployment" in mark.args[0]]
+    if "deployment" in metafunc.fixturenames and not chosen:
+        is_quick = metafunc.config.option.markexpr == "not slow"
+        wanted = [each for each in DEPLOYMENTS if not (is_quick and _is_slow(each))]
+        metafunc.parametrize("deployment", wanted, indirect=True)
+
+
+def _is_slow(deployment: object) -> bool:
+    return any(mark.name == "slow" for mark in getattr(deployment, "marks", ()))
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave half of the tests to each of a pair of deployments, and all to `make test-deployments`.
 
@@ -92,7 +108,7 @@ def homes() -> Iterator[Callable[[str], AtHome]]:
         yield cache(lambda name: AtHome(stack.enter_context(open_home(name))))
 
 
-@pytest.fixture(params=DEPLOYMENTS)
+@pytest.fixture
 def deployment(request: pytest.FixtureRequest, homes: Callable[[str], AtHome]) -> MakeRepository:
     if request.param in FURTHER:
         return homes(request.param)
