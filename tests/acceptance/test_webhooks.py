@@ -64,7 +64,7 @@ def created(ended: Ended) -> tuple[str, str]:
 def test_webhooks_are_sent(cli: CommandLine, here: Callable[..., Ended], receiver: Receiver) -> None:
     """By whoever is there: also what happened while nobody was; and the list shows how it goes."""
     assert here("webhook", "list").err == "ci-eventstore: there are no such webhooks\n"
-    webhook_id, secret = created(here("webhook", "create", receiver.url))
+    webhook_id, secret = created(here("webhook", "create", receiver.url, "--webhook-allow", "127.0.0.1"))
     cli("run", "--id", "job-1", "--", "true")
     [shown] = json.loads(here("webhook", "list", "--json").out)
     assert (shown["id"], shown["waiting"], shown["user_id"]) == (webhook_id, 0, None)
@@ -105,6 +105,7 @@ def test_a_webhook_for_a_user(here: Callable[..., Ended]) -> None:
     assert [one["id"] for one in listed] == [shown["id"]]
     for refused, code in (
         (("create", "ftp://a.example/"), 2),
+        (("create", "http://127.0.0.1/x"), 2),
         (("create", "https://a.example/", "--event", "job.finished"), 2),
         (("create", "https://a.example/", "--user", "nobody"), 3),
         (("rotate", "none"), 3),

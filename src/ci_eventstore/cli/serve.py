@@ -22,7 +22,7 @@ from ci_eventstore.cli.submit import data_folder
 from ci_eventstore.cli.usage import examples
 from ci_eventstore.cli.webhook import allow_option, sending
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.webhooks.posting import Network
+from ci_eventstore.webhooks.addresses import Network
 
 MEBIBYTE = 1024 * 1024
 _SEGMENT = re.compile(r"[A-Za-z0-9._~-]+")
@@ -198,6 +198,7 @@ async def serve(repository: RedisJobRepository, **options: Unpack[Options]) -> N
         max_streams_per_user=options["max_streams"],
         queues=None if "*" in options["queue"] else frozenset(options["queue"]),
         cors_origins=options["cors_origin"],
+        webhook_allow=tuple(map(str, options["webhook_allow"])),
     )
     service = Service(
         root_path=options["root_path"],

@@ -10,10 +10,11 @@ from ci_eventstore.cli.output import NOTHING, echo_json, json_option, say, table
 from ci_eventstore.cli.store import find_user, uses_store
 from ci_eventstore.cli.usage import examples
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.webhooks.posting import Network, Poster, networks_of
+from ci_eventstore.webhooks.addresses import Network, check_reachable, networks_of
+from ci_eventstore.webhooks.posting import Poster
 from ci_eventstore.webhooks.sender import Sender
 from ci_eventstore.webhooks.store import Listed
-from ci_eventstore.webhooks.webhook import EVENTS, Webhook
+from ci_eventstore.webhooks.webhook import EVENTS, Webhook, checked_url
 
 
 def _read_networks(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> list[Network]:
@@ -82,15 +83,23 @@ def webhook() -> None:
     type=click.Choice(EVENTS),
     help="Send events of this type. May be repeated.  [default: those that change a job's status]",
 )
+@allow_option
 @json_option
 @uses_store
 async def create(
-    repository: RedisJobRepository, address: str, user: str | None, events: tuple[str, ...], as_json: bool
+    repository: RedisJobRepository,
+    address: str,
+    user: str | None,
+    events: tuple[str, ...],
+    webhook_allow: Sequence[Network],
+    as_json: bool,
 ) -> None:
     """Create a webhook, and print its secret.
 
-    The secret can't be shown again. What happens to jobs from now on is sent.
+    The secret can't be shown again. What happens to jobs from now on is sent. A private address that URL has by its
+    numbers is refused unless --webhook-allow names it, as it has to where messages are sent.
     """
+    check_reachable(checked_url(address), webhook_allow)
     user_id = None if user is None else (await find_user(repository, user)).id
     made = await repository.engine.webhooks.add(address, user_id=user_id, events=events)
     _show_secret(made, as_json)

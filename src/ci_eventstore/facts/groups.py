@@ -11,6 +11,8 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from enum import Enum
+from functools import partial
 from typing import NamedTuple
 
 from ci_common.errors import RepositoryError
@@ -35,6 +37,15 @@ NOBODY = "-"
 FREE = b"free"
 
 
+class Begins(Enum):
+    """Whether a reader begins to read a partition for its group, which it makes if there is none."""
+
+    NEVER = 0
+    IF_FREE = 1
+    #: Also if another reader has it.
+    AT_ONCE = 2
+
+
 class ReadCall(NamedTuple):
     """What `read_facts.lua` is called with."""
 
@@ -46,7 +57,7 @@ class ReadCall(NamedTuple):
     #: The most entries; 0: only begin.
     limit: int
     after: str
-    #: 1: the group begins here if there is none.
+    #: Of `Begins`.
     begins: int
 
 
@@ -123,14 +134,17 @@ class Groups:
         *,
         limit: int,
         after: str = "",
-        begins: bool = False,
+        begins: Begins = Begins.NEVER,
     ) -> Entries | float:
         """Return what comes next in a partition, or for how many seconds another reader still has it.
 
         GroupDroppedError, StoreError.
         """
         call = ReadCall(
-            facts_key(tag), groups_key(tag), group, reader, int(lease_seconds * 1000), limit, after, int(begins)
+            *(facts_key(tag), groups_key(tag), group, reader, int(lease_seconds * 1000)),
+            limit=limit,
+            after=after,
+            begins=begins.value,
         )
         # Other partitions' facts wait meanwhile.
         patience = HURRIED_REPLY_SECONDS if self._nodes.is_divided else None
@@ -164,20 +178,26 @@ class Groups:
     async def begin_here(self, group: str) -> None:
         """Have facts kept for a group from now on; what came before is owed to nobody.
 
-        Where the group is read already, it stays as it is. FactReaderReplacedError if it is dropped at the same time,
-        StoreError.
+        Where the group is read already, it stays as it is. In partitions that are away it begins with its reader, which
+        gets a gap. FactReaderReplacedError if it is dropped at the same time, StoreError.
         """
         token = secrets.token_hex(8)
-        for tag in self.tags:
-            found = await self.read(tag, group, token, BEGIN_SECONDS, limit=1, begins=True)
+
+        async def begin(tag: str) -> None:
+            found = await self.read(tag, group, token, BEGIN_SECONDS, limit=1, begins=Begins.IF_FREE)
             if not isinstance(found, float):
-                newest = await self._nodes.read("XREVRANGE", facts_key(tag), "+", "-", "COUNT", 1)
-                await self.acknowledge(tag, group, token, BEGIN_SECONDS, as_text(newest[0][0]), has_gap=True)
+                await self.acknowledge(tag, group, token, BEGIN_SECONDS, await self.newest(tag), has_gap=True)
                 await self.release(tag, group, token)
+
+        await go_through(self._nodes, self.tags, begin)
 
     async def drop(self, group: str) -> bool:
         """Forget a group; tell whether there was one. StoreError."""
         return any([await self.drop_in(tag, group) for tag in self.tags])
+
+    async def drop_where_possible(self, group: str) -> bool:
+        """Forget a group, but for partitions that are away; tell whether there are none of those. StoreError."""
+        return not await go_through(self._nodes, self.tags, partial(self.drop_in, group=group))
 
     async def drop_in(self, tag: str, group: str) -> bool:
         """Forget a group in one partition; tell whether there was one. StoreError."""
@@ -263,9 +283,21 @@ class FactReader:
     """One reader of a group, in one event loop."""
 
     def __init__(
-        self, nodes: Nodes, groups: Groups, group: str, lease_seconds: float, limit: int, *, from_now: bool = False
+        self,
+        nodes: Nodes,
+        groups: Groups,
+        group: str,
+        lease_seconds: float,
+        limit: int,
+        *,
+        from_now: bool = False,
+        takes_over: bool = False,
     ) -> None:
-        """Read what the group hasn't; `from_now`, of a group of its own: only what comes from now on, after a gap."""
+        """Read what the group hasn't; `from_now`, of a group of its own: only what comes from now on, after a gap.
+
+        With `takes_over` it doesn't wait for the lease of another reader: that is known to be gone.
+        """
+        self._begins = Begins.AT_ONCE if takes_over else Begins.IF_FREE
         self._from_now = from_now
         #: Partitions in which it has just begun, with their last entries.
         self._begun: dict[str, str] = {}
@@ -312,7 +344,7 @@ class FactReader:
 
     async def _begin(self, tag: str) -> None:
         """Begin to read a partition, before facts of another one are handed out, unless it is away."""
-        await self.groups.read(tag, self.group, self.token, self.lease_seconds, limit=0, begins=True)
+        await self.groups.read(tag, self.group, self.token, self.lease_seconds, limit=0, begins=self._begins)
         if self._from_now:
             newest = await self.groups.newest(tag)
             await self.groups.acknowledge(tag, self.group, self.token, self.lease_seconds, newest, has_gap=True)

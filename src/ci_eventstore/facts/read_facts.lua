@@ -1,7 +1,7 @@
 -- Have a reader read a partition's facts for its group, unless another one does: one atomic step.
 --
 -- `groups.py` names its keys and arguments. The reader reads after the entry `after`, or after the group's acknowledged one if that is
--- "", or if the lease was another's.
+-- "", or if the lease was another's, which it waits for unless `begins` is 2.
 --
 -- Returns {"held", milliseconds until the lease of another reader ends}; {"gone"}: there is no such group, and it isn't to begin;
 -- or {"read", "1" if what came before may be lost to the group, entries as ids and texts by turns}.
@@ -12,7 +12,7 @@ if kept then
 elseif begins == 0 then
   return {'gone'}
 end
-local left = holder and holder ~= '-' and holder ~= reader and ends - now_ms or 0
+local left = begins < 2 and holder and holder ~= '-' and holder ~= reader and ends - now_ms or 0
 -- A lease that lasts longer than any is of a clock that was ahead.
 if left > 0 and left <= LONGEST_LEASE_MS then
   return {'held', left}

@@ -12,12 +12,11 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from datetime import timedelta
-from functools import partial
 from typing import Any
 
 from ci_common.errors import RepositoryError
 from ci_common.models import utc_now
-from ci_eventstore.connection.absence import ask_each, go_through
+from ci_eventstore.connection.absence import ask_each
 from ci_eventstore.connection.outage_log import OutageLog
 from ci_eventstore.engine import Engine
 from ci_eventstore.errors import FactReaderReplacedError, GroupDroppedError, StoreUnavailableError
@@ -269,7 +268,6 @@ async def _is_dropped(engine: Engine, group: str) -> bool:
     """Drop a group; False if a part of the store is away, so that it is to be dropped later, if need be by others."""
     try:
         async with asyncio.timeout(STOPPING_SECONDS):
-            away = await go_through(engine.nodes, engine.facts.tags, partial(engine.facts.drop_in, group=group))
+            return await engine.facts.drop_where_possible(group)
     except (RepositoryError, TimeoutError):
         return False
-    return not away

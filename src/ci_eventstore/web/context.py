@@ -22,6 +22,7 @@ from ci_eventstore.web.access_log import USER
 from ci_eventstore.web.authentication import Authenticate, Caller, KeyAuthentication, caller_of
 from ci_eventstore.web.errors import WebError
 from ci_eventstore.web.stream_response import OpenStreams
+from ci_eventstore.webhooks.addresses import networks_of
 
 #: A shorter heartbeat would keep each stream busy with nothing.
 SHORTEST_HEARTBEAT_SECONDS = 0.01
@@ -42,6 +43,8 @@ class WebSettings:
     queues: frozenset[str] | None = frozenset({"default"})
     #: Other sites whose pages may send requests with a key, such as https://ci.example, or "*"; none may use sessions.
     cors_origins: tuple[str, ...] = ()
+    #: Addresses and networks that webhooks may have by their numbers although they aren't public, as whoever sends has.
+    webhook_allow: tuple[str, ...] = ()
     #: At most this many streams of one user are open in this process.
     max_streams_per_user: int = 100
     #: An idle stream sends a comment this often, and the server checks this often whether the client may still read.
@@ -57,6 +60,10 @@ class WebSettings:
         for origin in check_texts("cors_origins", self.cors_origins):
             if origin != "*" and not _ORIGIN.fullmatch(origin):
                 raise ConfigurationError(f"cors_origins={origin!r} must be like https://ci.example:8443, or *")
+        try:
+            networks_of(check_texts("webhook_allow", self.webhook_allow))
+        except ValueError as error:
+            raise ConfigurationError(f"webhook_allow={self.webhook_allow!r}: {error}") from None
         if self.project_folder is not None and not isinstance(self.project_folder, Path):
             raise ConfigurationError(f"project_folder={self.project_folder!r} must be a Path")
         if self.project_folder is not None and not self.project_folder.is_absolute():

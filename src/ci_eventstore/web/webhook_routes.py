@@ -12,8 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ci_eventstore.web.context import Web
 from ci_eventstore.web.document import ASKED, ID_SCHEMA, answers, body
 from ci_eventstore.web.errors import WebError
+from ci_eventstore.webhooks.addresses import check_reachable, networks_of
 from ci_eventstore.webhooks.store import WebhookStore
-from ci_eventstore.webhooks.webhook import DEFAULT_EVENTS, EVENTS, MAX_URL_LENGTH, URL_PATTERN, Webhook
+from ci_eventstore.webhooks.webhook import DEFAULT_EVENTS, EVENTS, MAX_URL_LENGTH, URL_PATTERN, Webhook, checked_url
 
 WebhookId = Annotated[str, Path(description="The webhook's id.", json_schema_extra=dict(ID_SCHEMA))]
 
@@ -69,6 +70,7 @@ class WebhookRoutes:
 
     def __init__(self, web: Web) -> None:
         self._web = web
+        self._allowed = networks_of(web.settings.webhook_allow)
 
     async def list_webhooks(self, request: Request) -> list[dict[str, Any]]:
         """List webhooks, the oldest first."""
@@ -83,6 +85,7 @@ class WebhookRoutes:
         except ValidationError as error:
             said = [f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}" for detail in error.errors()]
             raise WebError(400, "invalid", "; ".join(said)) from None
+        check_reachable(checked_url(asked.url), self._allowed)
         made = await store.add(asked.url, user_id=user_id, events=asked.events)
         return JSONResponse(_with_secret(made), 201, {"Location": f"{request.url.path}/{made.id}"})
 

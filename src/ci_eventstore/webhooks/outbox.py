@@ -17,8 +17,8 @@ from ci_eventstore.webhooks.webhook import Webhook
 
 logger = logging.getLogger("ci_eventstore.webhooks")
 
-#: For how long a process sends unless it says so again.
-LEASE_SECONDS = 15.0
+#: For how long a process sends unless it says so again, which it does every two seconds in any case.
+LEASE_SECONDS = 6.0
 LONGEST_LEASE_MS = 60_000
 #: Messages that are written by one script.
 WRITE_MESSAGES = 500

@@ -11,13 +11,10 @@ import socket
 import ssl
 import threading
 from collections.abc import Collection, Mapping, Sequence
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from urllib.parse import urlsplit
 
+from ci_eventstore.webhooks.addresses import Network, may_be_reached
 from ci_eventstore.webhooks.delivery import Outcome
-
-Network = IPv4Network | IPv6Network
-Address = IPv4Address | IPv6Address
 
 #: From the look-up of the address to the end of the answer's head.
 POST_SECONDS = 15.0
@@ -28,42 +25,10 @@ MAX_HEAD_BYTES = 16_384
 MAX_INTERIM = 5
 _STATUS = re.compile(rb"HTTP/1\.[01] ([0-9]{3})(?: |\r\n)")
 _RETRY_AFTER = re.compile(rb"\r\nretry-after:[ \t]*([0-9]{1,6})[ \t]*\r\n", re.IGNORECASE)
-#: They hold an IPv4 address, which is the one that counts.
-_NAT64, _6TO4 = IPv6Network("64:ff9b::/96"), IPv6Network("2002::/16")
 
 
 class RefusedAddressError(Exception):
     """Raised when a name stands for no address that may be reached."""
-
-
-def networks_of(texts: Collection[str]) -> list[Network]:
-    """Return addresses and networks, such as 10.1.0.0/16; ValueError."""
-    return [ip_network(text) for text in texts]
-
-
-def embedded(address: Address) -> Address:
-    """Return the IPv4 address that stands in an IPv6 one, or else the address itself. Pure."""
-    if isinstance(address, IPv6Address):
-        if address.ipv4_mapped is not None:
-            return address.ipv4_mapped
-        if address in _NAT64:
-            return IPv4Address(int(address) & 0xFFFFFFFF)
-        if address in _6TO4:
-            return IPv4Address((int(address) >> 80) & 0xFFFFFFFF)
-    return address
-
-
-def may_be_reached(text: str, allowed: Collection[Network], *, is_plain: bool = False) -> bool:
-    """Tell whether messages may go to an address: to a public one by TLS, or to one that the operator allows. Pure."""
-    try:
-        address = embedded(ip_address(text.partition("%")[0]))
-    except ValueError:
-        return False
-    if any(address in network for network in allowed):
-        return True
-    is_special = address.is_multicast or address.is_reserved or address.is_unspecified or address.is_loopback
-    is_near = address.is_private or address.is_link_local or getattr(address, "is_site_local", False)
-    return not is_plain and address.is_global and not is_special and not is_near
 
 
 def status_in(head: bytes) -> Outcome | None:

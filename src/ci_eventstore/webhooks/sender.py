@@ -27,7 +27,7 @@ from ci_eventstore.jobs.records import read_records
 from ci_eventstore.jobs.state import JobState, to_job
 from ci_eventstore.keys import Keys
 from ci_eventstore.webhooks.delivery import Message, Outcome, admit, begun_anew, plan, settle, signed
-from ci_eventstore.webhooks.outbox import LEASE_SECONDS, Outbox, SenderReplacedError
+from ci_eventstore.webhooks.outbox import Outbox, SenderReplacedError
 from ci_eventstore.webhooks.store import GROUP
 from ci_eventstore.webhooks.webhook import GAP, TEST, Webhook
 
@@ -36,6 +36,8 @@ logger = logging.getLogger("ci_eventstore.webhooks")
 #: How often the lease is renewed, owners' changes are looked for, and pauses are measured anew; and how often another
 #: process tries to take over.
 LOOK_SECONDS = 2.0
+#: The lease of the reader of facts, within which it looks three times.
+READ_SECONDS = 15.0
 #: Entries of facts that are read at a time.
 FACT_ENTRIES = 100
 #: How soon a message whose job can't be read is looked at again.
@@ -165,7 +167,7 @@ class Shift:
             self._reader.cancel()
             self._reader = None
             # Without a group, the store keeps no facts.
-            await self._groups.drop(GROUP)
+            await self._groups.drop_where_possible(GROUP)
 
     async def _queue_tests(self, endpoint: Endpoint) -> None:
         """Queue the test messages that the owner has asked for since."""
@@ -193,7 +195,8 @@ class Shift:
         """Put into the queues what happens; a store that is away disturbs nothing that waits there already."""
         outage = self._nodes.outages.of(logger, "reading what webhooks have to be sent: %s")
         while True:
-            reader = FactReader(self._nodes, self._groups, GROUP, LEASE_SECONDS, FACT_ENTRIES)
+            # Whoever has the sender's lease reads.
+            reader = FactReader(self._nodes, self._groups, GROUP, READ_SECONDS, FACT_ENTRIES, takes_over=True)
             try:
                 async with aclosing(reader.batches()) as batches:
                     async for batch in batches:

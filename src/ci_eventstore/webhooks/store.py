@@ -123,7 +123,7 @@ class WebhookStore:
             pass
         if not await self._nodes.read("EXISTS", account_key(self._keys, "webhooks")):
             # Without a group, the store keeps no facts.
-            await self._groups.drop(GROUP)
+            await self._groups.drop_where_possible(GROUP)
 
     async def delete_of_user(self, user_id: str) -> int:
         """Delete all webhooks of a user; return how many it were."""

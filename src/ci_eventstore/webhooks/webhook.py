@@ -16,6 +16,7 @@ from ci_common.errors import InvalidArgumentError
 from ci_common.models import to_rfc3339
 from ci_eventstore.errors import StoreFormatError
 from ci_eventstore.facts.facts import FactKind
+from ci_eventstore.webhooks.addresses import literal_in
 
 TEST, GAP = "webhook.test", "webhook.gap"
 #: What a webhook may ask for. It gets `webhook.test` and `webhook.gap` in any case.
@@ -29,8 +30,9 @@ ROTATION_MS = 86_400_000
 MAX_NOTICES = 10
 _LABEL = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _PORT = "([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
-#: A name or an IPv4 address, and a path of visible ASCII: neither user nor fragment, nothing that is read in two ways.
-URL_PATTERN = rf"^https?://{_LABEL}(\.{_LABEL})*(:{_PORT})?(/[!\"$-\[\]-~]*)?$"
+_NUMBERS = "\\[[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:.]{1,40}\\]"
+#: A name or an address, and a path of visible ASCII: neither user, zone nor fragment, nothing that is read in two ways.
+URL_PATTERN = rf"^https?://({_LABEL}(\.{_LABEL})*|{_NUMBERS})(:{_PORT})?(/[!\"$-\[\]-~]*)?$"
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +177,8 @@ def checked_events(events: Iterable[str]) -> tuple[str, ...]:
 
 def checked_url(url: str) -> str:
     """Return an address that messages may be sent to as far as its text says; InvalidArgumentError."""
-    if not isinstance(url, str) or len(url) > MAX_URL_LENGTH or not re.fullmatch(URL_PATTERN[1:-1], url):
+    found = re.fullmatch(URL_PATTERN[1:-1], url) if isinstance(url, str) and len(url) <= MAX_URL_LENGTH else None
+    if not found or ("[" in found[1] and literal_in(found[1].strip("[]")) is None):
         raise InvalidArgumentError("url", url, "https://HOST[:PORT][/PATH] of visible ASCII, without user and fragment")
     return url
 

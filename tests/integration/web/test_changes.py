@@ -11,6 +11,7 @@ import pytest
 from httpx_sse import aconnect_sse
 
 from ci_common.models import Job, utc_now
+from ci_eventstore.facts.groups import Begins
 from ci_eventstore.keys import groups_key
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.web import WebSettings, authentication, change_stream, changes, create_app
@@ -204,9 +205,9 @@ async def test_what_a_process_left_is_dropped(client: httpx.AsyncClient, reposit
     engine = repository.engine
     [tag] = engine.keys.tags
     for name in ("changes.killed", "mine"):
-        await engine.facts.read(tag, name, "r", 1, limit=0, begins=True)
+        await engine.facts.read(tag, name, "r", 1, limit=0, begins=Begins.IF_FREE)
         await engine.nodes.read("HSET", groups_key(tag), name, "0-0 r 2 1")
-    await engine.facts.read(tag, "changes.busy", "r", 1, limit=0, begins=True)
+    await engine.facts.read(tag, "changes.busy", "r", 1, limit=0, begins=Begins.IF_FREE)
     async with listening(client) as reader:
         await reader.until({})
         names = await groups(repository)

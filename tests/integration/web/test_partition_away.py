@@ -94,6 +94,14 @@ async def test_a_list_is_whole_or_says_what_is_missing(
     assert [job["job_id"] for job in (await client.get("/jobs")).json()] == everything
 
 
+async def test_the_first_webhook_comes_and_goes(client: httpx.AsyncClient, own: RealServer) -> None:
+    """Its group begins in the partitions that are there, and ends there."""
+    own.kill()
+    made = await client.post("/webhooks", json={"url": "https://a.example/"})
+    assert made.status_code == 201
+    assert (await client.delete(f"/webhooks/{made.json()['id']}")).status_code == 204
+
+
 async def test_changes_of_the_others_go_on(
     client: httpx.AsyncClient, store: RedisJobRepository, own: RealServer
 ) -> None:

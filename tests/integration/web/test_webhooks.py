@@ -49,6 +49,9 @@ async def test_what_is_no_webhook(client: httpx.AsyncClient) -> None:
     """400, and nothing is stored; nobody makes one for another user; 409 says how many a user may have."""
     sent: list[object] = [{}, {"url": "ftp://a.example/"}, {"url": 7}, [URL], {"url": URL, "user_id": "bob"}]
     sent += [{"url": URL, "events": "job.ended"}, {"url": URL, "events": ["job.finished"]}]
+    sent += [
+        {"url": url} for url in ("http://127.1/", "https://[::1]/", "https://[::ffff:7f00:1]/", "https://10.2.0.1/")
+    ]
     for body in (*sent, {"url": "https://ada:secret@a.example/"}):
         answer = await client.post("/webhooks", json=body)
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid"), body

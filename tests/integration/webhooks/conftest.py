@@ -12,8 +12,9 @@ from standardwebhooks import webhooks as foreign_verifier
 from ci_common.models import Job, utc_now
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.webhooks import sender
+from ci_eventstore.webhooks.addresses import networks_of
 from ci_eventstore.webhooks.outbox import Outbox
-from ci_eventstore.webhooks.posting import Poster, networks_of
+from ci_eventstore.webhooks.posting import Poster
 from ci_eventstore.webhooks.sender import Sender
 from tests.integration.store.conftest import find_server, keys, own, repository, server, valkey
 

@@ -5,7 +5,8 @@ import sys
 
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.webhooks import delivery, outbox, sender
-from ci_eventstore.webhooks.posting import Poster, networks_of
+from ci_eventstore.webhooks.addresses import networks_of
+from ci_eventstore.webhooks.posting import Poster
 from ci_eventstore.webhooks.sender import Sender
 
 LEASE_SECONDS = 0.5
@@ -13,9 +14,7 @@ LEASE_SECONDS = 0.5
 
 async def main(url: str) -> None:
     """Send for ever, to addresses of this machine, too."""
-    for module in (outbox, sender):
-        vars(module)["LEASE_SECONDS"] = LEASE_SECONDS
-    sender.LOOK_SECONDS = 0.1
+    outbox.LEASE_SECONDS, sender.READ_SECONDS, sender.LOOK_SECONDS = LEASE_SECONDS, LEASE_SECONDS, 0.1
     delivery.FIRST_PAUSE_MS, delivery.LONGEST_PAUSE_MS = 50, 500
     async with RedisJobRepository.from_url(url, partitions=3) as repository:
         engine = repository.engine

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from ci_eventstore.webhooks.addresses import networks_of
 from ci_eventstore.webhooks.delivery import Outcome
-from ci_eventstore.webhooks.posting import MAX_HEAD_BYTES, Poster, networks_of
+from ci_eventstore.webhooks.posting import MAX_HEAD_BYTES, Poster
 from tests.deployments.certificates import Authority, Certificate
 from tests.receivers import Received, Receiver, receiver, status
 
@@ -88,6 +89,16 @@ async def test_what_was_judged_is_what_is_connected_to(names: Addresses) -> None
         names["a.example"] = ["127.0.0.3", "127.0.0.2"]
         assert await post(f"http://a.example:{allowed.port}/", poster("127.0.0.0/8")) == Outcome(204)
         assert private.connections == 0
+
+
+async def test_proxies_of_the_environment_are_not_asked(names: Addresses, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message goes to its address, and has nothing of this machine's with it."""
+    async with receiver() as proxy, receiver(host="127.0.0.2") as opened:
+        for name in ("http_proxy", "HTTPS_PROXY", "ALL_PROXY"):
+            monkeypatch.setenv(name, f"http://ada:secret@127.0.0.1:{proxy.port}")
+        names["a.example"] = ["127.0.0.2"]
+        assert await post(f"http://a.example:{opened.port}/", poster("127.0.0.2")) == Outcome(204)
+        assert (proxy.connections, [name for name in opened.received[0].headers if "auth" in name]) == (0, [])
 
 
 async def test_a_slow_look_up_keeps_nobody_waiting(names: Addresses) -> None:

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from ci_common.models import Job, User, utc_now
-from ci_eventstore.facts.groups import Groups
+from ci_eventstore.facts.groups import Begins, Groups
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.webhooks import delivery
 from ci_eventstore.webhooks.store import GROUP
@@ -275,10 +275,21 @@ async def test_a_full_queue_disables_and_loses_nothing_of_it(
         assert {job for _, job in told(opened, hook.secrets[0].text)} == {f"job-{number}" for number in range(5)}
 
 
+async def test_a_reader_that_was_killed_keeps_nobody_waiting(repository: RedisJobRepository) -> None:
+    """Its lease counts for nothing once its sender's is over."""
+    async with receiver() as opened:
+        await repository.engine.webhooks.add(opened.url, events=["job.created"])
+        for tag in repository.engine.keys.tags:
+            await repository.engine.facts.read(tag, GROUP, "killed", 600, limit=0)
+        await repository.create_job(Job(id="a", status="queued"))
+        async with sending(repository, LOCAL):
+            await wait_until(lambda: bool(opened.received))
+
+
 async def test_facts_are_owed_from_the_first_webhook_on(repository: RedisJobRepository) -> None:
     """Also if nobody sends yet and another group has older facts to read; the group begins without a gap."""
     groups: Groups = repository.engine.facts
-    await groups.read("{ci:0}", "others", "token", 1.0, limit=0, begins=True)
+    await groups.read("{ci:0}", "others", "token", 1.0, limit=0, begins=Begins.IF_FREE)
     await repository.create_job(Job(id="before", status="queued"))
     async with receiver() as opened:
         hook = await repository.engine.webhooks.add(opened.url, events=["job.created"])

@@ -68,6 +68,9 @@ def test_notices_are_few_and_say_a_thing_once() -> None:
         "http://127.0.0.1:8080/hook?x=1&y=%20",
         "https://Hooks.a.example:65535/~x/[y]",
         "https://xn--bcher-kva.example/a",
+        "https://[2606:4700::1111]:8443/hook",
+        "http://[::ffff:10.1.2.3]/",
+        "https://[::1]/",
     ],
 )
 def test_addresses(url: str) -> None:
@@ -93,7 +96,15 @@ def test_addresses(url: str) -> None:
             "https://a.example/a b",
             "https://a.example/\r\nx: y",
         ),
-        *("https://bücher.example/", "https://a.example\\@b.example/", "https://a..example/", "https://[::1]/"),
+        *("https://bücher.example/", "https://a.example\\@b.example/", "https://a..example/", "https://[::1/"),
+        *(
+            "https://[fe80::1%25eth0]/",
+            "https://[127.0.0.1]/",
+            "https://[::1]x/",
+            "https://[1::2::3]/",
+            "https://[v1.x]/",
+        ),
+        *("https://[:]/", "https://[::ffff:1.2.3]/", "https://::1/", "https://ada@[::1]/", "https://[::1]:0/"),
         *("https://a.example?x", "https://-a.example/", "https://a_b.example/", "https://a.example:65536/"),
         *("https://a.example:99999/", "https://a.example/" + "x" * 2048, f"https://{'a' * 64}.example/", 7),
     ],
