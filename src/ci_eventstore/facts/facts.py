@@ -1,5 +1,6 @@
 """A fact of all jobs: what it tells, and how it stands in a partition's stream. Pure."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -46,6 +47,19 @@ class JobFact:
     job_id: str
     #: The server's.
     time: datetime
+    #: Of a deletion: by which its job's user is recognised; "" if it was nobody's, None if nobody has noted it.
+    owner_mark: str | None = None
+
+    def is_of(self, user_id: str) -> bool:
+        """Tell whether it is of a job that is gone, and was a user's."""
+        return bool(self.owner_mark) and self.owner_mark == owner_mark(self.job_id, user_id)
+
+
+def owner_mark(job_id: str, user_id: str | None) -> str:
+    """Return what a deletion has instead of its owner, who can't be read from it, but recognised."""
+    if user_id is None:
+        return ""
+    return hashlib.sha256(f"{job_id}\n{user_id}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def fact_text(kind: FactKind, status: JobStatus) -> str:
@@ -69,12 +83,12 @@ def facts_of(before: JobStatus | None, after: JobStatus, records: Sequence[Recor
     return told
 
 
-def facts_in(partition: int, entry: str, text: str) -> Iterator[JobFact]:
-    """Yield the facts of an entry; none for what only later programs can read."""
+def facts_in(partition: int, entry: str, text: str, mark: str | None = None) -> Iterator[JobFact]:
+    """Yield the facts of an entry, with the mark of an owner; none for what only later programs can read."""
     kind, status = _KINDS.get(text[:1]), STATUSES.get(text[1:2])
     milliseconds = int(entry.partition("-")[0])
     if kind is None or status is None:
         return
     time = datetime.fromtimestamp(milliseconds / 1000, UTC)
     for place, job_id in enumerate(text[2:].split("\n"), start=1):
-        yield JobFact(f"{partition}-{entry}-{place}", kind, status, job_id, time)
+        yield JobFact(f"{partition}-{entry}-{place}", kind, status, job_id, time, mark)

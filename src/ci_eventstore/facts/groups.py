@@ -111,10 +111,19 @@ class FactGroup:
         return (datetime.now(UTC) - self.looked_at).total_seconds() < LIVE_SECONDS
 
 
-class Entries(NamedTuple):
-    """What a reader is given of a partition: entries, each with its text."""
+class FactEntry(NamedTuple):
+    """An entry of a partition's facts."""
 
-    entries: list[tuple[str, str]]
+    id: str
+    text: str
+    #: Of the owner of a job that was deleted; None if it has none.
+    mark: str | None
+
+
+class Entries(NamedTuple):
+    """What a reader is given of a partition."""
+
+    entries: list[FactEntry]
     has_gap: bool
 
 
@@ -154,7 +163,8 @@ class Groups:
         if reply[0] == b"held":
             return float(reply[1]) / 1000
         words = as_texts(reply[2])
-        return Entries(list(zip(words[::2], words[1::2], strict=True)), reply[1] == b"1")
+        entries = zip(words[::3], words[1::3], [None if mark == "-" else mark for mark in words[2::3]], strict=True)
+        return Entries([FactEntry(*entry) for entry in entries], reply[1] == b"1")
 
     async def acknowledge(
         self, tag: str, group: str, reader: str, lease_seconds: float, entry: str, *, has_gap: bool
@@ -385,11 +395,11 @@ class FactReader:
         self._held.add(tag)
         if not found.entries:
             return None
-        self._after[tag] = last = found.entries[-1][0]
+        self._after[tag] = last = found.entries[-1].id
         if len(found.entries) >= self._limit:
             self._due[tag] = time.monotonic()
         partition = self.groups.tags.index(tag)
-        facts = [fact for entry, text in found.entries for fact in facts_in(partition, entry, text)]
+        facts = [fact for entry in found.entries for fact in facts_in(partition, *entry)]
         return FactBatch(partition, facts, found.has_gap, last, tag, self) if facts or found.has_gap else None
 
     async def _wait(self, seconds: float) -> None:

@@ -4,7 +4,7 @@
 -- "", or if the lease was another's, which it waits for unless `begins` is 2.
 --
 -- Returns {"held", milliseconds until the lease of another reader ends}; {"gone"}: there is no such group, and it isn't to begin;
--- or {"read", "1" if what came before may be lost to the group, entries as ids and texts by turns}.
+-- or {"read", "1" if what came before may be lost to the group, entries as ids, texts and the marks of owners by turns, "-" for none}.
 
 local kept, acknowledged, holder, ends, answer = redis.call('HGET', groups, group), nil, nil, nil, nil
 if kept then
@@ -32,6 +32,7 @@ end
 local found, entries = redis.call('XRANGE', facts, after, '+', 'COUNT', limit + 1), {}
 local has_last = found[1] and found[1][1] == after
 for place = has_last and 2 or 1, #found do
-  entries[#entries + 1], entries[#entries + 2] = found[place][1], found[place][2][2]
+  local fields = found[place][2]
+  entries[#entries + 1], entries[#entries + 2], entries[#entries + 3] = found[place][1], fields[2], fields[4] or '-'
 end
 return {'read', has_last and '0' or '1', entries}

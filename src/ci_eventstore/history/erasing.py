@@ -189,7 +189,8 @@ class Eraser:
             await self._cancel(job_id, record)
             await self._wait_for_end(job_id)
         self._remove_project(record)
-        if await delete_job(engine.nodes, engine.reader.source, engine.keys.job(job_id), Reason.ASKED, self._user_id):
+        nodes, source, keys = engine.nodes, engine.reader.source, engine.keys.job(job_id)
+        if await delete_job(nodes, source, keys, Reason.ASKED, self._user_id, marks_owner=False):
             self.receipt.jobs += 1
 
     async def _cancel(self, job_id: str, record: JobState) -> None:

@@ -38,7 +38,7 @@ end
 -- Libraries: facts
 local told, refused = nil, nil
 if was_deleted == 0 then
-  told, refused = add_facts(facts, fact, id)
+  told, refused = add_facts(facts, fact, id, 'o', owner)
   error = refused or attempt(function()
     redis.call('HSET', gone, id, string.format('%s %.0f %s', letters, now_ms, tombstone))
   end)

@@ -25,7 +25,7 @@ from ci_eventstore.events.log_index import first_entry
 from ci_eventstore.events.log_source import BEGINNING, LogSource, check_standing
 from ci_eventstore.events.records import Fact, FactType, Place
 from ci_eventstore.events.sealed_log import references_in
-from ci_eventstore.facts.facts import FactKind, fact_text
+from ci_eventstore.facts.facts import FactKind, fact_text, owner_mark
 from ci_eventstore.jobs.records import read_record
 from ci_eventstore.jobs.state import PIECES, JobState, checkpoint_fields, to_hash
 from ci_eventstore.jobs.tombstones import (
@@ -60,8 +60,9 @@ class DeleteCall(NamedTuple):
     #: The tombstone, but for the server's time that stands after its letters.
     letters: str
     tombstone: str
-    #: The fact of all jobs that it comes to.
+    #: The fact of all jobs that it comes to, and the mark of the owner.
     fact: str
+    owner: str
     #: The job as it was read.
     version: str
     position: str
@@ -118,10 +119,11 @@ async def delete_job(
     user_id: str | None = None,
     *,
     takes: Callable[[JobState], bool] | None = None,
+    marks_owner: bool = True,
 ) -> bool:
     """Delete a job that has ended, as long as `takes` says so; False: it was deleted before, or isn't taken.
 
-    Given a user, only theirs.
+    Given a user, only theirs. With `marks_owner` its fact recognises the owner.
 
     JobNotFoundError, InvalidTransitionError (it hasn't ended), ProjectionMissingError, StoreFormatError,
     ArchiveUnavailableError.
@@ -139,7 +141,7 @@ async def delete_job(
             if archive is not None and noted is not None:
                 await archive.delete(name_in_archive(keys, state.incarnation, noted.name))
             return False
-        call = _call(keys, state, reason)
+        call = _call(keys, state, reason, owner_mark(keys.job_id, state.user_id) if marks_owner else "")
         if archive is not None:
             tombstone = _tombstone(state, reason)._replace(deleted_ms=await time_ms(nodes, keys.tag))
             noted = Deletion(keys.job_id, tombstone)
@@ -222,7 +224,7 @@ def _tombstone(state: JobState, reason: Reason) -> Tombstone:
     return Tombstone(reason, state.status, *times, state.incarnation or "")
 
 
-def _call(keys: JobKeys, state: JobState, reason: Reason) -> DeleteCall:
+def _call(keys: JobKeys, state: JobState, reason: Reason, mark: str) -> DeleteCall:
     tombstone = _tombstone(state, reason)
     return DeleteCall(
         keys.hash,
@@ -240,6 +242,7 @@ def _call(keys: JobKeys, state: JobState, reason: Reason) -> DeleteCall:
         letters=tombstone.letters,
         tombstone=tombstone.rest,
         fact=fact_text(FactKind.DELETED, state.status),
+        owner=mark,
         version=str(state.version),
         position=str(state.position),
         part=str(state.part),

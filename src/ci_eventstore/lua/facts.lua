@@ -9,14 +9,14 @@
 -- How many entries of a partition's facts are kept at most, about: 3.5 MB of small ids.
 local FACTS_KEPT = '100000'
 
--- Add an entry. Returns its id, false if no group reads facts; or nothing, and the server's error. Readers are woken when the script has
--- ended. To look each time for what is too old would cost a tenth more.
-local function add_fact(facts, text)
+-- Add an entry, perhaps with other fields. Returns its id, false if no group reads facts; or nothing, and the server's error. Readers are
+-- woken when the script has ended. To look each time for what is too old would cost a tenth more.
+local function add_fact(facts, text, ...)
   local entry
   if now_ms % 16 == 0 then
-    entry = redis.pcall('XADD', facts, 'NOMKSTREAM', 'MAXLEN', '~', FACTS_KEPT, '*', 'f', text)
+    entry = redis.pcall('XADD', facts, 'NOMKSTREAM', 'MAXLEN', '~', FACTS_KEPT, '*', 'f', text, ...)
   else
-    entry = redis.pcall('XADD', facts, 'NOMKSTREAM', '*', 'f', text)
+    entry = redis.pcall('XADD', facts, 'NOMKSTREAM', '*', 'f', text, ...)
   end
   if type(entry) == 'table' then
     return nil, entry
@@ -35,10 +35,10 @@ end
 
 -- Add facts of one job, or of several whose ids newlines join: each is its letter and that of the status, blanks join them. Returns their
 -- entries; none if no group reads facts; or nothing, and the error.
-local function add_facts(facts, whats, ids)
+local function add_facts(facts, whats, ids, ...)
   local told = {}
   for what in string.gmatch(whats, '%a%a') do
-    local entry, refused = add_fact(facts, what .. ids)
+    local entry, refused = add_fact(facts, what .. ids, ...)
     if refused then
       take_back(facts, told)
       return nil, failed(refused, facts)

@@ -29,10 +29,18 @@ class Change:
     #: The statuses that it may have left.
     left: frozenset[JobStatus] = frozenset()
     is_deleted: bool = False
+    #: Of a deletion: by which its owner is recognised, as in `JobFact`.
+    owner_mark: str | None = None
 
     def __or__(self, other: "Change") -> "Change":
         """Return both together."""
-        return Change(self.left | other.left, self.is_deleted or other.is_deleted)
+        mark = self.owner_mark if other.owner_mark is None else other.owner_mark
+        return Change(self.left | other.left, self.is_deleted or other.is_deleted, mark)
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether nobody can tell whose job it was that was deleted, as an earlier version does that."""
+        return self.is_deleted and self.owner_mark is None
 
 
 #: By the job's id.
@@ -48,7 +56,7 @@ def merge(changes: Changes, others: Iterable[tuple[str, Change]]) -> None:
 def changes_in(facts: Iterable[JobFact]) -> list[tuple[str, Change]]:
     """Return the changes that facts tell; sealing changes nothing that a job shows."""
     return [
-        (fact.job_id, Change(_BEFORE[fact.kind], fact.kind is FactKind.DELETED))
+        (fact.job_id, Change(_BEFORE[fact.kind], fact.kind is FactKind.DELETED, fact.owner_mark))
         for fact in facts
         if fact.kind in _BEFORE
     ]

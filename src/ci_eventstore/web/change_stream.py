@@ -13,7 +13,7 @@ from ci_eventstore.web.authentication import Caller
 from ci_eventstore.web.changes import ChangeHub
 from ci_eventstore.web.context import Web
 from ci_eventstore.web.job_view import summary
-from ci_eventstore.web.listeners import Filter, Listener, Owner
+from ci_eventstore.web.listeners import Filter, Listener
 from ci_eventstore.web.listing import Queue, Statuses, wanted_of
 from ci_eventstore.web.stream_response import HEADERS, IDLE, LAST, Piece, StreamResponse
 
@@ -106,7 +106,6 @@ class ChangeStream:
         statuses, queue = self._listener.wanted
         page = await self._web.engine.listings.page(self.user_id, statuses, NEWEST_JOBS, None, is_partial=True)
         jobs = [job for job in page.jobs if queue in (None, job.queue)]
-        self._hub.note_owners({job.id: Owner(job.user_id, job.queue) for job in jobs})
         incarnations = await self._web.incarnations([job.id for job in jobs])
         fields = {
             "jobs": list(map(summary, jobs, incarnations)),

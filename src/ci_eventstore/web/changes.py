@@ -9,7 +9,7 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 from datetime import timedelta
 from typing import Any
@@ -45,8 +45,6 @@ GATHER_SECONDS = 0.2
 LINGER_SECONDS = 60.0
 AWAY_SECONDS = 1.0
 STOPPING_SECONDS = 2.0
-#: Of so many jobs it is known whose they are, for when they are deleted.
-OWNERS_KEPT = 50_000
 
 
 class ChangeHub:
@@ -58,7 +56,6 @@ class ChangeHub:
         #: All listeners.
         self.audience = Audience()
         self._ring = ChangeRing(len(engine.keys.tags))
-        self._owners: dict[str, Owner] = {}
         #: What was read of facts, and not of jobs yet.
         self._dirty: Changes = {}
         self._has_dirty = asyncio.Event()
@@ -114,9 +111,9 @@ class ChangeHub:
         if changes is None or len(changes) > PENDING_FRAMES:
             return False
         now = self.audience.points
-        if any(change.is_deleted and job_id not in self._owners for job_id, change in changes.items()):
+        if any(change.is_unknown for change in changes.values()):
             return False
-        listener.needs_all, listener.is_resumed, listener.points = False, True, now
+        listener.needs_all, listener.points = False, now
         records = await self._read(list(changes))
         if len(records) < len(changes):
             return False
@@ -126,14 +123,6 @@ class ChangeHub:
             if told is not None and told.is_for(listener):
                 listener.put(job_id, told.frame, now)
         return True
-
-    def note_owners(self, owners: Mapping[str, Owner]) -> None:
-        """Remember whose some jobs are."""
-        for job_id, owner in owners.items():
-            self._owners.pop(job_id, None)
-            self._owners[job_id] = owner
-        while len(self._owners) > OWNERS_KEPT:
-            del self._owners[next(iter(self._owners))]
 
     def _wake(self) -> None:
         for listener in self.audience.all():
@@ -210,7 +199,8 @@ class ChangeHub:
             left = [(job_id, change) for job_id, change in changes.items() if job_id not in records]
             if not left:
                 self.audience.points = points
-            self._tell_of_unknown(changes)
+            if any(change.is_unknown for change in changes.values()):
+                self.audience.begin_again(self.audience.points)
             for job_id, record in records.items():
                 if (told := self._told_of(job_id, record, changes[job_id], store)) is not None:
                     self.audience.tell(told)
@@ -219,13 +209,6 @@ class ChangeHub:
                 self._has_dirty.set()
                 await asyncio.sleep(AWAY_SECONDS)
             await asyncio.sleep(max(begun_at + GATHER_SECONDS - time.monotonic(), 0))
-
-    def _tell_of_unknown(self, changes: Changes) -> None:
-        """Have listeners begin again that other processes may have told of a deleted job, since nobody knows whose."""
-        if any(change.is_deleted and job_id not in self._owners for job_id, change in changes.items()):
-            for listener in self.audience.all():
-                if listener.is_resumed:
-                    listener.begin_again()
 
     async def _read(self, job_ids: Sequence[str]) -> dict[str, Record]:
         """Return the records of some jobs, without those of partitions that are away; StoreUnavailableError."""
@@ -242,8 +225,6 @@ class ChangeHub:
         found: dict[str, Record] = {}
         for tag, records in answers.given.items():
             found |= zip((keys.job_id for keys in by_tag[tag]), records, strict=True)
-        states = {job_id: record for job_id, record in found.items() if isinstance(record, JobState)}
-        self.note_owners({job_id: Owner(state.user_id, state.queue) for job_id, state in states.items()})
         return found
 
     def _told_of(self, job_id: str, record: Record, change: Change, store: str | None) -> Told | None:
@@ -254,7 +235,7 @@ class ChangeHub:
             owner = Owner(record.user_id, record.queue)
             return Told(job_id, owner, record.status, change, frame)
         if change.is_deleted:
-            return Told(job_id, self._owners.get(job_id), None, change, _frame("deleted", {"job_id": job_id}))
+            return Told(job_id, None, None, change, _frame("deleted", {"job_id": job_id}))
         # It was deleted, which another fact tells, or can't be read.
         return None
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from weakref import WeakValueDictionary
 
 from ci_common.models import JobStatus
+from ci_eventstore.facts.facts import owner_mark
 from ci_eventstore.web.change_ring import Change
 
 #: A client that has more waiting for it gets a snapshot instead.
@@ -58,9 +59,18 @@ class Told(NamedTuple):
     change: Change
     frame: Frame
 
+    def is_seen_by(self, user_id: str | None) -> bool:
+        """Return whether the job is, or was, a user's; None sees all."""
+        if user_id is None:
+            return True
+        if self.owner is not None:
+            return self.owner.user_id == user_id
+        mark = self.change.owner_mark
+        return bool(mark) and mark == owner_mark(self.job_id, user_id)
+
     def is_for(self, listener: "Listener") -> bool:
         """Return whether a listener gets it."""
-        if listener.user_id is not None and (self.owner is None or self.owner.user_id != listener.user_id):
+        if not self.is_seen_by(listener.user_id):
             return False
         return listener.wanted.takes(self.status, None if self.owner is None else self.owner.queue, self.change)
 
@@ -86,8 +96,6 @@ class Listener:
         self.points = b""
         #: Whether it needs all jobs before anything else.
         self.needs_all = True
-        #: Whether it was told of jobs by another process, which this one may not know.
-        self.is_resumed = False
         self.news = asyncio.Event()
 
     def put(self, job_id: str, frame: Frame, points: bytes) -> None:
@@ -149,11 +157,12 @@ class Audience:
         """Have a frame sent to those listeners that want it."""
         self._told.append(told)
         self._told_count += 1
-        user_id = None if told.owner is None else told.owner.user_id
-        its = self._listeners.get(user_id, ()) if user_id is not None else ()
-        for listener in (*self._listeners.get(None, ()), *its):
-            if told.is_for(listener):
-                listener.put(told.job_id, told.frame, self.points)
+        # The owner of a job that is gone is only recognised.
+        users = {None, told.owner.user_id} if told.owner is not None else set(filter(told.is_seen_by, self._listeners))
+        for user_id in users:
+            for listener in self._listeners.get(user_id, ()):
+                if told.is_for(listener):
+                    listener.put(told.job_id, told.frame, self.points)
 
     def begin_again(self, points: bytes) -> None:
         """Have all listeners sent all jobs, which are known up to some points: changes may be missing."""
@@ -181,7 +190,7 @@ class Audience:
         listener.begin_again()
         # More than are kept may have been told meanwhile: then all jobs are read again.
         missed = self._told_count - snapshot.told
-        listener.needs_all, listener.is_resumed = missed > len(self._told), False
+        listener.needs_all = missed > len(self._told)
         for kept in islice(self._told, max(len(self._told) - missed, 0), None):
             if kept.is_for(listener):
                 listener.put(kept.job_id, kept.frame, self.points)

@@ -322,10 +322,12 @@ class Shift:
 
 def _messages(webhook: Webhook, facts: Sequence[JobFact], owners: Mapping[str, str | None]) -> list[Message]:
     """Return what a webhook is sent of some facts. Pure."""
-    found = []
+    found, user_id = [], webhook.user_id
+    # A job that is gone tells whose it was only by its deletion.
+    gone = {fact.job_id for fact in facts if user_id is not None and fact.is_of(user_id)}
     for fact in facts:
         event = f"job.{fact.kind.name.lower()}"
-        is_theirs = webhook.user_id is None or owners.get(fact.job_id) == webhook.user_id
+        is_theirs = user_id is None or owners.get(fact.job_id) == user_id or fact.job_id in gone
         if is_theirs and webhook.wants(event):
             time_ms = int(fact.time.timestamp() * 1000)
             found.append(Message(_message_id(webhook, fact.id), event, time_ms, fact.job_id, fact.status.value))

@@ -12,13 +12,16 @@ import pytest
 from ci_common.errors import JobGoneError, UserNotFoundError
 from ci_common.models import APIKey, Job, JobEvent, JobStatus, User, hash_api_key, utc_now
 from ci_eventstore.connection.nodes import Nodes
+from ci_eventstore.connection.replies import as_texts
 from ci_eventstore.errors import UserBusyError
+from ci_eventstore.facts.facts import owner_mark
 from ci_eventstore.history.erasing import Eraser, Receipt, rewrite_files
 from ci_eventstore.jobs.decide import Cancel
-from ci_eventstore.keys import Keys, segment_key
+from ci_eventstore.keys import Keys, facts_key, segment_key
 from ci_eventstore.repository import RedisJobRepository
 from tests.claims import claim
 from tests.integration.store.erasing import WORDS, account, ended, erase, found_in_keys, job
+from tests.integration.store.fact_readers import keep_facts
 from tests.integration.store.sealing import archive_sealed, seal_job
 from tests.servers import BINARIES, RealServer
 from tests.waiting import wait_until
@@ -88,6 +91,19 @@ async def test_nothing_is_left_in_keys_and_files(plain: tuple[RealServer, RedisJ
     server.kill()
     server.start()
     assert await repository.verify() == []
+
+
+async def test_no_fact_recognises_whose_jobs_they_were(repository: RedisJobRepository) -> None:
+    """As it does of a job that is deleted otherwise."""
+    await account(repository)
+    await keep_facts(repository)
+    for job_id in ("live", "deleted"):
+        await ended(repository, job_id)
+    await repository.delete_job("deleted")
+    await erase(repository)
+    [tag] = repository.engine.keys.tags
+    fields = [as_texts(one) for _, one in await repository.engine.nodes.read("XRANGE", facts_key(tag), "-", "+")]
+    assert [one[2:] for one in fields if len(one) > 2] == [["o", owner_mark("deleted", "zebedee-id")], ["o", ""]]
 
 
 def words_in_files(folder: Path) -> set[str]:

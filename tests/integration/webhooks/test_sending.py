@@ -52,13 +52,20 @@ async def test_users_get_what_happens_to_their_jobs(repository: RedisJobReposito
     webhooks = repository.engine.webhooks
     async with receiver() as hers, receiver() as his, receiver() as all_of_it:
         for user, opened in (("ada", hers), ("bob", his), (None, all_of_it)):
-            await webhooks.add(opened.url, user_id=user, events=["job.ended"])
+            await webhooks.add(opened.url, user_id=user, events=["job.ended", "job.deleted"])
         async with sending(repository, LOCAL):
             for job_id, user in (("a", "ada"), ("b", "bob"), ("n", None)):
                 await run_job(repository, job_id, user)
             await wait_until(lambda: len(all_of_it.received) == 3 and bool(hers.received and his.received))
+            # The job is gone by the time its deletion is read.
+            for job_id in ("n", "a", "b"):
+                await repository.delete_job(job_id)
+            await wait_until(lambda: len(all_of_it.received) == 6 and len(hers.received) + len(his.received) == 4)
         for opened, job_id in ((hers, "a"), (his, "b")):
-            assert [json.loads(one.body)["data"]["job_id"] for one in opened.received] == [job_id]
+            told_of = [json.loads(one.body) for one in opened.received]
+            assert {one["data"]["job_id"] for one in told_of} == {job_id}
+            assert [one["type"] for one in told_of] == ["job.ended", "job.deleted"]
+            assert told_of[1]["data"]["job"] is None
 
 
 async def test_a_dead_a_slow_and_a_failing_receiver_delay_nobody(repository: RedisJobRepository) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from ci_common.models import JobEvent, JobStatus
 from ci_eventstore.events.records import Fact, FactType, Record
-from ci_eventstore.facts.facts import STATUS_LETTERS, FactKind, JobFact, fact_text, facts_in, facts_of
+from ci_eventstore.facts.facts import STATUS_LETTERS, FactKind, JobFact, fact_text, facts_in, facts_of, owner_mark
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 LINE = JobEvent("log", "a line\n", timestamp=NOW)
@@ -54,6 +54,16 @@ def test_facts_of_an_entry() -> None:
         JobFact(f"3-1767312000123-4-{place}", FactKind.ENDED, C, job_id, NOW.replace(microsecond=123000))
         for place, job_id in ((1, "a"), (2, "b c"))
     ]
+
+
+def test_a_deletion_recognises_its_owner() -> None:
+    """Whoever has both ids; nobody's job is nobody's, and so is one of which an earlier version says nothing."""
+    mark = owner_mark("a", "ada")
+    assert (len(mark), owner_mark("a", None)) == (16, "")
+    assert len({mark, owner_mark("b", "ada"), owner_mark("a", "bob"), owner_mark("a\nada", "")}) == 4
+    for noted, is_hers in ((mark, True), ("", False), (None, False)):
+        [deleted] = facts_in(0, "1-0", "dca", noted)
+        assert (deleted.is_of("ada"), deleted.is_of("bob"), deleted.is_of("")) == (is_hers, False, False)
 
 
 @pytest.mark.parametrize("text", ["b-", "", "c", "?qa", "c?a"])
