@@ -180,6 +180,12 @@ class Groups:
         last = await self._nodes.read("XREVRANGE", facts_key(tag), "+", "-", "COUNT", 1)
         return as_text(last[0][0]) if last else "0-0"
 
+    async def between(self, tag: str, first: str, last: str, limit: int) -> list[FactEntry]:
+        """Return the entries of a partition's facts from one to another; none unless all are there. StoreError."""
+        found = await self._nodes.read("XRANGE", facts_key(tag), first, last, "COUNT", limit)
+        entries = [FactEntry(as_text(entry), *_fields_of(as_texts(fields))) for entry, fields in found]
+        return entries if entries and (entries[0].id, entries[-1].id) == (first, last) else []
+
     async def release(self, tag: str, group: str, reader: str) -> None:
         """Let another reader of the group begin at once; StoreError."""
         call = AcknowledgeCall(facts_key(tag), groups_key(tag), group, reader, "", 0, 0)
@@ -234,6 +240,10 @@ class Groups:
         keys = [facts_key(tag) for tag in self.tags]
         await self._nodes.read_many([("DEL", key) for key in keys])
         await publish(self._nodes, keys, FREE)
+
+
+def _fields_of(words: Sequence[str]) -> tuple[str, str | None]:
+    return words[1], words[3] if len(words) > 3 else None
 
 
 def _summary(name: str, parts: list[tuple[str, str, int, int, int]]) -> FactGroup:

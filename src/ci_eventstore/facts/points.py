@@ -18,6 +18,11 @@ def entry_of(text: str) -> Entry:
     return int(milliseconds), int(number)
 
 
+def text_of(entry: Entry) -> str:
+    """Return the id of an entry, as the store has it."""
+    return f"{entry[0]}-{entry[1]}"
+
+
 def write_points(entries: Sequence[Entry]) -> str:
     """Return the last entries of all partitions, in their order, as a text."""
     newest = max((milliseconds for milliseconds, _ in entries), default=0)

@@ -99,6 +99,24 @@ class ChangeRing:
             # All of an entry go with it.
             ring.base = ring.kept.popleft().entry
 
+    def lacks(self, points: Sequence[Entry]) -> dict[int, tuple[Entry, Entry]]:
+        """Return which partitions begin after the entries of a client, each with its entry and the one known first."""
+        found = {}
+        for partition, (point, ring) in enumerate(zip(points, self._partitions, strict=True)):
+            if ring is not None and point < ring.base:
+                found[partition] = point, ring.base
+        return found
+
+    def extend(self, partition: int, found: Sequence[tuple[Entry, Sequence[tuple[str, Change]]]]) -> bool:
+        """Have a partition begin with the first of some entries, if the last one is where it begins now."""
+        ring = self._partitions[partition]
+        if ring is None or len(found) < 2 or found[-1][0] != ring.base:
+            return False
+        (first, _), *others = found
+        ring.kept.extendleft(reversed([_Kept(entry, *change) for entry, changes in others for change in changes]))
+        ring.base = first
+        return True
+
     @property
     def points(self) -> list[Entry]:
         """The last entries of all partitions."""

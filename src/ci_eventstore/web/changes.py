@@ -20,8 +20,9 @@ from ci_eventstore.connection.absence import ask_each
 from ci_eventstore.connection.outage_log import OutageLog
 from ci_eventstore.engine import Engine
 from ci_eventstore.errors import FactReaderReplacedError, GroupDroppedError, StoreUnavailableError
+from ci_eventstore.facts.facts import facts_in
 from ci_eventstore.facts.groups import FactBatch, FactReader
-from ci_eventstore.facts.points import write_points
+from ci_eventstore.facts.points import Entry, entry_of, text_of, write_points
 from ci_eventstore.following.incarnation import Incarnation
 from ci_eventstore.jobs.records import Record, read_records
 from ci_eventstore.jobs.state import JobState, to_job
@@ -105,8 +106,9 @@ class ChangeHub:
         if self._task.get_loop() is asyncio.get_running_loop():
             await asyncio.wait([self._task], timeout=2 * STOPPING_SECONDS)
 
-    async def missed(self, listener: Listener, points: Sequence[tuple[int, int]]) -> bool:
+    async def missed(self, listener: Listener, points: Sequence[Entry]) -> bool:
         """Have a listener told what has changed since it was at some entries; False if that isn't known. StoreError."""
+        await self._read_before(points)
         changes = self._ring.since(points)
         if changes is None or len(changes) > PENDING_FRAMES:
             return False
@@ -123,6 +125,18 @@ class ChangeHub:
             if told is not None and told.is_for(listener):
                 listener.put(job_id, told.frame, now)
         return True
+
+    async def _read_before(self, points: Sequence[Entry]) -> None:
+        """Read what a client lacks that comes from another process, if the store has it still. StoreError."""
+        tags, limit = self._engine.keys.tags, PENDING_FRAMES
+        for partition, (point, base) in self._ring.lacks(points).items():
+            if limit < 2:
+                return
+            found = await self._engine.facts.between(tags[partition], text_of(point), text_of(base), limit)
+            entries = [(entry_of(entry.id), changes_in(facts_in(partition, *entry))) for entry in found]
+            if not self._ring.extend(partition, entries):
+                return
+            limit -= len(entries)
 
     def _wake(self) -> None:
         for listener in self.audience.all():

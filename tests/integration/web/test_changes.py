@@ -269,6 +269,28 @@ async def test_a_job_that_nobody_here_knew(repository: RedisJobRepository, ada: 
         assert (reader.snapshots, moved.snapshots) == (1, 1)
 
 
+@pytest.mark.slow  # Two servers, one after the other.
+async def test_a_process_that_was_not_reading(repository: RedisJobRepository, ada: Account) -> None:
+    """It reads what a client has missed from the store, as long as that keeps it for anybody."""
+    [tag] = repository.engine.keys.tags
+    await repository.engine.facts.read(tag, "slow", "r", 1, limit=0, begins=Begins.IF_FREE)
+    await create(repository, "a", "b")
+    async with serve(create_app(repository)) as served, served.client(ada) as client, listening(client) as reader:
+        await reader.until({"a": "queued", "b": "queued"})
+        await create(repository, "c")
+        await reader.until(dict.fromkeys("abc", "queued"))
+    await repository.cancel_job("a")
+    await repository.delete_job("a")
+    await repository.cancel_job("b")
+    for snapshots in (1, 2):
+        async with serve(create_app(repository)) as served, served.client(ada) as client:
+            async with listening(client, last_id=reader.last_id) as again:
+                again.jobs, again.snapshots = dict(reader.jobs), 1
+                await again.until({"b": "cancelled", "c": "queued"})
+                assert again.snapshots == snapshots
+        await repository.engine.facts.drop("slow")
+
+
 @pytest.mark.slow  # A store of its own, which is verified.
 async def test_a_store_of_several_partitions(valkey: RealServer) -> None:
     """Changes of all of them come, and one id stands for what was read of each."""

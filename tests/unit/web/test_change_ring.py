@@ -111,6 +111,24 @@ def test_what_is_not_known(points: tuple[str, str], monkeypatch: pytest.MonkeyPa
     assert ring_of(1000, monkeypatch).since(list(map(entry_of, points))) is None
 
 
+def test_a_partition_begins_earlier(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With all that there was from the entry of a client that comes from elsewhere up to the first known one."""
+    ring = ring_of(1000, monkeypatch)
+    ring.add(0, "12-0", [("b", Change())])
+    points = [(8, 0), (10, 0)]
+    assert ring.lacks(points) == {0: ((8, 0), (10, 0))}
+    before = [((8, 0), [("x", Change())]), ((9, 0), [("a", Change()), ("c", Change())]), ((10, 0), [("d", Change())])]
+    for others in ([], before[:1], before[:2], before[2:]):
+        assert not ring.extend(0, others)
+    assert ring.since(points) is None
+    assert ring.extend(0, before)
+    assert ring.lacks(points) == {}
+    found = ring.since(points)
+    assert found is not None
+    assert list(found) == ["a", "c", "d", "b"]
+    assert not ring.extend(0, before)
+
+
 def test_a_partition_that_has_not_begun() -> None:
     """Nothing is known then; it counts as nowhere."""
     ring = ChangeRing(2)
