@@ -3,6 +3,7 @@
 import json
 from contextlib import aclosing
 from math import inf
+from typing import Any
 
 import click
 
@@ -13,12 +14,13 @@ from ci_eventstore.cli.usage import ExitCode, examples
 from ci_eventstore.lines.line_reader import Log
 from ci_eventstore.lines.matching import Matcher, matcher_of
 from ci_eventstore.lines.passages import LONGEST_LINE, PassageReader
+from ci_eventstore.lines.provisional import hits_in
 from ci_eventstore.lines.search import Hit, Query, search
 from ci_eventstore.repository import RedisJobRepository
 
 #: No log has as many lines.
 ALL = 2**53
-OUTGROWN = "the log has outgrown its budget: only its beginning was searched"
+OUTGROWN = "the log has outgrown its budget: lines of its end so far have a + instead of a number until the job ends"
 
 
 @click.command(
@@ -41,7 +43,8 @@ async def grep(
 ) -> int:
     """Print the lines of a job's log that have TEXT.
 
-    All of the log is searched, be it live, sealed or archived. Lines are searched as a terminal shows them: without
+    All of the log is searched, be it live, sealed or archived, also the end so far of one that has outgrown its budget,
+    whose lines have no numbers before the job ends. Lines are searched as a terminal shows them: without
     colours, with what a carriage return overwrites gone. Of a line its first mebibyte is searched. Exits with 1 if no
     line has TEXT.
     """
@@ -55,39 +58,41 @@ async def grep(
 async def _grep(repository: RedisJobRepository, job_id: str, matcher: Matcher, context: int, show: str | None) -> int:
     engine, terminal, last, count = repository.engine, StandardOutput(), 0, 0
     keys = engine.keys.job(job_id)
-    extent = await engine.reader.extent(keys)
+    extent, ring = await engine.reader.head_and_ring(keys)
     extent.check_deleted(job_id, 0)
-    if extent.is_outgrown:
-        say(OUTGROWN)
     log = Log(keys, extent, await repository.incarnation(job_id))
     around = context if show is None else 0
     query = Query(matcher, 1, None, ALL, context=around, most_text=LONGEST_LINE, most_seconds=inf)
+
+    async def tell(hit: Hit, *, is_provisional: bool, has_gap: bool) -> None:
+        nonlocal count
+        count += hit.places is not None
+        if show == "json":
+            await terminal.write(_to_json(hit, is_provisional=is_provisional))
+        elif show is None:
+            await terminal.write(_to_line(hit, "+" if is_provisional else hit.number, has_gap=has_gap and around > 0))
+
     async with aclosing(search(PassageReader(engine.reader, engine.lines), log, query)) as found:
         async for hit in found:
-            if not isinstance(hit, Hit):
-                continue
-            count += hit.places is not None
-            if show != "count":
-                await terminal.write(
-                    _to_json(hit) if show else _to_line(hit, has_gap=bool(around) and 0 < last < hit.number - 1)
-                )
-            last = hit.number
+            if isinstance(hit, Hit):
+                await tell(hit, is_provisional=False, has_gap=0 < last < hit.number - 1)
+                last = hit.number
+    if ring is not None:
+        say(OUTGROWN)
+        for place, hit in enumerate(hits_in(ring, query)):
+            await tell(hit, is_provisional=True, has_gap=last > 0 and place == 0)
     if show == "count":
         click.echo(count)
     return ExitCode.SUCCESS if count else ExitCode.FAILED
 
 
-def _to_line(hit: Hit, *, has_gap: bool) -> bytes:
+def _to_line(hit: Hit, number: int | str, *, has_gap: bool) -> bytes:
     """Return a line as `grep -n` prints it."""
     sign = "-" if hit.places is None else ":"
-    return f"{'--' + chr(10) if has_gap else ''}{hit.number}{sign}{hit.text}\n".encode("utf-8", "surrogateescape")
+    return f"{'--' + chr(10) if has_gap else ''}{number}{sign}{hit.text}\n".encode("utf-8", "surrogateescape")
 
 
-def _to_json(hit: Hit) -> bytes:
-    shown = {
-        "n": hit.number,
-        "t": to_rfc3339(hit.time),
-        "text": hit.text.encode("utf-8", "surrogateescape").decode("utf-8", "replace"),
-        "at": hit.places,
-    }
-    return f"{json.dumps(shown)}\n".encode()
+def _to_json(hit: Hit, *, is_provisional: bool) -> bytes:
+    text = hit.text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    shown: dict[str, Any] = {"t": to_rfc3339(hit.time), "text": text, "at": hit.places}
+    return f"{json.dumps({'provisional': shown} if is_provisional else {'n': hit.number, **shown})}\n".encode()

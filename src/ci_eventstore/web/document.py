@@ -152,12 +152,17 @@ class GroupAnswer(BaseModel):
     seconds: float | None
 
 
-class MarkAnswer(BaseModel):
+class RemarkAnswer(BaseModel):
+    """An error, a warning or a notice."""
+
+    kind: Literal["error", "warning", "notice"]
+    text: str
+
+
+class MarkAnswer(RemarkAnswer):
     """A line that the output marks."""
 
     line: int
-    kind: Literal["error", "warning", "notice"]
-    text: str
 
 
 class OutlineAnswer(BaseModel):
@@ -170,6 +175,10 @@ class OutlineAnswer(BaseModel):
     position: Annotated[int, Field(description="of the last event that was read: ask again after it")]
     is_whole: Annotated[bool, Field(description="all of the log was read; else ask again at once")]
     is_limited: Annotated[bool, Field(description="groups or marks are left out, as there are too many")]
+    provisional: Annotated[
+        list[RemarkAnswer] | None,
+        Field(description="marks in the end so far of a running job's log that has outgrown its budget"),
+    ] = None
 
 
 class HealthAnswer(BaseModel):
@@ -224,7 +233,8 @@ CHANGES_TEXT = """Server-sent events: `jobs` with the newest 1,000 of the caller
 changes, as it is now, and `deleted`. A client that comes back with the newest `id` gets what has changed since."""
 SEARCH_TEXT = """An object of JSON on each line: `{"n", "t", "text", "at"}` for a line with hits, whose places count
 UTF-16 code units; `{"progress": {"scanned"}}` now and then; at the end `{"done", "next", "hits", "scanned",
-"position"}`: if it isn't done, the search goes on with line `next`."""
+"position"}`: if it isn't done, the search goes on with line `next`. Of a running job whose log has outgrown its budget,
+`{"provisional": {"t", "text", "at"}}` is a line of the end so far, which has no number yet."""
 #: One event of a stream, in the words of OpenAPI 3.2, which FastAPI uses, too.
 STREAM_ITEM: Final = {
     "type": "object",

@@ -4,20 +4,25 @@ import json
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import Query, Request, Response
 from pydantic import BaseModel, Field
 
 from ci_common.models import to_rfc3339
+from ci_eventstore.events.reader import Ring
 from ci_eventstore.events.sealed_log import lies_in_archive
 from ci_eventstore.lines.line_reader import Log
 from ci_eventstore.lines.matching import MOST_CHARACTERS, matcher_of
 from ci_eventstore.lines.outline import Group, Outlines
 from ci_eventstore.lines.passages import PassageReader
+from ci_eventstore.lines.provisional import hits_in, remarks_in
 from ci_eventstore.lines.search import Ended, Hit, Progress, search
 from ci_eventstore.lines.search import Query as Search
+from ci_eventstore.lines.threads import in_thread
 from ci_eventstore.web.access_log import USER
 from ci_eventstore.web.context import Web
 from ci_eventstore.web.document import JobId
@@ -74,20 +79,35 @@ class SearchRoutes:
         if is_archived:
             self._limits.check_archived(request.scope[USER], time.monotonic())
         query = Search(matcher, asked.first, asked.last, asked.limit, asked.context, asked.reverse)
-        found = self._search(request.scope[USER], log, query, is_archived=is_archived)
+        log, ring = await self._with_end(log)
+        found = self._search(request.scope[USER], log, query, ring, is_archived=is_archived)
         return LogResponse(found, 200, {**HEADERS, "Content-Type": "application/x-ndjson"})
 
     async def _search(
-        self, user_id: str | None, log: Log, query: Search, *, is_archived: bool
+        self, user_id: str | None, log: Log, query: Search, ring: Ring | None, *, is_archived: bool
     ) -> AsyncGenerator[bytes]:
-        read = 0
+        read, wants_end = 0, ring if query.last is None else None
         with self._limits.counted(user_id):
+            if wants_end and query.is_reverse:
+                yield await in_thread(partial(_provisional, wants_end, query))
             async with aclosing(search(self._reader, log, query)) as messages:
                 async for found in messages:
                     if is_archived and not isinstance(found, Hit):
                         self._limits.note_archived(user_id, found.read - read, time.monotonic())
                         read = found.read
-                    yield (json.dumps(_to_dict(found, log.extent.position), ensure_ascii=False) + "\n").encode()
+                    shown = _to_dict(found, log.extent.position)
+                    if ring and isinstance(found, Ended):
+                        shown["log_truncated"] = True
+                        if wants_end and found.next is None and not query.is_reverse:
+                            yield await in_thread(partial(_provisional, wants_end, query))
+                    yield _as_line(shown)
+
+    async def _with_end(self, log: Log) -> tuple[Log, Ring | None]:
+        """Return a log as it stands, and its end so far if it has outgrown its budget."""
+        if not log.extent.is_outgrown:
+            return log, None
+        extent, ring = await self._web.engine.reader.head_and_ring(log.keys)
+        return replace(log, extent=extent), ring
 
     async def outline(
         self,
@@ -98,6 +118,7 @@ class SearchRoutes:
     ) -> Response:
         """Show the log's groups and marked errors, and an index of its lines by time; a long one in several answers."""
         log, state = await asked_log(self._web, request, job_id, incarnation)
+        log, ring = await self._with_end(log)
         outline = await self._outlines.of(self._reader, log)
         index = await self._web.engine.lines.index(log)
         shown = {
@@ -116,8 +137,23 @@ class SearchRoutes:
             "position": outline.position,
             "is_whole": outline.position >= log.extent.position,
             "is_limited": outline.is_limited,
+            **({} if ring is None else {"provisional": await in_thread(partial(_remarks, ring))}),
         }
         return await json_answer(request, shown)
+
+
+def _as_line(shown: dict[str, Any]) -> bytes:
+    return (json.dumps(shown, ensure_ascii=False) + "\n").encode()
+
+
+def _provisional(ring: Ring, query: Search) -> bytes:
+    """Return the lines of an answer that are about the end so far."""
+    hits = [_to_dict(hit, 0) for hit in hits_in(ring, query)]
+    return b"".join(_as_line({"provisional": {name: hit[name] for name in hit if name != "n"}}) for hit in hits)
+
+
+def _remarks(ring: Ring) -> list[dict[str, str]]:
+    return [{"kind": remark.kind, "text": readable(remark.text)} for remark in remarks_in(ring)]
 
 
 def _to_dict(found: Hit | Progress | Ended, position: int) -> dict[str, Any]:

@@ -283,11 +283,13 @@ async def test_a_process_that_was_not_reading(repository: RedisJobRepository, ad
     await repository.delete_job("a")
     await repository.cancel_job("b")
     for snapshots in (1, 2):
-        async with serve(create_app(repository)) as served, served.client(ada) as client:
-            async with listening(client, last_id=reader.last_id) as again:
-                again.jobs, again.snapshots = dict(reader.jobs), 1
-                await again.until({"b": "cancelled", "c": "queued"})
-                assert again.snapshots == snapshots
+        async with AsyncExitStack() as stack:
+            served = await stack.enter_async_context(serve(create_app(repository)))
+            client = await stack.enter_async_context(served.client(ada))
+            again = await stack.enter_async_context(listening(client, last_id=reader.last_id))
+            again.jobs, again.snapshots = dict(reader.jobs), 1
+            await again.until({"b": "cancelled", "c": "queued"})
+            assert again.snapshots == snapshots
         await repository.engine.facts.drop("slow")
 
 

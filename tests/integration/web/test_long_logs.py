@@ -1,8 +1,10 @@
 """A running job whose log has outgrown its budget: every reader is told, and its end so far can be read."""
 
+import json
 import secrets
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import httpx
 import pytest
@@ -134,3 +136,34 @@ async def test_a_log_within_its_budget_says_nothing(client: httpx.AsyncClient, r
     assert "log_truncated" not in (await client.get("/jobs/j/events")).json()
     response = await client.get("/jobs/j/log")
     assert (response.headers["accept-ranges"], "log-truncated" in response.headers) == ("bytes", False)
+
+
+async def test_the_end_so_far_is_searched(client: httpx.AsyncClient, small: RedisJobRepository) -> None:
+    """After the lines that have numbers, or before them from the end; not where the search ends at a line."""
+
+    async def search(query: str) -> list[dict[str, Any]]:
+        answer = await client.get(f"/jobs/j/search?{query}")
+        return [json.loads(line) for line in answer.text.splitlines()]
+
+    two, *ends, done = await search("q=[ox]&mode=regex&from=2&context=1")
+    assert (two["n"], two["text"]) == (2, "two")
+    shown = [end["provisional"] for end in ends if "provisional" in end]
+    assert [(one["text"], one.get("at")) for one in shown] == [
+        ("four", [[1, 2]]),
+        ("\ufffdfive", None),
+        ("six", [[2, 3]]),
+        ("seven", None),
+    ]
+    assert (done["done"], done["hits"], done["log_truncated"]) == (True, 1, True)
+    first, second, *rest = await search("q=e&reverse=true")
+    assert [one["provisional"]["text"] for one in (first, second)] == ["seven", "\ufffdfive"]
+    assert [one.get("n") for one in rest] == [3, 1, None]
+    for query in ("q=four&to=9", "q=four&to=9&reverse=true"):
+        assert [one["done"] for one in await search(query)] == [True]
+    limited = await search("q=e&limit=1")
+    assert (limited[0]["n"], limited[1]["done"], limited[1]["next"]) == (1, False, 2)
+    await small.add_event("j", JobEvent("log", "\n::error::it broke\n"))
+    assert (await client.get("/jobs/j/outline")).json()["provisional"] == [{"kind": "error", "text": "it broke"}]
+    await small.complete_job("j", True, utc_now())
+    assert [one.get("n") for one in await search("q=four")] == [3, None]
+    assert "provisional" not in (await client.get("/jobs/j/outline")).json()
