@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import Header, Query, Request, Response
@@ -31,10 +32,11 @@ PLAIN_HEADERS = {name.decode(): value.decode() for name, value in HEADERS}
 class ChangeStream:
     """What one client gets: all its jobs, unless it has those up to a known place; then changes."""
 
-    def __init__(self, web: Web, hub: ChangeHub, caller: Caller, wanted: Filter, last_id: str) -> None:
-        """Begin after the id that a client brings; "" if it has none."""
+    def __init__(self, web: Web, shared: Callable[[], ChangeHub], caller: Caller, wanted: Filter, last_id: str) -> None:
+        """Begin after the id that a client brings; "" if it has none. Nothing is read before `begin`."""
         self._web = web
-        self._hub = hub
+        self._shared = shared
+        self._joined: ChangeHub | None = None
         self.user_id = caller.user_id
         self.is_allowed = caller.is_still_allowed
         self._listener = Listener(caller.user_id, wanted)
@@ -43,7 +45,8 @@ class ChangeStream:
 
     async def begin(self) -> None:
         """Listen from now on; errors of `ANSWERED` if changes can't be read, as without the right to write."""
-        self._hub.join(self._listener)
+        self._joined = self._shared()
+        self._joined.join(self._listener)
         await self._has_news(PATIENCE_SECONDS)
         if self._hub.failure is not None:
             raise self._hub.failure
@@ -70,7 +73,13 @@ class ChangeStream:
 
     def close(self) -> None:
         """Listen no more."""
-        self._hub.leave(self._listener)
+        if self._joined is not None:
+            self._joined.leave(self._listener)
+
+    @property
+    def _hub(self) -> ChangeHub:
+        assert self._joined is not None
+        return self._joined
 
     async def _has_news(self, seconds: float) -> bool:
         """Wait until there is something to send, but no longer than that."""
@@ -139,7 +148,7 @@ class ChangeRoutes:
                 raise
             # The client is only told to come back: at an error, `EventSource` would give up for good.
             return Response(sse.RETRY + sse.HEARTBEAT, headers=PLAIN_HEADERS)
-        stream = ChangeStream(self._web, self._shared(), caller, wanted_of(status, queue), last_id)
+        stream = ChangeStream(self._web, self._shared, caller, wanted_of(status, queue), last_id)
         return StreamResponse(stream, self._web.streams, self._web.settings.heartbeat_seconds)
 
     def stop(self) -> None:

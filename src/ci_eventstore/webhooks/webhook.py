@@ -28,6 +28,8 @@ MAX_URL_LENGTH = 2048
 ROTATION_MS = 86_400_000
 #: The newest are kept.
 MAX_NOTICES = 10
+#: So many test messages are asked for at a time: users choose to whom they go.
+MOST_TESTS = 10
 _LABEL = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _PORT = "([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 _NUMBERS = "\\[[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:.]{1,40}\\]"
@@ -117,8 +119,8 @@ class Webhook:
         return replace(self, secrets=(Secret.new(), old))
 
     def tested(self) -> "Webhook":
-        """Return it with one more test message to send."""
-        return replace(self, tests=self.tests + 1)
+        """Return it with one more test message to send, unless several wait for a sender."""
+        return replace(self, tests=min(self.tests + 1, self.tests_queued + MOST_TESTS))
 
     def keys_at(self, now_ms: int) -> list[bytes]:
         """Return what signs at a time: the newest secret, and one that was rotated out lately."""

@@ -235,6 +235,16 @@ async def test_facts_that_are_lost_mean_all_jobs_again(
         await reader.until({"a": "queued", "b": "queued"})
 
 
+async def test_whoever_may_not_listen_begins_nothing(repository: RedisJobRepository, ada: Account) -> None:
+    """Neither `HEAD` nor a stream too many has jobs' facts kept."""
+    async with serve(create_app(repository, settings=WebSettings(max_streams_per_user=1))) as served:
+        await create(repository, "a")
+        async with served.client(ada) as client, client.stream("GET", "/jobs/a/stream"):
+            assert (await client.head("/changes")).status_code == 200
+            assert (await client.get("/changes")).status_code == 429
+            assert await groups(repository) == []
+
+
 async def test_rights_and_limits(repository: RedisJobRepository, ada: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream counts as one of its user's, and ends soon after the key was revoked."""
     monkeypatch.setattr(authentication, "TRUST_SECONDS", 0.0)

@@ -11,6 +11,7 @@ from ci_eventstore.webhooks.webhook import (
     DEFAULT_EVENTS,
     EVENTS,
     MAX_NOTICES,
+    MOST_TESTS,
     Notice,
     Secret,
     Webhook,
@@ -113,6 +114,15 @@ def test_what_is_no_address(url: str) -> None:
     """Nothing is stored that could be read in two ways."""
     with pytest.raises(InvalidArgumentError, match="url"):
         checked_url(url)
+
+
+def test_few_tests_wait_for_a_sender() -> None:
+    """However often they are asked for: their receiver may be anybody."""
+    hook = HOOK
+    for _ in range(100):
+        hook = hook.tested()
+    assert hook.tests == MOST_TESTS
+    assert replace(hook, tests_queued=hook.tests).tested().tests == MOST_TESTS + 1
 
 
 def test_events() -> None:
