@@ -201,6 +201,25 @@ test("lines are read over any distance, those that aren't here are fetched", asy
   assert.deepEqual(texts, log.lines.slice(1989, 4321));
 });
 
+test("many lines are read as one text", async () => {
+  const log = filled(5000);
+  /** @type {number[][]} */
+  const asked = [];
+  const store = new LineStore({
+    fetchLines: log.fetch,
+    async *readText({ from, to }) {
+      asked.push([from, to]);
+      yield* log.lines.slice(from - 1, to);
+    },
+  });
+  store.setTotals({ lines: log.lines.length, isOpen: log.isOpen, position: log.position });
+  const read = [];
+  for await (const { n, text } of store.read(2, 4999, new AbortController().signal)) read.push([n, text]);
+  assert.deepEqual(read, log.lines.slice(1, 4999).map((text, place) => [place + 2, text]));
+  for await (const line of store.read(4000, 9999, new AbortController().signal)) assert.equal(line.n > 3999, true);
+  assert.deepEqual(asked, [[2, 4999]]);
+});
+
 test("whatever is written, looked at and lost, lines are those of the log", async () => {
   const next = random(11);
   for (let time = 0; time < 6; time += 1) {

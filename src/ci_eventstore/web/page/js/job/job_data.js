@@ -7,6 +7,7 @@ import { hasEnded, outcomeOf } from "../jobs/outcome.js";
 import { LineStore } from "../log/line_store.js";
 import { Outline } from "../log/outline.js";
 import { ApiError, jobPath } from "../net/api.js";
+import { linesOf } from "../net/lines_of.js";
 import { retryDelay } from "../net/backoff.js";
 import { LiveStream } from "../net/live_stream.js";
 
@@ -43,7 +44,10 @@ export class JobData {
     this.isRead = signal(false);
     /** Whether the job has ended and everything of it is known. */
     this.isWhole = signal(false);
-    this.store = new LineStore({ fetchLines: (wanted) => this._fetchLines(wanted) });
+    this.store = new LineStore({
+      fetchLines: (wanted) => this._fetchLines(wanted),
+      readText: (wanted) => this._readText(wanted),
+    });
     this._grown = perFrame(() => (this.lines.value = this.store.total));
     this.store.addEventListener("change", this._grown);
     this.outline = new Outline();
@@ -277,6 +281,17 @@ export class JobData {
     } finally {
       this._isAsking = false;
     }
+  }
+
+  /**
+   * Read lines as they stand in the log, however many.
+   *
+   * @param {{from: number, to: number, signal: AbortSignal}} wanted
+   * @returns {AsyncGenerator<string>}
+   */
+  async *_readText({ from, to, signal: given }) {
+    const url = this.url("log", { from, to, provisional: 0, incarnation: this.job.peek()?.incarnation });
+    yield* linesOf(await this.send(url, AbortSignal.any([given, this._aborter.signal])));
   }
 
   /**

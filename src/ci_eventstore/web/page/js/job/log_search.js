@@ -4,6 +4,7 @@
 import { signal } from "../vendor.js";
 import { perFrame } from "../frames.js";
 import { ApiError } from "../net/api.js";
+import { linesOf } from "../net/lines_of.js";
 import { SearchMachine } from "./search_machine.js";
 
 /** @import {JobData} from "./job_data.js" */
@@ -89,29 +90,11 @@ export class LogSearch {
     const response = await this._data.send(url, aborted);
     let isMore = false;
     for await (const line of linesOf(response)) {
+      if (!line) continue;
       isMore = machine.take(JSON.parse(line));
       this._changed();
     }
     if (machine.isRunning && !isMore) machine.fail("The search broke off.");
     return isMore;
   }
-}
-
-/**
- * @param {Response} response
- * @returns {AsyncGenerator<string>} lines that aren't empty
- */
-async function* linesOf(response) {
-  const reader = /** @type {ReadableStream<Uint8Array>} */ (response.body).getReader();
-  const decoder = new TextDecoder();
-  let rest = "";
-  for (;;) {
-    const { done, value } = await reader.read();
-    rest += done ? decoder.decode() : decoder.decode(value, { stream: true });
-    const lines = rest.split("\n");
-    rest = lines.pop() ?? "";
-    yield* lines.filter(Boolean);
-    if (done) break;
-  }
-  if (rest) yield rest;
 }

@@ -13,11 +13,14 @@ import { parseLine } from "./ansi.js";
 /** @typedef {import("./ansi.js").Parsed} Parsed */
 /** @typedef {import("./ansi.js").State} State */
 /** @typedef {(range: {from: number, count: number, signal: AbortSignal}) => Promise<LinesAnswer>} FetchLines */
+/** @typedef {(range: {from: number, to: number, signal: AbortSignal}) => AsyncGenerator<string>} ReadText */
 
 const MOST_PAGES = 200;
 /** UTF-16 units of text in all pages; beyond, old ones go. */
 const MOST_TEXT = 24 * 1024 * 1024;
 const MOST_FETCHES = 4;
+/** More lines than so many are read as one text. */
+const FAR = 2000;
 /** Pages that are passed quickly, as when the thumb is dragged, aren't fetched. */
 const CALM_MILLISECONDS = 40;
 const FIRST_RETRY_MILLISECONDS = 500;
@@ -25,11 +28,12 @@ const LONGEST_RETRY_MILLISECONDS = 15_000;
 
 /** Dispatches `change` ({first, last}) when lines or totals have changed, and `failure` ({error}). */
 export class LineStore extends EventTarget {
-  /** @param {{fetchLines: FetchLines}} options */
-  constructor({ fetchLines }) {
+  /** @param {{fetchLines: FetchLines, readText?: ReadText}} options what reads lines, and many of them as a text */
+  constructor({ fetchLines, readText }) {
     super();
     /** @type {FetchLines} */
     this._fetchLines = fetchLines;
+    this._readText = readText;
     /** @type {((range: {first: number, last: number}) => void) | null} */
     this.onchange = null;
     /** Lines of the log, one that is still open included. */
@@ -142,6 +146,11 @@ export class LineStore extends EventTarget {
         yield page.lines[n - page.first];
         n += 1;
         continue;
+      }
+      const last = Math.min(to, this.total);
+      if (this._readText && last - n >= FAR) {
+        for await (const text of this._readText({ from: n, to: last, signal })) yield { n: n++, time: null, text };
+        return;
       }
       const answer = await this._fetchLines({ from: n, count: Math.min(to - n + 1, 1000), signal });
       if (answer.lines.length === 0) return;
