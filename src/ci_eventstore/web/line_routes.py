@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import Depends, Path, Query, Request, Response
-from pydantic import BeforeValidator
+from pydantic import AfterValidator, BeforeValidator
 
 from ci_common.models import as_utc, to_rfc3339
 from ci_eventstore.jobs.state import JobState
@@ -36,7 +36,15 @@ def _no_number(text: str) -> str:
     raise ValueError("a time like 2030-01-02T03:04:05Z is expected")
 
 
-Time = Annotated[datetime, BeforeValidator(_no_number)]
+def _in_utc(time: datetime) -> datetime:
+    """Return a time in UTC; ValueError if there is none."""
+    try:
+        return as_utc(time)
+    except OverflowError:
+        raise ValueError("it is before the first year, or after the last one") from None
+
+
+Time = Annotated[datetime, BeforeValidator(_no_number), AfterValidator(_in_utc)]
 LineNumber = Annotated[int, Path(ge=1, le=LARGEST, description="the line's number, from 1")]
 KnownIncarnation = Annotated[str | None, Query(description="that the job has to have; another one: 409")]
 
@@ -92,7 +100,7 @@ class LineRoutes:
             first = found[0].n if found else total + 1
         else:
             if time is not None:
-                first = await self._reader.line_at(log, as_utc(time), total)
+                first = await self._reader.line_at(log, time, total)
             first = first or 1
             found = await self._reader.from_line(log, first, Wanted(count, max_line)) if first <= total else []
         shown = {"first": first, "lines": list(map(line_json, found)), "total": total, "is_open": is_open}

@@ -93,6 +93,8 @@ ODD = [
     b"ci_session=\xff; ci_session=a; =",
     b"gzip;q=a",
     b"NaN",
+    b"0001-01-01T00:00:00+14:00",
+    b"9999-12-31T23:59:59-14:00",
     b"text/event-stream",
     b"https, http",
 ]

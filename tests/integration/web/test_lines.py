@@ -115,6 +115,7 @@ async def test_requests_that_contradict_themselves_are_refused(
         "from=1&tail=1": 400,
         "time=noon": 400,
         "time=0.5": 400,
+        "time=0001-01-01T00:00:00%2B14:00": 400,
         "count=1001": 400,
         "from=0": 400,
         "incarnation=other": 409,
