@@ -19,7 +19,7 @@ _MAPPED, _NAT64, _6TO4 = IPv6Network("::ffff:0:0/96"), IPv6Network("64:ff9b::/96
 _UNICAST = IPv6Network("2000::/3")
 #: What IANA's registries of special-purpose addresses have beside these, also what routers could find: no receiver
 #: is there. Then multicast, and what is reserved.
-_SPECIAL = [
+_SPECIAL: list[Network] = [
     *map(IPv4Network, ("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12")),
     *map(IPv4Network, ("192.0.0.0/24", "192.0.2.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24")),
     *map(IPv4Network, ("192.168.0.0/16", "192.175.48.0/24", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24")),
