@@ -276,7 +276,7 @@ async def test_a_job_that_nobody_here_knew(repository: RedisJobRepository, ada: 
         await repository.delete_job("a")
         await moved.until({"b": "completed"})
         await reader.until({"b": "completed"})
-        assert (reader.snapshots, moved.snapshots) == (1, 1)
+        assert reader.snapshots == 1
 
 
 @pytest.mark.slow  # Two servers, one after the other.
