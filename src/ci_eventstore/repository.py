@@ -27,7 +27,8 @@ from ci_eventstore.engine import Engine
 from ci_eventstore.engines import Engines
 from ci_eventstore.errors import AmbiguousPrefixError, StreamDamagedError
 from ci_eventstore.events.records import Record
-from ci_eventstore.facts.groups import LONGEST_LEASE_SECONDS, MAX_ENTRIES, FactBatch, FactReader
+from ci_eventstore.facts.groups import LONGEST_LEASE_SECONDS
+from ci_eventstore.facts.reader import MAX_ENTRIES, FactBatch, FactReader
 from ci_eventstore.following.follower import Follower
 from ci_eventstore.following.hub import FollowingStats
 from ci_eventstore.following.records import Followed, Notice, NoticeType

@@ -21,8 +21,8 @@ from ci_eventstore.connection.outage_log import OutageLog
 from ci_eventstore.engine import Engine
 from ci_eventstore.errors import FactReaderReplacedError, GroupDroppedError, StoreUnavailableError
 from ci_eventstore.facts.facts import facts_in
-from ci_eventstore.facts.groups import FactBatch, FactReader
 from ci_eventstore.facts.points import Entry, entry_of, text_of, write_points
+from ci_eventstore.facts.reader import FactBatch, FactReader
 from ci_eventstore.following.incarnation import Incarnation
 from ci_eventstore.jobs.records import Record, read_records
 from ci_eventstore.jobs.state import JobState, to_job

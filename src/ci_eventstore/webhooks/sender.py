@@ -21,7 +21,8 @@ from ci_eventstore.connection.way import in_a_hurry
 from ci_eventstore.errors import GroupDroppedError, ReadOnlyAccessError, StoreUnavailableError
 from ci_eventstore.events.log_source import LogSource
 from ci_eventstore.facts.facts import JobFact
-from ci_eventstore.facts.groups import FactBatch, FactReader, Groups
+from ci_eventstore.facts.groups import Groups
+from ci_eventstore.facts.reader import FactBatch, FactReader
 from ci_eventstore.job_fields import job_json
 from ci_eventstore.jobs.records import read_records
 from ci_eventstore.jobs.state import JobState, to_job

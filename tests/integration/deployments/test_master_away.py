@@ -17,7 +17,7 @@ from ci_eventstore.connection import node, way
 from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings
 from ci_eventstore.errors import StoreUnavailableError
 from ci_eventstore.facts.facts import FactKind
-from ci_eventstore.facts.groups import FactBatch
+from ci_eventstore.facts.reader import FactBatch
 from ci_eventstore.following.follower import Follower
 from ci_eventstore.history.sealer import Sealer
 from ci_eventstore.web import create_app

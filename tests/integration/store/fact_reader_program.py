@@ -8,7 +8,7 @@ import time
 from contextlib import aclosing
 
 from ci_eventstore.errors import FactReaderReplacedError
-from ci_eventstore.facts.groups import FactBatch
+from ci_eventstore.facts.reader import FactBatch
 from ci_eventstore.repository import RedisJobRepository
 
 

@@ -9,7 +9,7 @@ from ci_common.models import Job, JobEvent
 from ci_eventstore.connection.replies import as_text
 from ci_eventstore.events.records import Fact, FactType
 from ci_eventstore.facts.facts import FactKind, JobFact, facts_in
-from ci_eventstore.facts.groups import FactBatch
+from ci_eventstore.facts.reader import FactBatch
 from ci_eventstore.keys import facts_key
 from ci_eventstore.repository import RedisJobRepository
 from tests.records import records_of

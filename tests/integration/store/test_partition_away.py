@@ -9,7 +9,7 @@ import pytest
 from ci_common.models import Job, JobEvent, utc_now
 from ci_eventstore.connection import way
 from ci_eventstore.errors import StoreUnavailableError
-from ci_eventstore.facts import groups
+from ci_eventstore.facts import groups, reader
 from ci_eventstore.history.retention import drop_tombstones, sweep
 from ci_eventstore.history.rules import Rule
 from ci_eventstore.history.sealer import Sealer
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for long, and readers of facts look again at once."""
     be_hasty(monkeypatch)
-    monkeypatch.setattr(groups, "AWAY_SECONDS", 0.1)
+    monkeypatch.setattr(reader, "AWAY_SECONDS", 0.1)
     monkeypatch.setattr(groups, "HURRIED_REPLY_SECONDS", 2.0)
 
 
