@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
+import { formatCount } from "../../src/ci_eventstore/web/page/js/counts.js";
 import {
   formatAgo,
   formatCounting,
@@ -29,6 +30,11 @@ const job = (changed = {}) => ({
   queue: "default",
   command: ["make", "test"],
   ...changed,
+});
+
+test("counts have commas between thousands", () => {
+  const counts = [0, 999, 1000, 12345, 1234567];
+  assert.deepEqual(counts.map(formatCount), ["0", "999", "1,000", "12,345", "1,234,567"]);
 });
 
 test("durations have at most two units and roll over in time", () => {

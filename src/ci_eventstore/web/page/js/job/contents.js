@@ -2,6 +2,7 @@
  * The table of contents of a log: its groups, and its errors and warnings.
  */
 import { html, nothing } from "../vendor.js";
+import { formatCount } from "../counts.js";
 import { formatDuration } from "../durations.js";
 import { icon } from "../icon.js";
 
@@ -65,7 +66,7 @@ export function drawContents(outline, { goTo, open, close }) {
  * @param {(item: T) => unknown} draw
  */
 function section(title, items, draw) {
-  return html`<h3>${title} <span class="dim">${items.length.toLocaleString("en")}</span></h3>
+  return html`<h3>${title} <span class="dim">${formatCount(items.length)}</span></h3>
     <ul role="list">
       ${items.slice(0, MOST).map((item) => html`<li>${draw(item)}</li>`)}
     </ul>

@@ -3,6 +3,7 @@
  * that no output can pass for it.
  */
 import { html, nothing } from "../vendor.js";
+import { formatCount } from "../counts.js";
 import { formatCounting, formatDuration, formatTime, jobDuration } from "../durations.js";
 import { icon } from "../icon.js";
 import { formatCommand, formatEnd, hasEnded, outcomeOf, titleOf } from "../jobs/outcome.js";
@@ -56,7 +57,7 @@ function drawFacts(job, lines, now) {
     ${fact("Attempts", (job.attempts ?? 0) > 1 ? `attempt ${job.attempts}` : "")}
     ${job.name && command ? fact("Command", html`<code title=${command}>${command}</code>`, "fact-command") : nothing}
     ${fact("Queue", job.queue ? `queue ${job.queue}` : "")} ${fact("User", job.user_id ?? "")}
-    ${drawTime("created", job.created_at)} ${fact("Lines", lines ? `${lines.toLocaleString("en")} lines` : "")}
+    ${drawTime("created", job.created_at)} ${fact("Lines", lines ? `${formatCount(lines)} lines` : "")}
     ${fact("Log", job.log_archived ? "archived" : "")} ${job.log_truncated ? drawTooLong() : nothing}
   </dl>`;
 }

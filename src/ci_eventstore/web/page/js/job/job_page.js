@@ -2,6 +2,7 @@
  * A job's page: its head, the tools, the log and what lies over it.
  */
 import { effect, html, nothing, render, signal } from "../vendor.js";
+import { formatCount } from "../counts.js";
 import { asked, shown } from "../dialog.js";
 import { icon } from "../icon.js";
 import { hasEnded, outcomeOf, titleOf } from "../jobs/outcome.js";
@@ -216,7 +217,7 @@ export class JobPage {
         ${
           newLines > 0 && !this._pane.isFollowing.value
             ? html`<button class="button button-primary new-lines" @click=${() => this._run("follow")}>
-              ${icon("arrow-down-to-line")}${newLines.toLocaleString("en")} new ${newLines === 1 ? "line" : "lines"}
+              ${icon("arrow-down-to-line")}${formatCount(newLines)} new ${newLines === 1 ? "line" : "lines"}
             </button>`
             : nothing
         }
@@ -331,7 +332,7 @@ export class JobPage {
   }
 
   async _goToLine() {
-    const answer = await asked("Go to a line", `Line, 1 to ${this._data.lines.peek().toLocaleString("en")}`);
+    const answer = await asked("Go to a line", `Line, 1 to ${formatCount(this._data.lines.peek())}`);
     const lines = parseLines(answer.trim());
     if (!lines) return;
     const last = Math.max(1, this._data.lines.peek());
@@ -344,7 +345,7 @@ export class JobPage {
   _tellNewLines(count) {
     if (count === 0 || Date.now() - this._toldAt < TOLD_MS) return;
     this._toldAt = Date.now();
-    this._page.announcer.say("lines", `${count.toLocaleString("en")} new ${count === 1 ? "line" : "lines"}`);
+    this._page.announcer.say("lines", `${formatCount(count)} new ${count === 1 ? "line" : "lines"}`);
   }
 
   _tellOutcome() {

@@ -1,6 +1,7 @@
 /**
  * What stands where a log would, when there is none to show. Pure.
  */
+import { formatCount } from "../counts.js";
 import { hasEnded } from "../jobs/outcome.js";
 
 /** @import {Job} from "../types.js" */
@@ -57,7 +58,7 @@ function placardOfWaiting(job) {
       "Waiting: next in line",
       `The next free controller of ${queue} takes this job.`,
     );
-  const before = `${job.place.toLocaleString("en")} ${job.place === 1 ? "job waits" : "jobs wait"}`;
+  const before = `${formatCount(job.place)} ${job.place === 1 ? "job waits" : "jobs wait"}`;
   return placard("waiting", "hourglass", `Waiting: ${before} before it`, `The job waits in ${queue} for a controller.`);
 }
 

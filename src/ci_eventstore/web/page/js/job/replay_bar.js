@@ -2,6 +2,7 @@
  * The bar of a replay: a scrubber over the time that the job took, with the time under the pointer.
  */
 import { html } from "../vendor.js";
+import { formatCount } from "../counts.js";
 import { formatDuration, formatTime } from "../durations.js";
 import { icon } from "../icon.js";
 import { LONGEST_PAUSE_MS, SPEEDS } from "./replay_schedule.js";
@@ -19,7 +20,7 @@ const THUMB = 16;
  */
 export function drawReplay(replay, close) {
   const isPlaying = replay.isPlaying.value;
-  const line = `Line ${replay.line.value.toLocaleString("en")} of ${replay.total.toLocaleString("en")}`;
+  const line = `Line ${formatCount(replay.line.value)} of ${formatCount(replay.total)}`;
   const { value: span } = replay.span;
   const time = replay.time.value ?? span?.from ?? 0;
   const place = span ? `${formatDuration(time - span.from)} of ${formatDuration(span.to - span.from)}` : "";

@@ -3,6 +3,7 @@
  *
  * Hits come in the order of lines. While the job runs, the search goes on behind the last line that it has seen.
  */
+import { formatCount } from "../counts.js";
 
 /** This many lines with hits are kept; more than that are found by a narrower search. */
 export const MOST_HITS = 20_000;
@@ -119,13 +120,13 @@ export class SearchMachine {
   /** What to tell: `match 3 of 20`. */
   get summary() {
     if (this.error) return this.error;
-    const of = `${this.lines.length.toLocaleString("en")}${this.isFull ? "+" : ""}`;
-    const searched = this.scanned ? `, ${this.scanned.toLocaleString("en")} lines searched` : "";
+    const of = `${formatCount(this.lines.length)}${this.isFull ? "+" : ""}`;
+    const searched = this.scanned ? `, ${formatCount(this.scanned)} lines searched` : "";
     if (this.lines.length === 0) return this.isRunning ? `Searching…${searched}` : "No match";
     const found =
       this.current < 0
         ? `${of} ${this.lines.length === 1 ? "line" : "lines"}`
-        : `${(this.current + 1).toLocaleString("en")} of ${of}`;
+        : `${formatCount(this.current + 1)} of ${of}`;
     return this.isRunning ? `${found}…${searched}` : found;
   }
 

@@ -2,6 +2,7 @@
  * The tools above a log.
  */
 import { html, nothing } from "../vendor.js";
+import { formatCount } from "../counts.js";
 import { icon } from "../icon.js";
 import { check, choose, menu } from "../menu.js";
 import { prefer } from "../preferences.js";
@@ -71,7 +72,7 @@ function drawMarks({ errors, warnings }, run) {
     <button class="icon-button ${errors ? "has-errors" : "has-warnings"}" title=${label} aria-label=${label}
       @click=${() => run("nextMark")}>
       ${icon(errors ? "circle-x" : "triangle-alert")}
-      <span>${number.toLocaleString("en")}<span class="wide"> ${word}${number === 1 ? "" : "s"}</span></span>
+      <span>${formatCount(number)}<span class="wide"> ${word}${number === 1 ? "" : "s"}</span></span>
     </button>
     <button class="icon-button wide" title="Previous error or warning (E)" aria-label="Previous error or warning"
       @click=${() => run("previousMark")}>${icon("chevron-up")}</button>
@@ -129,5 +130,5 @@ function tool(iconName, label, word, act, isOn) {
  * @param {string} word
  */
 function count(number, word) {
-  return `${number.toLocaleString("en")} ${word}${number === 1 ? "" : "s"}`;
+  return `${formatCount(number)} ${word}${number === 1 ? "" : "s"}`;
 }

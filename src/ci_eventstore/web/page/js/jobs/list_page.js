@@ -2,6 +2,7 @@
  * The list of jobs, live.
  */
 import { effect, html, nothing, render, repeat, signal } from "../vendor.js";
+import { formatCount } from "../counts.js";
 import { formatAgo, formatCounting, formatDuration, formatTime, jobDuration } from "../durations.js";
 import { icon } from "../icon.js";
 import { formatRoute, NO_FILTER } from "../routes.js";
@@ -145,7 +146,7 @@ export class ListPage {
       ${
         found.length > shown.length
           ? html`<button class="button more" @click=${() => (this._shown.value += STEP)}>
-            Show more <span class="dim">${(found.length - shown.length).toLocaleString("en")} left</span>
+            Show more <span class="dim">${formatCount(found.length - shown.length)} left</span>
           </button>`
           : nothing
       }`;
@@ -189,7 +190,7 @@ export class ListPage {
         <h2>No job matches</h2>
         ${
           this._feed.table.isFull
-            ? html`<p>The newest ${NEWEST.toLocaleString("en")} jobs were searched.</p>`
+            ? html`<p>The newest ${formatCount(NEWEST)} jobs were searched.</p>`
             : nothing
         }
         <button class="button" @click=${() => this._filter(NO_FILTER)}>Show all jobs</button>
@@ -206,14 +207,14 @@ export class ListPage {
 
 /** @param {number} number */
 function count(number) {
-  return `${number.toLocaleString("en")} ${number === 1 ? "job" : "jobs"}`;
+  return `${formatCount(number)} ${number === 1 ? "job" : "jobs"}`;
 }
 
 /** @param {ListFilter} filter */
 function newestNote(filter) {
   const kind = filter.status || filter.queue ? " that the server has of this kind" : "";
   const searched = filter.text ? "Only these are searched." : "Older ones aren't shown.";
-  return ` of the newest ${NEWEST.toLocaleString("en")}${kind}. ${searched}`;
+  return ` of the newest ${formatCount(NEWEST)}${kind}. ${searched}`;
 }
 
 /** @param {Event} event */

@@ -1,5 +1,6 @@
 /** One row of the view: a line's number, its time and its text. */
 
+import { formatCount } from "../counts.js";
 import { formatDuration } from "../durations.js";
 import { drawContent } from "./content.js";
 import { parseLine } from "./ansi.js";
@@ -190,8 +191,8 @@ function seconds(value) {
  */
 function more(n, rest, textHref) {
   const element = make(textHref ? "a" : "button", "log-more");
-  element.textContent = `… ${rest.toLocaleString("en")} more`;
-  element.setAttribute("aria-label", `open all of line ${n}: ${rest.toLocaleString("en")} more characters`);
+  element.textContent = `… ${formatCount(rest)} more`;
+  element.setAttribute("aria-label", `open all of line ${n}: ${formatCount(rest)} more characters`);
   element.tabIndex = -1;
   if (element instanceof HTMLAnchorElement && textHref) {
     element.href = textHref(n);
