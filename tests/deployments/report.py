@@ -18,6 +18,7 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 from tests.deployments.breaking import FAULTS, SITES
+from tests.deployments.load import ACKNOWLEDGED_BY
 from tests.servers import find_redis7, find_valkey
 
 ROOT = Path(__file__).parents[2]
@@ -63,7 +64,8 @@ be missing, there twice or out of order, no claim given twice, and `verify` find
 
 Sentinels notice after one second here that a primary is away; in a cluster, its replica is told to take over at once.
 Sentinels that are asked for a failover don't wait for the replica that they choose: with two replicas, a write that
-only the other one has is lost, and its writer is told.
+only the other one has is lost, and its writer is told. [Guarantees](guarantees.md#what-a-failover-may-lose) says what
+each kind of failover may lose.
 
 ## A stream of 64 MiB moves
 
@@ -106,7 +108,7 @@ def table_of_faults(rows: Iterable[Row]) -> str:
     lines = [_line(head), _line(["---"] * len(head))]
     for fault in FAULTS:
         for name in SITES:
-            kinds = [kind for kind in ("server", "replicated") if (fault, name, kind) in found]
+            kinds = [kind for kind in ACKNOWLEDGED_BY if (fault, name, kind) in found]
             cells = [_cells(found[fault, name, kind]) for kind in kinds] or [["-", "-", "-", "-", "**not run**"]]
             lines += [_line([fault, name, *row]) for row in cells]
     return "\n".join(lines)
@@ -116,7 +118,7 @@ def _cells(row: Row) -> list[str]:
     if isinstance(row["findings"], str):
         return ["-", "-", "-", "-", f"can't happen: {row['findings']}"]
     silences = [f"{row['silences'][kind]:.1f} s" for kind in ("writer", "follower", "controller")]
-    by = {"server": "the primary", "replicated": "a replica too"}[row["durability"]]
+    by = {"server": "the primary", "replicated": "a replica too", "everywhere": "all replicas"}[row["durability"]]
     if row["findings"]:
         said = f"**{sum(map(len, row['findings'].values()))} findings**"
     else:
