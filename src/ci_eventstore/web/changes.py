@@ -175,6 +175,9 @@ class ChangeHub:
                     self._outage.worked()
                     self._take(batch)
                     await batch.acknowledge()
+                    if len(batch.facts) < BATCH_ENTRIES:
+                        # Jobs are read no more often either, and facts that come together cost one read.
+                        await asyncio.sleep(GATHER_SECONDS / len(engine.keys.tags))
         finally:
             if not await _is_dropped(engine, group):
                 self._left.add(group)
