@@ -7,6 +7,12 @@ from typing import Any, NamedTuple, TypeVar
 #: A longer text or pattern is refused, and so is one whose automaton takes more memory.
 MOST_CHARACTERS = 1000
 _MOST_MEMORY = 8 * 1024 * 1024
+#: So are patterns with more instructions: each of them may have to be tried at each place of a text.
+MOST_INSTRUCTIONS = 2000
+#: Of a line, so many characters are searched; fewer for a pattern with many instructions, each of which takes 50 ns at
+#: each place at the worst: a line takes two seconds then.
+MOST_OF_LINE = 1024 * 1024
+_MOST_STEPS = 40_000_000
 #: Of a line's places, so many are returned, and so much of its text.
 MOST_PLACES = 100
 MOST_LOOKS = 10 * MOST_PLACES
@@ -29,6 +35,8 @@ class Match(NamedTuple):
 
 class TextMatcher:
     """Finds a text; upper and lower case are the same unless they are told apart."""
+
+    most_of_line = MOST_OF_LINE
 
     def __init__(self, wanted: str, *, has_case: bool) -> None:
         self._has_case = has_case
@@ -70,6 +78,11 @@ class PatternMatcher:
         except re2.error as error:
             said = error.args[0] if error.args else error
             raise ValueError(said.decode() if isinstance(said, bytes) else str(said)) from None
+        size = self._all.programsize
+        if size > MOST_INSTRUCTIONS:
+            raise ValueError(f"the pattern has {size} instructions, {MOST_INSTRUCTIONS} are allowed: repeat less")
+        #: `find` is to get no more at once, so that it has an end soon.
+        self.most_of_line = min(MOST_OF_LINE, _MOST_STEPS // size)
 
     def find(self, text: str) -> Iterator[Match]:
         """Yield the lines of a text that have hits, in their order."""

@@ -1,7 +1,7 @@
 """A log in passages of whole lines, read fast from any line on: what searches and outlines are made of."""
 
 from bisect import bisect_right
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,6 +15,8 @@ from ci_eventstore.lines.line_reader import LineReader, Log
 #: Of one read.
 READ_EVENTS = 2000
 READ_BYTES = 2 * 1024 * 1024
+#: Of lines that are searched at once, so that their hits take little memory and a search can look at the clock.
+PART_CHARACTERS = 256 * 1024
 #: Of a longer line, about so many characters are in a passage.
 LONGEST_LINE = 1024 * 1024
 
@@ -45,6 +47,20 @@ class Passage:
     def line_count(self) -> int:
         """How many lines it has."""
         return self.text.count("\n") + self.has_open_end
+
+    def parts(self, of_line: int) -> Iterator["Passage"]:
+        """Yield its lines in smaller passages; of a line, so many characters at most."""
+        text, begin, number, most = self.text, 0, self.first, min(PART_CHARACTERS, of_line)
+        while begin < len(text):
+            end = text.rfind("\n", begin, begin + most) + 1 or text.find("\n", begin + most) + 1 or len(text)
+            of_part = text[begin:end]
+            if len(of_part) > of_line + of_part.endswith("\n"):
+                of_part = of_part[:of_line] + "\n" * of_part.endswith("\n")
+            index = max(0, bisect_right(self.starts, begin) - 1)
+            starts = [start - begin for start in self.starts[index : bisect_right(self.starts, end)]]
+            part = Passage(number, of_part, starts, self.times[index : index + len(starts)], self.position)
+            yield part
+            begin, number = end, number + part.line_count
 
 
 class PassageReader:

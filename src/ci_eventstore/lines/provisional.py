@@ -26,8 +26,13 @@ def passage_of(ring: Ring) -> Passage:
 
 def hits_in(ring: Ring, query: Query) -> list[Hit]:
     """Return what a search finds in a ring, as many lines as it may find elsewhere."""
-    passage = passage_of(ring)
-    return Surroundings(query).hits(passage, passage.line_count, query.limit)
+    passage, surroundings, hits = passage_of(ring), Surroundings(query), list[Hit]()
+    for part in passage.parts(query.matcher.most_of_line):
+        room = query.limit - sum(hit.places is not None for hit in hits)
+        if not room:
+            break
+        hits += surroundings.hits(part, passage.line_count, room)
+    return hits
 
 
 def remarks_in(ring: Ring) -> Sequence[Remark]:

@@ -76,7 +76,7 @@ async def search(reader: PassageReader, log: Log, query: Query) -> AsyncGenerato
     surroundings, hits, read, step = Surroundings(query), 0, 0, -1 if query.is_reverse else 1
     begin = _last_line(log, query) if query.is_reverse else query.first
     following = begin
-    async with aclosing(_passages(reader, log, query)) as passages:
+    async with aclosing(_parts(reader, log, query)) as passages:
         async for passage, last in passages:
             for hit in await in_thread(partial(surroundings.hits, passage, last, query.limit - hits)):
                 yield hit
@@ -106,6 +106,15 @@ def _last_line(log: Log, query: Query) -> int:
     """Return the last line that may be there and is searched."""
     last = log.extent.lines + 1
     return last if query.last is None else min(query.last, last)
+
+
+async def _parts(reader: PassageReader, log: Log, query: Query) -> AsyncGenerator[tuple[Passage, int]]:
+    """Yield what is searched at a time, each with the last line that is."""
+    async with aclosing(_passages(reader, log, query)) as passages:
+        async for passage, last in passages:
+            parts = (part for part in passage.parts(query.matcher.most_of_line) if part.first <= last)
+            for part in reversed(list(parts)) if query.is_reverse else parts:
+                yield part, min(last, part.first + part.line_count - 1)
 
 
 async def _passages(reader: PassageReader, log: Log, query: Query) -> AsyncGenerator[tuple[Passage, int]]:

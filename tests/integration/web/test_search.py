@@ -13,6 +13,7 @@ import pytest
 from ci_common.models import Job, JobEvent, utc_now
 from ci_eventstore.history.seal import Sealed
 from ci_eventstore.history.sealer import Sealer
+from ci_eventstore.lines import passages
 from ci_eventstore.lines.search import Progress
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.web import search_limits, search_routes
@@ -58,8 +59,13 @@ async def search(client: httpx.AsyncClient, query: str) -> tuple[list[tuple[int,
 
 
 @pytest.mark.parametrize("is_sealed", [False, True], ids=["live", "sealed"])
-async def test_searches(web: Served, repository: RedisJobRepository, ada: Account, is_sealed: bool) -> None:
+async def test_searches(
+    web: Served, repository: RedisJobRepository, ada: Account, is_sealed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On what a terminal shows, in all lines or some, with an end that says where to go on."""
+    if is_sealed:
+        # Parts of passages are small.
+        monkeypatch.setattr(passages, "PART_CHARACTERS", 5)
     await create(repository)
     if is_sealed:
         await repository.complete_job("j", True, utc_now())

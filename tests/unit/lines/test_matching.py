@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ci_eventstore.lines.matching import matcher_of, utf16_places
+from ci_eventstore.lines.matching import MOST_OF_LINE, matcher_of, utf16_places
 
 TEXT = "one two\nTwo tWo\n\nthree\ntwo"
 
@@ -39,6 +39,14 @@ def test_what_cant_be_searched_for_is_refused(wanted: str, mode: str) -> None:
     """With a reason, before anything is read."""
     with pytest.raises(ValueError, match=r"\w"):
         matcher_of(wanted, mode, has_case=False)
+
+
+def test_of_a_line_a_large_pattern_sees_less() -> None:
+    """A search must have an end soon, whatever the pattern is; one with too many instructions is refused."""
+    assert matcher_of("error|warning", "regex", has_case=False).most_of_line == MOST_OF_LINE
+    assert 20_000 <= matcher_of("a[ab]{900}c", "regex", has_case=True).most_of_line <= 50_000
+    with pytest.raises(ValueError, match="instructions"):
+        matcher_of(r"\pL{9}", "regex", has_case=False)
 
 
 @given(st.text("aAbÄäİ😀\n", max_size=30), st.text("aAbÄäİ😀", min_size=1, max_size=2))
