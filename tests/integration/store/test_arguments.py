@@ -33,6 +33,7 @@ NUMBERS: dict[str, list[Any]] = {
     "partitions": [0, -1, 1.5, 1025],
     "max_event_bytes": [0, -1, 1.5],
     "max_head_bytes": [0, -1, 1.5],
+    "replicas": [0, -1, 1.5],
     "concurrency": [0, -1, 1.5],
     "lease_seconds": [0, 0.9, -1, 10**9],
     "max_attempts": [0, -1, 2.5],
