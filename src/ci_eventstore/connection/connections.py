@@ -217,6 +217,12 @@ class _Connection:
                 self._hide_credentials(error)
             raise
 
+    async def disconnect(self: Any, nowait: bool = False, **given: Any) -> None:
+        """Close the connection; where nobody waits for that, cut it off: TLS says goodbye for as long as it takes."""
+        if nowait and (transport := RedisPy.transport_of(self)) is not None:
+            transport.abort()
+        await super().disconnect(nowait, **given)  # type: ignore[misc]
+
     def _hide_credentials(self: Any, error: exceptions.RedisError) -> None:
         """Servers repeat the arguments of a command that they don't know, that of `AUTH` included."""
         if self.password:
