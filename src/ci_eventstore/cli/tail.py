@@ -115,8 +115,7 @@ async def _timestamped(repository: RedisJobRepository, job_id: str, after: int) 
     """Return the writer of lines with times for a log that is shown from a position on."""
     reader, keys = repository.engine.reader, repository.engine.keys.job(job_id)
     extent = await reader.extent(keys)
-    last = await reader.last_text(keys, min(after, extent.position), extent)
-    return TimestampedLines(is_at_line_start=not last or last.endswith("\n"))
+    return TimestampedLines(is_at_line_start=not await reader.has_open_end(keys, extent, after))
 
 
 def _render(lines: TimestampedLines | None, record: Followed) -> bytes:

@@ -88,12 +88,12 @@ class Ring:
                 page.insert(0, JobEvent("log", self.mark, timestamp=page[0].timestamp if page else None))
             yield page
 
-    def last_text(self) -> str:
-        """Return the text of the last event with text; the mark if none has any. StoreFormatError."""
+    def has_open_end(self) -> bool:
+        """Return whether its last line has no newline; the mark has one. StoreFormatError."""
         for payload in reversed(self._payloads):
             if text := decode_event(payload, 0, self.job_id).data:
-                return text
-        return self.mark
+                return not text.endswith("\n")
+        return False
 
 
 async def read_ring(nodes: Nodes, keys: JobKeys) -> Ring | None:
@@ -112,8 +112,8 @@ async def read_ring(nodes: Nodes, keys: JobKeys) -> Ring | None:
     return Ring(keys.job_id, lost_bytes, lost_lines, lines, [payload for _, _, payload in entries])
 
 
-#: How many events the search for the last text before a position reads first.
-LAST_EVENTS = 16
+#: How many events the search for the last text before a position reads first: after the text comes the job's end.
+LAST_EVENTS = 2
 
 
 class Milestone(NamedTuple):
@@ -212,24 +212,22 @@ class EventReader:
             raise StreamDamagedError(keys.job_id, after + is_same, None)
         return visible
 
-    async def last_text(self, keys: JobKeys, until: int, extent: Extent, first_look: int = LAST_EVENTS) -> str:
-        """Return the text of the last event up to a position that has any; "" if none has. StreamDamagedError.
-
-        It looks at `first_look` events first, then at ever more of them.
-        """
-        count, first = first_look, extent.deleted_to or 0
+    async def has_open_end(self, keys: JobKeys, extent: Extent, until: int | None = None) -> bool:
+        """Return whether the text up to a position, or all of it, ends without a newline. StreamDamagedError."""
+        count, first = LAST_EVENTS, extent.deleted_to or 0
+        until = extent.position if until is None else min(until, extent.position)
         while until > first and extent.bytes:
             after = max(until - count, first)
             for event in reversed(await self.read(keys, after, extent, until - after)):
                 if event.type == "log" and event.data:
-                    return event.data
+                    return not event.data.endswith("\n")
             until = after
-            if count == first_look:
+            if count == LAST_EVENTS:
                 # After the first milestone that counts all bytes, there is no text.
                 index = await self.milestones(keys)
                 until = min(until, next((entry.position for entry in index if entry.bytes >= extent.bytes), until))
             count = min(4 * count, PAGE_ENTRIES)
-        return ""
+        return False
 
     async def head_and_ring(self, keys: JobKeys, user_id: str | None = None) -> tuple[Extent, Ring | None]:
         """Return how far the log goes, and its end so far if it has outgrown its budget and the job runs.

@@ -52,11 +52,6 @@ class LineReader:
         """Return the log's sparse index."""
         return await self._indexes.read(log.keys, log.extent, log.incarnation)
 
-    async def is_open(self, log: Log) -> bool:
-        """Return whether the last line has no newline."""
-        text = await self._reader.last_text(log.keys, log.extent.position, log.extent, first_look=2)
-        return text != "" and not text.endswith("\n")
-
     def pieces(self, log: Log, start: Milestone) -> AsyncGenerator[Piece]:
         """Yield the log's text after a milestone."""
         return pieces(self._reader, log.keys, log.extent, start)

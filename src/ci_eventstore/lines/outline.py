@@ -6,12 +6,11 @@ from collections import OrderedDict
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
 
 from ci_eventstore.lines.line_reader import Log
 from ci_eventstore.lines.marks import Closing, Mark, Opening, Remark, marked_lines
 from ci_eventstore.lines.passages import Passage, PassageReader
-from ci_eventstore.lines.threads import in_thread
+from ci_eventstore.tasks import finish
 
 #: All outlines that are kept have so many groups and remarks together, each counts as at least so many.
 KEPT_ENTRIES = 100_000
@@ -77,7 +76,7 @@ class Outline:
                     if not passage.text.endswith("\n"):
                         # It may become a mark.
                         break
-                    await in_thread(partial(self.add, passage))
+                    await finish(asyncio.to_thread(self.add, passage))
                     if time.monotonic() - begun > MOST_SECONDS:
                         return
             self.position = log.extent.position

@@ -1,12 +1,12 @@
 """Searches of a whole log: hits as they are found, and how far it is."""
 
+import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from itertools import islice
 from operator import itemgetter
 
@@ -14,7 +14,7 @@ from ci_eventstore.lines.line_reader import Log
 from ci_eventstore.lines.matching import MOST_TEXT, Match, Matcher, utf16_places
 from ci_eventstore.lines.passages import Passage, PassageReader
 from ci_eventstore.lines.plain import plain_lines
-from ci_eventstore.lines.threads import in_thread
+from ci_eventstore.tasks import finish
 
 #: One request searches for so long at most, then says where to go on.
 MOST_SECONDS = 20.0
@@ -78,7 +78,7 @@ async def search(reader: PassageReader, log: Log, query: Query) -> AsyncGenerato
     following = begin
     async with aclosing(_parts(reader, log, query)) as passages:
         async for passage, last in passages:
-            for hit in await in_thread(partial(surroundings.hits, passage, last, query.limit - hits)):
+            for hit in await finish(asyncio.to_thread(surroundings.hits, passage, last, query.limit - hits)):
                 yield hit
                 if hit.places is not None:
                     hits += 1

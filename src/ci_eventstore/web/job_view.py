@@ -71,7 +71,7 @@ class JobViews:
             reader, keys = self._web.log(job_id)
             try:
                 async with asyncio.timeout(PATIENCE_SECONDS):
-                    text = await reader.last_text(keys, extent.position, extent, first_look=2)
+                    is_open = await reader.has_open_end(keys, extent)
             except StoreUnavailableError:
                 raise
             except (TimeoutError, RepositoryError):
@@ -79,5 +79,5 @@ class JobViews:
                 return None
             if len(self._open_ends) >= ENDS_KEPT:
                 self._open_ends.clear()
-            self._open_ends[known_as] = bool(text) and not text.endswith("\n")
+            self._open_ends[known_as] = is_open
         return self._open_ends[known_as]

@@ -1,5 +1,6 @@
 """Long answers in JSON, packed for clients that take gzip."""
 
+import asyncio
 import json
 import zlib
 from functools import partial
@@ -7,7 +8,6 @@ from typing import Any
 
 from fastapi import Request, Response
 
-from ci_eventstore.lines.threads import in_thread
 from ci_eventstore.web.log_routes import accepts_gzip
 
 #: Shorter answers fit into a packet or two as they are.
@@ -30,6 +30,6 @@ async def json_answer(request: Request, content: Any) -> Response:
     headers = {"Vary": "Accept-Encoding"}
     if len(body) >= PACK_FROM_BYTES and accepts_gzip(request.headers.get("accept-encoding")):
         pack = partial(zlib.compress, body, LEVEL, GZIP)
-        body = pack() if len(body) <= MOST_AT_ONCE else await in_thread(pack)
+        body = pack() if len(body) <= MOST_AT_ONCE else await asyncio.to_thread(pack)
         headers["Content-Encoding"] = "gzip"
     return Response(body, headers=headers, media_type="application/json")

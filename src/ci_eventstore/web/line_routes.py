@@ -93,7 +93,7 @@ class LineRoutes:
         if sum(asked is not None for asked in (first, tail, time)) > 1:
             raise WebError(400, "invalid", "`from`, `tail` and `time` exclude each other")
         log, state = await asked_log(self._web, request, job_id, incarnation)
-        is_open = await self._reader.is_open(log)
+        is_open = await self._web.engine.reader.has_open_end(log.keys, log.extent)
         total = state.lines + is_open
         if tail is not None:
             found = await self._reader.last(log, total, Wanted(tail, max_line))

@@ -101,12 +101,9 @@ class LogText:
 
     async def _line_count(self) -> int:
         """Return how many lines the log has; text after the last newline counts as one."""
-        lines = self._extent.lines
-        if self._ring is not None:
-            lines, last = lines + self._ring.mark.count("\n") + self._ring.lines, self._ring.last_text()
-        else:
-            last = await self._reader.last_text(self._keys, self._extent.position, self._extent)
-        return lines + (last != "" and not last.endswith("\n"))
+        if self._ring is None:
+            return self._extent.lines + await self._reader.has_open_end(self._keys, self._extent)
+        return self._extent.lines + self._ring.mark.count("\n") + self._ring.lines + self._ring.has_open_end()
 
 
 def _skip(data: bytes, lines: int) -> tuple[int, int]:

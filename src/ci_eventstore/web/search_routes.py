@@ -1,12 +1,12 @@
 """`GET /jobs/{id}/search` and `…/outline`: what is in a whole log, found by reading it."""
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import Query, Request, Response
@@ -22,7 +22,6 @@ from ci_eventstore.lines.passages import PassageReader
 from ci_eventstore.lines.provisional import hits_in, remarks_in
 from ci_eventstore.lines.search import Ended, Hit, Progress, search
 from ci_eventstore.lines.search import Query as Search
-from ci_eventstore.lines.threads import in_thread
 from ci_eventstore.web.access_log import USER
 from ci_eventstore.web.context import Web
 from ci_eventstore.web.document import JobId
@@ -89,7 +88,7 @@ class SearchRoutes:
         read, wants_end = 0, ring if query.last is None else None
         with self._limits.counted(user_id):
             if wants_end and query.is_reverse:
-                yield await in_thread(partial(_provisional, wants_end, query))
+                yield await asyncio.to_thread(_provisional, wants_end, query)
             async with aclosing(search(self._reader, log, query)) as messages:
                 async for found in messages:
                     if is_archived and not isinstance(found, Hit):
@@ -99,7 +98,7 @@ class SearchRoutes:
                     if ring and isinstance(found, Ended):
                         shown["log_truncated"] = True
                         if wants_end and found.next is None and not query.is_reverse:
-                            yield await in_thread(partial(_provisional, wants_end, query))
+                            yield await asyncio.to_thread(_provisional, wants_end, query)
                     yield _as_line(shown)
 
     async def _with_end(self, log: Log) -> tuple[Log, Ring | None]:
@@ -137,7 +136,7 @@ class SearchRoutes:
             "position": outline.position,
             "is_whole": outline.position >= log.extent.position,
             "is_limited": outline.is_limited,
-            **({} if ring is None else {"provisional": await in_thread(partial(_remarks, ring))}),
+            **({} if ring is None else {"provisional": await asyncio.to_thread(_remarks, ring)}),
         }
         return await json_answer(request, shown)
 
