@@ -111,10 +111,13 @@ class TimestampedLines:
 
     def render(self, event: JobEvent) -> bytes:
         """Return the next event's bytes with the times in front."""
-        data = log_bytes(event)
+        return self.stamp(event.timestamp or utc_now(), log_bytes(event))
+
+    def stamp(self, time: datetime, data: bytes) -> bytes:
+        """Return the text that was written next, at a time, with the times in front."""
         if not data:
             return b""
-        mark = rfc3339(event.timestamp or utc_now()).encode() + b" "
+        mark = rfc3339(time).encode() + b" "
         rest = mark.join(_lines(data))
         was_at_start, self._is_at_line_start = self._is_at_line_start, data.endswith(b"\n")
         self._is_line_open = not self._is_at_line_start

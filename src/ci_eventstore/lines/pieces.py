@@ -1,7 +1,7 @@
 """A log in pieces of some hundred kilobytes, each with where it stands and when its text was written."""
 
 from bisect import bisect_right
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import accumulate
@@ -42,6 +42,12 @@ class Piece:
         data = b"".join(parts)
         lines, size = before.lines + data.count(b"\n"), before.bytes + len(data)
         return cls(before, data, found, Milestone(before.position + len(texts), lines, size))
+
+    def texts(self) -> Iterator[tuple[datetime, bytes]]:
+        """Yield the time and the text of each event that has text."""
+        ends = [beginning.offset for beginning in self.beginnings[1:]]
+        for (start, time), end in zip(self.beginnings, [*ends, len(self.data)], strict=False):
+            yield time, self.data[start:end]
 
 
 def time_at(beginnings: Sequence[Beginning], offset: int) -> datetime | None:

@@ -1,22 +1,20 @@
-"""A job's log as text, whole or by lines, piece by piece: as it is, compressed, or plain."""
+"""A job's log as text, whole or by lines, sent in parts: as it is, compressed, or plain."""
 
 import asyncio
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
-from ci_common.models import JobEvent, utc_now
-from ci_eventstore.events.reader import EventReader, Milestone, Ring, next_page_entries
-from ci_eventstore.events.records import TimestampedLines, log_bytes, log_text, rfc3339, text_size
+from ci_common.models import utc_now
+from ci_eventstore.events.reader import START, EventReader, Milestone, Ring
+from ci_eventstore.events.records import TimestampedLines, log_text, rfc3339
 from ci_eventstore.lines.indexes import last_at_most
 from ci_eventstore.lines.line_reader import LineReader, Log
+from ci_eventstore.lines.pieces import Piece
 from ci_eventstore.lines.plain import plain_lines
 
-#: A page has about this many bytes, and at most this many events.
-PAGE_BYTES = 1024 * 1024
-PAGE_EVENTS = 1000
 #: The connection gets at most this many bytes at once.
-PIECE_BYTES = 128 * 1024
+SENT_BYTES = 128 * 1024
 
 
 class LogText:
@@ -28,8 +26,6 @@ class LogText:
         self._reader = reader
         self._lines = lines
         self._log = log
-        self._keys = log.keys
-        self._extent = log.extent
 
     @property
     def has_ring(self) -> bool:
@@ -40,10 +36,10 @@ class LogText:
         """Yield the bytes from `first` up to the one before `end`."""
         start = last_at_most(await self._lines.index(self._log), "bytes", first)
         skipped, left = first - start.bytes, end - first
-        async for events in self.pages(start):
-            for piece in _pieces(b"".join(map(log_bytes, events))):
-                wanted = piece[skipped : skipped + left]
-                skipped = max(skipped - len(piece), 0)
+        async for piece in self._lines.pieces(self._log, start):
+            for data in _parts(piece.data):
+                wanted = data[skipped : skipped + left]
+                skipped = max(skipped - len(data), 0)
                 left -= len(wanted)
                 if wanted:
                     yield wanted
@@ -54,56 +50,38 @@ class LogText:
         """Yield the last lines, or all; with times, each begins with the time at which it was printed."""
         first = 1 if count is None else max(await self._line_count() - count, 0) + 1
         async with aclosing(self.lines(first, None, with_times=with_times)) as found:
-            async for piece in found:
-                yield piece
+            async for part in found:
+                yield part
 
     async def lines(self, first: int, last: int | None, *, with_times: bool) -> AsyncGenerator[bytes]:
         """Yield the lines from one to another, both included and counted from 1; None: to the end."""
-        render = TimestampedLines().render if with_times else log_bytes
+        stamp = TimestampedLines().stamp
         start = await self._lines.start_of(self._log, first)
         skipped, left = first - 1 - start.lines, None if last is None else last - first + 1
-        async for events in self._pages_and_ring(start):
-            data = b"".join(map(render, events))
+        async for piece in self._pieces_and_ring(start):
+            data = b"".join([stamp(*text) for text in piece.texts()]) if with_times else piece.data
             start_byte, skipped = _skip(data, skipped)
             end_byte = len(data)
             if left is not None and not skipped:
                 end_byte, left = _skip(data[start_byte:], left)
                 end_byte += start_byte
-            for piece in _pieces(data[start_byte:end_byte]):
-                yield piece
+            for part in _parts(data[start_byte:end_byte]):
+                yield part
             if left == 0:
                 return
 
-    async def _pages_and_ring(self, start: Milestone) -> AsyncIterator[Sequence[JobEvent]]:
-        async for events in self.pages(start):
-            yield events
+    async def _pieces_and_ring(self, start: Milestone) -> AsyncIterator[Piece]:
+        async for piece in self._lines.pieces(self._log, start):
+            yield piece
         for events in self._ring.pages() if self._ring is not None else ():
-            yield events
-
-    async def pages(self, start: Milestone) -> AsyncIterator[Sequence[JobEvent]]:
-        """Yield the events after a milestone, up to the last one with text; those without text may be left out.
-
-        StreamDamagedError if the log becomes another one meanwhile.
-        """
-        after, seen, previous = start.position, start.bytes, None
-        count = self._extent.page_entries(PAGE_BYTES, PAGE_EVENTS)
-        while after < self._extent.position and seen < self._extent.bytes:
-            events = await self._reader.read(self._keys, after, self._extent, count, previous)
-            yield events
-            after, previous = after + len(events), events[-1]
-            size = sum(text_size(log_text(event))[0] for event in events)
-            seen += size
-            count = min(next_page_entries(count, events, PAGE_BYTES), PAGE_EVENTS)
-            if not size:
-                further = last_at_most(await self._lines.index(self._log), "bytes", seen)
-                if further.position > after:
-                    after, previous = further.position, None
+            yield Piece.of([(event.timestamp or utc_now(), log_text(event)) for event in events], START)
 
     async def _line_count(self) -> int:
         """Return how many lines the log has; text after the last newline counts as one."""
-        if self._ring is None:
-            return self._extent.lines + await self._reader.has_open_end(self._keys, self._extent)
-        return self._extent.lines + self._ring.mark.count("\n") + self._ring.lines + self._ring.has_open_end()
+        extent, ring = self._log.extent, self._ring
+        if ring is None:
+            return extent.lines + await self._reader.has_open_end(self._log.keys, extent)
+        return extent.lines + ring.mark.count("\n") + ring.lines + ring.has_open_end()
 
 
 def _skip(data: bytes, lines: int) -> tuple[int, int]:
@@ -117,17 +95,17 @@ def _skip(data: bytes, lines: int) -> tuple[int, int]:
     return start, 0
 
 
-def _pieces(data: bytes) -> list[bytes]:
-    if len(data) <= PIECE_BYTES:
+def _parts(data: bytes) -> list[bytes]:
+    if len(data) <= SENT_BYTES:
         return [data] if data else []
-    return [data[start : start + PIECE_BYTES] for start in range(0, len(data), PIECE_BYTES)]
+    return [data[start : start + SENT_BYTES] for start in range(0, len(data), SENT_BYTES)]
 
 
-async def gzipped(pieces: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
-    """Yield pieces as one gzip file, compressed in a thread, so that the server answers others meanwhile."""
+async def gzipped(parts: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    """Yield a text as one gzip file, compressed in a thread, so that the server answers others meanwhile."""
     compressor = zlib.compressobj(6, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
-    async for piece in pieces:
-        if packed := await asyncio.to_thread(compressor.compress, piece):
+    async for part in parts:
+        if packed := await asyncio.to_thread(compressor.compress, part):
             yield packed
     yield compressor.flush()
 
@@ -138,12 +116,12 @@ PLAIN_BYTES = 1024 * 1024
 TIME_WIDTH = len(rfc3339(utc_now())) + 1
 
 
-async def made_plain(pieces: AsyncGenerator[bytes], *, with_times: bool) -> AsyncGenerator[bytes]:
-    """Yield pieces as a terminal would show them, each line by itself; in a thread, so that others are answered."""
+async def made_plain(parts: AsyncGenerator[bytes], *, with_times: bool) -> AsyncGenerator[bytes]:
+    """Yield a text as a terminal would show it, each line by itself; in a thread, so that others are answered."""
     held, width = b"", TIME_WIDTH if with_times else 0
-    async with aclosing(pieces):
-        async for piece in pieces:
-            data = held + piece
+    async with aclosing(parts):
+        async for part in parts:
+            data = held + part
             end = data.rfind(b"\n") + 1 or (len(data) if len(data) >= PLAIN_BYTES else 0)
             held = data[end:]
             if end:

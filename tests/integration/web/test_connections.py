@@ -15,8 +15,9 @@ from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoin
 
 from ci_common.models import Job, JobEvent, utc_now
 from ci_eventstore.connection.outage_log import Outages
+from ci_eventstore.lines import pieces
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.web import create_app, log_text, server
+from ci_eventstore.web import create_app, server
 from ci_eventstore.web.server import Service, server_config
 from tests.integration.store.conftest import find_server, own
 from tests.integration.web.serving import Account, Served, create_account, serve, serve_as_cli
@@ -72,8 +73,8 @@ async def own_repository(own: RealServer) -> AsyncIterator[RedisJobRepository]:
 
 @pytest.fixture
 async def damaged(own_repository: RedisJobRepository, monkeypatch: pytest.MonkeyPatch) -> Account:
-    """The key to a job whose log can be read for some pages only."""
-    monkeypatch.setattr(log_text, "PAGE_EVENTS", 10)
+    """The key to a job whose log can be read for some pieces only."""
+    monkeypatch.setattr(pieces, "PIECE_EVENTS", 10)
     account = await create_account(own_repository, "ada")
     await own_repository.create_job(Job(id="j", user_id="ada", status="running"))
     for job_id, lost in (("j", LINES - 20), ("k", 5)):

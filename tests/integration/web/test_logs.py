@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from ci_common.models import Job, JobEvent, utc_now
+from ci_eventstore.lines import pieces
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.web import log_text
 
@@ -35,9 +36,9 @@ def scattered_texts(count: int) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A log takes several pages, and a page several pieces."""
-    monkeypatch.setattr(log_text, "PAGE_EVENTS", 700)
-    monkeypatch.setattr(log_text, "PIECE_BYTES", 500)
+    """A log takes several pieces, and is sent in many parts."""
+    monkeypatch.setattr(pieces, "PIECE_EVENTS", 700)
+    monkeypatch.setattr(log_text, "SENT_BYTES", 500)
 
 
 @pytest.mark.parametrize("texts", [[], [""], ["a"], ["a\n", "b\udcffc"], scattered_texts(2500)], ids=len)
