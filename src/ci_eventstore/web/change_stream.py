@@ -16,7 +16,7 @@ from ci_eventstore.web.context import Web
 from ci_eventstore.web.job_view import summary
 from ci_eventstore.web.listeners import Filter, Listener
 from ci_eventstore.web.listing import Queue, Statuses, wanted_of
-from ci_eventstore.web.stream_response import HEADERS, IDLE, LAST, Piece, StreamResponse
+from ci_eventstore.web.stream_response import IDLE, LAST, Piece, StreamResponse, unavailable
 
 #: A snapshot has at most this many jobs: the newest ones.
 NEWEST_JOBS = 1_000
@@ -25,8 +25,6 @@ SNAPSHOT_SECONDS = 2.0
 AWAY_SECONDS = 1.0
 #: A client is kept waiting for the beginning of its answer no longer than this.
 PATIENCE_SECONDS = 1.0
-#: The headers of a stream that is sent as a whole.
-PLAIN_HEADERS = {name.decode(): value.decode() for name, value in HEADERS}
 
 
 class ChangeStream:
@@ -143,11 +141,8 @@ class ChangeRoutes:
         last_id = (last_event_id_header or "").strip() or (last_event_id or "").strip()
         try:
             caller = await self._web.caller(request)
-        except StoreUnavailableError:
-            if "text/event-stream" not in request.headers.get("accept", ""):
-                raise
-            # The client is only told to come back: at an error, `EventSource` would give up for good.
-            return Response(sse.RETRY + sse.HEARTBEAT, headers=PLAIN_HEADERS)
+        except StoreUnavailableError as error:
+            return unavailable(request, error)
         stream = ChangeStream(self._web, self._shared, caller, wanted_of(status, queue), last_id)
         return StreamResponse(stream, self._web.streams, self._web.settings.heartbeat_seconds)
 

@@ -3,6 +3,9 @@
 import hashlib
 from urllib.parse import quote
 
+#: Headers of what a user may see: a browser asks each time whether it has changed, and keeps it for that user alone.
+PRIVATE = {"Cache-Control": "no-cache", "Vary": "Accept-Encoding, Authorization, Cookie"}
+
 
 def tag_of(*parts: object) -> str:
     """Return the entity tag of what some values decide."""

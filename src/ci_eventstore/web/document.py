@@ -11,24 +11,26 @@ from http import HTTPStatus
 from types import GenericAlias
 from typing import Annotated, Any, Final, Literal, Union
 
-from fastapi import Path
+from fastapi import Path, Query
 from fastapi.security import APIKeyCookie, HTTPBearer
 from pydantic import BaseModel, Field, create_model
 
 from ci_common.models import EventType, JobFields, JobStatus
 from ci_common.validation import MAX_ID_LENGTH
 from ci_eventstore.job_fields import JOB_FIELDS, JobField
-from ci_eventstore.web.sse import MAX_POSITION
+from ci_eventstore.web.sse import MAX_NUMBER
 
 COOKIE = "ci_session"
 #: Printable characters without braces; no slash either, which would end the id in an address.
 ID_SCHEMA: Final = {"minLength": 1, "maxLength": MAX_ID_LENGTH, "pattern": r"^[^\x00-\x1f\x7f-\x9f{}/]+$"}
-POSITION_SCHEMA: Final = {"type": "integer", "minimum": 0, "maximum": MAX_POSITION}
+POSITION_SCHEMA: Final = {"type": "integer", "minimum": 0, "maximum": MAX_NUMBER}
 
 #: What a route answers, by status.
 Responses = dict[int | str, dict[str, Any]]
 
 JobId = Annotated[str, Path(description="The job's id.", json_schema_extra=dict(ID_SCHEMA))]
+
+KnownIncarnation = Annotated[str | None, Query(description="that the job has to have; another one: 409")]
 
 bearer = HTTPBearer(scheme_name="key", description="An API key, `ci_…`.", auto_error=False)
 session = APIKeyCookie(

@@ -4,6 +4,8 @@
 """
 
 import logging
+from collections.abc import Sequence
+from typing import Any
 
 from fastapi.responses import JSONResponse
 
@@ -76,6 +78,12 @@ ANSWERS: tuple[tuple[type[RepositoryError], tuple[int, str] | WebError], ...] = 
     (ReadOnlyAccessError, (403, "read_only")),
     (RepositoryError, INTERNAL),
 )
+
+
+def invalid(problems: Sequence[Any], *, skipped: int = 0) -> WebError:
+    """Return the answer to what pydantic found wrong: each part's name, without its first words, and why. Pure."""
+    said = [f"{'.'.join(map(str, one['loc'][skipped:])) or 'the body'}: {one['msg']}" for one in problems]
+    return WebError(400, "invalid", "; ".join(said))
 
 
 def failure_of(error: Exception) -> WebError:

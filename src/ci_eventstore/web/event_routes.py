@@ -18,21 +18,19 @@ from ci_eventstore.lines.indexes import Measure, last_at_most
 from ci_eventstore.lines.line_reader import Log
 from ci_eventstore.web import sse
 from ci_eventstore.web.context import Web
-from ci_eventstore.web.document import POSITION_SCHEMA, JobId
+from ci_eventstore.web.document import POSITION_SCHEMA, JobId, KnownIncarnation
 from ci_eventstore.web.job_stream import DetailedFrames, JobStream, StatesAgain, Wanted
 from ci_eventstore.web.job_view import JobViews
 from ci_eventstore.web.json_answer import json_answer
 from ci_eventstore.web.resume import AddedEnd, Answer, Asked, EndAdding, Start, decide_start, parse_asked
 from ci_eventstore.web.sse import readable
-from ci_eventstore.web.stream_response import HEADERS, StreamResponse
+from ci_eventstore.web.stream_response import StreamResponse, unavailable, whole
 
 PAGE_EVENTS = 1000
 #: The document's schema of a position, which a request has as text.
 POSITION = WithJsonSchema(dict(POSITION_SCHEMA))
 #: Clients of a stream may also send a blank one.
 POSITION_OR_BLANK = WithJsonSchema({"anyOf": [POSITION_SCHEMA, {"type": "string", "pattern": r"^\s*$"}]})
-#: The headers of a stream that is sent as a whole.
-PLAIN_HEADERS = {name.decode(): value.decode() for name, value in HEADERS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +117,8 @@ class EventRoutes:
         asked = parse_asked(last_event_id_header, last_event_id, from_beginning, incarnation, polyfill=of_polyfill)
         try:
             return await self._stream(request, job_id, asked, with_detail=detail)
-        except StoreUnavailableError:
-            if "text/event-stream" not in request.headers.get("accept", ""):
-                raise
-            # The client is only told to come back: at an error, `EventSource` would give up for good.
-            return Response(sse.RETRY + sse.HEARTBEAT, headers=PLAIN_HEADERS)
+        except StoreUnavailableError as error:
+            return unavailable(request, error)
 
     async def _stream(self, request: Request, job_id: str, asked: Asked | None, *, with_detail: bool) -> Response:
         caller = await self._web.caller(request)
@@ -193,7 +188,7 @@ class EventRoutes:
         if state.has_complete and start.after >= (state.deleted_to or 0):
             encode = sse.Detail(None) if with_detail else sse.encode
             end = b"".join(map(encode, await self._repository.read_events(job_id, start.after, 1)))
-        return Response(sse.RETRY + opening + end, headers=PLAIN_HEADERS)
+        return whole(opening + end)
 
     async def events(
         self,
@@ -202,7 +197,7 @@ class EventRoutes:
         after: Annotated[str, Query(description="events after this one, by its id"), POSITION] = "0",
         limit: Annotated[int, Query(ge=1, le=PAGE_EVENTS)] = PAGE_EVENTS,
         line: Annotated[int | None, Query(ge=1, description="from the event on that this line begins in")] = None,
-        incarnation: Annotated[str | None, Query(description="that the job has to have; another one: 409")] = None,
+        incarnation: KnownIncarnation = None,
     ) -> Response:
         """Return a page of events, with their times and line numbers."""
         caller = await self._web.caller(request)

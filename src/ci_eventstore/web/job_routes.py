@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
 from typing import IO, Annotated, Any
@@ -14,7 +15,7 @@ from ci_common.errors import JobAlreadyExistsError, JobGoneError
 from ci_common.models import Job, JobStatus
 from ci_eventstore.errors import OutcomeUnknownError
 from ci_eventstore.jobs.listings import checked_page
-from ci_eventstore.web.conditions import has_tag, tag_of
+from ci_eventstore.web.conditions import PRIVATE, has_tag, tag_of
 from ci_eventstore.web.context import Web
 from ci_eventstore.web.document import ID_SCHEMA, JobId, body
 from ci_eventstore.web.errors import WebError
@@ -24,9 +25,6 @@ from ci_eventstore.web.submission import Arguments, Submission, job_id_for, keep
 
 #: A search looks through this many jobs; no list has more.
 SEARCHED = 1_000
-#: What answers depend on beside their addresses.
-VARY = "Accept-Encoding, Authorization, Cookie"
-
 
 IdempotencyKey = Annotated[
     str | None,
@@ -42,24 +40,19 @@ class CancelRequest(BaseModel):
     reason: str | None = None
 
 
-class JobsPage:
+@dataclass(frozen=True, slots=True)
+class JobsAsked:
     """Which part of a list is asked for."""
 
-    def __init__(
-        self,
-        limit: Annotated[int, Query(ge=1, le=SEARCHED)] = 100,
-        before: Annotated[
-            str | None,
-            Query(description="only jobs that come after this one, by its id"),
-            WithJsonSchema({"type": "string", **ID_SCHEMA}),
-        ] = None,
-        partial: Annotated[
-            bool, Query(description="an object, which has what there is while a part of a cluster is away")
-        ] = False,
-    ) -> None:
-        self.limit = limit
-        self.before = before
-        self.partial = partial
+    limit: Annotated[int, Query(ge=1, le=SEARCHED)] = 100
+    before: Annotated[
+        str | None,
+        Query(description="only jobs that come after this one, by its id"),
+        WithJsonSchema({"type": "string", **ID_SCHEMA}),
+    ] = None
+    partial: Annotated[
+        bool, Query(description="an object, which has what there is while a part of a cluster is away")
+    ] = False
 
 
 class JobRoutes:
@@ -76,7 +69,7 @@ class JobRoutes:
     async def list_jobs(
         self,
         request: Request,
-        page: Annotated[JobsPage, Depends()],
+        asked: Annotated[JobsAsked, Depends()],
         status: Statuses = None,
         queue: Queue = None,
         text: Text = None,
@@ -89,13 +82,13 @@ class JobRoutes:
         caller = await self._web.caller(request)
         wanted = wanted_of(status, queue)
         is_search = queue is not None or text is not None
-        asked = (caller.user_id, status, SEARCHED if is_search else page.limit, page.before)
-        found = await self._web.engine.listings.page(*checked_page(*asked), is_partial=page.partial)
+        page = checked_page(caller.user_id, status, SEARCHED if is_search else asked.limit, asked.before)
+        found = await self._web.engine.listings.page(*page, is_partial=asked.partial)
         jobs = [
             job for job in found.jobs if wanted.queue in (None, job.queue) and (text is None or has_text(job, text))
         ]
-        shown = await self._summaries(jobs[: page.limit])
-        answer = {"jobs": shown, "unavailable": found.unavailable} if page.partial else shown
+        shown = await self._summaries(jobs[: asked.limit])
+        answer = {"jobs": shown, "unavailable": found.unavailable} if asked.partial else shown
         return _unless_known(request, answer, {"Jobs-Searched": str(len(found.jobs))} if is_search else {})
 
     async def _summaries(self, jobs: Sequence[Job]) -> list[dict[str, Any]]:
@@ -231,7 +224,7 @@ class JobRoutes:
 
 def _unless_known(request: Request, content: Any, headers: dict[str, str]) -> Response:
     """Return an answer for clients that ask again and again: 304 if it is what the client has."""
-    response = JSONResponse(content, headers={**headers, "Cache-Control": "no-cache", "Vary": VARY})
+    response = JSONResponse(content, headers={**headers, **PRIVATE})
     tag = tag_of(response.body)
     response.headers["ETag"] = tag
     if has_tag(request.headers.get("if-none-match"), tag):

@@ -12,19 +12,18 @@ from ci_eventstore.jobs.state import JobState
 from ci_eventstore.lines.cutting import Line
 from ci_eventstore.lines.line_reader import ANSWER_BYTES, LineReader, Log, Wanted
 from ci_eventstore.web.context import Web, check_same
-from ci_eventstore.web.document import JobId
+from ci_eventstore.web.document import JobId, KnownIncarnation
 from ci_eventstore.web.errors import WebError
 from ci_eventstore.web.json_answer import json_answer
 from ci_eventstore.web.log_routes import HEADERS, MEDIA_TYPE
 from ci_eventstore.web.resume import last_position
+from ci_eventstore.web.sse import MAX_NUMBER
 
 #: At most this many lines are in one answer.
 MOST_LINES = 1000
 #: Bytes of a line in an answer: unless the client says so, and at most. JSON may make six times as many of them.
 MAX_LINE = 16 * 1024
 LONGEST_MAX_LINE = 128 * 1024
-#: No log has more lines or bytes.
-LARGEST = 2**53 - 1
 
 
 def _no_number(text: str) -> str:
@@ -45,15 +44,14 @@ def _in_utc(time: datetime) -> datetime:
 
 
 Time = Annotated[datetime, BeforeValidator(_no_number), AfterValidator(_in_utc)]
-LineNumber = Annotated[int, Path(ge=1, le=LARGEST, description="the line's number, from 1")]
-KnownIncarnation = Annotated[str | None, Query(description="that the job has to have; another one: 409")]
+LineNumber = Annotated[int, Path(ge=1, le=MAX_NUMBER, description="the line's number, from 1")]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Which lines a request asks for: at most one of these."""
+class LinesAsked:
+    """Which lines are asked for: by at most one of these."""
 
-    first: Annotated[int | None, Query(alias="from", ge=1, le=LARGEST, description="from this line on")] = None
+    first: Annotated[int | None, Query(alias="from", ge=1, le=MAX_NUMBER, description="from this line on")] = None
     tail: Annotated[int | None, Query(ge=0, le=MOST_LINES, description="the last lines")] = None
     time: Annotated[Time | None, Query(description="from the line on that was written then, or next")] = None
 
@@ -78,7 +76,7 @@ class LineRoutes:
         self,
         request: Request,
         job_id: JobId,
-        place: Annotated[Place, Depends()],
+        asked: Annotated[LinesAsked, Depends()],
         count: Annotated[int, Query(ge=1, le=MOST_LINES)] = MOST_LINES,
         max_line: Annotated[
             int, Query(ge=4, le=LONGEST_MAX_LINE, description="bytes after which a line is cut")
@@ -89,8 +87,8 @@ class LineRoutes:
 
         From its beginning, from a line or a time on, or from its end.
         """
-        first, tail, time = place.first, place.tail, place.time
-        if sum(asked is not None for asked in (first, tail, time)) > 1:
+        first, tail, time = asked.first, asked.tail, asked.time
+        if sum(given is not None for given in (first, tail, time)) > 1:
             raise WebError(400, "invalid", "`from`, `tail` and `time` exclude each other")
         log, state = await asked_log(self._web, request, job_id, incarnation)
         is_open = await self._web.engine.reader.has_open_end(log.keys, log.extent)
@@ -113,7 +111,7 @@ class LineRoutes:
         request: Request,
         job_id: JobId,
         n: LineNumber,
-        offset: Annotated[int, Query(ge=0, le=LARGEST, description="the first byte of the line that is sent")] = 0,
+        offset: Annotated[int, Query(ge=0, le=MAX_NUMBER, description="the first byte of the line that is sent")] = 0,
         incarnation: KnownIncarnation = None,
     ) -> Response:
         """Send a line without its newline, from a byte on, a mebibyte at most."""

@@ -3,6 +3,7 @@
 import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Annotated, Any, NoReturn
 
 from fastapi import Depends, Query, Request, Response
@@ -13,9 +14,9 @@ from ci_eventstore.jobs.state import to_job
 from ci_eventstore.lines.line_reader import Log
 from ci_eventstore.replay.exports import FORMATS, FormatName, pieces_of
 from ci_eventstore.replay.replay import History
-from ci_eventstore.web.conditions import disposition, has_tag, tag_of
+from ci_eventstore.web.conditions import PRIVATE, disposition, has_tag, tag_of
 from ci_eventstore.web.context import Web, check_same
-from ci_eventstore.web.document import JobId, headers
+from ci_eventstore.web.document import JobId, KnownIncarnation, headers
 from ci_eventstore.web.errors import ANSWERED, ResponseCutError, WebError, error_response
 from ci_eventstore.web.log_text import LogText, gzipped, made_plain
 
@@ -25,8 +26,7 @@ MEDIA_TYPE = "text/plain; charset=utf-8"
 HEADERS = {
     "Content-Security-Policy": "sandbox; default-src 'none'",
     "X-Content-Type-Options": "nosniff",
-    "Cache-Control": "no-cache",
-    "Vary": "Accept-Encoding, Authorization, Cookie",
+    **PRIVATE,
 }
 #: The header that says that a running job's log has outgrown its budget.
 OUTGROWN = "Log-Truncated"
@@ -120,41 +120,19 @@ class _Broken(bytes):
         raise self._error
 
 
-class LogForm:
-    """In which form a log is asked for."""
-
-    def __init__(
-        self,
-        download: Annotated[bool, Query(description="as a file to be kept")] = False,
-        plain: Annotated[bool, Query(description="as a terminal shows each line: without escapes")] = False,
-    ) -> None:
-        self.download = download
-        self.plain = plain
-
-
+@dataclass(frozen=True, slots=True)
 class LogAsked:
     """Which part of a log is asked for, and in which form."""
 
-    def __init__(
-        self,
-        form: Annotated[LogForm, Depends()],
-        tail: Annotated[int | None, Query(ge=0, description="at most this many lines, from the end")] = None,
-        first: Annotated[int | None, Query(alias="from", ge=1, description="from this line on")] = None,
-        last: Annotated[int | None, Query(alias="to", ge=1, description="up to this line, which is included")] = None,
-        timestamps: Annotated[
-            bool, Query(description="each line begins with the time at which it was printed")
-        ] = False,
-        provisional: Annotated[
-            bool, Query(description="of a running job whose log has outgrown its budget: its end so far, too")
-        ] = True,
-    ) -> None:
-        self.tail = tail
-        self.first = first
-        self.last = last
-        self.timestamps = timestamps
-        self.provisional = provisional
-        self.download = form.download
-        self.plain = form.plain
+    tail: Annotated[int | None, Query(ge=0, description="at most this many lines, from the end")] = None
+    first: Annotated[int | None, Query(alias="from", ge=1, description="from this line on")] = None
+    last: Annotated[int | None, Query(alias="to", ge=1, description="up to this line, which is included")] = None
+    timestamps: Annotated[bool, Query(description="each line begins with the time at which it was printed")] = False
+    provisional: Annotated[
+        bool, Query(description="of a running job whose log has outgrown its budget: its end so far, too")
+    ] = True
+    download: Annotated[bool, Query(description="as a file to be kept")] = False
+    plain: Annotated[bool, Query(description="as a terminal shows each line: without escapes")] = False
 
     @property
     def has_lines(self) -> bool:
@@ -189,7 +167,7 @@ class LogRoutes:
         request: Request,
         job_id: JobId,
         asked: Annotated[LogAsked, Depends()],
-        incarnation: Annotated[str | None, Query(description="that the job has to have; another one: 409")] = None,
+        incarnation: KnownIncarnation = None,
     ) -> Response:
         """Send the log as it stands, byte for byte, or lines of it; `Range` and gzip as asked for."""
         caller = await self._web.caller(request)

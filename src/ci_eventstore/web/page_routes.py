@@ -18,6 +18,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 from fastapi.routing import APIRoute
 
+from ci_eventstore.web.conditions import has_tag, tag_of
 from ci_eventstore.web.errors import WebError
 from ci_eventstore.web.log_routes import accepts_gzip
 
@@ -84,11 +85,10 @@ class File:
         """Return the file, packed if the client takes that; 304 if it has it."""
         is_packed = accepts_gzip(request.headers.get("accept-encoding"))
         body = self.packed if is_packed else self.body
-        tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+        tag = tag_of(body)
         # One address may have a page and a text.
         headers = {**PROTECTED, "Cache-Control": caching, "ETag": tag, "Vary": "Accept, Accept-Encoding"}
-        known = request.headers.get("if-none-match", "")
-        if tag in (one.strip().removeprefix("W/") for one in known.split(",")):
+        if has_tag(request.headers.get("if-none-match"), tag):
             return Response(status_code=304, headers=headers)
         if is_packed:
             headers["Content-Encoding"] = "gzip"

@@ -16,7 +16,7 @@ from starlette.types import Message, Receive, Scope, Send
 from ci_eventstore.web.authentication import ForeignError
 from ci_eventstore.web.context import Web
 from ci_eventstore.web.document import Responses
-from ci_eventstore.web.errors import WebError, error_response
+from ci_eventstore.web.errors import WebError, error_response, invalid
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -90,8 +90,8 @@ async def _answer(web: Web, handle: Handler, request: Request, limit: int) -> Re
     try:
         return await handle(limited(request, limit))
     except RequestValidationError as error:
-        said = [f"{detail['loc'][-1]}: {detail['msg']}" for detail in error.errors()]
-        response = error_response(WebError(400, "invalid", "; ".join(said)))
+        # The first word is where it stood: in the query, a header or the path.
+        response = error_response(invalid(error.errors(), skipped=1))
     except ClientDisconnect:
         # Nobody reads it.
         response = Response(status_code=400)

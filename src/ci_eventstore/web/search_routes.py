@@ -24,19 +24,19 @@ from ci_eventstore.lines.search import Ended, Hit, Progress, search
 from ci_eventstore.lines.search import Query as Search
 from ci_eventstore.web.access_log import USER
 from ci_eventstore.web.context import Web
-from ci_eventstore.web.document import JobId
+from ci_eventstore.web.document import JobId, KnownIncarnation
 from ci_eventstore.web.errors import WebError
 from ci_eventstore.web.json_answer import json_answer
-from ci_eventstore.web.line_routes import LARGEST, KnownIncarnation, asked_log
+from ci_eventstore.web.limits import SearchLimits
+from ci_eventstore.web.line_routes import asked_log
 from ci_eventstore.web.log_routes import HEADERS, LogResponse
-from ci_eventstore.web.search_limits import SearchLimits
-from ci_eventstore.web.sse import MAX_POSITION, readable
+from ci_eventstore.web.sse import MAX_NUMBER, readable
 
 MOST_HITS = 10_000
 MOST_CONTEXT = 20
 #: An outline's index has at most about so many entries.
 INDEX_ENTRIES = 2000
-Number = Annotated[int, Field(ge=1, le=LARGEST)]
+Number = Annotated[int, Field(ge=1, le=MAX_NUMBER)]
 
 
 class Searched(BaseModel):
@@ -50,7 +50,7 @@ class Searched(BaseModel):
     reverse: Annotated[bool, Field(description="from the last line to the first; `next` is then a `to`")] = False
     limit: Annotated[int, Field(ge=1, le=MOST_HITS, description="of lines with hits")] = 1000
     context: Annotated[int, Field(ge=0, le=MOST_CONTEXT, description="so many lines around each come without `at`")] = 0
-    incarnation: Annotated[str | None, Field(description="that the job has to have; another one: 409")] = None
+    incarnation: KnownIncarnation = None
 
 
 class SearchRoutes:
@@ -112,7 +112,7 @@ class SearchRoutes:
         self,
         request: Request,
         job_id: JobId,
-        after: Annotated[int, Query(ge=0, le=MAX_POSITION, description="only what changed after this event")] = 0,
+        after: Annotated[int, Query(ge=0, le=MAX_NUMBER, description="only what changed after this event")] = 0,
         incarnation: KnownIncarnation = None,
     ) -> Response:
         """Show the log's groups and marked errors, and an index of its lines by time; a long one in several answers."""

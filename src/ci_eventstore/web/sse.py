@@ -36,7 +36,7 @@ RETRY = b"retry: 2000\n"
 HEARTBEAT = b": \n"
 
 #: JavaScript may change any greater number.
-MAX_POSITION = 2**53 - 1
+MAX_NUMBER = 2**53 - 1
 _DIGITS = re.compile(r"[0-9]{1,16}")
 #: Where `str.splitlines` ends a line, of what JSON leaves as it is: next line, line and paragraph separator.
 _LINE_ENDS = tuple((character, f"\\u{ord(character):04x}") for character in "\x85\u2028\u2029")
@@ -55,7 +55,7 @@ TOLD: dict[FactType, tuple[str, ...]] = {
 
 def parse_position(text: str) -> int:
     """Read an event's id as a client sends it; InvalidPositionError."""
-    if _DIGITS.fullmatch(text) and int(text) <= MAX_POSITION:
+    if _DIGITS.fullmatch(text) and int(text) <= MAX_NUMBER:
         return int(text)
     raise InvalidPositionError(text)
 

@@ -8,16 +8,18 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, closing, contextmanager
 from typing import NamedTuple, Protocol
 
-from fastapi import Response
+from fastapi import Request, Response
 from starlette.types import Receive, Scope, Send
 
 from ci_common.errors import RepositoryError
 from ci_eventstore.connection.outage_log import OutageLog
+from ci_eventstore.errors import StoreUnavailableError
 from ci_eventstore.web import sse
 from ci_eventstore.web.errors import ANSWERED, WebError, error_response
+from ci_eventstore.web.limits import counted
 
 logger = logging.getLogger("ci_eventstore.web")
 #: The end of a response may take this long.
@@ -58,22 +60,11 @@ class OpenStreams:
         for scope in list(self._scopes):
             end_scope(scope)
 
-    @contextmanager
-    def counted(self, user_id: str | None) -> Iterator[None]:
-        """Count a stream as a user's; WebError 429 if the user has too many. Those of nobody aren't limited."""
-        if user_id is None:
-            yield
-            return
-        if self._by_user[user_id] >= self._most_per_user:
-            text = f"you have {self._most_per_user} streams open, more are not allowed: close one"
-            raise WebError(429, "too_many_streams", text, {"Retry-After": "5"})
-        self._by_user[user_id] += 1
-        try:
-            yield
-        finally:
-            self._by_user[user_id] -= 1
-            if not self._by_user[user_id]:
-                del self._by_user[user_id]
+    def counted(self, user_id: str | None) -> AbstractContextManager[None]:
+        """Count a stream; WebError 429 if the user has too many."""
+        text = f"you have {self._most_per_user} streams open, more are not allowed: close one"
+        refusal = WebError(429, "too_many_streams", text, {"Retry-After": "5"})
+        return counted(self._by_user, user_id, self._most_per_user, refusal)
 
     @contextmanager
     def entered(self, scope: asyncio.Timeout) -> Iterator[None]:
@@ -196,6 +187,18 @@ class StreamResponse(Response):
         except RepositoryError as error:
             self._streams.unchecked.failed(error)
             return True
+
+
+def whole(frames: bytes) -> Response:
+    """Return a stream that is sent as a whole."""
+    return Response(sse.RETRY + frames, headers={name.decode(): value.decode() for name, value in HEADERS})
+
+
+def unavailable(request: Request, error: StoreUnavailableError) -> Response:
+    """Tell a client of a stream only to come back, since at an error `EventSource` gives up; others get the error."""
+    if "text/event-stream" not in request.headers.get("accept", ""):
+        raise error
+    return whole(sse.HEARTBEAT)
 
 
 def _send(send: Send, frames: bytes) -> Awaitable[None]:

@@ -18,7 +18,7 @@ from ci_common.models import Job, JobStatus
 from ci_eventstore import zip_file
 from ci_eventstore.errors import ProjectError
 from ci_eventstore.jobs.state import JobState
-from ci_eventstore.web.errors import WebError
+from ci_eventstore.web.errors import WebError, invalid
 from ci_eventstore.web.route import limited
 
 #: A job may have this many bytes without its zip file.
@@ -101,8 +101,7 @@ def _validated(read: Callable[[], Submission]) -> Submission:
     try:
         return read()
     except ValidationError as error:
-        said = [f"{'.'.join(map(str, each['loc'])) or 'the body'}: {each['msg']}" for each in error.errors()]
-        raise WebError(400, "invalid", "; ".join(said)) from None
+        raise invalid(error.errors()) from None
 
 
 def keep(project: IO[bytes], folder: Path, job_id: str) -> Path:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ci_eventstore.web.context import Web
 from ci_eventstore.web.document import ASKED, ID_SCHEMA, answers, body
-from ci_eventstore.web.errors import WebError
+from ci_eventstore.web.errors import invalid
 from ci_eventstore.webhooks.addresses import check_reachable, networks_of
 from ci_eventstore.webhooks.store import WebhookStore
 from ci_eventstore.webhooks.webhook import DEFAULT_EVENTS, EVENTS, MAX_URL_LENGTH, URL_PATTERN, Webhook, checked_url
@@ -83,8 +83,7 @@ class WebhookRoutes:
         try:
             asked = WebhookRequest.model_validate_json(await request.body())
         except ValidationError as error:
-            said = [f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}" for detail in error.errors()]
-            raise WebError(400, "invalid", "; ".join(said)) from None
+            raise invalid(error.errors()) from None
         check_reachable(checked_url(asked.url), self._allowed)
         made = await store.add(asked.url, user_id=user_id, events=asked.events)
         return JSONResponse(_with_secret(made), 201, {"Location": f"{request.url.path}/{made.id}"})

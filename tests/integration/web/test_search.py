@@ -16,7 +16,7 @@ from ci_eventstore.history.sealer import Sealer
 from ci_eventstore.lines import passages
 from ci_eventstore.lines.search import Progress
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.web import search_limits, search_routes
+from ci_eventstore.web import limits, search_routes
 from tests.integration.store.sealing import archive_sealed, seal_job
 from tests.integration.web.serving import Account, Served
 from tests.waiting import wait_until
@@ -131,7 +131,7 @@ async def test_a_user_searches_within_limits(
     await repository.complete_job("j", True, utc_now())
     assert await seal_job(repository) is Sealed.SEALED
     async with web.client(ada) as client:
-        monkeypatch.setattr(search_limits, "ARCHIVED_CHARACTERS", 100)
+        monkeypatch.setattr(limits, "ARCHIVED_CHARACTERS", 100)
         for _ in range(2):
             assert (await search(client, "q=three"))[1]["done"]
         await archive_sealed(repository, tmp_path)
@@ -139,8 +139,8 @@ async def test_a_user_searches_within_limits(
         answer = await client.get("/jobs/j/search?q=three")
         assert (answer.status_code, answer.json()["error"]["code"]) == (429, "too_much_archived")
         assert 1 <= int(answer.headers["Retry-After"]) <= 60
-        monkeypatch.setattr(search_limits, "ARCHIVED_CHARACTERS", 2**40)
-        monkeypatch.setattr(search_limits, "MOST_SEARCHES", 0)
+        monkeypatch.setattr(limits, "ARCHIVED_CHARACTERS", 2**40)
+        monkeypatch.setattr(limits, "MOST_SEARCHES", 0)
         assert (await ask(client, "search?q=three", 429))["error"]["code"] == "too_many_searches"
 
 
@@ -160,7 +160,7 @@ async def test_a_search_ends_with_its_client(
         finally:
             ended.append(True)
 
-    monkeypatch.setattr(search_limits, "MOST_SEARCHES", 1)
+    monkeypatch.setattr(limits, "MOST_SEARCHES", 1)
     async with web.client(ada) as client:
         with monkeypatch.context() as patched:
             patched.setattr(search_routes, "search", endless)

@@ -1,8 +1,8 @@
-"""How much one user may search in this process at a time."""
+"""How much of something one user may have in this process at a time."""
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from math import ceil
 
 from ci_eventstore.web.errors import WebError
@@ -14,6 +14,23 @@ ARCHIVED_CHARACTERS = 512 * 1024 * 1024
 WINDOW_SECONDS = 60.0
 
 
+@contextmanager
+def counted(counts: Counter[str], user_id: str | None, most: int, refusal: WebError) -> Iterator[None]:
+    """Count one more as a user's meanwhile; the refusal is raised if that is too many. Nobody's aren't limited."""
+    if user_id is None:
+        yield
+        return
+    if counts[user_id] >= most:
+        raise refusal
+    counts[user_id] += 1
+    try:
+        yield
+    finally:
+        counts[user_id] -= 1
+        if not counts[user_id]:
+            del counts[user_id]
+
+
 class SearchLimits:
     """Counts the searches of each user. Those of nobody, who may see everything, aren't limited."""
 
@@ -22,22 +39,11 @@ class SearchLimits:
         #: When each one's minute began, and what was read of archived logs since.
         self._archived: dict[str, tuple[float, int]] = {}
 
-    @contextmanager
-    def counted(self, user_id: str | None) -> Iterator[None]:
+    def counted(self, user_id: str | None) -> AbstractContextManager[None]:
         """Count a search; WebError 429 if the user has too many."""
-        if user_id is None:
-            yield
-            return
-        if self._running[user_id] >= MOST_SEARCHES:
-            text = f"you have {MOST_SEARCHES} searches running, more are not allowed: wait for one, or end it"
-            raise WebError(429, "too_many_searches", text, {"Retry-After": "2"})
-        self._running[user_id] += 1
-        try:
-            yield
-        finally:
-            self._running[user_id] -= 1
-            if not self._running[user_id]:
-                del self._running[user_id]
+        text = f"you have {MOST_SEARCHES} searches running, more are not allowed: wait for one, or end it"
+        refusal = WebError(429, "too_many_searches", text, {"Retry-After": "2"})
+        return counted(self._running, user_id, MOST_SEARCHES, refusal)
 
     def check_archived(self, user_id: str | None, now: float) -> None:
         """Refuse a search of an archived log, if the user has read too much of such logs; WebError 429."""
