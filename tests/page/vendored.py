@@ -16,8 +16,7 @@ MODULES = ROOT / "node_modules"
 PAGE = ROOT / "src/ci_eventstore/web/page"
 RECORD = Path(__file__).with_name("vendored.json")
 
-DIRECTIVES = ("repeat", "class-map", "live", "guard", "ref", "if-defined", "keyed")
-LIT = ("lit-html", "directive", "directive-helpers", "async-directive", *(f"directives/{name}" for name in DIRECTIVES))
+LIT = ("lit-html", "directive", "directive-helpers", "directives/repeat")
 #: The types of a library stand beside it, where `tsc` looks for them; the wheel leaves them out.
 FILES: Final[dict[str, dict[str, str]]] = {
     "lit-html": {"LICENSE": "LICENSE"} | {f"{name}{end}": f"{name}{end}" for name in LIT for end in (".js", ".d.ts")},
@@ -30,11 +29,10 @@ FILES: Final[dict[str, dict[str, str]]] = {
     "lucide-static": {"LICENSE": "LICENSE"},
 }
 ICONS = (
-    *("accessibility", "archive", "arrow-down-to-line", "arrow-left", "arrow-up-to-line", "ban", "chevron-down"),
-    *("chevron-right", "chevron-up", "chevrons-down-up", "circle-check", "circle-dashed", "circle-x", "clock"),
-    *("copy", "download", "ellipsis", "external-link", "hourglass", "info", "keyboard", "link", "list-tree"),
-    *("loader-circle", "log-out", "moon", "pause", "play", "rotate-cw", "search", "settings", "square", "sun"),
-    *("sun-moon", "triangle-alert", "wifi-off", "wrap-text", "x"),
+    *("archive", "arrow-down-to-line", "arrow-left", "ban", "chevron-down", "chevron-right", "chevron-up"),
+    *("chevrons-down-up", "circle-check", "circle-dashed", "circle-x", "clock", "copy", "download", "external-link"),
+    *("hourglass", "info", "keyboard", "link", "list-tree", "loader-circle", "log-out", "moon", "pause", "play"),
+    *("rotate-cw", "search", "settings", "sun", "sun-moon", "triangle-alert", "wifi-off", "wrap-text", "x"),
 )
 
 
