@@ -38,10 +38,6 @@ export default [
     },
   },
   {
-    files: ["src/ci_eventstore/web/page/js/**/*worker.js"],
-    languageOptions: { globals: globals.worker },
-  },
-  {
     files: ["tests/page/**/*.js", "eslint.config.js"],
     languageOptions: { globals: globals.node },
     rules: { "max-lines-per-function": "off" },

@@ -82,17 +82,3 @@ test("marks are gone to in both directions, by kind", () => {
   assert.equal(outline.markFrom(9, { isBackward: true })?.line, 5);
   assert.equal(outline.markFrom(5, { kinds: ["error", "warning"] })?.line, 7);
 });
-
-test("lines and times are found between the entries of the index", () => {
-  const outline = new Outline();
-  assert.equal(outline.lineAt(0), 1);
-  assert.ok(Number.isNaN(outline.timeAt(1)));
-  const at = (seconds) => new Date(1.8e12 + 1000 * seconds).toISOString();
-  const index = [[1, 0, at(0)], [1001, 9, at(10)], [2001, 20, at(10)]];
-  outline.update({ groups: [], marks: [], index, total: 3000, position: 1 });
-  assert.equal(outline.lineAt(1.8e12 + 5000), 501);
-  assert.equal(outline.timeAt(501), 1.8e12 + 5000);
-  assert.equal(outline.timeAt(1500), 1.8e12 + 10_000);
-  assert.equal(outline.lineAt(0), 1);
-  assert.equal(outline.timeAt(9999), 1.8e12 + 10_000);
-});

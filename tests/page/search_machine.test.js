@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { lowerBound, MOST_HITS, SearchMachine } from "../../src/ci_eventstore/web/page/js/job/search_machine.js";
+import { MOST_HITS, SearchMachine } from "../../src/ci_eventstore/web/page/js/job/search_machine.js";
 
 const QUERY = { text: "error", mode: "text", isCase: false };
 
@@ -96,11 +96,4 @@ test("a search that failed says why, and asks no more", () => {
   machine.fail("the pattern is wrong");
   assert.equal(machine.summary, "the pattern is wrong");
   assert.ok(!machine.isBehind(500, false));
-});
-
-test("the place in a sorted list is found", () => {
-  assert.deepEqual(
-    [0, 1, 2, 9].map((limit) => lowerBound([1, 2, 2, 5], limit)),
-    [0, 0, 1, 4],
-  );
 });

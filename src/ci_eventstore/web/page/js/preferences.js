@@ -9,7 +9,7 @@ const KEY = "ci-eventstore.page";
  * @typedef {object} Preferences
  * @property {"system"|"light"|"dark"} theme
  * @property {boolean} wrap
- * @property {"none"|"absolute"|"utc"|"elapsed"} times
+ * @property {import("./log/times.js").TimeMode} times
  * @property {boolean} isScreenReader
  * @property {boolean} hasKeys whether single letters are commands
  */

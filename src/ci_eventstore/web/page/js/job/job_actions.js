@@ -1,7 +1,7 @@
 /**
  * What can be done with a job: cancel it, submit it again, copy its log, link to its lines.
  */
-import { formatCount } from "../counts.js";
+import { countOf, formatCount } from "../counts.js";
 import { confirmed } from "../dialog.js";
 import { hasEnded, titleOf } from "../jobs/outcome.js";
 import { textBetween, writeClipboard } from "../log/selection.js";
@@ -73,7 +73,7 @@ export class JobActions {
     const isCopied = await this._copy(coming.then(({ text }) => text));
     if (!isCopied) return;
     const { lines } = await coming;
-    const count = `${formatCount(lines)} ${lines === 1 ? "line" : "lines"}`;
+    const count = countOf(lines, "line");
     this.say(first > from ? `Copied the last ${count}. Download the log for all.` : `Copied ${count}.`);
   }
 

@@ -2,7 +2,7 @@
  * A job's page: its head, the tools, the log and what lies over it.
  */
 import { effect, html, nothing, render, signal } from "../vendor.js";
-import { formatCount } from "../counts.js";
+import { countOf, formatCount } from "../counts.js";
 import { asked, shown } from "../dialog.js";
 import { icon } from "../icon.js";
 import { hasEnded, outcomeOf, titleOf } from "../jobs/outcome.js";
@@ -217,7 +217,7 @@ export class JobPage {
         ${
           newLines > 0 && !this._pane.isFollowing.value
             ? html`<button class="button button-primary new-lines" @click=${() => this._run("follow")}>
-              ${icon("arrow-down-to-line")}${formatCount(newLines)} new ${newLines === 1 ? "line" : "lines"}
+              ${icon("arrow-down-to-line")}${countOf(newLines, "new line")}
             </button>`
             : nothing
         }
@@ -345,7 +345,7 @@ export class JobPage {
   _tellNewLines(count) {
     if (count === 0 || Date.now() - this._toldAt < TOLD_MS) return;
     this._toldAt = Date.now();
-    this._page.announcer.say("lines", `${formatCount(count)} new ${count === 1 ? "line" : "lines"}`);
+    this._page.announcer.say("lines", countOf(count, "new line"));
   }
 
   _tellOutcome() {

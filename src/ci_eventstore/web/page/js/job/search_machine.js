@@ -1,8 +1,9 @@
 /**
  * A search over a log: what was found so far, which hit is the current one, and where to go on. Pure.
  *
- * Hits come in the order of lines. While the job runs, the search goes on behind the last line that it has seen.
+ * Hits come in the order of lines. While the job runs, the search goes on after the last line that it has seen.
  */
+import { bisect } from "../bisect.js";
 import { formatCount } from "../counts.js";
 
 /** This many lines with hits are kept; more than that are found by a narrower search. */
@@ -112,7 +113,8 @@ export class SearchMachine {
     if (length === 0) return null;
     let index;
     if (this.current >= 0) index = this.current + direction;
-    else index = direction > 0 ? lowerBound(this.lines, line) : lowerBound(this.lines, line + 1) - 1;
+    else if (direction > 0) index = bisect(this.lines, (one) => one >= line);
+    else index = bisect(this.lines, (one) => one > line) - 1;
     this.current = (index + length) % length;
     return { line: this.lines[this.current], hasWrapped: index < 0 || index >= length };
   }
@@ -145,20 +147,4 @@ export class SearchMachine {
     this.count += at.length - (this.spans.get(line)?.length ?? 0);
     this.spans.set(line, at);
   }
-}
-
-/**
- * Return the index of the first number that isn't below a limit.
- *
- * @param {number[]} sorted
- * @param {number} limit
- */
-export function lowerBound(sorted, limit) {
-  let [low, high] = [0, sorted.length];
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (sorted[middle] < limit) low = middle + 1;
-    else high = middle;
-  }
-  return low;
 }

@@ -2,7 +2,7 @@
  * The tools above a log.
  */
 import { html, nothing } from "../vendor.js";
-import { formatCount } from "../counts.js";
+import { countOf, formatCount } from "../counts.js";
 import { icon } from "../icon.js";
 import { check, choose, menu } from "../menu.js";
 import { prefer } from "../preferences.js";
@@ -67,7 +67,7 @@ export function drawToolbar(tools, actions) {
 function drawMarks({ errors, warnings }, run) {
   if (errors + warnings === 0) return nothing;
   const [number, word] = errors ? [errors, "error"] : [warnings, "warning"];
-  const label = `${count(number, word)}: go to the next error or warning`;
+  const label = `${countOf(number, word)}: go to the next error or warning`;
   return html`<span class="marks-group">
     <button class="icon-button ${errors ? "has-errors" : "has-warnings"}" title=${label} aria-label=${label}
       @click=${() => run("nextMark")}>
@@ -123,12 +123,4 @@ function tool(iconName, label, word, act, isOn) {
   return html`<button class="icon-button" title=${label} aria-label=${label} aria-pressed=${isOn ?? nothing}
     @click=${act}>${icon(iconName)}${word && html`<span class="wide">${word}</span>`}
   </button>`;
-}
-
-/**
- * @param {number} number
- * @param {string} word
- */
-function count(number, word) {
-  return `${formatCount(number)} ${word}${number === 1 ? "" : "s"}`;
 }

@@ -2,7 +2,7 @@
  * The list of jobs, live.
  */
 import { effect, html, nothing, render, repeat, signal } from "../vendor.js";
-import { formatCount } from "../counts.js";
+import { countOf, formatCount } from "../counts.js";
 import { formatAgo, formatCounting, formatDuration, formatTime, jobDuration } from "../durations.js";
 import { icon } from "../icon.js";
 import { formatRoute, NO_FILTER } from "../routes.js";
@@ -126,7 +126,7 @@ export class ListPage {
     if (found.length === 0) return this._drawNone(filter);
     const shown = found.slice(0, this._shown.value);
     return html`<p class="list-note" id="list-note">
-        ${count(found.length)}${this._feed.table.isFull ? newestNote(filter) : nothing}
+        ${countOf(found.length, "job")}${this._feed.table.isFull ? newestNote(filter) : nothing}
         ${
           this._feed.isPartial.value
             ? html`<span class="fact-warn">A part of the store is away; its jobs are missing.</span>`
@@ -203,11 +203,6 @@ export class ListPage {
       <pre><code>ci-eventstore submit -- make test</code></pre>
     </div>`;
   }
-}
-
-/** @param {number} number */
-function count(number) {
-  return `${formatCount(number)} ${number === 1 ? "job" : "jobs"}`;
 }
 
 /** @param {ListFilter} filter */

@@ -1,4 +1,4 @@
-/** What a view of a log puts into the clipboard, by keys, menus and buttons. */
+/** What a view of a log puts into the clipboard, by the browser's keys and menus. */
 
 import { selectedRange, textBetween, textHere, writeClipboard } from "./selection.js";
 
@@ -32,23 +32,10 @@ export class LogClipboard extends EventTarget {
     this._hasAll = true;
   }
 
-  /**
-   * Copy what is selected, or else some lines, or else everything. Called while a key or a button is handled.
-   *
-   * @param {{from: number, to: number} | null} lines
-   * @returns {Promise<{lines: number, isCut: boolean}>} the lines that were copied, and whether there were more
-   */
-  async copy(lines) {
-    const { start, end } = this._selected() ?? between(lines?.from ?? 1, lines?.to ?? this._store.total);
-    const coming = textBetween(this._store, start, end, this._signal);
-    await writeClipboard(coming.then(({ text }) => text));
-    const { lines: count, isCut } = await coming;
-    return this._report({ lines: count, isCut });
-  }
-
   /** @returns {Between | null} */
   _selected() {
-    return this._hasAll ? between(1, this._store.total) : selectedRange(this._rows);
+    const all = { start: { line: 1, offset: 0 }, end: { line: Math.max(1, this._store.total), offset: Infinity } };
+    return this._hasAll ? all : selectedRange(this._rows);
   }
 
   /** @param {ClipboardEvent} event */
@@ -59,25 +46,30 @@ export class LogClipboard extends EventTarget {
     event.preventDefault();
     const text = textHere(this._store, range.start, range.end);
     if (text === null) {
-      this.copy(null).catch((error) => this.dispatchEvent(new CustomEvent("failure", { detail: { error } })));
+      this._copy(range).catch((error) => this.dispatchEvent(new CustomEvent("failure", { detail: { error } })));
       return;
     }
     event.clipboardData.setData("text/plain", text);
-    this._report({ lines: range.end.line - range.start.line + 1, isCut: false });
+    this._report(range.end.line - range.start.line + 1, false);
   }
 
-  /** @param {{lines: number, isCut: boolean}} detail */
-  _report(detail) {
-    this.dispatchEvent(new CustomEvent("copied", { detail }));
-    return detail;
+  /**
+   * Copy lines that have to be fetched.
+   *
+   * @param {Between} range
+   */
+  async _copy({ start, end }) {
+    const coming = textBetween(this._store, start, end, this._signal);
+    await writeClipboard(coming.then(({ text }) => text));
+    const { lines, isCut } = await coming;
+    this._report(lines, isCut);
   }
-}
 
-/**
- * @param {number} from
- * @param {number} to
- * @returns {Between}
- */
-function between(from, to) {
-  return { start: { line: from, offset: 0 }, end: { line: Math.max(from, to), offset: Infinity } };
+  /**
+   * @param {number} lines
+   * @param {boolean} isCut
+   */
+  _report(lines, isCut) {
+    this.dispatchEvent(new CustomEvent("copied", { detail: { lines, isCut } }));
+  }
 }

@@ -5,6 +5,8 @@
  * that both ways take a binary search.
  */
 
+import { bisect } from "../bisect.js";
+
 /**
  * @typedef {object} Hidden
  * @property {number} from the first hidden line
@@ -46,7 +48,7 @@ export class Folds {
    * @param {number} total lines
    */
   rowCount(total) {
-    const last = this._hidden[find(this._hidden, ({ from }) => from > total) - 1];
+    const last = this._hidden[bisect(this._hidden, ({ from }) => from > total) - 1];
     return last ? total - last.before - (Math.min(last.to, total) - last.from + 1) : total;
   }
 
@@ -57,7 +59,7 @@ export class Folds {
    */
   lineOf(row) {
     const line = row + 1;
-    const last = this._hidden[find(this._hidden, ({ from, before }) => from - before > line) - 1];
+    const last = this._hidden[bisect(this._hidden, ({ from, before }) => from - before > line) - 1];
     return last ? line + last.before + (last.to - last.from + 1) : line;
   }
 
@@ -67,7 +69,7 @@ export class Folds {
    * @param {number} line
    */
   rowOf(line) {
-    const last = this._hidden[find(this._hidden, ({ from }) => from > line) - 1];
+    const last = this._hidden[bisect(this._hidden, ({ from }) => from > line) - 1];
     if (!last) return line - 1;
     if (line <= last.to) return last.from - 2 - last.before;
     return line - 1 - last.before - (last.to - last.from + 1);
@@ -79,24 +81,7 @@ export class Folds {
    * @param {number} line
    */
   isHidden(line) {
-    const last = this._hidden[find(this._hidden, ({ from }) => from > line) - 1];
+    const last = this._hidden[bisect(this._hidden, ({ from }) => from > line) - 1];
     return last !== undefined && line <= last.to;
   }
-}
-
-/**
- * Return the first place of a list from which on a condition holds; the list's length if it never does.
- *
- * @template T
- * @param {readonly T[]} list
- * @param {(item: T) => boolean} isBeyond
- */
-export function find(list, isBeyond) {
-  let [low, high] = [0, list.length];
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (isBeyond(list[middle])) high = middle;
-    else low = middle + 1;
-  }
-  return low;
 }

@@ -34,8 +34,6 @@ export class LineStore extends EventTarget {
     /** @type {FetchLines} */
     this._fetchLines = fetchLines;
     this._readText = readText;
-    /** @type {((range: {first: number, last: number}) => void) | null} */
-    this.onchange = null;
     /** Lines of the log, one that is still open included. */
     this.total = 0;
     /** The last line has no newline yet. */
@@ -358,7 +356,6 @@ export class LineStore extends EventTarget {
    * @param {number} last
    */
   _changed(first, last) {
-    this.onchange?.({ first, last });
     this.dispatchEvent(new CustomEvent("change", { detail: { first, last } }));
   }
 }

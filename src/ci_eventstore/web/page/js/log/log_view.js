@@ -6,6 +6,7 @@
  * seen.
  */
 
+import { perFrame } from "../frames.js";
 import { HAS_HIGHLIGHTS, highlight, hitsIn } from "./hits.js";
 import { DEFAULTS } from "./options.js";
 import { Heights } from "./heights.js";
@@ -30,7 +31,7 @@ const FLASH_MILLISECONDS = 1600;
 
 /**
  * Dispatches `followchange` ({isFollowing}), `linepick` ({line, isRange}), `foldtoggle` ({line, isFolded, folded}),
- * `visible` ({first, last}), `newlines` ({count}), `longline` ({line}) and `copied` ({lines, isCut}).
+ * `visible` ({first, last}), `newlines` ({count}) and `copied` ({lines, isCut}).
  */
 export class LogView extends EventTarget {
   /**
@@ -56,7 +57,7 @@ export class LogView extends EventTarget {
     this._selected = null;
     this._flashed = 0;
     this._seen = 0;
-    this._frame = 0;
+    this._drawSoon = perFrame(() => this._drawFrame());
     this._direction = 0;
     this._visible = { first: 0, last: 0 };
     this._stop = new AbortController();
@@ -139,18 +140,9 @@ export class LogView extends EventTarget {
     this._drawSoon();
   }
 
-  /**
-   * Copy what is selected, or the chosen lines, or else everything; to be called while a key or button is handled.
-   *
-   * @returns {Promise<{lines: number, isCut: boolean}>} the lines that were copied, and whether there were more
-   */
-  copyText() {
-    return this._clipboard.copy(this._selected);
-  }
-
   destroy() {
     this._stop.abort();
-    cancelAnimationFrame(this._frame);
+    this._drawSoon.cancel();
     highlight(null, []);
     this._box.destroy();
     this._element.remove();
@@ -243,15 +235,11 @@ export class LogView extends EventTarget {
     this._drawSoon();
   }
 
-  _drawSoon() {
-    if (this._frame) return;
-    this._frame = requestAnimationFrame(() => {
-      this._frame = 0;
-      if (this.isFollowing) this._goToEnd();
-      const { spacer } = this._viewport;
-      this._draw();
-      if (this.isFollowing || spacer !== this._viewport.spacer) this._box.settle();
-    });
+  _drawFrame() {
+    if (this.isFollowing) this._goToEnd();
+    const { spacer } = this._viewport;
+    this._draw();
+    if (this.isFollowing || spacer !== this._viewport.spacer) this._box.settle();
   }
 
   /** Draw the rows of the screen. Where rows are higher than thought, once more, if that moves the screen. */
@@ -368,9 +356,6 @@ export class LogView extends EventTarget {
       event.preventDefault();
       this.dispatchEvent(new CustomEvent("linepick", { detail: { line, isRange: event.shiftKey } }));
     } else if (target.closest(".log-fold")) this._toggle(line);
-    else if (target.closest("button.log-more")) {
-      this.dispatchEvent(new CustomEvent("longline", { detail: { line } }));
-    }
   }
 
   /** @param {number} line of a group */

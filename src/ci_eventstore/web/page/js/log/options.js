@@ -7,7 +7,7 @@
  * @property {boolean} isScreenReader plain lines, some hundred at a time, in place of a scroll box
  * @property {number} start when the job began, in milliseconds since 1970; elapsed times count from it
  * @property {(n: number) => string} lineHref the address of a line
- * @property {((n: number) => string) | null} textHref where all of a line's text is; null: `longline` is dispatched
+ * @property {(n: number) => string} textHref where all of a line's text is
  */
 
 /** @type {Options} */
@@ -17,5 +17,5 @@ export const DEFAULTS = {
   isScreenReader: false,
   start: NaN,
   lineHref: (n) => `#line=${n}`,
-  textHref: null,
+  textHref: (n) => `#text=${n}`,
 };

@@ -4,7 +4,8 @@
  * It is put together from the server's answers, each of which says what is new or has changed since the one before.
  */
 
-import { Folds, find } from "./folds.js";
+import { bisect } from "../bisect.js";
+import { Folds } from "./folds.js";
 
 /**
  * @typedef {object} Group
@@ -43,7 +44,7 @@ export class Outline extends EventTarget {
     this.groups = [];
     /** @type {Mark[]} in the order of their lines */
     this.marks = [];
-    /** @type {{line: number, byte: number, at: number}[]} */
+    /** @type {{line: number, at: number}[]} now and then a line, and when it was written */
     this.index = [];
     /** The event up to which this is the outline: what the next request asks for is after it. */
     this.position = 0;
@@ -65,7 +66,7 @@ export class Outline extends EventTarget {
     const marks = new Map([...this.marks, ...answer.marks].map((mark) => [`${mark.line} ${mark.kind}`, mark]));
     this.marks = [...marks.values()].sort((one, other) => one.line - other.line);
     const entries = new Map(this.index.map((entry) => [entry.line, entry]));
-    for (const [line, byte, time] of answer.index) entries.set(line, { line, byte, at: Date.parse(time) });
+    for (const [line, , time] of answer.index) entries.set(line, { line, at: Date.parse(time) });
     this.index = [...entries.values()].sort((one, other) => one.line - other.line);
     this.setFolded(this.folded);
     this.dispatchEvent(new Event("change"));
@@ -78,7 +79,7 @@ export class Outline extends EventTarget {
    * @returns {Mark["kind"] | null}
    */
   kindAt(line) {
-    const mark = this.marks[find(this.marks, (one) => one.line >= line)];
+    const mark = this.marks[bisect(this.marks, (one) => one.line >= line)];
     return mark?.line === line ? mark.kind : null;
   }
 
@@ -120,7 +121,7 @@ export class Outline extends EventTarget {
     /** @type {Group[]} */
     const around = [];
     let depth = Infinity;
-    for (let place = find(this.groups, (group) => group.line > line) - 1; place >= 0 && depth > 0; place -= 1) {
+    for (let place = bisect(this.groups, (group) => group.line > line) - 1; place >= 0 && depth > 0; place -= 1) {
       const group = this.groups[place];
       if (group.depth < depth && (group.end ?? Infinity) >= line) {
         around.unshift(group);
@@ -150,44 +151,7 @@ export class Outline extends EventTarget {
    */
   markFrom(line, { kinds = ["error"], isBackward = false } = {}) {
     const marks = this.marks.filter(({ kind }) => kinds.includes(kind));
-    if (isBackward) return marks[find(marks, (mark) => mark.line >= line) - 1] ?? null;
-    return marks[find(marks, (mark) => mark.line > line)] ?? null;
+    if (isBackward) return marks[bisect(marks, (mark) => mark.line >= line) - 1] ?? null;
+    return marks[bisect(marks, (mark) => mark.line > line)] ?? null;
   }
-
-  /**
-   * Return the line that was written at a time, about; 1 without an index.
-   *
-   * @param {number} at milliseconds since 1970
-   */
-  lineAt(at) {
-    return between(this.index, at, (entry) => entry.at, (entry) => entry.line, 1);
-  }
-
-  /**
-   * Return when a line was written, about; NaN without an index.
-   *
-   * @param {number} line
-   */
-  timeAt(line) {
-    return between(this.index, line, (entry) => entry.line, (entry) => entry.at, NaN);
-  }
-}
-
-/**
- * Return the value at a place between the entries of an index; the first or last value beyond its ends.
- *
- * @template T
- * @param {readonly T[]} index
- * @param {number} key
- * @param {(entry: T) => number} keyOf
- * @param {(entry: T) => number} valueOf
- * @param {number} fallback
- */
-function between(index, key, keyOf, valueOf, fallback) {
-  const place = find(index, (entry) => keyOf(entry) > key);
-  const [low, high] = [index[place - 1] ?? index[place], index[place] ?? index[place - 1]];
-  if (!low || !high) return fallback;
-  const span = keyOf(high) - keyOf(low);
-  const share = span > 0 ? (key - keyOf(low)) / span : 0;
-  return Math.round(valueOf(low) + share * (valueOf(high) - valueOf(low)));
 }

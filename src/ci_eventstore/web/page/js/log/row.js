@@ -5,21 +5,13 @@ import { formatDuration } from "../durations.js";
 import { drawContent } from "./content.js";
 import { parseLine } from "./ansi.js";
 import { applySgr } from "./style.js";
-import { formatTime } from "./times.js";
+import { formatLineTime } from "./times.js";
 
 /** @typedef {import("./page_of_lines.js").Line} Line */
 /** @typedef {import("./ansi.js").Parsed} Parsed */
 /** @typedef {import("./outline.js").Group} Group */
 /** @typedef {import("./content.js").Hit} Hit */
-/** @typedef {import("./times.js").TimeMode} TimeMode */
-
-/**
- * @typedef {object} RowOptions
- * @property {TimeMode} times
- * @property {number} start when the job began, in milliseconds since 1970
- * @property {(n: number) => string} lineHref the address of a line
- * @property {((n: number) => string) | null} textHref where all of a long line's text is; null: there is only an event
- */
+/** @typedef {import("./options.js").Options} Options */
 
 /**
  * @typedef {object} RowContent
@@ -53,7 +45,7 @@ export function make(name, className, role) {
 export class Row {
   /**
    * @param {RowContent} row
-   * @param {RowOptions} options
+   * @param {Options} options
    * @param {{units: number, runs: number}} budget
    */
   constructor(row, options, budget) {
@@ -101,7 +93,7 @@ export class Row {
   /**
    * @param {Element} text
    * @param {RowContent} row
-   * @param {RowOptions} options
+   * @param {Options} options
    * @param {{units: number, runs: number}} budget
    */
   _fill(text, { n, line, parsed, group, hits, kind }, options, budget) {
@@ -110,7 +102,7 @@ export class Row {
       this.element.setAttribute("aria-busy", "true");
     } else if (group) {
       drawContent(this.content, parseLine(group.title || parsed.text || "…"), { units: LONGEST_TITLE, runs: 1 });
-      if (group.seconds !== null) text.append(seconds(group.seconds));
+      if (group.seconds !== null) text.append(duration(group.seconds));
     } else {
       this.element.classList.toggle("is-end", ENDS.has(parsed.text));
       const drawn = drawContent(this.content, kind ? withQuietMark(parsed) : parsed, budget, hits);
@@ -154,12 +146,12 @@ function numberCell(n, href) {
 
 /**
  * @param {Line | null} line
- * @param {RowOptions} options
+ * @param {Options} options
  */
 function timeCell(line, { times, start }) {
   const cell = make("div", "log-time", "cell");
   // As an attribute it isn't copied, nor found in the text.
-  cell.dataset.time = line ? formatTime(line.time, times, start) : "";
+  cell.dataset.time = line ? formatLineTime(line.time, times, start) : "";
   if (line?.time) cell.title = line.time;
   return cell;
 }
@@ -177,27 +169,26 @@ function foldButton({ title }, isFolded) {
   return button;
 }
 
-/** @param {number} value */
-function seconds(value) {
+/** @param {number} seconds */
+function duration(seconds) {
   const shown = make("span", "log-seconds");
-  shown.dataset.seconds = formatDuration(value * 1000);
+  shown.dataset.seconds = formatDuration(seconds * 1000);
   return shown;
 }
 
 /**
  * @param {number} n
  * @param {number} rest
- * @param {((n: number) => string) | null} textHref
+ * @param {(n: number) => string} textHref
  */
 function more(n, rest, textHref) {
-  const element = make(textHref ? "a" : "button", "log-more");
-  element.textContent = `… ${formatCount(rest)} more`;
-  element.setAttribute("aria-label", `open all of line ${n}: ${formatCount(rest)} more characters`);
-  element.tabIndex = -1;
-  if (element instanceof HTMLAnchorElement && textHref) {
-    element.href = textHref(n);
-    element.target = "_blank";
-    element.rel = "noopener";
-  }
-  return element;
+  const link = document.createElement("a");
+  link.className = "log-more";
+  link.textContent = `… ${formatCount(rest)} more`;
+  link.setAttribute("aria-label", `open all of line ${n}: ${formatCount(rest)} more characters`);
+  link.tabIndex = -1;
+  link.href = textHref(n);
+  link.target = "_blank";
+  link.rel = "noopener";
+  return link;
 }

@@ -8,7 +8,7 @@
 import { Row } from "./row.js";
 
 /** @typedef {import("./row.js").RowContent} RowContent */
-/** @typedef {import("./row.js").RowOptions} RowOptions */
+/** @typedef {import("./options.js").Options} Options */
 
 /** All that is drawn at once. One line takes at most the parser's runs, and 16 Ki of its text. */
 const MOST_UNITS = 200_000;
@@ -46,7 +46,7 @@ export class Rows {
    * Show these lines, in this order, and keep some others where nobody sees them.
    *
    * @param {RowContent[]} contents
-   * @param {RowOptions} options
+   * @param {Options} options
    * @param {ReadonlySet<number>} kept
    */
   show(contents, options, kept) {
@@ -76,7 +76,7 @@ export class Rows {
 
   /**
    * @param {RowContent} content
-   * @param {RowOptions} options
+   * @param {Options} options
    * @param {{units: number, runs: number}} budget
    */
   _rowFor(content, options, budget) {

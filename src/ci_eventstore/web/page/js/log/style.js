@@ -9,13 +9,13 @@ import { BACKGROUND, CHOSEN, FOREGROUND, THEMES, contrast, mix, paletteColor, re
 /** @typedef {import("./palette.js").Theme} Theme */
 
 /** Attributes of a style, as bits. */
-export const BOLD = 1;
+const BOLD = 1;
 export const DIM = 2;
-export const ITALIC = 4;
-export const UNDERLINE = 8;
+const ITALIC = 4;
+const UNDERLINE = 8;
 export const INVERSE = 16;
 export const CONCEALED = 32;
-export const STRUCK = 64;
+const STRUCK = 64;
 
 /** The colour that is the theme's own; 0 to 255 are the palette's, TRUE and more are 24 bits of their own. */
 const OWN = -1;

@@ -9,7 +9,7 @@
  * @param {TimeMode} mode
  * @param {number} start milliseconds since 1970, for elapsed time
  */
-export function formatTime(time, mode, start) {
+export function formatLineTime(time, mode, start) {
   if (mode === "none" || time === null) return "";
   const at = Date.parse(time);
   if (Number.isNaN(at)) return "";
@@ -25,7 +25,7 @@ export function formatTime(time, mode, start) {
  *
  * @param {number} milliseconds
  */
-export function formatElapsed(milliseconds) {
+function formatElapsed(milliseconds) {
   if (Number.isNaN(milliseconds)) return "";
   const tenths = Math.max(0, Math.floor(milliseconds / 100));
   const two = (/** @type {number} */ value) => String(value).padStart(2, "0");
