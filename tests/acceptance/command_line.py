@@ -208,6 +208,16 @@ def is_alive(process_id: int) -> bool:
         return False
 
 
+def start_serving(cli: CommandLine, *options: str) -> tuple[Running, str]:
+    """Start a server, on a free port unless an option says another; return it with its address when it listens."""
+    server = cli.start("serve", "--port", "0", *options)
+    server.wait_for_error("serving on ")
+    server.wait_for_error("\n")
+    found = re.search(r"http://\S+", server.told)
+    assert found, server.told
+    return server, found.group()
+
+
 def wait_for_file(path: Path) -> str:
     """Wait until a file has a whole line, and return it."""
     wait_until(lambda: path.exists() and path.read_text().endswith("\n"), f"a line in {path}")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.command_line import CommandLine
-from tests.acceptance.test_serve import create_key, fetch, start_serving
+from tests.acceptance.command_line import CommandLine, start_serving
+from tests.acceptance.test_serve import create_key, fetch
 
 ROOT = Path(__file__).parents[2]
 CONFIGURATION = Path(__file__).with_name("openapi") / "schemathesis.toml"
@@ -73,7 +73,7 @@ def test_schemathesis_finds_nothing(cli: CommandLine, tmp_path: Path) -> None:
     """What the document allows is accepted, what it forbids is refused, and each answer is as it says."""
     key = create_key(cli)
     # Whatever it registers as a webhook, nobody out there is sent anything.
-    _, url = start_serving(cli, "--port", "0", "--no-webhooks")
+    _, url = start_serving(cli, "--no-webhooks")
     command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIGURATION), "run"]
     command += [f"{url}/openapi.json", "--header", f"Authorization: Bearer {key}", "--no-color"]
     done = run(command, tmp_path, {"PYTHONPATH": str(ROOT)})
@@ -85,7 +85,7 @@ def test_schemathesis_finds_nothing(cli: CommandLine, tmp_path: Path) -> None:
 def test_a_generated_client_submits_follows_and_cancels(cli: CommandLine, tmp_path: Path) -> None:
     """It is made by a generator that others keep, without a warning; it is told that lines of JSON are text."""
     key = create_key(cli)
-    _, url = start_serving(cli, "--port", "0")
+    _, url = start_serving(cli)
     document = tmp_path / "openapi.json"
     document.write_bytes(fetch(f"{url}/openapi.json", key))
     generate = [sys.executable, "-m", "openapi_python_client", "generate", "--path", str(document), "--meta", "none"]

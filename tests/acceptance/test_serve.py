@@ -3,7 +3,6 @@
 import asyncio
 import http.client
 import json
-import re
 import signal
 import socket
 import subprocess
@@ -19,7 +18,7 @@ from typing import Any
 import pytest
 
 from ci_common.models import Job, JobEvent, utc_now
-from tests.acceptance.command_line import CommandLine, Running
+from tests.acceptance.command_line import CommandLine, Running, start_serving
 from tests.needs import find_nginx
 from tests.servers import free_port, wait_until
 
@@ -27,16 +26,6 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 LINES = 400
 #: What nginx has folders for, which by default belong to Debian's service.
 KEPT = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-
-
-def start_serving(cli: CommandLine, *arguments: str) -> tuple[Running, str]:
-    """Start a server, and return its address when it listens."""
-    running = cli.start("serve", *arguments)
-    running.wait_for_error("serving on ")
-    running.wait_for_error("\n")
-    found = re.search(r"http://\S+", running.told)
-    assert found
-    return running, found.group()
 
 
 def create_key(cli: CommandLine) -> str:
@@ -125,7 +114,7 @@ def test_streams_go_on_at_the_next_server(cli: CommandLine) -> None:
 def test_a_client_that_reads_nothing_keeps_no_server_alive(cli: CommandLine) -> None:
     """It is cut off in the end, without a traceback."""
     asyncio.run(create_long_job(cli))
-    running, url = start_serving(cli, "--no-auth", "--port", "0")
+    running, url = start_serving(cli, "--no-auth")
     address, port = url.removeprefix("http://").split(":")
     with socket.create_connection((address, int(port))) as connection:
         connection.sendall(b"GET /jobs/j/stream?from_beginning=true HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -225,7 +214,7 @@ async def test_behind_nginx_the_server_closes_no_idle_connection(cli: CommandLin
     """One that it closes while nginx sends the next request over it is a 502: nginx has to be the one that closes."""
     port, upstream = nginx
     key = create_key(cli)
-    _, url = start_serving(cli, "--port", "0")
+    _, url = start_serving(cli)
     async with relay(upstream, int(url.rsplit(":", 1)[1])) as connections:
         for _ in range(3):
             assert await asyncio.to_thread(fetch, f"http://127.0.0.1:{port}/jobs", key) == b"[]"
@@ -289,13 +278,13 @@ def test_without_keys_only_on_this_machine(cli: CommandLine) -> None:
     refused = cli("serve", "--no-auth", "--host", "0.0.0.0")
     assert (refused.code, "--no-auth is for this machine alone" in refused.err) == (2, True)
     asyncio.run(create_running_job(cli))
-    _, url = start_serving(cli, "--no-auth", "--port", "0")
+    _, url = start_serving(cli, "--no-auth")
     assert [job["job_id"] for job in json.loads(fetch(f"{url}/jobs", ""))] == ["j"]
 
 
 def test_a_port_that_is_taken(cli: CommandLine) -> None:
     """One line says so."""
-    _, url = start_serving(cli, "--port", "0")
+    _, url = start_serving(cli)
     refused = cli("serve", "--port", url.rsplit(":", 1)[1])
     assert refused.code == 74
     assert refused.err.count("\n") == 1

@@ -72,16 +72,6 @@ class PageServer:
         return Account(name, key, self)
 
 
-def start_serving(cli: CommandLine, *options: str) -> tuple[Running, str]:
-    """Start a server on a free port, and return it with its address as soon as it listens."""
-    process = cli.start("serve", "--port", "0", *options)
-    process.wait_for_error("serving on ")
-    process.wait_for_error("\n")
-    found = re.search(r"http://\S+", process.told)
-    assert found, process.told
-    return process, found.group()
-
-
 @dataclass(frozen=True)
 class Account:
     """A user with a key, and what that user's jobs do."""

@@ -6,8 +6,9 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
+from tests.acceptance.command_line import start_serving
 from tests.acceptance.conftest import embedded_url, make_command_line
-from tests.page.browsing import Account, PageServer, let_in, start_serving, started_browser, watched_context
+from tests.page.browsing import Account, PageServer, let_in, started_browser, watched_context
 
 __all__ = ["embedded_url"]
 

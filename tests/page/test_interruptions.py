@@ -11,6 +11,7 @@ from pathlib import Path
 from playwright.async_api import Browser, Page, Route, expect
 
 from ci_eventstore.history.seal import Sealed
+from tests.acceptance.command_line import start_serving
 from tests.acceptance.conftest import make_command_line
 from tests.integration.store.sealing import archive_sealed, seal_job
 from tests.page.browsing import (
@@ -19,7 +20,6 @@ from tests.page.browsing import (
     PageServer,
     let_in,
     lines,
-    start_serving,
     wait_for,
     watched_context,
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser, Page, expect
 
+from tests.acceptance.command_line import start_serving
 from tests.acceptance.conftest import make_command_line
 from tests.needs import find_nginx
 from tests.page.browsing import (
@@ -16,7 +17,6 @@ from tests.page.browsing import (
     Account,
     PageServer,
     log_in,
-    start_serving,
     watched_context,
 )
 from tests.servers import free_port, wait_until
@@ -63,8 +63,8 @@ async def test_a_key_lets_its_user_in_and_out(browser_page: Page, account: Accou
     assert await context.cookies() == []
 
 
-async def test_a_key_that_is_revoked_leads_to_the_login(page: Page, account: Account) -> None:
-    """The page says so, instead of trying for ever; the address stays, and is shown after the next login."""
+async def test_a_session_that_is_gone_leads_to_the_login(page: Page, account: Account) -> None:
+    """Instead of trying for ever; the address stays, and is shown after the next login."""
     job_id = await account.job("a line\n")
     await page.goto(f"{account.server.url}/#/jobs/{job_id}")
     await expect(page.get_by_role("heading", name="unit tests")).to_be_visible()

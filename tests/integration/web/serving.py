@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import random
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -118,3 +119,9 @@ async def create_ended_job(repository: RedisJobRepository, job_id: str, lines: i
     await repository.add_events(job_id, [JobEvent("log", f"line {number}\n") for number in range(1, lines + 1)])
     await repository.complete_job(job_id, True, utc_now())
     return [event.to_dict() for event in await repository.get_events_since(job_id, 0)]
+
+
+def scattered_texts(count: int) -> list[str]:
+    """Return pieces of a log that begin and end anywhere in its lines."""
+    chance = random.Random(count)
+    return ["".join(chance.choices("ab\r\udcff€\n", (6, 6, 1, 1, 1, 3), k=chance.randrange(8))) for _ in range(count)]

@@ -25,7 +25,6 @@ PATHS += [
     "/webhooks/{}",
     "/webhooks/{}/test",
 ]
-PATHS += ["/jobs/{}/search", "/jobs/{}/outline"]
 PARAMETERS = [
     "q",
     "mode",

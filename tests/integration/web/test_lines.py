@@ -1,6 +1,5 @@
 """`GET /jobs/{id}/lines` and `…/lines/{n}`: a log by its lines, compared with the log's bytes."""
 
-import random
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +13,7 @@ from ci_eventstore.history.seal import Sealed
 from ci_eventstore.lines import line_reader
 from ci_eventstore.repository import RedisJobRepository
 from tests.integration.store.sealing import archive_sealed, seal_job
+from tests.integration.web.serving import scattered_texts
 
 BEGIN = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -26,12 +26,6 @@ async def create_job(repository: RedisJobRepository, texts: Sequence[str]) -> by
     for start in range(0, len(events), 100):
         await repository.add_events("j", events[start : start + 100])
     return "".join(texts).encode("utf-8", "surrogateescape")
-
-
-def scattered_texts(count: int) -> list[str]:
-    """Return pieces of a log that begin and end anywhere in its lines."""
-    chance = random.Random(count)
-    return ["".join(chance.choices("ab\r\udcff€\n", (6, 6, 1, 1, 1, 3), k=chance.randrange(8))) for _ in range(count)]
 
 
 def lines_of(data: bytes) -> list[str]:
@@ -122,7 +116,7 @@ async def test_requests_that_contradict_themselves_are_refused(
     }
     for query, status in statuses.items():
         assert (await client.get(f"/jobs/j/lines?{query}")).status_code == status, query
-        assert (await client.get("/jobs/none/lines")).status_code == 404
+    assert (await client.get("/jobs/none/lines")).status_code == 404
 
 
 async def test_a_full_answer_has_fewer_lines(

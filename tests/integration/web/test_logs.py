@@ -1,9 +1,9 @@
 """A job's log as text, and its events in pages."""
 
 import gzip
-import random
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from io import BytesIO
 from typing import Any
 from urllib.parse import quote
 
@@ -14,6 +14,7 @@ from ci_common.models import Job, JobEvent, utc_now
 from ci_eventstore.lines import pieces
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.web import log_text
+from tests.integration.web.serving import scattered_texts
 
 TIME = datetime(2030, 1, 2, 3, 4, 5, 678901, UTC)
 STAMP = "2030-01-02T03:04:05.678Z"
@@ -26,12 +27,6 @@ async def create_job(repository: RedisJobRepository, texts: Sequence[str], job_i
         events = [JobEvent("log", text, timestamp=TIME) for text in texts[start : start + 100]]
         await repository.add_events(job_id, events)
     return "".join(texts).encode("utf-8", "surrogateescape")
-
-
-def scattered_texts(count: int) -> list[str]:
-    """Return pieces of a log that begin and end anywhere in its lines."""
-    chance = random.Random(count)
-    return ["".join(chance.choices("ab\udcff€\n", (6, 6, 1, 1, 3), k=chance.randrange(8))) for _ in range(count)]
 
 
 @pytest.fixture(autouse=True)
@@ -88,7 +83,7 @@ async def test_ranges_of_a_long_log(client: httpx.AsyncClient, repository: Redis
 @pytest.mark.parametrize("texts", [[], ["\n"], ["a"], ["a\nb"], ["a\n", "b\n", ""], scattered_texts(4000)], ids=len)
 async def test_the_last_lines(client: httpx.AsyncClient, repository: RedisJobRepository, texts: list[str]) -> None:
     """As many as asked for, all if there are fewer; what has no newline yet is a line."""
-    lines = (await create_job(repository, texts)).splitlines(keepends=True)
+    lines = BytesIO(await create_job(repository, texts)).readlines()
     for count in (0, 1, 2, 3, 100, len(lines) - 1, len(lines), len(lines) + 1):
         response = await client.get(f"/jobs/j/log?tail={max(count, 0)}")
         assert response.content == b"".join(lines[-count:] if count > 0 else []), count
@@ -99,7 +94,7 @@ async def test_times_in_front_of_lines(
     client: httpx.AsyncClient, repository: RedisJobRepository, texts: list[str]
 ) -> None:
     """Each line has one, at its beginning; with `tail` too."""
-    lines = (await create_job(repository, texts)).splitlines(keepends=True)
+    lines = BytesIO(await create_job(repository, texts)).readlines()
     expected = [STAMP.encode() + b" " + line for line in lines]
     assert (await client.get("/jobs/j/log?timestamps=1")).content == b"".join(expected)
     assert (await client.get("/jobs/j/log?timestamps=1&tail=5")).content == b"".join(expected[-5:])
@@ -169,7 +164,7 @@ async def test_the_page_from_a_line_on(client: httpx.AsyncClient, repository: Re
     """It begins with the event that the line begins in; a line that isn't there yet has none."""
     texts = scattered_texts(3000)
     log = await create_job(repository, texts)
-    count = len(log.splitlines())
+    count = len(BytesIO(log).readlines())
     for line in (1, 2, 3, 10, 500, count // 2, count - 1, count, count + 1, count + 2):
         page = (await client.get(f"/jobs/j/events?line={line}&limit=2")).json()
         expected = event_of_line(texts, line)
@@ -184,7 +179,7 @@ async def test_lines_by_their_numbers(
     client: httpx.AsyncClient, repository: RedisJobRepository, texts: list[str]
 ) -> None:
     """From one to another, both included; with times, too; nothing where there are none."""
-    lines = (await create_job(repository, texts)).splitlines(keepends=True)
+    lines = BytesIO(await create_job(repository, texts)).readlines()
     total = len(lines)
     for first, last in [(1, 1), (2, 3), (total, total), (total - 1, total + 5), (3, 2), (total + 1, total + 2)]:
         response = await client.get(f"/jobs/j/log?from={first}&to={last}")
