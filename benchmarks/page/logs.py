@@ -39,7 +39,7 @@ class Log:
 
 
 def real_log(lines: int) -> Log:
-    """Return a log of so many lines that a run of tests printed; RuntimeError if it printed fewer."""
+    """Return the first `lines` lines that a run of tests printed; RuntimeError if it printed fewer."""
     path = FOLDER / f"{PACKAGE}-{lines}.log"
     if not path.exists():
         _write(path, _printed_by_tests(), lines)
@@ -47,7 +47,7 @@ def real_log(lines: int) -> Log:
 
 
 def generated_log(lines: int) -> Log:
-    """Return a log of so many lines, always the same."""
+    """Return a log of `lines` lines, always the same."""
     path = FOLDER / f"generated-{lines}.log"
     if not path.exists():
         _write(path, _generated(), lines)

@@ -11,7 +11,7 @@ from ci_common.models import Job, utc_now
 from ci_eventstore import RedisJobRepository
 
 KNOWN_LINES = 10_000
-#: In a second, so many times a few lines.
+#: How often in a second some lines are printed.
 BEATS = 50
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 USER = "ada"
 CONTROLLERS = ("demo-1", "demo-2")
 PORT = 8000
-#: How long one of the jobs prints: so long that somebody can look at it, or hardly at all.
+#: How long one of the jobs prints: long enough to be looked at, or hardly at all.
 WATCHED_SECONDS = 3600
 WATCHED_SECONDS_OF_SCRIPTS = 2
 

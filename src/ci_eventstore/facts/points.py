@@ -34,7 +34,7 @@ def write_points(entries: Sequence[Entry]) -> str:
 
 
 def read_points(text: str, partitions: int) -> list[Entry] | None:
-    """Read what `write_points` wrote of so many partitions; None for any other text."""
+    """Read what `write_points` wrote of this many partitions; None for any other text."""
     try:
         packed = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
         newest, *rest = _unpacked(packed)

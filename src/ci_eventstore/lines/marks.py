@@ -54,7 +54,7 @@ _GROUPS = (
     (re.compile(r"##teamcity\[(blockOpened|blockClosed) .*?name='([^']*)'()"), ("blockOpened",)),
 )
 _BUILDKITE = re.compile(r"(---|\+\+\+|~~~) (\S.*)")
-#: Of a line, so much is looked at.
+#: At most this much of a line is looked at.
 _LOOK = 8 * MOST_TITLE
 
 

@@ -12,13 +12,13 @@ from ci_eventstore.lines.marks import Closing, Mark, Opening, Remark, marked_lin
 from ci_eventstore.lines.passages import Passage, PassageReader
 from ci_eventstore.tasks import finish
 
-#: All outlines that are kept have so many groups and remarks together, each counts as at least so many.
+#: All kept outlines together have at most this many groups and remarks; each outline counts as at least LEAST_ENTRIES.
 KEPT_ENTRIES = 100_000
 LEAST_ENTRIES = 100
-#: One has at most so many groups, and as many remarks; groups lie within at most so many others.
+#: One outline has at most this many groups, and as many remarks; a group lies within at most MOST_DEPTH others.
 MOST_ENTRIES = 5000
 MOST_DEPTH = 32
-#: A request reads on for so long, then answers with what is known.
+#: A request reads on for this long, then answers with what is known.
 MOST_SECONDS = 1.0
 
 

@@ -12,7 +12,7 @@ from ci_eventstore.keys import Keys, QueueKeys, read_backlog_member
 
 #: A queue that has more jobs waiting isn't looked through, so that a place costs a bounded time.
 MOST_WAITING = 5_000
-#: What was read of a queue counts for so long, for all who ask, and this many queues are kept.
+#: What was read of a queue counts for this long, for all who ask; this many queues are kept.
 FRESH_SECONDS = 1.0
 QUEUES_KEPT = 100
 

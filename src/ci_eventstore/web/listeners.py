@@ -14,7 +14,7 @@ from ci_eventstore.web.change_ring import Change
 
 #: A client that has more waiting for it gets a snapshot instead.
 PENDING_FRAMES = 1_000
-#: So many frames are kept for those who share a snapshot, which they do for this long; at most so many are shared.
+#: Listeners share a snapshot for a while, with the frames told since: at most this many frames and snapshots are kept.
 TOLD_KEPT = 5_000
 SHARED_SECONDS = 1.0
 SNAPSHOTS_KEPT = 20

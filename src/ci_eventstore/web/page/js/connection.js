@@ -7,7 +7,7 @@ import { signal } from "./vendor.js";
 /** @import {StreamState} from "./net/live_stream.js" */
 
 const BACK_MS = 4000;
-/** A short break, as when the server restarts behind a proxy, needs no word. */
+/** A short break, as when the server restarts, needs no word. */
 const PATIENCE_MS = 1500;
 
 /** What the page says of its connection: nothing as long as all is well. */

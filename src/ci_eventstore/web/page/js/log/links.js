@@ -6,7 +6,7 @@
 
 const SCHEMES = new Set(["http:", "https:", "mailto:"]);
 const LONGEST_ADDRESS = 2048;
-/** A line may consist of addresses; those after so many are text. */
+/** Addresses of a line that are links; those after them are text. */
 const MOST_LINKS = 200;
 const OPENING = /** @type {Record<string, string>} */ ({ ")": "(", "]": "[", "}": "{" });
 const TRAILING = ".,;:!?'\"*_~`";

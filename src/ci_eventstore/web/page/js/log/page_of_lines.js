@@ -29,7 +29,7 @@ import { RESET, stateAfter } from "./ansi.js";
 export const LINES_PER_PAGE = 500;
 /** Text of a line that is held, in UTF-16 units; the server cuts its answers at as many bytes. */
 const LONGEST_TEXT = 16384;
-/** So many lines before one decide how it begins, if they are here. */
+/** At most this many lines before one decide how it begins, if they are here. */
 const LOOK_BACK = 200;
 
 /**

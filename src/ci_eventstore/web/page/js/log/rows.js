@@ -14,7 +14,7 @@ import { Row } from "./row.js";
 const MOST_UNITS = 200_000;
 const MOST_RUNS = 1700;
 const MOST_UNITS_OF_A_LINE = 16384;
-/** Every row may have so much, however much the others had. */
+/** Every row may have this much, however much the others had. */
 const LEAST_UNITS = 400;
 const LEAST_RUNS = 4;
 

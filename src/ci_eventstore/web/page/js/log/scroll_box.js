@@ -8,7 +8,7 @@ import { make } from "./row.js";
 
 /** @typedef {import("./viewport.js").Viewport} Viewport */
 
-/** After so long without a step the scroll bar is put where the place is. */
+/** After this long without a step the scroll bar is put where the place is. */
 const REST_MILLISECONDS = 150;
 
 export class ScrollBox extends EventTarget {

@@ -82,7 +82,7 @@ export class Viewport {
   }
 
   /**
-   * Return the rows on the screen, and so many more on both sides.
+   * Return the rows on the screen, and some more on both sides.
    *
    * @param {number} [more]
    */
