@@ -5,6 +5,10 @@ import re
 from collections.abc import Iterator, Sequence
 from types import ModuleType
 
+from ci_common import errors as common_errors
+from ci_common.errors import RepositoryError
+from ci_eventstore import errors
+
 #: Lines of a docstring that are indented: those of its tree.
 DRAWN = re.compile(r"^    .*\n(?:    .*\n|\n(?=    ))*", re.MULTILINE)
 
@@ -15,6 +19,12 @@ def defined_in(module: ModuleType) -> list[Kind]:
     """Return the errors of a module, in its order."""
     kinds = (value for value in vars(module).values() if isinstance(value, type) and issubclass(value, BaseException))
     return [kind for kind in kinds if kind.__module__ == module.__name__]
+
+
+def all_errors() -> list[type[RepositoryError]]:
+    """Return every error class of both packages."""
+    members = [*vars(common_errors).values(), *vars(errors).values()]
+    return [member for member in members if isinstance(member, type) and issubclass(member, RepositoryError)]
 
 
 def draw(kinds: Sequence[Kind]) -> list[str]:

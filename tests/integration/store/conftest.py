@@ -22,6 +22,7 @@ from ci_eventstore.segments import segment as segments
 from tests.deployments.homes import Home, open_home
 from tests.fault_proxy import FaultProxy
 from tests.http_faults import SECRET, HttpFaultProxy
+from tests.integration.store.replicas import Pair, primary_and_replica
 from tests.servers import RealServer, find_valkey, wait_until
 
 logger = logging.getLogger("tests.chaos")
@@ -68,6 +69,13 @@ def find_server() -> Callable[[], Path]:
 def own(find_server: Callable[[], Path]) -> Iterator[RealServer]:
     """A server that may be stopped and killed, and loses nothing by it."""
     with RealServer(find_server(), "appendfsync always") as started:
+        yield started
+
+
+@pytest.fixture
+async def pair(find_server: Callable[[], Path]) -> AsyncIterator[Pair]:
+    """A primary and its replica, in step."""
+    async with primary_and_replica(find_server()) as started:
         yield started
 
 

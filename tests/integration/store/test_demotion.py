@@ -16,18 +16,11 @@ from ci_eventstore.controllers.controller import Controller
 from ci_eventstore.following import hub
 from ci_eventstore.repository import RedisJobRepository
 from tests.fault_proxy import FaultProxy
-from tests.integration.store.replicas import Pair, primary_and_replica
-from tests.servers import RealServer, find_valkey
+from tests.integration.store.replicas import Pair
+from tests.servers import RealServer
 from tests.waiting import wait_until
 
 WRITERS = 20
-
-
-@pytest.fixture
-async def pair() -> AsyncIterator[Pair]:
-    """A primary and its replica, in step."""
-    async with primary_and_replica(find_valkey()) as started:
-        yield started
 
 
 @pytest.fixture

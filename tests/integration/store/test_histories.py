@@ -18,7 +18,7 @@ from ci_eventstore.following.records import Followed, Notice
 from ci_eventstore.repository import RedisJobRepository
 from tests.fault_proxy import FaultProxy
 from tests.integration.store.followers import admin_of, following
-from tests.integration.store.replicas import Pair, primary_and_replica, replicate
+from tests.integration.store.replicas import Pair, replicate
 from tests.servers import BINARIES, RealServer
 
 Texts = list[str | None]
@@ -28,13 +28,6 @@ Texts = list[str | None]
 def find_server(request: pytest.FixtureRequest) -> Callable[[], Path]:
     found: Callable[[], Path] = request.param
     return found
-
-
-@pytest.fixture
-async def pair(find_server: Callable[[], Path]) -> AsyncIterator[Pair]:
-    """A primary and its replica, in step."""
-    async with primary_and_replica(find_server()) as started:
-        yield started
 
 
 @pytest.fixture

@@ -20,15 +20,8 @@ from ci_eventstore.writer.chunk_sender import LOST_LINE
 from ci_eventstore.writer.log_writer import WriterSettings
 from tests import claims
 from tests.fault_proxy import FaultProxy
-from tests.integration.store.replicas import Pair, in_step, primary_and_replica
+from tests.integration.store.replicas import Pair, in_step
 from tests.servers import RealServer, find_valkey
-
-
-@pytest.fixture
-async def pair() -> AsyncIterator[Pair]:
-    """A primary and its replica, in step."""
-    async with primary_and_replica(find_valkey()) as started:
-        yield started
 
 
 @pytest.fixture

@@ -8,11 +8,10 @@ from collections.abc import Iterator
 import click
 import pytest
 
-from ci_common import errors as common_errors
 from ci_common.errors import RepositoryError
-from ci_eventstore import errors
 from ci_eventstore.cli.program import EPILOG, program
 from ci_eventstore.cli.usage import MEANINGS, ExitCode, exit_code_of
+from tests.error_tree import all_errors
 
 
 def commands(command: click.Command, path: str) -> Iterator[tuple[str, click.Command]]:
@@ -78,12 +77,6 @@ def test_examples_can_be_typed(example: str, monkeypatch: pytest.MonkeyPatch) ->
     command = COMMANDS[path]
     context = command.make_context(path, rest, **program.context_settings)
     assert context.params is not None
-
-
-def all_errors() -> list[type[RepositoryError]]:
-    """Return every error class of both packages."""
-    members = [*vars(common_errors).values(), *vars(errors).values()]
-    return [member for member in members if isinstance(member, type) and issubclass(member, RepositoryError)]
 
 
 @pytest.mark.parametrize("error", all_errors(), ids=lambda error: error.__name__)

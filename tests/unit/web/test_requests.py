@@ -2,14 +2,13 @@
 
 import pytest
 
-from ci_common import errors as common_errors
 from ci_common.errors import JobNotFoundError, RepositoryError
-from ci_eventstore import errors
 from ci_eventstore.errors import OutcomeUnknownError, StoreUnavailableError
 from ci_eventstore.web.authentication import is_same_origin
 from ci_eventstore.web.errors import WebError, failure_of
 from ci_eventstore.web.log_routes import accepts_gzip, parse_range
 from ci_eventstore.web.submission import job_id_for
+from tests.error_tree import all_errors
 
 
 @pytest.mark.parametrize(
@@ -88,12 +87,6 @@ def test_origins(origin: str, host: str, same: bool) -> None:
 def test_a_request_without_an_origin() -> None:
     """It counts as another page's where one is required."""
     assert [is_same_origin({"host": "a"}, required=required) for required in (True, False)] == [False, True]
-
-
-def all_errors() -> list[type[RepositoryError]]:
-    """Return every error class of both packages."""
-    members = [*vars(common_errors).values(), *vars(errors).values()]
-    return [member for member in members if isinstance(member, type) and issubclass(member, RepositoryError)]
 
 
 @pytest.mark.parametrize("kind", all_errors(), ids=lambda kind: kind.__name__)
