@@ -120,8 +120,8 @@ def head_option(function: Function) -> Function:
         metavar="SIZE",
         expose_value=False,
         callback=_keep,
-        help="Keep this much of a log's beginning, such as 1GiB. Of the rest, only the end is kept; a line says what is "
-        f"left out.  [env: {HEAD_VARIABLE}; default: {format_size(HEAD_BYTES)}]",
+        help="Keep this much of a log's beginning, such as 1GiB. Of the rest, only the end is kept; a line says what "
+        f"is left out.  [env: {HEAD_VARIABLE}; default: {format_size(HEAD_BYTES)}]",
     )
     return option(function)
 

@@ -2,13 +2,15 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from io import BytesIO
 
 import httpx
 import pytest
 
 from ci_common.models import Job, JobEvent
 from ci_eventstore.repository import RedisJobRepository
-from tests.integration.web.test_logs import event_of_line, scattered_texts
+from tests.integration.web.serving import scattered_texts
+from tests.integration.web.test_logs import event_of_line
 
 #: Of any one page: a few to look up who asks and what, and a few reads; one of the sparse index asks where the log
 #: lies, too.
@@ -82,7 +84,7 @@ async def test_parts_of_a_log_take_few_commands(
     for count in (0, 1, 3, 1000):
         async with counted(repository) as commands:
             response = await client.get(f"/jobs/j/log?tail={count}")
-        assert response.content == b"".join(log.splitlines(keepends=True)[-count:] if count else [])
+        assert response.content == b"".join(BytesIO(log).readlines()[-count:] if count else [])
         assert commands() <= MOST, (count, commands())
     for first in {0, len(log) // 2, len(log) - 1} if log else ():
         async with counted(repository) as commands:
