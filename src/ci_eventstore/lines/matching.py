@@ -72,9 +72,10 @@ class PatternMatcher:
         options.log_errors = False
         options.encoding = re2.Options.Encoding.UTF8
         try:
+            # This one first: its errors name nothing but the pattern itself.
+            self._one: Any = re2.compile(pattern.encode(), options)
             # Over all lines together, to find candidates fast; `\\s` may reach into the next line.
             self._all: Any = re2.compile(f"(?m:{pattern})".encode(), options)
-            self._one: Any = re2.compile(pattern.encode(), options)
         except re2.error as error:
             said = error.args[0] if error.args else error
             raise ValueError(said.decode() if isinstance(said, bytes) else str(said)) from None

@@ -119,7 +119,7 @@ class LineRoutes:
         span = await self._reader.span(log, n)
         size = 0 if span is None else span[1] - span[0]
         if span is None or offset > size:
-            says = "there is no such line" if span is None else f"the line has {size} bytes"
+            says = f"there is no line {n}" if span is None else f"the line has {size} bytes"
             raise WebError(416, "range", says, {"Content-Range": f"bytes */{size}"})
         first = span[0] + offset
         data = await self._reader.between(log, first, min(span[1], first + ANSWER_BYTES))

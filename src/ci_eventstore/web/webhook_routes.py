@@ -24,8 +24,13 @@ class WebhookRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    #: `checked_url` checks it, and says what is wrong more readably than a pattern does.
     url: Annotated[
-        str, Field(max_length=MAX_URL_LENGTH, pattern=URL_PATTERN, description="https, or http where that is allowed")
+        str,
+        Field(
+            description="https, or http where that is allowed",
+            json_schema_extra={"maxLength": MAX_URL_LENGTH, "pattern": URL_PATTERN},
+        ),
     ]
     events: Annotated[
         list[str],

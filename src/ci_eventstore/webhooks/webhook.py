@@ -181,7 +181,11 @@ def checked_url(url: str) -> str:
     """Return an address that messages may be sent to as far as its text says; InvalidArgumentError."""
     found = re.fullmatch(URL_PATTERN[1:-1], url) if isinstance(url, str) and len(url) <= MAX_URL_LENGTH else None
     if not found or ("[" in found[1] and literal_in(found[1].strip("[]")) is None):
-        raise InvalidArgumentError("url", url, "https://HOST[:PORT][/PATH] of visible ASCII, without user and fragment")
+        # A user's password is nobody's to read, in no message.
+        shown = re.sub("//[^/]*@", "//***@", url) if isinstance(url, str) else url
+        raise InvalidArgumentError(
+            "url", shown, "https://HOST[:PORT][/PATH] of visible ASCII, without user and fragment"
+        )
     return url
 
 

@@ -55,6 +55,7 @@ async def test_what_is_no_webhook(client: httpx.AsyncClient) -> None:
     for body in (*sent, {"url": "https://ada:secret@a.example/"}):
         answer = await client.post("/webhooks", json=body)
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid"), body
+        assert "secret" not in answer.text
     assert (await client.get("/webhooks")).json() == []
     for _ in range(MAX_OF_A_USER):
         assert (await client.post("/webhooks", json={"url": URL, "events": ["job.ended"]})).status_code == 201

@@ -111,9 +111,10 @@ def test_addresses(url: str) -> None:
     ],
 )
 def test_what_is_no_address(url: str) -> None:
-    """Nothing is stored that could be read in two ways."""
-    with pytest.raises(InvalidArgumentError, match="url"):
+    """Nothing is stored that could be read in two ways, and no password is in the message."""
+    with pytest.raises(InvalidArgumentError, match="url") as refused:
         checked_url(url)
+    assert "secret" not in str(refused.value)
 
 
 def test_few_tests_wait_for_a_sender() -> None:
