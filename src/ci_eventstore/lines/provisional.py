@@ -27,7 +27,7 @@ def passage_of(ring: Ring) -> Passage:
 def hits_in(ring: Ring, query: Query) -> list[Hit]:
     """Return what a search finds in a ring, as many lines as it may find elsewhere."""
     passage, surroundings, hits = passage_of(ring), Surroundings(query), list[Hit]()
-    for part in passage.parts(query.matcher.most_of_line):
+    for part in query.parts(passage, passage.line_count):
         room = query.limit - sum(hit.places is not None for hit in hits)
         if not room:
             break

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
@@ -38,6 +38,11 @@ class Query:
     #: How many characters of a line come.
     most_text: int = MOST_TEXT
     most_seconds: float = MOST_SECONDS
+
+    def parts(self, passage: Passage, last: int) -> Iterable[Passage]:
+        """Return what of a passage is searched at a time, up to a line, in the search's order."""
+        parts = (part for part in passage.parts(self.matcher.most_of_line) if part.first <= last)
+        return reversed(list(parts)) if self.is_reverse else parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +117,7 @@ async def _parts(reader: PassageReader, log: Log, query: Query) -> AsyncGenerato
     """Yield what is searched at a time, each with the last line that is."""
     async with aclosing(_passages(reader, log, query)) as passages:
         async for passage, last in passages:
-            parts = (part for part in passage.parts(query.matcher.most_of_line) if part.first <= last)
-            for part in reversed(list(parts)) if query.is_reverse else parts:
+            for part in query.parts(passage, last):
                 yield part, min(last, part.first + part.line_count - 1)
 
 
