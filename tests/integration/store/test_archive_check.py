@@ -326,7 +326,9 @@ async def test_stores_of_any_name_come_back(own: RealServer, tmp_path: Path) -> 
     async with RedisJobRepository.from_url(own.url, prefix="ci-x") as repository:
         await repository.engine.nodes.read("FLUSHALL")
     async with RedisJobRepository.from_url(own.url, prefix="Ci-X", partitions=4) as repository:
-        await repository.engine.reader.source.sealed.archived.remember(repository.engine.keys, tmp_path.as_uri())
+        await repository.engine.reader.source.sealed.archived.remember(
+            repository.engine.keys, tmp_path.as_uri(), takes_over=True
+        )
         report = await rebuild(repository)
         assert (sorted(report.brought), report.deleted, report.left) == (sorted(set(ids) - {"A"}), ["A"], {})
         assert await all_of(repository) == {job_id: job for job_id, job in before.items() if job_id != "A"}
