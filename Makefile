@@ -54,6 +54,7 @@ soak: $(installed) ## break all there is under fifty writers and six controllers
 		tests/integration/store/test_controller_chaos.py tests/unit/writer/test_no_leaks.py \
 		tests/unit/writer/test_secret_index.py tests/integration/store/test_replay.py tests/integration/store/test_moving_histories.py \
 		tests/integration/store/test_retention.py tests/integration/store/test_damage.py \
+		tests/integration/store/test_rebuild_in_use.py tests/integration/store/test_sealing.py \
 		tests/integration/deployments/test_failovers.py tests/integration/deployments/test_moves.py $(ARGS)
 
 check: $(installed) $(page_tools) ## check format, lint, types and the structure of the code, Python's and JavaScript's

@@ -1,5 +1,6 @@
 """A sealed job is what it was, for every reader, and takes what an ended job takes."""
 
+import os
 import random
 from collections.abc import Sequence
 from contextlib import aclosing
@@ -23,6 +24,8 @@ from ci_eventstore.projection.jobs import doubtful
 from ci_eventstore.repository import RedisJobRepository
 from tests.integration.store.sealing import NOW, ended_job, lines, seal_job
 from tests.servers import RealServer
+
+IS_SOAK = os.environ.get("CI_EVENTSTORE_SOAK") == "1"
 
 
 async def seen(repository: RedisJobRepository, job_id: str, afters: Sequence[int]) -> list[Any]:
@@ -188,7 +191,7 @@ async def test_who_may_only_read_reads_sealed_jobs(repository: RedisJobRepositor
 
 
 @pytest.mark.usefixtures("small_segments")
-@pytest.mark.parametrize("resumes", [100, pytest.param(20_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("resumes", [100, pytest.param(20_000 if IS_SOAK else 5000, marks=pytest.mark.slow)])
 async def test_a_reader_resumes_anywhere(repository: RedisJobRepository, seed: int, resumes: int) -> None:
     """Across blocks, segments and late output: none is missed and none comes twice. The many take half a minute."""
     choose = random.Random(seed)
