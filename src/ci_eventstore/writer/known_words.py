@@ -59,7 +59,7 @@ class KnownWords:
     def places_in(self, text: bytes) -> list[int]:
         """Return where in a text known words stand, in order."""
         width, known = self._width, self._known
-        if len(text) >= _FEW_WORDS * width and (numpy := load_numpy()) is not None:
+        if len(text) >= _FEW_WORDS * width and (numpy := loaded_numpy()) is not None:
             return [number * width for number, word in self._candidates(numpy, text) if word in known]
         words = self._words_of(ordinary(text))
         if known.keys().isdisjoint(words):
@@ -139,3 +139,8 @@ def load_numpy() -> Any:
         return importlib.import_module("numpy")
     except ImportError:
         return None
+
+
+def loaded_numpy() -> Any:
+    """Return numpy if it has been loaded, else None: a text must not wait for it."""
+    return load_numpy() if load_numpy.cache_info().currsize else None

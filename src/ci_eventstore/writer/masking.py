@@ -65,7 +65,10 @@ class Masker:
         if isinstance(secrets, PreparedSecrets):
             self._indexes.append(secrets.index)
         else:
-            self._preparing = [_add(self._own, secret) for secret in check_texts("secrets", secrets)]
+            texts = check_texts("secrets", secrets)
+            if texts:
+                load_numpy()
+            self._preparing = [_add(self._own, secret) for secret in texts]
         #: What may be the beginning of a secret.
         self.held = Held(b"", 0)
 

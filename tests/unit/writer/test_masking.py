@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ci_eventstore.writer import masking
+from ci_eventstore.writer import known_words, masking
 from ci_eventstore.writer.masking import MASK, Masker, PreparedSecrets
 
 letters = st.text("ab\n", max_size=30)
@@ -79,6 +79,13 @@ def test_numpy_is_loaded_for_secrets_alone(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(masking, "load_numpy", lambda: loaded.append("numpy"))
     assert Masker(PreparedSecrets([])).mask_all("text") == "text"
     assert loaded == []
+    # A call in an event loop must not wait for it.
+    known_words.load_numpy.cache_clear()
+    masker = Masker()
+    masker.add("hunter2-first")
+    assert masker.mask_all("hunter2-first" * 1000) == MASK * 1000
+    assert loaded == []
+    assert not known_words.load_numpy.cache_info().currsize
     PreparedSecrets(["hunter2-first"])
     assert loaded == ["numpy"]
 

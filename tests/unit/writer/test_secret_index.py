@@ -82,7 +82,9 @@ def few_words(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     """Let numpy look through the shortest texts too, or through none."""
     monkeypatch.setattr(known_words, "_FEW_WORDS", 1)
     if request.param == "without numpy":
-        monkeypatch.setattr(known_words, "load_numpy", lambda: None)
+        monkeypatch.setattr(known_words, "loaded_numpy", lambda: None)
+    else:
+        known_words.load_numpy()
 
 
 @pytest.fixture(params=["words of 8 bytes", "words of 4 bytes"], autouse=True)
