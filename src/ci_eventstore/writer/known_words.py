@@ -5,6 +5,7 @@ ordinary alphabet of base64, and found in the URL-safe one, too.
 """
 
 import importlib
+import threading
 from collections.abc import Iterable, Iterator
 from functools import cache
 from itertools import product
@@ -139,6 +140,12 @@ def load_numpy() -> Any:
         return importlib.import_module("numpy")
     except ImportError:
         return None
+
+
+@cache
+def begin_to_load_numpy() -> None:
+    """Load numpy in a thread, once in this process: there it holds up an event loop for some 10 ms at most."""
+    threading.Thread(target=load_numpy, name="numpy").start()
 
 
 def loaded_numpy() -> Any:

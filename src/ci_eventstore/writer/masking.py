@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from ci_common.validation import check_texts
 from ci_eventstore.writer.chunks import CHUNK_CHARACTERS
-from ci_eventstore.writer.known_words import load_numpy
+from ci_eventstore.writer.known_words import begin_to_load_numpy, load_numpy
 from ci_eventstore.writer.secret_index import SecretIndex, Span
 from ci_eventstore.writer.spellings import SECRET_CHARACTERS, spellings
 from ci_eventstore.writer.surrogates import without_halves
@@ -84,7 +84,10 @@ class Masker:
 
     def add(self, secret: str) -> None:
         """Mask another secret from now on, also in what is held; a blank one is none."""
-        self._preparing += [_add(self._own, text) for text in check_texts("secrets", [secret])]
+        texts = check_texts("secrets", [secret])
+        if texts:
+            begin_to_load_numpy()
+        self._preparing += [_add(self._own, text) for text in texts]
 
     def prepare(self) -> Iterator[None]:
         """Find the spellings of new secrets, in short steps; what is left of that, `mask` does at once."""

@@ -2,6 +2,7 @@
 
 import random
 import string
+import threading
 
 import pytest
 from hypothesis import example, given
@@ -79,15 +80,26 @@ def test_numpy_is_loaded_for_secrets_alone(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(masking, "load_numpy", lambda: loaded.append("numpy"))
     assert Masker(PreparedSecrets([])).mask_all("text") == "text"
     assert loaded == []
-    # A call in an event loop must not wait for it.
+    PreparedSecrets(["hunter2-first"])
+    assert loaded == ["numpy"]
+
+
+def test_a_text_does_not_wait_for_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A secret that comes later begins to load it elsewhere; texts are searched without until it is there."""
+    begun: list[str] = []
+    monkeypatch.setattr(masking, "begin_to_load_numpy", lambda: begun.append("numpy"))
     known_words.load_numpy.cache_clear()
     masker = Masker()
     masker.add("hunter2-first")
     assert masker.mask_all("hunter2-first" * 1000) == MASK * 1000
-    assert loaded == []
-    assert not known_words.load_numpy.cache_info().currsize
-    PreparedSecrets(["hunter2-first"])
-    assert loaded == ["numpy"]
+    assert known_words.loaded_numpy() is None
+    assert begun == ["numpy"]
+    known_words.begin_to_load_numpy.cache_clear()
+    known_words.begin_to_load_numpy()
+    thread = next((one for one in threading.enumerate() if one.name == "numpy"), None)
+    if thread is not None:
+        thread.join()
+    assert known_words.loaded_numpy() is not None
 
 
 def test_a_large_secret_is_prepared_in_steps() -> None:
