@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 
 from ci_eventstore.writer import known_words
-from ci_eventstore.writer.known_words import KnownWords
+from ci_eventstore.writer.known_words import KnownWords, load_numpy
 from ci_eventstore.writer.masking import PreparedSecrets
 
 
@@ -56,6 +56,7 @@ def test_words_without_a_capital_letter_are_not_looked_at() -> None:
 @pytest.mark.slow  # It takes over a second of a CPU.
 def test_many_secrets_are_nothing_for_the_garbage_collector() -> None:
     """Once it has looked at them: a process with thousands would stop for tens of milliseconds otherwise."""
+    load_numpy()
     gc.collect()
     before = len(gc.get_objects())
     prepared = PreparedSecrets([f"secret-{number:08x}-{number**3}" for number in range(200)])

@@ -18,9 +18,12 @@ ALPHABETS = (b"a", b"ab", b"=0", b"abc", b"abcdefghijkl", b"A", b"aB", b"abcdefg
 
 
 def index_of(spellings: Sequence[bytes]) -> SecretIndex:
+    """Return an index of some; of an even number, the later ones come after texts."""
     index = SecretIndex()
     for spelling in spellings:
         index.add(spelling)
+        if len(spellings) % 2 == 0:
+            index.find(b"." + spelling, goes_on=True)
     return index
 
 
