@@ -11,6 +11,7 @@ from pathlib import Path
 from playwright.async_api import Browser, Page, Route, expect
 
 from ci_eventstore.history.seal import Sealed
+from ci_eventstore.repository import RedisJobRepository
 from tests.acceptance.command_line import start_serving
 from tests.acceptance.conftest import make_command_line
 from tests.integration.store.sealing import archive_sealed, seal_job
@@ -18,6 +19,7 @@ from tests.page.browsing import (
     IN_CHROMIUM,
     Account,
     PageServer,
+    Watch,
     let_in,
     lines,
     wait_for,
@@ -108,8 +110,11 @@ async def test_the_server_is_restarted(browser_page: Page, account: Account) -> 
             again.process.wait()
 
 
-async def test_the_store_is_restarted(chromium: Browser) -> None:
-    """Killed and started again under the page, with lines before, and after; all of them show, once."""
+@asynccontextmanager
+async def store_of_its_own(
+    chromium: Browser,
+) -> AsyncIterator[tuple[RealServer, RedisJobRepository, Account, Watch, Page]]:
+    """Serve a store that may be killed, or that has an archive; somebody has logged in to its page."""
     with RealServer(find_valkey(), "appendfsync always") as store:
         cli = make_command_line(store.url)
         try:
@@ -117,63 +122,59 @@ async def test_the_store_is_restarted(chromium: Browser) -> None:
                 process, url = start_serving(cli)
                 account = await PageServer(url, cli, repository, process).create_account()
                 await let_in(context, account)
-                page = await watch.page(context)
-                job_id = await account.job(*lines(100))
-                await page.goto(open_job(page, account, job_id))
-                await expect(page.get_by_text("line 100", exact=True)).to_be_visible()
-                store.kill()
-                store.start()
-                await account.write(job_id, *lines(100, 101))
-                await expect(page.get_by_text("line 200", exact=True)).to_be_visible()
-                await account.end(job_id, True)
-                await expect_lines(page, 200)
-                assert await repository.verify() == []
+                yield store, repository, account, watch, await watch.page(context)
         finally:
             cli.kill_all()
+
+
+async def test_the_store_is_restarted(chromium: Browser) -> None:
+    """Killed and started again under the page, with lines before, and after; all of them show, once."""
+    async with store_of_its_own(chromium) as (store, repository, account, _, page):
+        job_id = await account.job(*lines(100))
+        await page.goto(open_job(page, account, job_id))
+        await expect(page.get_by_text("line 100", exact=True)).to_be_visible()
+        store.kill()
+        store.start()
+        await account.write(job_id, *lines(100, 101))
+        await expect(page.get_by_text("line 200", exact=True)).to_be_visible()
+        await account.end(job_id, True)
+        await expect_lines(page, 200)
+        assert await repository.verify() == []
 
 
 async def test_the_archive_is_away(chromium: Browser, tmp_path: Path) -> None:
     """The list and the job's head are there, its log isn't; it shows when the archive is back, at once if one asks."""
-    with RealServer(find_valkey()) as store:
-        cli = make_command_line(store.url)
-        try:
-            async with cli.repository() as repository, watched_context(chromium) as (context, watch):
-                process, url = start_serving(cli)
-                account = await PageServer(url, cli, repository, process).create_account()
-                await let_in(context, account)
-                page = await watch.page(context)
-                (tmp_path / "archive").mkdir()
-                jobs = [await account.job(*lines(60), end=True, name=f"build {number}") for number in (1, 2)]
-                for job_id in jobs:
-                    assert await seal_job(repository, job_id) is Sealed.SEALED
-                    await archive_sealed(repository, tmp_path / "archive", job_id)
-                (tmp_path / "archive").rename(tmp_path / "aside")
-                away = page.get_by_role("heading", name="The archive is away")
-                await page.goto(url)
-                await page.get_by_role("link", name="build 1").click()
-                await expect(away).to_be_visible()
-                await expect(page.locator(".status-large")).to_have_text("Passed")
-                await expect(page.get_by_text("60 lines")).to_be_visible()
-                await expect(page.get_by_text("archived", exact=True)).to_be_visible()
-                (tmp_path / "aside").rename(tmp_path / "archive")
-                # It asks by itself.
-                await expect(page.get_by_text("line 1", exact=True)).to_be_visible()
-                await expect(away).to_have_count(0)
-                (tmp_path / "archive").rename(tmp_path / "aside")
-                await page.goto(open_job(page, account, jobs[1]))
-                again = page.get_by_role("button", name="Try again now")
-                await again.click()
-                await expect(away).to_be_visible()
-                (tmp_path / "aside").rename(tmp_path / "archive")
-                come = asyncio.Event()
-                await page.route("**/lines?*", lambda route: _after(come, route))
-                await again.click()
-                await expect(page.get_by_role("heading", name="Fetching the log from the archive")).to_be_visible()
-                come.set()
-                await expect(page.get_by_text("line 1", exact=True)).to_be_visible()
-                watch.faults[:] = [fault for fault in watch.faults if not fault.startswith("503 for")]
-        finally:
-            cli.kill_all()
+    async with store_of_its_own(chromium) as (_, repository, account, watch, page):
+        (tmp_path / "archive").mkdir()
+        jobs = [await account.job(*lines(60), end=True, name=f"build {number}") for number in (1, 2)]
+        for job_id in jobs:
+            assert await seal_job(repository, job_id) is Sealed.SEALED
+            await archive_sealed(repository, tmp_path / "archive", job_id)
+        (tmp_path / "archive").rename(tmp_path / "aside")
+        away = page.get_by_role("heading", name="The archive is away")
+        await page.goto(account.server.url)
+        await page.get_by_role("link", name="build 1").click()
+        await expect(away).to_be_visible()
+        await expect(page.locator(".status-large")).to_have_text("Passed")
+        await expect(page.get_by_text("60 lines")).to_be_visible()
+        await expect(page.get_by_text("archived", exact=True)).to_be_visible()
+        (tmp_path / "aside").rename(tmp_path / "archive")
+        # It asks by itself.
+        await expect(page.get_by_text("line 1", exact=True)).to_be_visible()
+        await expect(away).to_have_count(0)
+        (tmp_path / "archive").rename(tmp_path / "aside")
+        await page.goto(open_job(page, account, jobs[1]))
+        again = page.get_by_role("button", name="Try again now")
+        await again.click()
+        await expect(away).to_be_visible()
+        (tmp_path / "aside").rename(tmp_path / "archive")
+        come = asyncio.Event()
+        await page.route("**/lines?*", lambda route: _after(come, route))
+        await again.click()
+        await expect(page.get_by_role("heading", name="Fetching the log from the archive")).to_be_visible()
+        come.set()
+        await expect(page.get_by_text("line 1", exact=True)).to_be_visible()
+        watch.faults[:] = [fault for fault in watch.faults if not fault.startswith("503 for")]
 
 
 async def _after(come: asyncio.Event, route: Route) -> None:

@@ -163,6 +163,11 @@ async def test_buttons_copy_lines_and_their_link(page: Page, account: Account) -
     await expect(notice).to_have_text("Copied 1,200 lines.")
     copied = await page.evaluate("navigator.clipboard.readText()")
     assert copied.splitlines() == [f"line {number}" for number in range(1, 1201)]
+    await page.evaluate("() => { navigator.clipboard.write = () => Promise.reject(new Error('not now')); }")
+    await page.locator(".log-scroller").focus()
+    await page.keyboard.press("Control+a")
+    await page.keyboard.press("Control+c")
+    await expect(notice).to_have_text("The browser let nothing into the clipboard.")
     other = await page.context.new_page()
     await other.goto(address)
     await expect(other.locator(".log-row.is-selected")).to_have_count(3)

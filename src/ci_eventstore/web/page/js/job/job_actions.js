@@ -13,6 +13,7 @@ import { signal } from "../vendor.js";
 /** @import {JobData} from "./job_data.js" */
 /** @import {LineRange} from "../types.js" */
 
+const NOTHING_COPIED = "The browser let nothing into the clipboard.";
 /** More lines than this aren't copied: a download is for them. */
 const MOST_COPIED = 50_000;
 
@@ -78,13 +79,14 @@ export class JobActions {
   }
 
   /**
-   * Say what was copied by hand.
+   * Say what was copied by hand, unless it is all.
    *
-   * @param {number} lines
+   * @param {number} lines none if that failed
    * @param {boolean} isCut
    */
   tellCopied(lines, isCut) {
-    if (isCut) this.say(`Copied the first ${formatCount(lines)} lines. Download the log for all.`);
+    if (lines === 0) this.say(NOTHING_COPIED);
+    else if (isCut) this.say(`Copied the first ${formatCount(lines)} lines. Download the log for all.`);
   }
 
   /** @param {LineRange} lines */
@@ -103,7 +105,7 @@ export class JobActions {
       await writeClipboard(coming);
       return true;
     } catch {
-      this.say("The browser let nothing into the clipboard.");
+      this.say(NOTHING_COPIED);
       return false;
     }
   }

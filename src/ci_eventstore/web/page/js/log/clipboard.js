@@ -6,7 +6,7 @@ import { selectedRange, textBetween, textHere, writeClipboard } from "./selectio
 /** @typedef {import("./selection.js").Point} Point */
 /** @typedef {{start: Point, end: Point}} Between */
 
-/** Dispatches `copied` ({lines, isCut}) and `failure` ({error}). */
+/** Dispatches `copied` ({lines, isCut}); without lines if the browser let nothing into the clipboard. */
 export class LogClipboard extends EventTarget {
   /**
    * @param {Element} rows the parent of all rows
@@ -46,7 +46,7 @@ export class LogClipboard extends EventTarget {
     event.preventDefault();
     const text = textHere(this._store, range.start, range.end);
     if (text === null) {
-      this._copy(range).catch((error) => this.dispatchEvent(new CustomEvent("failure", { detail: { error } })));
+      this._copy(range).catch(() => this._report(0, false));
       return;
     }
     event.clipboardData.setData("text/plain", text);
