@@ -28,9 +28,10 @@ async (base, total) => {
   const outline = new Outline();
   const view = new LogView(host, { store, outline, options: { textHref: (n) => `#text-${n}` } });
   const heard = [];
-  for (const name of ["followchange", "newlines", "linepick", "foldtoggle", "copied"]) {
+  for (const name of ["followchange", "newlines", "linepick", "foldtoggle"]) {
     view.addEventListener(name, ({ detail }) => heard.push([name, detail]));
   }
+  host.addEventListener("copied", ({ detail }) => heard.push(["copied", detail]));
   const write = (text) => {
     log.position += 1;
     const line = log.total + 1;

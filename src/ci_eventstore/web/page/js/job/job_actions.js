@@ -81,10 +81,9 @@ export class JobActions {
   /**
    * Say what was copied by hand, unless it is all.
    *
-   * @param {number} lines none if that failed
-   * @param {boolean} isCut
+   * @param {{lines: number, isCut: boolean}} copied no lines if that failed
    */
-  tellCopied(lines, isCut) {
+  tellCopied({ lines, isCut }) {
     if (lines === 0) this.say(NOTHING_COPIED);
     else if (isCut) this.say(`Copied the first ${formatCount(lines)} lines. Download the log for all.`);
   }

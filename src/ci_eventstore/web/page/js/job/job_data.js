@@ -314,24 +314,18 @@ export class JobData {
       else if (!error.isPassing || error.code === "archive_unavailable") this.trouble.value = error;
       else if (!this._stream) this._page.connection.set("lost");
       // Until the store asks for something else, if ever.
-      if (!error.isPassing) await pause(2 ** 31 - 1, aborted);
-      else if (error.retryAfterMs) await pause(error.retryAfterMs, aborted);
+      if (!error.isPassing) await forever(aborted);
       throw error;
     }
   }
 }
 
 /**
- * @param {number} milliseconds
  * @param {AbortSignal} aborted
- * @returns {Promise<void>}
+ * @returns {Promise<never>}
  */
-function pause(milliseconds, aborted) {
-  return new Promise((resolve, reject) => {
-    const timer = setTimeout(resolve, milliseconds);
-    aborted.addEventListener("abort", () => {
-      clearTimeout(timer);
-      reject(aborted.reason);
-    });
+function forever(aborted) {
+  return new Promise((_, reject) => {
+    aborted.addEventListener("abort", () => reject(aborted.reason));
   });
 }

@@ -57,7 +57,9 @@ export class JobPage {
       data: this._data,
       search: this._search,
       onpick: (line, isRange) => this._pickLine(line, isRange),
-      oncopied: (lines, isCut) => this._actions.tellCopied(lines, isCut),
+    });
+    this._part("log-host").addEventListener("copied", (event) => {
+      this._actions.tellCopied(/** @type {CustomEvent} */ (event).detail);
     });
     this._searching = new SearchPart(this._part("search"), {
       search: this._search,

@@ -21,7 +21,6 @@ import { Strip } from "./strip.js";
  * @property {JobData} data
  * @property {LogSearch} search
  * @property {(line: number, isRange: boolean) => void} onpick
- * @property {(lines: number, isCut: boolean) => void} oncopied
  */
 
 const PROBLEMS = ["error", "warning"];
@@ -33,12 +32,11 @@ export class LogPane {
    * @param {HTMLCanvasElement} canvas
    * @param {Parts} parts
    */
-  constructor(host, canvas, { data, search, onpick, oncopied }) {
+  constructor(host, canvas, { data, search, onpick }) {
     this._host = host;
     this._data = data;
     this._search = search;
     this._onpick = onpick;
-    this._oncopied = oncopied;
     this.isFollowing = signal(false);
     /** Lines that came since it was let go of the end. */
     this.newLines = signal(0);
@@ -209,7 +207,6 @@ export class LogPane {
     });
     on("foldtoggle", ({ line }) => this._folds.choose([line]));
     on("linepick", ({ line, isRange }) => this._onpick(line, isRange));
-    on("copied", ({ lines, isCut }) => this._oncopied(lines, isCut));
     on("visible", ({ first, last }) => {
       this.shown = { first, last };
       if (this._isTouched && (this._markLine ?? 0) < first) this._markLine = undefined;

@@ -6,15 +6,17 @@ import { selectedRange, textBetween, textHere, writeClipboard } from "./selectio
 /** @typedef {import("./selection.js").Point} Point */
 /** @typedef {{start: Point, end: Point}} Between */
 
-/** Dispatches `copied` ({lines, isCut}); without lines if the browser let nothing into the clipboard. */
-export class LogClipboard extends EventTarget {
+/**
+ * Dispatches `copied` ({lines, isCut}) on the rows, from where it bubbles to whoever tells it; without lines if the
+ * browser let nothing into the clipboard.
+ */
+export class LogClipboard {
   /**
    * @param {Element} rows the parent of all rows
    * @param {LineStore} store
    * @param {AbortSignal} signal ends it
    */
   constructor(rows, store, signal) {
-    super();
     this._rows = rows;
     this._store = store;
     this._signal = signal;
@@ -70,6 +72,6 @@ export class LogClipboard extends EventTarget {
    * @param {boolean} isCut
    */
   _report(lines, isCut) {
-    this.dispatchEvent(new CustomEvent("copied", { detail: { lines, isCut } }));
+    this._rows.dispatchEvent(new CustomEvent("copied", { bubbles: true, detail: { lines, isCut } }));
   }
 }

@@ -5,6 +5,7 @@
  * allows. Live output grows the last pages and the totals. Positions are those of events, as in the server's answers.
  */
 
+import { retryDelay } from "../net/backoff.js";
 import { LINES_PER_PAGE, PageOfLines, pageOf } from "./page_of_lines.js";
 import { parseLine } from "./ansi.js";
 
@@ -23,8 +24,6 @@ const MOST_FETCHES = 4;
 const FAR = 2000;
 /** Pages that are passed quickly, as when the thumb is dragged, aren't fetched. */
 const CALM_MILLISECONDS = 40;
-const FIRST_RETRY_MILLISECONDS = 500;
-const LONGEST_RETRY_MILLISECONDS = 15_000;
 
 /** Dispatches `change` ({first, last}) when lines or totals have changed, and `failure` ({error}). */
 export class LineStore extends EventTarget {
@@ -301,7 +300,7 @@ export class LineStore extends EventTarget {
     } catch (error) {
       if (this._fetches.get(number) !== controller) return;
       this._fetches.delete(number);
-      this._failed(number);
+      this._failed(number, /** @type {{retryAfterMs?: number|null}} */ (error).retryAfterMs);
       this.dispatchEvent(new CustomEvent("failure", { detail: { error } }));
     }
     if (this._timer === null) this._start();
@@ -334,12 +333,12 @@ export class LineStore extends EventTarget {
    * Try again later, and later each time.
    *
    * @param {number} number
+   * @param {number|null} [retryAfterMs] what the server asked for
    */
-  _failed(number) {
+  _failed(number, retryAfterMs = null) {
     this._wanted.add(number);
-    const wait = Math.min(FIRST_RETRY_MILLISECONDS * 2 ** this._failures, LONGEST_RETRY_MILLISECONDS);
     this._failures += 1;
-    if (this._timer === null) this._startLater(wait * (0.5 + Math.random() / 2));
+    if (this._timer === null) this._startLater(retryDelay(this._failures, Math.random(), retryAfterMs));
   }
 
   /** Let go of the pages that nobody has looked at for longest. */

@@ -31,7 +31,7 @@ const FLASH_MILLISECONDS = 1600;
 
 /**
  * Dispatches `followchange` ({isFollowing}), `linepick` ({line, isRange}), `foldtoggle` ({line, isFolded, folded}),
- * `visible` ({first, last}), `newlines` ({count}) and `copied` ({lines, isCut}).
+ * `visible` ({first, last}) and `newlines` ({count}); its element gets `copied` of `LogClipboard`.
  */
 export class LogView extends EventTarget {
   /**
@@ -156,9 +156,6 @@ export class LogView extends EventTarget {
     this._box.addEventListener("resize", () => this._resized());
     this._element.addEventListener("click", (event) => this._clicked(/** @type {MouseEvent} */ (event)));
     this._element.addEventListener("keydown", (event) => this._pressed(/** @type {KeyboardEvent} */ (event)));
-    this._clipboard.addEventListener("copied", (event) => {
-      this.dispatchEvent(new CustomEvent("copied", { detail: /** @type {CustomEvent} */ (event).detail }));
-    });
   }
 
   /** @param {number} row */
