@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { MOST_HITS, SearchMachine } from "../../src/ci_eventstore/web/page/js/job/search_machine.js";
+import { MOST_HITS, MOST_OF_ANSWER, SearchMachine } from "../../src/ci_eventstore/web/page/js/job/search_machine.js";
 
 const QUERY = { text: "error", mode: "text", isCase: false };
 
@@ -87,7 +87,23 @@ test("a flood of hits is cut, and says so", () => {
   for (let n = 1; n <= MOST_HITS + 1; n += 1) machine.take({ n, at: [[0, 1]] });
   assert.equal(machine.take({ done: false, next: MOST_HITS + 2, scanned: MOST_HITS + 1 }), false);
   assert.deepEqual([machine.lines.length, machine.summary], [MOST_HITS, "20,000+ lines"]);
+  assert.equal(machine.note, "The search stopped at 20,000 lines, at line 20,000. Search for a longer text.");
   assert.ok(!machine.isBehind(10 * MOST_HITS, false));
+});
+
+test("hits in the end so far of a log that is too long are counted apart, anew each time", () => {
+  const machine = new SearchMachine(QUERY);
+  const ask = (count, of = { at: [[0, 5]] }) => {
+    machine.begin();
+    for (let n = 0; n < count; n += 1) machine.take({ provisional: { text: "error", ...of } });
+    machine.take({ done: true, next: null, scanned: 100 });
+    return [machine.summary, machine.note];
+  };
+  const note = "This log is too long to show whole while the job runs: ";
+  assert.deepEqual(ask(2), ["0 lines", `${note}2 lines with hits in its end so far.`]);
+  assert.deepEqual(ask(1), ["0 lines", `${note}1 line with hits in its end so far.`]);
+  assert.equal(ask(MOST_OF_ANSWER)[1], `${note}5,000 lines or more with hits in its end so far.`);
+  assert.deepEqual(ask(1, {}), ["No match", ""]);
 });
 
 test("a search that failed says why, and asks no more", () => {

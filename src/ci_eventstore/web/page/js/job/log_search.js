@@ -5,15 +5,13 @@ import { signal } from "../vendor.js";
 import { perFrame } from "../frames.js";
 import { ApiError } from "../net/api.js";
 import { linesOf } from "../net/lines_of.js";
-import { SearchMachine } from "./search_machine.js";
+import { MOST_OF_ANSWER, SearchMachine } from "./search_machine.js";
 
 /** @import {JobData} from "./job_data.js" */
 /** @import {Query} from "./search_machine.js" */
 
 /** New lines of a running job are searched this long after they came, together. */
 const LATER_MS = 1000;
-/** Lines with hits in one answer. */
-const LIMIT = 5000;
 
 /** One search at a time; `version` changes with what it has found. */
 export class LogSearch {
@@ -86,7 +84,8 @@ export class LogSearch {
    */
   async _ask(machine, aborted) {
     const { text, mode, isCase } = machine.query;
-    const url = this._data.url("search", { q: text, mode, case: isCase, from: machine.next, limit: LIMIT, context: 0 });
+    const asked = { q: text, mode, case: isCase, from: machine.next, limit: MOST_OF_ANSWER, context: 0 };
+    const url = this._data.url("search", asked);
     const response = await this._data.send(url, aborted);
     let isMore = false;
     for await (const line of linesOf(response)) {

@@ -1,7 +1,7 @@
 /**
  * The bar for searching the log.
  */
-import { html } from "../vendor.js";
+import { html, nothing } from "../vendor.js";
 import { icon } from "../icon.js";
 
 /** @import {Query, SearchMachine} from "./search_machine.js" */
@@ -28,7 +28,7 @@ export function drawSearchBar(query, machine, { change, step, close }) {
     event.preventDefault();
     event.stopPropagation();
   };
-  const isFruitless = machine !== null && !machine.isRunning && machine.lines.length === 0;
+  const isFruitless = machine !== null && !machine.isRunning && machine.lines.length + machine.provisional === 0;
   return html`<div class="search-bar" role="search" aria-label="Log" @keydown=${keydown}>
     <label class="field field-text search-text">
       <span class="visually-hidden">Search the whole log</span>
@@ -61,7 +61,7 @@ export function drawSearchBar(query, machine, { change, step, close }) {
     <span class="search-count ${isFruitless || machine?.error ? "search-none" : ""}" title=${machine?.error ?? ""}>
       ${machine?.summary ?? ""}
     </span>
-    ${drawSteps(step, close)}
+    ${drawSteps(step, close)} ${machine?.note ? html`<p class="search-note">${machine.note}</p>` : nothing}
   </div>`;
 }
 

@@ -4,10 +4,12 @@
  * Hits come in the order of lines. While the job runs, the search goes on after the last line that it has seen.
  */
 import { bisect } from "../bisect.js";
-import { formatCount } from "../counts.js";
+import { countOf, formatCount } from "../counts.js";
 
 /** This many lines with hits are kept; more than that are found by a narrower search. */
 export const MOST_HITS = 20_000;
+/** Of lines with hits, one answer has this many. */
+export const MOST_OF_ANSWER = 5000;
 
 /**
  * @typedef {object} Query
@@ -21,6 +23,7 @@ export const MOST_HITS = 20_000;
  * @property {number} [n] a line with hits
  * @property {Span[]} [at]
  * @property {string} [text]
+ * @property {object} [provisional] a line with hits that has no number before the job ends
  * @property {{scanned: number}} [progress]
  * @property {boolean} [done]
  * @property {number|null} [next]
@@ -46,6 +49,8 @@ export class SearchMachine {
     this.isRunning = false;
     /** Whether more was found than is kept. */
     this.isFull = false;
+    /** Lines with hits after those that the log shows while the job runs. */
+    this.provisional = 0;
     this.error = "";
   }
 
@@ -53,6 +58,7 @@ export class SearchMachine {
   begin() {
     this.isRunning = true;
     this.error = "";
+    this.provisional = 0;
     this._scannedBefore = this.scanned;
     this._first = this.next;
   }
@@ -63,6 +69,7 @@ export class SearchMachine {
    */
   take(message) {
     if (message.n !== undefined) this._found(message.n, message.at ?? []);
+    if (message.provisional && "at" in message.provisional) this.provisional += 1;
     if (message.progress) this.scanned = (this._scannedBefore ?? 0) + message.progress.scanned;
     if (message.done === undefined) return false;
     this.scanned = (this._scannedBefore ?? 0) + (message.scanned ?? 0);
@@ -124,12 +131,25 @@ export class SearchMachine {
     if (this.error) return this.error;
     const of = `${formatCount(this.lines.length)}${this.isFull ? "+" : ""}`;
     const searched = this.scanned ? `, ${formatCount(this.scanned)} lines searched` : "";
-    if (this.lines.length === 0) return this.isRunning ? `Searching…${searched}` : "No match";
+    if (this.lines.length === 0 && this.isRunning) return `Searching…${searched}`;
+    if (this.lines.length === 0 && this.provisional === 0) return "No match";
     const found =
       this.current < 0
         ? `${of} ${this.lines.length === 1 ? "line" : "lines"}`
         : `${formatCount(this.current + 1)} of ${of}`;
     return this.isRunning ? `${found}…${searched}` : found;
+  }
+
+  /** What the summary leaves out; "" if that is nothing. */
+  get note() {
+    const notes = [];
+    const [most, last] = [formatCount(MOST_HITS), formatCount(this.lines.at(-1) ?? 0)];
+    if (this.isFull) notes.push(`The search stopped at ${most} lines, at line ${last}. Search for a longer text.`);
+    if (this.provisional > 0) {
+      const found = `${countOf(this.provisional, "line")}${this.provisional < MOST_OF_ANSWER ? "" : " or more"}`;
+      notes.push(`This log is too long to show whole while the job runs: ${found} with hits in its end so far.`);
+    }
+    return notes.join(" ");
   }
 
   /**

@@ -92,7 +92,7 @@ export class SearchPart {
       const direction = this._wanted;
       queueMicrotask(() => this.step(direction));
     } else if (!machine.isRunning && machine.current < 0) {
-      this._announcer.say("search", machine.summary);
+      this._announcer.say("search", [machine.summary, machine.note].filter(Boolean).join(". "));
     }
   }
 
