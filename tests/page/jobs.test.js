@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
 import { formatCount } from "../../src/ci_eventstore/web/page/js/counts.js";
@@ -98,15 +99,13 @@ test("a job is called by its name, its command or its id", () => {
   assert.equal(formatCommand(["echo", "it's", "a b"]), "echo 'it'\\''s' 'a b'");
 });
 
-test("filters ask for all words, anywhere", () => {
-  const nightly = job({ name: "Nightly build" });
-  const ask = (changed) => matches(nightly, { status: "", queue: "", text: "", ...changed });
-  assert.ok(ask({}));
-  assert.ok(ask({ text: "build MAKE 4f" }));
-  assert.ok(!ask({ text: "build nothing" }));
-  assert.ok(ask({ status: "running", queue: "default" }));
+test("filters ask for a status, a queue and all words, anywhere", () => {
+  const known = JSON.parse(readFileSync(new URL("list_text.json", import.meta.url), "utf8"));
+  const ask = (changed) => matches(known.job, { status: "", queue: "", text: "", ...changed });
+  for (const { name, text, is_found: isFound } of known.cases) assert.equal(ask({ text }), isFound, name);
+  assert.ok(ask({ status: "running", queue: "slow", text: "build" }));
   assert.ok(!ask({ status: "failed" }));
-  assert.ok(!ask({ queue: "slow" }));
+  assert.ok(!ask({ queue: "default" }));
 });
 
 test("the table keeps the newest jobs in order", () => {

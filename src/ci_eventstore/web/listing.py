@@ -20,7 +20,9 @@ Statuses = Annotated[
 Queue = Annotated[
     str | None, Query(description="only jobs of this queue"), WithJsonSchema({"type": "string", **ID_SCHEMA})
 ]
-Text = Annotated[str | None, Query(min_length=1, description="only jobs with this in their name, command or id")]
+Text = Annotated[
+    str | None, Query(min_length=1, description="only jobs with each of these words in name, command, id, queue or user")
+]
 
 
 def wanted_of(statuses: Iterable[str] | None, queue: str | None) -> Filter:
@@ -30,6 +32,9 @@ def wanted_of(statuses: Iterable[str] | None, queue: str | None) -> Filter:
 
 
 def has_text(job: Job, text: str) -> bool:
-    """Return whether a job's name, command or id has a text in it, in capitals or not."""
-    wanted = text.casefold()
-    return any(wanted in words.casefold() for words in (job.name or "", " ".join(job.command or ()), job.id))
+    """Return whether each word of a text is in a job's name, command, id, queue or user, in capitals or not.
+
+    The page's filter has the same rule.
+    """
+    searched = "\n".join(filter(None, (job.name, *(job.command or ()), job.id, job.queue, job.user_id))).lower()
+    return all(word in searched for word in text.lower().split())

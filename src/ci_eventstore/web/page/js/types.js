@@ -41,7 +41,7 @@
  * @typedef {object} ListFilter
  * @property {string} status a status, or "" for all
  * @property {string} queue a queue, or "" for all
- * @property {string} text words that name, command, id, queue or user contain
+ * @property {string} text words, each of which is in name, command, id, queue or user
  *
  * @typedef {object} LineRange
  * @property {number} from

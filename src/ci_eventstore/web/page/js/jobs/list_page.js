@@ -110,7 +110,7 @@ export class ListPage {
           ${queues.map((queue) => html`<option value=${queue} ?selected=${filter.queue === queue}>${queue}</option>`)}
         </select>
       </label>
-      <label class="field field-text"><span class="visually-hidden">Text in name, command, id or queue</span>
+      <label class="field field-text"><span class="visually-hidden">Words in name, command, id, queue or user</span>
         ${icon("search")}
         <input type="search" placeholder="Name, command, id" .value=${filter.text} autocomplete="off" spellcheck="false"
           @input=${(/** @type {Event} */ e) => this._filter({ text: valueOf(e) })} />

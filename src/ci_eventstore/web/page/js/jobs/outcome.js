@@ -86,7 +86,8 @@ export function formatEnd(job) {
 }
 
 /**
- * Return whether a job passes a filter; each word of the text has to be found somewhere, whatever its case.
+ * Return whether a job passes a filter; each word of the text has to be in its name, command, id, queue or user, in
+ * capitals or not, as the server's `text` has it.
  *
  * @param {Job} job
  * @param {ListFilter} filter
@@ -96,7 +97,7 @@ export function matches(job, filter) {
   if (filter.queue && job.queue !== filter.queue) return false;
   const words = filter.text.toLowerCase().split(/\s+/).filter(Boolean);
   if (words.length === 0) return true;
-  const texts = [job.name, formatCommand(job.command), job.job_id, job.queue, job.user_id];
+  const texts = [job.name, ...(job.command ?? []), job.job_id, job.queue, job.user_id];
   const searched = texts.filter(Boolean).join("\n").toLowerCase();
   return words.every((word) => searched.includes(word));
 }
