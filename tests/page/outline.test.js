@@ -66,6 +66,8 @@ test("groups around a line are opened for it, and no others", () => {
   assert.deepEqual(outline.groupsAround(11).map(({ line }) => line), [1]);
   assert.deepEqual(outline.groupsAround(25), []);
   assert.deepEqual(outline.groupsAround(39).map(({ line }) => line), [30]);
+  assert.deepEqual([1, 2, 3, 5, 11, 12, 15, 20, 21, 30, 31].map((line) => outline.depthOf(line)),
+    [0, 1, 1, 3, 1, 1, 2, 1, 0, 0, 1]);
   outline.setFolded(new Set([1, 3, 12, 30]));
   assert.ok(outline.folds.isHidden(5));
   assert.deepEqual([...outline.foldedWithout(5)], [12, 30]);

@@ -160,13 +160,25 @@ async def test_hostile_lines_are_text_and_little_of_it(show: Show) -> None:
 
 
 async def test_folds_hits_and_chosen_lines_are_shown(show: Show) -> None:
-    """A folded group hides its lines until one of them is gone to; hits are highlighted; numbers can be picked."""
+    """Groups' lines are indented, not copied so, and hidden until gone to; hits are highlighted, numbers picked."""
     page = await show(1000)
     group = {"depth": 0, "is_open": False, "t": None, "seconds": 1.5}
     groups = [{"line": 3, "end": 12, "title": "<b>Build\u202e</b>", **group}]
+    groups += [{"line": 5, "end": 7, "title": "in it", **group, "depth": 1}]
     answer = {"groups": groups, "marks": [], "index": [], "total": 1000, "position": 1}
     await page.evaluate("answer => fake.outline.update(answer)", answer)
     await until(page, "fake.textIn(3) === '<b>Build◇</b>'")
+    lefts = [(await page.evaluate("n => fake.startOf(n)", line))[0] for line in (2, 4, 6, 8, 13)]
+    outside, inside = lefts[0], lefts[1]
+    assert lefts == pytest.approx([outside, inside, 2 * inside - outside, inside, outside], abs=0.1)
+    assert inside > outside + 10
+    await page.focus(".log-scroller")
+    await page.keyboard.press("Control+a")
+    await page.keyboard.press("Control+c")
+    await until(page, "fake.heard.some(([name, {lines}]) => name === 'copied' && lines === 1000)")
+    copied = (await page.evaluate("navigator.clipboard.readText()")).split("\n")
+    assert copied[:8] == [f"line {n}" for n in range(1, 9)]
+    await page.evaluate("getSelection().empty()")
     await page.click('[data-line="3"] .log-fold')
     await until(page, "fake.row(4) === null && fake.row(13) !== null")
     await page.evaluate(

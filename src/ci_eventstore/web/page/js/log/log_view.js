@@ -291,6 +291,7 @@ export class LogView extends EventTarget {
       parsed,
       group,
       isFolded: group !== null && this.outline.folded.has(n),
+      depth: this.outline.depthOf(n),
       kind: this.outline.kindAt(n),
       hits: HAS_HIGHLIGHTS ? [] : hitsIn(this._found, n),
       isOverwritten: false,

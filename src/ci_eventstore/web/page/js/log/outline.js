@@ -123,12 +123,21 @@ export class Outline extends EventTarget {
     let depth = Infinity;
     for (let place = bisect(this.groups, (group) => group.line > line) - 1; place >= 0 && depth > 0; place -= 1) {
       const group = this.groups[place];
-      if (group.depth < depth && (group.end ?? Infinity) >= line) {
-        around.unshift(group);
-        ({ depth } = group);
-      }
+      if (group.depth >= depth) continue;
+      // What began before this group and goes on after it is around it, and so has less depth.
+      ({ depth } = group);
+      if ((group.end ?? Infinity) >= line) around.unshift(group);
     }
     return around;
+  }
+
+  /**
+   * Return how many groups a line is in; the line that opens one isn't in it.
+   *
+   * @param {number} line
+   */
+  depthOf(line) {
+    return this.groupAt(line)?.depth ?? this.groupsAround(line).length;
   }
 
   /**

@@ -20,11 +20,14 @@ import { formatLineTime } from "./times.js";
  * @property {Parsed | null} parsed null: it isn't here yet
  * @property {Group | null} group the group that it opens
  * @property {boolean} isFolded whether that is folded
+ * @property {number} depth how many groups it is in
  * @property {import("./outline.js").Mark["kind"] | null} kind what it is marked as
  * @property {Hit[]} hits to be drawn as elements
  * @property {boolean} isOverwritten whether a terminal would show later lines in its place
  */
 
+/** Deeper groups aren't moved further to the right. */
+const MOST_DEPTH = 8;
 /** Of a group's title, in UTF-16 units. */
 const LONGEST_TITLE = 500;
 /** Lines that only end a group. */
@@ -58,9 +61,12 @@ export class Row {
     const cells = [numberCell(row.n, options.lineHref(row.n))];
     if (options.times !== "none") cells.push(timeCell(row.line, options));
     const text = make("div", "log-text", "cell");
+    if (row.depth) {
+      this.element.classList.add("is-inside");
+      this.element.style.setProperty("--log-depth", String(Math.min(row.depth, MOST_DEPTH)));
+    }
     if (row.group) {
       this.element.classList.add("is-group");
-      if (row.group.depth) this.element.style.setProperty("--log-depth", String(Math.min(row.group.depth, 8)));
       text.append(foldButton(row.group, row.isFolded));
     }
     if (row.kind) this.element.classList.add("is-marked", `is-${row.kind}`);
@@ -78,9 +84,9 @@ export class Row {
    *
    * @param {RowContent} row
    */
-  isFor({ parsed, group, isFolded, line, kind, hits, isOverwritten }) {
+  isFor({ parsed, group, isFolded, depth, line, kind, hits, isOverwritten }) {
     const { drawn } = this;
-    return drawn.parsed === parsed && drawn.group === group && drawn.isFolded === isFolded
+    return drawn.parsed === parsed && drawn.group === group && drawn.isFolded === isFolded && drawn.depth === depth
       && drawn.line?.bytes === line?.bytes && drawn.kind === kind && drawn.isOverwritten === isOverwritten
       && hits.length === 0 && drawn.hits.length === 0;
   }
