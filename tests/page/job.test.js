@@ -93,6 +93,10 @@ test("letters are commands in the log alone, and if they are wanted", () => {
   for (const { keys, command } of KEYS) for (const key of keys) assert.equal(commandOf(stroke(key), inLog), command);
   assert.equal(commandOf(stroke("n"), { ...inLog, isInLog: false }), null);
   assert.equal(commandOf(stroke("n"), { ...inLog, hasLetters: false }), null);
+  assert.equal(commandOf(stroke("Enter"), { ...inLog, hasLetters: false }), "turnGroup");
+  assert.equal(commandOf(stroke("Enter"), { ...inLog, isOnControl: true }), null);
+  assert.equal(commandOf(stroke("n"), { ...inLog, isOnControl: true }), "nextHit");
+  assert.equal(commandOf(stroke("Enter"), { ...inLog, isInLog: false }), null);
   assert.equal(commandOf(stroke("n", { altKey: true }), inLog), null);
   assert.equal(commandOf(stroke("c", { ctrlKey: true }), inLog), null);
   assert.equal(commandOf(stroke("Escape"), { ...inLog, isInLog: false }), "close");

@@ -72,6 +72,8 @@ test("groups around a line are opened for it, and no others", () => {
   assert.ok(outline.folds.isHidden(5));
   assert.deepEqual([...outline.foldedWithout(5)], [12, 30]);
   assert.deepEqual([...outline.foldedWithout(3)], [3, 12, 30]);
+  outline.setFolded(new Set([3]));
+  assert.deepEqual([5, 3, 1, 13, 12, 25].map((line) => outline.openAround(line)?.line), [1, 1, 1, 12, 12, undefined]);
 });
 
 test("marks are gone to in both directions, by kind", () => {

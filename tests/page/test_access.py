@@ -62,6 +62,38 @@ async def test_axe_finds_nothing_serious(page: Page, account: Account, theme: st
     assert {where: what for where, what in found.items() if what} == {}
 
 
+async def fold_by_keys(page: Page) -> None:
+    """Fold groups from inside of them, outwards, and open them; the reader is at the error, and all is folded then."""
+    tests, log_row = row(page, 12).locator(".log-fold"), row(page, 13)
+    await page.keyboard.press("x")
+    await expect(tests).to_have_attribute("aria-expanded", "false")
+    await expect(page.get_by_role("status")).to_contain_text("Folded: group tests")
+    await expect(log_row).to_have_count(0)
+    await page.keyboard.press("Enter")
+    await expect(tests).to_have_attribute("aria-expanded", "true")
+    await expect(log_row).to_be_visible()
+    await page.keyboard.press("z")
+    await page.keyboard.press("z")
+    await page.keyboard.press("g")
+    await page.get_by_role("textbox").fill("14")
+    await page.keyboard.press("Enter")
+    await expect(row(page, 14)).to_have_class(re.compile("is-selected"))
+    await page.keyboard.press("x")
+    await expect(log_row.locator(".log-fold")).to_have_attribute("aria-expanded", "false")
+    await page.keyboard.press("x")
+    await expect(tests).to_have_attribute("aria-expanded", "false")
+    await page.keyboard.press("x")
+    await expect(page.locator(".notice")).to_have_text("There is no group around this line.")
+    # A button that was clicked keeps the keyboard, though its row is drawn anew.
+    await tests.click()
+    await expect(tests).to_have_attribute("aria-expanded", "true")
+    await expect(tests).to_be_focused()
+    await page.keyboard.press("Escape")
+    await page.keyboard.press("z")
+    await expect(tests).to_have_attribute("aria-expanded", "false")
+    await page.locator(".log-scroller").focus()
+
+
 async def test_a_keyboard_is_enough(page: Page, account: Account) -> None:
     """Tab leads from the list to a log; letters act there, and nowhere else; they can be turned off."""
     await account.job(BUILD, *lines(300), end=False, name="by keys")
@@ -87,6 +119,7 @@ async def test_a_keyboard_is_enough(page: Page, account: Account) -> None:
     await expect(row(page, 1)).to_be_in_viewport()
     await page.keyboard.press("e")
     await expect(page.get_by_role("status")).to_contain_text("error, line 17")
+    await fold_by_keys(page)
     await page.keyboard.press("c")
     contents = page.get_by_label("Contents", exact=True)
     await expect(contents.get_by_role("button", name="test_c: 1 != 2")).to_be_focused()

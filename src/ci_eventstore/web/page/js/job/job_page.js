@@ -289,6 +289,7 @@ export class JobPage {
     const command = commandOf(event, {
       isInLog: this._part("log-host").contains(target) && !target.matches("input, textarea, select"),
       isInSearch: this._part("search").contains(target),
+      isOnControl: target.matches("a, button"),
       hasLetters: preferences.peek().hasKeys,
     });
     if (!command || (command === "close" && !this._close())) return;
@@ -321,6 +322,8 @@ export class JobPage {
       times: () => prefer({ times: TIMES[(TIMES.indexOf(times) + 1) % TIMES.length] }),
       contents: () => this._showContents(!this._isContentsOpen.peek()),
       fold: () => this._pane.toggleFolds(),
+      foldGroup: () => this._turnGroup(false),
+      turnGroup: () => this._turnGroup(true),
       help: () => void shown("Keys", drawKeys()),
     };
     if (command !== "close") runs[command]();
@@ -331,6 +334,15 @@ export class JobPage {
     const mark = this._pane.stepMark(direction);
     if (mark) this._page.announcer.say("mark", `${mark.kind}, line ${mark.line}: ${mark.text.slice(0, 200)}`);
     else this._actions.say("This log has no errors or warnings that the server knows.");
+  }
+
+  /** @param {boolean} mayOpen whether a folded group that the reader is at is opened */
+  _turnGroup(mayOpen) {
+    // Where it is read out, nothing of the log is folded.
+    if (preferences.peek().isScreenReader) return;
+    const turned = this._pane.turnGroup(mayOpen);
+    if (!turned) this._actions.say("There is no group around this line.");
+    else this._page.announcer.say("fold", `${turned.isFolded ? "Folded" : "Opened"}: group ${turned.group.title}`);
   }
 
   async _goToLine() {

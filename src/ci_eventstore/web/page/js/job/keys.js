@@ -6,7 +6,7 @@
 
 /**
  * @typedef {"search"|"nextHit"|"previousHit"|"nextMark"|"previousMark"|"goToLine"|"follow"|"wrap"} ViewCommand
- * @typedef {ViewCommand|"times"|"contents"|"fold"|"help"|"close"} Command
+ * @typedef {ViewCommand|"times"|"contents"|"fold"|"foldGroup"|"turnGroup"|"help"|"close"} Command
  *
  * @typedef {object} Stroke
  * @property {string} key
@@ -28,6 +28,8 @@ export const KEYS = /** @type {{keys: string[], command: Command, about: string}
   { keys: ["t"], command: "times", about: "Times of lines: none, local, UTC, since the start" },
   { keys: ["c"], command: "contents", about: "Contents: groups and errors" },
   { keys: ["z"], command: "fold", about: "Fold or open all groups" },
+  { keys: ["x"], command: "foldGroup", about: "Fold the group that one is in; again: the one around it" },
+  { keys: ["Enter"], command: "turnGroup", about: "Open the folded group that one is at, or fold the one around" },
   { keys: ["?"], command: "help", about: "This list" },
   { keys: ["Escape"], command: "close", about: "Close what is open, or forget the selected lines" },
 ]);
@@ -38,14 +40,15 @@ const COMMANDS = new Map(KEYS.flatMap(({ keys, command }) => keys.map((key) => [
  * Return the command of a key; null if it has none here, so that the browser does what it does.
  *
  * @param {Stroke} stroke
- * @param {{isInLog: boolean, isInSearch: boolean, hasLetters: boolean}} place
+ * @param {{isInLog: boolean, isInSearch: boolean, isOnControl: boolean, hasLetters: boolean}} place
  * @returns {Command|null}
  */
-export function commandOf(stroke, { isInLog, isInSearch, hasLetters }) {
+export function commandOf(stroke, { isInLog, isInSearch, isOnControl, hasLetters }) {
   if ((stroke.ctrlKey || stroke.metaKey) && !stroke.altKey) {
     return stroke.key.toLowerCase() === "f" && !isInSearch ? "search" : null;
   }
   if (stroke.altKey || stroke.ctrlKey || stroke.metaKey) return null;
   if (stroke.key === "Escape") return "close";
-  return isInLog && hasLetters ? (COMMANDS.get(stroke.key) ?? null) : null;
+  const isLetter = stroke.key.length === 1;
+  return isInLog && (isLetter ? hasLetters : !isOnControl) ? (COMMANDS.get(stroke.key) ?? null) : null;
 }

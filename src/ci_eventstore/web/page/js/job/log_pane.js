@@ -47,6 +47,8 @@ export class LogPane {
     this._isTouched = false;
     /** @type {number|undefined} the error or warning that somebody has jumped to */
     this._markLine = undefined;
+    /** The line that somebody has gone to, while it is on the screen. */
+    this._goneTo = 0;
     /** @type {ReadonlySet<number>} what was folded before a replay */
     this._foldedBefore = new Set();
     this._isPlaced = false;
@@ -109,6 +111,7 @@ export class LogPane {
    */
   goTo(line, { isFlashed = true } = {}) {
     this._isTouched = true;
+    this._goneTo = line;
     this.view?.scrollToLine(line, { align: "center", flash: isFlashed });
   }
 
@@ -118,10 +121,40 @@ export class LogPane {
    * @param {number} line that it begins with
    */
   openGroup(line) {
-    const folded = new Set(this._data.outline.folded);
-    if (folded.delete(line)) this.view?.setFolded(folded);
-    this._folds.choose([line]);
+    this._setFolded(line, false);
     this.goTo(line);
+  }
+
+  /**
+   * Fold the innermost open group around the line that the reader is at: the one gone to, or the first on the screen.
+   *
+   * @param {boolean} mayOpen whether a folded group that the reader is at is opened instead
+   * @returns {{group: import("../log/outline.js").Group, isFolded: boolean}|null} null: there is none
+   */
+  turnGroup(mayOpen) {
+    const { outline } = this._data;
+    // Where that is folded away, the reader is at the group that hides it.
+    const here = outline.folds.lineOf(outline.folds.rowOf(this._goneTo || this.shown.first));
+    const isFolded = !(mayOpen && outline.folded.has(here));
+    const group = isFolded ? outline.openAround(here) : outline.groupAt(here);
+    if (!group) return null;
+    this._setFolded(group.line, isFolded);
+    if (!this.isFollowing.peek()) this.view?.scrollToLine(group.line, { align: "nearest", flash: true });
+    this._goneTo = group.line;
+    return { group, isFolded };
+  }
+
+  /**
+   * @param {number} group its line
+   * @param {boolean} isFolded
+   */
+  _setFolded(group, isFolded) {
+    const folded = new Set(this._data.outline.folded);
+    if (isFolded) folded.add(group);
+    else folded.delete(group);
+    this._isTouched = true;
+    this._folds.choose([group]);
+    this.view?.setFolded(folded);
   }
 
   /** @param {boolean} isFollowing */
@@ -140,6 +173,7 @@ export class LogPane {
   select(lines, { isShown }) {
     this._selection = lines;
     this.view?.setSelection(lines);
+    if (lines) this._goneTo = lines.from;
     if (lines && isShown && this._isPlaced) this.goTo(lines.from, { isFlashed: false });
   }
 
@@ -209,6 +243,7 @@ export class LogPane {
     on("linepick", ({ line, isRange }) => this._onpick(line, isRange));
     on("visible", ({ first, last }) => {
       this.shown = { first, last };
+      if (this._goneTo < first || this._goneTo > last) this._goneTo = 0;
       if (this._isTouched && (this._markLine ?? 0) < first) this._markLine = undefined;
       if ((this._markLine ?? 0) > last) this._markLine = undefined;
       this._strip.draw();

@@ -141,6 +141,18 @@ export class Outline extends EventTarget {
   }
 
   /**
+   * Return the innermost group around a line of those that are open to somebody who reads; null if there is none.
+   *
+   * @param {number} line
+   * @returns {Group | null}
+   */
+  openAround(line) {
+    const around = this.groupsAround(line);
+    const place = around.findIndex((group) => this.folded.has(group.line));
+    return (place < 0 ? around : around.slice(0, place)).at(-1) ?? null;
+  }
+
+  /**
    * Return which groups stay folded, if a line is to be seen.
    *
    * @param {number} line

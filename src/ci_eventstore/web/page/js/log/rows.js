@@ -69,8 +69,7 @@ export class Rows {
 
   /** Remove all rows; the next ones are drawn anew. */
   clear() {
-    for (const row of this._rows.values()) row.element.remove();
-    this._rows.clear();
+    for (const row of this._rows.values()) this._remove(row);
     this.lines.clear();
   }
 
@@ -94,7 +93,10 @@ export class Rows {
     const row = new Row(content, options, own);
     budget.units -= units - own.units;
     budget.runs -= runs - Math.max(0, own.runs);
-    if (old) old.element.replaceWith(row.element);
+    if (old) {
+      old.element.before(row.element);
+      this._remove(old, row);
+    }
     this._rows.set(content.n, row);
     return row;
   }
@@ -113,8 +115,19 @@ export class Rows {
     if (next !== row.element) this._parent.insertBefore(row.element, next);
   }
 
-  /** @param {Row} row */
-  _remove(row) {
+  /**
+   * Remove a row. If it has the keyboard, the same thing in the row that takes its place gets it, or else the log.
+   *
+   * @param {Row} row
+   * @param {Row} [next]
+   */
+  _remove(row, next) {
+    const { activeElement } = document;
+    if (activeElement && row.element.contains(activeElement)) {
+      const [name] = activeElement.classList;
+      const same = (name && next?.element.querySelector(`.${name}`)) || this._parent.closest("[tabindex='0']");
+      if (same instanceof HTMLElement) same.focus({ preventScroll: true });
+    }
     row.element.remove();
     this._rows.delete(row.n);
   }

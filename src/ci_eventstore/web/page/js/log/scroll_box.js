@@ -132,7 +132,8 @@ export class ScrollBox extends EventTarget {
    * @param {KeyboardEvent} event
    */
   _pressed(event) {
-    if (event.altKey || event.metaKey || event.target !== this.element) return;
+    // On a button, the space bar is its own.
+    if (event.altKey || event.metaKey || (event.key === " " && event.target !== this.element)) return;
     const { viewport } = this;
     const page = Math.max(viewport.rowHeight, viewport.screen - 2 * viewport.rowHeight);
     if (event.key === "Home") viewport.goTo(0);
