@@ -5,7 +5,7 @@ import { firstLineOf, foldedAtFirst, FoldsWhileFollowing } from "../../src/ci_ev
 import { placardOf } from "../../src/ci_eventstore/web/page/js/job/job_states.js";
 import { commandOf, KEYS } from "../../src/ci_eventstore/web/page/js/job/keys.js";
 import { LONGEST_PAUSE_MS, ReplaySchedule } from "../../src/ci_eventstore/web/page/js/job/replay_schedule.js";
-import { lineOf, paceOf, rowOf, rowsOf } from "../../src/ci_eventstore/web/page/js/job/strip_scale.js";
+import { lineOf, paceOf, rowOf, rowsOf, timesOf } from "../../src/ci_eventstore/web/page/js/job/strip_scale.js";
 
 const job = (changed = {}) => ({ job_id: "4f1c", status: "running", success: null, start_time: "x", ...changed });
 const group = (line, end, changed = {}) => ({ line, end, is_open: end === null, ...changed });
@@ -195,4 +195,16 @@ test("the pace is the share of the slowest row", () => {
   assert.equal(Math.max(...pace), 1);
   assert.ok(pace[0] > 0 && pace[0] < pace[2]);
   assert.deepEqual(paceOf([], 10, 2), [0, 0]);
+});
+
+test("the strip knows when lines were written by the index, by groups, and by the job's start and end", () => {
+  const began = (line, end, seconds, at) => ({ line, end, seconds, t: new Date(at).toISOString() });
+  const times = (outline, start = 0, end = NaN) => timesOf({ index: [], groups: [], ...outline }, { start, end, total: 9 })
+    .map(({ line, at }) => [line, at]);
+  assert.deepEqual(times({}, 0, 5000), []);
+  assert.deepEqual(times({ index: [{ line: 5, at: 300 }] }, NaN), [[5, 300]]);
+  const groups = [began(1, 4, 2, 1000), began(2, 3, 0.5, 1200), began(6, null, null, 2900)];
+  assert.deepEqual(times({ groups }, 0, 5000),
+    [[1, 0], [1, 1000], [2, 1200], [3, 1700], [4, 3000], [6, 3000], [6, 3000], [9, 5000]]);
+  assert.deepEqual(times({ groups: [{ ...groups[0], t: null }] }, 0, 5000), []);
 });

@@ -49,6 +49,8 @@ async def test_a_failed_job_opens_at_its_error(page: Page, account: Account) -> 
     await expect(row(page, 4)).to_be_visible()
     await row(page, 2).get_by_role("button", name="group fetch").click()
     await expect(row(page, 3)).to_have_count(0)
+    strip = page.locator(".strip canvas")
+    await expect(strip).to_have_attribute("title", re.compile("in grey where the time went"))
     await page.get_by_label("Fold or open all groups (z)").click()
     await page.get_by_label("Fold or open all groups (z)").click()
     for line in (4, 9, 14):
@@ -221,6 +223,8 @@ async def test_progress_that_is_drawn_anew_is_grey_but_for_the_last(page: Page, 
     job_id = await account.job("pulling\n", *frames, "done\n", end=True)
     await open_log(page, account, job_id)
     await expect(page.locator(".log-row.is-overwritten")).to_have_count(2)
+    strip = page.locator(".strip canvas")
+    await expect(strip).to_have_attribute("title", re.compile("Where the time went isn't known"))
     for line, text in {2: "layer a 1 %", 3: "layer b 1 %"}.items():
         await expect(row(page, line)).to_have_class(re.compile("is-overwritten"))
         await expect(row(page, line)).to_contain_text(text)

@@ -10,6 +10,7 @@ import { preferences } from "../preferences.js";
 import { formatRoute } from "../routes.js";
 import { firstLineOf, foldedAtFirst, FoldsWhileFollowing } from "./folding.js";
 import { Strip } from "./strip.js";
+import { timesOf } from "./strip_scale.js";
 
 /** @import {JobData} from "./job_data.js" */
 /** @import {LogSearch} from "./log_search.js" */
@@ -51,6 +52,8 @@ export class LogPane {
     this._goneTo = 0;
     /** @type {ReadonlySet<number>} what was folded before a replay */
     this._foldedBefore = new Set();
+    /** @type {{line: number, at: number}[]|null} when lines were written; null: there is no outline yet */
+    this._times = null;
     this._isPlaced = false;
     this._hasFolded = false;
     this._folds = new FoldsWhileFollowing();
@@ -297,6 +300,8 @@ export class LogPane {
     this._strip.draw();
     const job = this._data.job.peek();
     if (version === 0 || !job) return;
+    const end = hasEnded(job) ? (parseTime(job.end_time) ?? NaN) : NaN;
+    this._times = timesOf(this._data.outline, { start: this._start.peek(), end, total: this._data.store.total });
     if (this._hasFolded) {
       if (!hasEnded(job)) this._foldMore();
       return;
@@ -344,7 +349,7 @@ export class LogPane {
     return {
       total: store.total,
       marks: outline.marks,
-      index: outline.index,
+      times: this._times,
       hits: machine?.lines ?? [],
       current: machine && machine.current >= 0 ? machine.lines[machine.current] : 0,
       shown: this.shown,

@@ -9,13 +9,14 @@ import { lineOf, paceOf, rowOf, rowsOf } from "./strip_scale.js";
  * @typedef {object} StripContent
  * @property {number} total
  * @property {{line: number, kind: string}[]} marks
- * @property {{line: number, at: number}[]} index
+ * @property {{line: number, at: number}[]|null} times of lines; null: they aren't known yet
  * @property {number[]} hits lines
  * @property {number} current the current hit's line, 0 for none
  * @property {{first: number, last: number}} shown
  */
 
 const WIDTH = 14;
+const SHOWN = "Errors, warnings and hits";
 
 /** Draws on one canvas, at most once a frame. */
 export class Strip {
@@ -64,10 +65,12 @@ export class Strip {
     context.scale(scale, scale);
     const style = getComputedStyle(canvas);
     const color = (/** @type {string} */ name) => style.getPropertyValue(name) || "#888";
-    const { total, marks, index, hits, current, shown } = this._content();
+    const { total, marks, times, hits, current, shown } = this._content();
     if (total < 1) return;
+    canvas.title = titleOf(times);
     context.fillStyle = color("--strip-time");
-    paceOf(index, total, height).forEach((pace, row) => context.fillRect(0, row, Math.round(pace * (WIDTH - 2)), 1));
+    const paces = paceOf(times ?? [], total, height);
+    paces.forEach((pace, row) => context.fillRect(0, row, Math.round(pace * (WIDTH - 2)), 1));
     if (shown.first > 1 || shown.last < total) {
       context.fillStyle = color("--strip-shown");
       const [top, bottom] = [rowOf(shown.first, total, height), rowOf(shown.last, total, height)];
@@ -83,4 +86,15 @@ export class Strip {
     bar(hits, "--strip-hit", 2);
     if (current) bar([current], "--strip-current", 0);
   }
+}
+
+/**
+ * Return what the strip shows, in words.
+ *
+ * @param {StripContent["times"]} times
+ */
+function titleOf(times) {
+  if (times === null) return SHOWN;
+  if (times.length > 0) return `${SHOWN}; in grey where the time went`;
+  return `${SHOWN}. Where the time went isn't known of a short log without groups.`;
 }
