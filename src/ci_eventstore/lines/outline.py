@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -65,14 +66,15 @@ class Outline:
     _waiting: tuple[int, Opening, datetime] | None = None
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def read_on(self, reader: PassageReader, log: Log) -> None:
-        """Go on up to the log's end, or for as long as a request may take."""
+    async def read_on(self, reader: PassageReader, log: Log, note: Callable[[int], None]) -> None:
+        """Go on up to the log's end, or for as long as a request may take; `note` gets how many characters are read."""
         async with self._lock:
             if self.position >= log.extent.position:
                 return
             begun = time.monotonic()
             async with aclosing(reader.passages(log, self.line)) as passages:
                 async for passage in passages:
+                    note(len(passage.text))
                     if not passage.text.endswith("\n"):
                         # It may become a mark.
                         break
@@ -153,13 +155,18 @@ class Outlines:
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[str, str], Outline] = OrderedDict()
 
-    async def of(self, reader: PassageReader, log: Log) -> Outline:
-        """Return a log's outline, as far as it could be read in a moment."""
+    def has_all(self, log: Log) -> bool:
+        """Return whether nothing has to be read for a log's outline."""
+        kept = self._kept.get((log.keys.hash, log.incarnation))
+        return kept is not None and kept.position >= log.extent.position
+
+    async def of(self, reader: PassageReader, log: Log, note: Callable[[int], None]) -> Outline:
+        """Return a log's outline, as far as it could be read in a moment; `note` gets how many characters are read."""
         key = log.keys.hash, log.incarnation
         outline = self._kept.get(key) or Outline()
         self._kept[key] = outline
         self._kept.move_to_end(key)
-        await outline.read_on(reader, log)
+        await outline.read_on(reader, log, note)
         weight = sum(kept.weight for kept in self._kept.values())
         while weight > KEPT_ENTRIES and len(self._kept) > 1:
             weight -= self._kept.popitem(last=False)[1].weight

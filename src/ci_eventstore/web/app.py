@@ -168,7 +168,7 @@ def _add_lines(add: Callable[..., None], lines: LineRoutes, whole: SearchRoutes)
     add("GET", "/jobs/{job_id}/lines/{n}", lines.line, "read_line", text, response_class=Response)
     found = answers(Kind.LINES, *asked, 429, says=SEARCH_TEXT)
     add("GET", "/jobs/{job_id}/search", whole.search, "search_log", found, response_class=Response)
-    add("GET", "/jobs/{job_id}/outline", whole.outline, "outline_log", answers(OutlineAnswer, *asked))
+    add("GET", "/jobs/{job_id}/outline", whole.outline, "outline_log", answers(OutlineAnswer, *asked, 429))
 
 
 def _add_open(add: Callable[..., None], web: Web) -> None:

@@ -222,7 +222,7 @@ MEANINGS: Mapping[int, str] = {
     415: "The body's type isn't accepted here.",
     416: "There are no such bytes.",
     422: "The `Idempotency-Key` was used for another job.",
-    429: "Too many streams are open, or too much is searched.",
+    429: "Too many streams are open, or too much is searched or read of archived logs.",
     500: "Something is wrong on the server.",
     503: "The store is away; `Retry-After` says when to ask again.",
 }

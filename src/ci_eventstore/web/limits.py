@@ -9,7 +9,7 @@ from ci_eventstore.web.errors import WebError
 
 #: Searches of a user at the same time.
 MOST_SEARCHES = 8
-#: What a user may read of archived logs within a minute, roughly: a search that began goes on.
+#: What searches and outlines of a user may read of archived logs within a minute, roughly: what began goes on.
 ARCHIVED_CHARACTERS = 512 * 1024 * 1024
 WINDOW_SECONDS = 60.0
 
@@ -46,11 +46,11 @@ class SearchLimits:
         return counted(self._running, user_id, MOST_SEARCHES, refusal)
 
     def check_archived(self, user_id: str | None, now: float) -> None:
-        """Refuse a search of an archived log, if the user has read too much of such logs; WebError 429."""
+        """Refuse to read an archived log, if the user has read too much of such logs; WebError 429."""
         begun, read = self._archived.get(user_id or "", (now, 0))
         left = begun + WINDOW_SECONDS - now
         if read >= ARCHIVED_CHARACTERS and left > 0:
-            text = "you have searched too much of archived logs within a minute: wait"
+            text = "you have had too much of archived logs read within a minute: wait"
             raise WebError(429, "too_much_archived", text, {"Retry-After": str(ceil(left))})
 
     def note_archived(self, user_id: str | None, characters: int, now: float) -> None:

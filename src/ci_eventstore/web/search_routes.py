@@ -17,7 +17,7 @@ from ci_eventstore.events.reader import Ring
 from ci_eventstore.events.sealed_log import lies_in_archive
 from ci_eventstore.lines.line_reader import Log
 from ci_eventstore.lines.matching import MOST_CHARACTERS, matcher_of
-from ci_eventstore.lines.outline import Group, Outlines
+from ci_eventstore.lines.outline import Group, Outline, Outlines
 from ci_eventstore.lines.passages import PassageReader
 from ci_eventstore.lines.provisional import hits_in, remarks_in
 from ci_eventstore.lines.search import Ended, Hit, Progress, search
@@ -118,7 +118,7 @@ class SearchRoutes:
         """Show the log's groups and marked errors, and an index of its lines by time; a long one in several answers."""
         log, state = await asked_log(self._web, request, job_id, incarnation)
         log, ring = await self._with_end(log)
-        outline = await self._outlines.of(self._reader, log)
+        outline = await self._outline(request.scope[USER], log, is_archived=lies_in_archive(state.log))
         index = await self._web.engine.lines.index(log)
         shown = {
             "groups": [_group(group) for group in outline.groups if group.changed > after],
@@ -139,6 +139,17 @@ class SearchRoutes:
             **({} if ring is None else {"provisional": await asyncio.to_thread(_remarks, ring)}),
         }
         return await json_answer(request, shown)
+
+    async def _outline(self, user_id: str | None, log: Log, *, is_archived: bool) -> Outline:
+        """Return a log's outline as far as it could be read; what is read of an archived one counts as searched."""
+
+        def note(characters: int) -> None:
+            if is_archived:
+                self._limits.note_archived(user_id, characters, time.monotonic())
+
+        if is_archived and not self._outlines.has_all(log):
+            self._limits.check_archived(user_id, time.monotonic())
+        return await self._outlines.of(self._reader, log, note)
 
 
 def _as_line(shown: dict[str, Any]) -> bytes:

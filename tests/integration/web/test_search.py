@@ -139,6 +139,12 @@ async def test_a_user_searches_within_limits(
         answer = await client.get("/jobs/j/search?q=three")
         assert (answer.status_code, answer.json()["error"]["code"]) == (429, "too_much_archived")
         assert 1 <= int(answer.headers["Retry-After"]) <= 60
+        assert (await ask(client, "outline", 429))["error"]["code"] == "too_much_archived"
+        # What the search has read leaves room for an outline, but not for a search after it; the outline is kept.
+        monkeypatch.setattr(limits, "ARCHIVED_CHARACTERS", len("".join(TEXTS)) * 3 // 2)
+        assert (await ask(client, "outline"))["is_whole"]
+        assert (await ask(client, "search?q=three", 429))["error"]["code"] == "too_much_archived"
+        assert (await ask(client, "outline"))["is_whole"]
         monkeypatch.setattr(limits, "ARCHIVED_CHARACTERS", 2**40)
         monkeypatch.setattr(limits, "MOST_SEARCHES", 0)
         assert (await ask(client, "search?q=three", 429))["error"]["code"] == "too_many_searches"

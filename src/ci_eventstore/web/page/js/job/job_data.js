@@ -276,7 +276,8 @@ export class JobData {
       if (this._aborter.signal.aborted) return;
       if (!(error instanceof ApiError)) throw error;
       if (error.isPassing && this.isWhole.peek()) {
-        this._timer = window.setTimeout(() => void this._askOutline(), ASK_MS);
+        const delay = Math.max(ASK_MS, error.retryAfterMs ?? 0);
+        this._timer = window.setTimeout(() => void this._askOutline(), delay);
       }
     } finally {
       this._isAsking = false;
