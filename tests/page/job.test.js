@@ -33,9 +33,14 @@ test("each state that is no log has its placard", () => {
     [null, { status: 429, code: "busy", message: "" }, "busy"],
     [null, { status: 400, code: "invalid", message: "no" }, "trouble"],
   ];
+  const titles = new Map();
   for (const [known, trouble, name, lines = 0, isRead = true] of expected) {
-    assert.equal(placardOf(known, lines, trouble, isRead).name, name);
+    const placard = placardOf(known, lines, trouble, isRead);
+    assert.equal(placard.name, name);
+    titles.set(name, placard.title);
   }
+  // No two of them look alike: the log that is being fetched, and the archive that is away.
+  assert.equal(new Set(titles.values()).size, titles.size);
   assert.equal(placardOf(job({ ...ended, log_archived: true }), 7, null, true), null);
 });
 
@@ -199,8 +204,10 @@ test("the pace is the share of the slowest row", () => {
 
 test("the strip knows when lines were written by the index, by groups, and by the job's start and end", () => {
   const began = (line, end, seconds, at) => ({ line, end, seconds, t: new Date(at).toISOString() });
-  const times = (outline, start = 0, end = NaN) => timesOf({ index: [], groups: [], ...outline }, { start, end, total: 9 })
-    .map(({ line, at }) => [line, at]);
+  const times = (outline, start = 0, end = NaN) => {
+    const found = timesOf({ index: [], groups: [], ...outline }, { start, end, total: 9 });
+    return found.map(({ line, at }) => [line, at]);
+  };
   assert.deepEqual(times({}, 0, 5000), []);
   assert.deepEqual(times({ index: [{ line: 5, at: 300 }] }, NaN), [[5, 300]]);
   const groups = [began(1, 4, 2, 1000), began(2, 3, 0.5, 1200), began(6, null, null, 2900)];

@@ -9,7 +9,7 @@ import {
   formatDuration,
   jobDuration,
 } from "../../src/ci_eventstore/web/page/js/durations.js";
-import { JobTable, NEWEST } from "../../src/ci_eventstore/web/page/js/jobs/job_table.js";
+import { JobTable, NEWEST, newestNote } from "../../src/ci_eventstore/web/page/js/jobs/job_table.js";
 import {
   formatCommand,
   formatEnd,
@@ -124,6 +124,13 @@ test("the table keeps the newest jobs in order", () => {
   assert.deepEqual(table.queues, ["a", "default"]);
   table.replace([job()], false);
   assert.ok(table.isFull);
+});
+
+test("a list of the newest jobs says so, and what isn't searched", () => {
+  const note = (changed) => newestNote({ status: "", queue: "", text: "", ...changed });
+  assert.equal(note({}), " of the newest 1,000. Older ones aren't shown.");
+  assert.equal(note({ text: "a" }), " of the newest 1,000. Only these are searched.");
+  assert.equal(note({ queue: "q" }), " of the newest 1,000 that the server has of this kind. Older ones aren't shown.");
 });
 
 test("tries come later and later, never sooner than the server asks", () => {

@@ -83,9 +83,11 @@ async def test_a_job_is_cancelled_when_one_means_it(page: Page, account: Account
 
 
 async def test_a_job_is_submitted_again(page: Page, account: Account) -> None:
-    """It is another job, with the same command, and its page opens."""
+    """It is another job, with the same command, and its page opens; a job's head says what it is."""
     job_id = await account.job("once\n", end=False, command=["make", "check"], queue="default")
     await open_log(page, account, job_id)
+    for fact in ("make check", "queue default", "created "):
+        await expect(page.locator(".facts")).to_contain_text(fact)
     await page.get_by_role("button", name="Submit again").click()
     await expect(page.locator(".status-large")).to_have_text("Waiting")
     new_id = page.url.rpartition("/")[2]

@@ -21,7 +21,7 @@ Queue = Annotated[
     str | None, Query(description="only jobs of this queue"), WithJsonSchema({"type": "string", **ID_SCHEMA})
 ]
 Text = Annotated[
-    str | None, Query(min_length=1, description="only jobs with each of these words in name, command, id, queue or user")
+    str | None, Query(min_length=1, description="only jobs with all these words in name, command, id, queue or user")
 ]
 
 

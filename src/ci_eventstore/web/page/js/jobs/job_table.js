@@ -1,9 +1,10 @@
 /**
  * The newest jobs, as the server's changes come in. Pure.
  */
+import { formatCount } from "../counts.js";
 import { parseTime } from "../durations.js";
 
-/** @import {Job} from "../types.js" */
+/** @import {Job, ListFilter} from "../types.js" */
 
 /** The list shows and searches this many jobs. */
 export const NEWEST = 1000;
@@ -73,6 +74,17 @@ export class JobTable {
   get queues() {
     return [...this._queues].sort();
   }
+}
+
+/**
+ * Return what a list says after the number of its jobs, when there may be older ones.
+ *
+ * @param {ListFilter} filter
+ */
+export function newestNote(filter) {
+  const kind = filter.status || filter.queue ? " that the server has of this kind" : "";
+  const searched = filter.text ? "Only these are searched." : "Older ones aren't shown.";
+  return ` of the newest ${formatCount(NEWEST)}${kind}. ${searched}`;
 }
 
 /**

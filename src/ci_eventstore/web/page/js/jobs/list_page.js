@@ -8,7 +8,7 @@ import { icon } from "../icon.js";
 import { formatRoute, NO_FILTER } from "../routes.js";
 import { FILTERABLE, formatCommand, formatEnd, matches, outcomeOf, titleOf } from "./outcome.js";
 import { JobFeed } from "./job_feed.js";
-import { NEWEST } from "./job_table.js";
+import { NEWEST, newestNote } from "./job_table.js";
 
 /** @import {Page} from "../main.js" */
 /** @import {Job, ListFilter, ListRoute} from "../types.js" */
@@ -203,13 +203,6 @@ export class ListPage {
       <pre><code>ci-eventstore submit -- make test</code></pre>
     </div>`;
   }
-}
-
-/** @param {ListFilter} filter */
-function newestNote(filter) {
-  const kind = filter.status || filter.queue ? " that the server has of this kind" : "";
-  const searched = filter.text ? "Only these are searched." : "Older ones aren't shown.";
-  return ` of the newest ${formatCount(NEWEST)}${kind}. ${searched}`;
 }
 
 /** @param {Event} event */
