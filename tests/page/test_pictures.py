@@ -15,7 +15,7 @@ from tests.acceptance.conftest import make_command_line
 from tests.page.browsing import IN_CHROMIUM, row, wait_for, watched_context
 
 pytestmark = IN_CHROMIUM
-NAMES = {"list", "running", "failed", "search", "phone", "dark"}
+NAMES = {"list", "running", "failed", "search", "dark", "phone", "phone_dark"}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -97,4 +97,6 @@ async def test_pictures_can_be_made(chromium: Browser, demo: tuple[str, str], tm
         await log_in(page, *demo)
         await open_job(page, "unit tests")
         await take(page, "phone")
+        await page.emulate_media(color_scheme="dark")
+        await take(page, "phone_dark")
     assert taken == NAMES
