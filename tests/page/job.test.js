@@ -194,7 +194,7 @@ test("the strip's rows stand for lines, the first for the first and the last for
   assert.deepEqual(rowsOf([1, 2, 3, 500, 1000], 1000, 10), [0, 4, 9]);
 });
 
-test("the pace is the share of the slowest row", () => {
+test("the pace goes up to that of the slowest row", () => {
   const index = [1, 251, 501, 1000].map((line, n) => ({ line, at: [0, 1000, 1000, 5000][n] }));
   const pace = paceOf(index, 1000, 4);
   assert.equal(Math.max(...pace), 1);

@@ -187,6 +187,10 @@ class TestOnAPhone:
         await expect(row(page, 320)).to_be_visible()
         fits = "document.documentElement.scrollWidth <= innerWidth"
         assert await page.evaluate(fits)
+        await page.get_by_label("Keys and accessibility").tap()
+        await page.get_by_text("List of keys").tap()
+        await expect(page.get_by_role("dialog").get_by_role("heading", name="Keys")).to_be_in_viewport(ratio=1)
+        await page.get_by_role("dialog").get_by_role("button", name="Close").tap()
         await page.get_by_label("Search (/)").tap()
         await page.get_by_role("textbox", name="Search the whole log").fill("test_b")
         await page.get_by_label("Next hit").tap()

@@ -155,6 +155,9 @@ async def test_buttons_copy_lines_and_their_link(page: Page, account: Account) -
     await row(page, 5).get_by_role("link", name="line 5").click(modifiers=["Shift"])
     chosen = page.get_by_role("group", name="Selected lines")
     await expect(chosen).to_contain_text("Lines 3\u20135")
+    # Also the one under the pointer.
+    backs = [await row(page, line).evaluate("e => getComputedStyle(e).backgroundColor") for line in (4, 5, 6)]
+    assert backs[0] == backs[1] != backs[2]
     notice = page.locator(".notice")
     await chosen.get_by_role("button", name="Copy text").click()
     await expect(notice).to_have_text("Copied 3 lines.")
@@ -212,6 +215,8 @@ async def test_the_strip_shows_errors_hits_and_time(page: Page, account: Account
         assert all(abs(one - share) < 0.02 for one in await shares(name, 10)), name
     slow = await shares("time", 5)
     assert min(slow) > 0.6, slow
+    await page.emulate_media(color_scheme="dark")
+    assert await shares("error", 10)
     strip = await box_of(page.locator(".strip canvas"))
     await page.mouse.click(strip["x"] + 7, strip["y"] + strip["height"] / 2)
     await expect(row(page, 3000)).to_be_visible()

@@ -54,6 +54,8 @@ function open(title, content) {
       resolve(dialog.returnValue);
     });
     dialog.showModal();
+    // A long one begins at its title, though the button at its end has the focus.
+    dialog.scrollTop = 0;
   });
 }
 

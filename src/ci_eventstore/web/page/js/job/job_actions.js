@@ -38,7 +38,9 @@ export class JobActions {
     if (!job) return;
     const isMeant = await confirmed({
       title: "Cancel this job?",
-      text: `“${titleOf(job)}” is stopped, and can't be taken up again where it was.`,
+      text: job.status === "queued"
+        ? `“${titleOf(job)}” leaves its queue, and never runs.`
+        : `“${titleOf(job)}” is stopped, and can't be taken up again where it was.`,
       action: "Cancel the job",
       isDangerous: true,
     });

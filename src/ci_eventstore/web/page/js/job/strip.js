@@ -31,6 +31,9 @@ export class Strip {
     /** Draw what there is now, with the next frame. */
     this.draw = perFrame(() => this._paint());
     this._height = 0;
+    // In the colours of the theme, which the system may change.
+    this._scheme = window.matchMedia("(prefers-color-scheme: dark)");
+    this._scheme.addEventListener("change", this.draw);
     this._observer = new ResizeObserver(() => this.draw());
     this._observer.observe(/** @type {Element} */ (canvas.parentElement));
     let isHeld = false;
@@ -52,6 +55,7 @@ export class Strip {
   destroy() {
     this.draw.cancel();
     this._observer.disconnect();
+    this._scheme.removeEventListener("change", this.draw);
   }
 
   _paint() {
@@ -62,7 +66,11 @@ export class Strip {
     if (!context || height < 1) return;
     this._height = height;
     [canvas.width, canvas.height] = [WIDTH * scale, height * scale];
-    context.scale(scale, scale);
+    // On whole pixels of the screen, so that what touches has no seams.
+    const fill = (/** @type {number[]} */ ...[left, top, width, high]) => {
+      const [x, y, right, bottom] = [left, top, left + width, top + high].map((place) => Math.round(place * scale));
+      context.fillRect(x, y, right - x, bottom - y);
+    };
     const style = getComputedStyle(canvas);
     const color = (/** @type {string} */ name) => style.getPropertyValue(name) || "#888";
     const { total, marks, times, hits, current, shown } = this._content();
@@ -70,15 +78,15 @@ export class Strip {
     canvas.title = titleOf(times);
     context.fillStyle = color("--strip-time");
     const paces = paceOf(times ?? [], total, height);
-    paces.forEach((pace, row) => context.fillRect(0, row, Math.round(pace * (WIDTH - 2)), 1));
+    paces.forEach((pace, row) => fill(0, row, Math.round(pace * (WIDTH - 2)), 1));
     if (shown.first > 1 || shown.last < total) {
       context.fillStyle = color("--strip-shown");
       const [top, bottom] = [rowOf(shown.first, total, height), rowOf(shown.last, total, height)];
-      context.fillRect(0, top, WIDTH, Math.max(bottom - top, 3));
+      fill(0, top, WIDTH, Math.max(bottom - top, 3));
     }
     const bar = (/** @type {number[]} */ lines, /** @type {string} */ name, /** @type {number} */ left) => {
       context.fillStyle = color(name);
-      for (const row of rowsOf(lines, total, height)) context.fillRect(left, row, WIDTH - left, 2);
+      for (const row of rowsOf(lines, total, height)) fill(left, row, WIDTH - left, 2);
     };
     const of = (/** @type {string} */ kind) => marks.filter((mark) => mark.kind === kind).map(({ line }) => line);
     bar(of("warning"), "--strip-warning", 6);

@@ -63,7 +63,8 @@ export function timesOf({ index, groups }, { start, end, total }) {
 }
 
 /**
- * Return how much of the job's time each row took, from 0 to 1 of the slowest one.
+ * Return how much of the job's time each row took, from 0 to 1 for the slowest one: by its square root, so that what is
+ * spread over many rows is seen beside a pause.
  *
  * @param {{line: number, at: number}[]} times of lines, in milliseconds, in order
  * @param {number} total
@@ -79,5 +80,5 @@ export function paceOf(times, total, height) {
     for (let row = first; row <= last; row += 1) rows[row] += milliseconds / (last - first + 1);
   }
   const slowest = Math.max(...rows, 1);
-  return rows.map((milliseconds) => milliseconds / slowest);
+  return rows.map((milliseconds) => Math.sqrt(milliseconds / slowest));
 }
