@@ -282,6 +282,11 @@ def test_an_archive(here: Here, cli: CommandLine, tmp_path: Path, monkeypatch: p
         patched.setattr(Archive, "_create", overwrite)
         assert says(examined(here), "archive", "error", "lets an object be written over")
     assert sorted(folder.rglob("*")) == before
+    [owner] = folder.rglob("ci-eventstore-store")
+    mine = owner.read_bytes()
+    owner.write_bytes(b"another\n")
+    assert says(examined(here), "archive", "error", "has logs of another store of this name")
+    owner.write_bytes(mine)
     folder.rename(tmp_path / "away")
     assert says(examined(here), "archive", "error", "can't be used")
 

@@ -43,7 +43,7 @@ CHECKS = {
     "consumers": "leases that ran out, controllers and readers of facts that have gone",
     "webhooks": "webhooks that were disabled, or fail",
     "unsealed": "ended jobs whose logs aren't sealed, or can't be",
-    "archive": "whether objects can be created once, read and deleted",
+    "archive": "whether it is this store's, and objects can be created once, read and deleted",
 }
 
 

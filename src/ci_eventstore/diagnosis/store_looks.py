@@ -219,7 +219,8 @@ def _ended_job(job_id: str, record: Reply) -> EndedJob:
 async def see_archive(nodes: Nodes, keys: Keys, *, is_read_only: bool) -> ArchiveSeen | None:
     """Try the store's archive by an object that is removed again; None if it has no archive."""
     try:
-        archive = await ArchivedLogs(nodes).archive(keys.tags[0])
+        logs = ArchivedLogs(nodes)
+        archive = await logs.archive(keys.tags[0])
     except ArchiveUnavailableError as error:
         return ArchiveSeen(url=error.url, trouble=str(error))
     if archive is None:
@@ -227,6 +228,7 @@ async def see_archive(nodes: Nodes, keys: Keys, *, is_read_only: bool) -> Archiv
     seen = ArchiveSeen(url=archive.url, is_bucket=not archive.url.startswith("file:"), is_read_only=is_read_only)
     try:
         await archive.check()
+        seen = replace(seen, is_foreign=await logs.is_own(keys, archive) is False)
     except ArchiveUnavailableError as error:
         return replace(seen, trouble=str(error))
     return seen if is_read_only else await _try_object(archive, seen)

@@ -270,6 +270,8 @@ class ArchiveSeen:
     is_bucket: bool = False
     #: What went wrong; "" if nothing did.
     trouble: str = ""
+    #: Whether it says that what it has of the store's name belongs to another store.
+    is_foreign: bool = False
     #: Whether a second object under the same name took the first one's place.
     overwrites: bool = False
     #: Whether the trial object couldn't be removed.
@@ -286,6 +288,11 @@ def judge_archive(seen: ArchiveSeen | None) -> list[Finding]:
     if seen.trouble:
         advice = "mount it, or look at its rights and at the credentials in the environment: logs there can't be read"
         found.append(error("archive", seen.trouble, f"{advice}, and no job can be deleted"))
+    if seen.is_foreign:
+        what = f"the archive at {seen.url} has logs of another store of this name, so nothing is archived"
+        advice = "which of the two has it? If this one, begun anew: "
+        advice += f"`ci-eventstore archive rebuild --archive {seen.url}` takes it over"
+        found.append(error("archive", what, advice))
     if seen.overwrites:
         what = f"the archive at {seen.url} lets an object be written over one that is there"
         found.append(error("archive", what, "use a service that knows conditional writes (`If-None-Match`)"))

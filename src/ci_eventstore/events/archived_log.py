@@ -68,11 +68,10 @@ class ArchivedLogs:
 
         The first one that comes has it. ArchiveUnavailableError, StoreUnavailableError.
         """
-        name, mine = f"{safe_name(keys.prefix)}/{OWNER}", await self._identity(keys)
-        found = await archive.get(name)
-        if found == mine:
+        if await self.is_own(keys, archive):
             return
-        if found is not None and takes_over:
+        name, mine = _owner_name(keys), await self._identity(keys)
+        if takes_over:
             await archive.delete(name)
         try:
             await archive.put(name, mine)
@@ -81,6 +80,11 @@ class ArchivedLogs:
                 f"the archive at {archive.url} has logs of another store named {keys.prefix!r}: use another folder. If "
                 f"this is that store, begun anew, `ci-eventstore archive rebuild --archive {archive.url}` takes it over"
             ) from None
+
+    async def is_own(self, keys: Keys, archive: Archive) -> bool | None:
+        """Whether an archive says that what it has of the store's name is this store's; None if it says nothing yet."""
+        found = await archive.get(_owner_name(keys))
+        return None if found is None else found == await self._identity(keys)
 
     async def _identity(self, keys: Keys) -> bytes:
         """Return what no other store has, and what stays after restores: the store's first incarnation."""
@@ -124,6 +128,10 @@ class ArchivedLogs:
         if archive is None:
             raise ArchiveUnavailableError("", "a log lies there, and the store doesn't say where it is")
         return archive, name_in_archive(keys, said, segment)
+
+
+def _owner_name(keys: Keys) -> str:
+    return f"{safe_name(keys.prefix)}/{OWNER}"
 
 
 def name_in_archive(keys: JobKeys, incarnation: str | None, what: str) -> str:

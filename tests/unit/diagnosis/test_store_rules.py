@@ -214,6 +214,7 @@ def test_growth(changes: dict[str, Any], severity: str, says: str) -> None:
         ({"is_read_only": True}, ["ok"]),
         ({"is_bucket": True}, ["ok", "note"]),
         ({"trouble": "it is away", "is_bucket": True}, ["error"]),
+        ({"is_foreign": True}, ["error"]),
         ({"overwrites": True}, ["error"]),
         ({"leftover": "x"}, ["warning"]),
     ],
