@@ -11,7 +11,7 @@ python := $(venv)/bin/python
 installed := $(venv)/.installed
 page_tools := node_modules/.installed
 # Many tests wait for a lease, a restart or a process, so there are more workers than the two cores of a small machine.
-pytest := $(python) -m pytest -n 6 --dist load --maxschedchunk 1
+pytest := $(python) -m pytest -n 4 --dist worksteal
 
 # Without bytecode each of the hundreds of processes that tests start would compile all the code again.
 unexport PYTHONDONTWRITEBYTECODE

@@ -18,6 +18,7 @@ from tests.fault_proxy import Fault, FaultProxy, at
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 Write = Callable[[RedisJobRepository], Awaitable[None]]
+SLOW = [pytest.mark.slow]
 
 
 def log(data: str) -> JobEvent:
@@ -105,8 +106,15 @@ async def behind_proxy_without_faults(repository: RedisJobRepository) -> None:
     await repository.create_job(Job(id="job", status="running", created_at=NOW, events=[log("a\n"), log("first\n")]))
 
 
-@pytest.mark.parametrize("fault", list(Fault), ids=lambda fault: fault.value)
-@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+#: Each write waits until it gives up: one fault of each is for `make test`, another one for the next write.
+LASTING = [
+    pytest.param(write, fault, id=f"{name}-{fault.value}", marks=() if (place + turn) % len(Fault) == 0 else SLOW)
+    for place, (name, write) in enumerate(WRITES.items())
+    for turn, fault in enumerate(Fault)
+]
+
+
+@pytest.mark.parametrize(("write", "fault"), LASTING)
 async def test_a_lasting_fault_is_told(
     repository: RedisJobRepository, behind_proxy: RedisJobRepository, proxy: FaultProxy, write: Write, fault: Fault
 ) -> None:
