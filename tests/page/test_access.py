@@ -176,7 +176,7 @@ class TestOnAPhone:
 
     @pytest.fixture
     def context_options(self) -> dict[str, object]:
-        return {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+        return {"viewport": {"width": 390, "height": 664}, "has_touch": True, "is_mobile": True}
 
     async def test_list_and_log_fit(self, page: Page, account: Account) -> None:
         """Nothing but the log's own lines goes over the edge; fingers open, search and follow."""
