@@ -7,6 +7,8 @@ from pathlib import Path
 from playwright.async_api import Page, expect
 
 from ci_common import JobEvent
+from ci_common.models import utc_now
+from ci_eventstore.repository import RedisJobRepository
 from tests.page.browsing import IN_CHROMIUM, Account, box_of, lines, open_log, row, wait_for
 
 pytestmark = IN_CHROMIUM
@@ -145,6 +147,28 @@ async def test_a_search_finds_all_of_a_log(page: Page, account: Account) -> None
     await expect(box).to_have_attribute("aria-invalid", "true")
     await page.keyboard.press("Escape")
     await expect(box).to_have_count(0)
+
+
+async def test_a_log_that_is_too_long_says_what_it_lacks(page: Page, account: Account) -> None:
+    """While the job runs its end doesn't show, and a search says what it found there; then it does."""
+    job_id = await account.job()
+    store = account.server.cli.environment
+    url, prefix = store["CI_EVENTSTORE_URL"], store["CI_EVENTSTORE_PREFIX"]
+    async with RedisJobRepository.from_url(url, prefix=prefix, max_head_bytes=8) as repository:
+        for text in ("one\n", "two\n", "a needle\n", "the end\n"):
+            await repository.add_event(job_id, JobEvent("log", text))
+        await open_log(page, account, job_id)
+        await expect(page.locator(".facts")).to_contain_text("too long: its end shows when the job has ended")
+        await page.get_by_label("Search (/)").click()
+        await page.get_by_role("textbox", name="Search the whole log").fill("needle")
+        await expect(page.locator(".search-count")).to_have_text(re.compile("0 lines"))
+        note = page.locator(".search-note")
+        await expect(note).to_contain_text("1 line with hits in its end so far")
+        await repository.complete_job(job_id, True, utc_now())
+    await expect(page.locator(".search-count")).to_have_text(re.compile("1 of 1"))
+    await expect(note).to_have_count(0)
+    await expect(page.get_by_text("a needle")).to_be_visible()
+    await expect(page.locator(".facts")).to_contain_text("too long: its middle may be left out")
 
 
 async def test_buttons_copy_lines_and_their_link(page: Page, account: Account) -> None:

@@ -58,7 +58,7 @@ function drawFacts(job, lines, now) {
     ${job.name && command ? fact("Command", html`<code title=${command}>${command}</code>`, "fact-command") : nothing}
     ${fact("Queue", job.queue ? `queue ${job.queue}` : "")} ${fact("User", job.user_id ?? "")}
     ${drawTime("created", job.created_at)} ${fact("Lines", lines ? `${formatCount(lines)} lines` : "")}
-    ${fact("Log", job.log_archived ? "archived" : "")} ${job.log_truncated ? drawTooLong() : nothing}
+    ${fact("Log", job.log_archived ? "archived" : "")} ${job.log_truncated ? drawTooLong(job) : nothing}
   </dl>`;
 }
 
@@ -110,6 +110,8 @@ function fact(name, value, kind = "") {
   return html`<div class="fact ${kind}"><dt class="visually-hidden">${name}</dt><dd>${value}</dd></div>`;
 }
 
-function drawTooLong() {
-  return fact("Note", html`${icon("triangle-alert")} too long: its middle is left out`, "fact-warn");
+/** @param {Job} job */
+function drawTooLong(job) {
+  const says = hasEnded(job) ? "its middle may be left out" : "its end shows when the job has ended";
+  return fact("Note", html`${icon("triangle-alert")} too long: ${says}`, "fact-warn");
 }
