@@ -42,6 +42,8 @@ export class Outline extends EventTarget {
     this._groups = new Map();
     /** @type {Group[]} in the order of their lines */
     this.groups = [];
+    /** @type {number[]} */
+    this._outer = [];
     /** @type {Mark[]} in the order of their lines */
     this.marks = [];
     /** @type {{line: number, at: number}[]} now and then a line, and when it was written */
@@ -63,6 +65,7 @@ export class Outline extends EventTarget {
     if (answer.groups.length + answer.marks.length + answer.index.length === 0) return;
     for (const group of answer.groups) this._groups.set(group.line, group);
     this.groups = [...this._groups.values()].sort((one, other) => one.line - other.line);
+    this._outer = placesOfOuter(this.groups);
     const marks = new Map([...this.marks, ...answer.marks].map((mark) => [`${mark.line} ${mark.kind}`, mark]));
     this.marks = [...marks.values()].sort((one, other) => one.line - other.line);
     const entries = new Map(this.index.map((entry) => [entry.line, entry]));
@@ -120,12 +123,9 @@ export class Outline extends EventTarget {
   groupsAround(line) {
     /** @type {Group[]} */
     const around = [];
-    let depth = Infinity;
-    for (let place = bisect(this.groups, (group) => group.line > line) - 1; place >= 0 && depth > 0; place -= 1) {
+    // What began before a group and goes on after it is around that, too.
+    for (let place = bisect(this.groups, (group) => group.line > line) - 1; place >= 0; place = this._outer[place]) {
       const group = this.groups[place];
-      if (group.depth >= depth) continue;
-      // What began before this group and goes on after it is around it, and so has less depth.
-      ({ depth } = group);
       if ((group.end ?? Infinity) >= line) around.unshift(group);
     }
     return around;
@@ -175,4 +175,20 @@ export class Outline extends EventTarget {
     if (isBackward) return marks[bisect(marks, (mark) => mark.line >= line) - 1] ?? null;
     return marks[bisect(marks, (mark) => mark.line > line)] ?? null;
   }
+}
+
+/**
+ * Return for each group the place of the one that it was opened in; -1: none.
+ *
+ * @param {Group[]} groups in the order of their lines
+ */
+function placesOfOuter(groups) {
+  /** @type {number[]} */
+  const open = [];
+  return groups.map(({ depth }, place) => {
+    while (open.length > 0 && groups[open[open.length - 1]].depth >= depth) open.pop();
+    const outer = open.at(-1) ?? -1;
+    open.push(place);
+    return outer;
+  });
 }
