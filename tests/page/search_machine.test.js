@@ -91,6 +91,17 @@ test("a flood of hits is cut, and says so", () => {
   assert.ok(!machine.isBehind(10 * MOST_HITS, false));
 });
 
+test("as many hits as are kept end a search that isn't done", () => {
+  const machine = new SearchMachine(QUERY);
+  const answer = (first) => {
+    machine.begin();
+    for (let n = first; n < first + MOST_OF_ANSWER; n += 1) machine.take({ n, at: [[0, 1]] });
+    return machine.take({ done: false, next: first + MOST_OF_ANSWER, scanned: MOST_OF_ANSWER });
+  };
+  assert.deepEqual([1, 5001, 10_001, 15_001].map(answer), [true, true, true, false]);
+  assert.equal(machine.summary, "20,000+ lines");
+});
+
 test("hits in the end so far of a log that is too long are counted apart, anew each time", () => {
   const machine = new SearchMachine(QUERY);
   const ask = (count, of = { at: [[0, 5]] }) => {

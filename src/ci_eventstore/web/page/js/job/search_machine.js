@@ -47,7 +47,7 @@ export class SearchMachine {
     this.next = 1;
     this.scanned = 0;
     this.isRunning = false;
-    /** Whether more was found than is kept. */
+    /** Whether no more is kept, though there may be more. */
     this.isFull = false;
     /** Lines with hits after those that the log shows while the job runs. */
     this.provisional = 0;
@@ -79,6 +79,7 @@ export class SearchMachine {
       return false;
     }
     this.next = message.next;
+    this.isFull ||= this.lines.length >= MOST_HITS;
     return !message.done && !this.isFull;
   }
 
