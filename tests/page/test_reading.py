@@ -150,12 +150,12 @@ async def test_a_search_finds_all_of_a_log(page: Page, account: Account) -> None
 
 
 async def test_a_log_that_is_too_long_says_what_it_lacks(page: Page, account: Account) -> None:
-    """While the job runs its end doesn't show, and a search says what it found there; then it does."""
+    """While the job runs its end doesn't show, and a search and the contents say what is in it; then it does."""
     job_id = await account.job()
     store = account.server.cli.environment
     url, prefix = store["CI_EVENTSTORE_URL"], store["CI_EVENTSTORE_PREFIX"]
     async with RedisJobRepository.from_url(url, prefix=prefix, max_head_bytes=8) as repository:
-        for text in ("one\n", "two\n", "a needle\n", "the end\n"):
+        for text in ("one\n", "two\n", "a needle\n", "::error::it broke\n"):
             await repository.add_event(job_id, JobEvent("log", text))
         await open_log(page, account, job_id)
         await expect(page.locator(".facts")).to_contain_text("too long: its end shows when the job has ended")
@@ -164,10 +164,14 @@ async def test_a_log_that_is_too_long_says_what_it_lacks(page: Page, account: Ac
         await expect(page.locator(".search-count")).to_have_text(re.compile("0 lines"))
         note = page.locator(".search-note")
         await expect(note).to_contain_text("1 line with hits in its end so far")
+        await page.get_by_label("Contents (c)").click()
+        contents = page.get_by_label("Contents", exact=True)
+        await expect(contents).to_contain_text("In the end, which shows when the job has ended 1 Error: it broke")
         await repository.complete_job(job_id, True, utc_now())
     await expect(page.locator(".search-count")).to_have_text(re.compile("1 of 1"))
     await expect(note).to_have_count(0)
     await expect(page.get_by_text("a needle")).to_be_visible()
+    await expect(contents).to_contain_text("Errors and warnings 1 Error: it broke")
     await expect(page.locator(".facts")).to_contain_text("too long: its middle may be left out")
 
 

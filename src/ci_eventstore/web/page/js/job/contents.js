@@ -23,14 +23,14 @@ const MARKS = /** @type {const} */ ({
  * @param {{goTo: (line: number) => void, open: (group: number) => void, close: () => void}} actions
  */
 export function drawContents(outline, { goTo, open, close }) {
-  const { groups, marks } = outline;
+  const { groups, marks, provisional } = outline;
   return html`<div class="contents-head">
       <h2>Contents</h2>
       <button class="icon-button" title="Close (c)" aria-label="Close the contents" @click=${close}>
         ${icon("x")}</button>
     </div>
     ${
-      groups.length + marks.length === 0
+      groups.length + marks.length + provisional.length === 0
         ? html`<p class="hint">This log has no groups, errors or warnings that the server knows: lines that begin with
           <code>::group::</code>, <code>::error::</code>, <code>---</code> and others.</p>`
         : nothing
@@ -38,12 +38,16 @@ export function drawContents(outline, { goTo, open, close }) {
     ${
       marks.length
         ? section("Errors and warnings", marks, (mark) => {
-            const { word, icon: name } = MARKS[mark.kind] ?? MARKS.notice;
             return html`<button class="contents-entry mark-${mark.kind}" @click=${() => goTo(mark.line)}>
-            ${icon(name)}<span class="visually-hidden">${word}:</span>
-            <span class="contents-title">${mark.text || word}</span><span class="dim">${mark.line}</span>
+            ${drawMark(mark)}<span class="dim">${mark.line}</span>
           </button>`;
           })
+        : nothing
+    }
+    ${
+      provisional.length
+        ? section("In the end, which shows when the job has ended", provisional, (mark) =>
+            html`<div class="contents-entry mark-${mark.kind}">${drawMark(mark)}</div>`)
         : nothing
     }
     ${
@@ -57,6 +61,13 @@ export function drawContents(outline, { goTo, open, close }) {
           })
         : nothing
     }`;
+}
+
+/** @param {Pick<import("../log/outline.js").Mark, "kind"|"text">} mark */
+function drawMark({ kind, text }) {
+  const { word, icon: name } = MARKS[kind] ?? MARKS.notice;
+  return html`${icon(name)}<span class="visually-hidden">${word}:</span>
+    <span class="contents-title">${text || word}</span>`;
 }
 
 /**

@@ -247,7 +247,8 @@ export class JobData {
     if (document.visibilityState === "visible") {
       try {
         if (this.job.value?.status === "queued") this.learn({ place: (await this.get("")).place });
-        if (this._outlinedLines !== this.lines.peek()) await this._askOutline();
+        // The end of a log that is too long changes, but for the number of its lines.
+        if (this._outlinedLines !== this.lines.peek() || this.job.value?.log_truncated) await this._askOutline();
       } catch (error) {
         // The stream notices a server that is away, and asks again.
         if (!(error instanceof ApiError) && !this._aborter.signal.aborted) throw error;

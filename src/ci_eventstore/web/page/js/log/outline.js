@@ -32,6 +32,7 @@ import { Folds } from "./folds.js";
  * @property {[number, number, string][]} index line, byte, time
  * @property {number} total
  * @property {number} position
+ * @property {Omit<Mark, "line">[]} [provisional]
  */
 
 /** Dispatches `change` when an answer brought something. */
@@ -46,6 +47,8 @@ export class Outline extends EventTarget {
     this._outer = [];
     /** @type {Mark[]} in the order of their lines */
     this.marks = [];
+    /** @type {Omit<Mark, "line">[]} in the end so far of a log that is too long, which has no numbers yet */
+    this.provisional = [];
     /** @type {{line: number, at: number}[]} now and then a line, and when it was written */
     this.index = [];
     /** The event up to which this is the outline: what the next request asks for is after it. */
@@ -62,6 +65,7 @@ export class Outline extends EventTarget {
    */
   update(answer) {
     this.position = Math.max(this.position, answer.position);
+    this.provisional = answer.provisional ?? [];
     if (answer.groups.length + answer.marks.length + answer.index.length === 0) return;
     for (const group of answer.groups) this._groups.set(group.line, group);
     this.groups = [...this._groups.values()].sort((one, other) => one.line - other.line);
@@ -89,7 +93,7 @@ export class Outline extends EventTarget {
   /** Forget everything: the log is another one. */
   reset() {
     this._groups.clear();
-    [this.groups, this.marks, this.index, this.position] = [[], [], [], 0];
+    [this.groups, this.marks, this.provisional, this.index, this.position] = [[], [], [], [], 0];
     this.setFolded(new Set());
     this.dispatchEvent(new Event("change"));
   }
