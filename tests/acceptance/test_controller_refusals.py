@@ -61,6 +61,7 @@ def expected_log(seconds: float, *, is_silent: bool) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize(("state", "seconds"), STATES.values(), ids=STATES)
 async def test_jobs_run_once_through(
     own_cli: CommandLine, server: RealServer, tmp_path: Path, state: Callable[..., Any], seconds: float
@@ -68,7 +69,7 @@ async def test_jobs_run_once_through(
     """Those that print, those that end meanwhile, those that wait; beside a controller that would take lost ones."""
     controllers = [start_controller(own_cli, name, "--lease", "2s", "--concurrency", "4") for name in ("left", "right")]
     # Some end in the middle of it, others after it.
-    jobs = {f"j{number}": (seconds * part + 2.0, number % 2 == 1) for number, part in enumerate((0.3, 0.5, 2, 2, 0, 0))}
+    jobs = {f"j{number}": (seconds * part + 2.0, number % 2 == 1) for number, part in enumerate((0.3, 0.5, 1.3, 1.3, 0, 0))}
     for job_id, (lasts, is_silent) in jobs.items():
         submit(own_cli, job_id, "--", "sh", "-c", (silent if is_silent else talker)(tmp_path, lasts))
     runs = tmp_path / "runs"
