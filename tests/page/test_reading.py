@@ -151,6 +151,7 @@ async def test_a_search_finds_all_of_a_log(page: Page, account: Account) -> None
 
 async def test_a_log_that_is_too_long_says_what_it_lacks(page: Page, account: Account) -> None:
     """While the job runs its end doesn't show, and a search and the contents say what is in it; then it does."""
+    await page.clock.install()
     job_id = await account.job()
     store = account.server.cli.environment
     url, prefix = store["CI_EVENTSTORE_URL"], store["CI_EVENTSTORE_PREFIX"]
@@ -166,6 +167,7 @@ async def test_a_log_that_is_too_long_says_what_it_lacks(page: Page, account: Ac
         await expect(note).to_contain_text("1 line with hits in its end so far")
         await page.get_by_label("Contents (c)").click()
         contents = page.get_by_label("Contents", exact=True)
+        await page.clock.fast_forward(4100)
         await expect(contents).to_contain_text("In the end, which shows when the job has ended 1 Error: it broke")
         await repository.complete_job(job_id, True, utc_now())
     await expect(page.locator(".search-count")).to_have_text(re.compile("1 of 1"))
