@@ -69,7 +69,9 @@ async def test_jobs_run_once_through(
     """Those that print, those that end meanwhile, those that wait; beside a controller that would take lost ones."""
     controllers = [start_controller(own_cli, name, "--lease", "2s", "--concurrency", "4") for name in ("left", "right")]
     # Some end in the middle of it, others after it.
-    jobs = {f"j{number}": (seconds * part + 2.0, number % 2 == 1) for number, part in enumerate((0.3, 0.5, 1.3, 1.3, 0, 0))}
+    jobs = {
+        f"j{number}": (seconds * part + 2.0, number % 2 == 1) for number, part in enumerate((0.3, 0.5, 1.3, 1.3, 0, 0))
+    }
     for job_id, (lasts, is_silent) in jobs.items():
         submit(own_cli, job_id, "--", "sh", "-c", (silent if is_silent else talker)(tmp_path, lasts))
     runs = tmp_path / "runs"
