@@ -32,13 +32,13 @@ class Fault(Enum):
 Plan = Callable[[Sequence[bytes]], Fault | None]
 
 
-def at(fault: Fault, name: bytes, *, times: int = 1) -> Plan:
-    """Return a plan that breaks the first commands of a name."""
+def at(fault: Fault, *names: bytes, times: int = 1) -> Plan:
+    """Return a plan that breaks the first commands of some names."""
     left = times
 
     def plan(command: Sequence[bytes]) -> Fault | None:
         nonlocal left
-        if left and command[0].upper() == name:
+        if left and command[0].upper() in names:
             left -= 1
             return fault
         return None
@@ -203,7 +203,7 @@ class FaultProxy:
         try:
             while True:
                 reply = await read_reply(server_reader)
-                if self.loses_messages and b"\r\nmessage\r\n" in reply[:20]:
+                if self.loses_messages and b"message\r\n" in reply[:20]:
                     self.faults += 1
                     continue
                 if self._silenced > silenced:

@@ -183,7 +183,12 @@ class Cluster:
         """Kill all nodes at once, start them again and wait until they are a cluster."""
         for node in self.nodes:
             node.kill()
-        await asyncio.to_thread(self._start_again)
+        await asyncio.to_thread(self.start_again)
+
+    def start_again(self) -> None:
+        """Start all nodes, which were killed, and wait until they are a cluster."""
+        launch_all(self.nodes)
+        self._wait_ready()
 
     def _up(self) -> list[Node]:
         return [node for node in self.nodes if node.is_up]
@@ -294,10 +299,6 @@ class Cluster:
         for other in self._up():
             with suppress(ResponseError):
                 other.ask("CLUSTER", "FORGET", node.id)
-
-    def _start_again(self) -> None:
-        launch_all(self.nodes)
-        self._wait_ready()
 
 
 def _myself(node: Node) -> Seen:

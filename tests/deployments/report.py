@@ -33,6 +33,9 @@ SUITES: Mapping[str, Sequence[str]] = {
     "hub": ("tests/integration/store/test_following.py",),
     "streams over HTTP": ("tests/integration/web/test_streams.py",),
     "controllers": ("tests/integration/store/test_controller.py",),
+    "writers' chaos": ("tests/integration/store/test_chaos.py",),
+    "followers' faults": ("tests/integration/store/test_following_faults.py",),
+    "controllers' chaos": ("tests/integration/store/test_controller_chaos.py",),
 }
 FAULT_TESTS = "tests/integration/deployments/test_faults.py"
 MOVE_TESTS = "tests/integration/deployments/test_moves.py"
@@ -51,6 +54,14 @@ Clusters are three primaries with a replica each; three Sentinels watch a primar
 {suites}
 
 Clusters have 64 partitions in the contract, and one in the other suites, whose tests look at one partition's keys.
+
+In the last three columns the network fails at random between clients and all servers, controllers are killed and
+stopped, clocks jump, and all servers of the deployment stand still or die at once; Sentinels go on. Nobody takes over
+then, so nothing at all may be lost. An embedded server isn't tested for being away: whoever misses it starts it.
+
+`.ci/run` has less: of the contract, TLS and Sentinels have a half each, and so have the two kinds of clusters; of the
+other suites, a server alone; one fault on each deployment, and five failovers in a row. The reason is time: CI has half
+an hour for everything, and uses nearly all of it. So it may miss what breaks on a single deployment: that shows here.
 
 ## Faults
 
@@ -181,7 +192,8 @@ def run_suites(folder: Path) -> Outcomes:
             outcomes[NAMES[parameter.group(1)], CONTRACT][outcome] += 1
     files = {file: suite for suite, its in SUITES.items() for file in its if suite != CONTRACT}
     for name in SITES:
-        for file, _, outcome in run([*files, f"--deployment={name}", *spread], folder, name):
+        # Where a test wants one server of either kind, the deployment takes the place of both.
+        for file, _, outcome in run([*files, f"--deployment={name}", "-k", "not redis7", *spread], folder, name):
             outcomes[name, files[file]][outcome] += 1
     return outcomes
 

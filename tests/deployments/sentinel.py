@@ -74,15 +74,20 @@ class Watched:
 
     async def restart_all(self) -> None:
         """Kill all servers at once, but not the Sentinels, start them again and wait until they are in step."""
-        primary = self.primary
         for server in self.servers:
             server.kill()
+        await asyncio.to_thread(self.start_again)
+
+    def start_again(self) -> None:
+        """Start all servers, which were killed, and wait until they are in step."""
+        primary = self.primary
+        for server in self.servers:
             others = [line for line in server.configuration if not line.startswith("replicaof ")]
             # As the Sentinels have had them write it down themselves.
             its = [] if server is primary else [f"replicaof 127.0.0.1 {primary.port}"]
             server.configuration = [*others, *its]
-        await asyncio.to_thread(launch_all, self.servers)
-        await self.wait_ready()
+        launch_all(self.servers)
+        self._wait_ready()
 
     def _launch_sentinels(self) -> None:
         ids = {sentinel: secrets.token_hex(20) for sentinel in self.sentinels}

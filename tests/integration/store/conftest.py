@@ -20,6 +20,7 @@ from ci_eventstore.keys import Keys
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.segments import segment as segments
 from tests.deployments.homes import Home, open_home
+from tests.deployments.whole import Whole, open_whole
 from tests.fault_proxy import FaultProxy
 from tests.http_faults import SECRET, HttpFaultProxy
 from tests.integration.store.replicas import Pair, primary_and_replica
@@ -66,9 +67,10 @@ def find_server() -> Callable[[], Path]:
 
 
 @pytest.fixture
-def own(find_server: Callable[[], Path]) -> Iterator[RealServer]:
-    """A server that may be stopped and killed, and loses nothing by it."""
-    with RealServer(find_server(), "appendfsync always") as started:
+def own(request: pytest.FixtureRequest, find_server: Callable[[], Path]) -> Iterator[RealServer | Whole]:
+    """A server that may be stopped and killed, and loses nothing by it; or what the option `--deployment` chooses."""
+    name = request.config.getoption("deployment")
+    with RealServer(find_server(), "appendfsync always") if name == "server" else open_whole(name) as started:
         yield started
 
 
@@ -80,8 +82,8 @@ async def pair(find_server: Callable[[], Path]) -> AsyncIterator[Pair]:
 
 
 @pytest.fixture
-async def proxy(own: RealServer) -> AsyncIterator[FaultProxy]:
-    async with FaultProxy(own.socket_path) as opened:
+async def proxy(own: RealServer | Whole) -> AsyncIterator[FaultProxy]:
+    async with own.proxy() if isinstance(own, Whole) else FaultProxy(own.socket_path) as opened:
         yield opened
 
 

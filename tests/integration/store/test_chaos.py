@@ -18,6 +18,7 @@ from ci_eventstore.connection import node
 from ci_eventstore.connection.scripts import ClockReading
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.writer.log_writer import LogWriter, WriterSettings
+from tests.deployments.whole import Whole
 from tests.fault_proxy import QUICK_FAULTS, Fault, FaultProxy, always, randomly
 from tests.history import History, Outcome, check
 from tests.integration.store.crowd import Crowd, open_crowd
@@ -77,6 +78,13 @@ async def test_a_stalled_and_a_killed_server(own: RealServer, proxy: FaultProxy,
     assert proxy.faults > 0
 
 
+@pytest.fixture
+def away(own: RealServer | Whole) -> None:
+    """The server can be away for a while; one that is started by whoever misses it can't."""
+    if isinstance(own, Whole) and not own.stays_away:
+        pytest.skip("it is never away")
+
+
 async def go_through_an_outage(own: RealServer, proxy: FaultProxy, crowd: Crowd, seed: int) -> None:
     """Break all that can be broken, and let the server be away for longer than a call waits."""
     proxy.release.set()
@@ -98,7 +106,7 @@ async def hold_calls_back(proxy: FaultProxy, crowd: Crowd, known: Outcome) -> No
     proxy.plan = always(Fault.CUT_BEFORE)
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("impatient", "away")
 async def test_calls_that_give_up(own: RealServer, proxy: FaultProxy, seed: int) -> None:
     """What was refused isn't there, and of an unknown outcome what a read shows is final."""
     async with open_crowd([proxy.url, proxy.url, own.url], own.url, seed) as crowd:
@@ -110,7 +118,7 @@ async def test_calls_that_give_up(own: RealServer, proxy: FaultProxy, seed: int)
         assert await end_of(crowd, proxy) == []
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("impatient", "away")
 async def test_calls_that_give_up_while_the_clock_is_set_back(
     own: RealServer, proxy: FaultProxy, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,7 +138,7 @@ async def test_calls_that_give_up_while_the_clock_is_set_back(
         assert await end_of(crowd, proxy) == []
 
 
-@pytest.mark.parametrize("own", [find_valkey], ids=["valkey"], indirect=True)
+@pytest.mark.parametrize("find_server", [find_valkey], ids=["valkey"], indirect=True)
 async def test_an_outage_under_a_steady_log(
     own: RealServer, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,6 +20,7 @@ from tests.fault_proxy import QUICK_FAULTS, FaultProxy, always, randomly
 from tests.integration.store.chaos_controller_program import Order
 from tests.integration.store.fact_readers import keep_facts, untold
 from tests.integration.store.fleet import Controllers, Jobs, open_fleet
+from tests.integration.store.followers import admin_of
 from tests.servers import BINARIES, RealServer
 
 logger = logging.getLogger(__name__)
@@ -210,15 +211,14 @@ async def test_healthy_controllers_keep_their_jobs(
     assert proxy.faults > 0
 
 
-async def test_controllers_go_on_when_everything_was_deleted(
-    own: RealServer, direct: Nodes, seed: int, tmp_path: Path
-) -> None:
+async def test_controllers_go_on_when_everything_was_deleted(own: RealServer, seed: int, tmp_path: Path) -> None:
     """Jobs that are gone end nobody; new ones are run, also those with the ids of old ones."""
     order = order_for(own.url, seed, lease_seconds=1.0, answer_seconds=10.0, pause_seconds=0.4)
     async with open_fleet(2, order, tmp_path, own.url) as (controllers, jobs):
         await jobs.submit(40)
         await jobs.progress(10)
-        await direct.read("FLUSHALL")
+        async with admin_of(own) as admin:
+            await admin.flushall()
         jobs.ids.clear()
         await jobs.submit(30)
         await jobs.progress(30)

@@ -58,7 +58,7 @@ async def test_who_is_cancelled_while_joining_leaves_nothing(own: RealServer, pr
     """The server hasn't confirmed yet that it tells of new events."""
     async with RedisJobRepository.from_url(own.url) as writer, RedisJobRepository.from_url(proxy.url) as reader:
         await create(writer)
-        proxy.plan = at(Fault.HALF_OPEN, b"SUBSCRIBE")
+        proxy.plan = at(Fault.HALF_OPEN, b"SUBSCRIBE", b"SSUBSCRIBE")
         joining = asyncio.create_task(reader.follow("j"))
         await wait_until(lambda: proxy.faults == 1)
         assert reader.following_stats().jobs == 1
