@@ -12,7 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.web.authentication import Authenticate
-from ci_eventstore.web.change_stream import ChangeRoutes
+from ci_eventstore.web.changes.routes import ChangeRoutes
 from ci_eventstore.web.context import Web, WebSettings
 from ci_eventstore.web.document import (
     ASKED,
@@ -35,17 +35,17 @@ from ci_eventstore.web.document import (
     session,
 )
 from ci_eventstore.web.errors import WebError, error_response
-from ci_eventstore.web.event_routes import EventRoutes
-from ci_eventstore.web.job_routes import JobRoutes
 from ci_eventstore.web.job_view import JobViews
-from ci_eventstore.web.line_routes import LineRoutes
-from ci_eventstore.web.log_routes import LogRoutes
+from ci_eventstore.web.jobs.events import EventRoutes
+from ci_eventstore.web.jobs.routes import JobRoutes
+from ci_eventstore.web.jobs.submission import MAX_FIELDS_BYTES
+from ci_eventstore.web.logs.lines import LineRoutes
+from ci_eventstore.web.logs.routes import LogRoutes
+from ci_eventstore.web.logs.search import SearchRoutes
 from ci_eventstore.web.monitoring import HealthRoutes, MetricsRoutes
 from ci_eventstore.web.page_routes import add_page
 from ci_eventstore.web.route import head_of, route_class
-from ci_eventstore.web.search_routes import SearchRoutes
 from ci_eventstore.web.session_routes import MAX_LOGIN_BYTES, CallerRoutes, SessionRoutes
-from ci_eventstore.web.submission import MAX_FIELDS_BYTES
 from ci_eventstore.web.webhook_routes import add_webhooks
 
 #: The headers that pages of other sites may send and see, beside those that all may.

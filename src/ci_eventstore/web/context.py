@@ -21,7 +21,7 @@ from ci_eventstore.settings import check_number
 from ci_eventstore.web.access_log import USER
 from ci_eventstore.web.authentication import Authenticate, Caller, KeyAuthentication, caller_of
 from ci_eventstore.web.errors import WebError
-from ci_eventstore.web.stream_response import OpenStreams
+from ci_eventstore.web.streams.response import OpenStreams
 from ci_eventstore.webhooks.addresses import networks_of
 
 #: A shorter heartbeat would keep each stream busy with nothing.

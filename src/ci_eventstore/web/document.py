@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field, create_model
 from ci_common.models import EventType, JobFields, JobStatus
 from ci_common.validation import MAX_ID_LENGTH
 from ci_eventstore.job_fields import JOB_FIELDS, JobField
-from ci_eventstore.web.sse import MAX_NUMBER
+from ci_eventstore.web.streams.sse import MAX_NUMBER
 
 COOKIE = "ci_session"
 #: Printable characters without braces; no slash either, which would end the id in an address.

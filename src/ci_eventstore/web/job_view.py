@@ -12,7 +12,7 @@ from ci_eventstore.job_fields import job_json
 from ci_eventstore.jobs.state import JobState, to_job
 from ci_eventstore.queues.places import QueuePlaces
 from ci_eventstore.web.context import Web
-from ci_eventstore.web.resume import last_position
+from ci_eventstore.web.streams.resume import last_position
 
 #: Whether a log's last line is open counts as unknown if reading that takes longer, as from an archive that is away.
 PATIENCE_SECONDS = 2.0

@@ -2,13 +2,12 @@
 
 import asyncio
 import json
+import re
 import zlib
 from functools import partial
 from typing import Any
 
 from fastapi import Request, Response
-
-from ci_eventstore.web.log_routes import accepts_gzip
 
 #: Shorter answers fit into a packet or two as they are.
 PACK_FROM_BYTES = 4096
@@ -33,3 +32,13 @@ async def json_answer(request: Request, content: Any) -> Response:
         body = pack() if len(body) <= MOST_AT_ONCE else await asyncio.to_thread(pack)
         headers["Content-Encoding"] = "gzip"
     return Response(body, headers=headers, media_type="application/json")
+
+
+def accepts_gzip(header: str | None) -> bool:
+    """Return whether a client takes gzip, by its `Accept-Encoding`."""
+    weights = {}
+    for part in (header or "").lower().split(","):
+        name, _, parameters = part.partition(";")
+        weight = parameters.replace(" ", "")
+        weights[name.strip()] = not re.fullmatch(r"q=0(\.0{0,3})?", weight)
+    return weights.get("gzip", weights.get("*", False))

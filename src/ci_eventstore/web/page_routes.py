@@ -20,7 +20,7 @@ from fastapi.routing import APIRoute
 
 from ci_eventstore.web.conditions import has_tag, tag_of
 from ci_eventstore.web.errors import WebError
-from ci_eventstore.web.log_routes import accepts_gzip
+from ci_eventstore.web.json_answer import accepts_gzip
 
 FOLDER: Final = Path(__file__).with_name("page")
 DOCUMENT: Final = "index.html"

@@ -15,9 +15,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ci_common.models import Job, JobEvent, utc_now
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.web import create_router, sse
+from ci_eventstore.web import create_router
 from ci_eventstore.web.app import JobsRouter
 from ci_eventstore.web.server import WebServer, listen, server_config
+from ci_eventstore.web.streams import sse
 from tests.integration.web.serving import Account, create_ended_job
 from tests.needs import find_chromium
 from tests.separators import SEPARATORS, text_with

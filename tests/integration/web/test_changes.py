@@ -14,8 +14,10 @@ from ci_common.models import Job, utc_now
 from ci_eventstore.facts.groups import Begins
 from ci_eventstore.keys import groups_key
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.web import WebSettings, authentication, change_stream, changes, create_app
+from ci_eventstore.web import WebSettings, authentication, create_app
 from ci_eventstore.web.authentication import EVERYTHING
+from ci_eventstore.web.changes import hub
+from ci_eventstore.web.changes import routes as change_routes
 from tests.integration.store.conftest import find_server, own
 from tests.integration.web.serving import Account, create_ended_job, serve
 from tests.servers import RealServer
@@ -75,8 +77,8 @@ async def create(repository: RedisJobRepository, *job_ids: str, user: str = "ada
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """What waits for others to come along waits hardly at all."""
-    monkeypatch.setattr(changes, "GATHER_SECONDS", 0.01)
-    monkeypatch.setattr(change_stream, "SNAPSHOT_SECONDS", 0.01)
+    monkeypatch.setattr(hub, "GATHER_SECONDS", 0.01)
+    monkeypatch.setattr(change_routes, "SNAPSHOT_SECONDS", 0.01)
 
 
 async def test_all_jobs_then_each_that_changes(client: httpx.AsyncClient, repository: RedisJobRepository) -> None:
@@ -171,7 +173,7 @@ async def test_a_process_reads_once_for_all(
     client: httpx.AsyncClient, repository: RedisJobRepository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its listeners share one group, which is gone some time after they are."""
-    monkeypatch.setattr(changes, "LINGER_SECONDS", 0.1)
+    monkeypatch.setattr(hub, "LINGER_SECONDS", 0.1)
     async with listening(client) as one, listening(client) as two, listening(client, "?queue=x") as three:
         for reader in (one, two, three):
             await reader.until({})
@@ -326,8 +328,8 @@ async def test_a_store_of_several_partitions(valkey: RealServer) -> None:
 @pytest.mark.usefixtures("impatient")
 async def test_a_store_that_is_away(own: RealServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its client stays connected, and gets all jobs when the store is back."""
-    monkeypatch.setattr(change_stream, "AWAY_SECONDS", 0.05)
-    monkeypatch.setattr(changes, "AWAY_SECONDS", 0.05)
+    monkeypatch.setattr(change_routes, "AWAY_SECONDS", 0.05)
+    monkeypatch.setattr(hub, "AWAY_SECONDS", 0.05)
     async with RedisJobRepository.from_url(own.url) as repository:
         app = create_app(repository, authenticate=everything, settings=WebSettings(heartbeat_seconds=0.1))
         async with serve(app) as served, served.client() as client, listening(client) as reader:

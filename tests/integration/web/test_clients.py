@@ -18,7 +18,7 @@ import requests
 
 from ci_common.models import Job, JobEvent, utc_now
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.web.sse import readable
+from ci_eventstore.web.streams.sse import readable
 from tests.integration.web.serving import Account, Served
 from tests.separators import SEPARATORS, text_with
 

@@ -13,7 +13,7 @@ from httpx_sse import ServerSentEvent, aconnect_sse
 from ci_common.models import Job, JobEvent, utc_now
 from ci_eventstore.following.records import Page
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.web import job_stream
+from ci_eventstore.web.jobs import stream as job_stream
 from tests.integration.web.serving import create_ended_job
 from tests.waiting import wait_until
 

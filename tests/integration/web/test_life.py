@@ -12,7 +12,9 @@ from httpx_sse import aconnect_sse
 from ci_common.models import Job, JobEvent, utc_now
 from ci_eventstore.following import hub
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.web import WebSettings, create_app, create_router, job_stream, monitoring, sse
+from ci_eventstore.web import WebSettings, create_app, create_router, monitoring
+from ci_eventstore.web.jobs import stream as job_stream
+from ci_eventstore.web.streams import sse
 from tests.integration.store.conftest import find_server, own
 from tests.integration.web.serving import Account, Served, create_account, read_lines, serve
 from tests.servers import RealServer

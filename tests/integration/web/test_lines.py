@@ -81,7 +81,7 @@ async def test_a_long_line_is_cut_and_can_be_read_in_parts(
     client: httpx.AsyncClient, repository: RedisJobRepository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No character is cut in two; its length is that of all its bytes, which are read by their numbers."""
-    monkeypatch.setattr("ci_eventstore.web.line_routes.ANSWER_BYTES", 700)
+    monkeypatch.setattr("ci_eventstore.web.logs.lines.ANSWER_BYTES", 700)
     line = "é" * 1000
     await create_job(repository, ["a\n", line[:300], line[300:], "\nb\n"])
     found = await ask(client, max_line=101)

@@ -13,7 +13,7 @@ import pytest
 from ci_common.models import Job, JobEvent, utc_now
 from ci_eventstore.lines import pieces
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.web import log_text
+from ci_eventstore.web.logs import text as log_text
 from tests.integration.web.serving import scattered_texts
 
 TIME = datetime(2030, 1, 2, 3, 4, 5, 678901, UTC)

@@ -14,7 +14,8 @@ from ci_eventstore.connection import node as store_node
 from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings
 from ci_eventstore.following import hub
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.web import WebSettings, create_app, job_stream
+from ci_eventstore.web import WebSettings, create_app
+from ci_eventstore.web.jobs import stream as job_stream
 from tests.integration.store.conftest import find_server, own
 from tests.integration.web.serving import Account, Served, create_account, read_lines, serve_as_cli
 from tests.servers import RealServer

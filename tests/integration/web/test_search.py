@@ -16,7 +16,8 @@ from ci_eventstore.history.sealer import Sealer
 from ci_eventstore.lines import passages
 from ci_eventstore.lines.search import Progress
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.web import limits, search_routes
+from ci_eventstore.web import limits
+from ci_eventstore.web.logs import search as search_routes
 from tests.integration.store.sealing import archive_sealed, seal_job
 from tests.integration.web.serving import Account, Served
 from tests.waiting import wait_until

@@ -11,7 +11,7 @@ from httpx_sse import aconnect_sse
 from ci_common.models import Job, JobEvent, utc_now
 from ci_eventstore.following.records import Followed
 from ci_eventstore.repository import RedisJobRepository
-from ci_eventstore.web import sse
+from ci_eventstore.web.streams import sse
 from tests import claims
 from tests.integration.web.serving import Account, Served, create_ended_job, read_lines
 from tests.waiting import wait_until

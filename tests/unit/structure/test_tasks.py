@@ -30,7 +30,7 @@ OWNERS: Mapping[str, str] = {
     "ci_eventstore.connection.pipeline:_send": "those who wait for replies",
     "ci_eventstore.connection.subscription:_start_sender": "nobody: it logs it, and the reader begins again",
     "ci_eventstore.connection.subscription:listen": "nobody: the loop logs it, and goes on",
-    "ci_eventstore.web.stream_response:_ends_when_gone": "nobody: it logs it, and ends the stream",
+    "ci_eventstore.web.streams.response:_ends_when_gone": "nobody: it logs it, and ends the stream",
     "ci_eventstore.writer.log_writer:open": "whoever writes next: a callback notes how the sender has ended",
 }
 STARTERS = frozenset({"create_task", "ensure_future"})

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from ci_common.models import JobStatus
 from ci_eventstore.facts.facts import FactKind, JobFact
 from ci_eventstore.facts.points import entry_of, read_points, write_points
-from ci_eventstore.web import change_ring
-from ci_eventstore.web.change_ring import Change, ChangeRing, changes_in, merge
-from ci_eventstore.web.listeners import Filter
+from ci_eventstore.web.changes import ring as change_ring
+from ci_eventstore.web.changes.listeners import Filter
+from ci_eventstore.web.changes.ring import Change, ChangeRing, changes_in, merge
 
 QUEUED, RUNNING, COMPLETED, FAILED = (
     JobStatus.QUEUED,

@@ -5,9 +5,9 @@ import asyncio
 import pytest
 
 from ci_common.models import JobStatus
-from ci_eventstore.web import listeners
-from ci_eventstore.web.change_ring import Change
-from ci_eventstore.web.listeners import Audience, Filter, Frame, Listener, Owner, Told
+from ci_eventstore.web.changes import listeners
+from ci_eventstore.web.changes.listeners import Audience, Filter, Frame, Listener, Owner, Told
+from ci_eventstore.web.changes.ring import Change
 
 
 def told(job_id: str, user_id: str | None = "ada", queue: str = "default") -> Told:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from ci_common.models import Job
-from ci_eventstore.web.listing import has_text
+from ci_eventstore.web.changes.listing import has_text
 
 KNOWN = json.loads((Path(__file__).parents[2] / "page/list_text.json").read_text())
 

@@ -9,7 +9,7 @@ from ci_common.models import JobEvent
 from ci_eventstore.errors import ConfigurationError
 from ci_eventstore.events.reader import START, Milestone
 from ci_eventstore.web import WebSettings
-from ci_eventstore.web.event_routes import number, to_page
+from ci_eventstore.web.jobs.events import number, to_page
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,9 @@ from ci_common.errors import JobNotFoundError, RepositoryError
 from ci_eventstore.errors import OutcomeUnknownError, StoreUnavailableError
 from ci_eventstore.web.authentication import is_same_origin
 from ci_eventstore.web.errors import WebError, failure_of
-from ci_eventstore.web.log_routes import accepts_gzip, parse_range
-from ci_eventstore.web.submission import job_id_for
+from ci_eventstore.web.jobs.submission import job_id_for
+from ci_eventstore.web.json_answer import accepts_gzip
+from ci_eventstore.web.logs.routes import parse_range
 from tests.error_tree import all_errors
 
 

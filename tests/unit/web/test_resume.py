@@ -7,7 +7,7 @@ from ci_common.models import JobEvent, JobStatus, utc_now
 from ci_eventstore.events.records import Fact, FactType
 from ci_eventstore.following.records import Followed, Notice, NoticeType
 from ci_eventstore.jobs.state import JobState
-from ci_eventstore.web.resume import AddedEnd, Answer, Asked, EndAdding, Start, decide_start, parse_asked
+from ci_eventstore.web.streams.resume import AddedEnd, Answer, Asked, EndAdding, Start, decide_start, parse_asked
 
 NOW = utc_now()
 RUNNING = JobState(created_at=NOW, status=JobStatus.RUNNING, position=5)

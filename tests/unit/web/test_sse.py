@@ -11,7 +11,7 @@ from ci_common.errors import InvalidPositionError
 from ci_common.models import Job, JobEvent
 from ci_eventstore.events.records import Fact, FactType
 from ci_eventstore.following.records import Followed, Notice, NoticeType
-from ci_eventstore.web import sse
+from ci_eventstore.web.streams import sse
 from tests.separators import SEPARATORS, text_with
 
 TIME = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)

@@ -28,9 +28,9 @@ from ci_eventstore.web.document import JobId, KnownIncarnation
 from ci_eventstore.web.errors import WebError
 from ci_eventstore.web.json_answer import json_answer
 from ci_eventstore.web.limits import SearchLimits
-from ci_eventstore.web.line_routes import asked_log
-from ci_eventstore.web.log_routes import HEADERS, LogResponse
-from ci_eventstore.web.sse import MAX_NUMBER, readable
+from ci_eventstore.web.logs.lines import asked_log
+from ci_eventstore.web.logs.routes import HEADERS, LogResponse
+from ci_eventstore.web.streams.sse import MAX_NUMBER, readable
 
 MOST_HITS = 10_000
 MOST_CONTEXT = 20

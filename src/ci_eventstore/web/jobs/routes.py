@@ -15,13 +15,13 @@ from ci_common.errors import JobAlreadyExistsError, JobGoneError
 from ci_common.models import Job, JobStatus
 from ci_eventstore.errors import OutcomeUnknownError
 from ci_eventstore.jobs.listings import checked_page
+from ci_eventstore.web.changes.listing import Queue, Statuses, Text, has_text, wanted_of
 from ci_eventstore.web.conditions import PRIVATE, has_tag, tag_of
 from ci_eventstore.web.context import Web
 from ci_eventstore.web.document import ID_SCHEMA, JobId, body
 from ci_eventstore.web.errors import WebError
 from ci_eventstore.web.job_view import JobViews, summary
-from ci_eventstore.web.listing import Queue, Statuses, Text, has_text, wanted_of
-from ci_eventstore.web.submission import Arguments, Submission, job_id_for, keep, received, resubmitted
+from ci_eventstore.web.jobs.submission import Arguments, Submission, job_id_for, keep, received, resubmitted
 
 #: A search looks through this many jobs; no list has more.
 SEARCHED = 1_000

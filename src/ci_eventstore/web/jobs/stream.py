@@ -13,9 +13,9 @@ from ci_eventstore.events.records import Fact, Place
 from ci_eventstore.following.follower import Follower
 from ci_eventstore.following.records import Notice, Page
 from ci_eventstore.jobs.state import JobState
-from ci_eventstore.web import sse
 from ci_eventstore.web.job_view import JobViews
-from ci_eventstore.web.stream_response import IDLE, LAST, Piece
+from ci_eventstore.web.streams import sse
+from ci_eventstore.web.streams.response import IDLE, LAST, Piece
 
 #: A stream whose store is away tries again after this.
 AWAY_SECONDS = 1.0

@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 
 from ci_common.models import JobStatus
 from ci_eventstore.facts.facts import owner_mark
-from ci_eventstore.web.change_ring import Change
+from ci_eventstore.web.changes.ring import Change
 
 #: A client that has more waiting for it gets a snapshot instead.
 PENDING_FRAMES = 1_000

@@ -8,8 +8,8 @@ from pydantic import WithJsonSchema
 
 from ci_common.models import Job, JobStatus
 from ci_common.validation import check_id
+from ci_eventstore.web.changes.listeners import Filter
 from ci_eventstore.web.document import ID_SCHEMA
-from ci_eventstore.web.listeners import Filter
 
 STATUS_SCHEMA = {"type": "string", "enum": list(JobStatus)}
 Statuses = Annotated[

@@ -15,9 +15,9 @@ from ci_eventstore.web.context import Web, check_same
 from ci_eventstore.web.document import JobId, KnownIncarnation
 from ci_eventstore.web.errors import WebError
 from ci_eventstore.web.json_answer import json_answer
-from ci_eventstore.web.log_routes import HEADERS, MEDIA_TYPE
-from ci_eventstore.web.resume import last_position
-from ci_eventstore.web.sse import MAX_NUMBER
+from ci_eventstore.web.logs.routes import HEADERS, MEDIA_TYPE
+from ci_eventstore.web.streams.resume import last_position
+from ci_eventstore.web.streams.sse import MAX_NUMBER
 
 #: At most this many lines are in one answer.
 MOST_LINES = 1000

@@ -9,14 +9,14 @@ from fastapi import Header, Query, Request, Response
 
 from ci_eventstore.errors import StoreUnavailableError
 from ci_eventstore.facts.points import read_points
-from ci_eventstore.web import sse
 from ci_eventstore.web.authentication import Caller
-from ci_eventstore.web.changes import ChangeHub
+from ci_eventstore.web.changes.hub import ChangeHub
+from ci_eventstore.web.changes.listeners import Filter, Listener
+from ci_eventstore.web.changes.listing import Queue, Statuses, wanted_of
 from ci_eventstore.web.context import Web
 from ci_eventstore.web.job_view import summary
-from ci_eventstore.web.listeners import Filter, Listener
-from ci_eventstore.web.listing import Queue, Statuses, wanted_of
-from ci_eventstore.web.stream_response import IDLE, LAST, Piece, StreamResponse, unavailable
+from ci_eventstore.web.streams import sse
+from ci_eventstore.web.streams.response import IDLE, LAST, Piece, StreamResponse, unavailable
 
 #: A snapshot has at most this many jobs: the newest ones.
 NEWEST_JOBS = 1_000

@@ -17,9 +17,9 @@ from starlette.types import Receive, Scope, Send
 from ci_common.errors import RepositoryError
 from ci_eventstore.connection.outage_log import OutageLog
 from ci_eventstore.errors import StoreUnavailableError
-from ci_eventstore.web import sse
 from ci_eventstore.web.errors import ANSWERED, WebError, error_response
 from ci_eventstore.web.limits import counted
+from ci_eventstore.web.streams import sse
 
 logger = logging.getLogger("ci_eventstore.web")
 #: The end of a response may take this long.

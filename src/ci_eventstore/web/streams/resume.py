@@ -8,8 +8,8 @@ from ci_common.models import JobEvent
 from ci_eventstore.events.records import Fact, FactType
 from ci_eventstore.following.records import Encode, Followed, Notice
 from ci_eventstore.jobs.state import JobState
-from ci_eventstore.web import sse
-from ci_eventstore.web.sse import parse_position
+from ci_eventstore.web.streams import sse
+from ci_eventstore.web.streams.sse import parse_position
 
 
 @dataclass(frozen=True, slots=True)

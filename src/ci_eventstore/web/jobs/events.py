@@ -16,15 +16,15 @@ from ci_eventstore.following.records import Page
 from ci_eventstore.jobs.state import JobState, to_job
 from ci_eventstore.lines.indexes import Measure, last_at_most
 from ci_eventstore.lines.line_reader import Log
-from ci_eventstore.web import sse
 from ci_eventstore.web.context import Web
 from ci_eventstore.web.document import POSITION_SCHEMA, JobId, KnownIncarnation
-from ci_eventstore.web.job_stream import DetailedFrames, JobStream, StatesAgain, Wanted
 from ci_eventstore.web.job_view import JobViews
+from ci_eventstore.web.jobs.stream import DetailedFrames, JobStream, StatesAgain, Wanted
 from ci_eventstore.web.json_answer import json_answer
-from ci_eventstore.web.resume import AddedEnd, Answer, Asked, EndAdding, Start, decide_start, parse_asked
-from ci_eventstore.web.sse import readable
-from ci_eventstore.web.stream_response import StreamResponse, unavailable, whole
+from ci_eventstore.web.streams import sse
+from ci_eventstore.web.streams.response import StreamResponse, unavailable, whole
+from ci_eventstore.web.streams.resume import AddedEnd, Answer, Asked, EndAdding, Start, decide_start, parse_asked
+from ci_eventstore.web.streams.sse import readable
 
 PAGE_EVENTS = 1000
 #: The document's schema of a position, which a request has as text.

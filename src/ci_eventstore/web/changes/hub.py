@@ -28,10 +28,10 @@ from ci_eventstore.jobs.records import Record, read_records
 from ci_eventstore.jobs.state import JobState, to_job
 from ci_eventstore.keys import JobKeys
 from ci_eventstore.tasks import begin
-from ci_eventstore.web import sse
-from ci_eventstore.web.change_ring import Change, ChangeRing, Changes, changes_in, merge
+from ci_eventstore.web.changes.listeners import PENDING_FRAMES, Audience, Frame, Listener, Owner, Told
+from ci_eventstore.web.changes.ring import Change, ChangeRing, Changes, changes_in, merge
 from ci_eventstore.web.job_view import summary
-from ci_eventstore.web.listeners import PENDING_FRAMES, Audience, Frame, Listener, Owner, Told
+from ci_eventstore.web.streams import sse
 
 logger = logging.getLogger("ci_eventstore.web")
 

@@ -18,7 +18,8 @@ from ci_eventstore.web.conditions import PRIVATE, disposition, has_tag, tag_of
 from ci_eventstore.web.context import Web, check_same
 from ci_eventstore.web.document import JobId, KnownIncarnation, headers
 from ci_eventstore.web.errors import ANSWERED, ResponseCutError, WebError, error_response
-from ci_eventstore.web.log_text import LogText, gzipped, made_plain
+from ci_eventstore.web.json_answer import accepts_gzip
+from ci_eventstore.web.logs.text import LogText, gzipped, made_plain
 
 _RANGE = re.compile(r"bytes=(?:(\d{1,18})-(\d{0,18})|-(\d{1,18}))", re.IGNORECASE)
 MEDIA_TYPE = "text/plain; charset=utf-8"
@@ -52,16 +53,6 @@ def parse_range(header: str | None, size: int) -> tuple[int, int] | None:
             416, "range", f"the log has {size} bytes", {"Content-Range": f"bytes */{size}", "Accept-Ranges": "bytes"}
         )
     return first, end
-
-
-def accepts_gzip(header: str | None) -> bool:
-    """Return whether a client takes gzip, by its `Accept-Encoding`."""
-    weights = {}
-    for part in (header or "").lower().split(","):
-        name, _, parameters = part.partition(";")
-        weight = parameters.replace(" ", "")
-        weights[name.strip()] = not re.fullmatch(r"q=0(\.0{0,3})?", weight)
-    return weights.get("gzip", weights.get("*", False))
 
 
 class LogResponse(StreamingResponse):

@@ -1,0 +1,1 @@
+"""What changes about jobs, read once for all clients that listen: its routes and the rules behind them."""

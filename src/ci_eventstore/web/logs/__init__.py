@@ -1,0 +1,1 @@
+"""Routes of logs: as text, by lines, searched and outlined."""
