@@ -1,14 +1,15 @@
 """A log in passages of whole lines, read fast from any line on: what searches and outlines are made of."""
 
+import asyncio
 from bisect import bisect_right
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, compress
 
-from ci_eventstore.events.codec import decode_texts
+from ci_eventstore.events.codec import Texts, decode_texts
 from ci_eventstore.events.reader import EventReader, next_count
 from ci_eventstore.lines.line_reader import LineReader, Log
 
@@ -75,18 +76,37 @@ class PassageReader:
         start = await self._lines.start_of(log, first_line)
         # A milestone may stand in the middle of a line, and that line is before the first.
         cutter = _Cutter(start.lines + 1, first_line, is_in_line=start.position > 0)
-        keys, after, end = log.keys, start.position, log.extent.position
-        log.extent.check_deleted(keys.job_id, after)
-        count = log.extent.page_entries(READ_BYTES, READ_EVENTS)
-        while after < end:
-            payloads = await self._reader.payloads(keys, after, min(end, after + count))
-            first, after = after + 1, after + len(payloads)
-            events = decode_texts(payloads, first, keys.job_id)
-            if passage := cutter.add(events, after):
-                yield passage
-            count = next_count(count, len(events), cutter.last_size, READ_BYTES, READ_EVENTS)
-        if passage := cutter.rest(end):
+        cutter.count = log.extent.page_entries(READ_BYTES, READ_EVENTS)
+        log.extent.check_deleted(log.keys.job_id, start.position)
+        async with aclosing(self._pages(log, start.position, cutter)) as pages:
+            async for first, payloads in pages:
+                events = decode_texts(payloads, first, log.keys.job_id)
+                if passage := cutter.add(events, first + len(payloads) - 1):
+                    yield passage
+        if passage := cutter.rest(log.extent.position):
             yield passage
+
+    async def _pages(self, log: Log, after: int, cutter: "_Cutter") -> AsyncGenerator[tuple[int, list[bytes]]]:
+        """Yield payloads with the first one's position; the server finds the next ones while these are looked through.
+
+        So their number is what the cutter found right for the last but one.
+        """
+        end, reading = log.extent.position, None
+        try:
+            while after < end:
+                reading = reading or self._begin(log, after, cutter.count)
+                payloads = await reading
+                first, after = after + 1, after + len(payloads)
+                reading = self._begin(log, after, cutter.count) if after < end else None
+                yield first, payloads
+        finally:
+            if reading is not None:
+                reading.cancel()
+                await asyncio.gather(reading, return_exceptions=True)
+
+    def _begin(self, log: Log, after: int, count: int) -> "asyncio.Task[list[bytes]]":
+        last = min(log.extent.position, after + count)
+        return asyncio.create_task(self._reader.payloads(log.keys, after, last))
 
     async def passages_from_end(self, log: Log, first_line: int, last_line: int) -> AsyncGenerator[tuple[Passage, int]]:
         """Yield the lines from one to another, the last ones first, in passages with the last line that each is for."""
@@ -116,16 +136,18 @@ class _Cutter:
         self._times: list[datetime] = []
         #: Of the line that has no end yet.
         self._size = 0
-        #: Of the events that were taken last.
-        self.last_size = 0
+        #: How many events make a page.
+        self.count = 0
 
-    def add(self, events: Sequence[tuple[datetime, str]], position: int) -> Passage | None:
+    def add(self, events: Texts, position: int) -> Passage | None:
         """Take events; return all lines that have ended and are wanted."""
-        whole = "".join([text for _, text in events])
-        newline, self.last_size = whole.rfind("\n"), len(whole)
+        whole = "".join(events.texts)
+        newline = whole.rfind("\n")
+        self.count = next_count(self.count, len(events.texts), len(whole), READ_BYTES, READ_EVENTS)
         if newline >= 0 or self._size < LONGEST_LINE:
-            self._times += [time for time, text in events if text]
-            self._texts += [text for _, text in events if text]
+            # Without texts that are empty: a place in the passage is then in one of them.
+            self._times += compress(events.times, events.texts)
+            self._texts += filter(None, events.texts)
         self._size = len(whole) - newline - 1 if newline >= 0 else self._size + len(whole)
         return self._cut(position) if newline >= 0 else None
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from itertools import accumulate
 from typing import NamedTuple
 
-from ci_eventstore.events.codec import decode_texts
+from ci_eventstore.events.codec import Texts, decode_texts
 from ci_eventstore.events.reader import EventReader, Extent, Milestone, next_count
 from ci_eventstore.keys import JobKeys
 
@@ -34,14 +34,16 @@ class Piece:
     after: Milestone
 
     @classmethod
-    def of(cls, texts: Sequence[tuple[datetime, str]], before: Milestone) -> "Piece":
-        """Return the piece that events' times and texts make which follow a milestone. Pure."""
-        parts = [text.encode("utf-8", "surrogateescape") for _, text in texts]
+    def of(cls, events: Texts, before: Milestone) -> "Piece":
+        """Return the piece that events make which follow a milestone. Pure."""
+        parts = [text.encode("utf-8", "surrogateescape") for text in events.texts]
         offsets = accumulate(map(len, parts), initial=0)
-        found = [Beginning(offset, time) for offset, (time, text) in zip(offsets, texts, strict=False) if text]
+        found = [
+            Beginning(offset, time) for offset, time, part in zip(offsets, events.times, parts, strict=False) if part
+        ]
         data = b"".join(parts)
         lines, size = before.lines + data.count(b"\n"), before.bytes + len(data)
-        return cls(before, data, found, Milestone(before.position + len(texts), lines, size))
+        return cls(before, data, found, Milestone(before.position + len(parts), lines, size))
 
     def texts(self) -> Iterator[tuple[datetime, bytes]]:
         """Yield the time and the text of each event that has text."""

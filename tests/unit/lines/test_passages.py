@@ -6,6 +6,7 @@ from itertools import accumulate
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ci_eventstore.events.codec import Texts
 from ci_eventstore.lines.passages import LONGEST_LINE, Passage, _Cutter
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -15,8 +16,8 @@ def test_a_line_without_an_end_takes_bounded_memory() -> None:
     """Of a long one only its beginning is kept; the lines after it keep their numbers."""
     cutter = _Cutter(1, 1, is_in_line=False)
     for position in range(1, 301):
-        assert cutter.add([(NOW, "x" * 65_536)], position) is None
-    passage = cutter.add([(NOW, "y\nnext\n")], 301)
+        assert cutter.add(Texts([NOW], ["x" * 65_536]), position) is None
+    passage = cutter.add(Texts([NOW], ["y\nnext\n"]), 301)
     assert passage is not None
     line, following, end = passage.text.split("\n")
     assert LONGEST_LINE <= len(line) <= LONGEST_LINE + 65_536

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ci_common.models import JobEvent, Outcome
 from ci_common.validation import accept_event
 from ci_eventstore.errors import StoreFormatError
-from ci_eventstore.events.codec import COMPRESS_FROM_BYTES, decode, decode_event, encode
+from ci_eventstore.events.codec import COMPRESS_FROM_BYTES, decode, decode_event, decode_texts, encode
 from ci_eventstore.events.records import Fact, FactType
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -161,3 +161,21 @@ def read_or_refuse(payload: bytes) -> None:
         assert isinstance(record.fields.get("command"), list | None)
         assert isinstance(record.fields.get("created_at"), datetime | None)
     assert isinstance(record.timestamp if isinstance(record, JobEvent) else record.time, datetime)
+
+
+EVENTS = [record for _, record in GOLDEN if isinstance(record, JobEvent)] + [
+    JobEvent("log", "long\n" * COMPRESS_FROM_BYTES, timestamp=NOON),
+    JobEvent("complete", "why", success=False, timestamp=NOON),
+]
+
+
+@given(st.lists(st.sampled_from(EVENTS), max_size=9), st.integers(0, 9), st.binary(max_size=3))
+def test_texts_are_those_of_the_events(events: list[JobEvent], place: int, damage: bytes) -> None:
+    """A page at once has the times and texts of each; one that is damaged is named as `decode_event` does it."""
+    payloads = [encode(event) for event in events]
+    found = decode_texts(payloads, 5)
+    assert list(found.texts) == [event.data or "" if event.type == "log" else "" for event in events]
+    assert list(found.times) == [event.timestamp for event in events]
+    damaged = [*payloads[:place], damage, *payloads[place:]]
+    with pytest.raises(StoreFormatError, match=f"position {5 + min(place, len(payloads))}"):
+        decode_texts(damaged, 5)

@@ -19,6 +19,7 @@ OWNERS: Mapping[str, str] = {
     "ci_eventstore.events.archived_log:once": "those who wait for it",
     "ci_eventstore.events.lanes:do": "those who wait for their answers",
     "ci_eventstore.events.lanes:put": "those who wait for their answers",
+    "ci_eventstore.lines.passages:_begin": "whoever reads the next page, or closes the reading",
     "ci_eventstore.history.freezing:frozen": "whoever leaves the block",
     "ci_eventstore.following.hub:_open": "nobody: the loop logs it, and goes on",
     "ci_eventstore.following.job_reader:start": "the followers of its feed",

@@ -6,8 +6,9 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
 from ci_common.models import utc_now
+from ci_eventstore.events.codec import texts_of
 from ci_eventstore.events.reader import START, EventReader, Milestone, Ring
-from ci_eventstore.events.records import TimestampedLines, log_text, rfc3339
+from ci_eventstore.events.records import TimestampedLines, rfc3339
 from ci_eventstore.lines.indexes import last_at_most
 from ci_eventstore.lines.line_reader import LineReader, Log
 from ci_eventstore.lines.pieces import Piece
@@ -74,7 +75,7 @@ class LogText:
         async for piece in self._lines.pieces(self._log, start):
             yield piece
         for events in self._ring.pages() if self._ring is not None else ():
-            yield Piece.of([(event.timestamp or utc_now(), log_text(event)) for event in events], START)
+            yield Piece.of(texts_of(events), START)
 
     async def _line_count(self) -> int:
         """Return how many lines the log has; text after the last newline counts as one."""
