@@ -12,7 +12,7 @@ from ci_eventstore.cli.usage import examples
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.webhooks.addresses import Network, check_reachable, networks_of
 from ci_eventstore.webhooks.posting import Poster
-from ci_eventstore.webhooks.sender import Sender
+from ci_eventstore.webhooks.sender import Means, Sender
 from ci_eventstore.webhooks.store import Listed
 from ci_eventstore.webhooks.webhook import EVENTS, Webhook, checked_url
 
@@ -37,7 +37,7 @@ allow_option = click.option(
 
 def _sender(repository: RedisJobRepository, allowed: Sequence[Network]) -> Sender:
     engine = repository.engine
-    return Sender(engine.nodes, engine.keys, engine.reader.source, engine.facts, Poster(allowed).post)
+    return Sender(Means(engine.nodes, engine.keys, engine.reader.source, engine.facts, Poster(allowed).post))
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ import logging
 import random
 from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn, Protocol
 
 from ci_common.errors import RepositoryError
@@ -71,30 +71,37 @@ class Endpoint:
         self.is_stirred.set()
 
 
+@dataclass(frozen=True)
+class Means:
+    """What sending takes: the parts of a store, and how a message is posted."""
+
+    nodes: Nodes
+    keys: Keys
+    source: LogSource
+    groups: Groups
+    post: Post
+
+
 class Sender:
     """Sends for one store, while no other process does."""
 
-    def __init__(self, nodes: Nodes, keys: Keys, source: LogSource, groups: Groups, post: Post) -> None:
-        self._nodes = nodes
-        self._keys = keys
-        self._source = source
-        self._groups = groups
-        self._post = post
+    def __init__(self, means: Means) -> None:
+        self._means = means
 
     async def run(self) -> None:
         """Send until cancelled; whatever goes wrong is logged, and then it begins anew.
 
         In a store that was opened for reading, nothing is sent.
         """
-        outage = self._nodes.outages.of(logger, "sending webhooks: %s", "webhooks are sent again")
+        outage = self._means.nodes.outages.of(logger, "sending webhooks: %s", "webhooks are sent again")
         may_write = True
         while may_write:
-            outbox, is_mine = Outbox(self._nodes, self._keys), False
+            outbox, is_mine = Outbox(self._means.nodes, self._means.keys), False
             try:
                 is_mine = await outbox.hold() is not None
                 outage.worked()
                 if is_mine:
-                    await Shift(self._nodes, self._keys, self._source, self._groups, self._post, outbox).work()
+                    await Shift(self._means, outbox).work()
             except* SenderReplacedError:
                 logger.info("another process sends webhooks now")
             except* ReadOnlyAccessError:
@@ -103,7 +110,7 @@ class Sender:
             except* RepositoryError as errors:
                 outage.failed(errors.exceptions[0])
             except* Exception as errors:  # noqa: BLE001 - it is logged, and the next shift begins anew
-                self._nodes.outages.fault(logger, "sending webhooks", errors)
+                self._means.nodes.outages.fault(logger, "sending webhooks", errors)
             finally:
                 if is_mine:
                     # If that fails, the lease ends by itself.
@@ -115,12 +122,8 @@ class Sender:
 class Shift:
     """The time for which one process sends."""
 
-    def __init__(self, nodes: Nodes, keys: Keys, source: LogSource, groups: Groups, post: Post, outbox: Outbox) -> None:
-        self._nodes = nodes
-        self._keys = keys
-        self._source = source
-        self._groups = groups
-        self._post = post
+    def __init__(self, means: Means, outbox: Outbox) -> None:
+        self._means = means
         self._outbox = outbox
         self._endpoints: dict[str, Endpoint] = {}
         self._changes = -1
@@ -168,7 +171,7 @@ class Shift:
             self._reader.cancel()
             self._reader = None
             # Without a group, the store keeps no facts.
-            await self._groups.drop_where_possible(GROUP)
+            await self._means.groups.drop_where_possible(GROUP)
 
     async def _queue_tests(self, endpoint: Endpoint) -> None:
         """Queue the test messages that the owner has asked for since."""
@@ -194,10 +197,11 @@ class Shift:
 
     async def _read(self, tasks: asyncio.TaskGroup) -> NoReturn:
         """Put into the queues what happens; a store that is away disturbs nothing that waits there already."""
-        outage = self._nodes.outages.of(logger, "reading what webhooks have to be sent: %s")
+        nodes, groups = self._means.nodes, self._means.groups
+        outage = nodes.outages.of(logger, "reading what webhooks have to be sent: %s")
         while True:
             # Whoever has the sender's lease reads.
-            reader = FactReader(self._nodes, self._groups, GROUP, READ_SECONDS, FACT_ENTRIES, takes_over=True)
+            reader = FactReader(nodes, groups, GROUP, READ_SECONDS, FACT_ENTRIES, takes_over=True)
             try:
                 async with aclosing(reader.batches()) as batches:
                     async for batch in batches:
@@ -240,7 +244,8 @@ class Shift:
         if all(endpoint.webhook.user_id is None for endpoint in self._endpoints.values()):
             return {}
         job_ids = list(dict.fromkeys(fact.job_id for fact in facts))
-        records = await read_records(self._nodes, self._source, [self._keys.job(job_id) for job_id in job_ids])
+        keys = [self._means.keys.job(job_id) for job_id in job_ids]
+        records = await read_records(self._means.nodes, self._means.source, keys)
         owners = {}
         for job_id, record in zip(job_ids, records, strict=True):
             if isinstance(record, JobState):
@@ -297,25 +302,26 @@ class Shift:
             if await self._is_shut_out(webhook.user_id):
                 return Outcome(error="its user is inactive")
             body, now = message.body(await self._job(webhook, message)), self._outbox.now_ms
-            return await self._post(webhook.url, signed(message.id, body, webhook.keys_at(now), now // 1000), body)
+            headers = signed(message.id, body, webhook.keys_at(now), now // 1000)
+            return await self._means.post(webhook.url, headers, body)
         except RepositoryError:
             return None
         except Exception as error:  # noqa: BLE001 - it is logged, and other webhooks go on
-            self._nodes.outages.fault(logger, "sending a message", error)
+            self._means.nodes.outages.fault(logger, "sending a message", error)
             return Outcome(error="it can't be sent")
 
     async def _is_shut_out(self, user_id: str | None) -> bool:
         """Tell whether a user may see nothing now; an application's own users aren't in the store."""
         if user_id is None:
             return False
-        found = await self._nodes.read("HGET", self._keys.user(user_id), "is_active")
+        found = await self._means.nodes.read("HGET", self._means.keys.user(user_id), "is_active")
         return found is not None and as_text(found) == encode_flag(False)
 
     async def _job(self, webhook: Webhook, message: Message) -> dict[str, Any] | None:
         """Return a message's job as it is now, None if it is gone, can't be read, or isn't the owner's."""
         if message.job_id is None:
             return None
-        [record] = await read_records(self._nodes, self._source, [self._keys.job(message.job_id)])
+        [record] = await read_records(self._means.nodes, self._means.source, [self._means.keys.job(message.job_id)])
         if not isinstance(record, JobState) or webhook.user_id not in (None, record.user_id):
             return None
         return job_json(to_job(message.job_id, record), is_public=True)

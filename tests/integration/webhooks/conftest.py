@@ -15,7 +15,7 @@ from ci_eventstore.webhooks import sender
 from ci_eventstore.webhooks.addresses import networks_of
 from ci_eventstore.webhooks.outbox import Outbox
 from ci_eventstore.webhooks.posting import Poster
-from ci_eventstore.webhooks.sender import Sender
+from ci_eventstore.webhooks.sender import Means, Sender
 from tests.integration.store.conftest import find_server, keys, own, repository, server, valkey
 
 __all__ = ["find_server", "keys", "own", "repository", "server", "valkey"]
@@ -27,7 +27,7 @@ async def sending(
 ) -> AsyncIterator["asyncio.Task[None]"]:
     """Send until the block ends; whatever is allowed is as if it were public."""
     engine, poster = repository.engine, Poster(networks_of(allowed), seconds=seconds)
-    sends = Sender(engine.nodes, engine.keys, engine.reader.source, engine.facts, poster.post)
+    sends = Sender(Means(engine.nodes, engine.keys, engine.reader.source, engine.facts, poster.post))
     task: asyncio.Task[None] = asyncio.create_task(sends.run())
     try:
         yield task

@@ -7,7 +7,7 @@ from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.webhooks import delivery, outbox, sender
 from ci_eventstore.webhooks.addresses import networks_of
 from ci_eventstore.webhooks.posting import Poster
-from ci_eventstore.webhooks.sender import Sender
+from ci_eventstore.webhooks.sender import Means, Sender
 
 LEASE_SECONDS = 0.5
 
@@ -19,7 +19,7 @@ async def main(url: str) -> None:
     async with RedisJobRepository.from_url(url, partitions=3) as repository:
         engine = repository.engine
         poster = Poster(networks_of(["127.0.0.1"]), seconds=5)
-        await Sender(engine.nodes, engine.keys, engine.reader.source, engine.facts, poster.post).run()
+        await Sender(Means(engine.nodes, engine.keys, engine.reader.source, engine.facts, poster.post)).run()
 
 
 if __name__ == "__main__":

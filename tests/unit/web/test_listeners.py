@@ -6,14 +6,14 @@ import pytest
 
 from ci_common.models import JobStatus
 from ci_eventstore.web.changes import listeners
-from ci_eventstore.web.changes.listeners import Audience, Filter, Frame, Listener, Owner, Told
+from ci_eventstore.web.changes.listeners import Audience, ChangeMessage, Filter, Frame, Listener, Owner
 from ci_eventstore.web.changes.ring import Change
 
 
-def told(job_id: str, user_id: str | None = "ada", queue: str = "default") -> Told:
-    """Return what is told of a running job."""
+def message(job_id: str, user_id: str | None = "ada", queue: str = "default") -> ChangeMessage:
+    """Return a message about a running job."""
     frame = Frame(b"event: job\n", f"data: {job_id}\n\n".encode())
-    return Told(job_id, Owner(user_id, queue), JobStatus.RUNNING, Change(), frame)
+    return ChangeMessage(job_id, Owner(user_id, queue), JobStatus.RUNNING, Change(), frame)
 
 
 class Store:
@@ -37,20 +37,20 @@ def joined(audience: Audience, user_id: str | None = "ada", wanted: Filter | Non
 
 
 async def test_those_who_want_the_same_share_a_snapshot() -> None:
-    """It is read once; what is told while it is read, or since, comes to each of them after it."""
+    """It is read once; what is sent while it is read, or since, comes to each of them after it."""
     audience, store = Audience(), Store()
     audience.points = b"P"
     both = [joined(audience), joined(audience)]
     other = joined(audience, wanted=Filter(queue="slow"))
     reading = [asyncio.create_task(audience.all_jobs(listener, store.read)) for listener in (*both, other)]
     await asyncio.sleep(0)
-    audience.tell(told("j"))
-    audience.tell(told("x", "bob"))
+    audience.notify(message("j"))
+    audience.notify(message("x", "bob"))
     store.is_allowed.set()
     assert {await task for task in reading} == {b"all 1", b"all 2"}
     assert store.reads == 2
     late = joined(audience)
-    audience.tell(told("k"))
+    audience.notify(message("k"))
     await audience.all_jobs(late, store.read)
     assert store.reads == 2
     for listener in (*both, late):
@@ -67,7 +67,7 @@ async def test_a_snapshot_that_a_gap_overtakes_is_read_again() -> None:
     audience.begin_again(b"Q")
     store.is_allowed.set()
     assert await reading == b"all 2"
-    listener.put("j", told("j").frame, b"Q")
+    listener.put("j", message("j").frame, b"Q")
     audience.begin_again(b"R")
     assert (listener.needs_all, listener.frames) == (True, {})
     assert await audience.all_jobs(listener, store.read) == b"all 3"
@@ -75,13 +75,13 @@ async def test_a_snapshot_that_a_gap_overtakes_is_read_again() -> None:
 
 async def test_more_than_is_kept_is_told_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
     """Then the listener needs another one."""
-    monkeypatch.setattr(listeners, "TOLD_KEPT", 3)
+    monkeypatch.setattr(listeners, "MESSAGES_KEPT", 3)
     audience, store = Audience(), Store()
     listener = joined(audience)
     reading = asyncio.create_task(audience.all_jobs(listener, store.read))
     await asyncio.sleep(0)
     for number in range(4):
-        audience.tell(told(str(number)))
+        audience.notify(message(str(number)))
     store.is_allowed.set()
     await reading
     assert listener.needs_all
@@ -95,9 +95,9 @@ async def test_who_does_not_read_begins_again(monkeypatch: pytest.MonkeyPatch) -
     listener = joined(audience, None)
     await audience.all_jobs(listener, everything.read)
     for job_id in "abab":
-        audience.tell(told(job_id, None))
+        audience.notify(message(job_id, None))
     assert list(listener.frames) == ["a", "b"]
-    audience.tell(told("c", "bob"))
+    audience.notify(message("c", "bob"))
     assert listener.needs_all
     assert listener.frames == {}
 

@@ -28,7 +28,7 @@ from ci_eventstore.jobs.records import Record, read_records
 from ci_eventstore.jobs.state import JobState, to_job
 from ci_eventstore.keys import JobKeys
 from ci_eventstore.tasks import begin
-from ci_eventstore.web.changes.listeners import PENDING_FRAMES, Audience, Frame, Listener, Owner, Told
+from ci_eventstore.web.changes.listeners import PENDING_FRAMES, Audience, ChangeMessage, Frame, Listener, Owner
 from ci_eventstore.web.changes.ring import Change, ChangeRing, Changes, changes_in, merge
 from ci_eventstore.web.job_view import summary
 from ci_eventstore.web.streams import sse
@@ -107,7 +107,7 @@ class ChangeHub:
             await asyncio.wait([self._task], timeout=2 * STOPPING_SECONDS)
 
     async def missed(self, listener: Listener, points: Sequence[Entry]) -> bool:
-        """Have a listener told what has changed since it was at some entries; False if that isn't known. StoreError."""
+        """Send a listener what has changed since it was at some entries; False if that isn't known. StoreError."""
         await self._read_before(points)
         changes = self._ring.since(points)
         if changes is None or len(changes) > PENDING_FRAMES:
@@ -121,9 +121,9 @@ class ChangeHub:
             return False
         store = await self._engine.incarnation.read()
         for job_id, record in records.items():
-            told = self._told_of(job_id, record, changes[job_id], store)
-            if told is not None and told.is_for(listener):
-                listener.put(job_id, told.frame, now)
+            message = self._message_of(job_id, record, changes[job_id], store)
+            if message is not None and message.is_for(listener):
+                listener.put(job_id, message.frame, now)
         return True
 
     async def _read_before(self, points: Sequence[Entry]) -> None:
@@ -219,8 +219,8 @@ class ChangeHub:
             if any(change.is_unknown for change in changes.values()):
                 self.audience.begin_again(self.audience.points)
             for job_id, record in records.items():
-                if (told := self._told_of(job_id, record, changes[job_id], store)) is not None:
-                    self.audience.tell(told)
+                if (message := self._message_of(job_id, record, changes[job_id], store)) is not None:
+                    self.audience.notify(message)
             if left:
                 merge(self._dirty, left)
                 self._has_dirty.set()
@@ -244,16 +244,16 @@ class ChangeHub:
             found |= zip((keys.job_id for keys in by_tag[tag]), records, strict=True)
         return found
 
-    def _told_of(self, job_id: str, record: Record, change: Change, store: str | None) -> Told | None:
-        """Return what listeners are told of a job; None if there is nothing to be told."""
+    def _message_of(self, job_id: str, record: Record, change: Change, store: str | None) -> ChangeMessage | None:
+        """Return the message about a job; None if there is none."""
         if isinstance(record, JobState):
             shown = summary(to_job(job_id, record), str(Incarnation(record.incarnation, store)))
             frame = _frame("job", {"job": shown})
             owner = Owner(record.user_id, record.queue)
-            return Told(job_id, owner, record.status, change, frame)
+            return ChangeMessage(job_id, owner, record.status, change, frame)
         if change.is_deleted:
-            return Told(job_id, None, None, change, _frame("deleted", {"job_id": job_id}))
-        # It was deleted, which another fact tells, or can't be read.
+            return ChangeMessage(job_id, None, None, change, _frame("deleted", {"job_id": job_id}))
+        # It was deleted, which another fact reports, or can't be read.
         return None
 
 

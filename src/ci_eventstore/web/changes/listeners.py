@@ -14,8 +14,8 @@ from ci_eventstore.web.changes.ring import Change
 
 #: A client that has more waiting for it gets a snapshot instead.
 PENDING_FRAMES = 1_000
-#: Listeners share a snapshot for a while, with the frames told since: at most this many frames and snapshots are kept.
-TOLD_KEPT = 5_000
+#: Listeners share a snapshot for a while, with what was sent since: at most this many messages and snapshots are kept.
+MESSAGES_KEPT = 5_000
 SHARED_SECONDS = 1.0
 SNAPSHOTS_KEPT = 20
 
@@ -50,8 +50,8 @@ class Owner(NamedTuple):
     queue: str
 
 
-class Told(NamedTuple):
-    """A frame of which listeners were told, and who is to get it."""
+class ChangeMessage(NamedTuple):
+    """A frame for listeners, and who is to get it."""
 
     job_id: str
     owner: Owner | None
@@ -79,8 +79,8 @@ class Snapshot(NamedTuple):
     """All jobs that a user wants, as they were at one moment."""
 
     frame: bytes
-    #: How many frames had been told before, and when, by the monotonic clock.
-    told: int
+    #: How many messages had been sent before, and when, by the monotonic clock.
+    messages: int
     read_at: float
 
 
@@ -130,11 +130,11 @@ class Audience:
 
     def __init__(self) -> None:
         self._listeners: dict[str | None, set[Listener]] = {}
-        #: How far listeners have been told.
+        #: How far listeners have been notified.
         self.points = b""
-        #: The last frames; how many there have been, and how often all was told anew.
-        self._told: deque[Told] = deque(maxlen=TOLD_KEPT)
-        self._told_count = self._gaps = 0
+        #: The last messages; how many there have been, and how often all were sent anew.
+        self._messages: deque[ChangeMessage] = deque(maxlen=MESSAGES_KEPT)
+        self._message_count = self._gaps = 0
         self._snapshots: dict[Asked, Snapshot] = {}
         self._reading: WeakValueDictionary[Asked, asyncio.Lock] = WeakValueDictionary()
 
@@ -153,16 +153,17 @@ class Audience:
         """Return all listeners."""
         return [listener for its in self._listeners.values() for listener in its]
 
-    def tell(self, told: Told) -> None:
+    def notify(self, message: ChangeMessage) -> None:
         """Have a frame sent to those listeners that want it."""
-        self._told.append(told)
-        self._told_count += 1
+        self._messages.append(message)
+        self._message_count += 1
         # The owner of a job that is gone is only recognised.
-        users = {None, told.owner.user_id} if told.owner is not None else set(filter(told.is_seen_by, self._listeners))
+        owner = message.owner
+        users = {None, owner.user_id} if owner is not None else set(filter(message.is_seen_by, self._listeners))
         for user_id in users:
             for listener in self._listeners.get(user_id, ()):
-                if told.is_for(listener):
-                    listener.put(told.job_id, told.frame, self.points)
+                if message.is_for(listener):
+                    listener.put(message.job_id, message.frame, self.points)
 
     def begin_again(self, points: bytes) -> None:
         """Have all listeners sent all jobs, which are known up to some points: changes may be missing."""
@@ -173,7 +174,7 @@ class Audience:
             listener.begin_again()
 
     async def all_jobs(self, listener: Listener, read: Callable[[bytes], Awaitable[bytes]]) -> bytes:
-        """Return the frame of all jobs that a listener wants, after which it is told what has changed.
+        """Return the frame of all jobs that a listener wants, after which it gets what has changed.
 
         `read` makes the frame with an id. Listeners that want the same at the same time share one. StoreError.
         """
@@ -182,16 +183,16 @@ class Audience:
         async with lock:
             snapshot = self._snapshots.get(asked)
             while snapshot is None or time.monotonic() >= snapshot.read_at + SHARED_SECONDS:
-                told, gaps = self._told_count, self._gaps
+                count, gaps = self._message_count, self._gaps
                 frame = await read(self.points)
                 # Else it may be older than what was missed.
-                snapshot = Snapshot(frame, told, time.monotonic()) if gaps == self._gaps else None
+                snapshot = Snapshot(frame, count, time.monotonic()) if gaps == self._gaps else None
             self._keep(asked, snapshot)
         listener.begin_again()
-        # More than are kept may have been told meanwhile: then all jobs are read again.
-        missed = self._told_count - snapshot.told
-        listener.needs_all = missed > len(self._told)
-        for kept in islice(self._told, max(len(self._told) - missed, 0), None):
+        # More than are kept may have been sent meanwhile: then all jobs are read again.
+        missed = self._message_count - snapshot.messages
+        listener.needs_all = missed > len(self._messages)
+        for kept in islice(self._messages, max(len(self._messages) - missed, 0), None):
             if kept.is_for(listener):
                 listener.put(kept.job_id, kept.frame, self.points)
         return snapshot.frame

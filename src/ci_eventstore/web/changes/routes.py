@@ -100,7 +100,7 @@ class ChangeStream:
         return True
 
     async def _resume(self) -> bool:
-        """Have the client told what has changed since its id; False if that isn't known. StoreUnavailableError."""
+        """Send the client what has changed since its id; False if that isn't known. StoreUnavailableError."""
         points = read_points(self._last_id, len(self._web.engine.keys.tags))
         if points is not None and await self._hub.missed(self._listener, points):
             self._last_id = ""
