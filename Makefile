@@ -37,7 +37,7 @@ $(page_tools): package.json package-lock.json | $(installed)
 	@echo "Installing what checks the page's JavaScript; this takes a quarter of a minute, once."
 	@$(python) -m tests.page.javascript install
 
-demo: $(installed) ## run a real command through the store, follow it, kill the server; run controllers; compare
+demo: $(installed) ## check all at once (the page: ci-eventstore demo): run a real command through the store, follow it, kill the server; run controllers; compare
 	@$(python) examples/demo.py
 
 test: $(installed) ## run all tests but the slow ones

@@ -3,54 +3,27 @@
 import json
 import re
 import signal
-from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import pytest
-from standardwebhooks import Webhook as ForeignVerifier
+from anyio.from_thread import start_blocking_portal
 
+from tests import receivers
 from tests.acceptance.command_line import CommandLine, Ended
+from tests.receivers import Receiver
 from tests.servers import wait_until
 
 
-class Receiver:
-    """A receiver of webhooks, in a thread."""
-
-    def __init__(self) -> None:
-        self.received: list[tuple[dict[str, str], bytes]] = []
-        ours = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                ours.received.append((dict(self.headers), body))
-                self.send_response(204)
-                self.end_headers()
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/hook"
-        Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def told(self, secret: str) -> list[str]:
-        """Return the types of all messages, which the foreign verifier accepts."""
-        return [ForeignVerifier(secret).verify(body, headers)["type"] for headers, body in self.received]
-
-    def close(self) -> None:
-        """Receive no more."""
-        self._server.shutdown()
-        self._server.server_close()
-
-
 @pytest.fixture
-def receiver() -> Any:
-    opened = Receiver()
-    yield opened
-    opened.close()
+def receiver() -> Iterator[Receiver]:
+    """A receiver in a thread."""
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(receivers.receiver()) as opened:
+        yield opened
+
+
+def types_of(receiver: Receiver, secret: str) -> list[str]:
+    """Return the types of all messages."""
+    return [one.verified(secret)["type"] for one in receiver.received]
 
 
 def created(ended: Ended) -> tuple[str, str]:
@@ -70,12 +43,12 @@ def test_webhooks_are_sent(cli: CommandLine, here: Callable[..., Ended], receive
     assert (shown["id"], shown["waiting"], shown["user_id"]) == (webhook_id, 0, None)
     sender = cli.start("webhook", "send", "--webhook-allow", "127.0.0.1")
     wait_until(lambda: len(receiver.received) >= 3, "three messages")
-    assert sorted(receiver.told(secret)) == ["job.created", "job.ended", "job.started"]
+    assert sorted(types_of(receiver, secret)) == ["job.created", "job.ended", "job.started"]
     rotated = here("webhook", "rotate", webhook_id).text.strip()
     assert here("webhook", "test", webhook_id).code == 0
     wait_until(lambda: len(receiver.received) >= 4, "the test message")
-    assert receiver.told(secret)[-1] == "webhook.test"
-    assert ForeignVerifier(rotated).verify(receiver.received[-1][1], receiver.received[-1][0])
+    assert types_of(receiver, secret)[-1] == "webhook.test"
+    assert receiver.received[-1].verified(rotated)
     sender.send(signal.SIGTERM)
     assert sender.end().code == 0
     server = cli.start("serve", "--port", "0", "--no-auth", "--webhook-allow", "127.0.0.0/8")
