@@ -1,10 +1,11 @@
 """Reading a log: where it opens, groups, links to lines, times, search, copying, downloads."""
 
+import asyncio
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 
 from ci_common import JobEvent
 from ci_common.models import utc_now
@@ -147,6 +148,41 @@ async def test_a_search_finds_all_of_a_log(page: Page, account: Account) -> None
     await expect(box).to_have_attribute("aria-invalid", "true")
     await page.keyboard.press("Escape")
     await expect(box).to_have_count(0)
+
+
+async def test_an_outline_waits_for_a_search(page: Page, account: Account) -> None:
+    """Both have the server read all of the log: while somebody waits for a search, no more of the outline is asked."""
+    job_id = await account.job(*lines(20), "a needle\n", end=True)
+    asked, outlined, found, come = list[Route](), asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def begin_again(route: Route) -> None:
+        asked.append(route)
+        response = await route.fetch()
+        await route.fulfill(response=response, json={**await response.json(), "is_whole": found.is_set()})
+        outlined.set()
+
+    async def hold(route: Route) -> None:
+        await come.wait()
+        await route.continue_()
+
+    await page.route("**/outline?*", begin_again)
+    await page.route("**/search?*", hold)
+    await open_log(page, account, job_id)
+    await outlined.wait()
+    async with page.expect_request("**/search?*"):
+        await page.get_by_label("Search (/)").click()
+        await page.get_by_role("textbox", name="Search the whole log").fill("needle")
+    # One may be on its way.
+    await page.wait_for_timeout(200)
+    before = len(asked)
+    await page.wait_for_timeout(300)
+    assert len(asked) == before
+    come.set()
+    await expect(page.locator(".search-count")).to_have_text("1 of 1")
+    outlined.clear()
+    await outlined.wait()
+    found.set()
+    await page.wait_for_timeout(200)
 
 
 async def test_a_log_that_is_too_long_says_what_it_lacks(page: Page, account: Account) -> None:

@@ -59,6 +59,8 @@ export class JobData {
     /** How many lines there were when the outline was asked for. */
     this._outlinedLines = -1;
     this._isAsking = false;
+    /** @type {Promise<unknown>} */
+    this._way = Promise.resolve();
   }
 
   /** Begin to follow. */
@@ -108,6 +110,15 @@ export class JobData {
    */
   async send(url, aborted) {
     return this._page.login.api.send(url, { signal: aborted });
+  }
+
+  /**
+   * Ask for no more of the outline until something has ended that a person waits for: both read the whole log.
+   *
+   * @param {Promise<void>} search
+   */
+  giveWay(search) {
+    this._way = Promise.allSettled([this._way, search]);
   }
 
   /**
@@ -264,6 +275,7 @@ export class JobData {
     try {
       // The server reads a long log a second at a time.
       for (let isWhole = false; !isWhole;) {
+        await this._way;
         const incarnation = this.job.peek()?.incarnation;
         const answer = await this.get("outline", { after: this.outline.position || null, incarnation });
         isWhole = answer.is_whole;

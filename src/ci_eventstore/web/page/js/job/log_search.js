@@ -36,7 +36,7 @@ export class LogSearch {
     this.stop();
     this.machine = query.text ? new SearchMachine(query) : null;
     this.version.value += 1;
-    if (this.machine) void this._run(this.machine);
+    if (this.machine) this._data.giveWay(this._run(this.machine));
   }
 
   /** Stop searching, and forget what was found. */
@@ -54,7 +54,7 @@ export class LogSearch {
     if (!machine || this._timer || !machine.isBehind(this._data.store.total, this._data.store.isOpen)) return;
     this._timer = window.setTimeout(() => {
       this._timer = 0;
-      if (machine === this.machine && !machine.isRunning) void this._run(machine);
+      if (machine === this.machine && !machine.isRunning) this._data.giveWay(this._run(machine));
     }, LATER_MS);
   }
 
