@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 
+from ci_eventstore.connection.connections import RedisPy, RenewablePool
 from tests.deployments.breaking import SITES, ClusterSite, SentinelSite
 from tests.deployments.load import open_load
 
@@ -31,24 +32,29 @@ FAILOVERS = int(os.environ.get("CI_EVENTSTORE_FAILOVERS") or 200) if IS_SOAK els
 #: Failovers after which everything that is made once has been made: connections to each server that was a primary.
 SETTLED = FAILOVERS // 2 if IS_SOAK else 0
 #: What a process may have open, for two repositories with 32 connections to each of six servers.
-MOST = {"sockets": 400, "tasks": 200, "parts": 20_000, "objects": 3_000}
-#: What a connection is made of. A pool keeps each that was ever needed at once, closed or open, until it has 32.
+MOST = {"sockets": 400, "strays": 200, "busy": 200, "tasks": 200, "parts": 20_000, "objects": 3_000}
+#: What a connection is made of. A pool keeps each that was ever needed at once, closed or open, until it has 32: the
+#: busier the machine, the later it has all that it will ever have.
 PARTS = (
     "redis.",
     "ci_eventstore.connection.connections",
     "asyncio.streams",
     "asyncio.selector_events",
     "asyncio.trsock",
+    "asyncio.events",
+    "_asyncio",
 )
 #: Whose objects are counted beside these; events and what tests note of them grow.
 COUNTED = ("ci_eventstore.connection", "ci_eventstore.following", "asyncio.", "_asyncio")
-#: What may not grow in the second half of a soak.
-STEADY = ("sockets", "tasks", "objects")
+#: What may not grow in the second half of a soak: sockets that are in no pool, connections that a pool has handed out.
+STEADY = ("strays", "busy", "tasks", "objects")
 #: Connections that happen to be open when one looks, and tasks on their way.
 SLACK = 16
 #: By how many bytes the memory of a process at steady work may grow with each failover of a soak's second half: what
 #: Python has noted of its objects, and what the system has given it. A connection takes 20,000.
 MOST_GROWTH = {"traced": 1_000, "anonymous": 10_000}
+#: Fewer don't show it: on a cluster, pools are filled for some thirty of them, and memory comes and goes by 200,000.
+ENOUGH_FOR_MEMORY = 200
 ROOT = Path(__file__).parents[3]
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("/proc"), pytest.mark.timeout(5400 if IS_SOAK else 240)]
@@ -68,9 +74,14 @@ def count() -> dict[str, int]:
     for entry in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):
             targets.append(os.readlink(entry))
-    kinds = Counter(str(type(one).__module__) for one in gc.get_objects())
+    found = gc.get_objects()
+    kinds = Counter(str(type(one).__module__) for one in found)
+    pools = [one for one in found if type(one) is RenewablePool]
+    sockets = sum(target.startswith("socket:") for target in targets)
     return {
-        "sockets": sum(target.startswith("socket:") for target in targets),
+        "sockets": sockets,
+        "strays": sockets - sum(one.is_connected for pool in pools for one in RedisPy.connections_of(pool)),
+        "busy": sum(len(pool._in_use_connections) for pool in pools),
         "tasks": len(asyncio.all_tasks()),
         "parts": sum(number for module, number in kinds.items() if module.startswith(PARTS)),
         "objects": sum(
@@ -138,7 +149,9 @@ def check_memory(measured: Sequence[dict[str, Any]]) -> None:
     assert all(second_half[-1][what] > second_half[0][what] for what in ("lines", "events", "jobs"))
     grown = {kind: growth([one[kind] for one in second_half]) for kind in MOST_GROWTH}
     logger.warning("growth with each failover: %s", grown)
-    assert {kind: by for kind, by in grown.items() if by > MOST_GROWTH[kind]} == {}, measured[-1]["grown"]
+    assert FAILOVERS < ENOUGH_FOR_MEMORY or {kind: by for kind, by in grown.items() if by > MOST_GROWTH[kind]} == {}, (
+        measured[-1]["grown"]
+    )
 
 
 async def test_failovers_in_a_row(
