@@ -62,7 +62,7 @@ def keys() -> Keys:
 
 @pytest.fixture
 def find_server() -> Callable[[], Path]:
-    """How the binary of `own` is found; a module that wants several has a fixture of this name with parameters."""
+    """How the binary of `own` is found; a module that wants several has `find_server = finding(…)`."""
     return find_valkey
 
 

@@ -8,8 +8,6 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -22,6 +20,7 @@ from tests.deployments.whole import Whole
 from tests.fault_proxy import QUICK_FAULTS, Fault, FaultProxy, always, randomly
 from tests.history import History, Outcome, check
 from tests.integration.store.crowd import Crowd, open_crowd
+from tests.integration.store.servers_found import finding
 from tests.servers import BINARIES, RealServer, find_valkey
 from tests.waiting import wait_until
 
@@ -39,10 +38,7 @@ ROUNDS = 20 if IS_SOAK else 1
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800 if IS_SOAK else 120)]
 
 
-@pytest.fixture(params=BINARIES)
-def find_server(request: pytest.FixtureRequest) -> Callable[[], Path]:
-    found: Callable[[], Path] = request.param
-    return found
+find_server = finding(BINARIES)
 
 
 async def end_of(crowd: Crowd, proxy: FaultProxy) -> list[str]:

@@ -21,6 +21,7 @@ from tests.integration.store.chaos_controller_program import Order
 from tests.integration.store.fact_readers import keep_facts, untold
 from tests.integration.store.fleet import Controllers, Jobs, open_fleet
 from tests.integration.store.followers import admin_of
+from tests.integration.store.servers_found import finding
 from tests.servers import BINARIES, RealServer
 
 logger = logging.getLogger(__name__)
@@ -38,10 +39,7 @@ DISPATCH = "{ci:0}:dispatch:default"
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800 if IS_SOAK else 120)]
 
 
-@pytest.fixture(params=BINARIES if IS_SOAK else BINARIES[1:])
-def find_server(request: pytest.FixtureRequest) -> Callable[[], Path]:
-    found: Callable[[], Path] = request.param
-    return found
+find_server = finding(BINARIES if IS_SOAK else BINARIES[1:])
 
 
 @pytest.fixture

@@ -1,9 +1,7 @@
 """Those who follow live jobs, through everything that may happen between them and the store."""
 
 import asyncio
-from collections.abc import Callable
 from contextlib import aclosing
-from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
@@ -36,14 +34,11 @@ from tests.integration.store.followers import (
     rest_of,
     write_and_complete,
 )
+from tests.integration.store.servers_found import finding
 from tests.servers import BINARIES, RealServer
 from tests.waiting import wait_until
 
-
-@pytest.fixture(params=BINARIES)
-def find_server(request: pytest.FixtureRequest) -> Callable[[], Path]:
-    found: Callable[[], Path] = request.param
-    return found
+find_server = finding(BINARIES)
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
 
@@ -19,15 +19,13 @@ from ci_eventstore.repository import RedisJobRepository
 from tests.fault_proxy import FaultProxy
 from tests.integration.store.followers import admin_of, following
 from tests.integration.store.replicas import Pair, replicate
+from tests.integration.store.servers_found import finding
 from tests.servers import BINARIES, RealServer
 
 Texts = list[str | None]
 
 
-@pytest.fixture(params=BINARIES)
-def find_server(request: pytest.FixtureRequest) -> Callable[[], Path]:
-    found: Callable[[], Path] = request.param
-    return found
+find_server = finding(BINARIES)
 
 
 @pytest.fixture
