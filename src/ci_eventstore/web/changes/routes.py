@@ -16,7 +16,7 @@ from ci_eventstore.web.changes.listing import Queue, Statuses, wanted_of
 from ci_eventstore.web.context import Web
 from ci_eventstore.web.job_view import summary
 from ci_eventstore.web.streams import sse
-from ci_eventstore.web.streams.response import IDLE, LAST, Piece, StreamResponse, unavailable
+from ci_eventstore.web.streams.response import IDLE, LAST, StreamPiece, StreamResponse, unavailable
 
 #: A snapshot has at most this many jobs: the newest ones.
 NEWEST_JOBS = 1_000
@@ -49,7 +49,7 @@ class ChangeStream:
         if self._hub.failure is not None:
             raise self._hub.failure
 
-    async def read(self, seconds: float) -> Piece:
+    async def read(self, seconds: float) -> StreamPiece:
         """Return all jobs, or what has changed since the piece before."""
         if not await self._has_news(seconds):
             return IDLE
@@ -62,12 +62,12 @@ class ChangeStream:
         try:
             if listener.needs_all and not await self._resume():
                 self._may_list_at = asyncio.get_running_loop().time() + SNAPSHOT_SECONDS
-                return Piece(await self._hub.audience.all_jobs(listener, self._all_jobs))
+                return StreamPiece(await self._hub.audience.all_jobs(listener, self._all_jobs))
         except StoreUnavailableError:
             listener.begin_again()
             await asyncio.sleep(AWAY_SECONDS)
             return IDLE
-        return Piece(listener.take() if listener.frames else b"")
+        return StreamPiece(listener.take() if listener.frames else b"")
 
     def close(self) -> None:
         """Listen no more."""

@@ -19,7 +19,7 @@ from ci_eventstore.lines.line_reader import Log
 from ci_eventstore.web.context import Web
 from ci_eventstore.web.document import POSITION_SCHEMA, JobId, KnownIncarnation
 from ci_eventstore.web.job_view import JobViews
-from ci_eventstore.web.jobs.stream import DetailedFrames, JobStream, StatesAgain, Wanted
+from ci_eventstore.web.jobs.stream import DetailedFrames, JobStream, StatesAgain, StreamRequest
 from ci_eventstore.web.json_answer import json_answer
 from ci_eventstore.web.streams import sse
 from ci_eventstore.web.streams.response import StreamResponse, unavailable, whole
@@ -140,7 +140,7 @@ class EventRoutes:
         async def follow(after: int, known: str | None) -> Follower:
             return await self._repository.follow(job_id, after, caller.user_id, incarnation=known)
 
-        wanted = Wanted(
+        wanted = StreamRequest(
             user_id=caller.user_id,
             opening=opening,
             follow=follow,

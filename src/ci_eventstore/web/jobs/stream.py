@@ -15,14 +15,14 @@ from ci_eventstore.following.records import Notice, Page
 from ci_eventstore.jobs.state import JobState
 from ci_eventstore.web.job_view import JobViews
 from ci_eventstore.web.streams import sse
-from ci_eventstore.web.streams.response import IDLE, LAST, Piece
+from ci_eventstore.web.streams.response import IDLE, LAST, StreamPiece
 
 #: A stream whose store is away tries again after this.
 AWAY_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class StreamRequest:
     """What one client is to get."""
 
     user_id: str | None
@@ -46,7 +46,7 @@ class Wanted:
 class JobStream:
     """Follows a job for one client; during outages of the store, it is idle."""
 
-    def __init__(self, wanted: Wanted, outage: OutageLog) -> None:
+    def __init__(self, wanted: StreamRequest, outage: OutageLog) -> None:
         self._outage = outage
         self._wanted = wanted
         self.user_id = wanted.user_id
@@ -70,12 +70,12 @@ class JobStream:
         if self._must_reset:
             self._follower.reset()
 
-    async def read(self, seconds: float) -> Piece:
+    async def read(self, seconds: float) -> StreamPiece:
         """Return the next page's frames; `state` is the first piece, together with a reset if there has to be one."""
         opening = self._opening
         if opening and not self._must_reset:
             self._opening = b""
-            return Piece(opening)
+            return StreamPiece(opening)
         if self._follower is None:
             await self.begin()
         if self._follower is None:
@@ -96,7 +96,7 @@ class JobStream:
         frames = opening + before + self._wanted.encode(page)
         self._opening, self._must_reset = b"", False
         self._last = _last_position(page, self._last)
-        return Piece(frames, page.is_last)
+        return StreamPiece(frames, page.is_last)
 
     def close(self) -> None:
         """Stop following."""

@@ -84,7 +84,7 @@ def end_scope(scope: asyncio.Timeout) -> None:
         scope.reschedule(asyncio.get_running_loop().time())
 
 
-class Piece(NamedTuple):
+class StreamPiece(NamedTuple):
     """What a stream sends next."""
 
     frames: bytes
@@ -94,8 +94,8 @@ class Piece(NamedTuple):
     is_idle: bool = False
 
 
-IDLE = Piece(b"", is_idle=True)
-LAST = Piece(b"", is_last=True)
+IDLE = StreamPiece(b"", is_idle=True)
+LAST = StreamPiece(b"", is_last=True)
 
 
 class Source(Protocol):
@@ -108,7 +108,7 @@ class Source(Protocol):
     async def begin(self) -> None:
         """Begin, once; an error of `ANSWERED` is the answer to the client."""
 
-    async def read(self, seconds: float) -> Piece:
+    async def read(self, seconds: float) -> StreamPiece:
         """Return the next piece, an idle one if none comes in time or the store is away; errors of `ANSWERED`.
 
         The first one that isn't idle opens the stream.
