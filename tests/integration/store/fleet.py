@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from ci_common.errors import InvalidTransitionError
 from ci_common.models import Job
 from ci_eventstore.errors import OutcomeUnknownError, StoreUnavailableError
 from ci_eventstore.events.records import Record
@@ -129,7 +130,8 @@ class Jobs:
         """Cancel a job if it hasn't ended, whether that is told or not."""
         job = await self.repository.get_job_summary(job_id)
         if job is not None and job.end_time is None:
-            with suppress(OutcomeUnknownError, StoreUnavailableError):
+            # It may end meanwhile.
+            with suppress(OutcomeUnknownError, StoreUnavailableError, InvalidTransitionError):
                 await self.repository.cancel_job(job_id)
 
     async def records(self, job_id: str) -> list[Record]:
