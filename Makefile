@@ -44,7 +44,7 @@ test: $(installed) ## run all tests but the slow ones
 	@$(pytest) -m "not slow" $(ARGS)
 
 test-all: $(installed) ## run all tests, with as many examples as CI's slow ones get
-	@$(pytest) -n 5 --hypothesis-profile=thorough $(ARGS)
+	@$(pytest) --hypothesis-profile=thorough $(ARGS)
 
 test-deployments: $(installed) ## run the suites on every deployment, and every fault on each; write docs/deployments.md
 	@$(python) -m tests.deployments.report
