@@ -61,7 +61,6 @@ def expected_log(seconds: float, *, is_silent: bool) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize(("state", "seconds"), STATES.values(), ids=STATES)
 async def test_jobs_run_once_through(
     own_cli: CommandLine, server: RealServer, tmp_path: Path, state: Callable[..., Any], seconds: float
