@@ -149,7 +149,7 @@ async def test_nothing_that_is_sent_is_answered_with_500(
     assert mistakes(caplog) == []
 
 
-@pytest.mark.slow  # Six thousand requests.
+@pytest.mark.slow  # Thousands of requests.
 @pytest.mark.usefixtures("jobs")
 async def test_each_odd_value_in_each_header_of_each_route(
     web: Served, ada: Account, caplog: pytest.LogCaptureFixture
@@ -163,7 +163,8 @@ async def test_each_odd_value_in_each_header_of_each_route(
         for place, value in enumerate(ODD):
             clean = value.translate(None, b"\r\n\0")
             caller = who[(turn + place) % 3]
-            for header in HEADERS:
+            # Each value in each header of each route comes by one of the two methods.
+            for header in HEADERS[(turn // len(PATHS) + place) % 2 :: 2]:
                 status, _ = await exchange(web.url, method, path.format("j"), [caller, (header, clean)])
                 assert status < 500, (method, path, header, value)
             for kind in (b"application/json", b"multipart/form-data; boundary=b", b"application/x-www-form-urlencoded"):
