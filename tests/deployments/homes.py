@@ -70,7 +70,9 @@ class ServerHome:
 class EmbeddedHome(ServerHome):
     """The server of a folder, which this process holds on to."""
 
-    def __init__(self, folder: str, server: EmbeddedServer) -> None:
+    def __init__(self, folder: Path, server: EmbeddedServer) -> None:
+        self.folder = folder
+        self.server = server
         self.url = f"embedded://{folder}"
         self.socket_path = server.socket_path
 
@@ -134,12 +136,13 @@ def _server() -> Iterator[Home]:
 
 
 @contextmanager
-def _embedded() -> Iterator[Home]:
+def open_embedded() -> Iterator[EmbeddedHome]:
+    """Start the server of a new folder."""
     with tempfile.TemporaryDirectory(prefix="ci-embedded-", dir="/tmp") as folder:
         server = EmbeddedServer(Path(folder))
         server.ensure_running()
         try:
-            yield EmbeddedHome(folder, server)
+            yield EmbeddedHome(Path(folder), server)
         finally:
             server.release()
 
@@ -172,7 +175,7 @@ def _valkey9_cluster() -> Iterator[Home]:
 HOMES: Mapping[str, Any] = MappingProxyType(
     {
         "server": _server,
-        "embedded": _embedded,
+        "embedded": open_embedded,
         "tls": _tls,
         "sentinel": _sentinel,
         "cluster-redis7": _redis7_cluster,

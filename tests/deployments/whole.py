@@ -6,15 +6,13 @@ That a single server dies, and another one takes its place, is a fault of `break
 import asyncio
 import os
 import signal
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ci_eventstore.embedded import EmbeddedServer
 from ci_eventstore.repository import RedisJobRepository
 from tests.deployments.cluster import running_cluster
-from tests.deployments.homes import ClusterHome, EmbeddedHome, Home, SentinelHome, TLSHome
+from tests.deployments.homes import ClusterHome, EmbeddedHome, Home, SentinelHome, TLSHome, open_embedded
 from tests.deployments.sentinel import running_sentinels
 from tests.deployments.tls import running_tls_server
 from tests.fault_proxy import FaultProxy
@@ -74,9 +72,9 @@ class EmbeddedWhole(Whole):
 
     stays_away = False
 
-    def __init__(self, home: Home, folder: Path, server: EmbeddedServer) -> None:
-        super().__init__(home, (), server.ensure_running)
-        self._folder = folder
+    def __init__(self, home: EmbeddedHome) -> None:
+        super().__init__(home, (), home.server.ensure_running)
+        self._folder = home.folder
 
     def kill(self) -> None:
         """Kill the server."""
@@ -111,13 +109,8 @@ async def _create_store(url: str) -> None:
 
 @contextmanager
 def _embedded() -> Iterator[Whole]:
-    with tempfile.TemporaryDirectory(prefix="ci-embedded-", dir="/tmp") as folder:
-        server = EmbeddedServer(Path(folder))
-        server.ensure_running()
-        try:
-            yield EmbeddedWhole(EmbeddedHome(folder, server), Path(folder), server)
-        finally:
-            server.release()
+    with open_embedded() as home:
+        yield EmbeddedWhole(home)
 
 
 @contextmanager

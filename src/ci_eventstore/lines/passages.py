@@ -71,14 +71,14 @@ class PassageReader:
         self._reader = reader
         self._lines = lines
 
-    async def passages(self, log: Log, first_line: int) -> AsyncGenerator[Passage]:
-        """Yield all lines from one on."""
+    async def passages(self, log: Log, first_line: int, *, reads_ahead: bool = True) -> AsyncGenerator[Passage]:
+        """Yield all lines from one on; whoever wants but a few of them reads no page ahead."""
         start = await self._lines.start_of(log, first_line)
         # A milestone may stand in the middle of a line, and that line is before the first.
-        cutter = _Cutter(start.lines + 1, first_line, is_in_line=start.position > 0)
-        cutter.count = log.extent.page_entries(READ_BYTES, READ_EVENTS)
+        count = log.extent.page_entries(READ_BYTES, READ_EVENTS)
+        cutter = _Cutter(start.lines + 1, first_line, count, is_in_line=start.position > 0)
         log.extent.check_deleted(log.keys.job_id, start.position)
-        async with aclosing(self._pages(log, start.position, cutter)) as pages:
+        async with aclosing(self._pages(log, start.position, cutter, reads_ahead=reads_ahead)) as pages:
             async for first, payloads in pages:
                 events = decode_texts(payloads, first, log.keys.job_id)
                 if passage := cutter.add(events, first + len(payloads) - 1):
@@ -86,10 +86,13 @@ class PassageReader:
         if passage := cutter.rest(log.extent.position):
             yield passage
 
-    async def _pages(self, log: Log, after: int, cutter: "_Cutter") -> AsyncGenerator[tuple[int, list[bytes]]]:
-        """Yield payloads with the first one's position; the server finds the next ones while these are looked through.
+    async def _pages(
+        self, log: Log, after: int, cutter: "_Cutter", *, reads_ahead: bool
+    ) -> AsyncGenerator[tuple[int, list[bytes]]]:
+        """Yield payloads with the first one's position.
 
-        So their number is what the cutter found right for the last but one.
+        If it reads ahead, the server finds the next ones while these are looked through; so their number is what the
+        cutter found right for the last but one.
         """
         end, reading = log.extent.position, None
         try:
@@ -97,7 +100,7 @@ class PassageReader:
                 reading = reading or self._begin(log, after, cutter.count)
                 payloads = await reading
                 first, after = after + 1, after + len(payloads)
-                reading = self._begin(log, after, cutter.count) if after < end else None
+                reading = self._begin(log, after, cutter.count) if reads_ahead and after < end else None
                 yield first, payloads
         finally:
             if reading is not None:
@@ -114,7 +117,7 @@ class PassageReader:
             start = await self._lines.start_of(log, last_line)
             begin = max(start.lines + 2 if start.position else 1, first_line)
             found = list[Passage]()
-            async with aclosing(self.passages(log, begin)) as passages:
+            async with aclosing(self.passages(log, begin, reads_ahead=False)) as passages:
                 async for passage in passages:
                     if passage.first <= last_line:
                         found.append(passage)
@@ -128,7 +131,7 @@ class PassageReader:
 class _Cutter:
     """Cuts texts of events, as they come, after newlines."""
 
-    def __init__(self, line: int, wanted: int, *, is_in_line: bool) -> None:
+    def __init__(self, line: int, wanted: int, count: int, *, is_in_line: bool) -> None:
         self._line = line
         self._wanted = wanted
         self._is_in_line = is_in_line
@@ -137,7 +140,7 @@ class _Cutter:
         #: Of the line that has no end yet.
         self._size = 0
         #: How many events make a page.
-        self.count = 0
+        self.count = count
 
     def add(self, events: Texts, position: int) -> Passage | None:
         """Take events; return all lines that have ended and are wanted."""

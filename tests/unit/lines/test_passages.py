@@ -14,7 +14,7 @@ NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
 def test_a_line_without_an_end_takes_bounded_memory() -> None:
     """Of a long one only its beginning is kept; the lines after it keep their numbers."""
-    cutter = _Cutter(1, 1, is_in_line=False)
+    cutter = _Cutter(1, 1, 10, is_in_line=False)
     for position in range(1, 301):
         assert cutter.add(Texts([NOW], ["x" * 65_536]), position) is None
     passage = cutter.add(Texts([NOW], ["y\nnext\n"]), 301)
