@@ -13,7 +13,7 @@ from functools import cache, cached_property, partial
 from importlib.resources import files
 from typing import Any
 
-from ci_eventstore.connection.call_names import CallNames, Value
+from ci_eventstore.connection.call_names import CallNames, Value, is_named
 
 #: Clocks that nobody sets run apart by less than this in a second (500 ppm is what NTP corrects at most).
 DRIFT = 0.0005
@@ -45,7 +45,7 @@ class ClockReading:
 
 _LIBRARIES = re.compile("^( *)-- Libraries: (.*)$", re.MULTILINE)
 _FUNCTION = re.compile(r"^local function (\w+)\(.*?^end\n", re.MULTILINE | re.DOTALL)
-_COMMENT, _NAME, _CODE_NAME = re.compile("--.*"), re.compile(r"\w+"), re.compile(r"--.*|\b[A-Z_]+\b")
+_COMMENT, _CONSTANT = re.compile("--(?! Libraries: ).*"), re.compile(r"\b[A-Z_]+\b")
 
 
 Constants = Mapping[str, int | Sequence[str]]
@@ -155,7 +155,7 @@ def with_lists(lua: str, constants: Constants) -> str:
         for constant, value in constants.items()
         if not isinstance(value, int)
     }
-    return _CODE_NAME.sub(lambda found: lists.get(found[0], found[0]), lua) if lists else lua
+    return _CONSTANT.sub(lambda found: lists.get(found[0], found[0]), lua) if lists else lua
 
 
 def load_libraries(names: str) -> str:
@@ -165,22 +165,19 @@ def load_libraries(names: str) -> str:
 
 def _without_unused(library: str, script: str) -> str:
     """Return a library without the functions that neither the script after it names nor a function that stays."""
-    named = _names(script) | _names(_FUNCTION.sub("", library))
+    naming = _FUNCTION.sub("", library) + script
     for function in reversed(list(_FUNCTION.finditer(library))):
-        if function[1] in named:
-            named |= _names(function[0])
+        if is_named(function[1], naming):
+            naming += function[0]
         else:
             library = library[: function.start()] + library[function.end() :]
     return library
 
 
-def _names(text: str) -> set[str]:
-    return set(_NAME.findall(_COMMENT.sub("", text)))
-
-
 @cache
 def _read(package: str, path: str) -> str:
-    return files(package).joinpath(path).read_text("utf-8")
+    """Return a file's text without its comments, whose lines stay: the server's errors name lines."""
+    return _COMMENT.sub("", files(package).joinpath(path).read_text("utf-8"))
 
 
 _DEADLINE = _read("ci_eventstore.connection", "deadline.lua")

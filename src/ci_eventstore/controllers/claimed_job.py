@@ -4,7 +4,6 @@ import asyncio
 import logging
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine
-from datetime import datetime
 from functools import cached_property, partial
 from types import TracebackType
 from typing import Any, Self
@@ -73,8 +72,6 @@ class ClaimedJob:
         self._log: LogWriter | None = None
         #: When it was entered, by the event loop's clock.
         self.began_at: float | None = None
-        #: When the last of its log was written, which the store may get later.
-        self._ended_at: datetime | None = None
         #: Whether nobody cancels its task after its body is over; then its ending needs no task of its own.
         self.is_owned = False
         self.body = Interrupt()
@@ -91,7 +88,7 @@ class ClaimedJob:
     def storage(self) -> EndStorage:
         """Stores the job's end. Like `writer`, it isn't made before it is needed: a handler starts sooner without."""
         has_ended, outages = partial(_has_ended, self._repository, self.claim), self._repository.engine.nodes.outages
-        return EndStorage(self.job.id, self.lost, has_ended, self._add_line, outages)
+        return EndStorage(self.job.id, self.lost, has_ended, self.writer, outages)
 
     @property
     def log(self) -> LogWriter:
@@ -113,7 +110,9 @@ class ClaimedJob:
         """End the job as completed, after everything written to its log; LeaseLostError."""
 
         async def write() -> None:
-            await self.writer.end(JobEvent("complete", success=success, timestamp=self._ended_at, outcome=outcome))
+            await self.writer.end(
+                JobEvent("complete", success=success, timestamp=self.storage.ended_at, outcome=outcome)
+            )
 
         await self._end_as(JobStatus.COMPLETED, "success" if success else "no success", write)
 
@@ -239,9 +238,6 @@ class ClaimedJob:
         await self.storage.say(self.log, trace)
         await self.fail(f"the handler raised {type(error).__name__}")
 
-    async def _add_line(self, line: str) -> None:
-        await self.writer.append([JobEvent("log", line, timestamp=self._ended_at)])
-
     async def _end_as(self, status: JobStatus, end: str, write: Callable[[], Awaitable[None]]) -> None:
         await self._end(lambda: self.storage.persist(write, status, end))
 
@@ -251,7 +247,7 @@ class ClaimedJob:
             await self.body.take_back()
             await self._sheltered(self._end(write))
             return
-        self._ended_at = utc_now()
+        self.storage.ended_at = utc_now()
         try:
             await self._close_log()
             await write()

@@ -4,10 +4,11 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from datetime import datetime
 from functools import partial
 
 from ci_common.errors import LeaseLostError
-from ci_common.models import JobStatus
+from ci_common.models import JobEvent, JobStatus
 from ci_eventstore.connection.outage_log import Outages
 from ci_eventstore.errors import (
     AcknowledgedEventsLostError,
@@ -16,6 +17,7 @@ from ci_eventstore.errors import (
     OutcomeUnknownError,
     StoreUnavailableError,
 )
+from ci_eventstore.job_writer import JobWriter
 from ci_eventstore.writer.log_writer import LogWriter
 from ci_eventstore.writer.losses import after_line, note_of, telling_losses
 from ci_eventstore.writer.rescue import RescueFile
@@ -65,17 +67,19 @@ class EndStorage:
         job_id: str,
         lost: asyncio.Event,
         has_ended: Callable[[JobStatus], Awaitable[bool]],
-        add_line: Callable[[str], Awaitable[None]],
+        writer: JobWriter,
         outages: Outages,
     ) -> None:
         """Store a job's end as long as `lost` isn't set, which says that the claim isn't the job's any more.
 
         A claim may be gone because the end took effect, and its answer was lost: `has_ended` looks whether the job has
-        ended so under this claim. If the server has lost part of the log, `add_line` says so in a line before the end.
+        ended so under this claim. If the server has lost part of the log, `writer` says so in a line before the end.
         """
         self._job_id = job_id
         self._has_ended = has_ended
-        self._add_line = add_line
+        self._writer = writer
+        #: When the last of the job's log was written, which the store may get later.
+        self.ended_at: datetime | None = None
         #: One log for all jobs whose ends wait.
         self._outage = outages.of(logger, "the store is away, jobs' ends wait: %s", "jobs' ends are stored again")
         self._lost = lost
@@ -157,6 +161,9 @@ class EndStorage:
                 self._outage.worked()
                 return
             await asyncio.sleep(RETRY_SECONDS)
+
+    async def _add_line(self, line: str) -> None:
+        await self._writer.append([JobEvent("log", line, timestamp=self.ended_at)])
 
     def _note_unstored(self, end: str) -> None:
         """Keep how the job ended beside the rest of its log."""

@@ -259,7 +259,6 @@ class _Short(_Tier):
 
     def __init__(self) -> None:
         super().__init__(1)
-        self.hits_in = self._first_place
         self._expression: re.Pattern[bytes] | None = None
         self._longest = 0
 
@@ -268,7 +267,8 @@ class _Short(_Tier):
         self._longest = max(self._longest, len(spelling))
         return super().add(spelling)
 
-    def _first_place(self, text: bytes) -> list[int]:
+    def hits_in(self, text: bytes) -> list[int]:
+        """Return where the first spelling is, if there is one."""
         found = self._search(ordinary(text), 0)
         return [] if found is None else [found.start()]
 

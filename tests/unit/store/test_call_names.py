@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import pytest
 from lupa import lua51  # type: ignore[import-untyped]
 
-from ci_eventstore.connection.call_names import CallNames, Key
+from ci_eventstore.connection.call_names import CallNames, Key, is_named
 
 
 class Job(NamedTuple):
@@ -89,10 +89,10 @@ def test_the_order_of_a_call() -> None:
 
 
 def test_lua_makes_nothing_that_it_does_not_use() -> None:
-    """What a script doesn't name takes no time; what it says in comments stays."""
+    """What a script doesn't name takes no time."""
     names = CallNames(Call)
-    script = names.expand("return jobs.id(i) -- jobs.id(i)\n")
-    assert script == "return ARGV[2 * i + 3] -- jobs.id(i)\n"
+    script = names.expand("return jobs.id(i)\n")
+    assert script == "return ARGV[2 * i + 3]\n"
     assert names.head(script) == ""
     assert names.head("return clock, number") == "local clock, number = KEYS[2], ARGV[2] + 0\n"
 
@@ -108,3 +108,10 @@ def test_what_is_not_there() -> None:
 
     with pytest.raises(TypeError, match="Wrong has to name keys"):
         CallNames(Wrong)
+
+
+def test_a_part_of_a_name_is_no_name() -> None:
+    """Else a script would have what it doesn't use."""
+    lua = "local my_clock, clocks = clock_of(clock)\nreturn last"
+    assert [is_named(name, lua) for name in ("clock", "last", "local")] == [True, True, True]
+    assert [is_named(name, lua) for name in ("my", "of", "clock_", "ocal", "las", "la")] == [False] * 6
