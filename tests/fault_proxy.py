@@ -10,6 +10,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from ci_eventstore.connection.nodes import Nodes
+from ci_eventstore.connection.scripts import Script
+
 
 class Fault(Enum):
     """What happens to a command and its connection."""
@@ -44,6 +47,24 @@ def at(fault: Fault, *names: bytes, times: int = 1) -> Plan:
         return None
 
     return plan
+
+
+def at_script(script: Script, fault: Fault) -> Plan:
+    """Return a plan that breaks the next call of a script."""
+    left = [fault]
+    return lambda command: left.pop() if left and is_call(command, script) else None
+
+
+def is_call(command: Sequence[bytes], script: Script) -> bool:
+    """Return whether a command calls a script that the server knows, on a cluster too."""
+    return command[0] == b"EVALSHA" and command[1].decode() in (script.sha, script.sharded.sha)
+
+
+async def load(server: Nodes, *scripts: Script) -> None:
+    """Let the server of the first partition know scripts, so that the first call of each is the one that runs."""
+    for script in scripts:
+        for known in (script, script.sharded):
+            await server.node_of("{ci:0}").read("SCRIPT", "LOAD", known.source)
 
 
 #: Faults that a client notices at once; the others cost it its timeout.

@@ -33,6 +33,11 @@ SUITES: Mapping[str, Sequence[str]] = {
     "hub": ("tests/integration/store/test_following.py",),
     "streams over HTTP": ("tests/integration/web/test_streams.py",),
     "controllers": ("tests/integration/store/test_controller.py",),
+    "claims' faults": (
+        "tests/integration/store/test_claim_faults.py",
+        "tests/integration/store/test_completions.py",
+        "tests/integration/store/test_offer_faults.py",
+    ),
     "writers' chaos": ("tests/integration/store/test_chaos.py",),
     "followers' faults": ("tests/integration/store/test_following_faults.py",),
     "controllers' chaos": ("tests/integration/store/test_controller_chaos.py",),
@@ -57,7 +62,7 @@ Clusters have 64 partitions in the contract, and one in the other suites, whose 
 
 In the last three columns the network fails at random between clients and all servers, controllers are killed and
 stopped, clocks jump, and all servers of the deployment stand still or die at once; Sentinels go on. Nobody takes over
-then, so nothing at all may be lost. An embedded server isn't tested for being away: whoever misses it starts it.
+then, so nothing at all may be lost. An embedded server isn't tested for being away: a process that misses it starts it.
 
 `.ci/run` has less: of the contract, TLS and Sentinels have a half each, and so have the two kinds of clusters; of the
 other suites, a server alone; one fault on each deployment, and five failovers in a row. The reason is time: CI has half
@@ -68,15 +73,15 @@ an hour for everything, and uses nearly all of it. So it may miss what breaks on
 Each happens while six writers, their followers and two controllers are at work. The longest silence is that of one
 writer between two acknowledged writes, of one follower between two events, and of all controllers together. Afterwards
 everything that everybody was told is compared with the store (`tests/deployments/load.py`): no acknowledged write may
-be missing, there twice or out of order, no claim given twice, and `verify` finds nothing. A loss is told by
+be missing, there twice or out of order, no claim given twice, and `verify` finds nothing. A loss is reported by
 `AcknowledgedEventsLostError`, once to each writer.
 
 {faults}
 
 Sentinels notice after one second here that a primary is away; in a cluster, its replica is told to take over at once.
 Sentinels that are asked for a failover don't wait for the replica that they choose: with two replicas, a write that
-only the other one has is lost, and its writer is told. [Guarantees](guarantees.md#what-a-failover-may-lose) says what
-each kind of failover may lose.
+only the other one has is lost, and its writer gets an error. [Guarantees](guarantees.md#what-a-failover-may-lose) says
+what each kind of failover may lose.
 
 ## A stream of 64 MiB moves
 

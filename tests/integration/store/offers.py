@@ -7,14 +7,13 @@ import pytest
 from ci_common.models import Job
 from ci_eventstore.connection import connections
 from ci_eventstore.connection.nodes import Nodes
-from ci_eventstore.connection.scripts import Script
 from ci_eventstore.jobs.create import CREATE
 from ci_eventstore.queues.claim import PEEK
 from ci_eventstore.queues.claimed import Claimed
 from ci_eventstore.queues.claimer import Claimer, Heard
 from ci_eventstore.repository import RedisJobRepository
-from tests.fault_proxy import Fault, FaultProxy, Plan
-from tests.servers import RealServer
+from tests.deployments.homes import Home
+from tests.fault_proxy import Fault, FaultProxy, load
 from tests.waiting import wait_until
 
 LEASE = 30.0
@@ -70,12 +69,6 @@ async def attempts_of(server: Nodes, job_id: str) -> int:
     return int(await server.read("HGET", f"{{ci:0}}:job:{job_id}", "attempts"))
 
 
-def at_script(script: Script, fault: Fault) -> Plan:
-    """Return a plan that breaks the next call of a script."""
-    left = [fault]
-    return lambda command: left.pop() if left and command[1:2] == [script.sha.encode()] else None
-
-
 @pytest.fixture
 async def open_waiter(repository: RedisJobRepository) -> AsyncIterator[Callable[..., Waiter]]:
     opened: list[Waiter] = []
@@ -99,12 +92,11 @@ async def waiter(open_waiter: Callable[..., Waiter]) -> Waiter:
 
 
 @pytest.fixture
-async def proxy(valkey: RealServer, server: Nodes, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FaultProxy]:
+async def proxy(valkey: Home, server: Nodes, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FaultProxy]:
     """A proxy whose clients are impatient, before a server that knows the scripts."""
     monkeypatch.setitem(connections.PINNED, "socket_timeout", 0.2)
-    for script in (CREATE, PEEK):
-        await server.read("SCRIPT", "LOAD", script.source)
-    async with FaultProxy(valkey.socket_path) as opened:
+    await load(server, CREATE, PEEK)
+    async with valkey.proxy() as opened:
         yield opened
 
 

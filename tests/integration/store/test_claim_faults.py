@@ -9,7 +9,6 @@ from ci_common.errors import LeaseLostError
 from ci_common.models import Job, utc_now
 from ci_eventstore.connection import connections
 from ci_eventstore.connection.nodes import Nodes
-from ci_eventstore.connection.scripts import Script
 from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings
 from ci_eventstore.events.append import APPEND, APPEND_LOGS
 from ci_eventstore.queues.claim import CLAIM, PEEK
@@ -17,8 +16,8 @@ from ci_eventstore.queues.claimed import Claim, Claimed
 from ci_eventstore.queues.lease_keeper import RENEW
 from ci_eventstore.repository import RedisJobRepository
 from tests import claims
-from tests.fault_proxy import Fault, FaultProxy, Plan
-from tests.servers import RealServer
+from tests.deployments.homes import Home
+from tests.fault_proxy import Fault, FaultProxy, at_script, is_call, load
 from tests.waiting import wait_until
 
 LEASE = 30.0
@@ -28,24 +27,12 @@ HOUR_MS = 3_600_000
 FAULTS = (Fault.CUT_BEFORE, Fault.CUT_AFTER, Fault.CUT_IN_REPLY, Fault.STALL, Fault.HALF_OPEN)
 
 
-def at_script(script: Script, fault: Fault) -> Plan:
-    """Return a plan that breaks the next call of a script."""
-    left = [fault]
-
-    def plan(command: Sequence[bytes]) -> Fault | None:
-        is_it = command[0] == b"EVALSHA" and command[1] == script.sha.encode()
-        return left.pop() if left and is_it else None
-
-    return plan
-
-
 @pytest.fixture
-async def proxy(valkey: RealServer, server: Nodes, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FaultProxy]:
+async def proxy(valkey: Home, server: Nodes, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FaultProxy]:
     """A proxy whose clients are impatient, before a server that knows the scripts."""
     monkeypatch.setitem(connections.PINNED, "socket_timeout", 0.2)
-    for script in (APPEND, APPEND_LOGS, CLAIM, PEEK, RENEW):
-        await server.read("SCRIPT", "LOAD", script.source)
-    async with FaultProxy(valkey.socket_path) as opened:
+    await load(server, APPEND, APPEND_LOGS, CLAIM, PEEK, RENEW)
+    async with valkey.proxy() as opened:
         yield opened
 
 
@@ -293,7 +280,7 @@ async def test_jobs_of_an_answer_that_a_stopped_controller_does_not_wait_for(
             other.stop()
 
     await submit(repository, "a", "b")
-    proxy.plan = lambda command: Fault.STALL if CLAIM.sha.encode() in command else None
+    proxy.plan = lambda command: Fault.STALL if is_call(command, CLAIM) else None
     async with Controller(remote, settings=settings) as stopped:
         running = asyncio.create_task(stopped.run(never))
         await wait_until(lambda: proxy.faults > 0)

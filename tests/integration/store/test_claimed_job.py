@@ -18,10 +18,10 @@ from ci_eventstore.queues.completions import Completions
 from ci_eventstore.queues.lease_keeper import RENEW
 from ci_eventstore.repository import RedisJobRepository
 from tests import claims
-from tests.fault_proxy import Fault, FaultProxy, always
+from tests.fault_proxy import Fault, FaultProxy, always, at_script, is_call
 from tests.integration.store.chaos_controller_program import Order
 from tests.integration.store.fleet import open_fleet
-from tests.integration.store.test_claim_faults import at_script, expire
+from tests.integration.store.test_claim_faults import expire
 from tests.servers import RealServer
 from tests.waiting import wait_until
 
@@ -207,7 +207,7 @@ async def end_unheard(job: ClaimedJob, end: str, proxy: FaultProxy, fault: Fault
     job.storage._outage.failed = lambda *_: given_up.set()  # type: ignore[method-assign]
     breaks = always(fault)
     # The log is stored before the end, and would wait itself.
-    proxy.plan = lambda command: None if APPEND_LOGS.sha.encode() in command else breaks(command)
+    proxy.plan = lambda command: None if is_call(command, APPEND_LOGS) else breaks(command)
     ending = asyncio.create_task(ENDS[end](job))
     await given_up.wait()
     await then()

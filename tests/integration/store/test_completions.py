@@ -15,31 +15,20 @@ from ci_eventstore.queues.claimed import Claimed
 from ci_eventstore.queues.completions import COMPLETE
 from ci_eventstore.repository import RedisJobRepository
 from tests import claims
-from tests.fault_proxy import Fault, FaultProxy, Plan
-from tests.servers import RealServer
+from tests.deployments.homes import FIRST_PARTITION, Home
+from tests.fault_proxy import Fault, FaultProxy, at_script, load
 from tests.waiting import wait_until
 
 LEASE = 30.0
 FAULTS = (Fault.CUT_BEFORE, Fault.CUT_AFTER, Fault.CUT_IN_REPLY, Fault.STALL, Fault.HALF_OPEN, Fault.LATE)
 
 
-def at_completion(fault: Fault) -> Plan:
-    """Return a plan that breaks the next call that completes jobs."""
-    left = [fault]
-
-    def plan(command: Sequence[bytes]) -> Fault | None:
-        is_it = command[0] == b"EVALSHA" and command[1] == COMPLETE.sha.encode()
-        return left.pop() if left and is_it else None
-
-    return plan
-
-
 @pytest.fixture
-async def proxy(valkey: RealServer, server: Nodes, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FaultProxy]:
+async def proxy(valkey: Home, server: Nodes, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FaultProxy]:
     """A proxy whose clients are impatient, before a server that knows the script."""
     monkeypatch.setitem(connections.PINNED, "socket_timeout", 0.2)
-    await server.read("SCRIPT", "LOAD", COMPLETE.source)
-    async with FaultProxy(valkey.socket_path) as opened:
+    await load(server, COMPLETE)
+    async with valkey.proxy() as opened:
         yield opened
 
 
@@ -74,8 +63,9 @@ async def ends(repository: RedisJobRepository, claimed: Sequence[Claimed]) -> li
 
 
 async def calls(server: Nodes) -> int:
-    """Return how many scripts the server has run by their SHA-1."""
-    line = next((line for line in (await server.read("INFO", "commandstats")).split() if b"_evalsha:" in line), b"=0,")
+    """Return how many scripts the server of the first partition has run by their SHA-1."""
+    statistics = await server.node_of(FIRST_PARTITION).read("INFO", "commandstats")
+    line = next((line for line in statistics.split() if b"_evalsha:" in line), b"=0,")
     return int(line.partition(b"=")[2].partition(b",")[0])
 
 
@@ -118,7 +108,7 @@ async def test_a_call_that_fails_on_its_way_has_its_effect_once(
     """It is repeated, and answered as the first time; a late one does nothing."""
     async with RedisJobRepository.from_url(proxy.url) as remote:
         claimed = await take(remote, "a1", "b1", "c1")
-        proxy.plan = at_completion(fault)
+        proxy.plan = at_script(COMPLETE, fault)
         assert await complete(remote, claimed) == [True] * 3
         assert proxy.faults == 1
         await proxy.delivered()
@@ -131,7 +121,7 @@ async def test_a_call_that_comes_late_does_nothing(repository: RedisJobRepositor
     """Its number is lower than that of the last one, also where a job was claimed again."""
     async with RedisJobRepository.from_url(proxy.url) as remote:
         claimed = await take(remote, "a1")
-        proxy.plan = at_completion(Fault.LATE)
+        proxy.plan = at_script(COMPLETE, Fault.LATE)
         assert await complete(remote, claimed) == [True]
         assert await complete(remote, await take(remote, "a2")) == [True]
         await proxy.delivered()
@@ -178,7 +168,7 @@ async def test_a_log_whose_index_has_an_entry_due_ends_as_any_other(repository: 
     assert await ends(repository, [claimed]) == [("completed", 1)]
 
 
-async def test_a_log_that_has_outgrown_its_head_ends_with_its_end(valkey: RealServer, server: Nodes) -> None:
+async def test_a_log_that_has_outgrown_its_head_ends_with_its_end(valkey: Home, server: Nodes) -> None:
     """What was kept of it in the ring goes before the `complete` event."""
     async with RedisJobRepository.from_url(valkey.url, max_head_bytes=100) as repository:
         [claimed] = await take(repository, "a1")

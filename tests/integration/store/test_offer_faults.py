@@ -14,13 +14,12 @@ from ci_eventstore.queues.claim import PEEK
 from ci_eventstore.queues.claim import peek as ask_whose_turn
 from ci_eventstore.repository import RedisJobRepository
 from tests import claims
-from tests.fault_proxy import Fault, FaultProxy
+from tests.fault_proxy import Fault, FaultProxy, at_script
 from tests.integration.store.offers import (
     FAULTS,
     LEASE,
     OFFERS,
     Waiter,
-    at_script,
     attempts_of,
     far_waiter,
     ids,
