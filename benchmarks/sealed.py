@@ -24,6 +24,7 @@ from tests import claims
 LINES = 30
 TEXT_BYTES = 1200
 TOGETHER = 50
+Row = tuple[str, str, str]
 #: By what their keys' names begin with.
 KINDS = ("segment", "job:", "ids", "jobs:", "owned:", "ended", "calls", "events", "unsealed")
 
@@ -73,7 +74,7 @@ async def parts(repository: RedisJobRepository, count: int) -> list[tuple[str, f
     return found
 
 
-async def small_jobs(binary: Path, count: int, archive: str = "") -> list[tuple[str, ...]]:
+async def small_jobs(binary: Path, count: int, archive: str = "") -> list[Row]:
     """Fill a store with small jobs, seal them, perhaps archive them, and return rows of what that takes."""
     with running(binary, "append-only file off", tcp=False) as url:
         async with RedisJobRepository.from_url(url) as repository:
@@ -83,7 +84,7 @@ async def small_jobs(binary: Path, count: int, archive: str = "") -> list[tuple[
             live = await memory(repository)
             engine, begun = repository.engine, time.process_time()
             sweep = await Sealer(engine.nodes, engine.reader.source, engine.keys).sweep(0)
-            assert sweep.sealed == count, sweep
+            assert sweep.done == count, sweep
             seconds = time.process_time() - begun
             if archive:
                 await archive_all(repository, archive)
@@ -92,7 +93,7 @@ async def small_jobs(binary: Path, count: int, archive: str = "") -> list[tuple[
             await nodes.read("FLUSHALL", "SYNC")
             empty = await memory(repository)
     server, how = binary.name, "archived" if archive else "sealed"
-    found = [
+    found: list[Row] = [
         (server, f"{how}, with calls", f"{(sealed - empty) / count:.0f}"),
         *((server, f"{how}: {kind}", f"{size:.0f}") for kind, size in rows if size >= 1),
         (server, f"{how}, calls aside", f"{sum(size for kind, size in rows if kind != 'calls'):.0f}"),
@@ -116,7 +117,7 @@ async def archive_all(repository: RedisJobRepository, folder: str) -> None:
         await archive_job(engine.nodes, source, archive, engine.keys.job(job.id))
 
 
-async def long_job(binary: Path, lines: int) -> list[tuple[str, ...]]:
+async def long_job(binary: Path, lines: int) -> list[Row]:
     """Seal one job of many one-line events, and return rows of what that takes."""
     with running(binary, "append-only file off", tcp=False) as url:
         async with RedisJobRepository.from_url(url, max_head_bytes=2**40) as repository:
@@ -155,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--jobs", type=int, default=10_000, metavar="N", help="small jobs")
     parser.add_argument("--lines", type=int, default=1_000_000, metavar="N", help="lines of the long job; 0 for none")
     options = parser.parse_args(arguments)
-    rows = [("server", "", "bytes, unless it says otherwise")]
+    rows: list[Row] = [("server", "", "bytes, unless it says otherwise")]
     for binary in server_binaries():
         rows += asyncio.run(small_jobs(binary, options.jobs))
         with tempfile.TemporaryDirectory() as folder:

@@ -3,6 +3,9 @@
 `--hypothesis-profile=thorough` chooses their number elsewhere.
 """
 
+from typing import Any
+
+import pytest
 from hypothesis import settings
 
 from tests.no_skips_in_ci import is_ci
@@ -16,6 +19,11 @@ settings.load_profile("thorough" if is_ci() else "quick")
 def examples(thorough: int) -> int:
     """Return a number of examples that each take long: this one in CI, an eighth of it in the profile `quick`."""
     return thorough if is_thorough() else thorough // 8
+
+
+def slow(*values: object) -> Any:
+    """Return a case of a matrix that `make test` leaves out."""
+    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 def is_thorough() -> bool:

@@ -122,14 +122,14 @@ def measure(source: Path) -> Sizes:
 
 def _functions(modules: list[Module]) -> Iterator[ast.stmt]:
     for module in modules:
-        for node in ast.walk(module.tree):
+        for node in module.nodes:
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 yield node
 
 
 def _classes(modules: list[Module]) -> Iterator[BigClass]:
     for module in modules:
-        for node in ast.walk(module.tree):
+        for node in module.nodes:
             if isinstance(node, ast.ClassDef) and not node.name.endswith("JobRepository"):
                 names = {part.name for part in node.body if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef)}
                 yield BigClass(node.name, _lines(node), len(names), sum(map(is_public, names)))

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+from collections.abc import Callable
 from importlib.metadata import version
 
 from ci_common.models import Job
@@ -21,9 +22,9 @@ class Ours:
     async def enqueue(self, sent_at: float) -> None:
         await self._repository.create_job(Job(id=secrets.token_hex(8), status="queued", name=str(sent_at)))
 
-    async def work(self, on_job, stop: asyncio.Event) -> None:
+    async def work(self, on_job: Callable[[float], None], stop: asyncio.Event) -> None:
         async def handler(job: ClaimedJob) -> None:
-            on_job(float(job.job.name))
+            on_job(float(job.job.name or 0))
 
         async with Controller(self._repository, settings=SETTINGS) as controller:
             running = asyncio.create_task(controller.run(handler))

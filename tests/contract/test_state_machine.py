@@ -20,7 +20,7 @@ from ci_common import Job, JobEvent, JobRepository, MemoryJobRepository, User
 from ci_eventstore import RedisJobRepository
 from tests.contract import commands as c
 from tests.contract.deployments import MakeRepository, new_prefix
-from tests.examples import examples
+from tests.examples import examples, slow
 
 
 class TwoRepositories(RuleBasedStateMachine):
@@ -155,8 +155,8 @@ def compare(make_first: Callable[[], JobRepository], make_second: Callable[[], J
     [
         ("memory", 60),
         ("defaults", 60),
-        ("fake", 40),
-        ("embedded", 40),
+        slow("fake", 40),
+        slow("embedded", 40),
         pytest.param("redis7", 40, marks=pytest.mark.needs("redis7")),
     ],
     indirect=["deployment"],

@@ -9,6 +9,7 @@ import pytest
 
 from ci_eventstore.embedded import EmbeddedServer
 from ci_eventstore.errors import EmbeddedServerError
+from tests.examples import slow
 from tests.integration.embedded.clients import client_of
 from tests.integration.embedded.processes import processes_in
 from tests.servers import wait_until
@@ -122,7 +123,7 @@ def remove_base(directory: Path) -> None:
     next(directory.glob("appendonlydir/*.base.rdb")).unlink()
 
 
-@pytest.mark.parametrize("is_noted", [True, False], ids=["noted", "by an earlier program"])
+@pytest.mark.parametrize("is_noted", [True, slow(False)], ids=["noted", "by an earlier program"])
 @pytest.mark.parametrize("damage", [remove_folder, remove_manifest, empty_manifest, remove_appended, remove_base])
 def test_data_that_is_gone_is_told(
     directory: Path, server: EmbeddedServer, appended: Path, damage: Callable[[Path], None], is_noted: bool

@@ -18,6 +18,7 @@ from ci_eventstore.queues.completions import Completions
 from ci_eventstore.queues.lease_keeper import RENEW
 from ci_eventstore.repository import RedisJobRepository
 from tests import claims
+from tests.examples import slow
 from tests.fault_proxy import Fault, FaultProxy, always, at_script, is_call
 from tests.integration.store.chaos_controller_program import Order
 from tests.integration.store.fleet import open_fleet
@@ -137,7 +138,7 @@ async def test_a_cancel_while_the_job_is_being_completed_doesnt_leave_it(reposit
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("leases", [2, pytest.param(8, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("at", ["its end", "its work", "its release"])
+@pytest.mark.parametrize("at", ["its end", *map(slow, ("its work", "its release"))])
 async def test_a_healthy_controller_keeps_its_job_through_an_outage(own: RealServer, at: str, leases: int) -> None:
     """However many leases it takes: the job isn't lost, be it in the middle, about to end or about to be released."""
     runs: list[str | None] = []
@@ -306,6 +307,7 @@ async def test_a_job_of_many_leases_stays_with_its_controller(
     assert await status_of(repository) == ("completed", 1)
 
 
+@pytest.mark.slow
 async def test_a_job_is_taken_over_within_two_leases(
     valkey: RealServer, repository: RedisJobRepository, server: Nodes, tmp_path: Path
 ) -> None:

@@ -82,6 +82,7 @@ async def fill(url: str) -> list[str | None]:
     return [*lines, None]
 
 
+@pytest.mark.slow
 async def test_a_cut_append_only_file_leaves_a_clean_prefix(tmp_path: Path) -> None:
     """Wherever the file ends, what is loaded is a prefix of what was written, and its projections agree with it."""
     original = tmp_path / "original"

@@ -226,6 +226,7 @@ async def test_a_follower_that_waits_for_some_time_only(repository: RedisJobRepo
         assert (page.records, page.is_last) == ((), False)
 
 
+@pytest.mark.slow
 async def test_a_crowd(repository: RedisJobRepository, store: RedisJobRepository, valkey: RealServer) -> None:
     """A thousand followers of two hundred running jobs, over few connections: all events, in order."""
     jobs = [f"j{number}" for number in range(200)]

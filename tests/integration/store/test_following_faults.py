@@ -98,6 +98,7 @@ async def test_a_subscription_that_fails(
             assert found == list(range(1, 106))
 
 
+@pytest.mark.slow
 async def test_a_server_that_is_killed_and_restarted(own: RealServer) -> None:
     """A hundred followers of ten jobs get all that was acknowledged, once, in order."""
     async with RedisJobRepository.from_url(own.url) as writer, RedisJobRepository.from_url(own.url) as reader:

@@ -205,6 +205,7 @@ async def test_a_job_that_no_machine_can_run_fails(
     assert log.endswith(f"[{reason}]\n")
 
 
+@pytest.mark.slow
 async def test_restarts_cost_no_attempts(repository: RedisJobRepository) -> None:
     """40 jobs through 6 restarts of a controller of 64: none fails, none runs twice at once, all are run."""
     settings = ControllerSettings(concurrency=64, poll_seconds=0.05, grace_seconds=0.02, max_attempts=3)

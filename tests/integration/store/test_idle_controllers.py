@@ -15,6 +15,7 @@ from ci_eventstore.queues.claimed import Claimed
 from ci_eventstore.queues.claimer import Claimer, Heard
 from ci_eventstore.repository import RedisJobRepository
 from tests import claims
+from tests.examples import slow
 from tests.waiting import wait_until
 
 OFFERS = "{ci:0}:offers:default"
@@ -143,7 +144,7 @@ async def claim_one(repository: RedisJobRepository) -> list[Claimed]:
     return await claims.claim(repository, "default", "c1", 1, 30.0)
 
 
-@pytest.mark.parametrize("settings", [PATIENT, RESTLESS], ids=["patient", "restless"])
+@pytest.mark.parametrize("settings", [PATIENT, slow(RESTLESS)], ids=["patient", "restless"])
 @pytest.mark.parametrize("queues", [["default"], ["default", "other"]], ids=len)
 async def test_nobody_has_more_than_one_may(
     repository: RedisJobRepository, server: Nodes, settings: ControllerSettings, queues: list[str]

@@ -305,6 +305,7 @@ async def test_a_reply_is_lost(own: RealServer, proxy: FaultProxy, fault: Fault)
         assert await repository.verify() == []
 
 
+@pytest.mark.slow
 async def test_the_server_is_killed(own: RealServer) -> None:
     """What was deleted stays so, each other log is there whole, and the rest is deleted by doing it again."""
     deleted: list[str] = []

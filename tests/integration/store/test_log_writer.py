@@ -287,6 +287,7 @@ async def test_lost_acknowledged_events_are_said_in_the_log(
     assert (await stored(repository)).decode() == "one\n" + LOST_LINE + "two\n"
 
 
+@pytest.mark.slow
 async def test_a_killed_server_under_a_writer() -> None:
     """The log of a server that was killed and came back is what was written."""
     with RealServer(find_valkey(), "appendfsync always") as own:

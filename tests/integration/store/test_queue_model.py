@@ -4,6 +4,7 @@ import asyncio
 from bisect import insort
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -182,6 +183,7 @@ def test_claims_give_what_the_model_gives(valkey: RealServer, steps: list[tuple[
     asyncio.run(go_through())
 
 
+@pytest.mark.slow
 async def test_a_thousand_jobs_keep_nobody_waiting(repository: RedisJobRepository) -> None:
     """Whoever has few jobs has them served in turn with one of a thousand; in small helpings as in large ones."""
     sizes = {"a": 1000, "b": 5, "c": 3}

@@ -45,7 +45,7 @@ def test_one_class_uses_them(name: str) -> None:
         f"{module.name}:{node.lineno}"
         for module in source_modules()
         if module.name != "ci_eventstore.connection.connections"
-        for node in ast.walk(module.tree)
+        for node in module.nodes
         if isinstance(node, ast.Attribute) and node.attr == name and ast.unparse(node.value) != "self"
     ]
     assert found == []

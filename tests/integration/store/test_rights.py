@@ -17,6 +17,7 @@ from ci_eventstore.history.seal import Sealed
 from ci_eventstore.keys import Keys
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.requirements import ACCOUNTS, LISTENING, READING, WRITING, commands_of, describe, names_of
+from tests.examples import slow
 from tests.integration.store.sealing import seal_job
 from tests.servers import RealServer, find_redis7, find_valkey
 
@@ -199,7 +200,7 @@ async def test_without_what_may_be_missing(admin: Redis, guarded: RealServer) ->
         assert await repository.list_jobs() != []
 
 
-@pytest.mark.parametrize("name", ["ci-server", "ci-controller", "ci-reader"])
+@pytest.mark.parametrize("name", ["ci-server", *map(slow, ("ci-controller", "ci-reader"))])
 async def test_each_missing_command_is_named(admin: Redis, guarded: RealServer, name: str) -> None:
     """Whichever command a user lacks, opening the repository says which, at once, and writes nothing."""
     async with RedisJobRepository.from_url(guarded.url):

@@ -100,7 +100,7 @@ WHOLE = set(OPERATIONS) & {
     *("API key", "change of a user"),
 }
 
-QUICK = {"logs", "creation", "user", "seal", "archive"}
+QUICK = {"logs", "creation", "user"}
 each_operation = pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in OPERATIONS]
 )

@@ -222,6 +222,7 @@ async def test_progress_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     await nodes.close()
 
 
+@pytest.mark.slow
 async def test_it_waits_until_nobody_uses_the_store(server: RealServer, client: Redis) -> None:
     """Leases, offers, listeners and clients of the old version are named until they are gone."""
     seen: list[str] = []

@@ -140,6 +140,7 @@ async def test_a_repository_is_opened_by_the_first_request(repository: RedisJobR
 
 
 @pytest.mark.usefixtures("impatient")
+@pytest.mark.slow
 async def test_without_its_store_a_server_says_so(own: RealServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """It lives, it isn't ready, and it asks for patience; it tells nothing of the store's address."""
     monkeypatch.setattr(monitoring, "TRUST_SECONDS", 0.0)
@@ -160,6 +161,7 @@ async def test_without_its_store_a_server_says_so(own: RealServer, monkeypatch: 
 
 
 @pytest.mark.usefixtures("impatient")
+@pytest.mark.slow
 async def test_a_stream_waits_for_its_store(own: RealServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """However long it is away, the client stays connected, sees heartbeats, then what it lacks."""
     monkeypatch.setattr(hub, "WATCH_SECONDS", 0.05)

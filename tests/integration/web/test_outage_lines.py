@@ -16,6 +16,7 @@ from ci_eventstore.following import hub
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.web import WebSettings, create_app
 from ci_eventstore.web.jobs import stream as job_stream
+from tests.examples import slow
 from tests.integration.store.conftest import find_server, own
 from tests.integration.web.serving import Account, Served, create_account, read_lines, serve_as_cli
 from tests.servers import RealServer
@@ -62,7 +63,7 @@ async def run_handler(job: ClaimedJob, ending: asyncio.Event) -> None:
 @pytest.mark.parametrize(
     ("seconds", "is_patient"),
     [
-        (4, False),
+        slow(4, False),
         pytest.param(62, True, marks=[pytest.mark.slow, pytest.mark.timeout(300)]),  # It lasts as long as it says.
     ],
 )

@@ -2,7 +2,7 @@
 
 import ast
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -23,6 +23,11 @@ class Module:
     def is_package(self) -> bool:
         """Whether this is an `__init__.py`."""
         return self.path.name == "__init__.py"
+
+    @cached_property
+    def nodes(self) -> tuple[ast.AST, ...]:
+        """All nodes of the tree."""
+        return tuple(ast.walk(self.tree))
 
     def where(self, node: ast.stmt | None = None) -> str:
         """Return `file:line`, to begin a message with."""

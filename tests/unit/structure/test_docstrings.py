@@ -22,7 +22,7 @@ def undescribed_methods(owner: type) -> Iterator[str]:
 
 def undescribed_tests(module: Module) -> Iterator[str]:
     """Find test functions without a docstring."""
-    nodes = ast.walk(module.tree)
+    nodes = module.nodes
     for function in (node for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)):
         if function.name.startswith("test_") and not ast.get_docstring(function):
             yield f"{module.where(function)} {function.name}"

@@ -33,7 +33,7 @@ def oversized(module: Module) -> Iterator[str]:
     """Say what in a module is too big; the repository contract may have as many methods as it must."""
     if (length := len(module.path.read_text().splitlines())) > MODULE_LINES:
         yield f"{module.where()} has {length} lines"
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and lines(node) > FUNCTION_LINES:
             yield f"{module.where(node)} {node.name} has {lines(node)} lines"
         if isinstance(node, ast.ClassDef) and not node.name.endswith("JobRepository"):
@@ -53,7 +53,7 @@ def badly_named(module: Module, root: Path) -> Iterator[str]:
     for part in module.path.relative_to(root).with_suffix("").parts:
         if words(part) & EMPTY_NAMES:
             yield f"{module.where()} is named {part}"
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if isinstance(node, ast.ClassDef) and words(node.name) & EMPTY_NAMES:
             yield f"{module.where(node)} is named {node.name}"
 

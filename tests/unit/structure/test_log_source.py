@@ -35,7 +35,7 @@ def read_outside(modules: Iterable[Module]) -> list[str]:
     """Return where jobs' streams are named or streams are read by modules that may not."""
     found = []
     for module in modules:
-        for node in ast.walk(module.tree):
+        for node in module.nodes:
             is_name = isinstance(node, ast.Attribute) and node.attr == "stream" and module.name not in NAMES_STREAMS
             is_read = isinstance(node, ast.Constant) and node.value in COMMANDS and module.name not in READS_STREAMS
             if isinstance(node, ast.expr) and (is_name or is_read):

@@ -39,7 +39,7 @@ STARTERS = frozenset({"create_task", "ensure_future"})
 
 def starts(module: Module) -> Iterator[str]:
     """Yield the functions of a module that start tasks, as often as they do; those of a `TaskGroup` aside."""
-    for function in ast.walk(module.tree):
+    for function in module.nodes:
         if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
             for call in (node for node in ast.walk(function) if isinstance(node, ast.Call)):
                 target = call.func
