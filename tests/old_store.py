@@ -9,8 +9,10 @@ import gzip
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from ci_eventstore.connection.deployments import Deployment
 from ci_eventstore.upgrade.upgrade import Dialog, Stage, upgrade
@@ -38,11 +40,42 @@ def commands(version: int) -> Iterator[list[bytes]]:
 
 
 async def load(client: Redis, version: int = 1) -> None:
-    """Write a store of that version to an empty server."""
+    """Write a store of that version to an empty server; after the first time as it was dumped, a tenth of the work."""
+    place = version, await _kind_of(client)
+    dumped = _dumped.get(place)
     pipeline = client.pipeline(transaction=False)
-    for command in commands(version):
-        pipeline.execute_command(*command)
+    if dumped is None:
+        for command in commands(version):
+            pipeline.execute_command(*command)
+    else:
+        for key, left_ms, value in dumped:
+            pipeline.restore(key, max(left_ms, 0), value)
     await pipeline.execute()
+    if dumped is None:
+        _dumped[place] = await _dump(client)
+
+
+#: What servers have dumped, by the stores' versions and their own.
+_dumped: dict[tuple[int, str], list[tuple[Any, int, bytes]]] = {}
+
+
+async def _kind_of(client: Redis) -> str:
+    """Return what tells apart servers that don't read each other's dumps; `fakeredis` has no INFO."""
+    try:
+        known = await client.info("server")
+    except ResponseError:
+        return "fakeredis"
+    return str(known.get("valkey_version", known["redis_version"]))
+
+
+async def _dump(client: Redis) -> list[tuple[Any, int, bytes]]:
+    """Return all keys, when they expire, in milliseconds from now or -1, and what they hold."""
+    keys, pipeline = await client.keys(), client.pipeline(transaction=False)
+    for key in keys:
+        pipeline.pttl(key)
+        pipeline.dump(key)
+    found = await pipeline.execute()
+    return list(zip(keys, found[::2], found[1::2], strict=True))
 
 
 async def upgraded(deployment: Deployment) -> Stage:

@@ -9,6 +9,7 @@ import pytest
 from ci_common.models import Job, JobEvent, utc_now
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.repository import RedisJobRepository
+from tests.examples import slow
 from tests.servers import RealServer, find_valkey
 from tests.waiting import wait_until
 
@@ -46,7 +47,7 @@ async def test_a_completion_isnt_starved_by_writers(
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("count", [20_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [20_000, slow(300_000)])
 async def test_a_job_of_very_many_events(repository: RedisJobRepository, count: int) -> None:
     """They come back in order, each as it was, at once, in pages, and behind any position; lines are found."""
     await repository.create_job(Job(id="j", status="running"))

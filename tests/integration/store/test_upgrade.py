@@ -96,12 +96,19 @@ def killed_at(step: int, monkeypatch: pytest.MonkeyPatch, *, is_sent: bool) -> N
 @pytest.mark.slow
 @pytest.mark.parametrize("version", old_store.PATHS)
 @pytest.mark.parametrize("is_sent", [False, True], ids=["before", "after"])
-async def test_killed_at_any_command_it_goes_on(is_sent: bool, version: int) -> None:
+async def test_killed_at_any_command_it_goes_on(valkey: RealServer, is_sent: bool, version: int) -> None:
     """Wherever it ends, no program opens the store; run again it comes to its end, and all is as it should be."""
+    async with Redis(unix_socket_path=str(valkey.socket_path)) as client:
+        await _kill_at_each_step(client, version, is_sent=is_sent)
+        found = await client.hgetall(STORE)
+    assert (found[b"format"], found[b"partitions"], b"upgrading" in found) == (b"3", b"1", False)
+
+
+async def _kill_at_each_step(client: Redis, version: int, *, is_sent: bool) -> None:
+    deployment = from_client(client)
     for step in range(1, 200):
-        client = fakeredis.FakeAsyncRedis(server=fakeredis.FakeServer(version=(7, 0)))
+        await client.flushall()
         await old_store.load(client, version)
-        deployment = from_client(client)
         with pytest.MonkeyPatch.context() as patch:
             killed_at(step, patch, is_sent=is_sent)
             try:
@@ -119,8 +126,6 @@ async def test_killed_at_any_command_it_goes_on(is_sent: bool, version: int) -> 
     else:
         pytest.fail("it never came to its end")
     assert step > 5
-    found = await client.hgetall(STORE)
-    assert (found[b"format"], found[b"partitions"], b"upgrading" in found) == (b"3", b"1", False)
 
 
 async def test_what_version_2_has_in_another_form_is_converted(monkeypatch: pytest.MonkeyPatch) -> None:
