@@ -17,6 +17,7 @@ import urllib.request
 from collections.abc import Awaitable, Sequence
 from pathlib import Path
 
+from benchmarks.progress import show_progress
 from benchmarks.servers import running, server_binaries
 from benchmarks.table import align
 from benchmarks.texts import generated_lines
@@ -171,7 +172,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.pop("CI_EVENTSTORE_URL", None)
     rows: list[Row] = [("what", "measured", "")]
     with running(server_binaries()[0], "append-only file off", tcp=False) as url, tempfile.TemporaryDirectory() as name:
+        show_progress(f"reading a log of {options.lines:,} lines, live and archived")
         rows += asyncio.run(reading_rows(url, Path(name), options.lines))
+        show_progress(f"serving an archived log of {options.mebibytes:,} MiB")
         asyncio.run(prepare_large(url, Path(name), options.mebibytes))
         rows += serving_rows(url)
     for line in align(rows, right=(2,)):

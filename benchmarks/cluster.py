@@ -21,6 +21,7 @@ from uuid import uuid4
 import uvloop
 
 from benchmarks.live.processes import ROOT, Process, said, say, tell
+from benchmarks.progress import show_progress
 from benchmarks.table import align
 from benchmarks.texts import events
 from ci_common.models import Job, utc_now
@@ -288,8 +289,9 @@ async def measured(scale: Scale, steps: Sequence[str]) -> dict[str, list[list[Fi
             await stack.enter_async_context(cluster_of(masters, replicas=0, configuration=CONFIGURATION))
             for masters in SIDES
         ]
-        for _ in range(scale.rounds):
+        for number in range(1, scale.rounds + 1):
             for what, sides in found.items():
+                show_progress(f"round {number} of {scale.rounds}: {what}")
                 for cluster, figures in zip(clusters, sides, strict=True):
                     figures.append(await asyncio.to_thread(measure, what, cluster, scale))
     return found

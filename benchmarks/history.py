@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from benchmarks.progress import show_progress
 from benchmarks.servers import running, server_binaries
 from benchmarks.table import align
 from benchmarks.texts import generated_lines
@@ -50,6 +51,7 @@ async def _ended(repository: RedisJobRepository, job_id: str, log: list[JobEvent
 
 def step(name: str, lines: int, *arguments: str) -> Row:
     """Run the program, and return a row: lines in a second, lines in a second of its CPU, its peak of memory."""
+    show_progress(f"{name}: {lines:,} lines")
     begun = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "-m", "ci_eventstore.cli", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
@@ -79,6 +81,7 @@ def steps(jobs: int, lines: int, events: int) -> list[Row]:
     """Fill a store, and return the rows of what is done with it."""
     with two_servers() as (source, target):
         # A process begins with its parent's memory as its peak, so this one has to stay small.
+        show_progress(f"filling a store with {jobs:,} jobs and {lines:,} lines")
         filling = ["--fill", source, "--jobs", str(jobs), "--lines", str(lines), "--events", str(events)]
         subprocess.run([sys.executable, "-m", "benchmarks.history", *filling], check=True)
         total = lines + events

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from benchmarks.progress import show_progress
 from benchmarks.servers import running, server_binaries
 from benchmarks.table import align
 from benchmarks.texts import generated_lines, real_lines
@@ -76,6 +77,7 @@ async def parts(repository: RedisJobRepository, count: int) -> list[tuple[str, f
 
 async def small_jobs(binary: Path, count: int, archive: str = "") -> list[Row]:
     """Fill a store with small jobs, seal them, perhaps archive them, and return rows of what that takes."""
+    show_progress(f"{binary.name}: {count:,} small jobs, {'archived' if archive else 'sealed'}")
     with running(binary, "append-only file off", tcp=False) as url:
         async with RedisJobRepository.from_url(url) as repository:
             nodes = repository.engine.nodes
@@ -119,6 +121,7 @@ async def archive_all(repository: RedisJobRepository, folder: str) -> None:
 
 async def long_job(binary: Path, lines: int) -> list[Row]:
     """Seal one job of many one-line events, and return rows of what that takes."""
+    show_progress(f"a job of {lines:,} lines")
     with running(binary, "append-only file off", tcp=False) as url:
         async with RedisJobRepository.from_url(url, max_head_bytes=2**40) as repository:
             await repository.create_job(Job(id="long", status="running"))

@@ -7,6 +7,7 @@ from uuid import uuid4
 
 from benchmarks.live.processes import Plan, said, start, tell
 from benchmarks.live.scale import Audience
+from benchmarks.progress import show_progress
 from ci_common.models import Job
 from ci_eventstore import RedisJobRepository
 
@@ -56,6 +57,7 @@ class Followed:
 
 def measure(url: str, audience: Audience, side: str, on_events: Callable[[], None] | None = None) -> Followed:
     """Follow in one process what another one writes."""
+    show_progress(f"{audience.name}: {side}")
     plan = plan_for(url, audience)
     with start("follow", plan, side) as following:
         said(following)

@@ -6,6 +6,7 @@ from benchmarks.live.processes import Plan, Process, cpu_seconds, said, start, t
 from benchmarks.live.scale import Audience, Scale
 from benchmarks.live.serve import SERVERS
 from benchmarks.live.staging import plan_for
+from benchmarks.progress import show_progress
 from benchmarks.results import Row, Target
 
 OURS, *PEERS = SERVERS
@@ -47,6 +48,7 @@ def stream_rows(url: str, scale: Scale) -> list[Row]:
 
 def measure(url: str, audience: Audience, name: str) -> Streamed:
     """Stream a job to all clients, and end it."""
+    show_progress(f"{audience.name}: {name}")
     plan = plan_for(url, audience)
     with start("serve", plan, name) as serving:
         plan = plan_for(url, audience, port=said(serving)["port"])

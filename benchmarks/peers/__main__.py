@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.progress import show_progress
 from benchmarks.servers import FILE_SETTINGS, running, server_binaries
 
 HERE = Path(__file__).parent
@@ -110,7 +111,7 @@ def main() -> None:
     rounds: dict[str, list[dict[str, Any]]] = {peer: [] for peer in pythons}
     for number in range(options.rounds):
         for peer, python in pythons.items():
-            print(f"round {number + 1} of {options.rounds}: {peer}", file=sys.stderr)
+            show_progress(f"round {number + 1} of {options.rounds}: {peer}")
             rounds[peer].append(measure(Part(peer, python), options.jobs, options.sent))
     report(rounds)
 
