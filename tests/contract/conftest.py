@@ -101,9 +101,12 @@ def redis7() -> Iterator[MakeRepository]:
         yield lambda prefix, **settings: RedisJobRepository.from_url(server.url, prefix=prefix, **settings)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def homes() -> Iterator[Callable[[str], AtHome]]:
-    """Deployments by their names, each started when it is first asked for."""
+    """Deployments by their names, each started when it is first asked for.
+
+    Servers that nobody uses watch each other: those of four workers took a tenth of a processor.
+    """
     with ExitStack() as stack:
         yield cache(lambda name: AtHome(stack.enter_context(open_home(name))))
 

@@ -266,10 +266,12 @@ async def test_a_connection_that_hangs_costs_no_lease(own: RealServer, proxy: Fa
 
         async def handler(job: ClaimedJob) -> None:
             proxy.plan = at_script(RENEW, Fault.HALF_OPEN)
-            await asyncio.sleep(4 * QUICK.lease_seconds)
-            assert not job.lost.is_set()
-            controller.stop()
-            rival.stop()
+            try:
+                await asyncio.sleep(4 * QUICK.lease_seconds)
+                assert not job.lost.is_set()
+            finally:
+                controller.stop()
+                rival.stop()
 
         async def not_again(job: ClaimedJob) -> None:
             raise AssertionError("the job was taken")
@@ -292,10 +294,12 @@ async def test_a_job_of_many_leases_stays_with_its_controller(
 
     async def handler(job: ClaimedJob) -> None:
         until = await clock(server) + leases * LEASE_MS
-        while await clock(server) < until:  # noqa: ASYNC110 - it is the server's
-            await asyncio.sleep(0.05)
-        first.stop()
-        rival.stop()
+        try:
+            while await clock(server) < until:  # noqa: ASYNC110 - it is the server's
+                await asyncio.sleep(0.05)
+        finally:
+            first.stop()
+            rival.stop()
 
     async def not_again(job: ClaimedJob) -> None:
         raise AssertionError("the job was taken")
