@@ -80,8 +80,8 @@ def two_servers() -> Iterator[tuple[str, str]]:
 def steps(jobs: int, lines: int, events: int) -> list[Row]:
     """Fill a store, and return the rows of what is done with it."""
     with two_servers() as (source, target):
-        # A process begins with its parent's memory as its peak, so this one has to stay small.
         show_progress(f"filling a store with {jobs:,} jobs and {lines:,} lines")
+        # A process begins with its parent's memory as its peak, so this one has to stay small.
         filling = ["--fill", source, "--jobs", str(jobs), "--lines", str(lines), "--events", str(events)]
         subprocess.run([sys.executable, "-m", "benchmarks.history", *filling], check=True)
         total = lines + events

@@ -13,6 +13,9 @@ from typing import Self
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.scripts import Script
 
+#: Tests that look at keys, channels or statistics of a server name those of the first partition.
+FIRST_PARTITION = "{ci:0}"
+
 
 class Fault(Enum):
     """What happens to a command and its connection."""
@@ -64,7 +67,7 @@ async def load(server: Nodes, *scripts: Script) -> None:
     """Let the server of the first partition know scripts, so that the first call of each is the one that runs."""
     for script in scripts:
         for known in (script, script.sharded):
-            await server.node_of("{ci:0}").read("SCRIPT", "LOAD", known.source)
+            await server.node_of(FIRST_PARTITION).read("SCRIPT", "LOAD", known.source)
 
 
 #: Faults that a client notices at once; the others cost it its timeout.

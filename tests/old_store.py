@@ -40,7 +40,7 @@ def commands(version: int) -> Iterator[list[bytes]]:
 
 
 async def load(client: Redis, version: int = 1) -> None:
-    """Write a store of that version to an empty server; after the first time as it was dumped, a tenth of the work."""
+    """Write a store of that version to an empty server; from the second time on restore a dump, a tenth of the work."""
     place = version, await _kind_of(client)
     dumped = _dumped.get(place)
     pipeline = client.pipeline(transaction=False)

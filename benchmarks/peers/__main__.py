@@ -110,8 +110,8 @@ def main() -> None:
     pythons = {peer: python for peer in options.peers.split(",") if (python := python_of(peer)) is not None}
     rounds: dict[str, list[dict[str, Any]]] = {peer: [] for peer in pythons}
     for number in range(options.rounds):
-        # What is measured first in a round was at a disadvantage.
-        first = number % len(pythons)
+        # Whatever was measured first in each round was at a disadvantage.
+        first = number % max(len(pythons), 1)
         for peer, python in [*pythons.items()][first:] + [*pythons.items()][:first]:
             show_progress(f"round {number + 1} of {options.rounds}: {peer}")
             rounds[peer].append(measure(Part(peer, python), options.jobs, options.sent))

@@ -103,9 +103,9 @@ def redis7() -> Iterator[MakeRepository]:
 
 @pytest.fixture(scope="module")
 def homes() -> Iterator[Callable[[str], AtHome]]:
-    """Deployments by their names, each started when it is first asked for.
+    """Deployments by their names, each started when it is first asked for, and ended with the module.
 
-    Servers that nobody uses watch each other: those of four workers took a tenth of a processor.
+    Idle servers watch each other: those of four workers took a tenth of a processor.
     """
     with ExitStack() as stack:
         yield cache(lambda name: AtHome(stack.enter_context(open_home(name))))

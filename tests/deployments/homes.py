@@ -16,15 +16,13 @@ from tests.deployments.cluster import Cluster, running_cluster
 from tests.deployments.doors import Doors
 from tests.deployments.sentinel import Watched, running_sentinels
 from tests.deployments.tls import TLSServer, running_tls_server
-from tests.fault_proxy import FaultProxy
+from tests.fault_proxy import FIRST_PARTITION, FaultProxy
 from tests.servers import RealServer, find_valkey
 
 #: Whether `make test-deployments` runs, which leaves nothing out.
 IS_WHOLE = os.environ.get("CI_EVENTSTORE_DEPLOYMENTS") == "all"
 #: What little there is to lose is lost with the tests.
 IN_MEMORY = ("appendonly no",)
-#: Tests that look at keys, channels or statistics of a server name those of the first partition.
-FIRST_PARTITION = "{ci:0}"
 
 
 class Home(Protocol):

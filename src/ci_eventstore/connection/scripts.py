@@ -176,7 +176,10 @@ def _without_unused(library: str, script: str) -> str:
 
 @cache
 def _read(package: str, path: str) -> str:
-    """Return a file's text without its comments, whose lines stay: the server's errors name lines."""
+    """Return a file's text without its comments, but for those that name libraries.
+
+    Their lines stay, empty: errors of the server name lines.
+    """
     return _COMMENT.sub("", files(package).joinpath(path).read_text("utf-8"))
 
 

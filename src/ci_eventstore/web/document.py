@@ -59,7 +59,10 @@ _ANSWER: dict[str, Any] = {
     "status": JobStatus,
     **{name: _PUBLIC[name] for name in _SUMMARY},
     **_PUBLIC,
-    "attempts": Annotated[int, Field(description="how often controllers have been given it")],
+    "attempts": Annotated[
+        int,
+        Field(description="how often controllers have tried it; attempts that they gave back in order do not count"),
+    ],
     "log_truncated": _TRUNCATED,
     "log_deleted": _DELETED,
     "incarnation": _INCARNATION,

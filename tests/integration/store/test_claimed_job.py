@@ -137,7 +137,7 @@ async def test_a_cancel_while_the_job_is_being_completed_doesnt_leave_it(reposit
 
 
 @pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize("leases", [2, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("leases", [2, slow(8)])
 @pytest.mark.parametrize("at", ["its end", *map(slow, ("its work", "its release"))])
 async def test_a_healthy_controller_keeps_its_job_through_an_outage(own: RealServer, at: str, leases: int) -> None:
     """However many leases it takes: the job isn't lost, be it in the middle, about to end or about to be released."""
@@ -285,7 +285,7 @@ async def test_a_connection_that_hangs_costs_no_lease(own: RealServer, proxy: Fa
         assert await other.verify() == []
 
 
-@pytest.mark.parametrize("leases", [3, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("leases", [3, slow(10)])
 async def test_a_job_of_many_leases_stays_with_its_controller(
     repository: RedisJobRepository, server: Nodes, leases: int
 ) -> None:

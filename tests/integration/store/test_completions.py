@@ -15,8 +15,8 @@ from ci_eventstore.queues.claimed import Claimed
 from ci_eventstore.queues.completions import COMPLETE
 from ci_eventstore.repository import RedisJobRepository
 from tests import claims
-from tests.deployments.homes import FIRST_PARTITION, Home
-from tests.fault_proxy import Fault, FaultProxy, at_script, load
+from tests.deployments.homes import Home
+from tests.fault_proxy import FIRST_PARTITION, Fault, FaultProxy, at_script, load
 from tests.waiting import wait_until
 
 LEASE = 30.0

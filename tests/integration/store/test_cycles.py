@@ -1,4 +1,4 @@
-"""What is done with leaves no cycles: looking for these, a process holds up everything for tens of milliseconds."""
+"""Work leaves no cycles of references: a collector that looks for them holds up everything for tens of milliseconds."""
 
 import asyncio
 import gc
@@ -68,7 +68,7 @@ async def test_work_that_is_done_leaves_no_cycles(repository: RedisJobRepository
     with cycles() as found:
         for _ in range(TIMES):
             await work(repository)
-    assert [name for name, count in found.items() if count >= TIMES] == []
+    assert [name for name, count in found.items() if count >= TIMES // 2] == []
 
 
 async def test_jobs_that_were_run_leave_no_cycles(repository: RedisJobRepository) -> None:
@@ -91,4 +91,4 @@ async def test_jobs_that_were_run_leave_no_cycles(repository: RedisJobRepository
                 await run_one()
         controller.stop()
         await running
-    assert [name for name, count in found.items() if count >= TIMES] == []
+    assert [name for name, count in found.items() if count >= TIMES // 2] == []

@@ -29,6 +29,7 @@ from ci_eventstore.upgrade import upgrade as upgrading
 from ci_eventstore.upgrade.conversions import add_times, index_ended, separate_backlogs
 from ci_eventstore.upgrade.upgrade import CLIENT_NAME, MOVES, UNSEEN, Dialog, Stage, cancel, old_clients, upgrade
 from tests import old_store
+from tests.deployments.homes import Home
 from tests.servers import BINARIES, RealServer
 from tests.waiting import wait_until
 
@@ -96,7 +97,7 @@ def killed_at(step: int, monkeypatch: pytest.MonkeyPatch, *, is_sent: bool) -> N
 @pytest.mark.slow
 @pytest.mark.parametrize("version", old_store.PATHS)
 @pytest.mark.parametrize("is_sent", [False, True], ids=["before", "after"])
-async def test_killed_at_any_command_it_goes_on(valkey: RealServer, is_sent: bool, version: int) -> None:
+async def test_killed_at_any_command_it_goes_on(valkey: Home, is_sent: bool, version: int) -> None:
     """Wherever it ends, no program opens the store; run again it comes to its end, and all is as it should be."""
     async with Redis(unix_socket_path=str(valkey.socket_path)) as client:
         await _kill_at_each_step(client, version, is_sent=is_sent)
