@@ -61,7 +61,7 @@ _ANSWER: dict[str, Any] = {
     **_PUBLIC,
     "attempts": Annotated[
         int,
-        Field(description="how often controllers have tried it; attempts that they gave back in order do not count"),
+        Field(description="how often it was tried; an attempt given back does not count"),
     ],
     "log_truncated": _TRUNCATED,
     "log_deleted": _DELETED,
