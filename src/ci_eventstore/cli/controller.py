@@ -111,9 +111,8 @@ async def controller(repository: RedisJobRepository, **options: Unpack[Options])
     them to their queue. A second signal kills and returns them at once; this program then ends within 5 seconds,
     whatever the store does. If the store didn't learn how a job ended, the exit code is 4, and a file keeps the rest.
 
-    A job that this machine can't run for want of disk, memory or processes returns to its queue. It fails at the tenth
-    time, or if a third controller can't run it. This controller takes no other job for a second at first, then for
-    longer.
+    A job that this machine can't run for want of disk, memory or processes returns to its queue, or fails at the tenth
+    time or third controller. This controller takes no other job for a second at first, then for longer.
 
     A TIME is written as 30s, 15m, 1h or 2d. Commands run with your rights, and so do those of everybody who may submit
     jobs. They don't see the store's URL and password, neither in their environment nor in the list of processes, unless
