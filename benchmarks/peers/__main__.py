@@ -110,7 +110,7 @@ def main() -> None:
     pythons = {peer: python for peer in options.peers.split(",") if (python := python_of(peer)) is not None}
     rounds: dict[str, list[dict[str, Any]]] = {peer: [] for peer in pythons}
     for number in range(options.rounds):
-        # Whatever was measured first in each round was at a disadvantage.
+        # Nobody is always first: that may be a disadvantage.
         first = number % max(len(pythons), 1)
         for peer, python in [*pythons.items()][first:] + [*pythons.items()][:first]:
             show_progress(f"round {number + 1} of {options.rounds}: {peer}")
