@@ -14,10 +14,11 @@ from ci_eventstore import RedisJobRepository
 from ci_eventstore.history.archiving import archive_job
 from ci_eventstore.history.seal import Sealed, seal
 from tests.deployments.homes import Home
+from tests.examples import slow
 
 #: Names of the fixtures in `conftest`, each of which gives a `MakeRepository`.
 #: The simulated server takes four times as long as a real one, so it is left to the slow tests.
-FAKE = pytest.param("fake", marks=pytest.mark.slow)
+FAKE = slow("fake")
 SERVERS = [FAKE, "embedded", pytest.param("redis7", marks=pytest.mark.needs("redis7"))]
 #: In CI, each of a pair has half of the tests.
 PAIRS = (("tls", "sentinel"), ("cluster-redis7", "cluster-valkey9"))
@@ -31,7 +32,7 @@ DEPLOYMENTS = [
     "embedded",
     FAKE,
     pytest.param("redis7", marks=[pytest.mark.needs("redis7"), pytest.mark.slow]),
-    pytest.param("sealing", marks=pytest.mark.slow),
+    slow("sealing"),
     *(pytest.param(name, marks=[pytest.mark.needs("redis7"), pytest.mark.slow]) for name in FURTHER),
 ]
 

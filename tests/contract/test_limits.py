@@ -17,6 +17,7 @@ from ci_eventstore.events.append import LATE_BYTES, RING_BYTES
 from ci_eventstore.events.records import FactType
 from ci_eventstore.following.records import Followed
 from tests.contract.deployments import SERVERS, MakeRepository, new_prefix
+from tests.examples import slow
 from tests.waiting import wait_until
 
 HEAD_BYTES = 10_000
@@ -40,7 +41,7 @@ def make(request: pytest.FixtureRequest) -> MakeRepository:
     return made
 
 
-@pytest.fixture(params=[1 / 16, pytest.param(1, marks=pytest.mark.slow)], ids=["small", "full size"])
+@pytest.fixture(params=[1 / 16, slow(1)], ids=["small", "full size"])
 def scale(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Scale:
     """What scales a number for the ring and the late output of this test; `fakeredis` is slow with megabytes."""
     share: float = request.param

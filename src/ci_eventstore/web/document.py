@@ -59,10 +59,7 @@ _ANSWER: dict[str, Any] = {
     "status": JobStatus,
     **{name: _PUBLIC[name] for name in _SUMMARY},
     **_PUBLIC,
-    "attempts": Annotated[
-        int,
-        Field(description="how often it was tried; an attempt given back does not count"),
-    ],
+    "attempts": Annotated[int, Field(description="how often it was tried; an attempt given back does not count")],
     "log_truncated": _TRUNCATED,
     "log_deleted": _DELETED,
     "incarnation": _INCARNATION,

@@ -20,6 +20,7 @@ from ci_eventstore.jobs.tombstones import Deletion, Reason, Tombstone, read_tomb
 from ci_eventstore.keys import Keys
 from ci_eventstore.repository import RedisJobRepository
 from tests.cancelling import Counted, Steps
+from tests.examples import slow
 from tests.integration.store.sealing import archive_sealed, ended_job, lines, seal_job
 from tests.integration.store.test_archiving import archive, unarchive
 
@@ -161,8 +162,8 @@ async def test_it_goes_away_after_that(
     ("what", "beside"),
     [
         ("job", "alone"),
-        *(pytest.param(*both, marks=pytest.mark.slow) for both in product(DELETES, ("archiver", "another"))),
-        pytest.param("log", "alone", marks=pytest.mark.slow),
+        *(slow(*both) for both in product(DELETES, ("archiver", "another"))),
+        slow("log", "alone"),
     ],
 )
 async def test_it_may_stop_anywhere(repository: RedisJobRepository, tmp_path: Path, what: str, beside: str) -> None:

@@ -28,6 +28,7 @@ from ci_eventstore.jobs.state import KEPT_FIELDS, PIECES
 from ci_eventstore.keys import Keys, segment_key, sweeper_key
 from ci_eventstore.repository import RedisJobRepository
 from tests.cancelling import Counted, Steps
+from tests.examples import slow
 from tests.integration.store.sealing import NOW, archive_sealed, ended_job, lines, seal_job
 from tests.integration.store.test_sealing import seen
 from tests.servers import RealServer
@@ -156,7 +157,7 @@ async def test_it_may_stop_anywhere(repository: RedisJobRepository, tmp_path: Pa
 
 
 @pytest.mark.usefixtures("small_segments")
-@pytest.mark.parametrize("rounds", [2, pytest.param(30, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [2, slow(30)])
 async def test_all_meet(repository: RedisJobRepository, tmp_path: Path, seed: int, rounds: int) -> None:
     """Two archive, one brings back, one seals, one writes, and readers begin anywhere: each event is there, once."""
     choose, is_over = random.Random(seed), False

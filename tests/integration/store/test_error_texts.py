@@ -9,6 +9,7 @@ from ci_common.models import Job, JobEvent
 from ci_eventstore.controllers import Controller, ControllerSettings
 from ci_eventstore.controllers.claimed_job import ClaimedJob
 from ci_eventstore.repository import RedisJobRepository
+from tests.examples import slow
 
 #: Half a surrogate pair, half a character, NUL, a control sequence, and a byte that isn't UTF-8.
 TEXTS = ["\ud83d", "\ude00 tail", "a\x00b", "\x1b[2J", "\udcff", "\ud83d\ude00"]
@@ -66,10 +67,7 @@ async def cancel(job: ClaimedJob, text: str) -> None:
 #: The first is quick enough.
 WAYS = [
     raise_text,
-    *(
-        pytest.param(way, marks=pytest.mark.slow)
-        for way in (raise_group, exit_with, raise_unspeakable, fail, note, name_a_container, append, cancel)
-    ),
+    *(slow(way) for way in (raise_group, exit_with, raise_unspeakable, fail, note, name_a_container, append, cancel)),
 ]
 
 

@@ -14,6 +14,7 @@ from ci_common.models import Job, JobEvent, utc_now
 from ci_eventstore.events.records import Fact
 from ci_eventstore.following.records import Followed
 from ci_eventstore.repository import RedisJobRepository
+from tests.examples import slow
 from tests.integration.store.flooding_program import HEAD_BYTES, LINE_BYTES, line
 from tests.servers import RealServer
 from tests.waiting import wait_until
@@ -21,7 +22,7 @@ from tests.waiting import wait_until
 PROGRAM = Path(__file__).with_name("flooding_program.py")
 MEBIBYTE_LINES = 1024 * 1024 // LINE_BYTES
 #: How long the log is.
-SIZES = pytest.mark.parametrize("mebibytes", [20, pytest.param(200, marks=pytest.mark.slow)])
+SIZES = pytest.mark.parametrize("mebibytes", [20, slow(200)])
 MARKER = re.compile(r"\n\[(\d+) bytes in (\d+) lines are left out here\]\n")
 
 

@@ -12,6 +12,7 @@ from ci_eventstore.history.seal import Sealed
 from ci_eventstore.queues.claimed import Claimed
 from ci_eventstore.repository import RedisJobRepository
 from tests.claims import claim
+from tests.examples import slow
 from tests.fault_proxy import SCRIPTS, Fault, FaultProxy
 from tests.integration.store.sealing import NOW, archive_sealed, ended_job, lines, seal_job
 from tests.servers import RealServer
@@ -85,9 +86,7 @@ async def _delete(repository: RedisJobRepository, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("then", [_seal, _archive, _delete_log, _delete], ids=lambda then: then.__name__[1:])
-@pytest.mark.parametrize(
-    "what", ["late output", *(pytest.param(one, marks=pytest.mark.slow) for one in WRITES if one != "late output")]
-)
+@pytest.mark.parametrize("what", ["late output", *(slow(one) for one in WRITES if one != "late output")])
 async def test_a_write_that_comes_again_has_its_effect_once(
     own: RealServer,
     proxy: FaultProxy,

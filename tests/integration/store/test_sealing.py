@@ -22,6 +22,7 @@ from ci_eventstore.jobs.decide import decide_creation
 from ci_eventstore.keys import Keys
 from ci_eventstore.projection.jobs import doubtful
 from ci_eventstore.repository import RedisJobRepository
+from tests.examples import slow
 from tests.integration.store.sealing import NOW, ended_job, lines, seal_job
 from tests.servers import RealServer
 
@@ -191,7 +192,7 @@ async def test_who_may_only_read_reads_sealed_jobs(repository: RedisJobRepositor
 
 
 @pytest.mark.usefixtures("small_segments")
-@pytest.mark.parametrize("resumes", [100, pytest.param(20_000 if IS_SOAK else 5000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("resumes", [100, slow(20_000 if IS_SOAK else 5000)])
 async def test_a_reader_resumes_anywhere(repository: RedisJobRepository, seed: int, resumes: int) -> None:
     """Across blocks, segments and late output: none is missed and none comes twice. The many take half a minute."""
     choose = random.Random(seed)

@@ -19,6 +19,7 @@ from ci_eventstore.lines import pieces
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.web import create_app, server
 from ci_eventstore.web.server import Service, server_config
+from tests.examples import slow
 from tests.integration.store.conftest import find_server, own
 from tests.integration.web.serving import Account, Served, create_account, serve, serve_as_cli
 from tests.servers import RealServer
@@ -50,7 +51,7 @@ def with_cors(app: FastAPI) -> None:
 MIDDLEWARE = (with_base, with_gzip, with_cors)
 #: None, each alone, and two in each order; all but the first are tried when there is time.
 STACKS: list[tuple[Add, ...]] = [(), *((one,) for one in MIDDLEWARE), *permutations(MIDDLEWARE, 2)]
-SLOW_STACKS = [pytest.param(stack, marks=pytest.mark.slow) for stack in STACKS]
+SLOW_STACKS = [slow(stack) for stack in STACKS]
 
 
 def name_of(stack: object) -> str:

@@ -14,6 +14,7 @@ from ci_common.models import Job, JobEvent, utc_now
 from ci_eventstore.following.records import Page
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.web.jobs import stream as job_stream
+from tests.examples import slow
 from tests.integration.web.serving import create_ended_job
 from tests.waiting import wait_until
 
@@ -39,7 +40,7 @@ async def read_all(client: httpx.AsyncClient, path: str) -> list[dict[str, Any]]
 @pytest.mark.parametrize("is_running", [True, False])
 @pytest.mark.parametrize(
     "after",
-    [0, 3, *(pytest.param(after, marks=pytest.mark.slow) for after in range(len(TEXTS)) if after not in (0, 3))],
+    [0, 3, *(slow(after) for after in range(len(TEXTS)) if after not in (0, 3))],
 )
 async def test_each_event_says_when_it_came_and_where(
     client: httpx.AsyncClient, repository: RedisJobRepository, after: int, is_running: bool
