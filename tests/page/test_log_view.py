@@ -87,6 +87,22 @@ async def test_wrapped_lines_move_by_pixels(show: Show) -> None:
     await until(page, f"Math.abs(fake.row({TEN_MILLION})?.getBoundingClientRect().bottom - 780) < 1.5")
 
 
+async def test_a_step_in_the_moment_the_scroll_bar_comes_to_rest_counts(show: Show) -> None:
+    """After a pause the bar is put where the place is; what was scrolled since the last frame isn't taken back."""
+    page = await show(TEN_MILLION)
+    await go_to(page, 5_000_000)
+    for step in range(1, 6):
+        # A timer as long as the view's, and set right before it, is done right before it.
+        await page.evaluate("""
+            () => {
+              const again = () => setTimeout(() => { fake.box.scrollTop += 100; }, 150);
+              fake.box.addEventListener("scroll", again, {capture: true, once: true});
+              fake.box.scrollTop += 100;
+            }
+        """)
+        await until(page, f"fake.first() === 5_000_000 + {step} * 10")
+
+
 async def test_a_view_follows_while_its_end_is_seen(show: Show) -> None:
     """Scrolling up lets go, nothing moves then, new lines are counted, and the end follows again."""
     page = await show(1000)

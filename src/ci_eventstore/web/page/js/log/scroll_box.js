@@ -106,6 +106,11 @@ export class ScrollBox extends EventTarget {
     if (scrollWidth > clientWidth) this.rows.style.minWidth = `${scrollWidth}px`;
   }
 
+  /** Whether the box isn't where the place was last put or followed to. */
+  get _hasMoved() {
+    return Math.abs(this.element.scrollTop - this.viewport.top) >= 0.5;
+  }
+
   _scrolled() {
     const { scrollTop, clientHeight } = this.element;
     if (Math.max(1, clientHeight) !== this.viewport.screen) {
@@ -113,7 +118,7 @@ export class ScrollBox extends EventTarget {
       this.dispatchEvent(new Event("resize"));
       return;
     }
-    if (Math.abs(scrollTop - this.viewport.top) < 0.5) return;
+    if (!this._hasMoved) return;
     this.viewport.scrolled(scrollTop);
     this._restLater();
     this.dispatchEvent(new Event("scroll"));
@@ -122,7 +127,8 @@ export class ScrollBox extends EventTarget {
   _restLater() {
     clearTimeout(this._timer);
     this._timer = setTimeout(() => {
-      if (!this._isTouched) this.rest();
+      // A step since the last frame isn't taken back: its event is coming, and a rest after it.
+      if (!this._isTouched && !this._hasMoved) this.rest();
     }, REST_MILLISECONDS);
   }
 
