@@ -126,11 +126,16 @@ class Steady:
 
 @contextlib.asynccontextmanager
 async def at_steady_work(url: str) -> AsyncIterator[Steady]:
-    """Start the process; it ends with the block."""
+    """Start the process, and wait until it works; it ends with the block.
+
+    A failover that came before might lose the jobs that it has just created, and nobody creates them again.
+    """
     command = [sys.executable, "-m", "tests.deployments.steady_program", url, "steady"]
     process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, cwd=ROOT)
     try:
-        yield Steady(process)
+        steady = Steady(process)
+        await steady.ask()
+        yield steady
     finally:
         assert process.stdin is not None
         process.stdin.close()
