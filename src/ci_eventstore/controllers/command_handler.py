@@ -21,7 +21,7 @@ from ci_eventstore.controllers.machine import (
 )
 from ci_eventstore.controllers.project import unpack
 from ci_eventstore.errors import LogNotStoredError, MachineError, ProjectError
-from ci_eventstore.processes.command import Command, Place, without_own
+from ci_eventstore.processes.command import Command, CommandPlace, without_own
 from ci_eventstore.processes.guard import GuardedGroup
 from ci_eventstore.processes.last_output import STOPPED_SECONDS, Cut, Holder, cut_line, find_holders, wait_for_rest
 from ci_eventstore.tasks import finish
@@ -140,7 +140,7 @@ class CommandHandler:
 
     async def _start(self, claimed: ClaimedJob, words: Sequence[str], folder: Path, group: GuardedGroup) -> Command:
         environment = {**self._environment, "PWD": str(folder), JOB_VARIABLE: claimed.job.id}
-        place = Place(folder=folder, environment=environment, group=group.number)
+        place = CommandPlace(folder=folder, environment=environment, group=group.number)
         try:
             return await Command.start(words, place=place)
         except OSError as error:

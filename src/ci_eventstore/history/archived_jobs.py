@@ -8,7 +8,7 @@ from ci_eventstore.archive import Archive, object_name, safe_name, text_of
 from ci_eventstore.errors import ConfigurationError, SegmentDamagedError, StoreFormatError
 from ci_eventstore.events.records import Place
 from ci_eventstore.events.sealed_log import ROOT_BYTES, Reference, StoredEntry
-from ci_eventstore.history.copying import HeldJob
+from ci_eventstore.history.copying import CopiedJob
 from ci_eventstore.jobs.state import JobState, from_packed
 from ci_eventstore.jobs.tombstones import DELETED, Deletion
 from ci_eventstore.keys import Keys
@@ -110,7 +110,7 @@ class _Kept(NamedTuple):
     tail: Tail
 
 
-class ArchivedJob(HeldJob):
+class ArchivedJob(CopiedJob):
     """A job as the archive has it, up to the end of its newest segment."""
 
     def __init__(self, archive: Archive, folder: Folder) -> None:

@@ -18,7 +18,7 @@ from ci_eventstore.events.codec import mark_of
 from ci_eventstore.events.log_source import Standing, at_places, read_standing
 from ci_eventstore.events.records import Place
 from ci_eventstore.events.sealed_log import END_BYTES, Reference, StoredEntry, references_in
-from ci_eventstore.history.copying import HeldJob, Source, Taken, Target
+from ci_eventstore.history.copying import CopiedJob, Source, Taken, Target
 from ci_eventstore.history.seal import PAGE_BYTES, STAGED_MS
 from ci_eventstore.jobs.delete import delete_job
 from ci_eventstore.jobs.records import read_record
@@ -54,7 +54,7 @@ class StageCall(NamedTuple):
 STAGE = load_script(__package__, "stage", {"STAGED_MS": STAGED_MS}, call=StageCall)
 
 
-class StoredJob(HeldJob):
+class StoredJob(CopiedJob):
     """A job of a store."""
 
     def __init__(self, engine: Engine, job_id: str) -> None:
@@ -112,7 +112,7 @@ class StoreSource(Source):
             async for page in self._engine.nodes.scan_members("HSCAN", gone_key(tag)):
                 yield list(zip(page[::2], page[1::2], strict=True))
 
-    async def jobs(self) -> AsyncIterator[Sequence[HeldJob]]:
+    async def jobs(self) -> AsyncIterator[Sequence[CopiedJob]]:
         """Yield the jobs of each partition, in the order of their ids, so that none comes twice."""
         for tag in self._engine.keys.tags:
             after = "-"
@@ -148,7 +148,7 @@ class StoreTarget(Target):
             await self._engine.facts.forget_facts()
             await self._nodes.read("HDEL", store, GAP_FIELD)
 
-    def job(self, job_id: str) -> HeldJob:
+    def job(self, job_id: str) -> CopiedJob:
         """Return a job, to compare it."""
         return StoredJob(self._engine, job_id)
 
@@ -167,7 +167,7 @@ class StoreTarget(Target):
         await self._nodes.read("HSET", gone_key(keys.tag), job_id, text)
         return True
 
-    async def take(self, job: HeldJob, state: JobState) -> Taken:
+    async def take(self, job: CopiedJob, state: JobState) -> Taken:
         """Take a job that isn't here, or of which this is a beginning."""
         keys = self._engine.keys.job(job.job_id)
         before = await self._before(keys)
@@ -177,7 +177,7 @@ class StoreTarget(Target):
             await _check_beginning(job, before, state)
         return Taken.COPIED if await self._bring(job, keys, state, before) else Taken.CHANGED
 
-    async def replace(self, job: HeldJob, state: JobState) -> bool:
+    async def replace(self, job: CopiedJob, state: JobState) -> bool:
         """Put a job here in place of what is here of it, which has the same end; False if that isn't so any more."""
         keys = self._engine.keys.job(job.job_id)
         before = await self._before(keys)
@@ -194,7 +194,7 @@ class StoreTarget(Target):
                     raise StoreError("the target has a log of that id: run `ci-eventstore rebuild` there")
         return state
 
-    async def _bring(self, job: HeldJob, keys: JobKeys, state: JobState, before: JobState | None) -> bool:
+    async def _bring(self, job: CopiedJob, keys: JobKeys, state: JobState, before: JobState | None) -> bool:
         """Bring all of a job, and make it one; False if something has changed meanwhile."""
         references = references_in(job.job_id, state.log) if state.log else []
         fold, index, checkpoint = Fold(keys), list[str](), None
@@ -233,7 +233,7 @@ class StoreTarget(Target):
             await self._nodes.read("SADD", queues_key(keys.tag), fold.state.queue)
         return answer != b"changed"
 
-    async def _stage_segment(self, job: HeldJob, keys: JobKeys, reference: Reference) -> bytes:
+    async def _stage_segment(self, job: CopiedJob, keys: JobKeys, reference: Reference) -> bytes:
         """Put a segment here, for a while, and return it; one that is here has the bytes that its name says."""
         data = await job.segment(reference)
         key = segment_key(keys, reference.name)
@@ -243,7 +243,7 @@ class StoreTarget(Target):
             raise StoreFormatError(f"segment {reference.name} of job {job.job_id!r} isn't there as it should be")
         return data
 
-    async def _stage_entries(self, job: HeldJob, fold: Fold, state: JobState) -> str | None:
+    async def _stage_entries(self, job: CopiedJob, fold: Fold, state: JobState) -> str | None:
         """Put what doesn't lie in segments into a stream, and fold it; return its last place, None if it has gone."""
         key, before = staged_key(fold.keys, self._token), b""
         await self._nodes.read("UNLINK", key)
@@ -264,7 +264,7 @@ def end_of(job_id: str, reference: Reference, data: bytes) -> tuple[JobState, st
     return from_packed(job_id, reader.read(last, data[offset : offset + size]).state), reader.tail.mark or None
 
 
-async def _check_beginning(job: HeldJob, before: JobState, state: JobState) -> None:
+async def _check_beginning(job: CopiedJob, before: JobState, state: JobState) -> None:
     """Refuse a job of which the target has something else than its beginning."""
     end = Place(before.position, before.part)
     if before.incarnation != state.incarnation or before.claim is not None or end >= Place(state.position, state.part):

@@ -34,7 +34,7 @@ LOOKS = 10
 DIGEST_BYTES = 20
 
 
-class HeldJob(ABC):
+class CopiedJob(ABC):
     """A job of a source; all raise StoreFormatError, which names it, if something of it isn't as it should be."""
 
     job_id: str
@@ -76,7 +76,7 @@ class Source(ABC):
         """Yield ids of deleted jobs and their tombstones, a page at a time."""
 
     @abstractmethod
-    def jobs(self) -> AsyncIterator[Sequence[HeldJob]]:
+    def jobs(self) -> AsyncIterator[Sequence[CopiedJob]]:
         """Yield the jobs, a page at a time."""
 
 
@@ -102,7 +102,7 @@ class Target(ABC):
         """Have a job deleted here, too, and return whether it wasn't yet; StoreError if it is another job."""
 
     @abstractmethod
-    async def take(self, job: HeldJob, state: JobState) -> Taken:
+    async def take(self, job: CopiedJob, state: JobState) -> Taken:
         """Take a job in that state, or nothing of it; StoreError if what is here is otherwise."""
 
     @abstractmethod
@@ -110,7 +110,7 @@ class Target(ABC):
         """Do what has to be done once after all jobs."""
 
     @abstractmethod
-    def job(self, job_id: str) -> HeldJob:
+    def job(self, job_id: str) -> CopiedJob:
         """Return the job of that id, to compare it."""
 
 
@@ -178,7 +178,7 @@ class Copier:
         self._total = self._total or await self._source.count()
         await self._for_all(self._compare_job)
 
-    async def _for_all(self, work: Callable[[HeldJob], Awaitable[None]]) -> None:
+    async def _for_all(self, work: Callable[[CopiedJob], Awaitable[None]]) -> None:
         async for page in self._source.jobs():
             for start in range(0, len(page), TOGETHER):
                 some = page[start : start + TOGETHER]
@@ -198,7 +198,7 @@ class Copier:
     async def _bring_tombstone(self, job_id: str, text: str) -> None:
         self.report.deleted += await self._target.take_tombstone(job_id, text)
 
-    async def _bring_job(self, job: HeldJob) -> None:
+    async def _bring_job(self, job: CopiedJob) -> None:
         for _ in range(LOOKS):
             state = await job.record()
             if state is None:
@@ -220,7 +220,7 @@ class Copier:
                 return
         raise StoreError("it is written to all the time: copy it later")
 
-    async def _compare_job(self, job: HeldJob) -> None:
+    async def _compare_job(self, job: CopiedJob) -> None:
         if f"job {job.job_id}" in self.report.left:
             return
         source, target = await _digest(job), await _digest(self._target.job(job.job_id))
@@ -233,7 +233,7 @@ class Copier:
             self.report.different.append(job.job_id)
 
 
-async def _digest(job: HeldJob) -> bytes | None:
+async def _digest(job: CopiedJob) -> bytes | None:
     """Return the digest of a job as readers get it: its state, and each entry with its place; None without a job."""
     digest, state = blake2b(digest_size=DIGEST_BYTES), await job.record()
     if state is None:

@@ -25,7 +25,7 @@ from ci_eventstore.events.log_source import at_places
 from ci_eventstore.events.records import Place
 from ci_eventstore.events.sealed_log import Reference, StoredEntry, references_in
 from ci_eventstore.history.copied_stores import end_of
-from ci_eventstore.history.copying import DIGEST_BYTES, TOGETHER, HeldJob, Source, Taken, Target
+from ci_eventstore.history.copying import DIGEST_BYTES, TOGETHER, CopiedJob, Source, Taken, Target
 from ci_eventstore.jobs.state import JobState, from_hash, to_hash
 from ci_eventstore.jobs.tombstones import Tombstone
 from ci_eventstore.keys import Keys
@@ -88,7 +88,7 @@ class StoreFile(Target):
         self._write("gone", job_id, text)
         return True
 
-    async def take(self, job: HeldJob, state: JobState) -> Taken:
+    async def take(self, job: CopiedJob, state: JobState) -> Taken:
         """Write a job, or nothing of it if it can't be read."""
         async with self._lock:
             begun = self._size, self._digest.copy(), self._counts.copy()
@@ -101,7 +101,7 @@ class StoreFile(Target):
                 raise
         return Taken.COPIED
 
-    async def _write_job(self, job: HeldJob, state: JobState) -> None:
+    async def _write_job(self, job: CopiedJob, state: JobState) -> None:
         references = [one._replace(is_archived=False) for one in _references(job.job_id, state)]
         log = " ".join(map(str, references)) or None
         after = references[-1].last.next if references else Place(0)
@@ -124,7 +124,7 @@ class StoreFile(Target):
         self._write("end", dict(+self._counts), self._digest.digest())
         self._file.flush()
 
-    def job(self, job_id: str) -> HeldJob:
+    def job(self, job_id: str) -> CopiedJob:
         """Raise StoreError: a file is compared by reading it."""
         raise StoreError(f"job {job_id!r} can't be read of a file that is written")
 
@@ -141,7 +141,7 @@ def _references(job_id: str, state: JobState) -> list[Reference]:
 
 
 @dataclass(slots=True)
-class FiledJob(HeldJob):
+class FiledJob(CopiedJob):
     """A job in a file: where its frames are."""
 
     read: Callable[[int], Frame]
@@ -261,9 +261,9 @@ class StoreFileSource(Source):
             elif frame.kind == "job":
                 return
 
-    async def jobs(self) -> AsyncIterator[Sequence[HeldJob]]:
+    async def jobs(self) -> AsyncIterator[Sequence[CopiedJob]]:
         """Yield the jobs, each with the places of its frames."""
-        page: list[HeldJob] = []
+        page: list[CopiedJob] = []
         for job in self._filed_jobs(self._frames()):
             page.append(job)
             if len(page) == TOGETHER:

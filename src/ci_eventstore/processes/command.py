@@ -113,7 +113,7 @@ class CommandOutput:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class CommandPlace:
     """Where a command runs: its folder, its variables, and the process group that it joins."""
 
     folder: Path
@@ -136,7 +136,7 @@ class Command:
         arguments: Sequence[str],
         *,
         pty: bool = False,
-        place: Place | None = None,
+        place: CommandPlace | None = None,
         announce: Callable[[], None] | None = None,
     ) -> Self:
         """Start a command, its standard output and error together on one pipe or pseudo-terminal; OSError.

@@ -24,7 +24,7 @@ OFFER_POLLS = 2.0
 KNOWN_CLAIMS = 8
 
 
-class Standing(NamedTuple):
+class OfferState(NamedTuple):
     """What is known of an offer."""
 
     #: The queue and partition in which it stands, or may stand.
@@ -76,35 +76,35 @@ class Abandoned(NamedTuple):
 Happening = Asked | Answered | Told | Abandoned
 
 
-def after(standing: Standing, what: Happening) -> Standing:
+def after(state: OfferState, what: Happening) -> OfferState:
     """Return what is known after something happened."""
     match what:
         case Asked(partition, question):
-            return standing._replace(place=partition, question=question, has_brought=False)
+            return state._replace(place=partition, question=question, has_brought=False)
         case Answered(partition, token, is_made):
             # The token of the answer becomes the newest: a store that lost its last moments knows an earlier one. But
             # an answer that a message has overtaken is older than what the message brought.
-            known, total = _with_claim(standing, partition, token, is_newest=not standing.has_brought)
-            place = standing.place if is_made else None
-            return Standing(place, standing.question, standing.has_brought, known, total)
+            known, total = _with_claim(state, partition, token, is_newest=not state.has_brought)
+            place = state.place if is_made else None
+            return OfferState(place, state.question, state.has_brought, known, total)
         case Told(partition, question, token):
-            known, total = _with_claim(standing, partition, token)
-            is_last = question == standing.question
-            place = None if is_last else standing.place
-            return Standing(place, standing.question, is_last or standing.has_brought, known, total)
+            known, total = _with_claim(state, partition, token)
+            is_last = question == state.question
+            place = None if is_last else state.place
+            return OfferState(place, state.question, is_last or state.has_brought, known, total)
         case Abandoned():
-            return standing._replace(place=None)
+            return state._replace(place=None)
 
 
 def _with_claim(
-    standing: Standing, partition: QueueKeys, token: str, *, is_newest: bool = False
+    state: OfferState, partition: QueueKeys, token: str, *, is_newest: bool = False
 ) -> tuple[Mapping[QueueKeys, tuple[str, ...]], int]:
     """Return the tokens that are known and how many jobs were brought, once a claim with this token was."""
-    before, is_news = standing.known.get(partition, ()), standing.is_news(partition, token)
+    before, is_news = state.known.get(partition, ()), state.is_news(partition, token)
     if not token or not (is_news or is_newest):
-        return standing.known, standing.total
+        return state.known, state.total
     others = before if is_news else tuple(one for one in before if one != token)
-    return {**standing.known, partition: (*others, token)[-KNOWN_CLAIMS:]}, standing.total + is_news
+    return {**state.known, partition: (*others, token)[-KNOWN_CLAIMS:]}, state.total + is_news
 
 
 class Offer:
@@ -117,7 +117,7 @@ class Offer:
     def __init__(self, controller: str, milliseconds: int) -> None:
         self.controller = controller
         self.milliseconds = milliseconds
-        self.standing = Standing()
+        self.state = OfferState()
         self._caller = Caller()
 
     @property
@@ -128,23 +128,23 @@ class Offer:
     @property
     def place(self) -> QueueKeys | None:
         """The queue and partition in which it stands, or may stand."""
-        return self.standing.place
+        return self.state.place
 
     @property
     def count(self) -> int:
         """How many jobs it has brought."""
-        return self.standing.total
+        return self.state.total
 
     def ask(self, partition: QueueKeys, *, makes_offer: bool) -> tuple[str, str, int, str]:
         """Note that a question leaves; return controller, question, how long it offers, and the newest claim."""
         question = self._caller.next_call().name
         self._happened(Asked(partition, question))
-        return self.controller, question, self.milliseconds if makes_offer else 0, self.standing.newest(partition)
+        return self.controller, question, self.milliseconds if makes_offer else 0, self.state.newest(partition)
 
     def missed(self, partition: QueueKeys, given: str) -> Claim | None:
         """Return the claim in an answer ("", or "<token> <job id>") if no message has named it."""
         token, _, job_id = given.partition(" ")
-        return Claim(job_id, 1, token) if self.standing.is_news(partition, token) else None
+        return Claim(job_id, 1, token) if self.state.is_news(partition, token) else None
 
     def answered(self, partition: QueueKeys, given: str, *, is_made: bool) -> bool:
         """Note an answer after reading the job that it names; return whether that is still news.
@@ -167,5 +167,5 @@ class Offer:
 
     def _happened(self, what: Happening) -> bool:
         """Note it; return whether it has brought a job."""
-        before, self.standing = self.standing, after(self.standing, what)
-        return self.standing.total > before.total
+        before, self.state = self.state, after(self.state, what)
+        return self.state.total > before.total

@@ -96,7 +96,7 @@ class File:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class PageFiles:
     """All files of the page, read once. What isn't one of them can't be asked for."""
 
     document: File
@@ -106,7 +106,7 @@ class Page:
 
 
 @cache
-def read_page() -> Page:
+def read_page() -> PageFiles:
     """Return the page that this package brings along; OSError."""
     texts = {path.relative_to(FOLDER).as_posix(): path.read_bytes() for path in FOLDER.rglob("*") if path.is_file()}
     whole = hashlib.sha256()
@@ -118,7 +118,7 @@ def read_page() -> Page:
     links = [f'<link rel="modulepreload" href="assets/{VERSION}/{name}">\n' for name in modules_of(texts)]
     document = document.replace(MODULES, "".join(links)).replace(VERSION, version)
     files = {name: _file(name, text) for name, text in texts.items()}
-    return Page(_file(DOCUMENT, document.encode()), files, version)
+    return PageFiles(_file(DOCUMENT, document.encode()), files, version)
 
 
 def modules_of(texts: Mapping[str, bytes]) -> list[str]:

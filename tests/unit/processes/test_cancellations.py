@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ci_eventstore.processes.command import Command, Place
+from ci_eventstore.processes.command import Command, CommandPlace
 from ci_eventstore.processes.guard import GuardedGroup
 from ci_eventstore.tasks import finish
 from tests.cancelling import cancel_at_each_step
@@ -52,7 +52,7 @@ async def test_a_command_in_a_group_that_is_cancelled_leaves_nothing(times: int,
 
     async def run() -> None:
         async with GuardedGroup() as group:
-            place = Place(folder=tmp_path, environment=os.environ, group=group.number)
+            place = CommandPlace(folder=tmp_path, environment=os.environ, group=group.number)
             command = await Command.start(["sh", "-c", "sleep 1000 & echo; wait"], place=place)
             try:
                 await command.output.read()

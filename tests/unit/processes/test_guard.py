@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ci_eventstore.processes import command
-from ci_eventstore.processes.command import Command, Place, is_alive
+from ci_eventstore.processes.command import Command, CommandPlace, is_alive
 from ci_eventstore.processes.guard import GuardedGroup, LeaderGuard
 from tests import waiting
 from tests.servers import wait_until
@@ -22,7 +22,7 @@ def environment_of(process_id: int) -> bytes:
 
 async def start(group: GuardedGroup, script: str, folder: Path) -> Command:
     """Start a shell script in the group, and wait for its first output."""
-    place = Place(folder=folder, environment=os.environ, group=group.number)
+    place = CommandPlace(folder=folder, environment=os.environ, group=group.number)
     running = await Command.start(["sh", "-c", script], place=place)
     await running.output.read()
     return running

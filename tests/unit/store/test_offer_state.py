@@ -9,7 +9,7 @@ from ci_eventstore.queues.offers import (
     Answered,
     Asked,
     Happening,
-    Standing,
+    OfferState,
     Told,
     after,
 )
@@ -17,11 +17,11 @@ from ci_eventstore.queues.offers import (
 HERE, THERE = QueueKeys("q", "{ci:0}"), QueueKeys("q", "{ci:1}")
 
 
-def all_of(*happenings: Happening) -> Standing:
-    standing = Standing()
+def all_of(*happenings: Happening) -> OfferState:
+    state = OfferState()
     for what in happenings:
-        standing = after(standing, what)
-    return standing
+        state = after(state, what)
+    return state
 
 
 @pytest.mark.parametrize(
@@ -66,13 +66,13 @@ def test_where_it_stands_and_what_it_has_brought(
     happenings: list[Happening], place: QueueKeys | None, total: int, newest: str
 ) -> None:
     """Each job counts once, however often it is told of; an offer stands nowhere once it has brought one."""
-    standing = all_of(*happenings)
-    assert (standing.place, standing.total, standing.newest(HERE)) == (place, total, newest)
+    state = all_of(*happenings)
+    assert (state.place, state.total, state.newest(HERE)) == (place, total, newest)
 
 
 def test_only_the_last_claims_are_known() -> None:
     """A message that is older than those is news; other partitions have their own."""
-    standing = all_of(*(Told(HERE, f"s-{number}", f"t{number}") for number in range(KNOWN_CLAIMS + 1)))
-    assert [number for number in range(KNOWN_CLAIMS + 1) if standing.is_news(HERE, f"t{number}")] == [0]
-    assert standing.is_news(THERE, "t1")
-    assert not standing.is_news(HERE, "")
+    state = all_of(*(Told(HERE, f"s-{number}", f"t{number}") for number in range(KNOWN_CLAIMS + 1)))
+    assert [number for number in range(KNOWN_CLAIMS + 1) if state.is_news(HERE, f"t{number}")] == [0]
+    assert state.is_news(THERE, "t1")
+    assert not state.is_news(HERE, "")
