@@ -1,5 +1,6 @@
 """What a search finds in lines: a text, or a pattern of RE2, in linear time whatever it is. Pure."""
 
+import re
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
@@ -19,6 +20,8 @@ MOST_LOOKS = 10 * MOST_PLACES
 MOST_TEXT = 2000
 #: Lower case of the Kelvin sign is k, and of I with a dot i, with another one after it.
 _ASCII_IN_LOWER_CASE = ("\u212a".encode(), "\u0130".encode())
+#: What is about the ends of a text, or may make `^` and `$` be: all lines together have others than each by itself.
+_ENDS_OF_TEXT = re.compile(r"\\[Az]|\(\?[A-Za-z]*-")
 
 Text = TypeVar("Text", str, bytes)
 
@@ -74,12 +77,15 @@ class PatternMatcher:
         try:
             # This one first: its errors name nothing but the pattern itself.
             self._one: Any = re2.compile(pattern.encode(), options)
-            # Over all lines together, to find candidates fast; `\\s` may reach into the next line.
+            # Over all lines together, to find candidates fast. Without newlines in `[^x]` and `\\s`: a candidate that
+            # reached over lines would be looked for from each of them.
+            options.never_nl = True
             self._all: Any = re2.compile(f"(?m:{pattern})".encode(), options)
         except re2.error as error:
             said = error.args[0] if error.args else error
             raise ValueError(said.decode() if isinstance(said, bytes) else str(said)) from None
         size = self._all.programsize
+        self._sees_ends_of_text = _ENDS_OF_TEXT.search(pattern) is not None
         if size > MOST_INSTRUCTIONS:
             raise ValueError(f"the pattern has {size} instructions, {MOST_INSTRUCTIONS} are allowed: repeat less")
         #: `find` is to get no more at once, so that it has an end soon.
@@ -92,8 +98,7 @@ class PatternMatcher:
 
     def _lines(self, raw: bytes) -> Iterator[Match]:
         place = 0
-        while place < len(raw) and (candidate := self._all.search(raw, place)):
-            start = raw.rfind(b"\n", 0, candidate.start()) + 1
+        while place < len(raw) and (start := self._candidate(raw, place)) is not None:
             end = raw.find(b"\n", start)
             end = len(raw) if end < 0 else end
             # Many may be empty.
@@ -101,6 +106,13 @@ class PatternMatcher:
             if places := list(islice((span for span in spans if span[0] < span[1]), MOST_PLACES)):
                 yield Match(start, end, places)
             place = end + 1
+
+    def _candidate(self, raw: bytes, place: int) -> int | None:
+        """Return where the next line that may match begins; the place is a line's beginning."""
+        if self._sees_ends_of_text:
+            return place
+        candidate = self._all.search(raw, place)
+        return candidate and raw.rfind(b"\n", 0, candidate.start()) + 1
 
 
 Matcher = TextMatcher | PatternMatcher

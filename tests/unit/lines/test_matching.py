@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ci_eventstore.lines.matching import MOST_OF_LINE, matcher_of, utf16_places
@@ -32,6 +32,54 @@ def test_patterns_stay_within_lines() -> None:
     assert found(TEXT, "^two", "regex") == [("Two tWo", ["Two"]), ("two", ["two"])]
     assert found(TEXT, "e$", "regex") == [("three", ["e"])]
     assert found("a\nb", r"a\sb|b", "regex") == [("b", ["b"])]
+
+
+#: What a pattern is made of.
+PIECES = [
+    "a",
+    "b",
+    "^",
+    "$",
+    r"\A",
+    r"\z",
+    r"\b",
+    r"\B",
+    r"\s",
+    r"\S",
+    ".",
+    "[^a]",
+    r"\W",
+    "(?s:.)",
+    "(?-m:^)",
+    "(?-m:$)",
+    r"\Qa\E",
+    "()",
+]
+PIECES += ["(?m)", "(?i)", "(?U)", "(?s)", "(?-m)"]
+
+
+@given(
+    st.lists(st.sampled_from(["a", "b", "A", " ", "ä", "\n"]), max_size=30).map("".join),
+    st.lists(st.tuples(st.sampled_from(PIECES), st.sampled_from(["", "", "*", "+", "?", "|"])), min_size=1, max_size=5),
+)
+@example("b\na", [(r"\A", ""), ("a", "")])
+@example("a\nb", [("a", ""), (r"\z", "")])
+@example("b\na", [("(?-m:^)", ""), ("a", "")])
+@example("b\na", [("(?-m)", ""), ("^", ""), ("a", "")])
+def test_each_line_is_searched_by_itself(text: str, pieces: list[tuple[str, str]]) -> None:
+    """Whatever lines are around: how a log is cut into passages is nobody's business."""
+    wanted = "".join(piece if piece.startswith("(?") and ":" not in piece else piece + how for piece, how in pieces)
+    try:
+        expected = [hit for line in text.split("\n") for hit in found(line, wanted, "regex", has_case=True)]
+    except ValueError:
+        return
+    assert found(text, wanted, "regex", has_case=True) == expected
+
+
+@pytest.mark.parametrize("wanted", ["a[^x]*b", "a(?s:.*)b", r"a\W*b", r"\Aa(?s).*b\z", "a+[^c]*?b"])
+def test_a_pattern_goes_over_the_lines_once(wanted: str) -> None:
+    """Also one that would go on over newlines, from each line to the last one: this would take ten minutes."""
+    assert found("a\n" * 300_000 + "b\n", wanted, "regex", has_case=True) == []
 
 
 @pytest.mark.parametrize(("wanted", "mode"), [("", "text"), ("a\nb", "text"), ("a" * 1001, "text"), ("(", "regex")])
