@@ -39,6 +39,10 @@ class Query:
     most_text: int = MOST_TEXT
     most_seconds: float = MOST_SECONDS
 
+    def has(self, line: int) -> bool:
+        """Return whether a line is one of those that are searched, if there is one of that number."""
+        return self.first <= line and (self.last is None or line <= self.last)
+
     def parts(self, passage: Passage, last: int) -> Iterable[Passage]:
         """Return what of a passage is searched at a time, up to a line, in the search's order."""
         parts = (part for part in passage.parts(self.matcher.most_of_line) if part.first <= last)
@@ -92,8 +96,8 @@ async def search(reader: PassageReader, log: Log, query: Query) -> AsyncGenerato
             if hits < query.limit:
                 following = max(passage.first, query.first) - 1 if query.is_reverse else _after(passage, last, log)
             read += len(passage.text)
-            if hits >= query.limit or now - begun > query.most_seconds:
-                yield Ended(abs(following - begin), read, hits, max(following, 1))
+            if (hits >= query.limit and not surroundings.owed) or now - begun > query.most_seconds:
+                yield Ended(abs(following - begin), read, hits, following if query.has(following) else None)
                 return
             if now - told > PROGRESS_SECONDS:
                 told = now
@@ -142,8 +146,8 @@ class Surroundings:
     def __init__(self, query: Query) -> None:
         self._query = query
         self._before = deque[Hit](maxlen=query.context)
-        #: How many lines after the last hit are still to come.
-        self._owed = 0
+        #: How many lines after the last hit are still to come, if there are as many.
+        self.owed = 0
 
     def hits(self, passage: Passage, last: int, room: int) -> list[Hit]:
         """Return the hits of the next passage up to a line, so many lines of them at most."""
@@ -153,29 +157,32 @@ class Surroundings:
         hits = _hits(passage, text, list(wanted), query.most_text)
         if not query.context or query.is_reverse:
             return hits
-        return self._with_context(passage, text, hits, hits[-1].number if len(hits) >= room else last)
+        return self._with_context(passage, text, hits, last, is_full=len(hits) >= room)
 
-    def _with_context(self, passage: Passage, text: str, hits: list[Hit], last: int) -> list[Hit]:
+    def _with_context(self, passage: Passage, text: str, hits: list[Hit], last: int, *, is_full: bool) -> list[Hit]:
         by_number, shown, begin = {hit.number: hit for hit in hits}, list[Hit](), 0
         lines = text.removesuffix("\n").split("\n")
         # The lines before are none's.
         skipped = (hits[0].number - passage.first if hits else len(lines)) - self._query.context
-        skipped = 0 if self._owed else max(skipped, 0)
+        skipped = 0 if self.owed else max(skipped, 0)
         for _ in range(skipped):
             begin = passage.text.index("\n", begin) + 1
-        for number, line in enumerate(lines[skipped:], passage.first + skipped):
+        end = last
+        if is_full:
+            end = hits[-1].number if hits else passage.first - 1
+        for number, line in enumerate(lines[skipped : last - passage.first + 1], passage.first + skipped):
             hit = by_number.get(number)
             if hit is not None:
                 shown += [*self._before, hit]
                 self._before.clear()
-                self._owed = self._query.context
-            elif number > last and not self._owed:
+                self.owed = self._query.context
+            elif number > end and not self.owed:
                 break
             else:
                 other = Hit(number, passage.time_at(begin), line[: self._query.most_text], None)
-                if self._owed:
+                if self.owed:
                     shown.append(other)
-                    self._owed -= 1
+                    self.owed -= 1
                 else:
                     self._before.append(other)
             begin = passage.text.find("\n", begin) + 1
