@@ -5,6 +5,7 @@
 measures how soon jobs begin in one of many partitions, and counts commands for each pair of `GRID`.
 """
 
+import argparse
 import asyncio
 import itertools
 import time
@@ -278,4 +279,5 @@ async def _main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     asyncio.run(_main())
