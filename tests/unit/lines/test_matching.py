@@ -76,6 +76,11 @@ def test_each_line_is_searched_by_itself(text: str, pieces: list[tuple[str, str]
     assert found(text, wanted, "regex", has_case=True) == expected
 
 
+def test_what_is_behind_many_empty_matches_is_found() -> None:
+    """A pattern that matches nothing, too, as one does that is being typed, finds what it has in a long line."""
+    assert found("b" * 5000 + "a", "a|", "regex") == [("b" * 5000 + "a", ["a"])]
+
+
 @pytest.mark.parametrize("wanted", ["a[^x]*b", "a(?s:.*)b", r"a\W*b", r"\Aa(?s).*b\z", "a+[^c]*?b"])
 def test_a_pattern_goes_over_the_lines_once(wanted: str) -> None:
     """Also one that would go on over newlines, from each line to the last one: this would take ten minutes."""
