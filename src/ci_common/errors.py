@@ -38,7 +38,7 @@ class RepositoryError(Exception):
 
 
 class NotFoundError(RepositoryError):
-    """Raised when what a write or an event read is about isn't there."""
+    """Raised when what a call is about isn't there; most reads return None or an empty list instead."""
 
 
 class JobNotFoundError(NotFoundError):
@@ -88,7 +88,7 @@ class AlreadyExistsError(RepositoryError):
 
 
 class JobAlreadyExistsError(AlreadyExistsError):
-    """Raised when the id was given to a job before; ids are never used again."""
+    """Raised when there is a job of that id; of one that was deleted, JobGoneError is raised."""
 
     def __init__(self, job_id: str) -> None:
         super().__init__(f"there is a job {job_id!r} already: give every job an id of its own")
@@ -133,7 +133,7 @@ class InvalidArgumentError(InvalidInputError):
 
 
 class InvalidIdError(InvalidInputError):
-    """Raised when an id is empty, too long, or has control characters or braces."""
+    """Raised when an id isn't text, is empty or too long, or has braces or characters that can't be printed."""
 
     def __init__(self, what: str, value: object, reason: str) -> None:
         super().__init__(f"{what} {value!r} {reason}")
@@ -141,7 +141,7 @@ class InvalidIdError(InvalidInputError):
 
 
 class InvalidTextError(InvalidInputError):
-    """Raised when a name, a part of a command or another short text is no text, or isn't valid Unicode."""
+    """Raised when a name, a part of a command or another short text isn't text, or isn't valid Unicode."""
 
     def __init__(self, what: str, value: object, reason: str = "is not valid Unicode") -> None:
         super().__init__(f"{what} {value!r} {reason}")
@@ -149,7 +149,7 @@ class InvalidTextError(InvalidInputError):
 
 
 class InvalidJobError(InvalidInputError):
-    """Raised when the fields of a new job contradict each other."""
+    """Raised when the fields of a new job contradict each other, or it comes with too many events."""
 
     def __init__(self, job_id: str, reason: str) -> None:
         super().__init__(f"job {job_id!r}: {reason}")
@@ -207,7 +207,7 @@ class EventsLostError(RepositoryError):
 
 
 class ConflictError(RepositoryError):
-    """Raised when the job's state forbids the change; nothing was written."""
+    """Raised when the present state, mostly a job's, forbids the change; it wasn't made."""
 
 
 class InvalidTransitionError(ConflictError):

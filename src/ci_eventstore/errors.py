@@ -47,7 +47,7 @@ from ci_common.errors import ConflictError, EventsLostError, InvalidInputError, 
 
 
 class StoreError(RepositoryError):
-    """Root of the errors that come from the store's server or its data."""
+    """Root of the errors of the store, its server and its data; raised itself where none of the others fits."""
 
 
 class NotInitializedError(StoreError):
@@ -58,7 +58,7 @@ class NotInitializedError(StoreError):
 
 
 class OtherEventLoopError(StoreError):
-    """Raised when something is used in another event loop than the one in which it was made; nothing was done."""
+    """Raised when something is used in another event loop or process than the one that made it; nothing was done."""
 
     def __init__(self, what: str) -> None:
         super().__init__(f"{what} belongs to another event loop: make another one in the loop that uses it")
@@ -74,7 +74,7 @@ class AmbiguousPrefixError(StoreError):
 
 
 class ConfigurationError(StoreError, ValueError):
-    """Raised when a URL, prefix, client or setting can't be used; nothing was sent."""
+    """Raised when a URL, prefix, client, archive, rule or setting can't be used; the store wasn't changed."""
 
 
 #: A partition of a store, by its number; users, API keys and sessions stand in one of their own.
@@ -110,7 +110,7 @@ class MissingRightsError(AuthenticationError):
 
 
 class EmbeddedServerError(StoreUnavailableError):
-    """Raised when the embedded server doesn't start; the message ends with the end of its log."""
+    """Raised when the embedded server doesn't start; the message says why, or ends with the end of its log."""
 
 
 class ArchiveUnavailableError(StoreError):
@@ -131,7 +131,7 @@ class ArchiveDiffersError(StoreError):
 
 
 class UnsuitableServerError(StoreError):
-    """Raised when the server is too old, or its settings could lose data."""
+    """Raised when the server is too old, isn't what its URL says, or has settings that could lose data."""
 
 
 class ReadOnlyAccessError(StoreError):
@@ -142,11 +142,11 @@ class ReadOnlyAccessError(StoreError):
 
 
 class StoreFormatError(StoreError):
-    """Raised when the data has another format version or partition count, or an entry that can't be read."""
+    """Raised when the data has another format version or partition count, or something in it can't be read."""
 
 
 class ProjectionDamagedError(StoreFormatError):
-    """Raised when a job's hash or sparse index can't be read; `rebuild` makes it again, from the job's stream."""
+    """Raised when a job's hash, sparse index or ring can't be read; `rebuild` mends the first two from the log."""
 
     def __init__(self, job_id: str, what: str) -> None:
         super().__init__(f"job {job_id!r}: {what}; run `ci-eventstore rebuild`, then try again")
@@ -189,7 +189,7 @@ class OutcomeUnknownError(StoreError):
 
 
 class NotReplicatedError(OutcomeUnknownError):
-    """Raised when a write took effect, but no replica said in time that it has it: a failover may lose it."""
+    """Raised when a write took effect, but too few replicas confirmed it in time: a failover may lose it."""
 
     def __init__(self, what: str, wanted: int, answered: int) -> None:
         StoreError.__init__(self, f"{what}: done, but {answered} of {wanted} replicas have it; a failover may lose it")
@@ -198,7 +198,7 @@ class NotReplicatedError(OutcomeUnknownError):
 
 
 class LogNotStoredError(StoreError):
-    """Raised when a `LogWriter` gave up; what it couldn't store is in a local file."""
+    """Raised when a `LogWriter` gave up; what it couldn't store is in the file `path`, if that could be written."""
 
     def __init__(self, job_id: str, size_bytes: int, path: str | None) -> None:
         where = f"they are in {path}" if path else "they could not be kept in a local file either"
@@ -209,7 +209,7 @@ class LogNotStoredError(StoreError):
 
 
 class LogWriterClosedError(StoreError):
-    """Raised when something is written to a `LogWriter` that isn't open; nothing of it was taken."""
+    """Raised when a `LogWriter` that isn't open is written to or flushed; nothing was taken."""
 
     def __init__(self, job_id: str) -> None:
         super().__init__(
@@ -272,7 +272,7 @@ class WebhookLimitError(ConflictError):
 
 
 class ProjectError(InvalidInputError):
-    """Raised when a job's project can't be packed or unpacked; the message names the file."""
+    """Raised when a job's project can't be packed or unpacked; the message says why."""
 
 
 class MachineError(RepositoryError):
