@@ -10,7 +10,7 @@
     {ci:0}:leases:<queue>           sorted set: claimed jobs by when their lease runs out; no name: those of `run`
     {ci:0}:claims:<queue>           hash: the last call of each controller, so that a repeated one is known; expires
     {ci:0}:offers:<queue>           sorted set: controllers that take the next job, by when the offer ends
-    {ci:0}:offered:<queue>          hash: what each controller asked last, and the last jobs that its offers brought it
+    {ci:0}:offered:<queue>          hash: what each controller asked last, and the last job that its offers brought it
     {ci:0}:sharing:<queue>          sorted set: controllers that share its partitions, by until when; in one; expires
     {ci:0}:ends:<session>           text: the last completions of a process, so that repeated ones are known; expires
     {ci:0}:queues                   set: the names of the partition's queues that are used
