@@ -1,6 +1,6 @@
 -- Add entries to what a copy has brought of a job so far: one atomic step, which may be repeated.
 --
--- `copying.py` names its keys and arguments.
+-- `copied_stores.py` names its keys and arguments.
 --
 -- Returns "staged"; or changes nothing and returns "changed": what came before isn't there any more.
 

@@ -1,7 +1,7 @@
 -- Make a job's hash, sparse index, ring, listings and place in its queue as its stream says: one atomic step, which looks at
 -- each of them and changes only what is wrong.
 --
--- `jobs.py` names its keys and arguments.
+-- `rebuild.py` names its keys and arguments.
 -- CONST REBUILT_LEASE_MS
 --
 -- If it is a copy, the stream and the segments that were staged become the job's first, in place of what the target has of it so far.

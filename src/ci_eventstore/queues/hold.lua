@@ -1,6 +1,6 @@
 -- Begin the lease of a job that its holder is about to create.
 --
--- `hold.py` names its keys, those of the queue without a name, and its arguments.
+-- `holders.py` names its keys, those of the queue without a name, and its arguments.
 --
 -- Returns 1, or 0 if there is a lease already. One whose job is never created is removed by those who look.
 

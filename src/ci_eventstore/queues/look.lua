@@ -1,6 +1,6 @@
 -- Move the clock, and say which jobs' holders have given no sign of life for their leases: whoever reads may look.
 --
--- `look.py` names its keys, those of the queue without a name.
+-- `holders.py` names its keys, those of the queue without a name.
 -- CONST LOOKED_JOBS, DEFAULT_LEASE_MS
 --
 -- Returns {milliseconds of the shortest lease in use, ids of jobs}; {0, {}} where there is no lease, and nothing to wait for.

@@ -1,7 +1,7 @@
 -- Say which jobs a claim would get now, so that it can declare their keys. A controller that has made an offer takes it back by
 -- asking; it makes one if there is no job now, and is given the next one by `create.lua`.
 --
--- `peek.py` names its keys and arguments.
+-- `claim.py` names its keys and arguments.
 -- CONST OFFERED_TTL_MS
 --
 -- Returns {expired, waiting, given, made}: ids of jobs whose lease has run out; members of the backlog, in the order of

@@ -1,6 +1,6 @@
 -- Renew a controller's leases in one queue and partition.
 --
--- `renew.py` names its keys and arguments.
+-- `lease_keeper.py` names its keys and arguments.
 --
 -- Returns for each job "held", "cancel" (held, and someone wants it cancelled), "lost", or "damaged": its hash can't be read.
 

@@ -1,6 +1,6 @@
 -- Remove a controller that signs off from a queue's consumer group, and those that were gone for long; none that holds tickets.
 --
--- `tidy.py` names its keys and arguments.
+-- `claimer.py` names its keys and arguments.
 
 -- Libraries: standing, tickets
 
