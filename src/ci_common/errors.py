@@ -50,7 +50,7 @@ class JobNotFoundError(NotFoundError):
 
 
 class JobGoneError(JobNotFoundError):
-    """Raised when the job was deleted; its id is given to no other job."""
+    """Raised when the job was deleted; while that is known, no other job gets its id."""
 
     def __init__(self, job_id: str) -> None:
         NotFoundError.__init__(self, f"job {job_id!r} was deleted")
