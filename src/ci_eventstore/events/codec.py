@@ -326,7 +326,7 @@ def encode_batches(events: Sequence[JobEvent]) -> Iterator[Batch]:
     """Yield log events in batches that one script call takes, each encoded when it is asked for."""
     start = size = 0
     for place, event in enumerate(events):
-        added = len(event.data or "")
+        added, _ = text_size(event.data or "")
         if place > start and (place - start >= BATCH_EVENTS or size + added > BATCH_BYTES):
             yield encode_logs(events[start:place])
             start, size = place, 0

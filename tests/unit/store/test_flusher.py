@@ -104,6 +104,12 @@ def test_many_events_are_several_batches() -> None:
     assert [batch.bytes for batch in encode_batches(events)][-1] == 3_000_000
 
 
+def test_batches_are_cut_by_bytes() -> None:
+    """A text counts with its bytes, of which it may have more than characters."""
+    events = [JobEvent("log", "é" * 350_000, timestamp=utc_now()) for _ in range(3)]
+    assert [batch.bytes for batch in encode_batches(events)] == [700_000] * 3
+
+
 async def test_a_cancelled_waiter_takes_only_its_own_part_out(store: FakeStore, flusher: Flusher) -> None:
     """What hasn't left yet stays out; what has is stored; the others don't notice."""
     tasks = await begin(store, flusher, *"abc")
