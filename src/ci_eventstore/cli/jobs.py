@@ -199,8 +199,8 @@ async def keep(repository: RedisJobRepository, job: str, unkeep: bool) -> None:
 async def delete(repository: RedisJobRepository, job: tuple[str, ...]) -> None:
     """Delete jobs that have ended, with their logs.
 
-    Nothing brings them back. No other job can have their ids; asking for one says that the job was deleted.
-    A job that waits or runs has to be cancelled first.
+    Nothing brings them back. As long as their tombstones are kept (`retention --tombstones`), no other job can have
+    their ids, and asking for one says that the job was deleted. A job that waits or runs has to be cancelled first.
     """
     for beginning in job:
         job_id = await find_job(repository, beginning)
