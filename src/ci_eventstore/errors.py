@@ -65,7 +65,7 @@ class OtherEventLoopError(StoreError):
 
 
 class AmbiguousPrefixError(StoreError):
-    """Raised when several jobs' ids begin as the given one does."""
+    """Raised when the ids of several jobs begin with the given text."""
 
     def __init__(self, prefix: str, found: list[str]) -> None:
         super().__init__(f"several jobs begin with {prefix!r}, such as {', '.join(found)}: give more of the id")
