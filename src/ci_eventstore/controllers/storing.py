@@ -93,13 +93,14 @@ class EndStorage:
         self._note: str | None = None
 
     async def persist(self, write: Write, status: JobStatus, end: str) -> None:
-        """Write the end until the deadline; people know it as `end`. StoreUnavailableError, OutcomeUnknownError."""
+        """Write the end until the deadline; people know it as `end`. OutcomeUnknownError, StoreUnavailableError."""
         try:
             async with self.deadline.hold():
                 await self._insist(write, partial(self._has_ended, status))
         except TimeoutError as error:
             self._note_unstored(end)
-            raise StoreUnavailableError("the store gave no answer in the time that was left") from error
+            # A call may be on its way.
+            raise OutcomeUnknownError(f"the end of job {self._job_id}, in the time that was left") from error
         except (OutcomeUnknownError, StoreUnavailableError):
             self._note_unstored(end)
             raise
@@ -110,7 +111,7 @@ class EndStorage:
             async with self.deadline.hold(), asyncio.timeout(None if patiently else GIVE_BACK_SECONDS):
                 await self._insist(write, _is_given_back, outlasts_outages=patiently)
         except TimeoutError as error:
-            raise StoreUnavailableError("the store gave no answer in the time that was left") from error
+            raise OutcomeUnknownError(f"giving back job {self._job_id}, in the time that was left") from error
 
     async def say(self, log: LogWriter, text: str) -> None:
         """Write to the log how the job ends. The job ends also with a log that is broken for good."""

@@ -19,8 +19,8 @@ from ci_eventstore.errors import (
     LogNotStoredError,
     LogWriterClosedError,
     OtherEventLoopError,
+    OutcomeUnknownError,
     StoreError,
-    StoreUnavailableError,
 )
 from ci_eventstore.settings import check_number
 from ci_eventstore.writer.chunk_sender import LOST_LINE, ChunkSender, LogSink
@@ -267,7 +267,8 @@ class LogWriter:
                 async with self._limit.hold():
                     await self._chunks.look_back()
         except TimeoutError:
-            self._give_up(StoreUnavailableError("the store gave no answer in the time that was left"), text)
+            # A call may be on its way.
+            self._give_up(OutcomeUnknownError(f"the log of job {self._job_id}, in the time that was left"), text)
         except asyncio.CancelledError:
             self._give_up(StoreError(CANCELLED), text)
             raise

@@ -11,10 +11,10 @@ from ci_common.errors import LeaseLostError
 from ci_common.models import Job
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.controllers import ClaimedJob, Controller, ControllerSettings
-from ci_eventstore.errors import LogWriterClosedError
-from ci_eventstore.events.append import APPEND_LOGS
+from ci_eventstore.errors import LogWriterClosedError, OutcomeUnknownError
+from ci_eventstore.events.append import APPEND, APPEND_LOGS
 from ci_eventstore.queues import lease_keeper
-from ci_eventstore.queues.completions import Completions
+from ci_eventstore.queues.completions import COMPLETE, Completions
 from ci_eventstore.queues.lease_keeper import RENEW
 from ci_eventstore.repository import RedisJobRepository
 from tests import claims
@@ -237,6 +237,21 @@ async def test_an_end_that_took_effect_isnt_called_lost(
         assert (await status_of(observer))[0] == end
         assert job.storage.unstored_end is None
         assert await observer.verify() == []
+
+
+@pytest.mark.parametrize("end", ENDS)
+async def test_an_end_without_an_answer_in_time_is_unknown(own: RealServer, proxy: FaultProxy, end: str) -> None:
+    """It may have taken effect, as here; nobody is told that nothing was changed."""
+    async with RedisJobRepository.from_url(own.url) as observer, RedisJobRepository.from_url(proxy.url) as repository:
+        await ENDS[end](await take(repository, "before"))
+        job = await take(repository)
+        ends = (APPEND, COMPLETE)
+        proxy.plan = lambda command: Fault.STALL if any(is_call(command, script) for script in ends) else None
+        job.hurry(0.3)
+        with pytest.raises(OutcomeUnknownError):
+            await ENDS[end](job)
+        proxy.plan = always(None)
+        assert (await status_of(observer))[0] == end
 
 
 @pytest.mark.slow  # Each takes a second.
