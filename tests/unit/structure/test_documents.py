@@ -1,17 +1,26 @@
 """Documents are made of the code, and how they are made."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from tests import error_tree, key_table
 from tests.documents import DOCUMENTS, with_part
+from tests.unit.structure.source import ROOT
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_documents_say_what_the_code_says(path: Path) -> None:
     """`make docs` would change nothing but line breaks, which depend on the version of click."""
     assert path.read_text().split() == DOCUMENTS[path]().split(), "run `make docs`"
+
+
+def test_each_decision_is_listed_once() -> None:
+    """Under its number, in their order."""
+    folder = ROOT / "docs/decisions"
+    files = sorted(path.name for path in folder.glob("[0-9]*.md"))
+    assert re.findall(r"^\| \[\d{4}\]\((\d{4}-[^)]+)\)", (folder / "README.md").read_text(), re.MULTILINE) == files
 
 
 def test_a_part_of_a_page_is_made() -> None:

@@ -20,9 +20,17 @@ def test_the_readme_is_short() -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(document: Path) -> None:
-    """Every relative link names a file that is there."""
-    targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text())
-    assert [target for target in targets if not (document.parent / target).exists()] == []
+    """Every relative link names a file that is there, and a heading of it."""
+    targets = re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", document.read_text())
+    found = [(document.parent / path if path else document, heading) for path, heading in targets]
+    assert [path for path, _ in found if not path.exists()] == []
+    assert [(path, heading) for path, heading in found if heading and heading not in headings(path)] == []
+
+
+def headings(document: Path) -> set[str]:
+    """Return what a document's headings are called in links."""
+    found = re.findall(r"^#+ (.*)", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
 
 
 def test_the_program_of_the_readme_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
