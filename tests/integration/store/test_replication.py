@@ -137,7 +137,8 @@ async def test_a_log_waits_for_the_replica(pair: Pair, monkeypatch: pytest.Monke
         await repository.create_job(Job(id="j", status="running"))
         async with repository.log_writer("j", settings=WriterSettings(pause_seconds=0)) as writer:
             await writer.write("one\n")
-            await anext(repository.follow_events("j"))
+            # It is confirmed then, and isn't waited for later on.
+            await writer.flush()
             replica.suspend()
             await writer.write("two\n")
             await anext(repository.follow_events("j", 1))
