@@ -103,6 +103,31 @@ async def test_a_step_in_the_moment_the_scroll_bar_comes_to_rest_counts(show: Sh
         await until(page, f"fake.first() === 5_000_000 + {step} * 10")
 
 
+async def test_the_scroll_bar_is_put_right_by_steps(show: Show) -> None:
+    """At rest, and while lines come: for a place that is set, Firefox forgets what somebody scrolls in that moment."""
+    page = await show(1000)
+    await page.evaluate("""
+        () => {
+          window.places = [];
+          const { get, set } = Object.getOwnPropertyDescriptor(Element.prototype, "scrollTop");
+          const noted = function (top) { places.push(top); set.call(this, top); };
+          Object.defineProperty(fake.box, "scrollTop", { get, set: noted });
+          fake.view.follow(true);
+          for (let n = 0; n < 1000; n += 1) fake.write(`live ${n}\\n`);
+        }
+    """)
+    await until(page, "fake.textIn(2000) === 'live 999'")
+    await page.evaluate("fake.write('and more\\n'.repeat(999_000))")
+    await until(page, "fake.box.scrollHeight === 8_000_000")
+    await page.mouse.move(600, 400)
+    await page.mouse.wheel(0, -1000)
+    await until(page, "!fake.view.isFollowing")
+    top = await page.evaluate("fake.view.scrollToLine(500_000); places.length = 0; fake.box.scrollTop")
+    await page.mouse.wheel(0, 1000)
+    await until(page, f"Math.abs(fake.box.scrollTop - {top} - 400) < 20")
+    assert await page.evaluate("places") == []
+
+
 async def test_a_view_follows_while_its_end_is_seen(show: Show) -> None:
     """Scrolling up lets go, nothing moves then, new lines are counted, and the end follows again."""
     page = await show(1000)

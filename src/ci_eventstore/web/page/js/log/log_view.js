@@ -105,7 +105,7 @@ export class LogView extends EventTarget {
     this._viewport.goTo(this.outline.folds.rowOf(n), align);
     if (flash) this._flash(n);
     this._draw();
-    this._box.settle();
+    this._box.settle({ isJump: true });
   }
 
   /**

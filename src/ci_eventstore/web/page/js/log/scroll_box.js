@@ -62,19 +62,30 @@ export class ScrollBox extends EventTarget {
     return isNew;
   }
 
-  /** Make the elements as high as the viewport says, and put the scroll bar where the place is. */
-  settle() {
+  /**
+   * Make the elements as high as the viewport says, and put the scroll bar where the place is.
+   *
+   * @param {{isJump?: boolean}} [how] see `rest`
+   */
+  settle(how) {
     const { viewport } = this;
     this.layer.style.height = `${viewport.screen}px`;
     this._spacer.style.height = `${viewport.spacer - viewport.screen}px`;
-    this.rest();
+    this.rest(how);
   }
 
-  /** Put the scroll bar where the place is. */
-  rest() {
+  /**
+   * Put the scroll bar where the place is.
+   *
+   * @param {{isJump?: boolean}} [how] whether somebody goes there, so that what is still being scrolled ends
+   */
+  rest({ isJump = false } = {}) {
     clearTimeout(this._timer);
     const top = this.viewport.rest();
-    if (Math.abs(this.element.scrollTop - top) > 1) this.element.scrollTop = top;
+    const step = Math.round(top - this.element.scrollTop);
+    if (isJump) this.element.scrollTop = top;
+    // A step is added to what somebody scrolls in this moment; for a place, Firefox would forget that.
+    else if (Math.abs(step) > 1) this.element.scrollBy({ top: step, behavior: "instant" });
     // What the browser made of it: it rounds, and bounds.
     this.viewport.top = this.element.scrollTop;
     this._keepWidth();
@@ -148,7 +159,7 @@ export class ScrollBox extends EventTarget {
     else if (event.key === "PageUp" || (event.key === " " && event.shiftKey)) viewport.move(-page);
     else return;
     event.preventDefault();
-    this.rest();
+    this.rest({ isJump: true });
     this.dispatchEvent(new Event("scroll"));
   }
 }
