@@ -128,9 +128,12 @@ async def test_a_log_is_replayed_in_time(page: Page, account: Account) -> None:
     await expect(bar).to_contain_text("6 min 30 s of 10 min 00 s Line 6 of 10")
     await bar.get_by_role("button", name="Play", exact=True).click()
     await expect(row(page, 10)).to_be_visible()
+    await expect(page.get_by_label("Follow the end (f)")).to_have_attribute("aria-pressed", "true")
     await bar.get_by_role("button", name="End the replay").click()
     await expect(bar).to_have_count(0)
     await expect(row(page, 10)).to_be_visible()
+    # Where somebody was is what is shown then.
+    await expect(page.get_by_label("Follow the end (f)")).to_have_attribute("aria-pressed", "false")
 
 
 async def test_what_is_no_log_says_what_it_is(page: Page, account: Account) -> None:

@@ -102,6 +102,7 @@ export class LogPane {
       this.follow(true);
     } else {
       this.view?.setFolded(this._foldedBefore);
+      this.follow(false);
       this.goTo(first, { isFlashed: false });
     }
   }
