@@ -23,6 +23,8 @@ MOST_TEXT = 2000
 _ASCII_IN_LOWER_CASE = ("\u212a".encode(), "\u0130".encode())
 #: What is about the ends of a text, or may make `^` and `$` be: all lines together have others than each by itself.
 _ENDS_OF_TEXT = re.compile(r"\\[Az]|\(\?[A-Za-z]*-")
+#: `\C`, which is a byte: half of a character, or a newline.
+_ANY_BYTE = re.compile(r"(?<!\\)(?:\\\\)*\\C")
 
 Text = TypeVar("Text", str, bytes)
 
@@ -70,6 +72,8 @@ class PatternMatcher:
     def __init__(self, pattern: str, *, has_case: bool) -> None:
         import re2
 
+        if _ANY_BYTE.search(pattern):
+            raise ValueError("\\C would match parts of characters: use a dot")
         options: Any = re2.Options()
         options.case_sensitive = has_case
         options.max_mem = _MOST_MEMORY
@@ -112,7 +116,7 @@ class PatternMatcher:
         if self._sees_ends_of_text:
             return place
         candidate = self._all.search(raw, place)
-        return candidate and raw.rfind(b"\n", 0, candidate.start()) + 1
+        return None if candidate is None else raw.rfind(b"\n", 0, candidate.start()) + 1
 
 
 Matcher = TextMatcher | PatternMatcher

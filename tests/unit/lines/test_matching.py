@@ -76,6 +76,11 @@ def test_each_line_is_searched_by_itself(text: str, pieces: list[tuple[str, str]
     assert found(text, wanted, "regex", has_case=True) == expected
 
 
+def test_a_backslash_before_a_letter_is_searched_for() -> None:
+    """It is no escape if it is escaped itself."""
+    assert found(r"C:\CI", r"\\C", "regex") == [(r"C:\CI", [r"\C"])]
+
+
 def test_what_is_behind_many_empty_matches_is_found() -> None:
     """A pattern that matches nothing, too, as one does that is being typed, finds what it has in a long line."""
     assert found("b" * 5000 + "a", "a|", "regex") == [("b" * 5000 + "a", ["a"])]
@@ -87,7 +92,9 @@ def test_a_pattern_goes_over_the_lines_once(wanted: str) -> None:
     assert found("a\n" * 300_000 + "b\n", wanted, "regex", has_case=True) == []
 
 
-@pytest.mark.parametrize(("wanted", "mode"), [("", "text"), ("a\nb", "text"), ("a" * 1001, "text"), ("(", "regex")])
+@pytest.mark.parametrize(
+    ("wanted", "mode"), [("", "text"), ("a\nb", "text"), ("a" * 1001, "text"), ("(", "regex"), (r"x\C", "regex")]
+)
 def test_what_cant_be_searched_for_is_refused(wanted: str, mode: str) -> None:
     """With a reason, before anything is read."""
     with pytest.raises(ValueError, match=r"\w"):
