@@ -191,7 +191,7 @@ class Controller:
                 if found:
                     # They begin before the next question is asked.
                     await asyncio.sleep(0)
-                elif not (was_asked_ahead and self._is_idle()):
+                elif not intake.has_more and not (was_asked_ahead and self._is_idle()):
                     # Else a question that was asked ahead made no offer, and one that is idle by now asks again.
                     await self._wait()
         finally:
@@ -300,7 +300,7 @@ class Controller:
 
     async def _wait(self) -> None:
         """Wait for a message or a job's end, at most for a time that differs between controllers."""
-        self._is_waiting = not self._open_intake().is_asking
+        self._is_waiting = True
         try:
             async with asyncio.timeout(self.settings.poll_seconds * random.uniform(0.5, 1.0)):
                 await self._woken.wait()

@@ -51,6 +51,11 @@ class Intake:
         """Whether a question is on its way, or answered and not taken yet."""
         return self._asking is not None
 
+    @property
+    def has_more(self) -> bool:
+        """Whether `find` has something to return or to wait for, which no message tells of again."""
+        return self.is_asking or bool(self.brought)
+
     def ask_ahead(self, count: int, *, is_idle: bool) -> None:
         """Ask for jobs; `find` returns them."""
         if not self._is_stopped:
