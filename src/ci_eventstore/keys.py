@@ -37,18 +37,15 @@ What stands in braces decides the cluster slot: all keys of a partition are on o
 import re
 import zlib
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Literal, NamedTuple
 
-from ci_common.models import JobStatus, as_utc
+from ci_common.models import JobStatus
 from ci_common.validation import is_number
 from ci_eventstore.errors import ConfigurationError
 
 NO_QUEUE = ""  # holds the leases of jobs that no controller takes: each ends with the process that has made it
 PREFIX_PATTERN = re.compile(r"[A-Za-z0-9_-]+")
 AccountKind = Literal["session", "probe", "webhooks", "webhook-sender", "webhook-queue"]  # the probe is health checks'
-_YEAR_ONE = datetime(1, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 
 class QueueKeys(NamedTuple):
@@ -360,41 +357,3 @@ def account_key(keys: Keys, kind: AccountKind, name: str = "") -> str:
 def jobs_key(tag: str, status: JobStatus, user_id: str | None = None) -> str:
     """Return the key of a listing: a partition's jobs of one status, or of those one user's."""
     return f"{tag}:jobs:{status.value}" if user_id is None else f"{tag}:owned:{status.value}:{user_id}"
-
-
-def listing_member(created_at: datetime, job_id: str) -> str:
-    """Return a job's member in the listings; members sort by creation, then by id."""
-    return f"{sort_key(created_at)}:{job_id}"
-
-
-def sort_key(time: datetime) -> str:
-    """Return a time so that texts sort by it: sixteen hex digits of microseconds since year 1."""
-    return f"{(as_utc(time) - _YEAR_ONE) // _MICROSECOND:016x}"
-
-
-def backlog_member(user_id: str | None, created_at: datetime, job_id: str) -> str:
-    """Return a waiting job's member in its queue's backlog, which sorts by user, then by creation."""
-    return f"{user_id or ''}\0{sort_key(created_at)}\0{job_id}"
-
-
-def members_of_waiting(user_id: str | None, created_at: datetime, job_id: str) -> tuple[str, str]:
-    """Return a new job's members in the listings and in the backlog; the sort key of both is made once."""
-    key = sort_key(created_at)
-    return f"{key}:{job_id}", f"{user_id or ''}\0{key}\0{job_id}"
-
-
-def read_backlog_member(text: str) -> tuple[str, str, str]:
-    """Return the user, "" for none, the sort key and the job id of a backlog's member."""
-    user_id, _, rest = text.partition("\0")
-    key, _, job_id = rest.rpartition("\0")
-    return user_id, key, job_id
-
-
-def member_time(member: str) -> datetime:
-    """Return when the job in a listing's member was created."""
-    return _YEAR_ONE + int(member[:16], 16) * _MICROSECOND
-
-
-def member_job_id(member: str) -> str:
-    """Return the job id in a listing's member."""
-    return member[17:]

@@ -127,7 +127,7 @@ def test_a_user_with_few_rights(here: Here, careless: RealServer, monkeypatch: p
         admin.execute_command("ACL", "SETUSER", "nobody", "on", ">sesame")
     monkeypatch.setenv("CI_EVENTSTORE_PREFIX", "ci")
     with Redis(port=careless.port) as admin:
-        admin.hset("{ci:accounts}:store", mapping={"format": "3", "partitions": "1"})
+        admin.hset("{ci:accounts}:store", mapping={"format": "4", "partitions": "1"})
     found = examined(here, "--url", f"redis://few:sesame@127.0.0.1:{careless.port}")
     assert says(found, "rights", "error", "lacks 1 rights: +xadd")
     assert says(found, "persistence", "warning", "a crash now loses")

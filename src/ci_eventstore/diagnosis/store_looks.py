@@ -25,17 +25,8 @@ from ci_eventstore.events.archived_log import ArchivedLogs
 from ci_eventstore.events.caller import new_token
 from ci_eventstore.events.sealed_log import references_in
 from ci_eventstore.facts.groups import Groups
-from ci_eventstore.keys import (
-    NO_QUEUE,
-    JobKeys,
-    Keys,
-    QueueKeys,
-    ended_key,
-    member_job_id,
-    member_time,
-    unsealable_key,
-    unsealed_key,
-)
+from ci_eventstore.keys import NO_QUEUE, JobKeys, Keys, QueueKeys, ended_key, unsealable_key, unsealed_key
+from ci_eventstore.members import member_job_id, member_time
 from ci_eventstore.queues.overview import queue_names, read_overviews
 
 #: How many leases of a queue are read in each partition, those that end first; and of how many jobs the holder.

@@ -1,16 +1,14 @@
--- Append records of any kind to a job's stream, move its projection and its place in the queue with them, tell its followers: one
--- atomic step. Lines of a log that is within its budget go by `append_logs.lua`.
---
+-- Append records to a job's stream, move its projection and its place in the queue with them, tell its followers: one atomic step.
+-- Lines of a log that is within its budget go by `append_logs.lua`.
 -- Returns {outcome, position}: "ok", or "repeated" with the position that the first time reached;
 -- or {outcome} and changes nothing: "lost" (the calls that this one comes after aren't here), "exists", "missing", "gone",
--- "unprojected" (a stream without its hash), "conflict" (another version), "claimed" (by a controller, and no claim was given), "fenced" (another
--- claim than that of the job was given); or {"full"}: the job has ended and has had enough late output, which its log is told once.
--- What it looks at comes before what it writes: the call, the entries, the job's hash, what is derived, messages. A last write that
--- is refused all the same doesn't undo the call; the answer ends with its error, and `rebuild` mends what is derived.
+-- "unprojected" (a stream without its hash), "conflict" (another version), "claimed" (and no claim was given), "fenced" (the claim isn't the
+-- job's); or {"full"}: the job has ended and has had enough late output, which its log is told once.
+-- A last write that is refused though all was looked at doesn't undo the call; the answer ends with its error, and `rebuild` mends it.
 
 -- Recall and check.
 local last_call, state = redis.pcall('HGET', calls, token), redis.pcall('HMGET', hash, 'version', 'position', 'part', 'bytes',
-  'lines', 'truncated_at', 'end_position', 'claim', 'mark', 'end_bytes')
+  'lines', 'truncated_at', 'end_position', 'claim', 'mark', 'end_bytes', 'log')
 if state.err or last_call and last_call.err then
   -- Libraries: standing
   return failed(last_call, calls) or failed(state, hash)
@@ -43,7 +41,9 @@ else
       return error
     end
   end
-  log.fields = {unpack(ARGV, given.places())}
+  for i = 1, #given do
+    set_field(log, given.name(i), given.value(i))
+  end
   local next_size = string.gmatch(sizes, '%d+')
   for i = 1, #payloads do
     append_record(log, log_index, over, string.byte(kinds, i), payloads(i), next_size() + 0, next_size() + 0, i == ends_at)

@@ -9,7 +9,7 @@
 
 -- Recall.
 local last_call, state = redis.pcall('HGET', calls, token), redis.pcall('HMGET', hash, 'version', 'position', 'part', 'bytes',
-  'lines', 'truncated_at', 'end_position', 'claim', 'mark')
+  'lines', 'truncated_at', 'end_position', 'claim', 'mark', 'log')
 if state.err or last_call and last_call.err then
   -- Libraries: standing
   return failed(last_call, calls) or failed(state, hash)
@@ -37,7 +37,7 @@ if not state[1] then
   return {standing_of(state[1], stream)}
 elseif claim ~= '*' and claim ~= (state[8] or '') then
   return {claim == '' and 'claimed' or 'fenced'}
-elseif state[6] or state[7] then
+elseif state[6] or state[7] or state[10] then
   return {'limited'}
 end
 local place_before, mark_before = (state[2] or '') .. '-' .. (state[3] or ''), state[9] or ''

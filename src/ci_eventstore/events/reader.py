@@ -141,8 +141,11 @@ class EventReader:
 
         JobNotFoundError, also for another user's job, ProjectionMissingError, ProjectionDamagedError.
         """
-        reply = await self._nodes.read_together("HMGET", keys.hash, *Extent._fields, "user_id")
-        position, end_position, size, lines, part, truncated_at, incarnation, deleted, owner = as_optional_texts(reply)
+        reply = await self._nodes.read_together("HMGET", keys.hash, *Extent._fields, "user_id", "log")
+        position, end, size, lines, part, truncated_at, incarnation, deleted, owner, log = as_optional_texts(reply)
+        if end is None and log is not None:
+            # A packed record doesn't say where the job ended if its log ends there.
+            end = position
         if position is None:
             await check_standing(self._nodes, keys)
         if position is None or user_id not in (None, owner):
@@ -150,7 +153,7 @@ class EventReader:
         try:
             return Extent(
                 position=int(position),
-                end_position=None if end_position is None else int(end_position),
+                end_position=None if end is None else int(end),
                 bytes=int(size or 0),
                 lines=int(lines or 0),
                 part=int(part or 0),

@@ -17,7 +17,8 @@ from ci_eventstore.errors import SegmentDamagedError, StoreFormatError
 from ci_eventstore.events.sealed_log import Reference, references_in
 from ci_eventstore.history.archived_jobs import Folder, folders
 from ci_eventstore.jobs.tombstones import Tombstone
-from ci_eventstore.keys import JobKeys, ended_key, gone_key, member_job_id
+from ci_eventstore.keys import JobKeys, ended_key, gone_key
+from ci_eventstore.members import member_job_id
 from ci_eventstore.segments.segment import check_segment, places_in
 from ci_eventstore.tasks import together
 

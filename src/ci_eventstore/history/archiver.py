@@ -25,7 +25,8 @@ from ci_eventstore.events.log_source import LogSource
 from ci_eventstore.events.sealed_log import references_in
 from ci_eventstore.history.archiving import Moved, archive_job
 from ci_eventstore.history.sweeping import Sweep, Turns, sweep_again_and_again
-from ci_eventstore.keys import JobKeys, Keys, ended_key, member_job_id, sort_key
+from ci_eventstore.keys import JobKeys, Keys, ended_key
+from ci_eventstore.members import member_job_id, sort_key
 from ci_eventstore.tasks import together
 
 logger = logging.getLogger("ci_eventstore.history")

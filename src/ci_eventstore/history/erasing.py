@@ -33,7 +33,8 @@ from ci_eventstore.jobs.delete import delete_job
 from ci_eventstore.jobs.records import read_records
 from ci_eventstore.jobs.state import JobState
 from ci_eventstore.jobs.tombstones import Reason
-from ci_eventstore.keys import all_keys_pattern, gone_key, jobs_key, member_job_id, queue_everywhere
+from ci_eventstore.keys import all_keys_pattern, gone_key, jobs_key, queue_everywhere
+from ci_eventstore.members import member_job_id
 from ci_eventstore.queues.overview import queue_names
 from ci_eventstore.repository import RedisJobRepository
 

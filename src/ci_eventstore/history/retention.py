@@ -22,7 +22,8 @@ from ci_eventstore.jobs.delete import delete_job
 from ci_eventstore.jobs.records import Record, read_records
 from ci_eventstore.jobs.state import JobState
 from ci_eventstore.jobs.tombstones import Reason, Tombstone, forget_deletion
-from ci_eventstore.keys import ended_key, gone_key, member_job_id, sort_key
+from ci_eventstore.keys import ended_key, gone_key
+from ci_eventstore.members import member_job_id, sort_key
 from ci_eventstore.tasks import together
 
 PAGE_JOBS = 100

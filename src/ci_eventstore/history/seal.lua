@@ -19,7 +19,7 @@ elseif not state[1] then
   return standing_of(state[1], stream)
 elseif state[6] == log and not last[1] then
   return 'repeated'
-elseif not state[4] or state[5] then
+elseif not state[4] and not state[6] or state[5] then
   return 'running'
 elseif state[1] .. '-' .. (state[2] or '') ~= place or not last[1] or last[1][1] ~= place or (state[3] or '') ~= mark
   or (state[6] or '') ~= log_before or (state[7] or '') ~= incarnation then
@@ -58,10 +58,15 @@ if error then
   return error
 end
 if is_packed == '1' then
-  local values, kept = redis.call('HMGET', hash, KEPT_FIELDS), {}
+  local values, known, kept = redis.call('HMGET', hash, KEPT_FIELDS), {}, {}
   for i, name in ipairs({KEPT_FIELDS}) do
-    if values[i] then
-      kept[#kept + 1], kept[#kept + 2] = name, values[i]
+    known[name] = values[i]
+  end
+  -- It has ended where the log ends, unless it says something else.
+  local same = {end_position = known.position, end_bytes = known.bytes}
+  for name, value in pairs(known) do
+    if value and value ~= same[name] then
+      kept[#kept + 1], kept[#kept + 2] = name, value
     end
   end
   redis.call('DEL', hash)

@@ -13,7 +13,8 @@ from ci_eventstore.events.codec import encode, encode_time
 from ci_eventstore.events.records import Fact, Record
 from ci_eventstore.jobs.evolve import CLAIM_FIELDS, QUEUED_FIELDS
 from ci_eventstore.jobs.state import encode_field, given_fields
-from ci_eventstore.keys import JobKeys, QueueKeys, facts_key, gone_key, jobs_key, members_of_waiting
+from ci_eventstore.keys import JobKeys, QueueKeys, facts_key, gone_key, jobs_key
+from ci_eventstore.members import members_of_waiting
 
 
 class Listings(NamedTuple):

@@ -36,7 +36,8 @@ from ci_eventstore.jobs.tombstones import (
     read_tombstone,
     remove_deleted,
 )
-from ci_eventstore.keys import JobKeys, facts_key, gone_key, listing_member, segment_key, sort_key, unsealable_key
+from ci_eventstore.keys import JobKeys, facts_key, gone_key, segment_key, unsealable_key
+from ci_eventstore.members import listing_member, sort_key
 
 #: How often a job is read again that was written to meanwhile.
 LOOKS = 20

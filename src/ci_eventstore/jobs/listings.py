@@ -21,7 +21,8 @@ from ci_eventstore.events.log_source import LogSource
 from ci_eventstore.jobs.records import Record, read_record, read_records
 from ci_eventstore.jobs.state import to_job
 from ci_eventstore.jobs.tombstones import read_tombstone
-from ci_eventstore.keys import JobKeys, Keys, ids_key, jobs_key, listing_member, member_job_id
+from ci_eventstore.keys import JobKeys, Keys, ids_key, jobs_key
+from ci_eventstore.members import listing_member, member_job_id
 
 T = TypeVar("T")
 

@@ -15,7 +15,8 @@ from ci_eventstore.events.codec import pack_fields, pack_values, unpack_fields, 
 from ci_eventstore.events.reader import Extent
 from ci_eventstore.facts.facts import STATUS_LETTERS, STATUSES
 from ci_eventstore.job_fields import JOB_FIELDS
-from ci_eventstore.keys import NO_QUEUE, listing_member
+from ci_eventstore.keys import NO_QUEUE
+from ci_eventstore.members import listing_member
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,6 +204,10 @@ def from_hash(job_id: str, reply: Sequence[bytes]) -> JobState:
     if b"r0" in found and b"has_complete" not in found:
         packed = b"".join(found.get(piece.encode(), b"") for piece in PIECES)
         rest = unpack_values(packed, REST_FIELDS)
+        found = {
+            **{end.encode(): found[last.encode()] for end, last in ENDS.items() if last.encode() in found},
+            **found,
+        }
         return _unpacked(job_id, {**rest, "status": STATUSES.get(rest.get("status", ""))}, found)
     return _state_of(job_id, _NEEDED, [found.get(name) for name in _RAW_NAMES])
 
@@ -212,6 +217,8 @@ KEPT_FIELDS = (
     *("version", "position", "part", "bytes", "lines", "end_position", "end_bytes", "truncated_at", "mark"),
     *("incarnation", "user_id", "log", "deleted_to"),
 )
+#: What it leaves out of these if it equals another one: the log ends with the job.
+ENDS = {"end_position": "position", "end_bytes": "bytes"}
 #: Once its segment is in the archive, the hash has the rest of the state as well: the values of these in that order,
 #: to which others may be added in the end. A server spreads a hash that has a longer value than a piece.
 PIECES = ("r0", "r1", "r2", "r3")
@@ -229,6 +236,11 @@ def rest_of(state: JobState) -> dict[str, bytes]:
     packed = pack_values({**known, "status": STATUS_LETTERS[state.status]}, REST_FIELDS)
     pieces = [packed[start : start + PIECE_BYTES] for start in range(0, len(packed), PIECE_BYTES)]
     return dict(zip(PIECES, pieces, strict=False)) if len(pieces) <= len(PIECES) else {}
+
+
+def without_ends(fields: Mapping[str, str]) -> dict[str, str]:
+    """Return the fields of a packed record without those that it leaves out."""
+    return {name: value for name, value in fields.items() if name not in ENDS or value != fields.get(ENDS[name])}
 
 
 def packed_log(reply: Reply) -> str | None:

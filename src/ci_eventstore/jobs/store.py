@@ -24,7 +24,8 @@ from ci_eventstore.jobs.evolve import evolve_all
 from ci_eventstore.jobs.log_times import LogTimes
 from ci_eventstore.jobs.records import read_record
 from ci_eventstore.jobs.state import JobState, decided_changes
-from ci_eventstore.keys import JobKeys, backlog_member, listing_member, queues_key
+from ci_eventstore.keys import JobKeys, queues_key
+from ci_eventstore.members import backlog_member, listing_member
 from ci_eventstore.settings import Settings
 
 logger = logging.getLogger("ci_eventstore.jobs")

@@ -10,7 +10,8 @@ from ci_eventstore.events.log_source import LogSource
 from ci_eventstore.events.records import Place, Record
 from ci_eventstore.jobs.evolve import evolve_all
 from ci_eventstore.jobs.state import JobState
-from ci_eventstore.keys import JobKeys, backlog_member, jobs_key, listing_member
+from ci_eventstore.keys import JobKeys, jobs_key
+from ci_eventstore.members import backlog_member, listing_member
 
 
 class Fold:

@@ -11,15 +11,8 @@ from ci_eventstore.events.log_source import LogSource
 from ci_eventstore.events.records import Place
 from ci_eventstore.jobs.records import parts_in
 from ci_eventstore.jobs.state import JobState
-from ci_eventstore.keys import (
-    JobKeys,
-    Keys,
-    QueueKeys,
-    backlog_member,
-    listing_member,
-    member_job_id,
-    read_backlog_member,
-)
+from ci_eventstore.keys import JobKeys, Keys, QueueKeys
+from ci_eventstore.members import backlog_member, listing_member, member_job_id, read_backlog_member
 from ci_eventstore.projection.differences import Difference
 
 #: The fields that say where a job belongs.

@@ -24,8 +24,9 @@ from ci_eventstore.events.log_source import (
 from ci_eventstore.events.records import Place
 from ci_eventstore.events.sealed_log import ARCHIVED, END_BYTES, Reference, end_command, references_in, state_in
 from ci_eventstore.jobs.records import ENDING, ended_member, parts_in
-from ci_eventstore.jobs.state import KEPT_FIELDS, JobState, from_packed, rest_of, to_hash
-from ci_eventstore.keys import JobKeys, backlog_member, listing_member
+from ci_eventstore.jobs.state import KEPT_FIELDS, JobState, from_packed, rest_of, to_hash, without_ends
+from ci_eventstore.keys import JobKeys
+from ci_eventstore.members import backlog_member, listing_member
 from ci_eventstore.projection.differences import Difference, compare
 from ci_eventstore.projection.fold import Fold
 from ci_eventstore.projection.rebuild import rebuild
@@ -197,7 +198,9 @@ def compare_fields(subject: str, fold: Fold, found: dict[str, str]) -> list[Diff
     log = fields.pop("log", None)
     if log is not None and "has_complete" not in fields:
         rest = rest_of(fold.state) if fold.state and ("r0" in fields or log.endswith(ARCHIVED)) else {}
-        said = {name: value for name, value in said.items() if name in KEPT_FIELDS}
+        said = without_ends({name: value for name, value in said.items() if name in KEPT_FIELDS})
+        # Earlier versions left nothing out.
+        fields = without_ends(fields)
         said |= {name: as_text(piece) for name, piece in rest.items()}
     for name in LATER_FIELDS:
         if not fields.get(name):

@@ -13,7 +13,8 @@ from ci_eventstore.errors import ProjectionDamagedError
 from ci_eventstore.events.codec import encode_time
 from ci_eventstore.jobs.evolve import CLAIM_FIELDS
 from ci_eventstore.jobs.state import CLAIMED_FIELDS, claimed_state, encode_field
-from ci_eventstore.keys import QueueKeys, facts_key, jobs_key, keys_of_claim, read_backlog_member
+from ci_eventstore.keys import QueueKeys, facts_key, jobs_key, keys_of_claim
+from ci_eventstore.members import read_backlog_member
 from ci_eventstore.queues.claimed import Claimed, as_claimed, name_damage
 
 #: How many jobs a caller that asks for more than one is shown: it needn't ask again for those.

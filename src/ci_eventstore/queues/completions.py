@@ -14,15 +14,8 @@ from ci_eventstore.events.lanes import Gathering, drain_all
 from ci_eventstore.events.log_index import INDEX_BYTES, INDEX_EVENTS
 from ci_eventstore.jobs.evolve import COMPLETED_FIELDS, UNCLAIMED
 from ci_eventstore.jobs.state import encode_field
-from ci_eventstore.keys import (
-    QueueKeys,
-    ended_key,
-    facts_key,
-    jobs_key,
-    keys_of_completion,
-    listing_member,
-    unsealed_key,
-)
+from ci_eventstore.keys import QueueKeys, ended_key, facts_key, jobs_key, keys_of_completion, unsealed_key
+from ci_eventstore.members import listing_member
 from ci_eventstore.queues.claimed import Claimed
 
 #: Longer than a call may take effect, or be repeated, after its first try.

@@ -17,7 +17,8 @@ from ci_eventstore.connection.absence import ask_each, numbers_of
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import WRONG_TYPE, Reply, as_bytes, as_count, as_texts
 from ci_eventstore.errors import MissingRightsError, ReadOnlyAccessError
-from ci_eventstore.keys import Keys, QueueKeys, member_time, queue_of, queues_key
+from ci_eventstore.keys import Keys, QueueKeys, queue_of, queues_key
+from ci_eventstore.members import member_time
 from ci_eventstore.queues.claimed import CANCELLER, GONE_MS
 
 #: How many commands are sent together.

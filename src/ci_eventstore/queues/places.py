@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import as_texts
-from ci_eventstore.keys import Keys, QueueKeys, read_backlog_member
+from ci_eventstore.keys import Keys, QueueKeys
+from ci_eventstore.members import read_backlog_member
 
 #: A queue that has more jobs waiting isn't looked through, so that a place costs a bounded time.
 MOST_WAITING = 5_000

@@ -4,6 +4,7 @@ A conversion gets all keys of its kind in a page, and leaves alone what already 
 and repeated at will.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -19,6 +20,7 @@ from ci_eventstore.events.log_source import at_places, entries_in, range_command
 from ci_eventstore.events.records import Place
 from ci_eventstore.jobs.records import ENDING, ended_member
 from ci_eventstore.keys import JobKeys, Keys, all_keys_pattern
+from ci_eventstore.members import sort_key_of
 from ci_eventstore.projection.differences import Progress
 
 
@@ -59,8 +61,10 @@ SET_ENTRIES = load_script(__package__, "set_entries", call=SetCall)
 PAGE_ENTRIES = 200
 #: Keys that the server looks at for each page.
 PAGE_KEYS = 1000
-#: Digits of a sort key.
-SORT_KEY = 16
+#: The sort key that a member of a listing or of the ended begins with before version 4, in hex digits, and the rest.
+_LISTED = re.compile("([0-9a-f]{16})(:.*)", re.DOTALL)
+#: The same of what follows the user in a backlog's member, where version 1 has a colon after the key.
+_WAITING = re.compile("([0-9a-f]{16})[\0:](.*)", re.DOTALL)
 
 
 class Conversion(NamedTuple):
@@ -72,18 +76,37 @@ class Conversion(NamedTuple):
     convert: Callable[[Nodes, Keys, Mapping[str, str]], Awaitable[None]]
 
 
-async def separate_backlogs(nodes: Nodes, keys: Keys, backlogs: Mapping[str, str]) -> None:
-    """Put a NUL between sort key and id of backlogs' members, where version 1 has a colon."""
+def renamed_listed(member: str) -> str | None:
+    """Return what a member of a listing or of the ended is called from version 4 on; None if it is called so. Pure."""
+    found = _LISTED.fullmatch(member)
+    return None if found is None else sort_key_of(int(found[1], 16)) + found[2]
+
+
+def renamed_waiting(member: str) -> str | None:
+    """Return what a member of a backlog is called from version 4 on; None if it is called so. Pure."""
+    user, _, rest = member.partition("\0")
+    found = _WAITING.fullmatch(rest)
+    return None if found is None else f"{user}\0{sort_key_of(int(found[1], 16))}\0{found[2]}"
+
+
+async def rename_waiting(nodes: Nodes, keys: Keys, backlogs: Mapping[str, str]) -> None:
+    """Give backlogs' members the sort keys of version 4, and a NUL after them, where version 1 has a colon."""
     for backlog in backlogs:
-        async for page in nodes.scan_members("ZSCAN", backlog):
-            members = list[Member]()
-            for member in page[::2]:
-                user, _, rest = member.partition("\0")
-                if rest[SORT_KEY : SORT_KEY + 1] == ":":
-                    named = f"{user}\0{rest[:SORT_KEY]}\0{rest[SORT_KEY + 1 :]}"
-                    members.append(Member(as_bytes(member), as_bytes(named)))
-            if members:
-                await nodes.run(MOVE_MEMBERS, *MOVE_MEMBERS.order(MoveCall(backlog, members)))
+        await _rename(nodes, backlog, renamed_waiting)
+
+
+async def rename_listed(nodes: Nodes, keys: Keys, listings: Mapping[str, str]) -> None:
+    """Give members of listings and of the ended the sort keys of version 4."""
+    for listing in listings:
+        await _rename(nodes, listing, renamed_listed)
+
+
+async def _rename(nodes: Nodes, key: str, renamed: Callable[[str], str | None]) -> None:
+    async for page in nodes.scan_members("ZSCAN", key):
+        named = ((member, renamed(member)) for member in page[::2])
+        members = [Member(as_bytes(member), as_bytes(name)) for member, name in named if name is not None]
+        if members:
+            await nodes.run(MOVE_MEMBERS, *MOVE_MEMBERS.order(MoveCall(key, members)))
 
 
 async def add_times(nodes: Nodes, keys: Keys, indexes: Mapping[str, str]) -> None:
@@ -119,11 +142,11 @@ def _time_in(reply: Reply) -> int:
 async def index_ended(nodes: Nodes, keys: Keys, hashes: Mapping[str, str]) -> None:
     """Put ended jobs into the indexes of version 3: their logs count as written to at this moment."""
     jobs = [job for key, job_id in hashes.items() if is_unicode(job_id) and (job := keys.job(job_id)).hash == key]
-    replies = await nodes.read_many([("HMGET", job.hash, *ENDING) for job in jobs])
+    replies = await nodes.read_many([("HMGET", job.hash, *ENDING, "log") for job in jobs])
     commands, now_ms = list[tuple[str | int, ...]](), 0
-    for job, reply in zip(jobs, replies, strict=True):
-        ended = ended_member(job, reply)
-        if ended:
+    for job, (*ending, log) in zip(jobs, replies, strict=True):
+        # What was sealed, version 3 has indexed.
+        if log is None and (ended := ended_member(job, ending)):
             # A page is of one node.
             now_ms = now_ms or int((await nodes.node_of(job.hash).read("TIME"))[0]) * 1000
             commands.append(("ZADD", job.ended, "NX", 0, ended))
@@ -131,19 +154,21 @@ async def index_ended(nodes: Nodes, keys: Keys, hashes: Mapping[str, str]) -> No
     await nodes.read_many(commands)
 
 
-async def drop_lists_of_all(nodes: Nodes, keys: Keys, listings: Mapping[str, str]) -> None:
-    """Drop the listings of jobs of all statuses, which version 3 merges from the others."""
-    dropped = [key for key, name in listings.items() if name.partition(":")[0] == "all"]
-    await nodes.read_many([("UNLINK", key) for key in dropped])
+async def convert_listings(nodes: Nodes, keys: Keys, listings: Mapping[str, str]) -> None:
+    """Drop the listings of jobs of all statuses, which version 3 merges from the others, and convert these."""
+    of_all = {key for key, name in listings.items() if name.partition(":")[0] == "all"}
+    await nodes.read_many([("UNLINK", key) for key in of_all])
+    await rename_listed(nodes, keys, {key: name for key, name in listings.items() if key not in of_all})
 
 
-#: All that versions 2 and 3 have in another form than the version before.
+#: All that versions 2, 3 and 4 have in another form than the version before.
 CONVERSIONS: tuple[Conversion, ...] = (
     Conversion("index", add_times),
-    Conversion("backlog", separate_backlogs),
+    Conversion("backlog", rename_waiting),
     Conversion("job", index_ended),
-    Conversion("jobs", drop_lists_of_all),
-    Conversion("owned", drop_lists_of_all),
+    Conversion("jobs", convert_listings),
+    Conversion("owned", convert_listings),
+    Conversion("ended", rename_listed),
 )
 
 

@@ -11,6 +11,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from ci_eventstore.connection.call_names import Key
+from ci_eventstore.connection.connections import DRIVER
 from ci_eventstore.connection.deployments import Deployment
 from ci_eventstore.connection.nodes import Nodes, servers_of
 from ci_eventstore.connection.replies import as_count, as_text
@@ -57,7 +58,7 @@ def old_clients(lines: Sequence[str]) -> list[str]:
     """Return the clients that may be programs of the old version, from the lines of `CLIENT LIST`. Pure.
 
     Programs of version 1 call themselves "redis-py", as others may that have nothing to do with the store; those of
-    version 2 add "ci-eventstore" to it, later ones that and their version. Servers older than 7.2 don't say.
+    version 2 add "ci-eventstore" to it, later ones that and their format. Servers older than 7.2 don't say.
     """
     clients = [dict(word.partition("=")[::2] for word in line.split(" ")) for line in lines]
     own = next((client.get("db") for client in clients if client.get("name") == CLIENT_NAME), None)
@@ -73,7 +74,7 @@ def _may_be_old(client: dict[str, str]) -> bool:
     if name == CLIENT_NAME or name.startswith("sentinel-") or not set("SM").isdisjoint(client.get("flags", "")):
         return False
     library = client.get("lib-name", "")
-    return library in ("", "redis-py") or "(ci-eventstore_" in library
+    return library in ("", "redis-py") or ("(ci-eventstore" in library and f"({DRIVER}_" not in library)
 
 
 def _counted(count: int, one: str, several: str) -> Iterable[str]:
@@ -99,23 +100,26 @@ class Stage(Enum):
 
     OLD_1 = ("1", "")
     OLD_2 = ("2", "")
+    OLD_3 = ("3", "")
     #: Nothing is converted: the store can still be given back to programs of the old version.
     WAITING_1 = (str(NO_VERSION), "waiting")
     WAITING_2 = (str(NO_VERSION), "waiting 2")
-    #: By a program that upgrades to version 2: it must not go on, as it doesn't know what else there is to convert.
+    WAITING_3 = (str(NO_VERSION), "waiting 3")
+    #: By a program that upgrades to an earlier version: it mustn't go on, as it doesn't know what else is to be done.
     CONVERTING_TO_2 = (str(NO_VERSION), "converting")
-    CONVERTING = (str(NO_VERSION), "converting 3")
+    CONVERTING_TO_3 = (str(NO_VERSION), "converting 3")
+    CONVERTING = (str(NO_VERSION), "converting 4")
     DONE = (str(FORMAT_VERSION), "")
 
     @property
     def is_waiting(self) -> bool:
         """Whether the store is marked, and nothing is converted."""
-        return self in (Stage.WAITING_1, Stage.WAITING_2)
+        return self in (Stage.WAITING_1, Stage.WAITING_2, Stage.WAITING_3)
 
     @property
     def is_converting(self) -> bool:
         """Whether parts of the store are converted."""
-        return self in (Stage.CONVERTING_TO_2, Stage.CONVERTING)
+        return self in (Stage.CONVERTING_TO_2, Stage.CONVERTING_TO_3, Stage.CONVERTING)
 
 
 #: The moves there are, each by its name: from one stage or another.
@@ -123,10 +127,20 @@ MOVES = {
     "begin": (
         (Stage.OLD_1, Stage.WAITING_1),
         (Stage.OLD_2, Stage.WAITING_2),
+        (Stage.OLD_3, Stage.WAITING_3),
         (Stage.CONVERTING_TO_2, Stage.CONVERTING),
+        (Stage.CONVERTING_TO_3, Stage.CONVERTING),
     ),
-    "cancel": ((Stage.WAITING_1, Stage.OLD_1), (Stage.WAITING_2, Stage.OLD_2)),
-    "convert": ((Stage.WAITING_1, Stage.CONVERTING), (Stage.WAITING_2, Stage.CONVERTING)),
+    "cancel": (
+        (Stage.WAITING_1, Stage.OLD_1),
+        (Stage.WAITING_2, Stage.OLD_2),
+        (Stage.WAITING_3, Stage.OLD_3),
+    ),
+    "convert": (
+        (Stage.WAITING_1, Stage.CONVERTING),
+        (Stage.WAITING_2, Stage.CONVERTING),
+        (Stage.WAITING_3, Stage.CONVERTING),
+    ),
     "finish": ((Stage.CONVERTING, Stage.DONE),),
 }
 

@@ -14,7 +14,8 @@ from ci_eventstore.following.incarnation import StoreIncarnation
 from ci_eventstore.jobs.create import create_waiting, waiting_job
 from ci_eventstore.jobs.decide import Cancel, Command, Complete, UpdateStatus, decide, decide_creation
 from ci_eventstore.jobs.store import plan_change
-from ci_eventstore.keys import NO_QUEUE, Keys, backlog_member, listing_member, queue_everywhere
+from ci_eventstore.keys import NO_QUEUE, Keys, queue_everywhere
+from ci_eventstore.members import backlog_member, listing_member
 from ci_eventstore.projection.jobs import JobProjections
 from ci_eventstore.projection.projections import Projections
 from ci_eventstore.queues.claim import Waiting

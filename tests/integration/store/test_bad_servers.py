@@ -133,7 +133,7 @@ async def test_a_store_of_another_format(other: RealServer) -> None:
         with pytest.raises(StoreFormatError, match=says):
             await RedisJobRepository.from_url(other.url, prefix="old", partitions=partitions).initialize()
     for version, says in [
-        (4, "program version that wrote it"),
+        (5, "program version that wrote it"),
         (1, "`ci-eventstore upgrade` once"),
         (0, "finishes it"),
     ]:

@@ -9,7 +9,8 @@ from ci_common.models import Job, JobEvent, utc_now
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import as_texts
 from ci_eventstore.controllers.claimed_job import ClaimedJob
-from ci_eventstore.keys import Keys, listing_member
+from ci_eventstore.keys import Keys
+from ci_eventstore.members import listing_member
 from ci_eventstore.repository import RedisJobRepository
 from tests import claims
 from tests.integration.store.test_key_leaks import LIVES, LOG, Life

@@ -10,7 +10,8 @@ import pytest
 from redis import Redis
 
 from ci_common.models import Job, JobStatus, utc_now
-from ci_eventstore.keys import Keys, jobs_key, listing_member
+from ci_eventstore.keys import Keys, jobs_key
+from ci_eventstore.members import listing_member
 from ci_eventstore.repository import RedisJobRepository
 from tests.fault_proxy import Fault, FaultProxy
 from tests.servers import RealServer

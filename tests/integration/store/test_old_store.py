@@ -1,4 +1,4 @@
-"""Stores of format versions 1 and 2, upgraded: it verifies clean, reads, goes on, and verifies clean again."""
+"""Stores of earlier format versions, upgraded: it verifies clean, reads, goes on, and verifies clean again."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
@@ -8,11 +8,14 @@ import fakeredis
 import pytest
 from redis.asyncio import Redis
 
+from ci_common.errors import JobGoneError, LogDeletedError
 from ci_common.models import Job, JobEvent, utc_now
 from ci_eventstore.connection.deployments import from_client, from_url
 from ci_eventstore.controllers.claimed_job import ClaimedJob
+from ci_eventstore.history.seal import Sealed
 from ci_eventstore.repository import RedisJobRepository
 from tests import claims, old_store
+from tests.integration.store.sealing import seal_job
 from tests.servers import RealServer, find_redis7, find_valkey
 
 
@@ -35,9 +38,12 @@ async def load_into(server: RealServer, version: int) -> RedisJobRepository:
         pytest.param((1, find_valkey), id="1-valkey"),
         pytest.param((1, find_redis7), id="1-redis7"),
         pytest.param((2, find_valkey), id="2-valkey"),
+        pytest.param((3, find_valkey), id="3-valkey"),
+        pytest.param((3, find_redis7), id="3-redis7"),
         # A simulated server takes four times as long.
         pytest.param((1, None), id="1-fake", marks=pytest.mark.slow),
         pytest.param((2, None), id="2-fake", marks=pytest.mark.slow),
+        pytest.param((3, None), id="3-fake", marks=pytest.mark.slow),
     ],
 )
 async def repository(request: pytest.FixtureRequest) -> AsyncIterator[RedisJobRepository]:
@@ -66,7 +72,7 @@ async def text_of(repository: RedisJobRepository, job_id: str) -> str:
 async def test_it_is_whole_and_readable(repository: RedisJobRepository) -> None:
     """Nothing differs, and jobs, logs, users and keys are what they were."""
     assert await repository.verify() == []
-    jobs = {job.id: job for job in await repository.list_jobs() if not job.id.startswith("2-")}
+    jobs = {job.id: job for job in await repository.list_jobs() if not job.id.startswith(("2-", "3-"))}
     assert set(jobs) == old_store.ALL
     assert {name for name, job in jobs.items() if job.status == "queued"} == old_store.QUEUED
     assert {name for name, job in jobs.items() if job.status == "running"} == old_store.CLAIMED | old_store.RUNNING
@@ -83,6 +89,29 @@ async def test_it_is_whole_and_readable(repository: RedisJobRepository) -> None:
     key = await repository.get_api_key_by_hash("f" * 64)
     assert key is not None
     assert not key.is_active
+
+
+async def test_what_only_version_3_has_goes_on(repository: RedisJobRepository) -> None:
+    """Sealed logs, some with late output, and what was deleted: they are read, verified, sealed and written to."""
+    jobs = {job.id: job for job in await repository.list_jobs() if job.id.startswith("3-")}
+    if not jobs:
+        # It was a store of version 1 or 2.
+        return
+    assert {job.user_id for job in jobs.values() if job.id in ("3-sealed", "3-log-deleted")} == {"u1"}
+    assert (await text_of(repository, "3-large")).endswith("line 1499 of 3-large\n")
+    assert (await text_of(repository, "3-late")).endswith("line 4 of 3-late\nlate\n")
+    with pytest.raises(JobGoneError):
+        await repository.get_job("3-deleted")
+    with pytest.raises(LogDeletedError):
+        await text_of(repository, "3-log-deleted")
+    for job_id in ("3-sealed", "3-late", "3-large"):
+        await repository.add_event(job_id, JobEvent("log", "later\n", timestamp=utc_now()))
+    assert await repository.verify(deep=True) == []
+    for job_id in ("3-sealed", "3-late", "3-unsealed"):
+        assert await seal_job(repository, job_id) is Sealed.SEALED
+    assert await repository.verify(deep=True) == []
+    assert (await text_of(repository, "3-sealed")).endswith("line 11 of 3-sealed\nlater\n")
+    assert await repository.get_job_summary("3-late") == jobs["3-late"]
 
 
 async def test_its_jobs_go_on(repository: RedisJobRepository) -> None:

@@ -15,7 +15,8 @@ import pytest
 from ci_common.models import APIKey, Job, JobStatus, User, utc_now
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import Reply
-from ci_eventstore.keys import Keys, jobs_key, listing_member
+from ci_eventstore.keys import Keys, jobs_key
+from ci_eventstore.members import backlog_member, listing_member
 from ci_eventstore.repository import RedisJobRepository
 from tests.servers import RealServer
 
@@ -99,8 +100,8 @@ class Town:
                 commands.append(("ZLEXCOUNT", jobs_key(keys.tag, status, user_id), f"[{member}", f"[{member}"))
             if status is JobStatus.QUEUED:
                 queue = keys.queue(job.queue)
-                backlog_member = f"{job.user_id}\0{member[:16]}\0{job.id}"
-                commands.append(("ZLEXCOUNT", queue.backlog, f"[{backlog_member}", f"[{backlog_member}"))
+                waiting = backlog_member(job.user_id, job.created_at, job.id)
+                commands.append(("ZLEXCOUNT", queue.backlog, f"[{waiting}", f"[{waiting}"))
                 commands.append(("HEXISTS", queue.tickets, job.user_id or ""))
         replies = await self.server.read_many(commands) if commands else []
         missing = [command for command, reply in zip(commands, replies, strict=True) if not reply]

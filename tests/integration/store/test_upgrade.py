@@ -22,11 +22,12 @@ from ci_eventstore.events.log_index import milliseconds_of
 from ci_eventstore.events.log_source import LogSource
 from ci_eventstore.events.records import Place
 from ci_eventstore.keys import Keys
+from ci_eventstore.members import member_job_id, sort_key_of
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.store_format import FORMAT_VERSION
 from ci_eventstore.upgrade import conversions
 from ci_eventstore.upgrade import upgrade as upgrading
-from ci_eventstore.upgrade.conversions import add_times, index_ended, separate_backlogs
+from ci_eventstore.upgrade.conversions import add_times, index_ended, rename_waiting
 from ci_eventstore.upgrade.upgrade import CLIENT_NAME, MOVES, UNSEEN, Dialog, Stage, cancel, old_clients, upgrade
 from tests import old_store
 from tests.deployments.homes import Home
@@ -102,7 +103,7 @@ async def test_killed_at_any_command_it_goes_on(valkey: Home, is_sent: bool, ver
     async with Redis(unix_socket_path=str(valkey.socket_path)) as client:
         await _kill_at_each_step(client, version, is_sent=is_sent)
         found = await client.hgetall(STORE)
-    assert (found[b"format"], found[b"partitions"], b"upgrading" in found) == (b"3", b"1", False)
+    assert (found[b"format"], found[b"partitions"], b"upgrading" in found) == (b"4", b"1", False)
 
 
 async def _kill_at_each_step(client: Redis, version: int, *, is_sent: bool) -> None:
@@ -118,7 +119,7 @@ async def _kill_at_each_step(client: Redis, version: int, *, is_sent: bool) -> N
                 pass
             else:
                 break
-        if await client.hget(STORE, "format") != b"3":
+        if await client.hget(STORE, "format") != b"4":
             with pytest.raises(StoreFormatError, match="ci-eventstore upgrade"):
                 await RedisJobRepository(client).initialize()
         assert await old_store.upgraded(deployment) is Stage.DONE
@@ -129,22 +130,24 @@ async def _kill_at_each_step(client: Redis, version: int, *, is_sent: bool) -> N
     assert step > 5
 
 
-async def test_what_version_2_has_in_another_form_is_converted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Backlogs have a NUL before the id, sparse indexes a time, page by page; what is converted is left alone."""
+async def test_what_has_another_form_is_converted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Backlogs have shorter keys and NULs, sparse indexes a time, page by page; what is converted is left alone."""
     monkeypatch.setattr(conversions, "PAGE_ENTRIES", 1)
     client = fakeredis.FakeAsyncRedis(server=fakeredis.FakeServer(version=(7, 0)))
     await old_store.load(client)
     nodes, keys = Nodes(from_client(client)), Keys("ci")
     for _ in range(2):
         backlogs = {f"{{ci:0}}:backlog:{queue}": queue for queue in ("builds", "default")}
-        await separate_backlogs(nodes, keys, backlogs)
+        await rename_waiting(nodes, keys, backlogs)
         await add_times(nodes, keys, {keys.job(name).log_index: name for name in ("long", "truncated-ended")})
-    assert await client.zrange("{ci:0}:backlog:builds", 0, -1) == ["Zoë\x0000e321179039f240\0waiting-zip".encode()]
+    assert await client.zrange("{ci:0}:backlog:builds", 0, -1) == [
+        f"Zoë\0{sort_key_of(0x00E321179039F240)}\0waiting-zip".encode()
+    ]
     waiting = await client.zrange("{ci:0}:backlog:default", 0, -1)
     assert waiting[:3] == [
-        b"\x0000e32117902c9240\0waiting-nobody",
-        b"ada\x0000e32117902c9240\0waiting-1",
-        b"ada\x0000e32117903bd480\0waiting-2",
+        f"\0{sort_key_of(0x00E32117902C9240)}\0waiting-nobody".encode(),
+        f"ada\0{sort_key_of(0x00E32117902C9240)}\0waiting-1".encode(),
+        f"ada\0{sort_key_of(0x00E32117903BD480)}\0waiting-2".encode(),
     ]
     assert (len(waiting), any(b":" in member for member in waiting)) == (5, False)
     index = await client.lrange(keys.job("long").log_index, 0, -1)
@@ -173,8 +176,8 @@ async def test_ended_jobs_are_indexed() -> None:
     assert await nodes.read("ZCOUNT", job.unsealed, begun, "+inf") == len(found)
     members = as_texts(await nodes.read("ZRANGE", job.ended, 0, -1))
     # Both have ends that were given: 2024 and 2025.
-    assert [member[17:] for member in members[:2]] == ["2-failed-made", "2-completed-moved"]
-    assert {member[17:] for member in members} == set(found)
+    assert [member_job_id(member) for member in members[:2]] == ["2-failed-made", "2-completed-moved"]
+    assert {member_job_id(member) for member in members} == set(found)
     await nodes.read("ZADD", job.unsealed, 7, found[0])
     await index_ended(nodes, keys, hashes)
     assert float(await nodes.read("ZSCORE", job.unsealed, found[0])) == 7
@@ -193,15 +196,16 @@ async def test_listings_of_all_jobs_are_dropped() -> None:
     assert set(as_texts(await client.keys("{ci:0}:[jo]*:*"))) == before - dropped
 
 
-async def test_a_store_of_version_2_is_given_back_as_one(server: RealServer) -> None:
+@pytest.mark.parametrize(("version", "stage"), [(2, Stage.WAITING_2), (3, Stage.WAITING_3)])
+async def test_a_store_is_given_back_as_what_it_was(server: RealServer, version: int, stage: Stage) -> None:
     """Until anything is converted."""
     async with Redis(port=server.port, decode_responses=True) as client:
-        await old_store.load(client, 2)
+        await old_store.load(client, version)
         dialog = Dialog(has_backup=lambda: False, waiting=lambda _: None)
-        assert await upgrade(from_url(server.url), "ci", dialog, is_forced=True, access="write") is Stage.WAITING_2
+        assert await upgrade(from_url(server.url), "ci", dialog, is_forced=True, access="write") is stage
         await cancel(from_url(server.url), "ci", "write")
         found = await client.hgetall(STORE)
-        assert (found["format"], "upgrading" in found) == ("2", False)
+        assert (found["format"], "upgrading" in found) == (str(version), False)
 
 
 @pytest.mark.parametrize(
@@ -291,10 +295,10 @@ async def test_what_cannot_be_upgraded(server: RealServer, client: Redis) -> Non
         await upgrade(from_url(server.url), "other", _consent(), is_forced=True, access="write")
     with pytest.raises(ReadOnlyAccessError):
         await upgrade(from_url(server.url), "ci", _consent(), is_forced=True, access="read")
-    await client.hset(STORE, "format", "4")
-    with pytest.raises(StoreFormatError, match="has format version 4, this program reads 3"):
+    await client.hset(STORE, "format", "5")
+    with pytest.raises(StoreFormatError, match="has format version 5, this program reads 4"):
         await upgrade(from_url(server.url), "ci", _consent(), is_forced=True, access="write")
-    assert await client.hgetall(STORE) == {"format": "4", "partitions": "1"}
+    assert await client.hgetall(STORE) == {"format": "5", "partitions": "1"}
 
 
 def _consent() -> Dialog:
@@ -329,20 +333,22 @@ def test_clients_of_the_old_version_are_told_from_others() -> None:
         "id=7 addr=sentinel:1 name=sentinel-12345678-cmd db=2 flags=N cmd=ping lib-name= idle=0",
         "id=8 addr=other:1 name= db=2 flags=N cmd=get lib-name=jedis idle=0",
         "id=9 addr=old:3 name= db=2 flags=N cmd=evalsha lib-name=redis-py(ci-eventstore_v0.1.0) idle=5",
+        "id=10 addr=old:4 name= db=2 flags=N cmd=evalsha lib-name=redis-py(ci-eventstore-f3_v0.1.0) idle=6",
     ]
     assert f"ci-eventstore-f{FORMAT_VERSION}" == DRIVER
     assert old_clients(lines) == [
         "old:1 (last command evalsha, idle for 3 s)",
         "old:2 (last command subscribe, idle for 4 s)",
         "old:3 (last command evalsha, idle for 5 s)",
+        "old:4 (last command evalsha, idle for 6 s)",
     ]
     without_names = [line.partition(" lib-name")[0] for line in lines]
-    assert len(old_clients(without_names)) == 5
+    assert len(old_clients(without_names)) == 6
 
 
 def test_the_old_version_refuses_a_store_at_every_stage_but_the_first() -> None:
-    """Programs of version 1 read the format as a number, and open what has theirs; those of version 2 likewise."""
-    for number, old in ((1, Stage.OLD_1), (2, Stage.OLD_2)):
+    """Programs of version 1 read the format as a number, and open what has theirs; later ones likewise."""
+    for number, old in ((1, Stage.OLD_1), (2, Stage.OLD_2), (3, Stage.OLD_3)):
         assert [stage for stage in Stage if int(stage.value[0]) == number] == [old]
         assert [before for moves in MOVES.values() for before, _ in moves].count(old) == 1
 
@@ -350,5 +356,6 @@ def test_the_old_version_refuses_a_store_at_every_stage_but_the_first() -> None:
 def test_an_upgrade_to_an_earlier_version_does_not_finish_one_to_a_later() -> None:
     """It knows no stage that one to this version is in once it converts; this one goes on where that broke off."""
     of_version_2 = [("1", ""), ("0", "waiting"), ("0", "converting"), ("2", "")]
-    assert Stage.CONVERTING.value not in of_version_2
-    assert (Stage.CONVERTING_TO_2, Stage.CONVERTING) in MOVES["begin"]
+    of_version_3 = [*of_version_2[:2], ("0", "waiting 2"), ("0", "converting 3"), ("3", "")]
+    assert Stage.CONVERTING.value not in (*of_version_2, *of_version_3)
+    assert {(Stage.CONVERTING_TO_2, Stage.CONVERTING), (Stage.CONVERTING_TO_3, Stage.CONVERTING)} <= {*MOVES["begin"]}

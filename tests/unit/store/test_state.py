@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from ci_common.models import Job, JobStatus
 from ci_eventstore.errors import ProjectionDamagedError, StoreFormatError
 from ci_eventstore.jobs.state import (
+    ENDS,
     KEPT_FIELDS,
     PIECES,
     REST_FIELDS,
@@ -20,6 +21,7 @@ from ci_eventstore.jobs.state import (
     rest_of,
     to_hash,
     to_job,
+    without_ends,
 )
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -93,8 +95,9 @@ def test_a_job_is_what_its_constructor_makes_of_the_state(truncated_at: int | No
 
 def packed(state: JobState) -> dict[bytes, bytes]:
     """Return the hash of a job whose small segment is in the archive."""
-    kept = {name.encode(): value.encode() for name, value in to_hash(state).items() if name in KEPT_FIELDS}
-    return {**kept, **{name.encode(): piece for name, piece in rest_of(state).items()}}
+    kept = without_ends({name: value for name, value in to_hash(state).items() if name in KEPT_FIELDS})
+    found = {name.encode(): value.encode() for name, value in kept.items()}
+    return found | {name.encode(): piece for name, piece in rest_of(state).items()}
 
 
 def test_packed_records_lack_no_field() -> None:
@@ -125,6 +128,8 @@ numbers = st.integers(0, 2**53)
         is_kept=st.none() | st.booleans(),
         has_complete=st.booleans(),
         lines=numbers,
+        end_position=st.sampled_from([STATE.position, 1]),
+        end_bytes=st.sampled_from([STATE.bytes, 1]),
         log=st.just("0-1,4-0,400,0123456789abcdef,a"),
     )
 )
@@ -133,6 +138,9 @@ def test_a_packed_record_is_read_as_it_was_written(state: JobState) -> None:
     found = packed(state)
     if b"r0" in found:
         assert read(found) == state
+        assert (b"end_position" in found) == (state.end_position != state.position)
+        # As earlier versions wrote it.
+        assert read({**found, **{name.encode(): str(getattr(state, name)).encode() for name in ENDS}}) == state
         assert read({**found, b"lines": b"7", b"unheard_of": b"1"}) == state.but(lines=7)
         assert packed_log([part for pair in found.items() for part in pair]) is None
         assert max(len(value) for name, value in found.items() if name.decode() in PIECES) <= 64

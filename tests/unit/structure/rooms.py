@@ -13,7 +13,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"engine", "engines"}),
     frozenset(),
     frozenset({"connection"}),
-    frozenset({"embedded", "errors", "job_fields", "keys", "tasks"}),
+    frozenset({"embedded", "errors", "job_fields", "keys", "members", "tasks"}),
     frozenset({"ci_common"}),
 )
 PARTS = LAYERS.index(frozenset())
