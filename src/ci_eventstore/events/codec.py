@@ -13,7 +13,6 @@ Version 1 is an array:
 - data: text; bytes if it isn't UTF-8; extension type 1, Zstandard, if that is smaller.
 """
 
-import hashlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +27,7 @@ from ci_common.models import JobEvent, Outcome
 from ci_eventstore.errors import StoreFormatError
 from ci_eventstore.events.records import Fact, FactType, Record, log_text, text_size
 from ci_eventstore.job_fields import JOB_FIELDS
+from ci_eventstore.segments.payloads import Unpacked, mark_in
 
 VERSION = 1
 _EPOCH = datetime.fromtimestamp(0, UTC)
@@ -149,8 +149,21 @@ def unpack_values(packed: bytes, names: Sequence[str]) -> dict[str, Any]:
 
 
 def mark_of(payload: bytes) -> str:
-    """Return the mark of an entry, which tells it from another history's entry at the same place."""
-    return hashlib.sha1(payload, usedforsecurity=False).hexdigest()[:8]
+    """Return the mark of an entry, which tells it from another history's entry at the same place.
+
+    It is that of the payload as it was written, also if the entry was read of a segment that has it unpacked.
+    """
+    return mark_in(payload).hex()
+
+
+def is_same_entry(one: bytes | None, other: bytes | None) -> bool:
+    """Return whether payloads found at the same place are of the same entry, as it was written or unpacked.
+
+    All who compare payloads from different reads ask this: meanwhile, the log may have been sealed.
+    """
+    if one == other or one is None or other is None:
+        return one == other
+    return (isinstance(one, Unpacked) or isinstance(other, Unpacked)) and mark_in(one) == mark_in(other)
 
 
 def decode(payload: bytes, position: int, job_id: str = "") -> Record:

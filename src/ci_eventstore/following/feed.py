@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from ci_common.errors import RepositoryError
-from ci_eventstore.events.codec import mark_of
+from ci_eventstore.events.codec import is_same_entry, mark_of
 from ci_eventstore.events.reader import Extent
 from ci_eventstore.events.records import Place
 from ci_eventstore.following.incarnation import Incarnation
@@ -136,7 +136,7 @@ class Feed:
         if message.after < self.head:
             return True
         if message.after == self.head:
-            return message.payloads is None or message.payloads[-1][1] == self.last_payload
+            return message.payloads is None or is_same_entry(message.payloads[-1][1], self.last_payload)
         if message.payloads is None or message.before != self.head or message.mark not in (None, self.mark):
             return False
         self.extend(message.payloads)
@@ -154,11 +154,11 @@ class Feed:
     def has(self, place: Place, payload: bytes) -> bool:
         """Tell whether the entry at a place between base and head is this one."""
         if place == self.head:
-            return payload == self.last_payload
+            return is_same_entry(payload, self.last_payload)
         for entry in reversed(self._entries):
             if entry.place <= place:
-                return entry.place == place and entry.payload == payload
-        return place == self.base and payload == self._base_payload
+                return entry.place == place and is_same_entry(entry.payload, payload)
+        return place == self.base and is_same_entry(payload, self._base_payload)
 
     def extend(self, payloads: Sequence[tuple[Place, bytes]]) -> None:
         """Take entries that stand in the stream after the head."""

@@ -7,6 +7,7 @@ from functools import partial
 
 from ci_common.errors import RepositoryError
 from ci_eventstore.errors import StoreError, StreamDamagedError
+from ci_eventstore.events.codec import is_same_entry
 from ci_eventstore.events.log_source import LogSource, at_places
 from ci_eventstore.events.reader import EventReader
 from ci_eventstore.events.records import Place
@@ -76,7 +77,7 @@ class JobReader:
         head, payload, store = feed.head, feed.last_payload, self._store_incarnation.known
         entries = await self._range(head, PAGE_ENTRIES + 1)
         self._is_asked = self._is_asked or len(entries) > PAGE_ENTRIES
-        if not entries or entries[0] != (head, payload):
+        if not entries or entries[0][0] != head or not is_same_entry(entries[0][1], payload):
             await self._begin_again(head)
             return
         if feed.incarnation.store != store:
@@ -91,7 +92,7 @@ class JobReader:
         feed = self._feed
         for count, entry in enumerate(entries, 1):
             if entry[0] == feed.head:
-                if entry[1] != feed.last_payload:
+                if not is_same_entry(entry[1], feed.last_payload):
                     return False
                 if later := entries[count:]:
                     feed.extend(later)

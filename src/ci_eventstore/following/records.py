@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple, TypeVar
 
 from ci_common.models import JobEvent
-from ci_eventstore.events.codec import decode
+from ci_eventstore.events.codec import decode, is_same_entry
 from ci_eventstore.events.records import Fact, FactType, Place
 
 T = TypeVar("T")
@@ -87,7 +87,7 @@ class Page:
 
     def follows(self, payload: bytes | None) -> bool:
         """Tell whether the page continues a history that has this entry at its place; None fits any."""
-        return payload is None or (self.is_cut if self.before is None else self.before == payload)
+        return payload is None or (self.is_cut if self.before is None else is_same_entry(self.before, payload))
 
     def encoded(self, encode: Encode) -> bytes:
         """Return all records as a function writes them; computed once for all who share the page."""

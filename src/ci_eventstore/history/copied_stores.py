@@ -27,6 +27,7 @@ from ci_eventstore.jobs.tombstones import Tombstone, read_tombstone
 from ci_eventstore.keys import JobKeys, gone_key, ids_key, queues_key, segment_key, staged_key
 from ci_eventstore.projection.fold import Fold
 from ci_eventstore.projection.rebuild import Copied, rebuild
+from ci_eventstore.segments.payloads import Unpacked
 from ci_eventstore.segments.segment import SegmentReader
 
 #: Jobs whose ids are read together.
@@ -244,10 +245,16 @@ class StoreTarget(Target):
         return data
 
     async def _stage_entries(self, job: CopiedJob, fold: Fold, state: JobState) -> str | None:
-        """Put what doesn't lie in segments into a stream, and fold it; return its last place, None if it has gone."""
+        """Put what doesn't lie in segments into a stream, and fold it; return its last place, None if it has gone.
+
+        None, too, if the source has sealed it meanwhile: a stream has entries as they were written, since scripts
+        compute their marks.
+        """
         key, before = staged_key(fold.keys, self._token), b""
         await self._nodes.read("UNLINK", key)
         async for page in job.pages(fold.place.next, state):
+            if any(isinstance(payload, Unpacked) for _, payload in page):
+                return None
             fold.take(at_places(page))
             call = StageCall(key, before, [StagedEntry(*entry) for entry in page])
             if await self._nodes.run(STAGE, *STAGE.order(call)) != b"staged":

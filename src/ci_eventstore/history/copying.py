@@ -25,6 +25,7 @@ from ci_eventstore.events.records import Place
 from ci_eventstore.events.sealed_log import Reference, StoredEntry
 from ci_eventstore.jobs.state import JobState
 from ci_eventstore.projection.differences import Progress
+from ci_eventstore.segments.payloads import Unpacked, unpacked
 from ci_eventstore.tasks import together
 
 #: Jobs that are copied, or compared, at the same time.
@@ -241,8 +242,12 @@ async def _digest(job: CopiedJob) -> bytes | None:
     digest.update(repr((job.job_id, state.but(log=None, mark=None))).encode("utf-8", "surrogateescape"))
     async for page in job.pages(Place(0), state):
         for place, payload in page:
-            digest.update(b"%s %d " % (place, len(payload)))
-            digest.update(payload)
+            # One of the two may have it unpacked.
+            whole = unpacked(payload)
+            digest.update(b"%s %d " % (place, len(whole)))
+            digest.update(whole)
+            if isinstance(whole, Unpacked):
+                digest.update(whole.mark)
     return digest.digest()
 
 

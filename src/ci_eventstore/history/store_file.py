@@ -30,6 +30,7 @@ from ci_eventstore.jobs.state import JobState, from_hash, to_hash
 from ci_eventstore.jobs.tombstones import Tombstone
 from ci_eventstore.keys import Keys
 from ci_eventstore.projection.fold import Fold
+from ci_eventstore.segments.payloads import Unpacked
 from ci_eventstore.segments.segment import SegmentReader, check_segment
 
 NAME = "ci-eventstore store"
@@ -115,6 +116,10 @@ class StoreFile(Target):
             self._write("segment", one.name, data)
             fold.state, _ = end_of(job.job_id, one, data)
         async for page in job.pages(after, state):
+            if any(isinstance(payload, Unpacked) for _, payload in page):
+                raise StoreFormatError(
+                    f"job {job.job_id!r} was sealed meanwhile: its entries aren't as they were written"
+                )
             # Whatever is missing is found here, as in a store.
             fold.take(at_places(page))
             self._write("entries", page)

@@ -14,7 +14,7 @@ from ci_common.errors import InvalidArgumentError, LogDeletedError
 from ci_common.models import JobEvent, as_utc
 from ci_common.validation import check_position, check_time, is_number
 from ci_eventstore.errors import StoreFormatError, StreamDamagedError
-from ci_eventstore.events.codec import decode
+from ci_eventstore.events.codec import decode, is_same_entry
 from ci_eventstore.events.log_source import BEGINNING, at_places
 from ci_eventstore.events.reader import PAGE_BYTES, EventReader, Extent, next_page_entries
 from ci_eventstore.events.records import Fact, FactType, Place, Record
@@ -197,7 +197,7 @@ class History:
             start = first if reached is None else reached[0]
             found = at_places(await self.reader.source.range(self.keys, start, end, count + (reached is not None)))
             if reached is not None:
-                if found[:1] != [reached]:
+                if not found or found[0][0] != reached[0] or not is_same_entry(found[0][1], reached[1]):
                     await self._raise_damage(before.position, found)
                 del found[0]
             if not found:

@@ -17,14 +17,16 @@ from ci_eventstore.segments.columns import Columns, join, split
 from ci_eventstore.segments.tail import Block
 from ci_eventstore.segments.words import WORDS
 
-#: Codecs, which the tail names: payloads one after the other, which nobody writes any more; the same with a dictionary,
-#: for logs of a few lines; columns, whose texts are a frame of their own.
+#: Codecs, which the tail names: payloads one after the other; the same with a dictionary, for logs of a few lines;
+#: columns, whose texts are a frame of their own; and columns that also have lines whose texts were packed singly when
+#: they were written. Nobody writes the first and the third any more.
 PLAIN = 0
 WITH_WORDS = 1
-COLUMNS = 2
+LINES = 2
+COLUMNS = 3
 #: A seventh smaller than level 3, and still a fifth of what sealing takes (`benchmarks/sealed.py`).
 LEVEL = 9
-#: A twentieth smaller than level 9, in twice its time; payloads that are packed already would gain nothing (0081).
+#: A twentieth smaller than level 9, in twice its time (0081).
 TEXT_LEVEL = 12
 #: What takes a moment for a few kilobytes, and an eternity for many.
 SMALL_LEVEL = 19
@@ -59,6 +61,7 @@ class _Zstandard(threading.local):
         self.decompress = {
             PLAIN: plain.decompressobj,
             WITH_WORDS: zstandard.ZstdDecompressor(dict_data=words).decompressobj,
+            LINES: plain.decompressobj,
             COLUMNS: plain.decompressobj,
         }
 
@@ -67,7 +70,10 @@ _zstandard = _Zstandard()
 
 
 def pack(entries: Sequence[Entry], state: bytes, codec: int) -> tuple[bytes, int]:
-    """Return a block as it is stored, and how many bytes it has unpacked."""
+    """Return a block as it is stored, and how many bytes it has unpacked.
+
+    Columns alone can hold an entry that was unpacked.
+    """
     jumps, facts = [], []
     for number, (position, part, _) in enumerate(entries):
         before = entries[number - 1] if number else None
@@ -94,7 +100,10 @@ def unpack(data: bytes, block: Block, codec: int, name: str, number: int) -> Con
         content, *texts = _frames(data, codec)
         size = len(content) + sum(map(len, texts))
         jumps, facts, payloads, state = msgpack.unpackb(content)
-        if codec == COLUMNS:
+        if codec == LINES:
+            runs, others, times, lengths = payloads
+            payloads = join(Columns(runs, others, times, lengths, (), b"", *texts))
+        elif codec == COLUMNS:
             payloads = join(Columns(*payloads, *texts))
         if (size, len(payloads)) != (block.raw_size, block.entries):
             raise ValueError(f"it has {len(payloads)} entries in {size} bytes, and should have {block.entries}")

@@ -11,10 +11,13 @@ from typing import BinaryIO, NamedTuple
 
 from ci_eventstore.errors import SegmentDamagedError
 from ci_eventstore.segments.packing import COLUMNS, WITH_WORDS, Content, Entry, pack, unpack
+from ci_eventstore.segments.payloads import Unpacked, unpacked
 from ci_eventstore.segments.tail import FOOTER, Block, Tail, bytes_of_tail, digest_of, pack_tail, read_tail
 
-#: A block is packed once its entries have this many bytes.
-BLOCK_BYTES = 128 * 1024
+#: A block is packed once its entries have this many bytes unpacked; half as many if it has this many entries, since who
+#: reads a short line takes all of them apart.
+BLOCK_BYTES = 256 * 1024
+MANY_ENTRIES = 1000
 #: A segment of one block with no more than this is packed with the words that small ones have in common.
 SMALL_BYTES = 8 * 1024
 #: The state is in the last block, unless that has more: a reader of the state alone reads no more than this.
@@ -64,6 +67,8 @@ class SegmentWriter:
 
     def _begin(self) -> None:
         self._entries: list[Entry] = []
+        #: As long as the segment may be a small one, the entries as they were given.
+        self._given: list[Entry] = []
         self._raw_size = self._time = 0
         self._before = self._lines, self._bytes
 
@@ -71,13 +76,17 @@ class SegmentWriter:
         """Take the next entry: how many bytes and lines of text it has, and its time in milliseconds since 1970."""
         if self._first is None:
             self._first = position, part
-        self._entries.append(Entry(position, part, payload))
+        whole = unpacked(payload)
+        self._entries.append(Entry(position, part, whole))
         self._last = position, part
         self._events += part == 0
         self._bytes, self._lines = self._bytes + text[0], self._lines + text[1]
         self._time = self._time or time
-        self._raw_size += len(payload) + 3
-        if self._raw_size >= BLOCK_BYTES:
+        self._raw_size += len(whole) + 3
+        if self._raw_size <= SMALL_BYTES:
+            self._given.append(Entry(position, part, payload))
+        wanted = BLOCK_BYTES if len(self._entries) < MANY_ENTRIES else BLOCK_BYTES // 2
+        if self._raw_size >= wanted:
             self._pack(COLUMNS)
 
     @property
@@ -89,14 +98,15 @@ class SegmentWriter:
         """Return the segment, with the job's state after the last entry, that entry's mark, and the sparse index."""
         if self._first is None:
             raise ValueError("a segment has at least one entry")
-        is_small = not self._blocks and self._raw_size <= SMALL_BYTES
         if self._raw_size > STATE_BYTES:
             self._pack(COLUMNS)
-        self._time = 0 if is_small else self._time
-        self._pack(WITH_WORDS if is_small else COLUMNS, state)
+        codec = self._codec_of_end(state)
+        if codec == WITH_WORDS:
+            self._entries, self._time = self._given, 0
+        self._pack(codec, state)
         origin = self._origin
         tail = Tail(
-            codec=WITH_WORDS if is_small else COLUMNS,
+            codec=codec,
             schema=PAYLOAD_VERSION,
             store=origin.store,
             job_id=origin.job_id,
@@ -114,6 +124,19 @@ class SegmentWriter:
         )
         end, root = pack_tail(tail)
         return Segment(name_of(tail.first, tail.last, root), root, b"".join((*self._data, end)), tail)
+
+    def _codec_of_end(self, state: bytes) -> int:
+        """Return how the last block is packed: with words if the segment is a small one, unless columns take less."""
+        if self._blocks or self._raw_size > SMALL_BYTES:
+            return COLUMNS
+        if any(isinstance(entry.payload, Unpacked) for entry in self._given):
+            # What was read from columns isn't as it was written, which nothing else says.
+            return COLUMNS
+        if not any(isinstance(entry.payload, Unpacked) for entry in self._entries):
+            return WITH_WORDS
+        with_words, _ = pack(self._given, state, WITH_WORDS)
+        columns, _ = pack(self._entries, state, COLUMNS)
+        return WITH_WORDS if len(with_words) <= len(columns) else COLUMNS
 
     def _pack(self, codec: int, state: bytes = b"") -> None:
         data, raw_size = pack(self._entries, state, codec)

@@ -51,21 +51,27 @@ def test_lines_are_columns() -> None:
     complete = encode_event(JobEvent("complete", success=True, timestamp=START))
     first = int(START.timestamp()) * 1_000_000 + 7
     columns = split([*payloads, complete])
-    assert columns == Columns([3, 1], [complete], [first, 2, -1], [], "".join(lines).encode())
+    assert columns == Columns([3, 1], [complete], [first, 2, -1], [], [], b"", "".join(lines).encode())
 
 
 @pytest.mark.parametrize(
     "columns",
     [
-        Columns([2], [], [1], [], b"ok\n"),
-        Columns([1], [], [1, 2], [], b"ok\n"),
-        Columns([1], [], [1], [], b"ok\nmore"),
-        Columns([1], [], [1], [9], b"ok\n"),
-        Columns([1], [b"other"], [1], [], b"ok\n"),
-        Columns([0, 2], [b"other"], [], [], b""),
+        Columns([2], [], [1], [], [], b"", b"ok\n"),
+        Columns([1], [], [1, 2], [], [], b"", b"ok\n"),
+        Columns([1], [], [1], [], [], b"", b"ok\nmore"),
+        Columns([1], [], [1], [9], [], b"", b"ok\n"),
+        Columns([1], [b"other"], [1], [], [], b"", b"ok\n"),
+        Columns([0, 2], [b"other"], [], [], [], b"", b""),
+        Columns([1], [], [1], [], [], b"mark", b"ok\n"),
+        Columns([1], [], [1], [], [0, 1], b"", b"ok\n"),
+        Columns([1], [], [1], [], [0, 1], b"markmark", b"ok\n"),
+        Columns([1], [], [1], [], [0, 2], b"markmark", b"ok\n"),
+        Columns([1], [], [1], [], [1, 1], b"mark", b"ok\n"),
+        Columns([1], [], [1], [], [0, 1], b"mar", b"ok\n"),
     ],
 )
 def test_columns_that_make_no_payloads_are_refused(columns: Columns) -> None:
     """More or fewer entries, times or texts than there should be."""
-    with pytest.raises(ValueError, match=r"column|time"):
+    with pytest.raises(ValueError, match=r"column|time|mark"):
         join(columns)
