@@ -14,11 +14,15 @@ NOW = datetime(2026, 11, 26, tzinfo=UTC)
 
 
 def lines(count: int, start: int = 0) -> list[JobEvent]:
-    """Return log events with times of their own, not all in ASCII."""
+    """Return log events with times of their own, not all in ASCII, some of them so long that they are stored packed."""
     return [
-        JobEvent("log", f"line {start + n} ü\n", timestamp=NOW + timedelta(milliseconds=start + n))
-        for n in range(count)
+        JobEvent("log", _line(number), timestamp=NOW + timedelta(milliseconds=number))
+        for number in range(start, start + count)
     ]
+
+
+def _line(number: int) -> str:
+    return f"line {number} ü{'.' * (number % 7 // 6 * 600)}\n"
 
 
 async def seal_job(repository: RedisJobRepository, job_id: str = "j") -> Sealed:

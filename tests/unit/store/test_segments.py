@@ -5,6 +5,7 @@ import hashlib
 import io
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
@@ -15,8 +16,8 @@ from hypothesis import strategies as st
 
 from ci_common.models import JobEvent
 from ci_eventstore.errors import SegmentDamagedError
-from ci_eventstore.events.codec import encode_event
-from ci_eventstore.segments.packing import PLAIN
+from ci_eventstore.events.codec import decode_event, encode_event
+from ci_eventstore.segments.packing import LINES, PLAIN
 from ci_eventstore.segments.segment import BLOCK_BYTES, Origin, Segment, SegmentReader, SegmentWriter, segments_of
 from ci_eventstore.segments.tail import bytes_of_tail
 from ci_eventstore.segments.words import WORDS
@@ -218,14 +219,61 @@ def test_older_segments_are_read() -> None:
     """What was packed without columns is there as it was written, and its root is the same."""
     reader = SegmentReader.of(OLDER, len(OLDER))
     assert (reader.tail.codec, reader.name) == (PLAIN, "1.0-399.0-015d2f4160e22b0f")
-    entries = [
-        entry
-        for number in reader.blocks((0, 0), None)
-        for entry in reader.read(number, OLDER[slice(*itertools.accumulate(reader.span(number)))]).entries
-    ]
-    assert entries == [
+    assert all_entries_of(reader, OLDER) == [
         (b"%d-0" % n, b"\x94\x01\xa3log\xd6\xffT3!\x00\xb6line %4d of 399 ... ok\n" % n) for n in range(1, 400)
     ]
+
+
+#: A segment of codec 2, which programs wrote until columns had texts that were packed singly: 399 events, three of them
+#: of thirty lines each.
+WITH_PACKED_TEXTS = base64.b85decode(
+    "D77#BV2KCy1OVg*l#q~=mdu0!lf*le0i$ehXV?D#7+PR!2X_U>C;=$7Fa2P$0rda?xNK=|Wgsy#GazqfATv2RATBO0Aa8350RS;+"
+    "HJdQBz-tG0iZV7fI7ts6YX^7_$0gkW0FZBH0sxqFmQh>0+yRWw00v<qpZVfL&HxWW9)yOF!~hEbAYBswKoLqETV-cu7Bm9h0qp{1"
+    "Kr#*l105U}D77#BU??K(4FGm+QWKyT6mte`T&n7BX=#%r_OdH(##aDL08Ica%d#X%k|arzB*|bf7z_r3!C>&LXyh{PtZ3vi?5t=?"
+    ">T0o~&Wc7ZgU*UZE@RG$MlM6nibgKuv!ap9=vmRoW$>(M<N^>J2*WT4cMAds0)+sBfr2c{vMd{oMx)VaG#ZT_kH_Qjcsw4DMx)Va"
+    "G#ZUYW3gB)7K_DVu}CBmi9{liNF)x2!{Kl^91e#<p-?CkE))udbIv*EoU<&;vTSi2$8j9TXIDozC-?Puac5>_WMg7mjTUxgRYlcm"
+    "wOXxKsZ=VJN~Kb%)9G|Nold9IsZ=VJN~Kb%RC@2d_uhMN+qP}nwr$(8EXxMp_kG{@ecQHe+qP}nc3szXUDtJ8(=<)fG)>d=JkRqy"
+    "&+|OXvMkH8EX(r$|NsAg@4ffld+(fc&N=6t$8mv-s1e}w_TRy)RLcPoBm{p#Q1Ju*2)9#jnP*xnXQlS;5~%RXy|j*V<(z8EJPXz<"
+    "M%vW%rd9Mmf6Tx9lmGaO|L_l9=>HEP`}aUhrdc!0-aioUw?g)RgxLQB;eRX0|8Em98n)fG?Zz4+Kve-KwJ-f35P<*yl#q~=kpPg8"
+    "ki-RZbYXO5D77#BAOHaX08lDT7?A(~0Nel)0RjP{V`-&oZ(=Pm#0UW+MQ4et&F=vK%>j=9%>j?i0gufqKEwoxtIhAk0Fs%_0&mSL"
+    "vCRRG0RR91&j0`cn!R<n0mKwFz=dq(b92-aX$}|pjLl3|8jfR`A`k%00gnL90gufqJ^;iNLDr>|(*y~*=m~grHu;7v$)56Tkbs3Q"
+    "PNjta003iYQvm"
+)
+
+
+def test_packed_texts_are_read_as_they_were_sealed() -> None:
+    """What was packed with columns before these had packed texts is there byte for byte."""
+    reader = SegmentReader.of(WITH_PACKED_TEXTS, len(WITH_PACKED_TEXTS))
+    assert (reader.tail.codec, reader.name) == (LINES, "1.0-399.0-852e4ea5dbd2d7eb")
+    texts = [f"line {n} of 399 ... ok\n" * (1 if n % 133 else 30) for n in range(1, 400)]
+    events = [
+        JobEvent("log", text, timestamp=datetime(2026, 11, 26, tzinfo=UTC) + timedelta(microseconds=1_000_003 * n))
+        for n, text in enumerate(texts, 1)
+    ]
+    entries = all_entries_of(reader, WITH_PACKED_TEXTS)
+    assert [decode_event(payload, 0) for _, payload in entries] == [replace(event, id=0) for event in events]
+    payloads = [payload for _, payload in entries]
+    assert hashlib.sha256(b"".join(payloads)).hexdigest()[:16] == "7bc66a74d7d8f3c5"
+    assert all(type(payload) is bytes for payload in payloads)
+
+
+def all_entries_of(reader: SegmentReader, data: bytes) -> list[tuple[bytes, bytes]]:
+    """Return all entries that a whole segment has."""
+    return [
+        entry
+        for number in reader.blocks((0, 0), None)
+        for entry in reader.read(number, data[slice(*itertools.accumulate(reader.span(number)))]).entries
+    ]
+
+
+def test_blocks_are_small_for_who_reads_a_line() -> None:
+    """Short lines have blocks of 128 KiB of text, long pieces of 256 KiB, and nothing has more than a piece beyond."""
+    start = datetime(2026, 11, 26, tzinfo=UTC)
+    for size, most in ((60, 128 * 1024), (1000, 256 * 1024), (9000, 256 * 1024)):
+        count = 1024 * 1024 // size
+        events = [JobEvent("log", f"{n:>{size}}", timestamp=start + timedelta(microseconds=n)) for n in range(1, count)]
+        blocks = reader_of(written([((n, 0), encode_event(one)) for n, one in enumerate(events, 1)])).tail.blocks
+        assert all(most * 3 / 4 < block.raw_size < most + size + 9000 for block in blocks[:-2])
 
 
 def test_the_words_never_change() -> None:
