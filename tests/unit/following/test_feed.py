@@ -11,6 +11,7 @@ from ci_eventstore.events.records import Fact, FactType, Place
 from ci_eventstore.following.feed import KEPT_BYTES, KEPT_ENTRIES, Cursor, Feed, Message
 from ci_eventstore.following.records import Followed, Notice, NoticeType, Page, in_order
 from ci_eventstore.keys import Keys
+from ci_eventstore.segments.payloads import unpacked
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -219,3 +220,35 @@ def test_pages_follow_what_was_handed_out(
     page = Page((), Place(5))
     page.before, page.is_cut = before, is_cut
     assert page.follows(payload) is follows
+
+
+def packed(position: int) -> tuple[Place, bytes]:
+    """Return an entry whose text is packed by itself."""
+    return log(position, f"{position} is long\n" * 100)
+
+
+def test_an_entry_is_the_same_once_its_log_was_sealed() -> None:
+    """Messages and segments may bring one entry, as it was written and unpacked: at head and base, and between."""
+    feed = a_feed(Place(4, 1))
+    feed.begin(Place(4), packed(4)[1])
+    feed.extend([packed(5), packed(6)])
+    for position in (4, 5, 6):
+        place, payload = packed(position)
+        assert payload != unpacked(payload)
+        assert feed.has(place, unpacked(payload))
+        assert not feed.has(place, unpacked(packed(9)[1]))
+    assert feed.take(Message(Place(5), Place(6), [(Place(6), unpacked(packed(6)[1]))], None))
+    assert not feed.take(Message(Place(5), Place(6), [(Place(6), unpacked(packed(9)[1]))], None))
+    page = Page((), Place(7))
+    page.before = unpacked(packed(6)[1])
+    assert page.follows(packed(6)[1])
+    assert not page.follows(packed(9)[1])
+
+
+def test_an_unpacked_head_is_known_by_the_mark_of_what_was_written() -> None:
+    """Messages name the entry before them by its mark, which scripts compute of the payload in the stream."""
+    feed = a_feed(Place(4, 1))
+    feed.begin(Place(4), unpacked(packed(4)[1]))
+    assert feed.mark == mark_of(packed(4)[1])
+    assert feed.take(Message(Place(4), Place(5), [packed(5)], mark_of(packed(4)[1])))
+    assert feed.head == Place(5)
