@@ -43,10 +43,10 @@ def split(payloads: Sequence[bytes]) -> Columns:
         times.append(line[0] - before)
         texts.append(line[1])
         before = line[0]
-        if isinstance(payload, Unpacked) == len(written) % 2:
+        if (type(payload) is Unpacked) == len(written) % 2:
             written.append(0)
         written[-1] += 1
-        if isinstance(payload, Unpacked):
+        if type(payload) is Unpacked:
             marks.append(payload.mark)
     are_lines = all(text.find(b"\n") == len(text) - 1 for text in texts if text) and all(texts)
     lengths = [] if are_lines else list(map(len, texts))

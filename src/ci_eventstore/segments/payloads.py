@@ -61,7 +61,7 @@ def unpacked(payload: bytes) -> bytes:
 
     What the result decodes to equals what the payload decodes to. Whatever can't promise that stays as it is.
     """
-    if isinstance(payload, Unpacked):
+    if type(payload) is Unpacked:
         return payload
     has_microseconds = payload.startswith(_HEAD)
     end = _TIME_END if has_microseconds else _SECONDS_END
