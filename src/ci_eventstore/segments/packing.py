@@ -97,7 +97,7 @@ def pack(entries: Sequence[Entry], state: bytes, codec: int) -> tuple[bytes, int
 def unpack(data: bytes, block: Block, codec: int, name: str, number: int) -> Content:
     """Return what a block holds, whose bytes were found right; SegmentDamagedError."""
     try:
-        content, *texts = _frames(data, codec)
+        content, *texts = _frames(data, codec, block.raw_size)
         size = len(content) + sum(map(len, texts))
         jumps, facts, payloads, state = msgpack.unpackb(content)
         if codec == LINES:
@@ -112,10 +112,14 @@ def unpack(data: bytes, block: Block, codec: int, name: str, number: int) -> Con
         raise SegmentDamagedError(name, f"it can't be read: {error}", number) from error
 
 
-def _frames(data: bytes, codec: int) -> list[bytes]:
-    """Return what each of the frames of a block holds."""
+def _frames(data: bytes, codec: int, size: int) -> list[bytes]:
+    """Return what each of the frames of a block holds, which is as long as the block is unpacked; ValueError."""
     found = list[bytes]()
     while data:
+        size -= zstandard.get_frame_parameters(data).content_size
+        if size < 0:
+            # Refused before it takes any memory.
+            raise ValueError("its frames would have more than it has")
         frame = _zstandard.decompress[codec]()
         found.append(frame.decompress(data))
         if not frame.eof:

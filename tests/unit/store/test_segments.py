@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from ci_common.models import JobEvent
 from ci_eventstore.errors import SegmentDamagedError
 from ci_eventstore.events.codec import decode_event, encode_event
-from ci_eventstore.segments.packing import LINES, PLAIN
+from ci_eventstore.segments.packing import COLUMNS, LINES, PLAIN, WITH_WORDS, unpack
 from ci_eventstore.segments.segment import BLOCK_BYTES, Origin, Segment, SegmentReader, SegmentWriter, segments_of
-from ci_eventstore.segments.tail import bytes_of_tail
+from ci_eventstore.segments.tail import Block, bytes_of_tail
 from ci_eventstore.segments.words import WORDS
 
 ORIGIN = Origin("ci", "job-1", "0123456789abcdef")
@@ -274,6 +274,17 @@ def test_blocks_are_small_for_who_reads_a_line() -> None:
         events = [JobEvent("log", f"{n:>{size}}", timestamp=start + timedelta(microseconds=n)) for n in range(1, count)]
         blocks = reader_of(written([((n, 0), encode_event(one)) for n, one in enumerate(events, 1)])).tail.blocks
         assert all(most * 3 / 4 < block.raw_size < most + size + 9000 for block in blocks[:-2])
+
+
+def test_a_block_that_claims_too_much_is_not_unpacked() -> None:
+    """Its row says how long it is: frames that would have more are refused, though they are as written."""
+    block = Block(10, 1000, 1, 1, 0, 0, 0, 0, b"")
+    bomb = zstandard.ZstdCompressor().compress(bytes(64 * 1024 * 1024))
+    some = zstandard.ZstdCompressor().compress(bytes(500))
+    for codec in (PLAIN, WITH_WORDS, LINES, COLUMNS):
+        for data in (bomb, some + bomb, some + some + some):
+            with pytest.raises(SegmentDamagedError, match="would have more"):
+                unpack(data, block, codec, "name", 0)
 
 
 def test_the_words_never_change() -> None:
