@@ -13,7 +13,7 @@ from ci_common.models import JobEvent
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import as_optional_texts
 from ci_eventstore.errors import ProjectionDamagedError, StreamDamagedError
-from ci_eventstore.events.codec import decode_event
+from ci_eventstore.events.codec import decode_event, is_same_entry
 from ci_eventstore.events.log_source import PAGE_ENTRIES, LogSource, check_standing
 from ci_eventstore.events.records import Place
 from ci_eventstore.events.sealed_log import StoredEntry
@@ -206,7 +206,7 @@ class EventReader:
         is_same = True
         if previous is not None:
             found = await self.source.range(keys, Place(after), Place(after), 1)
-            is_same = [payload for _, payload in found] == [previous]
+            is_same = len(found) == 1 and is_same_entry(found[0][1], previous)
         if len(visible) != reached - after or not visible or not is_same:
             extent = await self.extent(keys)
             extent.check_deleted(keys.job_id, after)

@@ -7,11 +7,8 @@ from datetime import datetime
 from itertools import accumulate
 from typing import NamedTuple
 
-from ci_eventstore.errors import StreamDamagedError
-from ci_eventstore.events.codec import Texts, decode_texts, is_same_entry
-from ci_eventstore.events.log_source import at_places
+from ci_eventstore.events.codec import Texts, decode_texts
 from ci_eventstore.events.reader import EventReader, Extent, Milestone, next_count
-from ci_eventstore.events.records import Place
 from ci_eventstore.keys import JobKeys
 
 #: A piece has about this many bytes, and at most this many events. What is wanted often ends within the first ones.
@@ -70,9 +67,7 @@ async def pieces(reader: EventReader, keys: JobKeys, extent: Extent, start: Mile
     count = extent.page_entries(PIECE_BYTES, PIECE_EVENTS)
     while start.position < extent.position and start.bytes < extent.bytes:
         extent.check_deleted(keys.job_id, start.position)
-        payloads = await reader.payloads(keys, start.position, min(extent.position, start.position + count))
-        if previous is not None:
-            await _check_there(reader, keys, start.position, previous)
+        payloads = await reader.payloads(keys, start.position, min(extent.position, start.position + count), previous)
         piece = Piece.of(decode_texts(payloads, start.position + 1, keys.job_id), start)
         yield piece
         start, previous = piece.after, payloads[-1]
@@ -81,13 +76,3 @@ async def pieces(reader: EventReader, keys: JobKeys, extent: Extent, start: Mile
             further = await reader.milestone(keys, "bytes", start.bytes)
             if further.position > start.position:
                 start, previous = further, None
-
-
-async def _check_there(reader: EventReader, keys: JobKeys, position: int, previous: bytes) -> None:
-    """Refuse a log that no longer has an event at its position; it may have been sealed meanwhile."""
-    place = Place(position)
-    found = at_places(await reader.source.range(keys, place, place, 1))
-    if not found or not is_same_entry(found[0][1], previous):
-        extent = await reader.extent(keys)
-        extent.check_deleted(keys.job_id, position)
-        raise StreamDamagedError(keys.job_id, position, None)
