@@ -48,7 +48,9 @@ def read_backlog_member(text: str) -> tuple[str, str, str]:
 
 
 def member_time(member: str) -> datetime:
-    """Return when the job in a listing's member was created; ValueError."""
+    """Return the time in a member; of a backlog's, what comes after the user. ValueError, OverflowError."""
+    if member[SORT_KEY_LENGTH : SORT_KEY_LENGTH + 1] not in (":", "\0"):
+        raise ValueError(f"{member!r} is no member")
     microseconds = 0
     for digit in member[:SORT_KEY_LENGTH]:
         microseconds = microseconds * len(_DIGITS) + _DIGITS.index(digit)

@@ -21,6 +21,9 @@ from ci_eventstore.events.sealed_log import Reference, SealedLogs, StoredEntry, 
 from ci_eventstore.keys import JobKeys, gone_key
 
 PAGE_ENTRIES = 1000
+#: How many of the first page, whose entries may be of any size, and about how many bytes each further one may have.
+FIRST_ENTRIES = 100
+PAGE_BYTES = 8 * 1024 * 1024
 #: Where each log begins.
 BEGINNING = Place(0, 1)
 
@@ -117,14 +120,24 @@ class LogSource:
                 failed_with = log, error
 
     async def pages(self, keys: JobKeys, after: Place, until: Place) -> AsyncIterator[list[tuple[Place, bytes]]]:
-        """Yield everything after one place up to another, a page at a time."""
+        """Yield everything after one place up to another, a page at a time, of some mebibytes if entries are large."""
+        count = FIRST_ENTRIES
         while True:
-            page = at_places(await self.range(keys, after.next, until))
+            page = at_places(await self.range(keys, after.next, until, count))
             if page:
                 yield page
                 after = page[-1][0]
-            if len(page) < PAGE_ENTRIES:
+            if len(page) < count:
                 return
+            count = next_count(count, len(page), sum(len(payload) for _, payload in page), PAGE_BYTES, PAGE_ENTRIES)
+
+
+def next_count(count: int, events: int, size: int, page_bytes: int, most: int) -> int:
+    """Return how many entries the page after one of `count` may have, of which so many events had that size. Pure.
+
+    The log's average isn't enough: a few big events would make all pages of small ones too small.
+    """
+    return max(10, min(most, 4 * count, page_bytes * events // max(size, 1)))
 
 
 def range_command(keys: JobKeys, first: Place, until: Place | None, limit: int) -> Command:

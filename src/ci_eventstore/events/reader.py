@@ -14,13 +14,10 @@ from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import as_optional_texts
 from ci_eventstore.errors import ProjectionDamagedError, StreamDamagedError
 from ci_eventstore.events.codec import decode_event, is_same_entry
-from ci_eventstore.events.log_source import PAGE_ENTRIES, LogSource, check_standing
+from ci_eventstore.events.log_source import PAGE_BYTES, PAGE_ENTRIES, LogSource, check_standing, next_count
 from ci_eventstore.events.records import Place
 from ci_eventstore.events.sealed_log import StoredEntry
 from ci_eventstore.keys import JobKeys
-
-#: The most of a page, roughly; events of many mebibytes are read a few at a time.
-PAGE_BYTES = 8 * 1024 * 1024
 
 
 class Extent(NamedTuple):
@@ -283,14 +280,6 @@ class EventReader:
 def next_page_entries(count: int, page: Sequence[JobEvent], page_bytes: int) -> int:
     """Return how many entries the page after one of `count` may have, by the size of its events. Pure."""
     return next_count(count, len(page), sum(len(event.data or "") for event in page), page_bytes, PAGE_ENTRIES)
-
-
-def next_count(count: int, events: int, size: int, page_bytes: int, most: int) -> int:
-    """Return how many entries the page after one of `count` may have, of which so many events had that size. Pure.
-
-    The log's average isn't enough: a few big events would make all pages of small ones too small.
-    """
-    return max(10, min(most, 4 * count, page_bytes * events // max(size, 1)))
 
 
 def _take_visible(job_id: str, entries: Sequence[StoredEntry], cursor: int, events: list[JobEvent]) -> int:

@@ -31,9 +31,9 @@ ARCHIVED = ",a"
 END_BYTES = 4 * 1024
 #: What patterns of keys have a meaning for stands for itself, but for the last `*`.
 _LITERALLY = str.maketrans({character: f"\\{character}" for character in "?[]\\^"})
-#: How many segments' tails are kept, and how many unpacked blocks.
+#: How many segments' tails are kept, and how many bytes of unpacked blocks.
 KEPT_TAILS = 256
-KEPT_BLOCKS = 32
+KEPT_BYTES = 4 * 1024 * 1024
 
 
 class Reference(NamedTuple):
@@ -81,24 +81,31 @@ def lies_in_archive(log: str | None) -> bool:
 V = TypeVar("V")
 
 
-class _Kept(OrderedDict[object, V], Generic[V]):
-    """What was used last."""
+class _Kept(Generic[V]):
+    """What was used last, as much of it as weighs no more than a limit."""
 
     def __init__(self, limit: int) -> None:
-        super().__init__()
         self._limit = limit
+        self.clear()
+
+    def clear(self) -> None:
+        """Let go of everything."""
+        self._values = OrderedDict[object, tuple[V, int]]()
+        self._weight = 0
 
     def find(self, key: object) -> V | None:
         """Return what is kept under a key."""
-        if key in self:
-            self.move_to_end(key)
-        return self.get(key)
+        if key not in self._values:
+            return None
+        self._values.move_to_end(key)
+        return self._values[key][0]
 
-    def keep(self, key: object, value: V) -> V:
-        """Keep a value instead of the one that was used longest ago."""
-        self[key] = value
-        if len(self) > self._limit:
-            self.popitem(last=False)
+    def keep(self, key: object, value: V, weight: int = 1) -> V:
+        """Keep a value instead of those that were used longest ago."""
+        self._weight += weight - self._values.pop(key, (None, 0))[1]
+        self._values[key] = value, weight
+        while self._weight > self._limit and len(self._values) > 1:
+            self._weight -= self._values.popitem(last=False)[1][1]
         return value
 
 
@@ -113,7 +120,7 @@ class SealedLogs:
         #: The store's archive.
         self.archived = ArchivedLogs(nodes)
         self._readers = _Kept[SegmentReader](KEPT_TAILS)
-        self._contents = _Kept[Content](KEPT_BLOCKS)
+        self._contents = _Kept[Content](KEPT_BYTES)
 
     def forget(self) -> None:
         """Let go of all that is kept."""
@@ -204,7 +211,7 @@ class SealedLogs:
                 # All of it is here.
                 for block in range(len(reader.tail.blocks)):
                     offset, size = reader.span(block)
-                    self._contents.keep((reader.root, block), reader.read(block, end[offset : offset + size]))
+                    self._keep(reader, block, end[offset : offset + size])
         except SegmentDamagedError as error:
             raise await self._named(keys, reference, error) from None
         return self._readers.keep((keys, reference), reader)
@@ -284,9 +291,13 @@ class SealedLogs:
         wanted = Range(keys, reader.name, offset, offset + size)
         data = await self._bytes(wanted, is_archived=reference.is_archived)
         try:
-            return self._contents.keep((reader.root, block), reader.read(block, data))
+            return self._keep(reader, block, data)
         except SegmentDamagedError as error:
             raise await self._named(keys, reference, error) from None
+
+    def _keep(self, reader: SegmentReader, block: int, data: bytes) -> Content:
+        weight = reader.tail.blocks[block].raw_size
+        return self._contents.keep((reader.root, block), reader.read(block, data), weight)
 
     async def _bytes(self, wanted: Range, *, is_archived: bool) -> bytes:
         """Return some bytes of a segment; fewer, if they aren't there."""

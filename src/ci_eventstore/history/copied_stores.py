@@ -22,7 +22,7 @@ from ci_eventstore.history.copying import CopiedJob, Source, Taken, Target
 from ci_eventstore.history.seal import PAGE_BYTES, STAGED_MS
 from ci_eventstore.jobs.delete import delete_job
 from ci_eventstore.jobs.records import read_record
-from ci_eventstore.jobs.state import KEPT_FIELDS, JobState, from_packed, to_hash
+from ci_eventstore.jobs.state import ENDS, KEPT_FIELDS, JobState, from_packed, to_hash
 from ci_eventstore.jobs.tombstones import Tombstone, read_tombstone
 from ci_eventstore.keys import JobKeys, gone_key, ids_key, queues_key, segment_key, staged_key
 from ci_eventstore.projection.fold import Fold
@@ -289,7 +289,8 @@ async def _check_beginning(job: CopiedJob, before: JobState, state: JobState) ->
 def may_be_packed(checkpoint: JobState | None, state: JobState) -> bool:
     """Return whether a checkpoint has all that a packed record in this state lacks. Pure."""
     had, has = ({} if one is None else to_hash(one) for one in (checkpoint, state))
-    return all(had.get(name) == has.get(name) for name in had.keys() | has.keys() if name not in KEPT_FIELDS)
+    lacking = {name for name in had.keys() | has.keys() if name not in KEPT_FIELDS or name in ENDS}
+    return all(had.get(name) == has.get(name) for name in lacking)
 
 
 def is_same(before: JobState, state: JobState) -> bool:

@@ -9,7 +9,7 @@
 -- Libraries: standing
 
 -- Check.
-local state = redis.pcall('HMGET', hash, 'position', 'part', 'mark', 'end_position', 'claim', 'log', 'incarnation')
+local state = redis.pcall('HMGET', hash, 'position', 'part', 'mark', 'end_position', 'claim', 'log', 'incarnation', 'bytes')
 local last = redis.pcall('XREVRANGE', stream, '+', '-', 'COUNT', 1)
 local error = failed(state, hash) or failed(last, stream) or unreadable('ZCARD', unsealed)
 if error then
@@ -58,15 +58,11 @@ if error then
   return error
 end
 if is_packed == '1' then
-  local values, known, kept = redis.call('HMGET', hash, KEPT_FIELDS), {}, {}
+  -- The job has ended where its log ends, unless the record says something else.
+  local values, kept, said = redis.call('HMGET', hash, KEPT_FIELDS), {}, {end_position = state[1], end_bytes = state[8]}
   for i, name in ipairs({KEPT_FIELDS}) do
-    known[name] = values[i]
-  end
-  -- It has ended where the log ends, unless it says something else.
-  local same = {end_position = known.position, end_bytes = known.bytes}
-  for name, value in pairs(known) do
-    if value and value ~= same[name] then
-      kept[#kept + 1], kept[#kept + 2] = name, value
+    if values[i] and values[i] ~= said[name] then
+      kept[#kept + 1], kept[#kept + 2] = name, values[i]
     end
   end
   redis.call('DEL', hash)

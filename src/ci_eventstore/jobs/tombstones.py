@@ -17,6 +17,7 @@ from ci_eventstore.events.archived_log import name_in_archive
 from ci_eventstore.events.records import Place
 from ci_eventstore.facts.facts import STATUS_LETTERS, STATUSES
 from ci_eventstore.keys import JobKeys, gone_key
+from ci_eventstore.members import SORT_KEY_LENGTH, sort_key_of
 from ci_eventstore.segments.segment import places_in
 
 
@@ -58,9 +59,15 @@ class Tombstone(NamedTuple):
         """Read what stands in the store; StoreFormatError."""
         try:
             letters, deleted_ms, created, ended, incarnation = text.split(" ")
-            return cls(Reason(letters[:1]), STATUSES[letters[1:]], created, ended, incarnation, int(deleted_ms))
-        except (ValueError, KeyError) as error:
+            keys = _sort_key(created), _sort_key(ended)
+            return cls(Reason(letters[:1]), STATUSES[letters[1:]], *keys, incarnation, int(deleted_ms))
+        except (ValueError, KeyError, IndexError) as error:
             raise StoreFormatError(f"the tombstone of job {job_id!r} can't be read: {error}") from error
+
+
+def _sort_key(text: str) -> str:
+    """Return the sort key in a tombstone, of which those from before version 4 of the format have sixteen digits."""
+    return text if len(text) == SORT_KEY_LENGTH else sort_key_of(int(text, 16))
 
 
 async def read_tombstone(nodes: Nodes, keys: JobKeys) -> Tombstone | None:

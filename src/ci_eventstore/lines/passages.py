@@ -10,7 +10,8 @@ from functools import cached_property
 from itertools import accumulate, compress
 
 from ci_eventstore.events.codec import Texts, decode_texts
-from ci_eventstore.events.reader import EventReader, next_count
+from ci_eventstore.events.log_source import next_count
+from ci_eventstore.events.reader import EventReader
 from ci_eventstore.lines.line_reader import LineReader, Log
 
 #: Of one read.

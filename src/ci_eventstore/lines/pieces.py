@@ -8,7 +8,8 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from ci_eventstore.events.codec import Texts, decode_texts
-from ci_eventstore.events.reader import EventReader, Extent, Milestone, next_count
+from ci_eventstore.events.log_source import next_count
+from ci_eventstore.events.reader import EventReader, Extent, Milestone
 from ci_eventstore.keys import JobKeys
 
 #: A piece has about this many bytes, and at most this many events. What is wanted often ends within the first ones.

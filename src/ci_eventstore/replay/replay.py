@@ -15,8 +15,8 @@ from ci_common.models import JobEvent, as_utc
 from ci_common.validation import check_position, check_time, is_number
 from ci_eventstore.errors import StoreFormatError, StreamDamagedError
 from ci_eventstore.events.codec import decode, is_same_entry
-from ci_eventstore.events.log_source import BEGINNING, at_places
-from ci_eventstore.events.reader import PAGE_BYTES, EventReader, Extent, next_page_entries
+from ci_eventstore.events.log_source import BEGINNING, PAGE_BYTES, at_places
+from ci_eventstore.events.reader import EventReader, Extent, next_page_entries
 from ci_eventstore.events.records import Fact, FactType, Place, Record
 from ci_eventstore.events.sealed_log import Reference
 from ci_eventstore.jobs.evolve import evolve_all

@@ -100,7 +100,7 @@ class SegmentWriter:
             raise ValueError("a segment has at least one entry")
         if self._raw_size > STATE_BYTES:
             self._pack(COLUMNS)
-        codec = self._codec_of_end(state)
+        codec = self._codec_of_end()
         if codec == WITH_WORDS:
             self._entries, self._time = self._given, 0
         self._pack(codec, state)
@@ -125,18 +125,15 @@ class SegmentWriter:
         end, root = pack_tail(tail)
         return Segment(name_of(tail.first, tail.last, root), root, b"".join((*self._data, end)), tail)
 
-    def _codec_of_end(self, state: bytes) -> int:
+    def _codec_of_end(self) -> int:
         """Return how the last block is packed: with words if the segment is a small one, unless columns take less."""
         if self._blocks or self._raw_size > SMALL_BYTES:
             return COLUMNS
         if any(isinstance(entry.payload, Unpacked) for entry in self._given):
             # What was read from columns isn't as it was written, which nothing else says.
             return COLUMNS
-        if not any(isinstance(entry.payload, Unpacked) for entry in self._entries):
-            return WITH_WORDS
-        with_words, _ = pack(self._given, state, WITH_WORDS)
-        columns, _ = pack(self._entries, state, COLUMNS)
-        return WITH_WORDS if len(with_words) <= len(columns) else COLUMNS
+        # Words save more than columns if one text at most was packed, and columns up to a half if more were (0081).
+        return WITH_WORDS if sum(isinstance(entry.payload, Unpacked) for entry in self._entries) <= 1 else COLUMNS
 
     def _pack(self, codec: int, state: bytes = b"") -> None:
         data, raw_size = pack(self._entries, state, codec)

@@ -62,9 +62,10 @@ PAGE_ENTRIES = 200
 #: Keys that the server looks at for each page.
 PAGE_KEYS = 1000
 #: The sort key that a member of a listing or of the ended begins with before version 4, in hex digits, and the rest.
-_LISTED = re.compile("([0-9a-f]{16})(:.*)", re.DOTALL)
+#: What is later than any time is no sort key.
+_LISTED = re.compile("(0[0-9a-f]{15})(:.*)", re.DOTALL)
 #: The same of what follows the user in a backlog's member, where version 1 has a colon after the key.
-_WAITING = re.compile("([0-9a-f]{16})[\0:](.*)", re.DOTALL)
+_WAITING = re.compile("(0[0-9a-f]{15})[\0:](.*)", re.DOTALL)
 
 
 class Conversion(NamedTuple):
@@ -72,6 +73,8 @@ class Conversion(NamedTuple):
 
     #: What follows the tag in the names of these keys.
     kind: str
+    #: What a key of that kind is; one of another type is left to `verify` and `rebuild`.
+    type: bytes
     #: Called with keys, each with the rest of its name.
     convert: Callable[[Nodes, Keys, Mapping[str, str]], Awaitable[None]]
 
@@ -163,29 +166,29 @@ async def convert_listings(nodes: Nodes, keys: Keys, listings: Mapping[str, str]
 
 #: All that versions 2, 3 and 4 have in another form than the version before.
 CONVERSIONS: tuple[Conversion, ...] = (
-    Conversion("index", add_times),
-    Conversion("backlog", rename_waiting),
-    Conversion("job", index_ended),
-    Conversion("jobs", convert_listings),
-    Conversion("owned", convert_listings),
-    Conversion("ended", rename_listed),
+    Conversion("index", b"list", add_times),
+    Conversion("backlog", b"zset", rename_waiting),
+    Conversion("job", b"hash", index_ended),
+    Conversion("jobs", b"zset", convert_listings),
+    Conversion("owned", b"zset", convert_listings),
+    Conversion("ended", b"zset", rename_listed),
 )
 
 
 async def convert(nodes: Nodes, keys: Keys, progress: Progress | None) -> None:
     """Convert all keys of a store, page by page; `progress` gets the number of the server's keys so far, and of all."""
-    conversions = {conversion.kind: conversion.convert for conversion in CONVERSIONS}
+    conversions = {conversion.kind: conversion for conversion in CONVERSIONS}
     total = sum([await node.read("DBSIZE") for node in nodes.all])
     done = 0
     async for page in nodes.scan(all_keys_pattern(keys)):
         found = defaultdict[str, dict[str, str]](dict)
-        for key in page:
+        for key, type_of_key in zip(page, await nodes.read_many([("TYPE", key) for key in page]), strict=True):
             tag, _, rest = key.partition("}")
             kind, _, name = rest[1:].partition(":")
-            if kind in conversions and f"{tag}}}" in keys.tags:
+            if kind in conversions and type_of_key == conversions[kind].type and f"{tag}}}" in keys.tags:
                 found[kind][key] = name
         for kind, its in found.items():
-            await conversions[kind](nodes, keys, its)
+            await conversions[kind].convert(nodes, keys, its)
         done = min(done + PAGE_KEYS, total)
         if progress is not None:
             progress(done, total)

@@ -114,12 +114,12 @@ class Stage(Enum):
     @property
     def is_waiting(self) -> bool:
         """Whether the store is marked, and nothing is converted."""
-        return self in (Stage.WAITING_1, Stage.WAITING_2, Stage.WAITING_3)
+        return self.value[1].startswith("waiting")
 
     @property
     def is_converting(self) -> bool:
         """Whether parts of the store are converted."""
-        return self in (Stage.CONVERTING_TO_2, Stage.CONVERTING_TO_3, Stage.CONVERTING)
+        return self.value[1].startswith("converting")
 
 
 #: The moves there are, each by its name: from one stage or another.

@@ -102,6 +102,9 @@ async def test_what_only_version_3_has_goes_on(repository: RedisJobRepository) -
     assert (await text_of(repository, "3-late")).endswith("line 4 of 3-late\nlate\n")
     with pytest.raises(JobGoneError):
         await repository.get_job("3-deleted")
+    # Its tombstone has a sort key of version 3.
+    ids = [job.id for job in await repository.page_jobs(limit=1000)]
+    assert [job.id for job in await repository.page_jobs(limit=1000, before="3-deleted")] == ids[1:]
     with pytest.raises(LogDeletedError):
         await text_of(repository, "3-log-deleted")
     for job_id in ("3-sealed", "3-late", "3-large"):

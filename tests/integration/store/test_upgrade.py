@@ -221,6 +221,23 @@ def test_milliseconds_of_a_time(time: datetime, expected: int) -> None:
     assert milliseconds_of(time) == expected
 
 
+async def test_what_is_damaged_stops_no_upgrade(valkey: Home) -> None:
+    """Keys of other types and members that aren't any are left to `verify` and `rebuild`, for which it has to end."""
+    async with Redis(unix_socket_path=str(valkey.socket_path)) as client:
+        await client.flushall()
+        await old_store.load(client, 3)
+        for key in ("{ci:0}:owned:queued:ada", "{ci:0}:backlog:default", "{ci:0}:index:long", "{ci:0}:job:failed"):
+            await client.delete(key)
+            await client.set(key, "text")
+        for key in ("{ci:0}:jobs:queued", "{ci:0}:ended"):
+            await client.zadd(key, {b"ffffffffffffffff:x": 0, b"\xff": 0})
+        assert await old_store.upgraded(from_client(client)) is Stage.DONE
+        async with RedisJobRepository(client) as repository:
+            assert await repository.verify()
+            await repository.rebuild()
+            assert await repository.verify() == []
+
+
 async def test_progress_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """After each page of keys, up to all that the server has."""
     monkeypatch.setattr(conversions, "PAGE_KEYS", 50)

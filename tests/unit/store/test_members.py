@@ -59,11 +59,17 @@ def test_sort_keys_are_the_same_for_ever(time: datetime, key: str) -> None:
     assert sort_key(time) == key
 
 
-@pytest.mark.parametrize("member", ["", "!!!!!!!!!!:j", "zzzzzzzzzz:j"])
+@pytest.mark.parametrize("member", ["", "j", "!!!!!!!!!!:j", "zzzzzzzzzz:j", "00e321179039f240:j", "2Y7Iu8yzc-"])
 def test_what_is_no_member_has_no_time(member: str) -> None:
-    """A digit that there isn't, and a time after the last one."""
+    """A digit that there isn't, a time after the last one, a member of before."""
     with pytest.raises((ValueError, OverflowError)):
-        member_time(member or "\0")
+        member_time(member)
+
+
+@pytest.mark.parametrize("key", ["1000000000000000", "ffffffffffffffff", "00e321179039f24", "00e321179039f24x"])
+def test_what_was_no_member_before_is_left_alone(key: str) -> None:
+    """A time that is later than any, and what is no number: `verify` names it."""
+    assert (renamed_listed(f"{key}:j"), renamed_waiting(f"ada\0{key}\0j")) == (None, None)
 
 
 @given(st.none() | ids, times, ids)
