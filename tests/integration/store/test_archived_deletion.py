@@ -49,7 +49,7 @@ async def archived_job(repository: RedisJobRepository, folder: Path, job_id: str
     await archive_sealed(repository, folder, job_id)
 
 
-TOMBSTONE = Tombstone(Reason.RETENTION, "failed", "0" * 16, "1" * 16, "ab", 1234)  # type: ignore[arg-type]
+TOMBSTONE = Tombstone(Reason.RETENTION, "failed", "0" * 10, "1" * 10, "ab", 1234)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("deletion", [Deletion("a\nb\ud800", TOMBSTONE), Deletion("ü", until=Place(12, 3))])
