@@ -10,6 +10,7 @@ import pytest
 
 from ci_common.models import Job, JobEvent
 from ci_eventstore.errors import StreamDamagedError
+from ci_eventstore.events import log_source
 from ci_eventstore.events.codec import encode_logs
 from ci_eventstore.events.log_source import BEGINNING, at_places
 from ci_eventstore.events.reader import Milestone
@@ -176,6 +177,21 @@ class OneJob(StoreSource):
     async def jobs(self) -> AsyncIterator[Sequence[CopiedJob]]:
         """Yield the job."""
         yield [self._job]
+
+
+async def test_pages_of_large_entries_are_small(
+    repository: RedisJobRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each goes by the bytes of the one before it, as they are unpacked; the first one has few entries of any size."""
+    monkeypatch.setattr(log_source, "PAGE_BYTES", 20_000)
+    await begun(repository, 300)
+    await repository.complete_job("j", True, NOW)
+    assert await seal_job(repository) is Sealed.SEALED
+    source, keys = repository.engine.reader.source, repository.engine.keys.job("j")
+    found = [page async for page in source.pages(keys, BEGINNING, Place(301))]
+    assert [len(page) for page in found[:2]] == [log_source.FIRST_ENTRIES, 20_000 // len(found[0][-1][1])]
+    assert max(sum(len(payload) for _, payload in page) for page in found[1:]) <= 22_000
+    assert [place.position for page in found for place, _ in page if place.part == 0] == list(range(1, 302))
 
 
 async def test_no_unpacked_entry_comes_into_a_stream(own: RealServer) -> None:
