@@ -2,7 +2,8 @@
 
 `data/store_3d243d1.jsonl.gz`, of version 1, has a command a line, as JSON; each character of a text stands for a byte.
 `data/store_30c7b8e.jsonl.gz` is the same store upgraded to version 2, with more jobs, whose ids begin with "2-";
-`data/store_f3b1732.jsonl.gz` is that one upgraded to version 3, with sealed jobs, deleted ones and others as "3-…".
+`data/store_f3b1732.jsonl.gz` is that one upgraded to version 3, with sealed jobs, deleted ones and others as "3-…";
+`data/store_399f404.jsonl.gz` is that one upgraded to version 4, with such jobs as "4-…", one of them archived and back.
 The keys begin with `{ci:`; all ids and times are as they were, and what expires does so as long after loading.
 """
 
@@ -20,7 +21,10 @@ from ci_eventstore.upgrade.upgrade import Dialog, Stage, upgrade
 
 DATA = Path(__file__).with_name("data")
 #: By version.
-PATHS = {1: DATA / "store_3d243d1.jsonl.gz", 2: DATA / "store_30c7b8e.jsonl.gz", 3: DATA / "store_f3b1732.jsonl.gz"}
+PATHS = {
+    version: DATA / f"store_{commit}.jsonl.gz"
+    for version, commit in enumerate(("3d243d1", "30c7b8e", "f3b1732", "399f404"), start=1)
+}
 #: Ids of its jobs, by what they are now.
 QUEUED = {"waiting-1", "waiting-2", "waiting-nobody", "waiting-zip", "waiting-events", "requeued", "requeued-plain"}
 CLAIMED = {"claimed", "cancel-asked", "lost", "offered"}

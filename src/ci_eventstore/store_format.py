@@ -11,7 +11,7 @@ from ci_eventstore.following.incarnation import new_incarnation
 from ci_eventstore.keys import Keys
 
 #: Of keys, hashes and streams; docs/format.md is its table. Another number means another layout.
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 #: Stands in place of the version while a store is upgraded, so that nobody opens it: version 1 expects a number.
 NO_VERSION = 0
 

@@ -19,6 +19,7 @@ from ci_eventstore.connection import node
 from ci_eventstore.diagnosis import examination, server_looks
 from ci_eventstore.diagnosis.findings import CHECKS
 from ci_eventstore.keys import QueueKeys, groups_key, unsealable_key, unsealed_key
+from ci_eventstore.store_format import FORMAT_VERSION
 from tests.acceptance.command_line import PROGRAM, CommandLine, Ended
 from tests.claims import claim
 from tests.integration.store.test_rights import LINES
@@ -127,7 +128,7 @@ def test_a_user_with_few_rights(here: Here, careless: RealServer, monkeypatch: p
         admin.execute_command("ACL", "SETUSER", "nobody", "on", ">sesame")
     monkeypatch.setenv("CI_EVENTSTORE_PREFIX", "ci")
     with Redis(port=careless.port) as admin:
-        admin.hset("{ci:accounts}:store", mapping={"format": "4", "partitions": "1"})
+        admin.hset("{ci:accounts}:store", mapping={"format": str(FORMAT_VERSION), "partitions": "1"})
     found = examined(here, "--url", f"redis://few:sesame@127.0.0.1:{careless.port}")
     assert says(found, "rights", "error", "lacks 1 rights: +xadd")
     assert says(found, "persistence", "warning", "a crash now loses")

@@ -63,7 +63,7 @@ def test_a_store_is_upgraded_at_the_command_line(old_server: RealServer) -> None
             assert "`ci-eventstore upgrade` finishes it" in cli("jobs", "list").err
         assert upgrader("upgrade", "--cancel").code == 0
         done = upgrader("upgrade", "--yes", "--force")
-        assert (done.code, done.err) == (0, "ci-eventstore: the store has format version 4\n")
+        assert (done.code, done.err) == (0, "ci-eventstore: the store has format version 5\n")
         assert upgrader("upgrade", "--yes").code == 0
         assert cli("verify").err == "ci-eventstore: no differences\n"
     finally:
@@ -94,4 +94,4 @@ def test_the_old_program_refuses_a_store_that_is_marked_or_upgraded(old_server: 
     assert cli("upgrade", "--yes", "--force").code == 0
     upgraded = call_old()
     assert (upgraded.returncode, upgraded.stderr.count("\n")) == (4, 1)
-    assert "has format version 4, this program reads 1" in upgraded.stderr
+    assert "has format version 5, this program reads 1" in upgraded.stderr

@@ -270,7 +270,7 @@ class _Parser:
 
 
 #: The name of connections beside "redis-py": by the format's number an upgrade tells programs apart.
-DRIVER = "ci-eventstore-f4"
+DRIVER = "ci-eventstore-f5"
 
 
 @cache

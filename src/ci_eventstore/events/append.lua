@@ -13,10 +13,10 @@ if state.err or last_call and last_call.err then
   -- Libraries: standing
   return failed(last_call, calls) or failed(state, hash)
 end
+-- Libraries: calls, job_calls, existence, sealed
 local is_first = not last_call and number == 1
--- Libraries: calls, job_calls, existence
-local answer = not is_first and answer_of_known(last_call, number, state[2], state[3]) or are_gone(calls, after) and {'lost'}
-  or refusal(state[1], state[8], stream, expected, claim, gone, id)
+local answer = not is_first and answer_of_known(last_call, number, end_of_log(state[2], state[3], state[11]))
+  or are_gone(calls, after) and {'lost'} or refusal(state[1], state[8], stream, expected, claim, gone, id)
 if answer then
   return answer
 end

@@ -9,6 +9,7 @@ import math
 import os
 import sys
 import time
+from base64 import b32encode
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import NamedTuple
@@ -42,9 +43,13 @@ def as_argument(calls: Iterable[tuple[str, int]]) -> str:
     return " ".join([f"{token} {number}" for token, number in calls]) if calls else ""
 
 
+#: Of a writer's token, in base 32: 60 bits. A job's incarnation is one, so each small job that is kept has it.
+TOKEN_DIGITS = 12
+
+
 def new_token() -> str:
     """Return a writer's token, which no other has."""
-    return os.urandom(8).hex()
+    return b32encode(os.urandom(8))[:TOKEN_DIGITS].decode().lower()
 
 
 #: Returns how long the machine has been up; on Linux, including the time that it slept.

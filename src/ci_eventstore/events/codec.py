@@ -16,14 +16,14 @@ Version 1 is an array:
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import NoneType
 from typing import Any, NamedTuple, cast
 
 import msgpack
 import zstandard
 
-from ci_common.models import JobEvent, Outcome
+from ci_common.models import JobEvent, Outcome, as_utc
 from ci_eventstore.errors import StoreFormatError
 from ci_eventstore.events.records import Fact, FactType, Record, log_text, text_size
 from ci_eventstore.job_fields import JOB_FIELDS
@@ -31,6 +31,9 @@ from ci_eventstore.segments.payloads import Unpacked, mark_in
 
 VERSION = 1
 _EPOCH = datetime.fromtimestamp(0, UTC)
+_MICROSECOND = timedelta(microseconds=1)
+#: What reading garbage as fields raises.
+_UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, OverflowError, msgpack.UnpackException)
 #: Calling the enumeration takes several times as long.
 _FACT_TYPES = {kind.value: kind for kind in FactType}
 #: Shorter texts would shrink to a third or a half as well, but take ten times as long to encode (`benchmarks/`).
@@ -125,26 +128,45 @@ def unpack_fields(packed: bytes) -> dict[str, Any]:
     """Return the fields that `pack_fields` packed; StoreFormatError."""
     try:
         return _decode_fields(msgpack.unpackb(packed, timestamp=3))
-    except (ValueError, TypeError, KeyError, AttributeError, msgpack.UnpackException) as error:
+    except _UNREADABLE as error:
         raise StoreFormatError(f"the state at the end of a segment can't be read: {error}") from error
 
 
 def pack_values(fields: Mapping[str, Any], names: Sequence[str]) -> bytes:
-    """Return the values of fields of these names, in that order, up to the last one that there is."""
-    values = [fields.get(name) for name in names]
+    """Return the values of fields of these names, in that order, up to the last one that there is.
+
+    Of aware times all but the first are microseconds since that one: they are half as long so.
+    """
+    values, first = list[Any](), None
+    for value in map(fields.get, names):
+        if isinstance(value, datetime) and value.tzinfo is not None:
+            time = as_utc(value)
+            values.append(time if first is None else (time - first) // _MICROSECOND)
+            first = first or time
+        else:
+            values.append(_encode_time(value) if isinstance(value, datetime) else value)
     while values and values[-1] is None:
         values.pop()
-    return _pack([_encode_time(value) if isinstance(value, datetime) else value for value in values])
+    return _pack(values)
 
 
 def unpack_values(packed: bytes, names: Sequence[str]) -> dict[str, Any]:
-    """Return what was packed so, but for those that aren't there; StoreFormatError."""
+    """Return what was packed so, but for those that aren't there; StoreFormatError.
+
+    Up to version 4 of the format, each time is whole.
+    """
     try:
-        found = zip(names, msgpack.unpackb(packed, timestamp=3), strict=False)
-        known = {name: value for name, value in found if value is not None}
-        times = {name for name in known if _FIELD_TYPES.get(name) is datetime}
-        return _decode_fields({name: {"time": value} if name in times else value for name, value in known.items()})
-    except (ValueError, TypeError, KeyError, AttributeError, msgpack.UnpackException) as error:
+        found = dict(zip(names, msgpack.unpackb(packed, timestamp=3), strict=False))
+        known, first = {}, None
+        for name, value in found.items():
+            if _FIELD_TYPES.get(name) is not datetime:
+                known[name] = value
+                continue
+            time = first + value * _MICROSECOND if type(value) is int and first is not None else value
+            known[name] = {"time": time}
+            first = time if first is None and isinstance(time, datetime) else first
+        return {name: value for name, value in _decode_fields(known).items() if value is not None}
+    except _UNREADABLE as error:
         raise StoreFormatError(f"the packed state in a record can't be read: {error}") from error
 
 

@@ -16,7 +16,7 @@ from ci_eventstore.errors import ProjectionDamagedError, StreamDamagedError
 from ci_eventstore.events.codec import decode_event, is_same_entry
 from ci_eventstore.events.log_source import PAGE_BYTES, PAGE_ENTRIES, LogSource, check_standing, next_count
 from ci_eventstore.events.records import Place
-from ci_eventstore.events.sealed_log import StoredEntry
+from ci_eventstore.events.sealed_log import StoredEntry, end_in
 from ci_eventstore.keys import JobKeys
 
 
@@ -140,9 +140,11 @@ class EventReader:
         """
         reply = await self._nodes.read_together("HMGET", keys.hash, *Extent._fields, "user_id", "log")
         position, end, size, lines, part, truncated_at, incarnation, deleted, owner, log = as_optional_texts(reply)
-        if end is None and log is not None:
-            # A packed record doesn't say where the job ended if its log ends there.
-            end = position
+        if log is not None:
+            # A packed record leaves out what follows from the rest.
+            if position is None and (place := end_in(log)) is not None:
+                position, part = str(place.position), str(place.part)
+            end = position if end is None else end
         if position is None:
             await check_standing(self._nodes, keys)
         if position is None or user_id not in (None, owner):

@@ -4,6 +4,7 @@ Where a segment's bytes lie is known here alone, in `_bytes`. A segment never ch
 by its root, and shared by all who read it.
 """
 
+import re
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -27,6 +28,8 @@ StoredEntry = tuple[bytes, bytes]
 ROOT_BYTES = 8
 #: The fifth part of a reference to what lies in the archive.
 ARCHIVED = ",a"
+#: The last reference from its last place on: `lua/sealed.lua` finds the same.
+_END = re.compile(r",([0-9]{1,20})-([0-9]{1,20}),[0-9]+,[0-9a-f]+(?:,a)?\Z")
 #: So much of a segment's end is read at first: all of a small one, and the tail of one of some hundred blocks.
 END_BYTES = 4 * 1024
 #: What patterns of keys have a meaning for stands for itself, but for the last `*`.
@@ -71,6 +74,12 @@ def references_in(job_id: str, log: str | bytes) -> list[Reference]:
     except ValueError as error:
         raise ProjectionDamagedError(job_id, f"where its log lies can't be read: {error}") from error
     return found
+
+
+def end_in(log: str) -> Place | None:
+    """Return where the last of the segments ends that the field `log` of a record refers to; None if it is damaged."""
+    found = _END.search(log)
+    return None if found is None else Place(int(found[1]), int(found[2]))
 
 
 def lies_in_archive(log: str | None) -> bool:

@@ -14,6 +14,7 @@ from ci_eventstore.connection.replies import WRONG_TYPE, Reply, as_optional_text
 from ci_eventstore.errors import NotInitializedError, StoreUnavailableError, StreamDamagedError
 from ci_eventstore.events.reader import EventReader, Extent
 from ci_eventstore.events.records import Place
+from ci_eventstore.events.sealed_log import end_in
 from ci_eventstore.following.feed import Cursor, Feed, parse_message
 from ci_eventstore.following.follower import Follower
 from ci_eventstore.following.incarnation import Incarnation, StoreIncarnation
@@ -33,6 +34,8 @@ WATCHED_AT_ONCE = 500
 WAKES_PER_SECOND = 4_000
 #: … but not for longer than this.
 GATHER_SECONDS = 0.05
+#: What a look at a job reads of its hash: where its log ends, then whether it ends if its process is lost.
+LOOKED_AT = ("position", "part", "mark", "log", "claim", "cancel_line", "ends_if_lost")
 #: So few followers are woken for each event.
 FEW_FOLLOWERS = 10
 
@@ -98,10 +101,7 @@ class _Comparisons:
 
     async def _compare(self, lives: Sequence[_Live]) -> None:
         tips = [(live.feed.head, live.feed.mark) for live in lives]
-        commands = [
-            ("HMGET", live.feed.keys.hash, "position", "part", "mark", "claim", "cancel_line", "ends_if_lost")
-            for live in lives
-        ]
+        commands = [("HMGET", live.feed.keys.hash, *LOOKED_AT) for live in lives]
         try:
             replies = await self._nodes.read_many(commands)
             store = await self._store_incarnation.read()
@@ -351,12 +351,16 @@ class Hub:
 def _tip_of(reply: Reply, known_mark: str | None) -> tuple[Place, str | None] | None:
     """Return where a job's stream ends, and that entry's mark, as its hash says; None if that can't be read."""
     try:
-        position, part, mark = (None, None, None) if reply is WRONG_TYPE else as_optional_texts(reply[:3])
-        return None if position is None else (Place(int(position), int(part or 0)), mark or known_mark)
+        position, part, mark, log = (None,) * 4 if reply is WRONG_TYPE else as_optional_texts(reply[:4])
+        if position is not None:
+            return Place(int(position), int(part or 0)), mark or known_mark
+        # A packed record leaves it out if its last segment ends there.
+        place = None if log is None else end_in(log)
+        return None if place is None else (place, mark or known_mark)
     except ValueError:
         return None
 
 
 def _ends_if_lost(reply: Reply) -> bool:
     """Tell whether the job ends if its process is lost: it has to be cancelled, or has a holder, not a controller."""
-    return reply is not WRONG_TYPE and reply[3] is not None and any(reply[4:])
+    return reply is not WRONG_TYPE and reply[4] is not None and any(reply[5:])

@@ -19,8 +19,9 @@ from ci_eventstore.events.log_source import LogSource
 from ci_eventstore.events.records import Place
 from ci_eventstore.events.sealed_log import Reference, references_in
 from ci_eventstore.history.seal import StagedSegment, stage_segment
+from ci_eventstore.jobs.packed_records import SURELY_KEPT
 from ci_eventstore.jobs.records import read_record
-from ci_eventstore.jobs.state import ENDS, KEPT_FIELDS, JobState, rest_of, to_hash
+from ci_eventstore.jobs.state import JobState, rest_of, to_hash
 from ci_eventstore.jobs.tombstones import Deletion, read_tombstone, remove_deleted
 from ci_eventstore.keys import JobKeys, segment_key
 from ci_eventstore.segments.segment import check_segment
@@ -140,7 +141,7 @@ async def _refer(
     """Have the record refer to the segments that were moved where they lie now."""
     to_archive = not moved[0].is_archived
     log = " ".join(str(one._replace(is_archived=to_archive) if one in moved else one) for one in references)
-    lacking = {name: value for name, value in to_hash(state).items() if name not in KEPT_FIELDS or name in ENDS}
+    lacking = {name: value for name, value in to_hash(state).items() if name not in SURELY_KEPT}
     rest: Mapping[str, str | bytes] = rest_of(state) or lacking
     call = ArchiveCall(
         hash=keys.hash,

@@ -21,8 +21,9 @@ from ci_eventstore.events.sealed_log import END_BYTES, Reference, StoredEntry, r
 from ci_eventstore.history.copying import CopiedJob, Source, Taken, Target
 from ci_eventstore.history.seal import PAGE_BYTES, STAGED_MS
 from ci_eventstore.jobs.delete import delete_job
+from ci_eventstore.jobs.packed_records import ENDS, KEPT_FIELDS
 from ci_eventstore.jobs.records import read_record
-from ci_eventstore.jobs.state import ENDS, KEPT_FIELDS, JobState, from_packed, to_hash
+from ci_eventstore.jobs.state import JobState, from_packed, to_hash
 from ci_eventstore.jobs.tombstones import Tombstone, read_tombstone
 from ci_eventstore.keys import JobKeys, gone_key, ids_key, queues_key, segment_key, staged_key
 from ci_eventstore.projection.fold import Fold

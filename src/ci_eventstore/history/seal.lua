@@ -9,7 +9,7 @@
 -- Libraries: standing
 
 -- Check.
-local state = redis.pcall('HMGET', hash, 'position', 'part', 'mark', 'end_position', 'claim', 'log', 'incarnation', 'bytes')
+local state = redis.pcall('HMGET', hash, 'version', 'position', 'part', 'mark', 'end_position', 'claim', 'log', 'incarnation', 'bytes')
 local last = redis.pcall('XREVRANGE', stream, '+', '-', 'COUNT', 1)
 local error = failed(state, hash) or failed(last, stream) or unreadable('ZCARD', unsealed)
 if error then
@@ -17,12 +17,12 @@ if error then
 elseif not state[1] then
   -- Libraries: existence
   return standing_of(state[1], stream)
-elseif state[6] == log and not last[1] then
+elseif state[7] == log and not last[1] then
   return 'repeated'
-elseif not state[4] and not state[6] or state[5] then
+elseif not state[5] and not state[7] or state[6] then
   return 'running'
-elseif state[1] .. '-' .. (state[2] or '') ~= place or not last[1] or last[1][1] ~= place or (state[3] or '') ~= mark
-  or (state[6] or '') ~= log_before or (state[7] or '') ~= incarnation then
+elseif (state[2] or '') .. '-' .. (state[3] or '') ~= place or not last[1] or last[1][1] ~= place or (state[4] or '') ~= mark
+  or (state[7] or '') ~= log_before or (state[8] or '') ~= incarnation then
   return 'changed'
 end
 for i = 1, #segments do
@@ -58,8 +58,9 @@ if error then
   return error
 end
 if is_packed == '1' then
-  -- The job has ended where its log ends, unless the record says something else.
-  local values, kept, said = redis.call('HMGET', hash, KEPT_FIELDS), {}, {end_position = state[1], end_bytes = state[8]}
+  -- `log` says where it ends; there the job has ended, too, unless the record says something else.
+  local values, kept = redis.call('HMGET', hash, KEPT_FIELDS), {}
+  local said = {position = state[2], part = state[3], end_position = state[2], end_bytes = state[9]}
   for i, name in ipairs({KEPT_FIELDS}) do
     if values[i] and values[i] ~= said[name] then
       kept[#kept + 1], kept[#kept + 2] = name, values[i]

@@ -18,11 +18,12 @@ from ci_eventstore.events.log_source import LogSource, at_places
 from ci_eventstore.events.records import Fact, Place, log_text, text_size
 from ci_eventstore.events.sealed_log import END_BYTES, ROOT_BYTES, Reference, references_in
 from ci_eventstore.facts.facts import FactKind, fact_text
+from ci_eventstore.jobs.packed_records import KEPT_FIELDS
 from ci_eventstore.jobs.records import read_record
-from ci_eventstore.jobs.state import KEPT_FIELDS, JobState, from_packed, pack_state, to_hash
+from ci_eventstore.jobs.state import JobState, from_packed, pack_state, to_hash
 from ci_eventstore.keys import JobKeys, Keys, facts_key, segment_key
 from ci_eventstore.projection.fold import Fold
-from ci_eventstore.projection.jobs import compare_fields
+from ci_eventstore.projection.record_fields import compare_fields
 from ci_eventstore.segments.segment import Origin, Segment, SegmentWriter
 
 #: How long a segment is there that no record refers to.

@@ -5,7 +5,7 @@
 -- Returns "deleted", or "gone" if it was deleted before, whatever is left of it; or changes nothing and returns "missing",
 -- "unprojected", or "changed" (it was written to, sealed or created anew since it was read).
 
--- Libraries: standing
+-- Libraries: standing, sealed
 
 -- Check.
 local state = redis.pcall('HMGET', hash, 'version', 'incarnation', 'log', 'claim', 'position', 'part')
@@ -16,7 +16,9 @@ if error then
 elseif was_deleted == 0 and not state[1] then
   -- Libraries: existence
   return standing_of(state[1], stream)
-elseif was_deleted == 0 and (state[1] ~= version or (state[2] or '') ~= incarnation or (state[3] or '') ~= log or state[4]
+end
+state[5], state[6] = end_of_log(state[5], state[6], state[3])
+if was_deleted == 0 and (state[1] ~= version or (state[2] or '') ~= incarnation or (state[3] or '') ~= log or state[4]
     or state[5] ~= position or state[6] ~= part) then
   return 'changed'
 end

@@ -26,8 +26,9 @@ from ci_eventstore.events.log_source import BEGINNING, LogSource, check_standing
 from ci_eventstore.events.records import Fact, FactType, Place
 from ci_eventstore.events.sealed_log import references_in
 from ci_eventstore.facts.facts import FactKind, fact_text, owner_mark
+from ci_eventstore.jobs.packed_records import PIECES
 from ci_eventstore.jobs.records import read_record
-from ci_eventstore.jobs.state import PIECES, JobState, checkpoint_fields, to_hash
+from ci_eventstore.jobs.state import JobState, checkpoint_fields, to_hash
 from ci_eventstore.jobs.tombstones import (
     Deletion,
     Reason,

@@ -6,7 +6,7 @@
 -- Returns "deleted"; or changes nothing and returns "gone", "missing", "unprojected", or "changed" (it was written to, sealed or created anew
 -- since it was read).
 
--- Libraries: standing, telling
+-- Libraries: standing, telling, sealed
 
 -- Check.
 local state = redis.pcall('HMGET', hash, 'version', 'incarnation', 'log', 'claim', 'position', 'part')
@@ -20,7 +20,8 @@ elseif not state[1] then
   -- Libraries: existence
   return standing_of(state[1], stream)
 end
-local is_repeated = state[5] .. '-' .. (state[6] or '') == place and (not state[3] or state[3] == log)
+state[5], state[6] = end_of_log(state[5], state[6], state[3])
+local is_repeated = (state[5] or '') .. '-' .. (state[6] or '') == place and (not state[3] or state[3] == log)
 if (state[2] or '') ~= incarnation or state[4] or not is_repeated and (state[1] ~= version or (state[3] or '') ~= log
     or state[5] ~= position or state[6] ~= part) then
   return 'changed'

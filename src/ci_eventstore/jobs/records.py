@@ -7,7 +7,8 @@ from ci_eventstore.connection.replies import WRONG_TYPE, Reply, as_bytes, as_tex
 from ci_eventstore.errors import ProjectionDamagedError, StoreFormatError
 from ci_eventstore.events.log_source import LogSource
 from ci_eventstore.events.sealed_log import ARCHIVED
-from ci_eventstore.jobs.state import JobState, from_hash, from_packed, packed_log, part_of_state
+from ci_eventstore.jobs.packed_records import packed_log
+from ci_eventstore.jobs.state import JobState, from_hash, from_packed, part_of_state
 from ci_eventstore.keys import JobKeys
 
 #: The fields that say when a job has ended.

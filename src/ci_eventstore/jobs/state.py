@@ -9,12 +9,12 @@ from typing import Any
 
 from ci_common.models import Job, JobFields, JobStatus, as_utc
 from ci_common.transitions import ENDED
-from ci_eventstore.connection.replies import WRONG_TYPE, Reply, as_text
 from ci_eventstore.errors import ProjectionDamagedError
 from ci_eventstore.events.codec import pack_fields, pack_values, unpack_fields, unpack_values
 from ci_eventstore.events.reader import Extent
 from ci_eventstore.facts.facts import STATUS_LETTERS, STATUSES
 from ci_eventstore.job_fields import JOB_FIELDS
+from ci_eventstore.jobs.packed_records import PIECES, REST_FIELDS, completed, pieces_of
 from ci_eventstore.keys import NO_QUEUE
 from ci_eventstore.members import listing_member
 
@@ -203,58 +203,18 @@ def from_hash(job_id: str, reply: Sequence[bytes]) -> JobState:
     found = dict(zip(reply[::2], reply[1::2], strict=True))
     if b"r0" in found and b"has_complete" not in found:
         packed = b"".join(found.get(piece.encode(), b"") for piece in PIECES)
-        rest = unpack_values(packed, REST_FIELDS)
-        found = {
-            **{end.encode(): found[last.encode()] for end, last in ENDS.items() if last.encode() in found},
-            **found,
-        }
+        rest, found = unpack_values(packed, REST_FIELDS), completed(found)
+        if b"position" not in found:
+            raise ProjectionDamagedError(job_id, "where its log lies can't be read")
         return _unpacked(job_id, {**rest, "status": STATUSES.get(rest.get("status", ""))}, found)
     return _state_of(job_id, _NEEDED, [found.get(name) for name in _RAW_NAMES])
-
-
-#: The fields that a small sealed job's hash keeps: those that scripts and followers read.
-KEPT_FIELDS = (
-    *("version", "position", "part", "bytes", "lines", "end_position", "end_bytes", "truncated_at", "mark"),
-    *("incarnation", "user_id", "log", "deleted_to"),
-)
-#: What it leaves out of these if it equals another one: the log ends with the job.
-ENDS = {"end_position": "position", "end_bytes": "bytes"}
-#: Once its segment is in the archive, the hash has the rest of the state as well: the values of these in that order,
-#: to which others may be added in the end. A server spreads a hash that has a longer value than a piece.
-PIECES = ("r0", "r1", "r2", "r3")
-PIECE_BYTES = 64
-REST_FIELDS = (
-    *("status", "created_at", "end_time", "success", "start_time", "name", "queue", "command", "exit_code", "epoch"),
-    *("attempts", "end_time_from_event", "has_complete", "signal", "container_id", "zip_file_path", "is_kept"),
-    *("hand_backs", "handed_back_by", "controller", "claim", "ticket", "ends_if_lost", "cancel_line"),
-)
 
 
 def rest_of(state: JobState) -> dict[str, bytes]:
     """Return the fields that have the rest of a state; none if it is too long for them."""
     known = {name: value for name in REST_FIELDS if (value := getattr(state, name)) != _DEFAULTS[name]}
     packed = pack_values({**known, "status": STATUS_LETTERS[state.status]}, REST_FIELDS)
-    pieces = [packed[start : start + PIECE_BYTES] for start in range(0, len(packed), PIECE_BYTES)]
-    return dict(zip(PIECES, pieces, strict=False)) if len(pieces) <= len(PIECES) else {}
-
-
-def without_ends(fields: Mapping[str, str]) -> dict[str, str]:
-    """Return the fields of a packed record without those that it leaves out."""
-    return {name: value for name, value in fields.items() if name not in ENDS or value != fields.get(ENDS[name])}
-
-
-def packed_log(reply: Reply) -> str | None:
-    """Return the field `log` of a packed hash, which has only `KEPT_FIELDS`; its other fields are in the last segment.
-
-    None if the hash has all fields, or there is no hash.
-    """
-    if reply is WRONG_TYPE or b"log" not in reply:
-        # Almost every job.
-        return None
-    names = reply[::2]
-    if b"log" not in names or b"has_complete" in names or b"r0" in names:
-        return None
-    return as_text(reply[2 * names.index(b"log") + 1])
+    return pieces_of(packed)
 
 
 def checkpoint_fields(state: JobState) -> dict[str, Any]:

@@ -20,8 +20,8 @@ end
 
 -- A call "<session>-<number>" is one of its session alone: returns what is kept of that session, and the number.
 local function of_session(kept, call)
-  local session, number = string.match(call, '^(%x+)%-(%d+)$')
-  local same, rest = string.match(kept or '', '^(%x+)%-(.*)$')
+  local session, number = string.match(call, '^(%w+)%-(%d+)$')
+  local same, rest = string.match(kept or '', '^(%w+)%-(.*)$')
   return same == session and rest or nil, tonumber(number)
 end
 

@@ -21,7 +21,7 @@ local function next_offer(channels)
       return nil
     end
     local record = redis.call('HGET', offered, controller) or ''
-    local question, session, lease_ms = string.match(record, '^((%x+)%-%d+) (%d+)')
+    local question, session, lease_ms = string.match(record, '^((%w+)%-%d+) (%d+)')
     if lease_ms then
       local now = advance_clock(clock, lease_ms + 0)
       if ends_at + 0 <= now or redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, 1)[1] then

@@ -2,16 +2,16 @@
 -- `writing.lua` writes it.
 
 -- Returns the log as it is, of the fields "version", "position", "part", "bytes", "lines", "truncated_at", "end_position", "claim",
--- "mark", "end_bytes" and "log" of its job's hash; nothing if one of them can't be read. A packed record doesn't say where the
--- job ended if its log ends there; once that goes on, it does.
+-- "mark", "end_bytes" and "log" of its job's hash; nothing if one of them can't be read. A packed record doesn't say where log and
+-- job ended if that follows from the rest; once the log goes on, it does.
 local function read_log(state, is_new)
-  local none, is_sealed = is_new and '0' or nil, state[11]
-  local end_position, end_bytes = state[7] or is_sealed and state[2], state[10] or is_sealed and state[4]
-  if not are_digits(state[2] or none, state[3] or none, state[4] or none, state[5] or none, state[6] or '0')
+  local none, is_sealed, last_position, last_part = is_new and '0' or nil, state[11], end_of_log(state[2], state[3], state[11])
+  local end_position, end_bytes = state[7] or is_sealed and last_position, state[10] or is_sealed and state[4]
+  if not are_digits(last_position or none, last_part or none, state[4] or none, state[5] or none, state[6] or '0')
     or end_position and not are_digits(end_position, end_bytes, '0', '0', '0') then
     return nil
   end
-  local position, part = (state[2] or 0) + 0, (state[3] or 0) + 0
+  local position, part = (last_position or 0) + 0, (last_part or 0) + 0
   return {position = position, part = part, bytes = (state[4] or 0) + 0, lines = (state[5] or 0) + 0,
     truncated_at = tonumber(state[6]), end_position = tonumber(end_position), end_bytes = tonumber(end_bytes),
     position_before = position, before = string.format('%d-%d', position, part), mark_before = state[9] or '', entries = {},

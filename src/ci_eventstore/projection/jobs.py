@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ci_common.models import JobStatus
 from ci_eventstore.connection.nodes import Nodes
-from ci_eventstore.connection.replies import WRONG_TYPE, Reply, as_bytes, as_text, as_text_map, as_texts
+from ci_eventstore.connection.replies import WRONG_TYPE, Reply, as_bytes, as_text_map, as_texts
 from ci_eventstore.errors import StoreFormatError
 from ci_eventstore.events.log_index import LogIndex
 from ci_eventstore.events.log_source import (
@@ -22,18 +22,17 @@ from ci_eventstore.events.log_source import (
     range_command,
 )
 from ci_eventstore.events.records import Place
-from ci_eventstore.events.sealed_log import ARCHIVED, END_BYTES, Reference, end_command, references_in, state_in
+from ci_eventstore.events.sealed_log import END_BYTES, Reference, end_command, references_in, state_in
 from ci_eventstore.jobs.records import ENDING, ended_member, parts_in
-from ci_eventstore.jobs.state import KEPT_FIELDS, JobState, from_packed, rest_of, to_hash, without_ends
+from ci_eventstore.jobs.state import JobState, from_packed
 from ci_eventstore.keys import JobKeys
 from ci_eventstore.members import backlog_member, listing_member
 from ci_eventstore.projection.differences import Difference, compare
 from ci_eventstore.projection.fold import Fold
 from ci_eventstore.projection.rebuild import rebuild
+from ci_eventstore.projection.record_fields import compare_fields, place_of
 from ci_eventstore.projection.sealed import fold_of_sealed, log_of, read_log
 
-#: Fields that the hashes of jobs lack that older programs wrote.
-LATER_FIELDS = ("mark", "incarnation", "hand_backs")
 #: Of a ring's fields, those that aren't entries.
 RING_COUNTERS = 5
 
@@ -79,7 +78,7 @@ class JobProjections:
         if found.get("log") != log:
             # Between two looks it was sealed.
             return await self._compare(subject, keys, is_deep=is_deep)
-        if (not last and log is None) or (place := _place_of(found)) is None:
+        if (not last and log is None) or (place := place_of(found)) is None:
             return await self._without_source(subject, keys, hash_reply, has_stream=bool(last))
         end = _place_of_last(last) if last else fold.place
         if place != end:
@@ -192,33 +191,9 @@ class JobProjections:
         return fold, str(end), fold.index.entries
 
 
-def compare_fields(subject: str, fold: Fold, found: dict[str, str]) -> list[Difference]:
-    """Return where a hash's fields differ from what a fold says, which doesn't know where the log lies."""
-    fields, said = dict(found), to_hash(fold.state) if fold.state else {}
-    log = fields.pop("log", None)
-    if log is not None and "has_complete" not in fields:
-        rest = rest_of(fold.state) if fold.state and ("r0" in fields or log.endswith(ARCHIVED)) else {}
-        said = without_ends({name: value for name, value in said.items() if name in KEPT_FIELDS})
-        # Earlier versions left nothing out.
-        fields = without_ends(fields)
-        said |= {name: as_text(piece) for name, piece in rest.items()}
-    for name in LATER_FIELDS:
-        if not fields.get(name):
-            # Older programs wrote none; on `fakeredis` the mark is empty.
-            fields.pop(name, None)
-            said.pop(name, None)
-    return compare(subject, "field", said, fields)
-
-
 def _place_of_last(reply: Reply) -> Place:
     [(place, _)] = at_places(entries_in(reply))
     return place
-
-
-def _place_of(fields: dict[str, str]) -> Place | None:
-    position, part = fields.get("position", ""), fields.get("part", "")
-    is_place = position.isascii() and position.isdigit() and part.isascii() and part.isdigit()
-    return Place(int(position[:20]), int(part[:20])) if is_place else None
 
 
 def _compare_listings(subject: str, fold: Fold, in_ids: Reply, replies: Sequence[Reply]) -> list[Difference]:

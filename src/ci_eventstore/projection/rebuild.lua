@@ -3,13 +3,12 @@
 --
 -- `rebuild.py` names its keys and arguments.
 -- CONST REBUILT_LEASE_MS
---
 -- If it is a copy, the stream and the segments that were staged become the job's first, in place of what the target has of it so far.
 --
 -- Returns "right" (nothing had to be changed), "mended", or "changed" and changes nothing: it isn't as it was read, it is deleted, or what
 -- was staged is gone.
 
--- Libraries: telling, standing, reading, calls, clock, tickets, queue, mending
+-- Libraries: telling, standing, reading, calls, clock, tickets, queue, mending, sealed
 
 local last = redis.call('XREVRANGE', is_copy == 1 and staged or stream, '+', '-', 'COUNT', 1)
 local log = redis.pcall('HGET', hash, 'log')
@@ -17,9 +16,10 @@ if (last[1] and last[1][1] or '') ~= place or type(log) ~= 'table' and (log or '
   return 'changed'
 end
 if is_copy == 1 then
-  local found = redis.call('HMGET', hash, 'position', 'part', 'mark', 'log')
-  if redis.call('HEXISTS', gone, id) == 1 or not found[1] and redis.call('EXISTS', stream) == 1 or (found[1] or '') .. '-'
-    .. (found[2] or '') ~= place_before or (found[3] or '') ~= mark_before or (found[4] or '') ~= log_before then
+  local found = redis.call('HMGET', hash, 'version', 'mark', 'log', 'position', 'part')
+  local position, part = end_of_log(found[4], found[5], found[3])
+  if redis.call('HEXISTS', gone, id) == 1 or not found[1] and redis.call('EXISTS', stream) == 1 or (found[2] or '') ~= mark_before
+    or (found[3] or '') ~= log_before or (position or '') .. '-' .. (part or '') ~= place_before then
     return 'changed'
   end
   if #segments > 0 and redis.call('EXISTS', unpack(KEYS, segments.places())) < #segments then

@@ -9,7 +9,8 @@ from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import as_bytes
 from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.events.append import Field
-from ci_eventstore.jobs.state import KEPT_FIELDS, JobState, to_hash, without_ends
+from ci_eventstore.jobs.packed_records import KEPT_FIELDS, shortened
+from ci_eventstore.jobs.state import JobState, to_hash
 from ci_eventstore.keys import gone_key
 from ci_eventstore.members import backlog_member
 from ci_eventstore.projection.fold import Fold
@@ -98,7 +99,7 @@ async def rebuild(
     made = copied or Copied(keys.stream)
     before, fields = made.before, to_hash(state)
     if made.is_packed:
-        fields = without_ends({name: value for name, value in fields.items() if name in KEPT_FIELDS})
+        fields = shortened({name: value for name, value in fields.items() if name in KEPT_FIELDS})
     listings, queue, in_queue = fold.listings(), keys.queue(state.lease_queue), fold.belongs_in_queue()
     call = RebuildCall(
         *(keys.hash, keys.stream, keys.log_index, keys.ring, keys.ids),

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.errors import ProjectionDamagedError, StoreError
-from ci_eventstore.jobs.state import from_hash, packed_log
+from ci_eventstore.jobs.packed_records import packed_log
+from ci_eventstore.jobs.state import from_hash
 from ci_eventstore.keys import Keys, QueueKeys
 from ci_eventstore.queues.claim import Peeked, peek
 from ci_eventstore.queues.claimed import Claimed, as_claimed, name_damage

@@ -164,7 +164,7 @@ async def convert_listings(nodes: Nodes, keys: Keys, listings: Mapping[str, str]
     await rename_listed(nodes, keys, {key: name for key, name in listings.items() if key not in of_all})
 
 
-#: All that versions 2, 3 and 4 have in another form than the version before.
+#: All that versions 2, 3 and 4 have in another form than the version before; version 5 reads what 4 has.
 CONVERSIONS: tuple[Conversion, ...] = (
     Conversion("index", b"list", add_times),
     Conversion("backlog", b"zset", rename_waiting),

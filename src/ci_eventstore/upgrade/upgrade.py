@@ -101,14 +101,17 @@ class Stage(Enum):
     OLD_1 = ("1", "")
     OLD_2 = ("2", "")
     OLD_3 = ("3", "")
+    OLD_4 = ("4", "")
     #: Nothing is converted: the store can still be given back to programs of the old version.
     WAITING_1 = (str(NO_VERSION), "waiting")
     WAITING_2 = (str(NO_VERSION), "waiting 2")
     WAITING_3 = (str(NO_VERSION), "waiting 3")
+    WAITING_4 = (str(NO_VERSION), "waiting 4")
     #: By a program that upgrades to an earlier version: it mustn't go on, as it doesn't know what else is to be done.
     CONVERTING_TO_2 = (str(NO_VERSION), "converting")
     CONVERTING_TO_3 = (str(NO_VERSION), "converting 3")
-    CONVERTING = (str(NO_VERSION), "converting 4")
+    CONVERTING_TO_4 = (str(NO_VERSION), "converting 4")
+    CONVERTING = (str(NO_VERSION), "converting 5")
     DONE = (str(FORMAT_VERSION), "")
 
     @property
@@ -128,18 +131,23 @@ MOVES = {
         (Stage.OLD_1, Stage.WAITING_1),
         (Stage.OLD_2, Stage.WAITING_2),
         (Stage.OLD_3, Stage.WAITING_3),
+        (Stage.OLD_4, Stage.WAITING_4),
         (Stage.CONVERTING_TO_2, Stage.CONVERTING),
         (Stage.CONVERTING_TO_3, Stage.CONVERTING),
+        (Stage.CONVERTING_TO_4, Stage.CONVERTING),
     ),
     "cancel": (
         (Stage.WAITING_1, Stage.OLD_1),
         (Stage.WAITING_2, Stage.OLD_2),
         (Stage.WAITING_3, Stage.OLD_3),
+        (Stage.WAITING_4, Stage.OLD_4),
     ),
     "convert": (
         (Stage.WAITING_1, Stage.CONVERTING),
         (Stage.WAITING_2, Stage.CONVERTING),
         (Stage.WAITING_3, Stage.CONVERTING),
+        # What version 4 has is read as it is.
+        (Stage.WAITING_4, Stage.DONE),
     ),
     "finish": ((Stage.CONVERTING, Stage.DONE),),
 }

@@ -8,6 +8,7 @@ from ci_common.models import JobEvent
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.events.codec import decode
 from ci_eventstore.events.records import Fact, FactType
+from ci_eventstore.events.sealed_log import end_in
 from tests.integration.store.test_script_libraries import BACKLOG, DISPATCH, JOB, LEASES, TICKETS, run
 
 CALLS, INDEX, RING, STREAM, IDS = (f"{{ci:0}}:{name}" for name in ("calls:a", "index:a", "ring:a", "events:a", "ids"))
@@ -18,7 +19,8 @@ local INDEX_EVENTS, INDEX_BYTES, LATE_BYTES, RING_BYTES, RING_ENTRY_BYTES, TOLD_
 local FACT, LOG, CALLS_KEPT, CALLS_AGE_MS, CALLS_TTL_MS = 102, 108, 2, 1000, 5000
 local hash, stream, calls, index, ring, ids = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 """
-ALL = "telling, standing, reading, indexing, payloads, calls, job_calls, ring, recording, writing, limits, listing"
+ALL = "telling, standing, reading, sealed, indexing, payloads, calls, job_calls"
+ALL += ", ring, recording, writing, limits, listing"
 #: The fields of a job with two lines, and one whose end is at the second; then what a new one lacks.
 STATE = "{'4', '2', '0', '10', '2', false, false, false, 'abcd1234', false}"
 ENDED = "{'4', '2', '0', '10', '2', false, '2', false, 'abcd1234', '10'}"
@@ -47,6 +49,26 @@ async def test_a_call_that_is_known(server: Nodes, last_call: str, number: str, 
     """The job is at 2-0: a call whose place isn't reached was stopped, and goes on."""
     body = "return answer_of_known(ARGV[1], tonumber(ARGV[2]), '2', '0') or {}"
     assert await append(server, body, last_call, number) == expected
+
+
+@pytest.mark.parametrize(
+    ("position", "log", "expected"),
+    [
+        ("7", "0-1,4-0,400,0123456789abcdef", [b"7", b"1"]),
+        ("7", "", [b"7", b"1"]),
+        ("", "", [None, None]),
+        ("", "0-1,4-0,400,0123456789abcdef", [b"4", b"0"]),
+        ("", "0-1,4-0,400,012345678aaaaaaa,a", [b"4", b"0"]),
+        ("", "0-1,4-0,400,0123456789abcdef,a 4-1,12-3,7,0123456789abcdef", [b"12", b"3"]),
+        ("", "0-1,4-0,400,0123456789abcdef garbage", []),
+    ],
+)
+async def test_where_a_log_ends(server: Nodes, position: str, log: str, expected: list[bytes]) -> None:
+    """As the record says, or else where the last of its segments ends: Python finds the same."""
+    body = "return {end_of_log(ARGV[1] ~= '' and ARGV[1], ARGV[1] ~= '' and '1', ARGV[2] ~= '' and ARGV[2])}"
+    assert await append(server, body, position, log) == expected
+    end = end_in(log)
+    assert position or not log or expected == ([] if end is None else [str(part).encode() for part in end])
 
 
 async def test_calls_that_are_gone(server: Nodes) -> None:

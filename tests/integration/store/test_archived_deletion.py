@@ -236,4 +236,4 @@ async def test_what_was_said_has_the_tombstone(
     assert said.tombstone is not None
     assert said.tombstone._replace(deleted_ms=tombstone.deleted_ms) == tombstone
     assert abs(said.tombstone.deleted_ms - tombstone.deleted_ms) < 60_000
-    assert re.fullmatch(rb"[ar]c \d+( [-\w]{10}){2} [0-9a-f]{16}\nj", path.read_bytes())
+    assert re.fullmatch(rb"[ar]c \d+( [-\w]{10}){2} [a-z2-7]{12}\nj", path.read_bytes())

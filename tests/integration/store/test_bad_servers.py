@@ -26,6 +26,7 @@ from ci_eventstore.errors import (
     UnsuitableServerError,
 )
 from ci_eventstore.repository import RedisJobRepository
+from ci_eventstore.store_format import FORMAT_VERSION
 from tests.servers import RealServer, find_redis7, find_valkey, free_port
 from tests.waiting import wait_until
 
@@ -133,7 +134,7 @@ async def test_a_store_of_another_format(other: RealServer) -> None:
         with pytest.raises(StoreFormatError, match=says):
             await RedisJobRepository.from_url(other.url, prefix="old", partitions=partitions).initialize()
     for version, says in [
-        (5, "program version that wrote it"),
+        (FORMAT_VERSION + 1, "program version that wrote it"),
         (1, "`ci-eventstore upgrade` once"),
         (0, "finishes it"),
     ]:

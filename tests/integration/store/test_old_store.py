@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
+from datetime import timedelta
 from pathlib import Path
 
 import fakeredis
@@ -15,7 +16,7 @@ from ci_eventstore.controllers.claimed_job import ClaimedJob
 from ci_eventstore.history.seal import Sealed
 from ci_eventstore.repository import RedisJobRepository
 from tests import claims, old_store
-from tests.integration.store.sealing import seal_job
+from tests.integration.store.sealing import NOW, seal_job
 from tests.servers import RealServer, find_redis7, find_valkey
 
 
@@ -39,11 +40,13 @@ async def load_into(server: RealServer, version: int) -> RedisJobRepository:
         pytest.param((1, find_redis7), id="1-redis7"),
         pytest.param((2, find_valkey), id="2-valkey"),
         pytest.param((3, find_valkey), id="3-valkey"),
-        pytest.param((3, find_redis7), id="3-redis7"),
+        pytest.param((4, find_valkey), id="4-valkey"),
+        pytest.param((4, find_redis7), id="4-redis7"),
         # A simulated server takes four times as long.
         pytest.param((1, None), id="1-fake", marks=pytest.mark.slow),
         pytest.param((2, None), id="2-fake", marks=pytest.mark.slow),
         pytest.param((3, None), id="3-fake", marks=pytest.mark.slow),
+        pytest.param((4, None), id="4-fake", marks=pytest.mark.slow),
     ],
 )
 async def repository(request: pytest.FixtureRequest) -> AsyncIterator[RedisJobRepository]:
@@ -72,7 +75,7 @@ async def text_of(repository: RedisJobRepository, job_id: str) -> str:
 async def test_it_is_whole_and_readable(repository: RedisJobRepository) -> None:
     """Nothing differs, and jobs, logs, users and keys are what they were."""
     assert await repository.verify() == []
-    jobs = {job.id: job for job in await repository.list_jobs() if not job.id.startswith(("2-", "3-"))}
+    jobs = {job.id: job for job in await repository.list_jobs() if not job.id.startswith(("2-", "3-", "4-"))}
     assert set(jobs) == old_store.ALL
     assert {name for name, job in jobs.items() if job.status == "queued"} == old_store.QUEUED
     assert {name for name, job in jobs.items() if job.status == "running"} == old_store.CLAIMED | old_store.RUNNING
@@ -103,7 +106,7 @@ async def test_what_only_version_3_has_goes_on(repository: RedisJobRepository) -
     with pytest.raises(JobGoneError):
         await repository.get_job("3-deleted")
     # Its tombstone has a sort key of version 3.
-    ids = [job.id for job in await repository.page_jobs(limit=1000)]
+    ids = [job.id for job in await repository.page_jobs(limit=1000) if not job.id.startswith("4-")]
     assert [job.id for job in await repository.page_jobs(limit=1000, before="3-deleted")] == ids[1:]
     with pytest.raises(LogDeletedError):
         await text_of(repository, "3-log-deleted")
@@ -115,6 +118,33 @@ async def test_what_only_version_3_has_goes_on(repository: RedisJobRepository) -
     assert await repository.verify(deep=True) == []
     assert (await text_of(repository, "3-sealed")).endswith("line 11 of 3-sealed\nlater\n")
     assert await repository.get_job_summary("3-late") == jobs["3-late"]
+
+
+async def test_what_only_version_4_has_goes_on(repository: RedisJobRepository) -> None:
+    """Records that say where their logs end, and have whole times in their pieces."""
+    jobs = {job.id: job for job in await repository.list_jobs() if job.id.startswith("4-")}
+    if not jobs:
+        # It was a store of an earlier version.
+        return
+    read = repository.engine.nodes.read
+    once, archived = (repository.engine.keys.job(job_id).hash for job_id in ("4-packed-once", "4-archived"))
+    assert [await read("HEXISTS", key, name) for key in (once, archived) for name in ("position", "part")] == [1] * 4
+    assert len(await read("HGET", archived, "r0")) == 43
+    assert (jobs["4-archived"].end_time, jobs["4-archived"].name) == (NOW + timedelta(hours=1), "build")
+    assert (await text_of(repository, "4-archived")).endswith("line 11 of 4-archived\n")
+    assert (await text_of(repository, "4-late-before")).endswith("line 11 of 4-late-before\nbefore\n")
+    with pytest.raises(LogDeletedError):
+        await text_of(repository, "4-log-deleted")
+    for job_id in ("4-sealed", "4-late", "4-late-before", "4-archived", "4-log-deleted"):
+        await repository.add_event(job_id, JobEvent("log", "later\n", timestamp=utc_now()))
+    assert await repository.verify(deep=True) == []
+    for job_id in ("4-sealed", "4-late", "4-late-before", "4-archived", "4-log-deleted", "4-unsealed"):
+        assert await seal_job(repository, job_id) is Sealed.SEALED
+    assert await repository.verify(deep=True) == []
+    assert (await text_of(repository, "4-archived")).endswith("line 11 of 4-archived\nlater\n")
+    assert {job_id: await repository.get_job_summary(job_id) for job_id in jobs} == jobs
+    await repository.delete_job("4-packed-once")
+    await repository.delete_job("4-late")
 
 
 async def test_its_jobs_go_on(repository: RedisJobRepository) -> None:

@@ -16,6 +16,9 @@ from ci_eventstore.events.append import append
 from ci_eventstore.events.caller import Call
 from ci_eventstore.events.codec import encode_logs
 from ci_eventstore.events.sealed_log import references_in
+from ci_eventstore.following import hub
+from ci_eventstore.following.incarnation import StoreIncarnation
+from ci_eventstore.following.job_reader import JobReader
 from ci_eventstore.history.seal import Sealed
 from ci_eventstore.jobs.create import create_waiting, waiting_job
 from ci_eventstore.jobs.decide import decide_creation
@@ -23,8 +26,10 @@ from ci_eventstore.keys import Keys
 from ci_eventstore.projection.jobs import doubtful
 from ci_eventstore.repository import RedisJobRepository
 from tests.examples import slow
+from tests.integration.store.followers import following, next_page
 from tests.integration.store.sealing import NOW, ended_job, lines, seal_job
 from tests.servers import RealServer
+from tests.waiting import wait_until
 
 IS_SOAK = os.environ.get("CI_EVENTSTORE_SOAK") == "1"
 
@@ -133,6 +138,42 @@ async def test_a_follower_goes_on_over_the_sealing(repository: RedisJobRepositor
         follower.close()
     events = [record for record in records if isinstance(record, JobEvent)]
     assert [event.id for event in events] == list(range(4, 1202))
+
+
+async def test_looks_at_a_sealed_job_find_nothing_new(
+    repository: RedisJobRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its packed record doesn't say itself where the log ends; should it do so, that it goes on is found."""
+    monkeypatch.setattr(hub, "WATCH_SECONDS", 0.01)
+    await repository.create_job(Job(id="j", status="running"))
+    await repository.add_events("j", lines(3))
+    looks, starts, look, start = 0, 0, StoreIncarnation.read, JobReader.start
+
+    async def counted_look(self: StoreIncarnation) -> str | None:
+        nonlocal looks
+        looks += 1
+        return await look(self)
+
+    def counted_start(self: JobReader) -> None:
+        nonlocal starts
+        starts += 1
+        start(self)
+
+    monkeypatch.setattr(StoreIncarnation, "read", counted_look)
+    monkeypatch.setattr(JobReader, "start", counted_start)
+    async with following(repository) as follower:
+        assert await next_page(follower) == ["created", 1, 2, 3]
+        await repository.complete_job("j", True, NOW)
+        await wait_until(lambda: looks > 3)
+        assert await seal_job(repository) is Sealed.SEALED
+        looks = 0
+        await wait_until(lambda: looks > 3)
+        looks, before = 0, starts
+        await wait_until(lambda: looks > 3)
+        assert starts == before
+        await repository.engine.nodes.read("HSET", repository.engine.keys.job("j").hash, "position", 99, "part", 0)
+        await wait_until(lambda: starts > before)
+        await repository.rebuild("j")
 
 
 async def test_sealing_is_told(repository: RedisJobRepository) -> None:

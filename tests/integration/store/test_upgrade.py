@@ -103,7 +103,7 @@ async def test_killed_at_any_command_it_goes_on(valkey: Home, is_sent: bool, ver
     async with Redis(unix_socket_path=str(valkey.socket_path)) as client:
         await _kill_at_each_step(client, version, is_sent=is_sent)
         found = await client.hgetall(STORE)
-    assert (found[b"format"], found[b"partitions"], b"upgrading" in found) == (b"4", b"1", False)
+    assert (found[b"format"], found[b"partitions"], b"upgrading" in found) == (b"5", b"1", False)
 
 
 async def _kill_at_each_step(client: Redis, version: int, *, is_sent: bool) -> None:
@@ -119,7 +119,7 @@ async def _kill_at_each_step(client: Redis, version: int, *, is_sent: bool) -> N
                 pass
             else:
                 break
-        if await client.hget(STORE, "format") != b"4":
+        if await client.hget(STORE, "format") != b"5":
             with pytest.raises(StoreFormatError, match="ci-eventstore upgrade"):
                 await RedisJobRepository(client).initialize()
         assert await old_store.upgraded(deployment) is Stage.DONE
@@ -127,7 +127,7 @@ async def _kill_at_each_step(client: Redis, version: int, *, is_sent: bool) -> N
             assert await repository.verify() == []
     else:
         pytest.fail("it never came to its end")
-    assert step > 5
+    assert step > (3 if version == 4 else 5)
 
 
 async def test_what_has_another_form_is_converted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,7 +196,7 @@ async def test_listings_of_all_jobs_are_dropped() -> None:
     assert set(as_texts(await client.keys("{ci:0}:[jo]*:*"))) == before - dropped
 
 
-@pytest.mark.parametrize(("version", "stage"), [(2, Stage.WAITING_2), (3, Stage.WAITING_3)])
+@pytest.mark.parametrize(("version", "stage"), [(2, Stage.WAITING_2), (3, Stage.WAITING_3), (4, Stage.WAITING_4)])
 async def test_a_store_is_given_back_as_what_it_was(server: RealServer, version: int, stage: Stage) -> None:
     """Until anything is converted."""
     async with Redis(port=server.port, decode_responses=True) as client:
@@ -312,10 +312,10 @@ async def test_what_cannot_be_upgraded(server: RealServer, client: Redis) -> Non
         await upgrade(from_url(server.url), "other", _consent(), is_forced=True, access="write")
     with pytest.raises(ReadOnlyAccessError):
         await upgrade(from_url(server.url), "ci", _consent(), is_forced=True, access="read")
-    await client.hset(STORE, "format", "5")
-    with pytest.raises(StoreFormatError, match="has format version 5, this program reads 4"):
+    await client.hset(STORE, "format", "6")
+    with pytest.raises(StoreFormatError, match="has format version 6, this program reads 5"):
         await upgrade(from_url(server.url), "ci", _consent(), is_forced=True, access="write")
-    assert await client.hgetall(STORE) == {"format": "5", "partitions": "1"}
+    assert await client.hgetall(STORE) == {"format": "6", "partitions": "1"}
 
 
 def _consent() -> Dialog:
@@ -351,6 +351,7 @@ def test_clients_of_the_old_version_are_told_from_others() -> None:
         "id=8 addr=other:1 name= db=2 flags=N cmd=get lib-name=jedis idle=0",
         "id=9 addr=old:3 name= db=2 flags=N cmd=evalsha lib-name=redis-py(ci-eventstore_v0.1.0) idle=5",
         "id=10 addr=old:4 name= db=2 flags=N cmd=evalsha lib-name=redis-py(ci-eventstore-f3_v0.1.0) idle=6",
+        "id=11 addr=old:5 name= db=2 flags=N cmd=evalsha lib-name=redis-py(ci-eventstore-f4_v0.1.0) idle=7",
     ]
     assert f"ci-eventstore-f{FORMAT_VERSION}" == DRIVER
     assert old_clients(lines) == [
@@ -358,14 +359,15 @@ def test_clients_of_the_old_version_are_told_from_others() -> None:
         "old:2 (last command subscribe, idle for 4 s)",
         "old:3 (last command evalsha, idle for 5 s)",
         "old:4 (last command evalsha, idle for 6 s)",
+        "old:5 (last command evalsha, idle for 7 s)",
     ]
     without_names = [line.partition(" lib-name")[0] for line in lines]
-    assert len(old_clients(without_names)) == 6
+    assert len(old_clients(without_names)) == 7
 
 
 def test_the_old_version_refuses_a_store_at_every_stage_but_the_first() -> None:
     """Programs of version 1 read the format as a number, and open what has theirs; later ones likewise."""
-    for number, old in ((1, Stage.OLD_1), (2, Stage.OLD_2), (3, Stage.OLD_3)):
+    for number, old in enumerate((Stage.OLD_1, Stage.OLD_2, Stage.OLD_3, Stage.OLD_4), start=1):
         assert [stage for stage in Stage if int(stage.value[0]) == number] == [old]
         assert [before for moves in MOVES.values() for before, _ in moves].count(old) == 1
 
@@ -374,5 +376,7 @@ def test_an_upgrade_to_an_earlier_version_does_not_finish_one_to_a_later() -> No
     """It knows no stage that one to this version is in once it converts; this one goes on where that broke off."""
     of_version_2 = [("1", ""), ("0", "waiting"), ("0", "converting"), ("2", "")]
     of_version_3 = [*of_version_2[:2], ("0", "waiting 2"), ("0", "converting 3"), ("3", "")]
-    assert Stage.CONVERTING.value not in (*of_version_2, *of_version_3)
-    assert {(Stage.CONVERTING_TO_2, Stage.CONVERTING), (Stage.CONVERTING_TO_3, Stage.CONVERTING)} <= {*MOVES["begin"]}
+    of_version_4 = [*of_version_3[:3], ("0", "waiting 3"), ("0", "converting 4"), ("4", "")]
+    assert Stage.CONVERTING.value not in (*of_version_2, *of_version_3, *of_version_4)
+    broken_off = (Stage.CONVERTING_TO_2, Stage.CONVERTING_TO_3, Stage.CONVERTING_TO_4)
+    assert {(stage, Stage.CONVERTING) for stage in broken_off} <= {*MOVES["begin"]}

@@ -41,11 +41,11 @@ def one_of(found: Sequence[Finding], check: str) -> tuple[str, str]:
 @pytest.mark.parametrize(
     ("version", "partitions", "severity", "says"),
     [
-        ("4", "64", "ok", "format 4, 64 partitions"),
+        ("5", "64", "ok", "format 5, 64 partitions"),
         (None, None, "note", "no store 'ci'"),
         ("3", "1", "error", "format version 3"),
         ("0", "1", "error", "being upgraded"),
-        ("4", "many", "error", "no number"),
+        ("5", "many", "error", "no number"),
         (None, "1", "error", "format version"),
     ],
 )

@@ -4,25 +4,25 @@ from contextlib import suppress
 from dataclasses import fields
 from datetime import UTC, datetime
 
+import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ci_common.models import Job, JobStatus
+from ci_eventstore.connection.replies import as_text
 from ci_eventstore.errors import ProjectionDamagedError, StoreFormatError
-from ci_eventstore.jobs.state import (
+from ci_eventstore.jobs.packed_records import (
     ENDS,
     KEPT_FIELDS,
     PIECES,
     REST_FIELDS,
-    JobState,
-    from_hash,
+    SURELY_KEPT,
     packed_log,
-    rest_of,
-    to_hash,
-    to_job,
-    without_ends,
+    repacked,
+    shortened,
 )
+from ci_eventstore.jobs.state import JobState, from_hash, rest_of, to_hash, to_job
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 STATE = JobState(
@@ -95,7 +95,7 @@ def test_a_job_is_what_its_constructor_makes_of_the_state(truncated_at: int | No
 
 def packed(state: JobState) -> dict[bytes, bytes]:
     """Return the hash of a job whose small segment is in the archive."""
-    kept = without_ends({name: value for name, value in to_hash(state).items() if name in KEPT_FIELDS})
+    kept = shortened({name: value for name, value in to_hash(state).items() if name in KEPT_FIELDS})
     found = {name.encode(): value.encode() for name, value in kept.items()}
     return found | {name.encode(): piece for name, piece in rest_of(state).items()}
 
@@ -130,7 +130,7 @@ numbers = st.integers(0, 2**53)
         lines=numbers,
         end_position=st.sampled_from([STATE.position, 1]),
         end_bytes=st.sampled_from([STATE.bytes, 1]),
-        log=st.just("0-1,4-0,400,0123456789abcdef,a"),
+        log=st.sampled_from(["0-1,3-0,400,0123456789abcdef,a", "0-1,3-1,4,01a", "0-1,2-0,4,01a,a 2-1,3-0,4,01a"]),
     )
 )
 def test_a_packed_record_is_read_as_it_was_written(state: JobState) -> None:
@@ -139,11 +139,38 @@ def test_a_packed_record_is_read_as_it_was_written(state: JobState) -> None:
     if b"r0" in found:
         assert read(found) == state
         assert (b"end_position" in found) == (state.end_position != state.position)
+        assert (b"position" in found, b"part" in found) == (("3-1" in (state.log or ""),) * 2)
         # As earlier versions wrote it.
-        assert read({**found, **{name.encode(): str(getattr(state, name)).encode() for name in ENDS}}) == state
+        for left_out in (("position", "part"), ("position", "part", *ENDS)):
+            known = {name.encode(): str(getattr(state, name)).encode() for name in left_out}
+            assert read({**found, **known}) == state
         assert read({**found, b"lines": b"7", b"unheard_of": b"1"}) == state.but(lines=7)
         assert packed_log([part for pair in found.items() for part in pair]) is None
         assert max(len(value) for name, value in found.items() if name.decode() in PIECES) <= 64
+
+
+def test_a_packed_record_without_a_readable_log_is_told() -> None:
+    """Only that says where it ends."""
+    for log in (b"", b"0-1", b"0-1,3,400,0123456789abcdef,a", b"0-1,%s-0,4,01a" % (b"9" * 5000), b"\xff"):
+        found = {**packed(STATE.but(log="0-1,3-0,400,0123456789abcdef,a")), b"log": log}
+        with pytest.raises(ProjectionDamagedError, match="job 'job-1': where its log lies can't be read"):
+            read(found)
+
+
+def test_pieces_of_version_4_are_known() -> None:
+    """Each of their times is whole; what isn't a state stays as it is, and says so."""
+    known = msgpack.packb(["c", NOON, NOON, True, NOON, "x"], datetime=True)
+    state = STATE.but(status=JobStatus.COMPLETED, command=None, end_time=NOON, start_time=NOON)
+    found = packed(state.but(log="0-1,3-0,400,0123456789abcdef,a"))
+    assert read({**found, b"r0": known}) == read(found)
+    texts = {name.decode(): as_text(value) for name, value in found.items()}
+    assert repacked({**texts, "r0": as_text(known)}) == texts == repacked(texts)
+    assert repacked({"r0": "garbage", "x": "1"}) == {"r0": "garbage", "x": "1"}
+
+
+def test_only_what_follows_may_lack() -> None:
+    """Of the fields that are kept."""
+    assert {*KEPT_FIELDS} - SURELY_KEPT == {*ENDS, "position", "part"}
 
 
 def test_what_is_too_long_is_not_packed() -> None:
