@@ -18,8 +18,8 @@ end
 local last_number, last_used = string.match(last_call or '', '^(%d+) %S+ (%d+)$')
 local is_first = not last_call and number == 1
 if not is_first and not (last_number and last_number + 1 == number) then
-  -- Libraries: calls, job_calls, sealed
-  local answer = answer_of_known(last_call, number, end_of_log(state[2], state[3], state[10]))
+  -- Libraries: calls, job_calls
+  local answer = answer_of_known(last_call, number, state[2], state[3])
   if answer then
     return answer
   end

@@ -3,12 +3,16 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ci_common.errors import JobGoneError
 from ci_common.models import Job, JobEvent
+from ci_eventstore.connection.nodes import Nodes
+from ci_eventstore.history.archiving import Moved, unarchive_job
 from ci_eventstore.history.seal import Sealed
+from ci_eventstore.jobs.tombstones import read_tombstone
 from ci_eventstore.queues.claimed import Claimed
 from ci_eventstore.repository import RedisJobRepository
 from tests.claims import claim
@@ -141,3 +145,25 @@ async def _seen(repository: RedisJobRepository) -> object:
     state = await repository.engine.jobs.state("j")
     deleted = 0 if state is None or state.deleted_to is None else state.deleted_to
     return state, [] if state is None else await repository.get_events_since("j", deleted)
+
+
+async def test_each_move_is_answered_as_the_first_time(
+    repository: RedisJobRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its script runs again, since the answer was lost, and finds the record as it has left it."""
+    await ended_job(repository)
+    run, engine = Nodes.run, repository.engine
+
+    async def run_twice(self: Nodes, *call: Any, **options: Any) -> Any:
+        await run(self, *call, **options)
+        return await run(self, *call, **options)
+
+    monkeypatch.setattr(Nodes, "run", run_twice)
+    assert await seal_job(repository) is Sealed.SEALED
+    await archive_sealed(repository, tmp_path)
+    assert await unarchive_job(engine.nodes, engine.reader.source, engine.keys.job("j")) is Moved.MOVED
+    assert await repository.delete_log("j")
+    assert await seal_job(repository) is Sealed.SEALED
+    # Of a deleted job nothing says which call has deleted it.
+    assert not await repository.delete_job("j")
+    assert await read_tombstone(engine.nodes, engine.keys.job("j")) is not None
