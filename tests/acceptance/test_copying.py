@@ -17,8 +17,8 @@ def test_a_store_is_copied(cli: CommandLine, here: Callable[..., Ended]) -> None
     copied = here("copy", "--from", address, "--prefix", prefix, "--to", address, "--to-prefix", other)
     assert copied.code == 0, copied.err
     *_, first, second, source, target = copied.err.splitlines()
-    assert first == "ci-eventstore: copied 2 jobs and 0 tombstones; 0 jobs were there"
-    assert second == "ci-eventstore: compared 2 jobs, of which 0 differ"
+    assert first == "ci-eventstore: copied 2 jobs and 0 tombstones; already there: 0 jobs"
+    assert second == "ci-eventstore: compared 2 jobs, 0 of them different"
     assert source.split()[-1] == target.split()[-1]
     assert here("--prefix", other, "tail", "job-1").text == here("tail", "job-1").text
     assert here("--prefix", other, "verify").code == 0
@@ -61,7 +61,7 @@ def test_a_store_becomes_a_file_and_back(cli: CommandLine, here: Callable[..., E
     other, file = cli.environment["CI_EVENTSTORE_PREFIX"] + "-2", tmp_path / "ci.store"
     exported = here("export-store", str(file))
     assert exported.code == 0, exported.err
-    assert "ci-eventstore: written 2 jobs and 0 tombstones; 0 jobs were there" in exported.err
+    assert "ci-eventstore: written 2 jobs and 0 tombstones; already there: 0 jobs" in exported.err
     assert list(tmp_path.iterdir()) == [file]
     cut = tmp_path / "cut.store"
     cut.write_bytes(file.read_bytes()[:-7])
@@ -71,7 +71,10 @@ def test_a_store_becomes_a_file_and_back(cli: CommandLine, here: Callable[..., E
         True,
         True,
     )
-    for said in ("imported 2 jobs and 0 tombstones; 0 jobs were there", "imported 0 jobs and 0 tombstones; 2 jobs"):
+    for said in (
+        "imported 2 jobs and 0 tombstones; already there: 0 jobs",
+        "imported 0 jobs and 0 tombstones; already there: 2 jobs",
+    ):
         imported = here("import-store", str(file), "--prefix", other, "--partitions", "4")
         assert (imported.code, said in imported.err) == (0, True), imported.err
         digests = {line.split()[-1] for line in imported.err.splitlines() if "digest of" in line}

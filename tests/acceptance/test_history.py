@@ -100,7 +100,7 @@ def test_an_archive_is_checked(cli: CommandLine, here: Callable[..., Ended], tmp
     assert "archive rebuild" in here("restored").err
     whole = here("archive", "check", "--deep")
     assert (whole.code, whole.text) == (0, "")
-    assert whole.err == "ci-eventstore: looked at 2 archived jobs and 2 objects: 0 jobs are damaged\n"
+    assert whole.err == "ci-eventstore: looked at 2 archived jobs and 2 objects: 0 damaged jobs\n"
     [first], [second] = (list((tmp_path).glob(f"*/0/{job_id}/*/*")) for job_id in ("job-1", "job-2"))
     data, other = first.read_bytes(), second.read_bytes()
     first.unlink()

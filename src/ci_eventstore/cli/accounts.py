@@ -12,6 +12,7 @@ from ci_eventstore.cli.output import NOTHING, echo_json, json_option, local_time
 from ci_eventstore.cli.store import find_user, uses_store
 from ci_eventstore.cli.usage import ExitCode, duration_option, examples
 from ci_eventstore.connection.nodes import servers_of
+from ci_eventstore.diagnosis.findings import plural
 from ci_eventstore.errors import StoreError
 from ci_eventstore.history.erasing import SETTLE_SECONDS, Eraser, Receipt, rewrite_files
 from ci_eventstore.repository import RedisJobRepository
@@ -160,7 +161,9 @@ def _remains(receipt: Receipt, *, has_files: bool) -> list[str]:
         return [*named, "the account stays, inactive, until they are gone: erase the user again then"]
     files = [] if not has_files else ["the server's append-only file and snapshot, until they are written anew"]
     queues = [f"the memory of queue {name}, until others' tickets there are taken" for name in receipt.queues]
-    projects = [f"projects of {receipt.projects_left} jobs outside of the folder"] if receipt.projects_left else []
+    projects = (
+        [f"projects of {plural(receipt.projects_left, 'job')} outside of the folder"] if receipt.projects_left else []
+    )
     where = [*files, *queues, *projects, *ELSEWHERE]
     return ["what may be left of the user: " + "; ".join(where)]
 

@@ -11,6 +11,7 @@ from ci_eventstore.cli.history import tell_sweep, until_stopped, working
 from ci_eventstore.cli.output import say
 from ci_eventstore.cli.store import find_job, uses_store
 from ci_eventstore.cli.usage import ExitCode, duration_option, examples
+from ci_eventstore.diagnosis.findings import plural
 from ci_eventstore.errors import ArchiveUnavailableError, ConfigurationError, StoreError
 from ci_eventstore.history.archive_check import check_archive
 from ci_eventstore.history.archive_rebuild import rebuild_from_archive
@@ -106,7 +107,8 @@ async def check(repository: RedisJobRepository, deep: bool, remove: bool) -> int
         click.echo(f"{'removed' if remove else 'not needed any more'}: {name}")
     for name, why in sorted(report.unknown.items()):
         click.echo(f"not known: {name}: {why}")
-    say(f"looked at {report.jobs} archived jobs and {report.objects} objects: {len(report.damaged)} jobs are damaged")
+    jobs, objects = plural(report.jobs, "archived job"), plural(report.objects, "object")
+    say(f"looked at {jobs} and {objects}: {plural(len(report.damaged), 'damaged job')}")
     return ExitCode.SUCCESS if report.is_whole else ExitCode.FAILED
 
 
@@ -128,7 +130,7 @@ async def rebuild(repository: RedisJobRepository, archive_url: str | None) -> in
     report = await rebuild_from_archive(repository.engine, there)
     for what, why in sorted(report.left.items()):
         click.echo(f"{what}: {why}")
-    say(f"brought back {len(report.brought)} jobs, deleted {len(report.deleted)} again")
+    say(f"brought back {plural(len(report.brought), 'job')}, deleted {len(report.deleted)} again")
     return ExitCode.FAILED if report.left else ExitCode.SUCCESS
 
 

@@ -15,6 +15,7 @@ from ci_eventstore.cli.output import say
 from ci_eventstore.cli.store import find_job, store_options, uses_store
 from ci_eventstore.cli.usage import ExitCode, duration_option, examples
 from ci_eventstore.connection.absence import names_of
+from ci_eventstore.diagnosis.findings import plural
 from ci_eventstore.errors import SegmentDamagedError, StoreError
 from ci_eventstore.events.sealed_log import references_in
 from ci_eventstore.history.sealer import Sealer
@@ -144,7 +145,7 @@ def verify_archive(file: Path, root: str | None) -> int:
         click.echo(f"{file}: {error}")
         return ExitCode.FAILED
     events, newest = sum(one.tail.events for one in found), found[0]
-    segments = "1 segment" if len(found) == 1 else f"{len(found)} segments"
-    click.echo(f"job {newest.tail.job_id}: {events} events in {segments}, root {newest.root.hex()}")
+    how_much = f"{plural(events, 'event')} in {plural(len(found), 'segment')}"
+    click.echo(f"job {newest.tail.job_id}: {how_much}, root {newest.root.hex()}")
     click.echo("consistent" if wanted is None else "complete and unaltered")
     return ExitCode.SUCCESS

@@ -11,6 +11,7 @@ from ci_eventstore.cli.output import echo_json, json_option, say, showing_progre
 from ci_eventstore.cli.store import StoreAddress, find_job, uses_address, uses_store
 from ci_eventstore.cli.usage import ExitCode, examples
 from ci_eventstore.connection.deployments import default_url, from_url
+from ci_eventstore.diagnosis.findings import plural
 from ci_eventstore.projection.differences import Difference
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.settings import Settings
@@ -81,7 +82,7 @@ def _echo(differences: Sequence[Difference], as_json: bool) -> None:
 
 
 def _count(differences: Sequence[Difference]) -> str:
-    return "1 difference" if len(differences) == 1 else f"{len(differences)} differences"
+    return plural(len(differences), "difference")
 
 
 @click.command(epilog=examples("restored"))

@@ -15,6 +15,7 @@ from ci_eventstore.cli.store import StoreAddress, uses_address, uses_store
 from ci_eventstore.cli.usage import ExitCode, examples
 from ci_eventstore.connection.deployments import from_url
 from ci_eventstore.connection.nodes import Nodes
+from ci_eventstore.diagnosis.findings import plural
 from ci_eventstore.errors import ConfigurationError, StoreFormatError
 from ci_eventstore.history.copied_stores import StoreSource, StoreTarget
 from ci_eventstore.history.copying import Copier, CopyReport
@@ -195,8 +196,9 @@ def _tell(report: CopyReport, done: str = "copied", source: str = "the source", 
         say(f"{what} isn't {done}: {why}")
     for job_id in sorted(report.different):
         say(f"job {job_id} differs: if it was written to meanwhile, copy again")
-    say(f"{done} {report.copied} jobs and {report.deleted} tombstones; {report.already} jobs were there")
-    say(f"compared {report.compared} jobs, of which {len(report.different)} differ")
+    jobs, stones = plural(report.copied, "job"), plural(report.deleted, "tombstone")
+    say(f"{done} {jobs} and {stones}; already there: {plural(report.already, 'job')}")
+    say(f"compared {plural(report.compared, 'job')}, {len(report.different)} of them different")
     say(f"digest of {source} {report.source_digest:040x}")
     say(f"digest of {target} {report.target_digest:040x}")
     return ExitCode.SUCCESS if report.is_whole else ExitCode.FAILED
