@@ -147,8 +147,10 @@ class EventReader:
             end = position if end is None else end
         if position is None:
             await check_standing(self._nodes, keys)
-        if position is None or user_id not in (None, owner):
+        if user_id not in (None, owner) or not any(part is not None for part in reply):
             raise JobNotFoundError(keys.job_id)
+        if position is None:
+            raise ProjectionDamagedError(keys.job_id, "where its log ends can't be read")
         try:
             return Extent(
                 position=int(position),

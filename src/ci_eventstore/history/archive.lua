@@ -3,13 +3,13 @@
 --
 -- `archiving.py` names its keys and arguments.
 --
--- Returns "moved", or "repeated"; or changes nothing and returns "missing", "changed" (it is another job of that id, or its record refers
--- to others), or "unstaged" (a segment isn't there any more, or isn't whole).
+-- Returns "moved", or "repeated"; or changes nothing and returns "missing", "changed" (it is another job of that id, its record refers
+-- to others, or its log went on), or "unstaged" (a segment isn't there any more, or isn't whole).
 
--- Libraries: standing
+-- Libraries: standing, sealed
 
 -- Check.
-local state = redis.pcall('HMGET', hash, 'version', 'log', 'incarnation', 'has_complete')
+local state = redis.pcall('HMGET', hash, 'version', 'log', 'incarnation', 'has_complete', 'r0', 'position', 'part')
 local error = failed(state, hash)
 if error then
   return error
@@ -22,6 +22,10 @@ elseif state[2] == log then
     redis.call('UNLINK', dropped(i))
   end
   return 'repeated'
+end
+local position, part = end_of_log(state[6], state[7], state[2])
+if (position or '') .. '-' .. (part or '') ~= place then
+  return 'changed'
 end
 for i = 1, #segments do
   local size = redis.pcall('STRLEN', segments.key(i))
@@ -43,8 +47,8 @@ error = attempt(function()
   for i = 1, #segments do
     redis.call('PERSIST', segments.key(i))
   end
-  -- A packed record gets what it lacks, which was said when it was sealed.
-  if not state[4] and #fields > 0 then
+  -- A packed record gets what it lacks, which was said when it was sealed. Pieces that it has stay, also those of earlier versions.
+  if not state[4] and not state[5] and #fields > 0 then
     redis.call('HSET', hash, 'log', log, unpack(ARGV, fields.places()))
   else
     redis.call('HSET', hash, 'log', log)

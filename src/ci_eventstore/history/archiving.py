@@ -46,6 +46,8 @@ class ArchiveCall(NamedTuple):
 
     hash: Key
     incarnation: str
+    #: Where its log ends, as it was read.
+    place: str
     #: The record's field `log`: as it was read, and as it shall be.
     log_before: str
     log: str
@@ -146,6 +148,7 @@ async def _refer(
     call = ArchiveCall(
         hash=keys.hash,
         incarnation=state.incarnation or "",
+        place=str(Place(state.position, state.part)),
         log_before=state.log or "",
         log=log,
         segments=[] if to_archive else [StagedSegment(segment_key(keys, one.name), one.size) for one in moved],

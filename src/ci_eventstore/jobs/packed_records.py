@@ -71,9 +71,12 @@ def pieces_of(rest: bytes) -> dict[str, bytes]:
 
 def repacked(fields: Mapping[str, str]) -> dict[str, str]:
     """Return a record's fields with its pieces as this version makes them; as they are if they can't be read."""
-    packed = b"".join(as_bytes(fields[piece]) for piece in PIECES if piece in fields)
+    found = {name: as_bytes(value) for name, value in fields.items() if name in PIECES}
+    packed = b"".join(found[piece] for piece in PIECES if piece in found)
+    if not found or found != pieces_of(packed):
+        return dict(fields)
     try:
-        pieces = pieces_of(pack_values(unpack_values(packed, REST_FIELDS), REST_FIELDS)) if packed else {}
+        pieces = pieces_of(pack_values(unpack_values(packed, REST_FIELDS), REST_FIELDS))
     except StoreFormatError:
         return dict(fields)
     others = {name: value for name, value in fields.items() if name not in PIECES}

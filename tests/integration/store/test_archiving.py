@@ -4,9 +4,13 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import fakeredis
+import msgpack
 import pytest
 
 from ci_common.errors import RepositoryError
@@ -14,6 +18,7 @@ from ci_common.models import Job, JobEvent
 from ci_eventstore.archive import MARK, OWNER, Archive
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import as_texts
+from ci_eventstore.connection.scripts import Script
 from ci_eventstore.errors import (
     ArchiveDiffersError,
     ArchiveUnavailableError,
@@ -22,9 +27,9 @@ from ci_eventstore.errors import (
 )
 from ci_eventstore.events.sealed_log import references_in
 from ci_eventstore.history.archiver import Archiver
-from ci_eventstore.history.archiving import Moved, archive_job, unarchive_job
+from ci_eventstore.history.archiving import ARCHIVE, Moved, archive_job, unarchive_job
 from ci_eventstore.history.seal import Sealed
-from ci_eventstore.jobs.packed_records import PIECES
+from ci_eventstore.jobs.packed_records import PIECES, pieces_of
 from ci_eventstore.keys import Keys, segment_key, sweeper_key
 from ci_eventstore.repository import RedisJobRepository
 from tests.cancelling import Counted, Steps
@@ -125,6 +130,61 @@ async def test_records_of_archived_jobs_are_small(
     after = await repository.get_job("j")
     assert after == before
     assert await repository.verify(deep=True) == []
+
+
+@pytest.mark.parametrize("size", range(1, 30, 4))
+async def test_pieces_of_version_4_stay(
+    repository: RedisJobRepository, server: Nodes, keys: Keys, tmp_path: Path, size: int
+) -> None:
+    """They are longer, so that there may be more of them; both forms are read, and never mixed."""
+    start, end = NOW + timedelta(microseconds=7), NOW + timedelta(seconds=60, microseconds=8)
+    job = Job(id="j", status="failed", name="build", command=["x" * size], exit_code=2, created_at=NOW)
+    await repository.create_job(replace(job, start_time=start, end_time=end))
+    before, key = await repository.get_job("j"), keys.job("j").hash
+    assert await seal_job(repository) is Sealed.SEALED
+    assert await archive(repository, tmp_path) is Moved.MOVED
+    values = ["f", NOW, end, None, start, "build", None, ["x" * size], 2]
+    await server.read("HDEL", key, *PIECES)
+    pieces = [text for piece in pieces_of(msgpack.packb(values, datetime=True)).items() for text in piece]
+    await server.read("HSET", key, "position", 0, "part", 2, *pieces)
+    for back in (True, False, True):
+        assert await repository.get_job("j") == before
+        assert await repository.verify(deep=True) == []
+        assert await (unarchive(repository) if back else archive(repository, tmp_path)) is Moved.MOVED
+    assert await repository.get_job("j") == before
+    assert await repository.verify(deep=True) == []
+
+
+@pytest.mark.parametrize("command", [["make"], ["x" * 300]], ids=["short", "long"])
+@pytest.mark.parametrize("back", [False, True], ids=["there", "back"])
+async def test_a_log_that_goes_on_meanwhile(
+    repository: RedisJobRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str], back: bool
+) -> None:
+    """What comes between reading the record and moving its log is there, and is moved another time."""
+    await repository.create_job(Job(id="j", status="running", user_id="ada", command=command))
+    await repository.add_events("j", lines(2))
+    await repository.complete_job("j", True, NOW)
+    assert await seal_job(repository) is Sealed.SEALED
+    if back:
+        assert await archive(repository, tmp_path) is Moved.MOVED
+    run = Nodes.run
+
+    async def run_late(self: Nodes, script: Script, *arguments: Any) -> Any:
+        if script is ARCHIVE:
+            monkeypatch.setattr(Nodes, "run", run)
+            await repository.add_events("j", lines(1, 2))
+        return await run(self, script, *arguments)
+
+    monkeypatch.setattr(Nodes, "run", run_late)
+    assert await (unarchive(repository) if back else archive(repository, tmp_path)) is Moved.CHANGED
+    assert [event.id for event in await repository.get_events_since("j", 0)] == [1, 2, 3, 4]
+    await repository.add_events("j", lines(1, 3))
+    assert await repository.verify(deep=True) == []
+    if back:
+        assert await unarchive(repository) is Moved.MOVED
+    assert await seal_job(repository) is Sealed.SEALED
+    assert await archive(repository, tmp_path) is Moved.MOVED
+    assert [event.id for event in await repository.get_events_since("j", 0)] == [1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize("back", [False, True], ids=["there", "back"])

@@ -1,13 +1,15 @@
 """What is lost or damaged of a sealed job's record and indexes is mended, and nothing comes of what isn't the job's."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ci_common.errors import JobGoneError
+from ci_common.errors import JobGoneError, JobNotFoundError
 from ci_common.models import JobEvent
 from ci_eventstore.connection.nodes import Nodes
+from ci_eventstore.errors import ProjectionDamagedError, StoreFormatError
 from ci_eventstore.events.log_source import LogSource
 from ci_eventstore.history.seal import STAGED_MS, Sealed
 from ci_eventstore.history.sealer import LONGEST_PAUSE_MS, Sealer
@@ -16,7 +18,7 @@ from ci_eventstore.projection.jobs import JobProjections
 from ci_eventstore.projection.rebuild import rebuild
 from ci_eventstore.projection.sealed import fold_of_sealed
 from ci_eventstore.repository import RedisJobRepository
-from tests.integration.store.sealing import ended_job, seal_job
+from tests.integration.store.sealing import archive_sealed, ended_job, seal_job
 
 LATE = JobEvent("log", "late\n")
 #: A packed record lacks most of them; the first one it has, and from its `rebuild` on, the record has all.
@@ -44,6 +46,31 @@ async def damage_ways(server: Nodes, job: JobKeys) -> Mapping[str, Sequence[tupl
     indexes = [("ZREM", job.ids, job.job_id), ("ZREM", job.ended, ended.decode()), ("ZREM", job.unsealed, job.job_id)]
     indexes += [("DEL", "{ci:0}:jobs:completed"), ("DEL", "{ci:0}:jobs")]
     return ways | {"no record": [("DEL", job.hash)], "indexes": indexes, "all": [("DEL", job.hash), *indexes]}
+
+
+@pytest.mark.parametrize("is_archived", [False, True], ids=["sealed", "archived"])
+async def test_a_record_that_lacks_its_log_is_no_missing_job(
+    repository: RedisJobRepository, server: Nodes, keys: Keys, tmp_path: Path, *, is_archived: bool
+) -> None:
+    """Nothing else in a packed record says where the log ends: who reads the job is told that it is damaged."""
+    await ended_job(repository)
+    assert await seal_job(repository) is Sealed.SEALED
+    if is_archived:
+        await archive_sealed(repository, tmp_path)
+    job = keys.job("j")
+    record = await server.read("DUMP", job.hash)
+    for damage in (("HDEL", job.hash, "log"), ("HSET", job.hash, "log", "x")):
+        await server.read(*damage)
+        for way in ("read", "follow"):
+            with pytest.raises(ProjectionDamagedError, match="job 'j': where its log ends"):
+                await WAYS[way](repository)
+        for write in (lambda job_id: repository.add_event(job_id, LATE), repository.delete_job, repository.keep_job):
+            with pytest.raises(StoreFormatError, match=r"ci-eventstore rebuild|DAMAGED"):
+                await write("j")
+        with pytest.raises(JobNotFoundError):
+            await repository.get_events_since("j", 0, user_id="bob")
+        assert await repository.verify() != []
+        await server.read("RESTORE", job.hash, 0, record, "REPLACE")
 
 
 @pytest.mark.parametrize("is_late", [False, True], ids=["sealed", "late"])

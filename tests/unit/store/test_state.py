@@ -165,7 +165,8 @@ def test_pieces_of_version_4_are_known() -> None:
     assert read({**found, b"r0": known}) == read(found)
     texts = {name.decode(): as_text(value) for name, value in found.items()}
     assert repacked({**texts, "r0": as_text(known)}) == texts == repacked(texts)
-    assert repacked({"r0": "garbage", "x": "1"}) == {"r0": "garbage", "x": "1"}
+    for garbage in ({"r0": "garbage"}, {"r1": texts["r0"]}, {"r0": texts["r0"][:9], "r1": texts["r0"][9:]}, {"r0": ""}):
+        assert repacked({**garbage, "x": "1"}) == {**garbage, "x": "1"}
 
 
 def test_only_what_follows_may_lack() -> None:
