@@ -106,7 +106,10 @@ def test_a_user_is_erased(cli: CommandLine, here: Callable[..., Ended]) -> None:
     counts = dict(line.rsplit(maxsplit=1) for line in erased.text.splitlines())
     expected = {"jobs": "2", "cancelled": "1", "accounts": "1", "api keys": "1", "sessions": "0", "rewritten": "1"}
     assert counts == {**expected, "projects": "0", "projects left": "0", "webhooks": "0"}
-    assert "what may be left of the user: files of replicas" in erased.err
+    assert (
+        "what may be left of the user: files of replicas, backups, exports, copies, and old versions in a b"
+        in erased.err
+    )
     assert here("jobs", "show", "job-1").code == 3
     assert here("key", "list").text == ""
     again = here("user", "erase", "ada", "--settle", "0s", "--rewrite")
@@ -122,7 +125,11 @@ def test_a_user_is_not_erased_while_jobs_run(cli: CommandLine, here: Callable[..
     refused = here("user", "erase", "ada", "--settle", "0s")
     assert (refused.code, "jobs of user 'ada' run: job-1" in refused.err) == (2, True)
     erased = here("user", "erase", "ada", "--settle", "0s", "--cancel", "--json")
-    assert (erased.code, json.loads(erased.text)["cancelled"]) == (0, 1)
+    receipt = json.loads(erased.text)
+    assert (erased.code, receipt["cancelled"], receipt["left"]) == (0, 1, {})
+    # Without --rewrite.
+    assert receipt["remains"][0] == "the server's append-only file and snapshot, until they are written anew"
+    assert receipt["remains"][1] == "files of replicas, backups, exports, copies, and old versions in a bucket"
     assert running.end().code != 0
 
 

@@ -90,14 +90,14 @@ def test_a_program_seals_meanwhile(
 
 
 def test_an_archive_is_checked(cli: CommandLine, here: Callable[..., Ended], tmp_path: Path) -> None:
-    """Damage is named, what isn't needed goes only if asked to; `restored` says what to run then."""
+    """Damage is named, what isn't needed goes only if asked to; `restored` deletes again what was deleted."""
     for job_id in ("job-1", "job-2"):
         cli("run", "--id", job_id, "--", "echo", "hello")
     here("seal", "--once", "--after", "0s")
     assert here("archive", "check").code == 2
     assert "archive rebuild" not in here("restored").err
     here("archive", "sweep", "--archive", tmp_path.as_uri(), "--older-than", "0s", "--once")
-    assert "archive rebuild" in here("restored").err
+    assert "deleted 0 jobs again; `ci-eventstore archive rebuild` brings what is missing" in here("restored").err
     whole = here("archive", "check", "--deep")
     assert (whole.code, whole.text) == (0, "")
     assert whole.err == "ci-eventstore: looked at 2 archived jobs and 2 objects: 0 damaged jobs\n"
@@ -114,6 +114,16 @@ def test_an_archive_is_checked(cli: CommandLine, here: Callable[..., Ended], tmp
     assert here("archive", "rebuild").err == "ci-eventstore: brought back 0 jobs, deleted 0 again\n"
     (tmp_path / "empty").mkdir()
     assert here("archive", "rebuild", "--archive", (tmp_path / "empty").as_uri()).code == 4
+    stone = next(tmp_path.glob("*/0/job-2/*/deleted-a"))
+    text = stone.read_text().replace("job-2", "job-1").replace(stone.parent.name, first.parent.name)
+    (first.parent / stone.name).write_text(text)
+    tmp_path.rename(tmp_path.with_name("away"))
+    away = here("restored")
+    assert (away.code, "until you have run `ci-eventstore archive rebuild`" in away.err) == (1, True)
+    assert here("jobs", "show", "job-1").code == 0
+    tmp_path.with_name("away").rename(tmp_path)
+    assert "deleted 1 job again" in here("restored").err
+    assert "was deleted" in here("jobs", "show", "job-1").err
 
 
 @pytest.mark.slow

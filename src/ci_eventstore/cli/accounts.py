@@ -21,7 +21,8 @@ from ci_eventstore.repository import RedisJobRepository
 ELSEWHERE = (
     "files of replicas, backups, exports, copies, and old versions in a bucket",
     "logs of servers and controllers, and the server's slow log",
-    "ids of jobs in tombstones and facts, which have nothing else",
+    "ids of jobs in tombstones and facts, which have nothing else, but for jobs that were deleted before: until their "
+    "facts have been read, these recognise whose the jobs were, if both ids are known",
 )
 
 
@@ -129,11 +130,12 @@ async def erase(
             await rewrite_files(await servers_of(repository.engine.nodes))
         raise
     failure = await _rewritten(repository, receipt) if rewrite and not receipt.left else None
+    remains = [] if receipt.left else _remains(receipt, has_files=not rewrite or failure is not None)
     if as_json:
-        echo_json(asdict(receipt))
+        echo_json({**asdict(receipt), "remains": remains})
     else:
         click.echo(properties(_went(receipt)))
-        for text in _remains(receipt, has_files=not rewrite or failure is not None):
+        for text in _left(receipt) if receipt.left else ["what may be left of the user: " + "; ".join(remains)]:
             say(text)
     if failure is not None:
         raise failure
@@ -154,18 +156,20 @@ def _went(receipt: Receipt) -> list[tuple[str, str]]:
     return [(name.replace("_", " "), str(value)) for name, value in counted.items()]
 
 
+def _left(receipt: Receipt) -> list[str]:
+    """Return the messages about jobs that can't be deleted."""
+    named = [f"job {job_id} can't be deleted: {why}" for job_id, why in sorted(receipt.left.items())]
+    return [*named, "the account stays, inactive, until they are gone: erase the user again then"]
+
+
 def _remains(receipt: Receipt, *, has_files: bool) -> list[str]:
-    """Return the messages about what remains."""
-    if receipt.left:
-        named = [f"job {job_id} can't be deleted: {why}" for job_id, why in sorted(receipt.left.items())]
-        return [*named, "the account stays, inactive, until they are gone: erase the user again then"]
+    """Return where something of an erased user may be left."""
     files = [] if not has_files else ["the server's append-only file and snapshot, until they are written anew"]
     queues = [f"the memory of queue {name}, until others' tickets there are taken" for name in receipt.queues]
     projects = (
         [f"projects of {plural(receipt.projects_left, 'job')} outside of the folder"] if receipt.projects_left else []
     )
-    where = [*files, *queues, *projects, *ELSEWHERE]
-    return ["what may be left of the user: " + "; ".join(where)]
+    return [*files, *queues, *projects, *ELSEWHERE]
 
 
 async def _set_active(repository: RedisJobRepository, id_or_email: str, is_active: bool) -> None:

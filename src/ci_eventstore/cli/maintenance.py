@@ -12,6 +12,9 @@ from ci_eventstore.cli.store import StoreAddress, find_job, uses_address, uses_s
 from ci_eventstore.cli.usage import ExitCode, examples
 from ci_eventstore.connection.deployments import default_url, from_url
 from ci_eventstore.diagnosis.findings import plural
+from ci_eventstore.errors import ArchiveUnavailableError
+from ci_eventstore.history.archive_rebuild import delete_again
+from ci_eventstore.history.archiver import Archiver
 from ci_eventstore.projection.differences import Difference
 from ci_eventstore.repository import RedisJobRepository
 from ci_eventstore.settings import Settings
@@ -87,19 +90,29 @@ def _count(differences: Sequence[Difference]) -> str:
 
 @click.command(epilog=examples("restored"))
 @uses_store
-async def restored(repository: RedisJobRepository) -> None:
+async def restored(repository: RedisJobRepository) -> int:
     """Tell the store that its data was restored from a backup.
 
     Run it when the server has the older data, before clients reconnect. It gives the store a new incarnation: a client
     that reconnects with a position and an older incarnation begins again, even if the log has grown past that position
-    since. Run it also after a failover that may have lost writes. Running it twice does no harm: clients only begin
+    since. Jobs and logs that were deleted since the backup are deleted again, if the store has an archive, which knows
+    that. Run it also after a failover that may have lost writes. Running it twice does no harm: clients only begin
     again once more.
     """
     incarnation = await repository.restored()
     say(f"the store has the incarnation {incarnation} now: clients that reconnect with another one begin again")
     engine = repository.engine
-    if await engine.reader.source.sealed.archived.archive(engine.keys.tags[0]) is not None:
-        say("run `ci-eventstore archive rebuild` now: it deletes again what was deleted since the backup")
+    if await engine.reader.source.sealed.archived.archive(engine.keys.tags[0]) is None:
+        return ExitCode.SUCCESS
+    try:
+        report = await delete_again(engine, await Archiver(engine.nodes, engine.reader.source, engine.keys).find())
+    except ArchiveUnavailableError as error:
+        say(f"{error}: what was deleted since the backup is there until you have run `ci-eventstore archive rebuild`")
+        return ExitCode.FAILED
+    for what, why in sorted(report.left.items()):
+        click.echo(f"{what}: {why}")
+    say(f"deleted {plural(len(report.deleted), 'job')} again; `ci-eventstore archive rebuild` brings what is missing")
+    return ExitCode.FAILED if report.left else ExitCode.SUCCESS
 
 
 @click.command(epilog=examples("upgrade", "upgrade --yes", "upgrade --cancel"))

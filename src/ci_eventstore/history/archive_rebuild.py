@@ -1,8 +1,8 @@
 """Bring back what an archive has and a store lacks, as one does that was restored from an older backup.
 
-The archive decides what is deleted: that is deleted again. A job that the store lacks, or of which it has only a
-beginning, is brought as a copy brings it, and moved to the archive, where it lies already. What runs stays as it is.
-Each job is one step, so it may be stopped anywhere, and repeated.
+The archive decides what is deleted: that is deleted again, and nothing else is done if nothing is to be brought. A job
+that the store lacks, or of which it has only a beginning, is brought as a copy brings it, and moved to the archive,
+where it lies already. What runs stays as it is. Each job is one step, so it may be stopped anywhere, and repeated.
 """
 
 from dataclasses import dataclass, field
@@ -50,21 +50,34 @@ class RebuildReport:
 
 async def rebuild_from_archive(engine: Engine, archive: Archive) -> RebuildReport:
     """Look at all that the archive has; ArchiveUnavailableError, StoreUnavailableError. One job's trouble is named."""
-    report, some = RebuildReport(), list[Folder]()
     target = StoreTarget(engine)
+    report = await _look(engine, archive, target)
+    await target.finish()
+    return report
+
+
+async def delete_again(engine: Engine, archive: Archive) -> RebuildReport:
+    """Delete what the archive says was deleted, and bring nothing; the errors of `rebuild_from_archive`."""
+    return await _look(engine, archive, None)
+
+
+async def _look(engine: Engine, archive: Archive, target: StoreTarget | None) -> RebuildReport:
+    report, some = RebuildReport(), list[Folder]()
     async for folder in folders(archive, engine.keys):
         some.append(folder)
         if len(some) == TOGETHER:
             await together(_try(engine, archive, target, one, report) for one in some)
             some = []
     await together(_try(engine, archive, target, one, report) for one in some)
-    await target.finish()
     return report
 
 
-async def _try(engine: Engine, archive: Archive, target: StoreTarget, folder: Folder, report: RebuildReport) -> None:
+async def _try(
+    engine: Engine, archive: Archive, target: StoreTarget | None, folder: Folder, report: RebuildReport
+) -> None:
     if folder.job_id is None:
-        report.left[folder.path] = "whose it is isn't known"
+        if target is not None:
+            report.left[folder.path] = "whose it is isn't known"
         return
     try:
         keys, source = engine.keys.job(folder.job_id), engine.reader.source
@@ -75,7 +88,9 @@ async def _try(engine: Engine, archive: Archive, target: StoreTarget, folder: Fo
             return
         if await _delete_again(engine, archive, keys, folder):
             report.deleted.append(folder.job_id)
-        if folder.left and await _bring(source, target, keys, ArchivedJob(archive, folder), folder):
+        if target is None or not folder.left:
+            return
+        if await _bring(source, target, keys, ArchivedJob(archive, folder), folder):
             report.brought.append(folder.job_id)
             await archive_job(engine.nodes, source, archive, keys)
     except (StoreUnavailableError, OutcomeUnknownError, ArchiveUnavailableError):

@@ -15,7 +15,7 @@ from ci_eventstore.errors import ConfigurationError
 from ci_eventstore.events.records import Place
 from ci_eventstore.events.sealed_log import Reference
 from ci_eventstore.history.archive_check import ArchiveReport, Known, Verdict, check_archive, judge
-from ci_eventstore.history.archive_rebuild import RebuildReport, rebuild_from_archive
+from ci_eventstore.history.archive_rebuild import RebuildReport, delete_again, rebuild_from_archive
 from ci_eventstore.history.archived_jobs import Folder
 from ci_eventstore.history.archiving import Moved
 from ci_eventstore.history.seal import Sealed
@@ -157,6 +157,31 @@ async def test_only_what_nobody_needs_is_removed(repository: RedisJobRepository,
     assert len(await repository.get_events_since("A strange/id", 0)) == 6
     assert await archive(repository, tmp_path, "back") is Moved.MOVED
     assert (await rebuild(repository)).brought == ["lost"]
+
+
+async def test_what_was_deleted_is_deleted_again_first(
+    repository: RedisJobRepository, server: Nodes, tmp_path: Path
+) -> None:
+    """Of a store that has them from an older backup: before anything is brought that the backup lacks."""
+    for job_id in ("stays", "goes", "loses its log"):
+        await archived_job(repository, tmp_path, job_id)
+    backup = await saved(server)
+    await archived_job(repository, tmp_path, "later")
+    await repository.delete_job("goes")
+    await repository.delete_log("loses its log")
+    await restore(repository, server, backup)
+    assert await repository.get_job_summary("goes") is not None
+    for again in (True, False):
+        report = await delete_again(repository.engine, await archive_of(repository))
+        assert sorted(report.deleted) == (["goes", "loses its log"] if again else [])
+        assert (report.brought, report.left) == ([], {})
+        with pytest.raises(JobGoneError):
+            await repository.get_job("goes")
+        with pytest.raises(LogDeletedError):
+            await repository.get_events_since("loses its log", 0)
+        assert len(await repository.get_events_since("stays", 0)) == 6
+        assert await repository.get_job("later") is None
+    assert (await rebuild(repository)).brought == ["later"]
 
 
 @pytest.mark.usefixtures("small_segments")
