@@ -1,12 +1,13 @@
 """A writer's calls: their tokens and numbers, what closes them, and which acknowledged ones each comes after."""
 
 import asyncio
+import re
 
 import pytest
 
 from ci_eventstore.errors import AcknowledgedEventsLostError, OutcomeUnknownError, StoreUnavailableError
 from ci_eventstore.events import caller as module
-from ci_eventstore.events.caller import TOKEN_SECONDS, Call, JobCaller, Ledger
+from ci_eventstore.events.caller import TOKEN_SECONDS, Call, JobCaller, Ledger, new_token
 
 
 class Clock:
@@ -45,6 +46,14 @@ def test_calls_are_numbered_under_one_token(caller: JobCaller) -> None:
     """As long as they succeed, the number alone says what came before."""
     calls = [make(caller) for _ in range(3)]
     assert calls == [Call(calls[0].token, number) for number in (1, 2, 3)]
+
+
+def test_tokens_are_words_of_an_archive() -> None:
+    """Twelve digits of base 32, since an incarnation is one: without capitals, which not every folder tells apart."""
+    tokens = [new_token() for _ in range(2000)]
+    assert len({*tokens}) == 2000
+    assert all(re.fullmatch("[a-z2-7]{12}", token) for token in tokens)
+    assert len(set("".join(tokens))) == 32
 
 
 def test_writers_have_tokens_of_their_own(ledger: Ledger, clock: Clock) -> None:
