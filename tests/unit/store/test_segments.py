@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import zstandard
@@ -18,11 +19,22 @@ from ci_common.models import JobEvent
 from ci_eventstore.errors import SegmentDamagedError
 from ci_eventstore.events.codec import decode_event, encode_event
 from ci_eventstore.segments.packing import COLUMNS, LINES, PLAIN, WITH_WORDS, unpack
-from ci_eventstore.segments.segment import BLOCK_BYTES, Origin, Segment, SegmentReader, SegmentWriter, segments_of
-from ci_eventstore.segments.tail import Block, bytes_of_tail
+from ci_eventstore.segments.segment import (
+    BLOCK_BYTES,
+    Origin,
+    Segment,
+    SegmentReader,
+    SegmentWriter,
+    check_segment,
+    name_of,
+    segments_of,
+)
+from ci_eventstore.segments.tail import Block, bytes_of_tail, pack_tail
 from ci_eventstore.segments.words import WORDS
 
 ORIGIN = Origin("ci", "job-1", "0123456789abcdef")
+#: Entries have a millisecond since then for each place.
+START_MS = 1_764_000_000_000
 Place = tuple[int, int]
 Log = Sequence[tuple[Place, bytes]]
 
@@ -51,7 +63,7 @@ def written(log: Log, state: bytes = b"state", origin: Origin = ORIGIN) -> Segme
     """Return the segment of a log in which each entry is a line of as many bytes as its payload has."""
     writer = SegmentWriter(origin)
     for (position, part), payload in log:
-        writer.add(position, part, payload, (len(payload), 1), 1_764_000_000_000 + position)
+        writer.add(position, part, payload, (len(payload), 1), START_MS + position)
     return writer.finish(state, "89abcdef", ["1000 900 80000 1764000000000"])
 
 
@@ -120,6 +132,38 @@ def test_its_end_says_all_but_the_entries(count: int) -> None:
     block = tail.blocks[len(tail.blocks) // 2]
     before = [payload for (position, _), payload in log if position < block.position]
     assert (block.lines, block.text_bytes) == (len(before), sum(map(len, before)))
+    with_entries = [block for block in tail.blocks if block.entries]
+    # Nobody needs the time of a small segment's only block.
+    times = [0] if tail.codec == WITH_WORDS else [START_MS + block.position for block in with_entries]
+    assert [block.time for block in with_entries] == times
+
+
+def with_sections(segment: Segment, sections: dict[str, Any]) -> Segment:
+    """Return the segment as a later program would have written it, with sections in its tail."""
+    tail = segment.tail._replace(sections=sections)
+    end, root = pack_tail(tail)
+    blocks = segment.data[: tail.offset(len(tail.blocks))]
+    return Segment(name_of(tail.first, tail.last, root), root, blocks + end, tail)
+
+
+@pytest.mark.parametrize("count", [1, 4000])
+def test_sections_of_later_programs_are_left_alone(count: int) -> None:
+    """They are read with all else, are in the root, and are verified; a chain of such segments is whole."""
+    log = [((n, 0), b"%d" % n * 40) for n in range(1, count + 1)]
+    sections = {"steps": [1, [[0, 12, "build"], [12, 40, "test"]]], "artifacts": [7, {"bytes": b"\x00\xff"}, None]}
+    plain = written(log)
+    segment = with_sections(plain, sections)
+    assert (reader_of(plain).tail.sections, reader_of(segment).tail.sections) == ({}, sections)
+    assert reader_of(segment).tail == reader_of(plain).tail._replace(sections=sections)
+    assert entries_of(segment) == log
+    assert segment.root != plain.root
+    check_segment(segment.data, segment.name, segment.root)
+    after = written([((count + 1, 0), b"x")], origin=ORIGIN._replace(previous=segment.root))
+    file = io.BytesIO(segment.data + after.data)
+    assert [found.tail.sections for found in segments_of(file, after.root)] == [{}, sections]
+    other = segment.data.replace(b"build", b"guild")
+    with pytest.raises(SegmentDamagedError, match="tail"):
+        check_segment(other, segment.name, segment.root)
 
 
 def test_a_range_needs_few_blocks() -> None:
