@@ -1,13 +1,16 @@
 """Objects of an archive: in a folder, and in a bucket behind a proxy that breaks requests."""
 
 import asyncio
+import base64
+import json
+import traceback
 from pathlib import Path
 
 import pytest
 
 from ci_eventstore import archive as archives
 from ci_eventstore.archive import MARK, Archive, object_name
-from ci_eventstore.errors import ArchiveDiffersError, ArchiveUnavailableError
+from ci_eventstore.errors import ArchiveDiffersError, ArchiveUnavailableError, ConfigurationError
 from tests.http_faults import SECRET, HttpFault, HttpFaultProxy, broken
 
 DATA = bytes(range(256)) * 40
@@ -198,3 +201,66 @@ async def test_another_bucket_or_nobody_there_is_away(bucket_proxy: HttpFaultPro
         for call in (archive.get(NAME), archive.get_range(NAME, 0, 5), archive.put(NAME, DATA), archive.prepare()):
             with pytest.raises(ArchiveUnavailableError):
                 await call
+
+
+#: As Azure's keys are written.
+PACKED_SECRET = base64.b64encode(SECRET.encode()).decode()
+#: The variables that other services' own programs have, at addresses where nobody listens.
+OTHER_SERVICES = {
+    "gs://logs/x": {
+        "GOOGLE_SERVICE_ACCOUNT_KEY": json.dumps(
+            {
+                "gcs_base_url": "https://127.0.0.1:1",
+                "disable_oauth": True,
+                "client_email": "ci@example.org",
+                "private_key": SECRET,
+                "private_key_id": SECRET,
+            }
+        )
+    },
+    "az://logs/x": {
+        "AZURE_STORAGE_ACCOUNT_NAME": "someone",
+        "AZURE_STORAGE_ACCOUNT_KEY": PACKED_SECRET,
+        "AZURE_STORAGE_ENDPOINT": "https://127.0.0.1:1",
+    },
+    # A signature that stands in the address of each request.
+    "az://logs/signed": {
+        "AZURE_STORAGE_ACCOUNT_NAME": "someone",
+        "AZURE_STORAGE_SAS_KEY": f"sv=2022-11-02&sig={SECRET}",
+        "AZURE_STORAGE_ENDPOINT": "https://127.0.0.1:1",
+    },
+}
+
+
+@pytest.mark.parametrize("url", list(OTHER_SERVICES))
+async def test_other_services_are_opened_and_nobody_there_is_away(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """With what the environment says; each call is refused by name, and shows no secret."""
+    monkeypatch.setattr(archives, "RETRIES", 0)
+    for name, value in OTHER_SERVICES[url].items():
+        monkeypatch.setenv(name, value)
+    archive = Archive(url)
+    for call in (archive.put(NAME, DATA), archive.get(NAME), archive.folders("ci"), archive.delete(NAME)):
+        with pytest.raises(ArchiveUnavailableError, match=f"at {url} ") as caught:
+            await call
+        shown = "".join(traceback.format_exception(caught.value))
+        assert SECRET not in shown
+        assert PACKED_SECRET not in shown
+
+
+@pytest.mark.parametrize(
+    ("url", "name", "value"),
+    [
+        ("gs://logs/x", "GOOGLE_SERVICE_ACCOUNT_KEY", json.dumps(SECRET)),
+        ("gs://logs/x", "GOOGLE_SERVICE_ACCOUNT", f"/nowhere/{SECRET}"),
+        ("az://logs/x", "AZURE_STORAGE_ACCOUNT_KEY", SECRET),
+    ],
+)
+def test_credentials_that_make_no_sense_are_not_shown(
+    monkeypatch: pytest.MonkeyPatch, url: str, name: str, value: str
+) -> None:
+    """Though the library quotes what it can't read."""
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "someone")
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError, match="can't be opened") as caught:
+        Archive(url)
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
