@@ -1,8 +1,13 @@
 """`ci-eventstore copy`."""
 
 import asyncio
+import os
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+
+import pytest
 
 from ci_common.models import Job
 from tests.acceptance.command_line import CommandLine, Ended
@@ -83,3 +88,37 @@ def test_a_store_becomes_a_file_and_back(cli: CommandLine, here: Callable[..., E
     assert here("--prefix", other, "verify").code == 0
     assert here("export-store", "/dev/null").code == 2
     assert here("import-store", str(tmp_path / "none")).code == 74
+
+
+def test_a_terminal_shows_how_much_is_done(
+    cli: CommandLine, here: Callable[..., Ended], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a copy, an export and an import, in a line that is wiped at the end; what they say then is left."""
+    asyncio.run(_fill(cli))
+    address, prefix = cli.environment["CI_EVENTSTORE_URL"], cli.environment["CI_EVENTSTORE_PREFIX"]
+    file = str(tmp_path / "ci.store")
+    for command, what, seen in (
+        (("copy", "--from", address, "--to", address, "--prefix", prefix, "--to-prefix", f"{prefix}-2"),
+         "jobs copied and compared", ["2 of 4 (50%)", "4 of 4 (100%)"]),
+        (("export-store", file), "jobs written and compared", ["2 of 2 (100%)"] * 2),
+        (("import-store", file, "--prefix", f"{prefix}-3"),
+         "jobs imported and compared", ["2 of 4 (50%)", "4 of 4 (100%)"]),
+    ):  # fmt: skip
+        ours, theirs = os.openpty()
+        with os.fdopen(theirs, "w") as terminal, monkeypatch.context() as here_only:
+            here_only.setattr(sys, "stderr", terminal)
+            assert here(*command).code == 0
+        bar, _, said = _all_of(ours).rpartition("\r\033[K")
+        assert bar == "".join(f"\r{what}: {one}\033[K" for one in seen)
+        assert said.startswith("ci-eventstore: ")
+        assert "0 of them different" in said
+
+
+def _all_of(terminal: int) -> str:
+    """Return what was written to a terminal that nobody has open any more."""
+    shown = b""
+    # Linux has no end of a terminal, but an error.
+    with os.fdopen(terminal, "rb", buffering=0) as opened, suppress(OSError):
+        while piece := opened.read(65536):
+            shown += piece
+    return shown.decode()

@@ -188,7 +188,8 @@ async def import_store(address: StoreAddress, file: Path, partitions: int | None
             with showing_progress("jobs imported and compared") as progress:
                 copier = Copier(source, StoreTarget(repository.engine), progress)
                 await copy_accounts(accounts, repository, copier.report)
-                return _tell(await copier.copy(), "imported", "the file", "the store")
+                await copier.copy()
+            return _tell(copier.report, "imported", "the file", "the store")
 
 
 def _tell(report: CopyReport, done: str = "copied", source: str = "the source", target: str = "the target") -> int:
