@@ -4,8 +4,9 @@ import asyncio
 import io
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from hashlib import blake2b
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from ci_common.models import Job, JobEvent
 from ci_eventstore.errors import StoreFormatError
 from ci_eventstore.history import copied_stores, store_file
 from ci_eventstore.history.copied_stores import StoreSource, StoreTarget
-from ci_eventstore.history.copying import Copier, CopyReport
+from ci_eventstore.history.copying import TOGETHER, Copier, CopyReport
 from ci_eventstore.history.copying_by_contract import copy_accounts
 from ci_eventstore.history.store_file import StoreFile, StoreFileSource
 from ci_eventstore.repository import RedisJobRepository
@@ -317,3 +318,37 @@ async def test_an_import_may_stop_anywhere(own: RealServer) -> None:
             assert await seen(target) == before
         if not steps.was_reached:
             break
+
+
+def checked(file: io.BytesIO) -> StoreFileSource:
+    """Return a file's content, once the file was read through."""
+    source = StoreFileSource(file)
+    source.check()
+    return source
+
+
+async def test_progress_rises_to_all_jobs(own: RealServer) -> None:
+    """A copy, an export and an import tell how many jobs were brought, then how many were compared, to the last one."""
+    told, file = list[tuple[int, int]](), io.BytesIO()
+
+    def note(done: int, total: int) -> None:
+        told.append((done, total))
+
+    async with store(own, "a", 3) as first, store(own, "b") as second, store(own, "c", 2) as third:
+        for number in range(20):
+            await first.create_job(Job(id=f"j{number}", status="queued"))
+        source, target = StoreSource(first.engine), StoreTarget(second.engine)
+        written = StoreFile(file, "a", await source.incarnation())
+        steps: tuple[tuple[Callable[[], Awaitable[object]], int], ...] = (
+            (lambda: Copier(source, target, note).copy(), 40),
+            (lambda: Copier(source, written, note).bring(), 20),
+            (lambda: Copier(checked(file), StoreTarget(first.engine), note).compare(), 20),
+            (lambda: Copier(checked(file), StoreTarget(third.engine), note).copy(), 40),
+        )
+        for step, total in steps:
+            told.clear()
+            await step()
+            assert told[-1] == (total, total)
+            assert {one for _, one in told} == {total}
+            assert len(told) >= total // TOGETHER
+            assert all(before < after for (before, _), (after, _) in pairwise(told))
