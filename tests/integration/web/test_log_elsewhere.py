@@ -1,5 +1,7 @@
 """A log that isn't in a stream any more reads as before, by every reader."""
 
+import asyncio
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from ci_eventstore.history.seal import Sealed, seal
 from ci_eventstore.keys import Keys
 from ci_eventstore.repository import RedisJobRepository
 from tests.integration.store.sealing import archive_sealed
+from tests.integration.web.serving import Account, Served
 
 EVENTS = 2500
 PATHS = [
@@ -128,6 +131,45 @@ async def test_an_archived_log_reads_as_before_or_is_unavailable(
     (tmp_path / name).write_bytes(data)
     (tmp_path / MARK).touch()
     assert await seen(repository, client) == before
+
+
+async def answers(client: httpx.AsyncClient, paths: list[str], headers: dict[str, str] | None = None) -> list[Any]:
+    """Return what a client gets at several paths, which it asks for at once."""
+    return await asyncio.gather(*(client.get(path, headers=headers) for path in paths))
+
+
+@pytest.mark.slow  # thirteen routes, asked seven times
+async def test_what_the_owner_has_read_is_nobody_elses(
+    web: Served, client: httpx.AsyncClient, bob: Account, repository: RedisJobRepository, server: Nodes, tmp_path: Path
+) -> None:
+    """With an archived log in memory, each route asks the record again whose it is; nobody else knows of the job."""
+    await repository.create_job(Job(id="j", user_id="ada", status="running"))
+    await repository.add_events("j", [JobEvent("log", f"line {one}\n") for one in range(100)])
+    await repository.complete_job("j", True, utc_now())
+    engine = repository.engine
+    assert await seal(engine.nodes, engine.reader.source, engine.keys, "j") is Sealed.SEALED
+    [name] = await archive_sealed(repository, tmp_path)
+    paths = [re.sub(r"\d{4}", "50", path) for path in PATHS]
+    paths += [f"/jobs/j{path}" for path in ("/events", "/outline", "/search?q=line", "/export?format=jsonl")]
+    mine = await answers(client, paths)
+    assert {one.status_code for one in mine} == {200}
+    data = (tmp_path / name).read_bytes()
+    (tmp_path / name).unlink()
+    # What caches go by, should somebody have got hold of it.
+    known = {"If-None-Match": f"{mine[0].headers['ETag']}, *"}
+    async with web.client(bob) as other:
+        missing = await answers(other, [path.replace("/jobs/j", "/jobs/none") for path in paths])
+        for path, no_job, *theirs in zip(
+            paths, missing, await answers(other, paths), await answers(other, paths, known), strict=True
+        ):
+            told = no_job.text.replace("none", "j")
+            assert [(one.status_code, one.text) for one in theirs] == [(404, told), (404, told)], path
+        assert [one.content for one in await answers(client, paths)] == [one.content for one in mine]
+        await server.read("HSET", engine.keys.job("j").hash, "user_id", "bob")
+        assert {one.status_code for one in await answers(client, paths)} == {404}
+        assert [one.content for one in await answers(other, paths)] == [one.content for one in mine]
+    await server.read("HSET", engine.keys.job("j").hash, "user_id", "ada")
+    (tmp_path / name).write_bytes(data)
 
 
 async def test_a_deletion_that_the_archive_cant_be_told_is_unavailable(
