@@ -21,6 +21,8 @@ class HttpFault(Enum):
     BYTE_FLIPPED = "byte flipped"
     #: The server never sees it, and no answer comes.
     STALL = "stall"
+    #: The answer comes a few bytes at a time.
+    DRIP = "drip"
     #: The server never sees it; the proxy answers so.
     CONFLICT = "409 Conflict"
     PRECONDITION = "412 Precondition Failed"
@@ -28,6 +30,10 @@ class HttpFault(Enum):
     BROKEN = "500 Internal Server Error"
     SLOW_DOWN = "503 Slow Down"
 
+
+#: What comes at a time of an answer that drips, and the pause before it.
+DRIP_BYTES = 256
+DRIP_SECONDS = 0.01
 
 #: Says by its method what happens to a request; None lets it through.
 HttpPlan = Callable[[str], HttpFault | None]
@@ -68,6 +74,7 @@ class HttpFaultProxy:
         self.faults = 0
         #: The methods of all requests so far.
         self.requests: list[str] = []
+        self._stalled: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
@@ -82,6 +89,16 @@ class HttpFaultProxy:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @property
+    def stalled(self) -> int:
+        """How many requests wait for an answer that doesn't come."""
+        return len(self._stalled)
+
+    def cut_stalled(self) -> None:
+        """Have these wait no longer: their connections end."""
+        for writer in self._stalled:
+            writer.close()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -106,7 +123,11 @@ class HttpFaultProxy:
         fault = self.plan(method)
         self.faults += fault is not None
         if fault is HttpFault.STALL:
-            await reader.read()
+            self._stalled.add(writer)
+            try:
+                await reader.read()
+            finally:
+                self._stalled.discard(writer)
             return
         if fault is not None and fault.value[:3].isdecimal():
             writer.write(f"HTTP/1.1 {fault.value}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
@@ -120,6 +141,9 @@ class HttpFaultProxy:
             answer = answer[: begin + (len(answer) - begin) // 2]
         if fault is HttpFault.BYTE_FLIPPED:
             answer = answer[:-1] + bytes([answer[-1] ^ 1])
+        if fault is HttpFault.DRIP:
+            await _drip(writer, answer)
+            return
         writer.write(answer)
         await writer.drain()
 
@@ -134,3 +158,10 @@ class HttpFaultProxy:
         head, _, rest = answer.partition(b"\r\n\r\n")
         told = [line for line in head.split(b"\r\n") if not line.lower().startswith(b"connection:")]
         return b"\r\n".join([*told, b"Connection: close", b"", rest])
+
+
+async def _drip(writer: asyncio.StreamWriter, answer: bytes) -> None:
+    for start in range(0, len(answer), DRIP_BYTES):
+        await asyncio.sleep(DRIP_SECONDS)
+        writer.write(answer[start : start + DRIP_BYTES])
+        await writer.drain()

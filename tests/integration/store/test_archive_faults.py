@@ -136,6 +136,10 @@ async def act_while(trouble: Trouble, act: str, proxy: HttpFaultProxy, plan: Htt
     return proxy.faults > seen
 
 
+#: What keeps a request from being done, or its answer from being right.
+FAILURES = [fault for fault in HttpFault if fault is not HttpFault.DRIP]
+
+
 @pytest.fixture
 def patience(monkeypatch: pytest.MonkeyPatch) -> Callable[[HttpFault | None], None]:
     """Sets how long a call to the archive may take: with no answer to wait for, long enough for a busy machine."""
@@ -158,7 +162,7 @@ async def test_a_request_fails(
 ) -> None:
     """Each request of each act, in each way: it is done, or refused with a name; then the job is whole, or deleted."""
     trouble = Trouble(repository, in_bucket)
-    for fault in HttpFault:
+    for fault in FAILURES:
         for number in range(1, 3 if fault is HttpFault.STALL else 12):
             before = await prepare(trouble, act)
             patience(fault)
@@ -172,8 +176,9 @@ async def test_a_request_fails(
 
 #: What may happen to all requests of a method.
 WHOLE_OUTAGES = [
-    *(("PUT", fault) for fault in HttpFault if fault not in (HttpFault.BODY_CUT, HttpFault.BYTE_FLIPPED)),
+    *(("PUT", fault) for fault in FAILURES if fault not in (HttpFault.BODY_CUT, HttpFault.BYTE_FLIPPED)),
     *(("GET", fault) for fault in (HttpFault.BODY_CUT, HttpFault.BYTE_FLIPPED, HttpFault.BROKEN, HttpFault.FORBIDDEN)),
+    ("GET", HttpFault.DRIP),
     *(("DELETE", fault) for fault in (HttpFault.BROKEN, HttpFault.FORBIDDEN, HttpFault.ANSWER_LOST)),
 ]
 

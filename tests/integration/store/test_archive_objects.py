@@ -193,6 +193,27 @@ async def test_what_cant_be_read_is_away_and_not_missing(
         assert await bucket.get_range(NAME, 100, 9_000) == DATA[100:9_000]
 
 
+@pytest.mark.slow  # an answer that takes its time
+async def test_what_comes_slowly_is_whole_or_away(
+    bucket: Archive, bucket_proxy: HttpFaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few bytes at a time: all of them within a call's limit, a named error beyond it, and never fewer."""
+    await bucket.put(NAME, DATA)
+    bucket_proxy.plan = broken(HttpFault.DRIP, "GET")
+    monkeypatch.setattr(archives, "CALL_SECONDS", 30.0)
+    assert await bucket.get(NAME) == DATA
+    assert await bucket.get_range(NAME, 100, 9_000) == DATA[100:9_000]
+    assert bucket_proxy.faults == 2
+    # Less than its bytes take, however fast the machine is.
+    monkeypatch.setattr(archives, "CALL_SECONDS", 0.2)
+    for call in (bucket.get(NAME), bucket.get_range(NAME, 100, 9_000)):
+        with pytest.raises(ArchiveUnavailableError, match="no answer within"):
+            await call
+    bucket_proxy.plan = lambda method: None
+    monkeypatch.setattr(archives, "CALL_SECONDS", 30.0)
+    assert await bucket.get(NAME) == DATA
+
+
 @pytest.mark.slow  # it waits for requests that are tried again
 async def test_another_bucket_or_nobody_there_is_away(bucket_proxy: HttpFaultProxy, moto: int) -> None:
     """A bucket that isn't there has no missing objects; nor has a server that isn't there."""
