@@ -23,8 +23,9 @@ from ci_eventstore.keys import sweeper_key
 from ci_eventstore.repository import RedisJobRepository
 from tests.acceptance.command_line import PROGRAM
 from tests.http_faults import SECRET, HttpFault, HttpFaultProxy, HttpPlan, broken, nth
-from tests.integration.store.sealing import ended_job, seal_job
+from tests.integration.store.sealing import NOW, ended_job, seal_job
 from tests.servers import RealServer
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -200,6 +201,64 @@ async def test_all_requests_fail(
         await act_while(trouble, act, bucket_proxy, broken(fault, method))
         patience(None)
         await settle(trouble, act, before)
+    await lose_all(repository)
+
+
+@pytest.fixture
+def endless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody gives up on the archive while a test lasts; to be there before the archive is opened."""
+    monkeypatch.setattr(archives, "CALL_SECONDS", 100.0)
+    monkeypatch.setattr(archives, "REQUEST_SECONDS", 100)
+
+
+@pytest.fixture
+async def ten_archived(
+    repository: RedisJobRepository, bucket_proxy: HttpFaultProxy, endless: None, in_bucket: Archiver
+) -> dict[str, int]:
+    """Archived jobs of which nothing is kept in memory, and how many events each has."""
+    for number in range(10):
+        await ended_job(repository, f"old{number}", 5 + number)
+        await seal_job(repository, f"old{number}")
+    assert (await in_bucket.sweep(-1e8)).done == 10
+    repository.engine.reader.source.sealed.forget()
+    return {f"old{number}": 6 + number for number in range(10)}
+
+
+async def live_life(repository: RedisJobRepository) -> None:
+    """Create a job, follow it while it is written to and listed, and see its end."""
+    await repository.create_job(Job(id="live", status="running", user_id="ada"))
+    follower = asyncio.create_task(_texts(repository, "live"))
+    for number in range(20):
+        await repository.add_event("live", JobEvent("log", f"line {number}\n"))
+        assert [job.id for job in await repository.page_jobs(status="running")] == ["live"]
+    await repository.complete_job("live", True, NOW)
+    assert await follower == [*(f"line {number}\n" for number in range(20)), None]
+    assert len(await repository.get_events_since("live", 0)) == 21
+    assert len(await repository.list_jobs()) == 11
+
+
+async def _texts(repository: RedisJobRepository, job_id: str) -> list[str | None]:
+    return [event.data async for event in repository.follow_events(job_id)]
+
+
+@pytest.mark.slow  # a bucket
+async def test_an_archive_that_hangs_holds_up_no_live_job(
+    repository: RedisJobRepository, bucket_proxy: HttpFaultProxy, ten_archived: dict[str, int]
+) -> None:
+    """While fifty reads of archived logs wait for it, a job is written to, listed and followed to its end."""
+    bucket_proxy.plan = broken(HttpFault.STALL, "GET")
+    wanted = [job_id for job_id in ten_archived for _ in range(5)]
+    reads = [asyncio.create_task(repository.get_events_since(job_id, 0)) for job_id in wanted]
+    await wait_until(lambda: bucket_proxy.stalled >= len(ten_archived))
+    async with asyncio.timeout(30):
+        await live_life(repository)
+    assert bucket_proxy.stalled >= len(ten_archived)
+    assert not [read for read in reads if read.done()]
+    bucket_proxy.plan = lambda _: None
+    bucket_proxy.cut_stalled()
+    found = await asyncio.gather(*reads)
+    assert [len(events) for events in found] == [ten_archived[job_id] for job_id in wanted]
+    assert await repository.verify(deep=True) == []
     await lose_all(repository)
 
 
