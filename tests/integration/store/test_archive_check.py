@@ -162,9 +162,8 @@ async def test_only_what_nobody_needs_is_removed(repository: RedisJobRepository,
 async def test_what_was_deleted_is_deleted_again_first(
     repository: RedisJobRepository, server: Nodes, tmp_path: Path
 ) -> None:
-    """Of a store that has them from an older backup: before anything is brought that the backup lacks."""
-    for job_id in ("stays", "goes", "loses its log"):
-        await archived_job(repository, tmp_path, job_id)
+    """Of a store that has it from an older backup, before anything is brought that this lacks."""
+    _ = [await archived_job(repository, tmp_path, job_id) for job_id in ("stays", "goes", "loses its log")]
     backup = await saved(server)
     await archived_job(repository, tmp_path, "later")
     await repository.delete_job("goes")
@@ -173,8 +172,8 @@ async def test_what_was_deleted_is_deleted_again_first(
     assert await repository.get_job_summary("goes") is not None
     for again in (True, False):
         report = await delete_again(repository.engine, await archive_of(repository))
-        assert sorted(report.deleted) == (["goes", "loses its log"] if again else [])
-        assert (report.brought, report.left) == ([], {})
+        deleted = ["goes", "loses its log"] if again else []
+        assert (sorted(report.deleted), report.brought, report.left) == (deleted, [], {})
         with pytest.raises(JobGoneError):
             await repository.get_job("goes")
         with pytest.raises(LogDeletedError):
