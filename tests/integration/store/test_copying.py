@@ -27,6 +27,7 @@ from ci_eventstore.repository import RedisJobRepository
 from tests.acceptance.command_line import PROGRAM
 from tests.cancelling import Counted, Steps
 from tests.claims import claim
+from tests.examples import slow
 from tests.integration.store.sealing import NOW, archive_sealed, ended_job, lines, seal_job
 from tests.servers import RealServer
 from tests.waiting import wait_until
@@ -187,7 +188,8 @@ async def test_damage_is_named_and_stops_nothing(own: RealServer) -> None:
         assert await target.verify() == []
 
 
-async def test_a_copy_may_stop_anywhere(own: RealServer) -> None:
+@pytest.mark.parametrize("stride", [7, slow(1)])
+async def test_a_copy_may_stop_anywhere(own: RealServer, stride: int) -> None:
     """Cancelled at any await, it leaves no half of a job, and the next copy completes it."""
     async with store(own, "a") as source:
         await ended_job(source, "live", 3)
@@ -196,9 +198,9 @@ async def test_a_copy_may_stop_anywhere(own: RealServer) -> None:
         await source.add_event("late", JobEvent("log", "late\n"))
         await source.create_job(Job(id="waits", status="queued"))
         before = await seen(source)
-        at, step = 0, 7
+        at = 0
         while True:
-            at += step
+            at += stride
             async with store(own, f"b{at}", 2) as target:
                 steps = Steps(at, 1)
 
