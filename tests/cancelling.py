@@ -1,6 +1,7 @@
-"""Cancel a task at its n-th step, for every n, to see that nothing is left behind wherever that hits."""
+"""Cancel a task at its n-th step, for every n, to see that nothing is left behind wherever that hits; or hold it."""
 
 import asyncio
+import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, TypeVar
 
@@ -56,6 +57,30 @@ class Counted(Coroutine[Any, Any, T]):
     def __await__(self) -> Generator[Any, Any, T]:
         """Do the work."""
         return self._work.__await__()
+
+
+@types.coroutine
+def held(
+    work: Coroutine[Any, Any, T], at: int, meanwhile: Callable[[], Coroutine[Any, Any, None]]
+) -> Generator[Any, Any, tuple[T, bool]]:
+    """Do some work, which stands still at its n-th step until something else is done.
+
+    Return its result, and whether it had so many steps.
+    """
+    count, error = 0, None
+    while True:
+        try:
+            waits_for = work.send(None) if error is None else work.throw(error)
+        except StopIteration as end:
+            return end.value, count >= at
+        count += 1
+        if count == at:
+            yield from asyncio.ensure_future(meanwhile()).__await__()
+        try:
+            yield waits_for
+            error = None
+        except BaseException as raised:  # noqa: BLE001 - it is the work's, which knows what to do
+            error = raised
 
 
 async def cancel_at_each_step(

@@ -26,13 +26,11 @@ from ci_eventstore.errors import (
     SegmentDamagedError,
 )
 from ci_eventstore.events.sealed_log import references_in
-from ci_eventstore.history.archiver import Archiver
 from ci_eventstore.history.archiving import ARCHIVE, Moved, archive_job, unarchive_job
 from ci_eventstore.history.seal import Sealed
 from ci_eventstore.jobs.packed_records import PIECES, pieces_of
-from ci_eventstore.keys import Keys, segment_key, sweeper_key
+from ci_eventstore.keys import Keys, segment_key
 from ci_eventstore.repository import RedisJobRepository
-from tests.cancelling import Counted, Steps
 from tests.examples import slow
 from tests.integration.store.sealing import NOW, archive_sealed, ended_job, lines, seal_job
 from tests.integration.store.test_sealing import seen
@@ -185,36 +183,6 @@ async def test_a_log_that_goes_on_meanwhile(
     assert await seal_job(repository) is Sealed.SEALED
     assert await archive(repository, tmp_path) is Moved.MOVED
     assert [event.id for event in await repository.get_events_since("j", 0)] == [1, 2, 3, 4, 5]
-
-
-@pytest.mark.parametrize("back", [False, True], ids=["there", "back"])
-async def test_it_may_stop_anywhere(repository: RedisJobRepository, tmp_path: Path, back: bool) -> None:
-    """Cancelled at any await, as if it had been killed there, it leaves a job that reads as before."""
-    at = 0
-    while True:
-        at += 1
-        job_id = f"j{at}"
-        await ended_job(repository, job_id, 5)
-        assert await seal_job(repository, job_id) is Sealed.SEALED
-        if back:
-            assert await archive(repository, tmp_path, job_id) is Moved.MOVED
-        before = await repository.get_job(job_id)
-        steps = Steps(at, 1)
-
-        async def work(job_id: str = job_id) -> None:
-            await (unarchive(repository, job_id) if back else archive(repository, tmp_path, job_id))
-
-        steps.victim = task = asyncio.create_task(Counted(work(), steps))
-        await asyncio.gather(task, return_exceptions=True)
-        repository.engine.reader.source.sealed.forget()
-        assert await repository.get_job(job_id) == before
-        assert await repository.verify(job_id, deep=True) == []
-        await work()
-        assert await (unarchive(repository, job_id) if back else archive(repository, tmp_path, job_id)) is Moved.ALREADY
-        assert await repository.get_job(job_id) == before
-        if not steps.was_reached:
-            break
-    assert at > 5
 
 
 @pytest.mark.usefixtures("small_segments")
@@ -408,48 +376,3 @@ async def test_a_simulated_server_archives_too(tmp_path: Path) -> None:
         assert await seen(repository, "j", [0, 3]) == before
         with pytest.raises(RepositoryError):
             await repository.engine.reader.source.sealed.archived.remember(repository.engine.keys, "file:///other")
-
-
-async def test_a_sweep_moves_what_is_due(repository: RedisJobRepository, server: Nodes, tmp_path: Path) -> None:
-    """Not what isn't sealed, nor what ended lately; one that can't be moved stops nothing."""
-    engine = repository.engine
-    for number in range(12):
-        await ended_job(repository, f"j{number:02}", 3)
-        if number:
-            await seal_job(repository, f"j{number:02}")
-    archiver = Archiver(engine.nodes, engine.reader.source, engine.keys, tmp_path.as_uri())
-    key = next(iter([key async for page in server.scan("{ci:0}:segment:j05:*") for key in page]))
-    data = await server.read("GETDEL", key)
-    assert (await archiver.sweep(1e9)).done == 0
-    sweep = await archiver.sweep(-1e8)
-    assert (sweep.done, list(sweep.left), sweep.busy) == (10, ["j05"], 0)
-    assert "missing" in sweep.left["j05"] or "0 bytes" in sweep.left["j05"]
-    await server.read("SET", key, data)
-    await seal_job(repository, "j00")
-    archiver = Archiver(engine.nodes, engine.reader.source, engine.keys)
-    await server.read("SET", sweeper_key("{ci:0}", "archiver"), "somebody")
-    assert (await archiver.sweep(-1e8)).busy == 1
-    await server.read("DEL", sweeper_key("{ci:0}", "archiver"))
-    assert (await archiver.sweep(-1e8)).done == 2
-    assert await segments_in_store(server) == await server.read("EXISTS", sweeper_key("{ci:0}", "archiver")) == 0
-    assert await repository.verify(deep=True) == []
-
-
-async def test_a_sweep_stops_when_the_archive_is_away(repository: RedisJobRepository, tmp_path: Path) -> None:
-    """It says so, names no jobs for it, and goes on where it was."""
-    engine = repository.engine
-    for number in range(3):
-        await ended_job(repository, f"j{number}", 3)
-        await seal_job(repository, f"j{number}")
-    archiver = Archiver(engine.nodes, engine.reader.source, engine.keys, tmp_path.as_uri())
-    await archiver.find()
-    mark = (tmp_path / MARK).read_bytes()
-    (tmp_path / MARK).unlink()
-    with pytest.raises(ArchiveUnavailableError):
-        await archiver.sweep(-1e8)
-    (tmp_path / MARK).write_bytes(mark)
-    archiver = Archiver(engine.nodes, engine.reader.source, engine.keys)
-    assert (await archiver.sweep(-1e8)).done == 3
-    await engine.nodes.read("HDEL", engine.keys.store, "archive")
-    with pytest.raises(ConfigurationError, match="--archive URL"):
-        await archiver.sweep(0)

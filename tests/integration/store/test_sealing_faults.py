@@ -15,9 +15,10 @@ from ci_eventstore.errors import StoreFormatError
 from ci_eventstore.events.records import Place
 from ci_eventstore.events.sealed_log import references_in
 from ci_eventstore.history import seal as sealing
+from ci_eventstore.history import sealer as sealers
 from ci_eventstore.history.seal import Sealed
 from ci_eventstore.history.sealer import Sealer
-from ci_eventstore.keys import Keys, segment_key, sweeper_key, unsealable_key
+from ci_eventstore.keys import JobKeys, Keys, segment_key, sweeper_key, unsealable_key
 from ci_eventstore.repository import RedisJobRepository
 from tests.acceptance.command_line import PROGRAM
 from tests.cancelling import Counted, Steps
@@ -141,33 +142,49 @@ async def test_damage_is_named_and_never_an_empty_log(
     assert await use_everything(repository) == []
 
 
-async def test_one_job_that_can_not_be_sealed_stops_nothing(
-    repository: RedisJobRepository, server: Nodes, keys: Keys
+Entry = tuple[bytes, list[bytes]]
+
+
+async def without_first_entry(server: Nodes, job: JobKeys) -> Entry:
+    """Take the first event out of a job's log, so that it can't be sealed, and return it."""
+    [entry] = await server.read("XRANGE", job.stream, "1-0", "1-0")
+    await server.read("XDEL", job.stream, "1-0")
+    return entry  # type: ignore[no-any-return]
+
+
+async def put_back(server: Nodes, job: JobKeys, entry: Entry) -> None:
+    """Have the log as it was: no entry goes in before others."""
+    entries = await server.read("XRANGE", job.stream, "-", "+")
+    await server.read("DEL", job.stream)
+    for stream_id, (_, payload) in sorted([*entries, entry], key=lambda one: Place.parse(one[0])):
+        await server.read("XADD", job.stream, stream_id, "e", payload)
+
+
+async def test_jobs_that_can_not_be_sealed_stop_nothing(
+    repository: RedisJobRepository, server: Nodes, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is named and left alone for a while; the others are sealed; once it is mended and due, so is it."""
+    """A whole page and more are named and left alone for a while; the others are sealed; so are they, once mended."""
+    monkeypatch.setattr(sealers, "PAGE_JOBS", 3)
     for number in range(12):
         await ended_job(repository, f"j{number:02}", 2)
-    poisoned = keys.job("j03")
-    [entry] = await server.read("XRANGE", poisoned.stream, "1-0", "1-0")
-    await server.read("XDEL", poisoned.stream, "1-0")
+    left = ["j00", "j03", "j04", "j05", "j06", "j11"]
+    entries = {job_id: await without_first_entry(server, keys.job(job_id)) for job_id in left}
     engine = repository.engine
     sealer = Sealer(engine.nodes, engine.reader.source, engine.keys)
     sweep = await sealer.sweep(0)
-    assert (sweep.done, list(sweep.left), sweep.busy) == (11, ["j03"], 0)
-    assert "missing" in sweep.left["j03"]
+    assert (sweep.done, sorted(sweep.left), sweep.busy) == (6, left, 0)
+    assert all("missing" in why for why in sweep.left.values())
     await ended_job(repository, "another", 2)
     sweep = await sealer.sweep(0)
-    assert (sweep.done, list(sweep.left)) == (1, ["j03"])
-    note = (await server.read("HGET", unsealable_key(poisoned.tag), "j03")).decode()
-    assert note.startswith("1 ")
-    # Put back as it was: no entry goes in before others.
-    entries = await server.read("XRANGE", poisoned.stream, "-", "+")
-    await server.read("DEL", poisoned.stream)
-    for stream_id, (_, payload) in sorted([*entries, entry], key=lambda one: Place.parse(one[0])):
-        await server.read("XADD", poisoned.stream, stream_id, "e", payload)
-    await server.read("HDEL", unsealable_key(poisoned.tag), "j03")
+    assert (sweep.done, sorted(sweep.left)) == (1, left)
+    for job_id, entry in entries.items():
+        job = keys.job(job_id)
+        note = (await server.read("HGET", unsealable_key(job.tag), job_id)).decode()
+        assert note.startswith("1 ")
+        await put_back(server, job, entry)
+        await server.read("HDEL", unsealable_key(job.tag), job_id)
     sweep = await sealer.sweep(0)
-    assert (sweep.done, sweep.left) == (1, {})
+    assert (sweep.done, sweep.left) == (6, {})
 
 
 async def test_a_partition_is_swept_by_one(repository: RedisJobRepository, server: Nodes) -> None:
