@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -27,6 +28,7 @@ from ci_eventstore.segments.payloads import Unpacked
 from tests.integration.store.followers import Ids, admin_of, following, next_page, rest_of
 from tests.integration.store.sealing import NOW, seal_job
 from tests.integration.store.test_copying import store
+from tests.integration.store.test_moving_histories import MovingJob
 from tests.servers import RealServer
 from tests.waiting import wait_until
 
@@ -53,7 +55,20 @@ async def is_unpacked(repository: RedisJobRepository, position: int) -> bool:
 
 
 @pytest.mark.parametrize("is_live", [True, False], ids=["joined while it ran", "joined after its end"])
-async def test_a_paused_follower_goes_on_after_the_sealing(repository: RedisJobRepository, is_live: bool) -> None:
+@pytest.mark.parametrize(
+    "moves",
+    [
+        ["seal"],
+        ["seal", "archive"],
+        ["seal", "write", "seal"],
+        ["seal", "archive", "bring back"],
+        ["seal", "archive", "write", "seal", "archive", "remove"],
+    ],
+    ids=", ".join,
+)
+async def test_a_paused_follower_goes_on_after_moves(
+    repository: RedisJobRepository, tmp_path: Path, is_live: bool, moves: list[str]
+) -> None:
     """It has a piece as it was written, and the next page begins after that piece, unpacked: no reset comes."""
     await begun(repository)
     if not is_live:
@@ -63,7 +78,10 @@ async def test_a_paused_follower_goes_on_after_the_sealing(repository: RedisJobR
         if is_live:
             await repository.add_events("j", long_pieces(600, 600))
             await repository.complete_job("j", True, NOW)
-        assert await seal_job(repository) is Sealed.SEALED
+        job = MovingJob(repository, tmp_path, moves)
+        for _ in moves:
+            await job.move()
+        assert job.removed == moves.count("remove")
         assert await is_unpacked(repository, [item for item in found if isinstance(item, int)][-1])
         found += await rest_of(follower)
     last = 1201 if is_live else 601
