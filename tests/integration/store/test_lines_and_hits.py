@@ -1,6 +1,8 @@
 """Lines, and what a search finds in them, are the same wherever a log lies, however it is read and however it came."""
 
 import random
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -23,6 +25,9 @@ from tests.examples import slow
 from tests.integration.store.sealing import NOW, archive_sealed, seal_job
 from tests.servers import RealServer
 
+ROOT = Path(__file__).parents[3]
+#: It prints some hundred lines, in colours.
+REAL_COMMAND = [sys.executable, "-m", "pytest", "-v", "--color=yes", "-p", "no:cacheprovider", "tests/unit/common"]
 QUERIES = 12
 #: Of more lines, searches in many small steps take too long.
 MANY_LINES = 200
@@ -74,6 +79,20 @@ def random_log(choose: random.Random, most: int) -> list[JobEvent]:
         some = [piece for piece in pieces if "\n" not in piece] if choose.random() < 0.3 else pieces
         texts += ["".join(choose.choices(some, k=choose.randrange(12))) for _ in range(first, last)]
     return [JobEvent("log", text, timestamp=NOW + timedelta(seconds=place)) for place, text in enumerate(texts)]
+
+
+@pytest.fixture(scope="session")
+def real_log() -> list[JobEvent]:
+    """What a real job has printed, in pieces that end anywhere, as they come from a pipe."""
+    # Debian's Python comes without its own tests; these are there wherever this one is.
+    text = subprocess.run(REAL_COMMAND, capture_output=True, check=False, text=True, cwd=ROOT).stdout
+    assert text.count("\n") > 100
+    choose = random.Random(text)
+    ends = [0, *sorted(choose.sample(range(len(text)), len(text) // 100)), len(text)]
+    return [
+        JobEvent("log", text[first:end], timestamp=NOW + timedelta(seconds=place))
+        for place, (first, end) in enumerate(pairwise(ends))
+    ]
 
 
 def lines_of(events: Sequence[JobEvent]) -> list[Line]:
@@ -208,14 +227,36 @@ async def test_a_log_reads_the_same_wherever_it_lies(
     choose = random.Random(seed)
     async with RedisJobRepository.from_url(own.url) as repository:
         for job_id in map("j{}".format, range(logs)):
-            events = random_log(choose, most)
-            await repository.create_job(Job(id=job_id, status="running"))
-            for start in range(0, len(events), TOGETHER):
-                await repository.add_events(job_id, events[start : start + TOGETHER])
-            await check(repository, job_id, events, choose)
-            await repository.complete_job(job_id, True, NOW + timedelta(hours=1))
-            await check(repository, job_id, events, choose)
-            assert await seal_job(repository, job_id) is Sealed.SEALED
-            await check(repository, job_id, events, choose)
-            await archive_sealed(repository, tmp_path, job_id)
-            await check(repository, job_id, events, choose)
+            await check_wherever_it_lies(repository, tmp_path, job_id, random_log(choose, most), check, choose)
+
+
+@pytest.mark.slow(reason="runs a program that prints a log")
+@pytest.mark.usefixtures("small_segments")
+@pytest.mark.parametrize("check", [check_hits, check_lines])
+async def test_a_real_log_reads_the_same_wherever_it_lies(
+    own: RealServer, tmp_path: Path, seed: int, check: Check, real_log: list[JobEvent]
+) -> None:
+    """What a test run prints on a terminal."""
+    async with RedisJobRepository.from_url(own.url) as repository:
+        await check_wherever_it_lies(repository, tmp_path, "j", real_log, check, random.Random(seed))
+
+
+async def check_wherever_it_lies(
+    repository: RedisJobRepository,
+    folder: Path,
+    job_id: str,
+    events: Sequence[JobEvent],
+    check: Check,
+    choose: random.Random,
+) -> None:
+    """Check a log that is live, ended, sealed and archived."""
+    await repository.create_job(Job(id=job_id, status="running"))
+    for start in range(0, len(events), TOGETHER):
+        await repository.add_events(job_id, events[start : start + TOGETHER])
+    await check(repository, job_id, events, choose)
+    await repository.complete_job(job_id, True, NOW + timedelta(hours=1))
+    await check(repository, job_id, events, choose)
+    assert await seal_job(repository, job_id) is Sealed.SEALED
+    await check(repository, job_id, events, choose)
+    await archive_sealed(repository, folder, job_id)
+    await check(repository, job_id, events, choose)
