@@ -21,6 +21,9 @@ from ci_eventstore.events.sealed_log import Reference, SealedLogs, StoredEntry, 
 from ci_eventstore.keys import JobKeys, gone_key
 
 PAGE_ENTRIES = 1000
+#: A segment is damaged if it is so this many times, with the same record each time: between two looks it may have been
+#: moved to the archive and back.
+TRIES = 3
 #: How many of the first page, whose entries may be of any size, and about how many bytes each further one may have.
 FIRST_ENTRIES = 100
 PAGE_BYTES = 8 * 1024 * 1024
@@ -107,17 +110,19 @@ class LogSource:
 
         Segments may be joined while they are read: then the record says so, and they are read again.
         """
-        failed_with = None
+        failed_with, tries_left = None, TRIES
         while True:
             [log] = await self._nodes.read_many([("HGET", keys.hash, "log")])
             if log is None or log is WRONG_TYPE:
                 return None
-            if failed_with is not None and log == failed_with[0]:
-                raise failed_with[1]
+            if log != failed_with:
+                tries_left = TRIES
             try:
                 return await read(references_in(keys.job_id, log))
-            except SegmentDamagedError as error:
-                failed_with = log, error
+            except SegmentDamagedError:
+                failed_with, tries_left = log, tries_left - 1
+                if not tries_left:
+                    raise
 
     async def pages(self, keys: JobKeys, after: Place, until: Place) -> AsyncIterator[list[tuple[Place, bytes]]]:
         """Yield everything after one place up to another, a page at a time, of some mebibytes if entries are large."""

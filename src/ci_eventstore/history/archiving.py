@@ -15,7 +15,7 @@ from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.scripts import load_script
 from ci_eventstore.errors import StoreFormatError
 from ci_eventstore.events.archived_log import name_in_archive
-from ci_eventstore.events.log_source import LogSource
+from ci_eventstore.events.log_source import TRIES, LogSource
 from ci_eventstore.events.records import Place
 from ci_eventstore.events.sealed_log import Reference, references_in
 from ci_eventstore.history.seal import StagedSegment, stage_segment
@@ -66,9 +66,6 @@ _ANSWERS = {
     b"unstaged": Moved.CHANGED,
     b"missing": Moved.MISSING,
 }
-
-#: A segment is damaged if it is so this many times, with the same record each time.
-TRIES = 3
 
 
 async def archive_job(

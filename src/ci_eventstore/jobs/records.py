@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from ci_eventstore.connection.nodes import Nodes
 from ci_eventstore.connection.replies import WRONG_TYPE, Reply, as_bytes, as_text
 from ci_eventstore.errors import ProjectionDamagedError, StoreFormatError
-from ci_eventstore.events.log_source import LogSource
+from ci_eventstore.events.log_source import TRIES, LogSource
 from ci_eventstore.events.sealed_log import ARCHIVED
 from ci_eventstore.jobs.packed_records import packed_log
 from ci_eventstore.jobs.state import JobState, from_hash, from_packed, part_of_state
@@ -17,7 +17,9 @@ ENDING = ("status", "created_at", "end_time")
 Record = JobState | StoreFormatError | None
 
 
-async def read_records(nodes: Nodes, source: LogSource, jobs: Sequence[JobKeys]) -> list[Record]:
+async def read_records(
+    nodes: Nodes, source: LogSource, jobs: Sequence[JobKeys], tries_left: int = TRIES
+) -> list[Record]:
     """Return the states that the records of some jobs say; StoreUnavailableError."""
     replies = await nodes.read_many([("HGETALL", as_bytes(keys.hash)) for keys in jobs])
     logs = {number: log for number, reply in enumerate(replies) if (log := packed_log(reply)) is not None}
@@ -26,10 +28,11 @@ async def read_records(nodes: Nodes, source: LogSource, jobs: Sequence[JobKeys])
     for (number, log), state in zip(logs.items(), states, strict=True):
         found[number] = _unpacked(jobs[number], replies[number], state)
         if isinstance(state, StoreFormatError):
-            # Another segment may have come in its place between the two reads.
+            # Another segment may have come in its place between the two reads, or it was moved there and back.
             [reply] = await nodes.read_many([("HGETALL", as_bytes(jobs[number].hash))])
-            if packed_log(reply) != log:
-                [found[number]] = await read_records(nodes, source, [jobs[number]])
+            tries = tries_left - 1 if packed_log(reply) == log else TRIES
+            if tries:
+                [found[number]] = await read_records(nodes, source, [jobs[number]], tries)
     return found
 
 

@@ -1,8 +1,9 @@
 """Sealing, archiving and bringing back, stopped or held at each of their steps: no line is lost, none comes twice."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -144,3 +145,51 @@ async def check_events(repository: RedisJobRepository, job_id: str, expected: Se
     found = await repository.get_events_since(job_id, 0)
     assert found == expected
     assert [event.id for event in found] == list(range(1, len(expected) + 1))
+
+
+async def read_events(repository: RedisJobRepository) -> object:
+    """Read a whole log."""
+    return await repository.get_events_since("j", 0)
+
+
+async def read_job(repository: RedisJobRepository) -> object:
+    """Read a job, of whose record the most lies in its segment."""
+    return await repository.get_job("j")
+
+
+@pytest.mark.parametrize("read", [read_events, read_job])
+async def test_a_reader_may_be_held_while_a_log_goes_there_and_back(
+    valkey: RealServer,
+    repository: RedisJobRepository,
+    tmp_path: Path,
+    read: Callable[[RedisJobRepository], Coroutine[Any, Any, object]],
+) -> None:
+    """What it looks for is gone, and the record says again what it said before: that isn't taken for damage."""
+    sealed = repository.engine.reader.source.sealed
+    await ended_job(repository, "j", 5)
+    assert await seal_job(repository) is Sealed.SEALED
+    expected, at, was_reached = await read(repository), 0, True
+    async with RedisJobRepository.from_url(valkey.url) as other:
+
+        async def move_there() -> None:
+            assert await archive(other, tmp_path) is Moved.MOVED
+
+        async def move_back() -> None:
+            await unarchive(other)
+
+        while was_reached:
+            at += 1
+            for steps in range(1, 4):
+                sealed.forget()
+                work = held(held_read(read(repository), at, move_there), at + steps, move_back)
+                (found, was_reached), _ = await work
+                assert found == expected
+                await move_back()
+    assert at > 2
+
+
+async def held_read(
+    work: Coroutine[Any, Any, object], at: int, meanwhile: Callable[[], Coroutine[Any, Any, None]]
+) -> tuple[object, bool]:
+    """Return what `held` does, as a coroutine that may be held itself."""
+    return await held(work, at, meanwhile)
