@@ -11,13 +11,13 @@ from tests.integration.store.test_copying import copy, fill, kept_for_a_while, s
 from tests.servers import RealServer
 
 
-@pytest.mark.parametrize("jobs", [10, slow(30)])
+@pytest.mark.parametrize("jobs", [5, slow(25)])
 async def test_two_copy_into_one_store_at_once(own: RealServer, seed: int, jobs: int) -> None:
     """Each job is brought by one of them, once, and found by the other one; so is what is new the next time."""
     choose = random.Random(seed)
     async with store(own, "a") as source, store(own, "b", 3) as one, store(own, "b", 3) as other:
         await fill(source, choose, jobs)
-        for number in range(3):
+        for number in range(2):
             before = await seen(source)
             known = (await seen(one))["events"]
             news = sum(known.get(job_id) != events for job_id, events in before["events"].items())

@@ -27,7 +27,8 @@ from tests.servers import RealServer
 
 ROOT = Path(__file__).parents[3]
 #: It prints some hundred lines, in colours.
-REAL_COMMAND = [sys.executable, "-m", "pytest", "-v", "--color=yes", "-p", "no:cacheprovider", "tests/unit/common"]
+REAL_COMMAND = [sys.executable, "-m", "pytest", "-v", "--color=yes", "-p", "no:cacheprovider"]
+REAL_COMMAND += ["--hypothesis-profile=quick", "tests/unit/common", "tests/unit/lines/test_plain.py"]
 QUERIES = 12
 #: Of more lines, searches in many small steps take too long.
 MANY_LINES = 200
@@ -83,12 +84,12 @@ def random_log(choose: random.Random, most: int) -> list[JobEvent]:
 
 @pytest.fixture(scope="session")
 def real_log() -> list[JobEvent]:
-    """What a real job has printed, in pieces that end anywhere, as they come from a pipe."""
+    """What a real job has printed, in pieces that end anywhere, so many that there is a sparse index."""
     # Debian's Python comes without its own tests; these are there wherever this one is.
     text = subprocess.run(REAL_COMMAND, capture_output=True, check=False, text=True, cwd=ROOT).stdout
     assert text.count("\n") > 100
     choose = random.Random(text)
-    ends = [0, *sorted(choose.sample(range(len(text)), len(text) // 100)), len(text)]
+    ends = [0, *sorted(choose.sample(range(len(text)), 3 * TOGETHER)), len(text)]
     return [
         JobEvent("log", text[first:end], timestamp=NOW + timedelta(seconds=place))
         for place, (first, end) in enumerate(pairwise(ends))

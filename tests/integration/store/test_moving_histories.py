@@ -119,7 +119,7 @@ async def resume_lines(repository: RedisJobRepository, known: list[JobEvent], fi
 
 RESUMES = pytest.mark.parametrize(
     "resumes",
-    [100, pytest.param(100_000 if IS_SOAK else 2500, marks=pytest.mark.slow(reason="reads thousands of times"))],
+    [100, pytest.param(100_000 if IS_SOAK else 2000, marks=pytest.mark.slow(reason="reads thousands of times"))],
     ids=["some", "many"],
 )
 
