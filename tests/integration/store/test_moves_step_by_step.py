@@ -12,6 +12,7 @@ from ci_eventstore.history.archiving import Moved
 from ci_eventstore.history.seal import Sealed
 from ci_eventstore.repository import RedisJobRepository
 from tests.cancelling import Counted, Steps, held
+from tests.examples import slow
 from tests.integration.store.sealing import NOW, ended_job, lines, seal_job
 from tests.integration.store.test_archiving import archive, unarchive
 from tests.servers import RealServer
@@ -157,7 +158,12 @@ async def read_job(repository: RedisJobRepository) -> object:
     return await repository.get_job("j")
 
 
-@pytest.mark.parametrize("read", [read_events, read_job])
+async def verify(repository: RedisJobRepository) -> object:
+    """Compare a job's record with its log."""
+    return await repository.verify("j", deep=True)
+
+
+@pytest.mark.parametrize("read", [read_events, read_job, slow(verify)])
 async def test_a_reader_may_be_held_while_a_log_goes_there_and_back(
     valkey: RealServer,
     repository: RedisJobRepository,
@@ -179,7 +185,7 @@ async def test_a_reader_may_be_held_while_a_log_goes_there_and_back(
 
         while was_reached:
             at += 1
-            for steps in range(1, 4):
+            for steps in range(1, 6):
                 sealed.forget()
                 work = held(held_read(read(repository), at, move_there), at + steps, move_back)
                 (found, was_reached), _ = await work
