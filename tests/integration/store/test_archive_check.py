@@ -163,7 +163,7 @@ async def test_what_was_deleted_is_deleted_again_first(
     repository: RedisJobRepository, server: Nodes, tmp_path: Path
 ) -> None:
     """Of a store that has it from an older backup, before anything is brought that this lacks."""
-    _ = [await archived_job(repository, tmp_path, job_id) for job_id in ("stays", "goes", "loses its log")]
+    await asyncio.gather(*(archived_job(repository, tmp_path, name) for name in ("stays", "goes", "loses its log")))
     backup = await saved(server)
     await archived_job(repository, tmp_path, "later")
     await repository.delete_job("goes")
