@@ -38,10 +38,10 @@ MEBIBYTE = 1024 * 1024
 Row = tuple[str, ...]
 
 
-async def fill(repository: RedisJobRepository, job_id: str, lines: int) -> int:
-    """Create a job that has ended, with so many lines; return how many bytes they are."""
-    known = [f"{line}\n" for line in generated_lines(KNOWN_LINES)]
-    pieces = ["".join(known[at : at + LINES_IN_EVENT]) for at in range(0, KNOWN_LINES, LINES_IN_EVENT)]
+async def fill(repository: RedisJobRepository, job_id: str, lines: int, known_lines: int = KNOWN_LINES) -> int:
+    """Create a job that has ended, with so many lines, of which so many differ; return how many bytes they are."""
+    known = [f"{line}\n" for line in generated_lines(known_lines)]
+    pieces = ["".join(known[at : at + LINES_IN_EVENT]) for at in range(0, known_lines, LINES_IN_EVENT)]
     await repository.create_job(Job(id=job_id, status="running"))
     size, batch = 0, list[JobEvent]()
     for number in range(lines // LINES_IN_EVENT):
@@ -130,37 +130,41 @@ async def fetches(repository: RedisJobRepository) -> str:
     return ", ".join(map(str, counts))
 
 
-async def prepare_large(url: str, folder: Path, mebibytes: int) -> None:
-    """Make an archived job with a log of so many MiB."""
+async def prepare_large(url: str, folder: Path, mebibytes: int, known_lines: int = KNOWN_LINES) -> None:
+    """Make an archived job with a log of so many MiB; the fewer lines of it differ, the sooner it is sealed."""
     async with RedisJobRepository.from_url(url, max_head_bytes=2**40) as repository:
-        size = await fill(repository, "sample", KNOWN_LINES)
-        await fill(repository, "large", mebibytes * MEBIBYTE * KNOWN_LINES // size)
+        size = await fill(repository, "sample", known_lines, known_lines)
+        await fill(repository, "large", mebibytes * MEBIBYTE * known_lines // size, known_lines)
         await archive(repository, folder, "large")
 
 
 def serving_rows(url: str) -> list[Row]:
     """Return rows of a server that sends a large archived log: how much, at what rate, with how much memory."""
     command = [sys.executable, "-m", "ci_eventstore.cli", "serve", "--no-auth", "--port", "0", "--url", url]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    try:
-        assert process.stdout is not None
-        line = next(line for line in process.stdout if "http://" in line)
-        address = line[line.index("http://") :].split()[0].rstrip("/.,;")
-        begun, size = time.perf_counter(), 0
-        with urllib.request.urlopen(f"{address}/jobs/large/log") as response:
-            while part := response.read(MEBIBYTE):
-                size += len(part)
-        seconds = time.perf_counter() - begun
-        status = Path(f"/proc/{process.pid}/status").read_text()
-        peak = int(status.partition("VmHWM:")[2].split()[0]) / 1024
-    finally:
-        process.terminate()
-        process.wait()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            assert process.stdout is not None
+            line = next(line for line in process.stdout if "http://" in line)
+            address = line[line.index("http://") :].split()[0].rstrip("/.,;")
+            before, begun, size = peak_of(process.pid), time.perf_counter(), 0
+            with urllib.request.urlopen(f"{address}/jobs/large/log") as response:
+                while part := response.read(MEBIBYTE):
+                    size += len(part)
+            seconds, peak = time.perf_counter() - begun, peak_of(process.pid)
+        finally:
+            process.terminate()
     return [
         ("GET /log", "MiB", f"{size / MEBIBYTE:,.0f}"),
         ("GET /log", "MiB/s", f"{size / MEBIBYTE / seconds:,.1f}"),
         ("GET /log", "the server's peak, MiB (200)", f"{peak:.0f}"),
+        ("GET /log", "which it grew by, MiB", f"{peak - before:.0f}"),
     ]
+
+
+def peak_of(process_id: int) -> float:
+    """Return how many MiB of memory a process had at most."""
+    status = Path(f"/proc/{process_id}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

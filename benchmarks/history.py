@@ -6,11 +6,10 @@ same for both is constant. `python -m benchmarks.history`; a small form takes `-
 
 import argparse
 import asyncio
-import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 from benchmarks.progress import show_progress
@@ -25,12 +24,22 @@ LINES_IN_EVENT = 100
 KNOWN_LINES = 10_000
 BATCH = 1000
 Row = tuple[str, ...]
+#: A process begins with its parent's memory as its peak: this small one starts the program, and says what that took.
+STARTER = """
+import os, sys
+_, status, usage = os.wait4(os.spawnv(os.P_NOWAIT, sys.argv[1], sys.argv[1:]), 0)
+print("\\n", usage.ru_utime + usage.ru_stime, usage.ru_maxrss)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
 
 
-async def fill(url: str, jobs: int, lines: int, events: int) -> None:
-    """Create jobs that have ended: so many with all these lines among them, and one with an event for each line."""
-    known = [f"{line}\n" for line in generated_lines(KNOWN_LINES)]
-    pieces = [JobEvent("log", "".join(known[at : at + LINES_IN_EVENT])) for at in range(0, KNOWN_LINES, LINES_IN_EVENT)]
+async def fill(url: str, jobs: int, lines: int, events: int, known_lines: int = KNOWN_LINES) -> None:
+    """Create jobs that have ended: so many with all these lines among them, and one with an event for each line.
+
+    The fewer lines differ, the sooner logs are sealed.
+    """
+    known = [f"{line}\n" for line in generated_lines(known_lines)]
+    pieces = [JobEvent("log", "".join(known[at : at + LINES_IN_EVENT])) for at in range(0, known_lines, LINES_IN_EVENT)]
     async with RedisJobRepository.from_url(url, max_head_bytes=2**40) as repository:
         count = lines // jobs // LINES_IN_EVENT
         for number in range(jobs):
@@ -39,7 +48,7 @@ async def fill(url: str, jobs: int, lines: int, events: int) -> None:
             await _ended(repository, f"job-{number}", log)
         singles = [JobEvent("log", line) for line in known]
         if events:
-            await _ended(repository, "long", [singles[place % KNOWN_LINES] for place in range(events)])
+            await _ended(repository, "long", [singles[place % known_lines] for place in range(events)])
 
 
 async def _ended(repository: RedisJobRepository, job_id: str, log: list[JobEvent]) -> None:
@@ -53,17 +62,12 @@ def step(name: str, lines: int, *arguments: str) -> Row:
     """Run the program, and return a row: lines in a second, lines in a second of its CPU, its peak of memory."""
     show_progress(f"{name}: {lines:,} lines")
     begun = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ci_eventstore.cli", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
-    assert process.stderr is not None
-    said = process.stderr.read().decode()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
+    command = [sys.executable, "-S", "-c", STARTER, sys.executable, "-m", "ci_eventstore.cli", *arguments]
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
     if process.returncode:
-        raise SystemExit(f"{' '.join(arguments)} exited with {process.returncode}: {said}")
-    seconds, cpu = time.perf_counter() - begun, usage.ru_utime + usage.ru_stime
-    return name, f"{lines:,}", f"{lines / seconds:,.0f}", f"{lines / cpu:,.0f}", f"{usage.ru_maxrss / 1024:.0f}"
+        raise SystemExit(f"{' '.join(arguments)} exited with {process.returncode}: {process.stderr}")
+    seconds, (cpu, peak) = time.perf_counter() - begun, map(float, process.stdout.splitlines()[-1].split())
+    return name, f"{lines:,}", f"{lines / seconds:,.0f}", f"{lines / cpu:,.0f}", f"{peak / 1024:.0f}"
 
 
 @contextmanager
@@ -77,20 +81,27 @@ def two_servers() -> Iterator[tuple[str, str]]:
         yield source, target
 
 
-def steps(jobs: int, lines: int, events: int) -> list[Row]:
+#: What is done with a store, in this order: the arguments of the program, in which {source} and {target} are URLs.
+STEPS = {
+    "seal": "seal --once --after 0s --url {source}",
+    "verify": "verify --url {source}",
+    "verify --deep": "verify --deep --url {source}",
+    "copy": "copy --from {source} --to {target} --partitions 4",
+    "copy again": "copy --from {source} --to {target}",
+}
+
+
+def steps(
+    jobs: int, lines: int, events: int, taken: Collection[str] = tuple(STEPS), known_lines: int = KNOWN_LINES
+) -> list[Row]:
     """Fill a store, and return the rows of what is done with it."""
     with two_servers() as (source, target):
         show_progress(f"filling a store with {jobs:,} jobs and {lines:,} lines")
-        # A process begins with its parent's memory as its peak, so this one has to stay small.
-        filling = ["--fill", source, "--jobs", str(jobs), "--lines", str(lines), "--events", str(events)]
-        subprocess.run([sys.executable, "-m", "benchmarks.history", *filling], check=True)
-        total = lines + events
+        asyncio.run(fill(source, jobs, lines, events, known_lines))
         return [
-            step("seal", total, "seal", "--once", "--after", "0s", "--url", source),
-            step("verify", total, "verify", "--url", source),
-            step("verify --deep", total, "verify", "--deep", "--url", source),
-            step("copy", total, "copy", "--from", source, "--to", target, "--partitions", "4"),
-            step("copy again", total, "copy", "--from", source, "--to", target),
+            step(name, lines + events, *arguments.format(source=source, target=target).split())
+            for name, arguments in STEPS.items()
+            if name in taken
         ]
 
 
@@ -100,11 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--jobs", type=int, default=10_000, metavar="N", help="jobs")
     parser.add_argument("--lines", type=int, default=10_000_000, metavar="N", help="lines of all of them together")
     parser.add_argument("--events", type=int, default=1_000_000, metavar="N", help="lines of one more, an event each")
-    parser.add_argument("--fill", metavar="URL", help="fill the store there with such jobs, and do nothing else")
     options = parser.parse_args(arguments)
-    if options.fill:
-        asyncio.run(fill(options.fill, options.jobs, options.lines, options.events))
-        return
     rows: list[Row] = [("step", "lines", "lines/s", "lines/s of CPU", "peak, MB")]
     for part in (10, 1):
         rows += steps(options.jobs // part, options.lines // part, options.events // part)

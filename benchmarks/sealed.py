@@ -5,6 +5,7 @@ import asyncio
 import random
 import resource
 import secrets
+import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ from benchmarks.texts import generated_lines, real_lines
 from ci_common.models import Job, JobEvent
 from ci_eventstore import RedisJobRepository
 from ci_eventstore.connection.replies import as_info
+from ci_eventstore.events.sealed_log import references_in
 from ci_eventstore.history.archiving import archive_job
 from ci_eventstore.history.seal import seal
 from ci_eventstore.history.sealer import Sealer
@@ -30,18 +32,23 @@ Row = tuple[str, str, str]
 KINDS = ("segment", "job:", "ids", "jobs:", "owned:", "ended", "calls", "events", "unsealed")
 
 
-def small_logs(count: int) -> Iterator[list[JobEvent]]:
-    """Yield logs of thirty lines of a run of Python's own tests, each in three events, or of generated ones."""
-    choose, known = random.Random(7), real_lines(20_000) or list(generated_lines(20_000))
+def known_lines(count: int) -> Sequence[str]:
+    """Return up to so many lines of a run of Python's own tests, or generated ones."""
+    return real_lines(count) or generated_lines(count)
+
+
+def small_logs(count: int, known: Sequence[str]) -> Iterator[list[JobEvent]]:
+    """Yield logs of thirty of these lines, each in three events."""
+    choose = random.Random(7)
     for _ in range(count):
         start = choose.randrange(len(known) - LINES)
         lines = [f"{line[: TEXT_BYTES // LINES - 1]}\n" for line in known[start : start + LINES]]
         yield [JobEvent("log", "".join(lines[place : place + 10])) for place in range(0, LINES, 10)]
 
 
-async def fill(repository: RedisJobRepository, count: int) -> int:
+async def fill(repository: RedisJobRepository, count: int, known: Sequence[str]) -> int:
     """Have controllers run that many jobs of one user, and return how much text they printed."""
-    logs, text = small_logs(count), 0
+    logs, text = small_logs(count, known), 0
     for _ in range(0, count, TOGETHER):
         for _ in range(TOGETHER):
             job = Job(id=secrets.token_hex(8), status="queued", user_id="ada", name="build", command=["make", "test"])
@@ -64,25 +71,34 @@ async def memory(repository: RedisJobRepository) -> int:
 
 async def parts(repository: RedisJobRepository, count: int) -> list[tuple[str, float]]:
     """Return what each kind of key takes of one job: what the server's memory shrinks by when they are deleted."""
-    nodes, found = repository.engine.nodes, []
+    nodes, found = repository.engine.nodes, list[tuple[str, float]]()
     for kind in KINDS:
         before = await memory(repository)
         pages = [page async for page in nodes.scan(f"{{{repository.engine.keys.prefix}:0}}:{kind}*")]
         for page in pages:
-            if page:
-                await nodes.read("DEL", *page)
+            # What a connection keeps for a large command would count, too.
+            for start in range(0, len(page), TOGETHER):
+                await nodes.read("DEL", *page[start : start + TOGETHER])
         found.append((kind, (before - await memory(repository)) / count))
     return found
 
 
-async def small_jobs(binary: Path, count: int, archive: str = "") -> list[Row]:
+async def record_size(repository: RedisJobRepository) -> float:
+    """Return what `MEMORY USAGE` says of a record with its key, on average."""
+    engine = repository.engine
+    records = [engine.keys.job(job.id).hash for job in await repository.list_jobs()]
+    return statistics.mean([int(await engine.nodes.read("MEMORY", "USAGE", record)) for record in records])
+
+
+async def small_jobs(binary: Path, count: int, known: Sequence[str], archive: str = "") -> list[Row]:
     """Fill a store with small jobs, seal them, perhaps archive them, and return rows of what that takes."""
     show_progress(f"{binary.name}: {count:,} small jobs, {'archived' if archive else 'sealed'}")
     with running(binary, "append-only file off", tcp=False) as url:
         async with RedisJobRepository.from_url(url) as repository:
             nodes = repository.engine.nodes
-            await nodes.read("CONFIG", "SET", "lazyfree-lazy-user-del", "no")
-            text = await fill(repository, count)
+            # Its histogram of a command's times, some 25 KB, would count where the command is sent for the first time.
+            await nodes.read("CONFIG", "SET", "lazyfree-lazy-user-del", "no", "latency-tracking", "no")
+            text = await fill(repository, count, known)
             live = await memory(repository)
             engine, begun = repository.engine, time.process_time()
             sweep = await Sealer(engine.nodes, engine.reader.source, engine.keys).sweep(0)
@@ -90,7 +106,7 @@ async def small_jobs(binary: Path, count: int, archive: str = "") -> list[Row]:
             seconds = time.process_time() - begun
             if archive:
                 await archive_all(repository, archive)
-            sealed = await memory(repository)
+            sealed, record = await memory(repository), await record_size(repository)
             rows = await parts(repository, count)
             await nodes.read("FLUSHALL", "SYNC")
             empty = await memory(repository)
@@ -99,6 +115,7 @@ async def small_jobs(binary: Path, count: int, archive: str = "") -> list[Row]:
         (server, f"{how}, with calls", f"{(sealed - empty) / count:.0f}"),
         *((server, f"{how}: {kind}", f"{size:.0f}") for kind, size in rows if size >= 1),
         (server, f"{how}, calls aside", f"{sum(size for kind, size in rows if kind != 'calls'):.0f}"),
+        (server, f"{how}: record, MEMORY USAGE", f"{record:.0f}"),
     ]
     if archive:
         return found
@@ -119,6 +136,13 @@ async def archive_all(repository: RedisJobRepository, folder: str) -> None:
         await archive_job(engine.nodes, source, archive, engine.keys.job(job.id))
 
 
+async def segment_bytes(repository: RedisJobRepository, job_id: str) -> int:
+    """Return how many bytes the segments of a sealed job have."""
+    engine = repository.engine
+    log = await engine.nodes.read("HGET", engine.keys.job(job_id).hash, "log")
+    return sum(reference.size for reference in references_in(job_id, log.decode()))
+
+
 async def long_job(binary: Path, lines: int) -> list[Row]:
     """Seal one job of many one-line events, and return rows of what that takes."""
     show_progress(f"a job of {lines:,} lines")
@@ -136,8 +160,7 @@ async def long_job(binary: Path, lines: int) -> list[Row]:
             await seal(engine.nodes, engine.reader.source, engine.keys, "long")
             seconds = time.process_time() - begun
             grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-            log = (await engine.nodes.read("HGET", engine.keys.job("long").hash, "log")).decode()
-            size = sum(int(reference.split(",")[2]) for reference in log.split(" "))
+            size = await segment_bytes(repository, "long")
             begun = time.process_time()
             assert await repository.verify("long", deep=True) == []
             deep = time.process_time() - begun
@@ -160,10 +183,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--lines", type=int, default=1_000_000, metavar="N", help="lines of the long job; 0 for none")
     options = parser.parse_args(arguments)
     rows: list[Row] = [("server", "", "bytes, unless it says otherwise")]
+    known = known_lines(20_000)
     for binary in server_binaries():
-        rows += asyncio.run(small_jobs(binary, options.jobs))
+        rows += asyncio.run(small_jobs(binary, options.jobs, known))
         with tempfile.TemporaryDirectory() as folder:
-            rows += asyncio.run(small_jobs(binary, options.jobs, folder))
+            rows += asyncio.run(small_jobs(binary, options.jobs, known, folder))
     if options.lines:
         rows += asyncio.run(long_job(server_binaries()[0], options.lines))
     for line in align(rows, right=(2,)):
