@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import random
+import re
 import resource
 import secrets
 import statistics
@@ -65,20 +66,21 @@ async def fill(repository: RedisJobRepository, count: int, known: Sequence[str])
 
 
 async def memory(repository: RedisJobRepository) -> int:
-    """Return what the server's data takes."""
-    return int(as_info(await repository.engine.nodes.read("INFO", "memory"))["used_memory"])
+    """Return what the server's data takes: its memory, without what it keeps for connections, which comes and goes."""
+    nodes = repository.engine.nodes
+    used = int(as_info(await nodes.read("INFO", "memory"))["used_memory"])
+    return used - sum(map(int, re.findall(rb"tot-mem=(\d+)", await nodes.read("CLIENT", "LIST"))))
 
 
 async def parts(repository: RedisJobRepository, count: int) -> list[tuple[str, float]]:
     """Return what each kind of key takes of one job: what the server's memory shrinks by when they are deleted."""
-    nodes, found = repository.engine.nodes, list[tuple[str, float]]()
+    nodes, found = repository.engine.nodes, []
     for kind in KINDS:
         before = await memory(repository)
         pages = [page async for page in nodes.scan(f"{{{repository.engine.keys.prefix}:0}}:{kind}*")]
         for page in pages:
-            # What a connection keeps for a large command would count, too.
-            for start in range(0, len(page), TOGETHER):
-                await nodes.read("DEL", *page[start : start + TOGETHER])
+            if page:
+                await nodes.read("DEL", *page)
         found.append((kind, (before - await memory(repository)) / count))
     return found
 
