@@ -12,10 +12,10 @@ from ci_common.models import Job, JobEvent, utc_now
 from ci_eventstore.archive import MARK
 from ci_eventstore.cli import tail
 from ci_eventstore.connection.nodes import Nodes
-from ci_eventstore.history.seal import Sealed, seal
+from ci_eventstore.history.seal import Sealed
 from ci_eventstore.keys import Keys
 from ci_eventstore.repository import RedisJobRepository
-from tests.integration.store.sealing import archive_sealed
+from tests.integration.store.sealing import archive_sealed, seal_job
 from tests.integration.web.serving import Account, Served
 
 EVENTS = 2500
@@ -56,11 +56,11 @@ async def test_every_reader_reads_a_sealed_job_as_before(
     for start in range(0, EVENTS, 500):
         await repository.add_events("j", [JobEvent("log", f"line {start + one}\n") for one in range(500)])
     await repository.complete_job("j", True, utc_now())
-    engine, stream = repository.engine, Keys("ci").job("j").stream
+    stream = Keys("ci").job("j").stream
     for _ in range(3):
         before = await seen(repository, client)
         assert all(before)
-        assert await seal(engine.nodes, engine.reader.source, engine.keys, "j") is Sealed.SEALED
+        assert await seal_job(repository) is Sealed.SEALED
         assert not await server.read("EXISTS", stream)
         assert await seen(repository, client) == before
         assert (await repository.page_jobs())[0].id == "j"
@@ -69,18 +69,22 @@ async def test_every_reader_reads_a_sealed_job_as_before(
         assert await server.read("XLEN", stream) == 1
 
 
+async def sealed_job(repository: RedisJobRepository, lines: int) -> None:
+    """Have a sealed job of ada's, with so many lines."""
+    await repository.create_job(Job(id="j", user_id="ada", status="running"))
+    await repository.add_events("j", [JobEvent("log", f"line {one}\n") for one in range(lines)])
+    await repository.complete_job("j", True, utc_now())
+    assert await seal_job(repository) is Sealed.SEALED
+
+
 async def test_a_missing_segment_is_an_error_of_every_route(
     client: httpx.AsyncClient, repository: RedisJobRepository, server: Nodes
 ) -> None:
     """No client takes a log for empty or whole whose segment is gone."""
-    await repository.create_job(Job(id="j", user_id="ada", status="running"))
-    await repository.add_events("j", [JobEvent("log", f"line {one}\n") for one in range(500)])
-    await repository.complete_job("j", True, utc_now())
-    engine = repository.engine
-    assert await seal(engine.nodes, engine.reader.source, engine.keys, "j") is Sealed.SEALED
+    await sealed_job(repository, 500)
     [segment] = await server.read("KEYS", "{ci:0}:segment:*")
     await server.read("RENAME", segment, "aside")
-    engine.reader.source.sealed.forget()
+    repository.engine.reader.source.sealed.forget()
     for path in (*PATHS, "/jobs/j/events"):
         try:
             answer = await client.get(path)
@@ -105,7 +109,7 @@ async def test_an_archived_log_reads_as_before_or_is_unavailable(
         await repository.add_events("j", [JobEvent("log", f"line {start + one}\n") for one in range(500)])
     await repository.complete_job("j", True, utc_now())
     before, engine = await seen(repository, client), repository.engine
-    assert await seal(engine.nodes, engine.reader.source, engine.keys, "j") is Sealed.SEALED
+    assert await seal_job(repository) is Sealed.SEALED
     [name] = await archive_sealed(repository, tmp_path)
     assert await seen(repository, client) == before
     whole = {path: (await client.get(path)).content for path in (*PATHS, "/jobs/j/events")}
@@ -143,11 +147,7 @@ async def test_what_the_owner_has_read_is_nobody_elses(
     web: Served, client: httpx.AsyncClient, bob: Account, repository: RedisJobRepository, server: Nodes, tmp_path: Path
 ) -> None:
     """With an archived log in memory, each route asks the record again whose it is; nobody else knows of the job."""
-    await repository.create_job(Job(id="j", user_id="ada", status="running"))
-    await repository.add_events("j", [JobEvent("log", f"line {one}\n") for one in range(100)])
-    await repository.complete_job("j", True, utc_now())
-    engine = repository.engine
-    assert await seal(engine.nodes, engine.reader.source, engine.keys, "j") is Sealed.SEALED
+    await sealed_job(repository, 100)
     [name] = await archive_sealed(repository, tmp_path)
     paths = [re.sub(r"\d{4}", "50", path) for path in PATHS]
     paths += [f"/jobs/j{path}" for path in ("/events", "/outline", "/search?q=line", "/export?format=jsonl")]
@@ -165,10 +165,10 @@ async def test_what_the_owner_has_read_is_nobody_elses(
             told = no_job.text.replace("none", "j")
             assert [(one.status_code, one.text) for one in theirs] == [(404, told), (404, told)], path
         assert [one.content for one in await answers(client, paths)] == [one.content for one in mine]
-        await server.read("HSET", engine.keys.job("j").hash, "user_id", "bob")
+        await server.read("HSET", Keys("ci").job("j").hash, "user_id", "bob")
         assert {one.status_code for one in await answers(client, paths)} == {404}
         assert [one.content for one in await answers(other, paths)] == [one.content for one in mine]
-    await server.read("HSET", engine.keys.job("j").hash, "user_id", "ada")
+    await server.read("HSET", Keys("ci").job("j").hash, "user_id", "ada")
     (tmp_path / name).write_bytes(data)
 
 
@@ -177,8 +177,7 @@ async def test_a_deletion_that_the_archive_cant_be_told_is_unavailable(
 ) -> None:
     """While the archive is away: 503 under its name, and nothing is deleted; later it is."""
     await repository.create_job(Job(id="j", user_id="ada", status="completed", events=[JobEvent("log", "a\n")]))
-    engine = repository.engine
-    assert await seal(engine.nodes, engine.reader.source, engine.keys, "j") is Sealed.SEALED
+    assert await seal_job(repository) is Sealed.SEALED
     await archive_sealed(repository, tmp_path)
     mark = (tmp_path / MARK).read_bytes()
     (tmp_path / MARK).unlink()
